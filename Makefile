@@ -1,0 +1,43 @@
+# Everything sets itself up: `make demo` on a fresh clone is all that is needed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# The `photo` extra without jax and a second OpenCV (one that needs libGL), which mediapipe asks for
+# and this package's use of it does not.
+PHOTO_NEEDS := absl-py attrs flatbuffers "protobuf>=4.25.3,<5"
+export PYTHONUNBUFFERED := 1
+
+.PHONY: setup demo test test-slow test-gpu lint format smoke clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]" $(PHOTO_NEEDS)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps mediapipe
+	@touch $@
+
+demo: setup
+	$(BIN)/python train.py +exp=demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) outputs multirun

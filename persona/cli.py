@@ -1,0 +1,47 @@
+"""What the entry points share: one-line errors and run folders that all ranks agree on."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+
+from hydra.errors import InstantiationException
+
+from persona.errors import UserError
+
+
+def stamp_run() -> None:
+    """Fixes the run's time stamp before Hydra starts.
+
+    Lightning's launcher starts every rank as its own process with its own Hydra: through the
+    environment they agree on one folder.
+    """
+    os.environ.setdefault("RUN_STAMP", datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3])
+
+
+def user_error(error: BaseException) -> UserError | None:
+    """The UserError behind an exception, however Hydra wrapped it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, UserError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def one_line_errors(function: Callable) -> Callable:
+    """Prints a UserError as one line and exits with 1; other errors keep their traceback."""
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except (UserError, InstantiationException) as error:
+            known = user_error(error)
+            if known is None:
+                raise
+            print(f"error: {known}", file=sys.stderr)
+            sys.exit(1)
+
+    return wrapped

@@ -1,0 +1,69 @@
+"""How an avatar is built from configuration and a subject."""
+
+from dataclasses import dataclass
+
+from persona.modules.avatar.gaussian_avatar import GaussianAvatar
+from persona.modules.avatar.offset_network import OffsetNetwork
+from persona.modules.avatar.template import AvatarTemplate
+from persona.modules.avatar.triplane import Triplane
+from persona.modules.body.smplx_body import SmplxBody
+from persona.types import BodyIdentity
+
+
+@dataclass(frozen=True, kw_only=True)
+class AvatarBuilder:
+    """Settings of a PERSONA avatar; the defaults are the paper's.
+
+    Attributes:
+        levels: mid-edge subdivisions of the body mesh; one Gaussian per vertex.
+        pose_offsets: whether there is a pose-driven offset network.
+        diffused_skinning: look skinning weights up in the diffused field, or keep the mesh's.
+        field_resolution: voxels along each side of the field.
+        field_steps: diffusion steps.
+        refresh_every: steps between look-ups of the base weights; 1 is every step.
+        refined_lookup: look up the refined means on their own.
+        triplane_channels: features per plane.
+        triplane_resolution: texels along each side of a plane.
+        triplane_extent_m: side of the cube that the planes span.
+        width: of the offset network.
+        ring_edges: a Gaussian sees joints at most this many bones from its own.
+    """
+
+    levels: int = 2
+    pose_offsets: bool = True
+    diffused_skinning: bool = True
+    field_resolution: int = 128
+    field_steps: int = 100
+    refresh_every: int = 1
+    refined_lookup: bool = True
+    triplane_channels: int = 32
+    triplane_resolution: int = 128
+    triplane_extent_m: float = 2.0
+    width: int = 128
+    ring_edges: int = 4
+
+    def build(self, body: SmplxBody, identity: BodyIdentity) -> GaussianAvatar:
+        """Avatar of one identity, colours still grey."""
+        template = AvatarTemplate(
+            body=body,
+            identity=identity,
+            levels=self.levels,
+            ring_edges=self.ring_edges,
+            field_resolution=self.field_resolution,
+            field_steps=self.field_steps,
+            diffused=self.diffused_skinning,
+        )
+        offsets = None
+        if self.pose_offsets:
+            triplane = Triplane(
+                channels=self.triplane_channels,
+                resolution=self.triplane_resolution,
+                extent_m=self.triplane_extent_m,
+            )
+            offsets = OffsetNetwork(triplane=triplane, width=self.width)
+        return GaussianAvatar(
+            template=template,
+            offsets=offsets,
+            refresh_every=self.refresh_every,
+            refined_lookup=self.refined_lookup,
+        )

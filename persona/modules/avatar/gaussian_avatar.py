@@ -1,0 +1,184 @@
+"""The PERSONA avatar: canonical Gaussians, pose-driven offsets, diffused skinning."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from scipy.spatial import cKDTree
+from torch import Tensor, nn
+
+from persona.modules.avatar.offset_network import OffsetNetwork
+from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, pose_code
+from persona.modules.avatar.template import AvatarTemplate
+from persona.modules.body.skinning import blend_skin
+from persona.types import Gaussians, TensorTuple
+
+COLOR_EPS = 1e-4
+"""Colours are kept this far from 0 and 1 before the logit."""
+
+
+@dataclass(frozen=True)
+class PoseState(TensorTuple):
+    """Pose of one frame as the avatar takes it: full rotations, mean hands included."""
+
+    rotations: Float[Tensor, "55 3 3"]
+    expression: Float[Tensor, "e"]
+    trans: Float[Tensor, "3"]
+    """Metres, camera frame."""
+
+
+@dataclass(frozen=True)
+class PosedAvatar(TensorTuple):
+    """The avatar in one pose. Means in metres; canonical or camera frame as named."""
+
+    base_canonical: Float[Tensor, "n 3"]
+    refined_canonical: Float[Tensor, "n 3"]
+    base: Float[Tensor, "n 3"]
+    refined: Float[Tensor, "n 3"]
+    scales: Float[Tensor, "n 1"]
+    rgb: Float[Tensor, "n 3"]
+    rgb_aux: Float[Tensor, "n 3"]
+    seg: Float[Tensor, "n 3"]
+    bones: Float[Tensor, "j 4 4"]
+    """posed_from_canonical, without trans."""
+    expression: Float[Tensor, "e"]
+    trans: Float[Tensor, "3"]
+
+    def gaussians(self, asset: str) -> Gaussians:
+        """Isotropic, opaque Gaussians of the ``base`` or ``refined`` asset."""
+        means = getattr(self, asset)
+        quaternions = means.new_zeros(len(means), 4)
+        quaternions[:, 0] = 1
+        return Gaussians(means, self.scales.expand(-1, 3), quaternions, means.new_ones(len(means)))
+
+
+class GaussianAvatar(nn.Module):
+    """Trainable avatar on a template.
+
+    Source: PERSONA, arXiv:2508.09973. Rotation is identity and opacity 1, no spherical harmonics.
+
+    Args:
+        template: constants of the subject.
+        offsets: pose-driven offset network; None leaves the refined asset equal to the base.
+        refresh_every: steps between two look-ups of the base weights in the diffused field.
+            1 is the paper; means move slowly, so a laptop may look up less often.
+        refined_lookup: look up the refined means on their own (the paper) or share the base's.
+    """
+
+    def __init__(
+        self,
+        *,
+        template: AvatarTemplate,
+        offsets: OffsetNetwork | None,
+        refresh_every: int = 1,
+        refined_lookup: bool = True,
+    ) -> None:
+        super().__init__()
+        self.template = template
+        self.offsets = offsets
+        self.refresh_every = refresh_every
+        self.refined_lookup = refined_lookup
+        n = template.num_gaussians
+        self.mean_offset = nn.Parameter(torch.zeros(n, 3))
+        self.log_scale = nn.Parameter(neighbour_log_scale(template.vertices))
+        self.rgb_logit = nn.Parameter(torch.zeros(n, 3))
+        self.rgb_aux_logit = nn.Parameter(torch.zeros(n, 3))
+        self.seg_logit = nn.Parameter(torch.zeros(n, 3))
+        self.register_buffer("initial_rgb", torch.full((n, 3), 0.5))
+        self.register_buffer("_weights", template.weights.clone(), persistent=False)
+        self._age = refresh_every
+
+    @torch.no_grad()
+    def initialise_colors(
+        self,
+        rgb: Float[Tensor, "n 3"],
+        rgb_aux: Float[Tensor, "n 3"],
+        seg: Float[Tensor, "n 3"],
+    ) -> None:
+        """Sets the colour parameters, given in [0, 1]."""
+        self.rgb_logit.copy_(rgb.logit(COLOR_EPS))
+        self.rgb_aux_logit.copy_(rgb_aux.logit(COLOR_EPS))
+        self.seg_logit.copy_(seg.logit(COLOR_EPS))
+        self.initial_rgb.copy_(rgb)
+
+    def pose_offsets(self, rotations: Float[Tensor, "55 3 3"]) -> Float[Tensor, "n 3"]:
+        """Pose-driven displacement, metres, canonical; zero on hands, face_expr and eyes."""
+        template = self.template
+        if self.offsets is None:
+            return torch.zeros_like(template.vertices)
+        code = pose_code(rotations[1 : 1 + NUM_BODY_JOINTS])
+        offset = self.offsets(template.features, template.ring, code)
+        return offset.masked_fill(template.fixed[:, None], 0.0)
+
+    def skinning_weights(
+        self, means: Float[Tensor, "n 3"], scales: Float[Tensor, "n 1"]
+    ) -> Float[Tensor, "n j"]:
+        """Diffused weights at the means; hands and face keep their mesh weights."""
+        template = self.template
+        if template.field is None:
+            return template.weights
+        with torch.no_grad():
+            weights = template.field(means.detach(), scales.detach()[:, 0])
+            return torch.where(template.mesh_skinned[:, None], template.weights, weights)
+
+    def _base_weights(self, means: Tensor, scales: Tensor) -> Tensor:
+        if not self.training or self._age >= self.refresh_every:
+            self._weights = self.skinning_weights(means, scales)
+            self._age = 0
+        if self.training:
+            self._age += 1
+        return self._weights
+
+    def bones(self, rotations: Float[Tensor, "55 3 3"]) -> Float[Tensor, "j 4 4"]:
+        """posed_from_canonical of every joint, trans left out."""
+        template = self.template
+        posed = template.body.transforms_from_matrices(template.rest_joints, rotations)
+        return posed @ template.rest_from_canonical
+
+    def forward(self, pose: PoseState) -> PosedAvatar:
+        """Poses the avatar in the camera frame of ``pose``."""
+        template = self.template
+        bones = self.bones(pose.rotations)
+        expression = template.expr_dirs @ pose.expression
+        scales = self.log_scale.exp()
+        base = template.vertices + self.mean_offset
+        refined = base + self.pose_offsets(pose.rotations)
+        base_weights = self._base_weights(base, scales)
+        refined_weights = (
+            self.skinning_weights(refined, scales) if self.refined_lookup else base_weights
+        )
+        return PosedAvatar(
+            base_canonical=base,
+            refined_canonical=refined,
+            base=blend_skin(base + expression, base_weights, bones) + pose.trans,
+            refined=blend_skin(refined + expression, refined_weights, bones) + pose.trans,
+            scales=scales,
+            rgb=self.rgb_logit.sigmoid(),
+            rgb_aux=self.rgb_aux_logit.sigmoid(),
+            seg=self.seg_logit.sigmoid(),
+            bones=bones,
+            expression=pose.expression,
+            trans=pose.trans,
+        )
+
+    def parameter_groups(
+        self, *, lr: float, color_lr: float, network_lr: float
+    ) -> list[dict[str, object]]:
+        """Optimiser groups; learning rates per step, ``lr`` for the mean offsets."""
+        colors = [self.log_scale, self.rgb_logit, self.rgb_aux_logit, self.seg_logit]
+        groups: list[dict[str, object]] = [
+            {"name": "means", "params": [self.mean_offset], "lr": lr},
+            {"name": "appearance", "params": colors, "lr": color_lr},
+        ]
+        if self.offsets is not None:
+            network = list(self.offsets.parameters())
+            groups.append({"name": "offsets", "params": network, "lr": network_lr})
+        return groups
+
+
+def neighbour_log_scale(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 1"]:
+    """Log of sqrt(mean squared distance to the 3 nearest neighbours), distances in metres."""
+    values = points.detach().cpu().double().numpy()
+    distance, _ = cKDTree(values).query(values, k=4)
+    square = torch.from_numpy((distance[:, 1:] ** 2).mean(1)).to(points)
+    return square.clamp_min(1e-10).sqrt().log()[:, None]

@@ -1,0 +1,110 @@
+"""Avatar template: everything about a subject's Gaussians that never changes while training."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from persona.modules.avatar.pose_code import ring_mask
+from persona.modules.body.regions import BodyRegions, body_regions
+from persona.modules.body.skinning_field import SkinningField
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.body.topology import Neighbours, Subdivision, neighbours
+from persona.types import BodyIdentity, BodyPose
+
+OPEN_MOUTH_RAD = 1 / 3
+"""Jaw angle of the mesh that gives the triplane coordinates."""
+
+
+class AvatarTemplate(nn.Module):
+    """Subdivided canonical body of one identity; one Gaussian per vertex.
+
+    Canonical means legs apart (hips at +-1/3 rad). Nothing here is trained and nothing is saved:
+    it is rebuilt from the body and the identity.
+    Source: PERSONA, arXiv:2508.09973; facts in sections 1 to 3 of its description.
+    """
+
+    vertices: Float[Tensor, "n 3"]
+    """Canonical positions, metres."""
+    weights: Float[Tensor, "n j"]
+    """Subdivided mesh skinning weights."""
+
+    def __init__(
+        self,
+        *,
+        body: SmplxBody,
+        identity: BodyIdentity,
+        levels: int,
+        ring_edges: int = 4,
+        field_resolution: int = 128,
+        field_steps: int = 100,
+        diffused: bool = True,
+    ) -> None:
+        super().__init__()
+        self.body = body
+        subdivision = Subdivision(body.faces.cpu(), levels)
+        self.subdivision = subdivision
+        canonical, joints, transforms = body.canonical(identity)
+        rest, _ = body.shape(identity)
+        weights = subdivision.features(body.weights)
+        self._constant("coarse_vertices", canonical)
+        self._constant("vertices", subdivision.features(canonical))
+        self._constant("rest_joints", body.shape(identity)[1])
+        self._constant("rest_vertices", rest)
+        self._constant("canonical_joints", joints)
+        self._constant("rest_from_canonical", torch.linalg.inv(transforms))
+        self._constant("weights", weights)
+        self._constant("expr_dirs", subdivision.features(body.expr_dirs))
+        self._constant("faces", subdivision.faces)
+        self._constant("ring", ring_mask(weights, body.parents, ring_edges))
+        fine = neighbours(subdivision.faces, subdivision.num_vertices)
+        coarse = neighbours(body.faces.cpu(), len(canonical))
+        for name, value in (("fine", fine), ("coarse", coarse)):
+            self._constant(f"{name}_index", value.index)
+            self._constant(f"{name}_valid", value.valid)
+        self._constant("features", self._feature_points(body))
+        self.coarse_regions: BodyRegions = body_regions(body)
+        self.regions: BodyRegions = self.coarse_regions.subdivide(subdivision)
+        for name in ("left_hand", "right_hand", "hand", "face", "face_expr", "eye"):
+            self._constant(name, getattr(self.regions, name))
+        for name in ("expr_boundary", "mouth_in", "mouth_out"):
+            self._constant(name, getattr(self.regions, name))
+        self._constant("fixed", self.regions.hand | self.regions.face_expr | self.regions.eye)
+        self._constant("mesh_skinned", self.regions.hand | self.regions.face)
+        self.field = (
+            SkinningField.build(
+                canonical, body.weights, resolution=field_resolution, steps=field_steps
+            )
+            if diffused
+            else None
+        )
+
+    def _constant(self, name: str, value: Tensor) -> None:
+        self.register_buffer(name, value, persistent=False)
+
+    def _feature_points(self, body: SmplxBody) -> Float[Tensor, "n 3"]:
+        """Open-mouthed zero-identity canonical mesh, centred: the triplane's coordinates.
+
+        The open mouth keeps the lips apart in feature space.
+        """
+        zero = body.zero_identity()
+        pose = BodyPose.zero(body.num_expression)
+        pose.jaw[0] = OPEN_MOUTH_RAD
+        pose.body[0, 2] = 1 / 3
+        pose.body[1, 2] = -1 / 3
+        points = self.subdivision.features(body(zero, pose)[0])
+        return points - points.mean(0)
+
+    @property
+    def num_gaussians(self) -> int:
+        """One per vertex of the subdivided mesh."""
+        return len(self.vertices)
+
+    @property
+    def neighbours(self) -> Neighbours:
+        """Neighbours on the subdivided mesh."""
+        return Neighbours(self.fine_index, self.fine_valid)
+
+    @property
+    def coarse_neighbours(self) -> Neighbours:
+        """Neighbours on the body's own mesh."""
+        return Neighbours(self.coarse_index, self.coarse_valid)

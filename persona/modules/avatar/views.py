@@ -1,0 +1,128 @@
+"""Views: the renders of an avatar that a set of losses asks for, in as few passes as there are.
+
+One projection and sort per pair of geometry and camera: base, refined, face patch, each hand.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from persona.modules.avatar.gaussian_avatar import GaussianAvatar, PosedAvatar
+from persona.modules.avatar.template import AvatarTemplate
+from persona.modules.body.skinning import blend_skin
+from persona.modules.body.topology import vertex_normals
+from persona.modules.render.gaussian import GaussianRenderer
+from persona.modules.render.mesh import rasterize
+from persona.types import Camera, Channel, Render
+
+VIEW_ASSET = {"base": "base", "refined": "refined", "patch": "base"}
+HANDS = ("left_hand", "right_hand")
+
+
+@dataclass(frozen=True)
+class ViewRenderer:
+    """Renders named views of a posed avatar with just the channels that are needed.
+
+    Attributes:
+        renderer: Gaussian rasteriser.
+        extent_m: triplane extent, which scales canonical positions to [0, 1].
+    """
+
+    renderer: GaussianRenderer
+    extent_m: float = 2.0
+
+    def render(
+        self,
+        avatar: GaussianAvatar,
+        posed: PosedAvatar,
+        view: str,
+        camera: Camera,
+        channels: frozenset[str],
+    ) -> Render:
+        """Renders one view: ``base``, ``refined``, ``patch``, ``left_hand`` or ``right_hand``.
+
+        camera: unbatched, in the frame of ``posed``.
+        """
+        if view in HANDS:
+            keep = getattr(avatar.template, view)
+            gaussians = posed.gaussians("base")[keep]
+            return self.renderer(gaussians, camera, {"rgb_fixed": Channel(posed.rgb[keep], False)})
+        asset = VIEW_ASSET[view]
+        wanted = {name: self._channel(avatar, posed, asset, name) for name in sorted(channels)}
+        return self.renderer(posed.gaussians(asset), camera, wanted)
+
+    def _channel(
+        self, avatar: GaussianAvatar, posed: PosedAvatar, asset: str, name: str
+    ) -> Channel:
+        template = avatar.template
+        means: Tensor = getattr(posed, asset)
+        if name == "rgb":
+            return Channel(posed.rgb)
+        if name == "rgb_fixed":
+            return Channel(posed.rgb, geometry=False)
+        if name == "rgb_aux":
+            return Channel(posed.rgb_aux, geometry=False)
+        if name == "seg":
+            return Channel(posed.seg)
+        if name == "depth":
+            return Channel(means[:, 2:], geometry=False)
+        if name == "normal":
+            # Camera y and z flipped: x right, y up, z towards the camera.
+            return Channel(vertex_normals(means, template.faces) * means.new_tensor([1, -1, -1]))
+        if name == "position":
+            return Channel(self.positions(template, posed, asset), geometry=False)
+        if name == "face":
+            return Channel(template.face[:, None].to(means.dtype))
+        if name == "face_rgb":
+            return Channel(avatar.initial_rgb * template.face[:, None])
+        if name == "eye":
+            return Channel(template.eye[:, None].to(means.dtype))
+        raise KeyError(f"no channel is called {name}")
+
+    def positions(
+        self, template: AvatarTemplate, posed: PosedAvatar, asset: str
+    ) -> Float[Tensor, "n 3"]:
+        """Canonical positions, centred and scaled to [0, 1]; without gradient."""
+        canonical = getattr(posed, f"{asset}_canonical").detach()
+        return (canonical - template.vertices.mean(0)) / self.extent_m + 0.5
+
+
+class BodyMasks(nn.Module):
+    """Masks of body regions, rasterised from the body's own mesh; no gradient.
+
+    A face belongs to a region if all its vertices do. The mouth's inside counts as face: this is
+    the face with the lips closed.
+    """
+
+    def __init__(self, template: AvatarTemplate) -> None:
+        super().__init__()
+        regions, faces = template.coarse_regions, template.body.faces
+        self.register_buffer("faces", faces, persistent=False)
+        for name in ("face", "eye", *HANDS):
+            inside = getattr(regions, name).to(faces.device)[faces].all(-1)
+            self.register_buffer(name, inside, persistent=False)
+
+    @torch.no_grad()
+    def forward(self, template: AvatarTemplate, posed: PosedAvatar) -> Float[Tensor, "p 3"]:
+        """The posed body mesh in the camera frame of ``posed``."""
+        num_vertices = len(template.coarse_vertices)
+        shape = template.coarse_vertices + template.expr_dirs[:num_vertices] @ posed.expression
+        return blend_skin(shape, template.weights[:num_vertices], posed.bones) + posed.trans
+
+    @torch.no_grad()
+    def visible(
+        self, vertices: Float[Tensor, "p 3"], camera: Camera, names: tuple[str, ...]
+    ) -> dict[str, Bool[Tensor, "h w"]]:
+        """Masks of regions as the whole body shows them."""
+        face: Int[Tensor, "h w"] = rasterize(vertices, self.faces, camera).face
+        found = face >= 0
+        return {n: getattr(self, n)[face.clamp_min(0)] & found for n in names}
+
+    @torch.no_grad()
+    def alone(
+        self, vertices: Float[Tensor, "p 3"], camera: Camera, name: str
+    ) -> Bool[Tensor, "h w"]:
+        """Mask of one region with nothing in front of it."""
+        return rasterize(vertices, self.faces[getattr(self, name)], camera).mask

@@ -1,0 +1,113 @@
+"""What a loss is, what it may look at, and the one place where losses are weighted and summed."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from persona.modules.avatar.gaussian_avatar import GaussianAvatar, PosedAvatar
+from persona.types import Frame, Render
+
+
+@dataclass
+class Step:
+    """One frame of a training step: truth, avatar and its renders.
+
+    ``renders`` holds a Render per view: ``base`` and ``refined`` in the image, ``patch`` (base) and
+    ``left_hand`` and ``right_hand`` (base, alone). Masks are rasterised from the body mesh.
+    """
+
+    frame: Frame
+    """Batch of one."""
+    avatar: GaussianAvatar
+    posed: PosedAvatar
+    renders: Mapping[str, Render]
+    mesh_masks: Mapping[str, Bool[Tensor, "h w"]]
+    """``face``, ``eye``, ``left_hand``, ``right_hand``, ``patch_face``, ``patch_eye``."""
+    boundary: Mapping[str, Float[Tensor, "1 h w"]]
+    """Occlusion boundary of ``base``, ``refined`` and ``patch``: 1 inside."""
+    cache: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def captured(self) -> bool:
+        """Whether the frame is the photograph. From the name: asks the device for nothing."""
+        return self.frame.name[0].startswith("captured")
+
+    def once(self, key: str, make: Callable[[], Tensor]) -> Tensor:
+        """A value that several losses share, made on first use."""
+        if key not in self.cache:
+            self.cache[key] = make()
+        return self.cache[key]
+
+    def truth(self, view: str) -> Float[Tensor, "3 h w"]:
+        """The image that a view is compared with."""
+        return self.frame.patch[0] if view == "patch" else self.frame.image[0]
+
+    def over(
+        self, view: str, channel: str, background: Float[Tensor, "3 h w"]
+    ) -> Float[Tensor, "3 h w"]:
+        """A colour channel composited over ``background``.
+
+        ``rgb`` moves the geometry through its alpha as well; every other channel sees a fixed one.
+        """
+        render = self.renders[view]
+        alpha = render.alpha if channel == "rgb" else render.alpha.detach()
+        return render.images[channel] + background * (1 - alpha)
+
+
+class Loss(nn.Module):
+    """One term. ``forward`` gives the unweighted value, or None where it does not apply.
+
+    ``frames`` says which frames it is for: ``all``, ``captured`` or ``generated``. ``needs`` names
+    the channels it reads there, as ``view.channel``: only those are rendered.
+    """
+
+    frames: str = "all"
+    needs: frozenset[str] = frozenset()
+
+    def __init__(self, *, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def applies(self, captured: bool) -> bool:
+        """Whether the loss is for such frames."""
+        return self.frames == "all" or (self.frames == "captured") == captured
+
+    def forward(self, step: Step) -> Float[Tensor, ""] | None:
+        """Unweighted loss of one frame; called only where it ``applies``."""
+        raise NotImplementedError
+
+
+class LossSum(nn.Module):
+    """Named losses: the only place that applies weights and adds. Weight 0 means off."""
+
+    def __init__(self, losses: Mapping[str, Loss]) -> None:
+        super().__init__()
+        active = {name: loss for name, loss in losses.items() if loss.weight != 0}
+        self.losses = nn.ModuleDict(active)
+
+    def needs(self, captured: bool) -> dict[str, frozenset[str]]:
+        """What the active losses read in such frames: channels by view."""
+        views: dict[str, set[str]] = {}
+        for loss in self.losses.values():
+            for need in loss.needs if loss.applies(captured) else ():
+                view, channel = need.split(".")
+                views.setdefault(view, set()).add(channel)
+        return {view: frozenset(channels) for view, channels in views.items()}
+
+    def forward(self, step: Step) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Weighted sum and the weighted terms by name, detached."""
+        terms = {}
+        for name, loss in self.losses.items():
+            value = loss(step) if loss.applies(step.captured) else None
+            if value is not None:
+                terms[name] = loss.weight * value
+        total = torch.stack(list(terms.values())).sum()
+        return total, {name: value.detach() for name, value in terms.items()}
+
+
+def needs(view: str, channels: Iterable[str]) -> frozenset[str]:
+    """``view.channel`` for each channel."""
+    return frozenset(f"{view}.{channel}" for channel in channels)

@@ -1,0 +1,113 @@
+"""Geometry losses: silhouette, depth, normals and part segmentation."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.modules.losses.base import Loss, Step, needs
+from persona.modules.losses.functional import depth_silog
+
+
+class GeometryLoss(Loss):
+    """mask L1 + bracket * [depth + normal + seg].
+
+    Depth is a scale-invariant log error, normals L1 + (1 - cosine) where both are known, seg L1 on
+    the foreground. Source: PERSONA, arXiv:2508.09973.
+
+    Args:
+        weight: of the term.
+        view: ``base`` or ``refined``.
+        captured: weight of the bracket on captured frames.
+        generated: weight of the bracket on generated frames.
+        depth: weight of depth inside the bracket.
+    """
+
+    def __init__(
+        self,
+        *,
+        weight: float,
+        view: str,
+        captured: float = 0.1,
+        generated: float = 1.0,
+        depth: float = 0.01,
+    ) -> None:
+        super().__init__(weight=weight)
+        self.view, self.depth = view, depth
+        self.captured, self.generated = captured, generated
+        self.needs = needs(view, {"alpha", "depth", "normal", "seg"})
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Applies to every frame."""
+        render, frame = step.renders[self.view], step.frame
+        value = (render.alpha - frame.mask[0]).abs().mean()
+        bracket = self.captured if step.captured else self.generated
+        if bracket:
+            images = render.images
+            terms = self.depth * depth_silog(images["depth"], frame.depth[0])
+            terms = terms + normal_error(images["normal"], render.alpha, frame.normal[0])
+            terms = terms + ((images["seg"] - frame.seg[0]).abs() * frame.mask[0]).mean()
+            value = value + bracket * terms
+        return value
+
+
+def normal_error(
+    image: Float[Tensor, "3 h w"], alpha: Float[Tensor, "1 h w"], truth: Float[Tensor, "3 h w"]
+) -> Float[Tensor, ""]:
+    """L1 + (1 - dot) of encoded normals, where both are not zero.
+
+    image: accumulated normals in [-1, 1] without background; truth: (n + 1) / 2, zero if unknown.
+    """
+    # Background is -1, which (n + 1) / 2 maps to the zero that marks the unknown.
+    encoded = (image - (1 - alpha) + 1) / 2
+    valid = ((encoded.detach().abs().sum(0) > 1e-3) & (truth.sum(0) > 0)).to(image.dtype)
+    difference = (encoded - truth).abs().mean(0)
+    cosine = torch.cosine_similarity(encoded * 2 - 1, truth * 2 - 1, dim=0, eps=1e-6)
+    return ((difference + 1 - cosine) * valid).mean()
+
+
+class FaceGeometryLoss(Loss):
+    """The face in its initial colours against the image: L1 that only moves geometry.
+
+    Source: PERSONA, arXiv:2508.09973 (face_geo, patch_face_geo).
+    """
+
+    frames = "captured"
+
+    def __init__(self, *, weight: float, view: str) -> None:
+        super().__init__(weight=weight)
+        self.view = view
+        self.needs = needs(view, {"face", "face_rgb"})
+
+    def forward(self, step: Step) -> Float[Tensor, ""] | None:
+        """L1 over the truth itself."""
+        if self.view not in step.renders:
+            return None
+        images, truth = step.renders[self.view].images, step.truth(self.view)
+        return (images["face_rgb"] - truth * images["face"]).abs().mean()
+
+
+class RegionMaskLoss(Loss):
+    """Rendered mask of a body region against the mesh's own, L1.
+
+    Source: PERSONA, arXiv:2508.09973 (mask_hand, mask_eye, patch_mask_face).
+
+    Args:
+        weight: of the term.
+        view: where it is rendered.
+        channel: mask channel: ``face`` or ``eye``; ``alpha`` for a view of the region alone.
+        mesh: name of the mesh mask.
+        frames: ``all``, ``captured`` or ``generated``.
+    """
+
+    def __init__(self, *, weight: float, view: str, channel: str, mesh: str, frames: str) -> None:
+        super().__init__(weight=weight)
+        self.view, self.channel, self.mesh, self.frames = view, channel, mesh, frames
+        self.needs = needs(view, {channel, "mesh"})
+
+    def forward(self, step: Step) -> Float[Tensor, ""] | None:
+        """L1 of the two masks."""
+        if self.view not in step.renders:
+            return None
+        render = step.renders[self.view]
+        mask = render.alpha if self.channel == "alpha" else render.images[self.channel]
+        return (mask[0] - step.mesh_masks[self.mesh].to(mask.dtype)).abs().mean()

@@ -1,0 +1,124 @@
+"""Regularisers on the Gaussians themselves."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.modules.avatar.template import AvatarTemplate
+from persona.modules.body.topology import uniform_laplacian
+from persona.modules.losses.base import Loss, Step, needs
+from persona.modules.losses.functional import total_variation
+
+
+def region_weight(template: AvatarTemplate, fine: float, hands: float) -> Float[Tensor, "n 1"]:
+    """``fine`` on face_expr and eyes, ``hands`` on hands and the expression boundary, 1 else."""
+    weight = torch.ones_like(template.vertices[:, :1])
+    weight[template.face_expr | template.eye] = fine
+    weight[template.hand | template.expr_boundary] = hands
+    return weight
+
+
+class MeanLaplacian(Loss):
+    """Squared Laplacian of the base canonical means.
+
+    Relative to the template on hands, eyes and face_expr, absolute elsewhere: cloth should be
+    smooth, a finger should keep its shape. Source: PERSONA, arXiv:2508.09973 (lap_mean).
+    """
+
+    def __init__(self, *, weight: float, fine: float = 50.0, hands: float = 10.0) -> None:
+        super().__init__(weight=weight)
+        self.fine, self.hands = fine, hands
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Metres squared."""
+        template = step.avatar.template
+        value = uniform_laplacian(step.posed.base_canonical, template.neighbours)
+        rest = uniform_laplacian(template.vertices, template.neighbours)
+        value = value - rest * template.fixed[:, None]
+        return (value.square() * region_weight(template, self.fine, self.hands)).mean()
+
+
+class RefinedLaplacian(Loss):
+    """Squared absolute Laplacian of the posed refined means, off hands, eyes and face_expr.
+
+    Source: PERSONA, arXiv:2508.09973 (lap_mean_refined).
+    """
+
+    def __init__(self, *, weight: float, hands: float = 10.0) -> None:
+        super().__init__(weight=weight)
+        self.hands = hands
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Metres squared."""
+        template = step.avatar.template
+        value = uniform_laplacian(step.posed.refined, template.neighbours)
+        weight = region_weight(template, 1.0, self.hands) * ~template.fixed[:, None]
+        return (value.square() * weight).mean()
+
+
+class ScaleLaplacian(Loss):
+    """Squared Laplacian of the scales on the subdivided and on the body's own mesh.
+
+    Source: PERSONA, arXiv:2508.09973 (lap_scale).
+    """
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Metres squared."""
+        template, scales = step.avatar.template, step.posed.scales
+        fine = uniform_laplacian(scales, template.neighbours)
+        coarse = scales[: len(template.coarse_vertices)]
+        coarse = uniform_laplacian(coarse, template.coarse_neighbours)
+        return fine.square().mean() + coarse.square().mean()
+
+
+class ColorLaplacian(Loss):
+    """Squared Laplacian of rgb. Source: PERSONA, arXiv:2508.09973 (lap_rgb)."""
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Colour squared."""
+        return uniform_laplacian(step.posed.rgb, step.avatar.template.neighbours).square().mean()
+
+
+class HandColor(Loss):
+    """Hand colours pulled to the auxiliary ones, which see the hands from every side.
+
+    Source: PERSONA, arXiv:2508.09973 (hand_rgb).
+    """
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Colour squared."""
+        hand = step.avatar.template.hand[:, None]
+        difference = step.posed.rgb - step.posed.rgb_aux.detach()
+        return (difference.square() * hand).sum() / (3 * hand.sum())
+
+
+class MouthColor(Loss):
+    """The inside of the mouth pulled to the mean colour of the lips around it.
+
+    Source: PERSONA, arXiv:2508.09973 (mouth_in_rgb).
+    """
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Colour squared."""
+        template, rgb = step.avatar.template, step.posed.rgb
+        outside, inside = template.mouth_out[:, None], template.mouth_in[:, None]
+        mean = ((rgb * outside).sum(0) / outside.sum()).detach()
+        return ((rgb - mean).square() * inside).sum() / (3 * inside.sum())
+
+
+class HandVariation(Loss):
+    """Total variation of each hand rendered alone, where its alpha is above 0.9.
+
+    Source: PERSONA, arXiv:2508.09973 (hand_rgb_tv).
+    """
+
+    views = ("left_hand", "right_hand")
+
+    def __init__(self, *, weight: float) -> None:
+        super().__init__(weight=weight)
+        self.needs = frozenset().union(*(needs(v, {"rgb_fixed", "alpha"}) for v in self.views))
+
+    def forward(self, step: Step) -> Float[Tensor, ""]:
+        """Mean absolute difference of neighbours."""
+        renders = [step.renders[view] for view in self.views]
+        return sum(total_variation(r.images["rgb_fixed"], r.alpha.detach() > 0.9) for r in renders)

@@ -1,0 +1,95 @@
+"""Animation from its configuration."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from numpy import ndarray
+from omegaconf import DictConfig
+from PIL import ImageColor
+from rich.progress import track
+
+from persona.data.io import read_image, write_png
+from persona.data.motion.load import load_motion
+from persona.data.motion.motion import Motion, combine
+from persona.errors import UserError
+from persona.systems.animation import composite, frame_motion, render_motion, write_video
+from persona.systems.experiment import load_system
+from persona.systems.persona import PersonaSystem
+
+SHOTS = ("body", "face")
+FRAME_KINDS = (None, "rgb", "rgba")
+
+
+def animate(config: DictConfig) -> Path:
+    """Renders ``config.motion`` with the avatar of ``config.run``. Returns the video's path.
+
+    Raises:
+        UserError: a bad option, run folder or motion file.
+    """
+    if config.shot not in SHOTS:
+        raise UserError(f"shot={config.shot} is unknown: choose {' or '.join(SHOTS)}")
+    if config.frames not in FRAME_KINDS:
+        raise UserError(f"frames={config.frames} is unknown: choose null, rgb or rgba")
+    folder = Path(config.output or HydraConfig.get().runtime.output_dir)
+    background = read_background(config.background, config.height, config.width)
+    system = load_system(Path(config.run), pick_device(config.device))
+    motion = driving_motion(config, system)
+    poses, camera = frame_motion(
+        system, motion.pose, config.height, config.width, face=config.shot == "face"
+    )
+    frames = render_motion(system, poses, camera, config.asset)
+    name = Path(config.motion).stem
+
+    def shown() -> Iterator[ndarray]:
+        for i, rgba in enumerate(track(frames, f"Rendering {name}", total=len(motion))):
+            flat = composite(rgba, background)
+            if config.frames is not None:
+                picture = rgba if config.frames == "rgba" else flat
+                write_png(folder / "frames" / f"{i}.png", picture)
+            yield flat
+
+    path = folder / f"{name}.mp4"
+    write_video(path, shown(), motion.fps)
+    return path
+
+
+def driving_motion(config: DictConfig, system: PersonaSystem) -> Motion:
+    """The motion asked for: cut, and with face weights on top if there are any."""
+    motion = load_motion(config.motion, system.body, fps=config.fps)
+    if config.face is not None:
+        motion = combine(motion, load_motion(config.face, system.body, fps=config.fps))
+    end = None if config.num_frames is None else config.start + config.num_frames
+    motion = motion[config.start : end]
+    if not len(motion):
+        raise UserError(f"motion {config.motion} has no frame {config.start}; lower start")
+    return motion
+
+
+def read_background(
+    background: str, height: int, width: int
+) -> ndarray | tuple[int, int, int]:
+    """A colour name or #rrggbb, or an image file, resized.
+
+    Raises:
+        UserError: neither.
+    """
+    try:
+        return ImageColor.getrgb(background)[:3]
+    except ValueError:
+        pass
+    if not Path(background).is_file():
+        raise UserError(f"background={background} is neither a colour nor an image file")
+    import cv2
+
+    image = cv2.resize(read_image(background), (width, height), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(image)
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

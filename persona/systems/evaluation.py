@@ -1,0 +1,50 @@
+"""Evaluation of a finished run from its configuration."""
+
+from pathlib import Path
+
+import lightning as L
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from persona.data.datamodule import SubjectDataModule
+from persona.data.io import write_json, write_png
+from persona.systems.drive import pick_device
+from persona.systems.experiment import METRICS_FILE, load_config, load_system, test
+from persona.systems.pose_fit import fit_poses, pose_fit_losses
+from persona.systems.report import (
+    COMPARISON_FILE,
+    FRAMES_FILE,
+    comparison,
+    print_table,
+    write_frames,
+)
+
+
+def evaluate(config: DictConfig) -> dict[str, float]:
+    """Scores the test frames of ``config.run`` with ``config.pose_fit``.
+
+    Returns:
+        The metrics, as written to metrics.json of the output folder.
+    """
+    folder = Path(config.output or HydraConfig.get().runtime.output_dir)
+    run = Path(config.run)
+    trained = load_config(run)
+    losses = pose_fit_losses(config.pose_fit, trained.loss)
+    device = pick_device(config.device)
+    system = load_system(run, device)
+    data: SubjectDataModule = instantiate(trained.data)
+    data.prepare_data()
+    if losses is not None:
+        system.test_table = fit_poses(system, data.test_frames, losses, updates=config.updates)
+    trainer = L.Trainer(
+        accelerator=device.type, devices=1, logger=False, enable_checkpointing=False,
+        enable_model_summary=False, default_root_dir=folder,
+    )  # fmt: skip
+    metrics = test(trainer, system, data, "test")
+    write_json(folder / METRICS_FILE, metrics | {"pose_fit": config.pose_fit, "run": str(run)})
+    write_frames(system.rows, folder / FRAMES_FILE)
+    write_png(folder / COMPARISON_FILE, comparison(system, data, config.num_images))
+    print_table(metrics)
+    print(f"evaluation: {folder}")
+    return metrics

@@ -1,0 +1,157 @@
+"""One experiment from its configuration: build, score the start, train, test, report."""
+
+import logging
+import time
+from pathlib import Path
+
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from persona.data.datamodule import SubjectDataModule
+from persona.data.io import read_json, write_json, write_text
+from persona.errors import UserError
+from persona.modules.losses.perceptual import missing_weights
+from persona.systems.persona import PersonaSystem
+from persona.systems.report import print_table, write_report
+
+log = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.yaml"
+CHECKPOINT_FILE = "last.ckpt"
+INIT_FILE = "init.json"
+METRICS_FILE = "metrics.json"
+
+
+def train(config: DictConfig) -> dict[str, float]:
+    """Runs ``config`` in Hydra's output folder, or goes on with ``config.resume``.
+
+    Returns:
+        ``init/...`` (before training) and ``test/...`` metrics, as in metrics.json.
+    """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    checkpoint = None
+    if config.resume is not None:
+        folder = Path(config.resume)
+        checkpoint = checkpoint_file(folder)
+        config = load_config(folder)
+    else:
+        write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    warn_missing_lpips(config)
+    data: SubjectDataModule = instantiate(config.data)
+    system: PersonaSystem = instantiate(config.system)
+    trainer: L.Trainer = instantiate(
+        config.trainer,
+        callbacks=callbacks(config, folder),
+        logger=loggers(config, folder),
+        default_root_dir=str(folder),
+    )
+    if checkpoint is None:
+        metrics = test(trainer, system, data, "init")
+        write_json(folder / INIT_FILE, metrics)
+    else:
+        metrics = read_json(folder / INIT_FILE)
+    started = time.perf_counter()
+    trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if trainer.interrupted:
+        raise UserError(f"interrupted; go on with: python train.py resume={folder}")
+    metrics["train/seconds"] = time.perf_counter() - started
+    metrics["train/steps"] = float(trainer.global_step)
+    metrics |= test(trainer, system, data, "test")
+    if trainer.is_global_zero:
+        write_json(folder / METRICS_FILE, metrics)
+        write_report(system, data, metrics, folder, config.report, trainer.loggers)
+        print_table(metrics)
+        print(f"run: {folder}")
+    return metrics
+
+
+def test(
+    trainer: L.Trainer, system: PersonaSystem, data: SubjectDataModule, prefix: str
+) -> dict[str, float]:
+    """Scores every test frame; keys start with ``prefix``."""
+    values = trainer.test(system, datamodule=data, verbose=False)[0]
+    return {key.replace("test/", f"{prefix}/", 1): float(value) for key, value in values.items()}
+
+
+def callbacks(config: DictConfig, folder: Path) -> list[Callback]:
+    """Progress with an estimate of the time left, and a checkpoint every so many steps."""
+    checkpoint = ModelCheckpoint(
+        dirpath=folder,
+        filename=Path(CHECKPOINT_FILE).stem,
+        every_n_train_steps=config.checkpoint_every,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    return [checkpoint, RichProgressBar(leave=False)]
+
+
+def loggers(config: DictConfig, folder: Path) -> list[Logger]:
+    """A CSV file of the losses, and the configured logger if there is one."""
+    found: list[Logger] = [CSVLogger(folder, name="logs")]
+    if config.get("logger") and rank_zero_only.rank == 0:
+        logger = instantiate(config.logger)
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+        found.append(logger)
+    return found
+
+
+def warn_missing_lpips(config: DictConfig) -> None:
+    """Says once that LPIPS is left out of the metrics, and how to have it."""
+    net = config.metric.get("lpips_net")
+    if net is not None and (message := missing_weights(net)):
+        log.warning("LPIPS is left out of the metrics: %s", message)
+
+
+def load_config(folder: Path) -> DictConfig:
+    """Configuration of a finished or interrupted run.
+
+    Raises:
+        UserError: not a run folder.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} is not a run folder (no {CONFIG_FILE}); train.py prints `run: DIR`")
+    return OmegaConf.load(path)
+
+
+def checkpoint_file(folder: Path) -> Path:
+    """Checkpoint of a run.
+
+    Raises:
+        UserError: there is none yet.
+    """
+    path = folder / CHECKPOINT_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} has no {CHECKPOINT_FILE}: it stopped before the first; start anew")
+    return path
+
+
+def load_system(folder: Path, device: str | torch.device = "cpu") -> PersonaSystem:
+    """The trained system of a run folder, ready to render.
+
+    Raises:
+        UserError: not a run folder, or a checkpoint that does not fit its configuration.
+    """
+    config, path = load_config(folder), checkpoint_file(folder)
+    system: PersonaSystem = instantiate(config.system)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}); train again") from error
+    system.on_load_checkpoint(checkpoint)
+    system.load_state_dict(checkpoint["state_dict"])
+    return system.to(device).eval()
+
+
+def finish_wandb(found: list[Logger]) -> None:
+    """Closes W&B runs, so that the next job of a sweep starts its own."""
+    for logger in found:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish(quiet=True)

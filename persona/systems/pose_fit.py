@@ -1,0 +1,78 @@
+"""Test-time pose fit: only the test frames' SMPL-X parameters move, the avatar is fixed."""
+
+from collections.abc import Sequence
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from rich.progress import track
+
+from persona.data.frames import FrameDataset
+from persona.errors import UserError
+from persona.modules.avatar.pose_table import PoseTable
+from persona.modules.losses.base import Loss, LossSum
+from persona.modules.optim import RowAdam
+from persona.systems.persona import PersonaSystem
+
+POSE_FITS: dict[str, Sequence[str]] = {
+    "none": (),
+    "image": ("img", "img_refined"),
+    "image_geo": ("img", "img_refined", "geo", "geo_refined"),
+}
+"""Losses of each mode, all of weight 1. PERSONA reports image_geo, ExAvatar image."""
+
+
+def pose_fit_losses(mode: str, losses: OmegaConf) -> LossSum | None:
+    """The losses of a mode, built from a run's own configuration; None for ``none``.
+
+    Raises:
+        UserError: no such mode, or the run's configuration lacks a loss of it.
+    """
+    if mode not in POSE_FITS:
+        raise UserError(f"pose_fit={mode} is unknown: choose {', '.join(POSE_FITS)}")
+    if mode == "none":
+        return None
+    missing = [name for name in POSE_FITS[mode] if name not in losses]
+    if missing:
+        raise UserError(f"pose_fit={mode} needs the loss {missing[0]}, which this run has not")
+    equal = {"weight": 1.0, "captured": 1.0, "generated": 1.0}
+    terms: dict[str, Loss] = {}
+    for name in POSE_FITS[mode]:
+        settings = {k: v for k, v in equal.items() if k in losses[name]}
+        terms[name] = instantiate(OmegaConf.merge(losses[name], settings))
+    return LossSum(terms)
+
+
+def fit_poses(
+    system: PersonaSystem,
+    frames: FrameDataset,
+    losses: LossSum,
+    *,
+    updates: int = 40,
+    lr: float = 1e-3,
+    hand_lr: float = 1e-4,
+) -> PoseTable:
+    """Fits a table of the frames' poses, ``updates`` Adam steps a frame, rates from the paper.
+
+    Source: PERSONA, arXiv:2508.09973 (test-time fit).
+    """
+    table = PoseTable.from_poses(system.body, frames.poses(system.body.num_expression))
+    table = table.to(system.device)
+    losses = losses.to(system.device)
+    kept, system.losses = system.losses, losses
+    flags = [p.requires_grad for p in system.avatar.parameters()]
+    system.avatar.requires_grad_(False).eval()
+    optimizer = RowAdam(table.parameter_groups(lr=lr, hand_lr=hand_lr))
+    try:
+        for row in track(range(len(frames)), "Fitting test poses"):
+            frame = frames[[row]].to(system.device)
+            for _ in range(updates):
+                optimizer.zero_grad()
+                total, _ = losses(system.frame_step(frame, table(frame.index[0])))
+                total.backward()
+                optimizer.step()
+    finally:
+        system.losses = kept
+        for parameter, flag in zip(system.avatar.parameters(), flags, strict=True):
+            parameter.requires_grad_(flag)
+    return table.requires_grad_(False)

@@ -1,0 +1,122 @@
+"""What a run leaves for people: a table, per-frame metrics, pictures and a turntable."""
+
+import csv
+import io
+import logging
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from lightning.pytorch.loggers import Logger, WandbLogger
+from numpy import ndarray
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from persona.data.datamodule import SubjectDataModule
+from persona.data.io import write_png, write_text
+from persona.data.motion.load import load_motion
+from persona.systems.animation import composite, frame_motion, render_motion, write_video
+from persona.systems.persona import PersonaSystem
+
+log = logging.getLogger(__name__)
+
+FRAMES_FILE = "frames.csv"
+COMPARISON_FILE = "comparison.png"
+TURNTABLE_FILE = "turntable.mp4"
+WHITE = (255, 255, 255)
+ERROR_SCALE = 3.0
+"""The error map saturates at a mean absolute difference of 1 / 3."""
+
+
+def write_report(
+    system: PersonaSystem,
+    data: SubjectDataModule,
+    metrics: dict[str, float],
+    folder: Path,
+    options: DictConfig,
+    loggers: list[Logger],
+) -> None:
+    """Writes frames.csv, comparison.png and turntable.mp4, and sends them to W&B."""
+    write_frames(system.rows, folder / FRAMES_FILE)
+    write_png(folder / COMPARISON_FILE, comparison(system, data, options.num_images))
+    turntable(system, folder / TURNTABLE_FILE, options.turntable_frames, options.turntable_height)
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.summary.update(metrics)
+            logger.log_image("comparison", [str(folder / COMPARISON_FILE)])
+            logger.log_video("turntable", [str(folder / TURNTABLE_FILE)])
+            logger.experiment.finish(quiet=True)
+
+
+def write_frames(rows: list[dict[str, float | str]], path: Path) -> None:
+    """One line per test frame."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
+
+
+@torch.no_grad()
+def comparison(
+    system: PersonaSystem, data: SubjectDataModule, num_images: int
+) -> UInt8[ndarray, "h w 3"]:
+    """Contact sheet of test frames: truth, render (refined), error."""
+    system.eval()
+    frames = data.test_frames
+    rows = np.unique(np.linspace(0, len(frames) - 1, num_images).round().astype(int))
+    tiles = []
+    for row in rows:
+        batch = frames[[int(row)]].to(system.device)
+        for frame, predictions in system.predict_frames(batch):
+            truth = frame.image[0] * frame.mask[0] + 1 - frame.mask[0]
+            image, _ = predictions["refined"]
+            tiles.append(np.vstack([to_uint8(truth), to_uint8(image[0]), error(truth, image[0])]))
+    return labelled(np.hstack(tiles), ("truth", "render", f"error x{ERROR_SCALE:g}"))
+
+
+def to_uint8(image: Float[torch.Tensor, "3 h w"]) -> UInt8[ndarray, "h w 3"]:
+    """Tensor image to pixels."""
+    return (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def error(
+    truth: Float[torch.Tensor, "3 h w"], image: Float[torch.Tensor, "3 h w"]
+) -> UInt8[ndarray, "h w 3"]:
+    """Mean absolute difference through a colour map."""
+    value = ((truth - image).abs().mean(0) * ERROR_SCALE).clamp(0, 1).cpu().numpy()
+    return (matplotlib.colormaps["magma"](value)[..., :3] * 255).astype(np.uint8)
+
+
+def labelled(sheet: UInt8[ndarray, "h w 3"], names: tuple[str, ...]) -> UInt8[ndarray, "h w 3"]:
+    """Writes the name of each of the equally high rows at its left."""
+    height = sheet.shape[0] // len(names)
+    margin = np.full((sheet.shape[0], 28, 3), 255, np.uint8)
+    for i, name in enumerate(names):
+        strip = np.full((28, height, 3), 255, np.uint8)
+        cv2.putText(strip, name, (8, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40,) * 3, 1, cv2.LINE_AA)
+        turned = cv2.rotate(strip, cv2.ROTATE_90_COUNTERCLOCKWISE)
+        margin[i * height : (i + 1) * height] = turned
+    return np.hstack([margin, sheet])
+
+
+def turntable(system: PersonaSystem, path: Path, num_frames: int, height: int) -> None:
+    """The avatar turning once on the spot, on white."""
+    motion = load_motion("turntable", system.body, fps=num_frames / 4)
+    poses, camera = frame_motion(system, motion.pose, height, height * 3 // 4)
+    frames = (composite(f, WHITE) for f in render_motion(system, poses, camera))
+    write_video(path, frames, motion.fps)
+
+
+def print_table(metrics: dict[str, float]) -> None:
+    """Start, base and refined asset side by side."""
+    table = Table("metric", "init", "base", "refined", title="unseen test frames")
+    names = [k.removeprefix("test/") for k in metrics if k.startswith("test/")]
+    for name in (n for n in names if not n.startswith("base_")):
+        keys = (f"init/{name}", f"test/base_{name}", f"test/{name}")
+        table.add_row(name, *(f"{metrics[k]:.4g}" if k in metrics else "" for k in keys))
+    Console().print(table)

@@ -1,0 +1,20 @@
+"""Drives a trained avatar: ``python scripts/animate.py run=DIR motion=dance``."""
+
+import hydra
+from omegaconf import DictConfig
+
+from persona.cli import one_line_errors, stamp_run
+
+
+@hydra.main(config_path="../conf", config_name="animate", version_base="1.3")
+@one_line_errors
+def main(config: DictConfig) -> None:
+    """Writes the animation; see conf/animate.yaml."""
+    from persona.systems.drive import animate
+
+    print(f"video: {animate(config)}")
+
+
+if __name__ == "__main__":
+    stamp_run()
+    main()

@@ -1,0 +1,20 @@
+"""Scores a trained avatar again: ``python scripts/evaluate.py run=DIR pose_fit=image_geo``."""
+
+import hydra
+from omegaconf import DictConfig
+
+from persona.cli import one_line_errors, stamp_run
+
+
+@hydra.main(config_path="../conf", config_name="evaluate", version_base="1.3")
+@one_line_errors
+def main(config: DictConfig) -> dict[str, float]:
+    """Writes metrics and pictures; see conf/evaluate.yaml."""
+    from persona.systems.evaluation import evaluate
+
+    return evaluate(config)
+
+
+if __name__ == "__main__":
+    stamp_run()
+    main()

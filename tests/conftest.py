@@ -1,0 +1,28 @@
+"""Fixtures for all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+# Tests must not ask a network for anything.
+os.environ.setdefault("WANDB_MODE", "offline")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Reference data beside the checkout; a public clone has none."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the reference data at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture
+def torch_home(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """TORCH_HOME with the SqueezeNet weights."""
+    home = shared_data / "torch_home"
+    monkeypatch.setenv("TORCH_HOME", str(home))
+    return home

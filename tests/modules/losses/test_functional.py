@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from skimage.metrics import structural_similarity
+
+from persona.modules.losses.functional import (
+    depth_silog,
+    dilate,
+    occlusion_boundary,
+    sobel_magnitude,
+    ssim_map,
+    total_variation,
+)
+from persona.modules.losses.geometry import normal_error
+
+
+def test_ssim_equals_skimage():
+    random = np.random.default_rng(0)
+    x, y = random.random((2, 40, 30))
+    ours = ssim_map(torch.tensor(x)[None], torch.tensor(y)[None])[0].numpy()
+    _, theirs = structural_similarity(
+        x, y, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+    )
+    # skimage extends the border by symmetric reflection, ours leaves the edge pixel out.
+    np.testing.assert_allclose(ours[6:-6, 6:-6], theirs[6:-6, 6:-6], atol=1e-7)
+
+
+def test_ssim_of_an_image_with_itself_is_one():
+    x = torch.rand(3, 20, 20, dtype=torch.float64)
+    torch.testing.assert_close(ssim_map(x, x), torch.ones_like(x))
+
+
+def test_ssim_gradcheck():
+    torch.manual_seed(0)
+    x, y = torch.rand(2, 1, 12, 12, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: ssim_map(x, y).sum(), x.requires_grad_())
+
+
+def test_silog_ignores_scale_and_shift_and_sees_errors():
+    torch.manual_seed(0)
+    truth = 1 + torch.rand(1, 10, 10)
+    assert depth_silog(truth * 3 + 2, truth) < 1e-3
+    assert depth_silog(truth.flip(1), truth) > 0.1
+
+
+def test_silog_by_hand():
+    truth, other = torch.tensor([[[0.0, 1.0, 2.0, 3.0]]]), torch.tensor([[[5.0, 1.0, 1.5, 3.0]]])
+    eps = 1e-4
+    d = np.log([eps, 0.5 + eps, 1 + eps]) - np.log([eps, 0.25 + eps, 1 + eps])
+    expected = np.sqrt((d**2).mean() - 0.5 * d.mean() ** 2)
+    assert float(depth_silog(other, truth)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_silog_without_overlap_is_finite():
+    empty = torch.zeros(1, 4, 4)
+    assert torch.isfinite(depth_silog(empty, torch.ones(1, 4, 4)))
+
+
+def test_sobel_equals_scipy():
+    image = np.random.default_rng(0).random((9, 8))
+    gradient = [ndimage.sobel(image, axis, mode="nearest") / 8 for axis in (0, 1)]
+    ours = sobel_magnitude(torch.tensor(image)[None])[0]
+    np.testing.assert_allclose(ours, np.hypot(*gradient), atol=1e-12)
+
+
+def test_dilate_equals_scipy():
+    mask = np.random.default_rng(0).random((20, 20)) > 0.97
+    expected = ndimage.binary_dilation(mask, np.ones((5, 5)))
+    assert np.array_equal(dilate(torch.tensor(mask)[None], 4)[0], expected)
+
+
+def test_boundary_marks_canonical_jumps_but_not_the_face():
+    position = torch.zeros(3, 20, 20)
+    position[:, :, 10:] = 0.5
+    nothing = torch.zeros(1, 20, 20, dtype=torch.bool)
+    boundary = occlusion_boundary(position, nothing, side_px=3)
+    assert boundary[0, :, 8:12].all() and not boundary[0, :, :7].any()
+    assert not occlusion_boundary(position, ~nothing, side_px=3).any()
+
+
+def test_total_variation_stays_inside_the_mask():
+    image = torch.zeros(3, 6, 6)
+    image[:, :, 3:] = 1
+    inside = torch.zeros(1, 6, 6, dtype=torch.bool)
+    inside[:, :, :3] = True
+    assert total_variation(image, inside) == 0
+    assert total_variation(image, torch.ones_like(inside)) > 0
+
+
+def test_normal_error_is_zero_for_equal_normals_and_skips_the_unknown():
+    normal = torch.nn.functional.normalize(torch.randn(3, 8, 8), dim=0)
+    alpha = torch.ones(1, 8, 8)
+    truth = (normal + 1) / 2
+    assert normal_error(normal, alpha, truth) < 1e-5
+    assert normal_error(-normal, alpha, truth) > 1
+    assert normal_error(-normal, alpha, torch.zeros(3, 8, 8)) == 0
+    assert normal_error(torch.zeros(3, 8, 8), torch.zeros(1, 8, 8), truth) == 0
