@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from persona.cli import one_line_errors, stamp_run
+from persona.cli import one_line_errors, output_folder, stamp_run
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
@@ -17,7 +17,7 @@ def main(config: DictConfig) -> dict[str, float]:
         install_import_hook("persona", "beartype.beartype")
     from persona.systems.experiment import train
 
-    return train(config)
+    return train(config, output_folder())
 
 
 if __name__ == "__main__":

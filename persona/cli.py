@@ -5,7 +5,9 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 
 from persona.errors import UserError
@@ -18,6 +20,11 @@ def stamp_run() -> None:
     environment they agree on one folder.
     """
     os.environ.setdefault("RUN_STAMP", datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3])
+
+
+def output_folder() -> Path:
+    """Hydra's folder of this job."""
+    return Path(HydraConfig.get().runtime.output_dir)
 
 
 def user_error(error: BaseException) -> UserError | None:

@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from persona.cli import one_line_errors, stamp_run
+from persona.cli import one_line_errors, output_folder, stamp_run
 
 
 @hydra.main(config_path="../conf", config_name="animate", version_base="1.3")
@@ -12,7 +12,7 @@ def main(config: DictConfig) -> None:
     """Writes the animation; see conf/animate.yaml."""
     from persona.systems.drive import animate
 
-    print(f"video: {animate(config)}")
+    print(f"video: {animate(config, output_folder())}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from persona.cli import one_line_errors, stamp_run
+from persona.cli import one_line_errors, output_folder, stamp_run
 
 
 @hydra.main(config_path="../conf", config_name="evaluate", version_base="1.3")
@@ -12,7 +12,7 @@ def main(config: DictConfig) -> dict[str, float]:
     """Writes metrics and pictures; see conf/evaluate.yaml."""
     from persona.systems.evaluation import evaluate
 
-    return evaluate(config)
+    return evaluate(config, output_folder())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hydra.core.hydra_config import HydraConfig
 from numpy import ndarray
 from omegaconf import DictConfig
 from PIL import ImageColor
@@ -23,7 +22,7 @@ SHOTS = ("body", "face")
 FRAME_KINDS = (None, "rgb", "rgba")
 
 
-def animate(config: DictConfig) -> Path:
+def animate(config: DictConfig, folder: Path) -> Path:
     """Renders ``config.motion`` with the avatar of ``config.run``. Returns the video's path.
 
     Raises:
@@ -33,7 +32,6 @@ def animate(config: DictConfig) -> Path:
         raise UserError(f"shot={config.shot} is unknown: choose {' or '.join(SHOTS)}")
     if config.frames not in FRAME_KINDS:
         raise UserError(f"frames={config.frames} is unknown: choose null, rgb or rgba")
-    folder = Path(config.output or HydraConfig.get().runtime.output_dir)
     background = read_background(config.background, config.height, config.width)
     system = load_system(Path(config.run), pick_device(config.device))
     motion = driving_motion(config, system)

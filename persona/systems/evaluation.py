@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import lightning as L
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -21,13 +20,12 @@ from persona.systems.report import (
 )
 
 
-def evaluate(config: DictConfig) -> dict[str, float]:
+def evaluate(config: DictConfig, folder: Path) -> dict[str, float]:
     """Scores the test frames of ``config.run`` with ``config.pose_fit``.
 
     Returns:
         The metrics, as written to metrics.json of the output folder.
     """
-    folder = Path(config.output or HydraConfig.get().runtime.output_dir)
     run = Path(config.run)
     trained = load_config(run)
     losses = pose_fit_losses(config.pose_fit, trained.loss)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -28,13 +27,12 @@ INIT_FILE = "init.json"
 METRICS_FILE = "metrics.json"
 
 
-def train(config: DictConfig) -> dict[str, float]:
-    """Runs ``config`` in Hydra's output folder, or goes on with ``config.resume``.
+def train(config: DictConfig, folder: Path) -> dict[str, float]:
+    """Runs ``config`` in ``folder``, or goes on with the run ``config.resume``.
 
     Returns:
         ``init/...`` (before training) and ``test/...`` metrics, as in metrics.json.
     """
-    folder = Path(HydraConfig.get().runtime.output_dir)
     checkpoint = None
     if config.resume is not None:
         folder = Path(config.resume)
@@ -96,7 +94,7 @@ def loggers(config: DictConfig, folder: Path) -> list[Logger]:
     """A CSV file of the losses, and the configured logger if there is one."""
     found: list[Logger] = [CSVLogger(folder, name="logs")]
     if config.get("logger") and rank_zero_only.rank == 0:
-        logger = instantiate(config.logger)
+        logger = instantiate(config.logger, save_dir=str(folder))
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
         found.append(logger)
     return found
@@ -148,10 +146,3 @@ def load_system(folder: Path, device: str | torch.device = "cpu") -> PersonaSyst
     system.on_load_checkpoint(checkpoint)
     system.load_state_dict(checkpoint["state_dict"])
     return system.to(device).eval()
-
-
-def finish_wandb(found: list[Logger]) -> None:
-    """Closes W&B runs, so that the next job of a sweep starts its own."""
-    for logger in found:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish(quiet=True)

@@ -107,8 +107,8 @@ class GaussianAvatar(nn.Module):
         if self.offsets is None:
             return torch.zeros_like(template.vertices)
         code = pose_code(rotations[1 : 1 + NUM_BODY_JOINTS])
-        offset = self.offsets(template.features, template.ring, code)
-        return offset.masked_fill(template.fixed[:, None], 0.0)
+        moved = self.offsets(template.moving_features, template.moving_ring, code)
+        return torch.zeros_like(template.vertices).index_copy(0, template.moving, moved)
 
     def skinning_weights(
         self, means: Float[Tensor, "n 3"], scales: Float[Tensor, "n 1"]
@@ -122,11 +122,11 @@ class GaussianAvatar(nn.Module):
             return torch.where(template.mesh_skinned[:, None], template.weights, weights)
 
     def _base_weights(self, means: Tensor, scales: Tensor) -> Tensor:
-        if not self.training or self._age >= self.refresh_every:
-            self._weights = self.skinning_weights(means, scales)
-            self._age = 0
-        if self.training:
-            self._age += 1
+        if not self.training:
+            return self.skinning_weights(means, scales)
+        if self._age >= self.refresh_every:
+            self._weights, self._age = self.skinning_weights(means, scales), 0
+        self._age += 1
         return self._weights
 
     def bones(self, rotations: Float[Tensor, "55 3 3"]) -> Float[Tensor, "j 4 4"]:

@@ -1,11 +1,14 @@
 """Offset network: pose-driven displacement of each Gaussian."""
 
-import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from persona.modules.avatar.pose_code import NUM_BODY_JOINTS
 from persona.modules.avatar.triplane import Triplane
+
+
+NUM_GROUPS = 4
 
 
 class OffsetNetwork(nn.Module):
@@ -22,7 +25,7 @@ class OffsetNetwork(nn.Module):
         self.triplane = triplane
         self.divisor = divisor
         self.first = nn.Linear(triplane.num_features + NUM_BODY_JOINTS * 6, width)
-        self.norms = nn.ModuleList(nn.GroupNorm(4, width) for _ in range(depth))
+        self.norms = nn.ModuleList(nn.GroupNorm(NUM_GROUPS, width) for _ in range(depth))
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
         self.head = nn.Linear(width, 3)
 
@@ -33,9 +36,21 @@ class OffsetNetwork(nn.Module):
         code: Float[Tensor, "21 6"],
     ) -> Float[Tensor, "n 3"]:
         """points: canonical positions, metres, centred. Returns metres, canonical frame."""
-        local_code = (ring[:, :, None] * code).flatten(1)
-        hidden = self.first(torch.cat([self.triplane(points), local_code], -1))
-        hidden = self.norms[0](hidden).relu()
+        # The input is [triplane features, ring * code]. The second part has rank 21 over the
+        # points: each joint's code goes through its columns once, not once per point.
+        features = self.triplane(points)
+        weight = self.first.weight
+        columns = weight[:, features.shape[1] :].unflatten(1, (NUM_BODY_JOINTS, 6))
+        joints = (columns * code).sum(-1)
+        hidden = F.linear(features, weight[:, : features.shape[1]], self.first.bias)
+        hidden = group_norm(hidden + ring @ joints.T, self.norms[0]).relu()
         for linear, norm in zip(self.hidden, self.norms[1:], strict=True):
-            hidden = norm(linear(hidden)).relu()
+            hidden = group_norm(linear(hidden), norm).relu()
         return self.head(hidden) / self.divisor
+
+
+def group_norm(values: Float[Tensor, "n c"], norm: nn.GroupNorm) -> Float[Tensor, "n c"]:
+    """``norm(values)`` by way of layer_norm, whose CPU kernels are made for many short rows."""
+    grouped = values.unflatten(1, (norm.num_groups, -1))
+    normal = F.layer_norm(grouped, grouped.shape[-1:], eps=norm.eps).flatten(1)
+    return normal * norm.weight + norm.bias

@@ -55,13 +55,11 @@ class AvatarTemplate(nn.Module):
         self._constant("weights", weights)
         self._constant("expr_dirs", subdivision.features(body.expr_dirs))
         self._constant("faces", subdivision.faces)
-        self._constant("ring", ring_mask(weights, body.parents, ring_edges))
         fine = neighbours(subdivision.faces, subdivision.num_vertices)
         coarse = neighbours(body.faces.cpu(), len(canonical))
         for name, value in (("fine", fine), ("coarse", coarse)):
             self._constant(f"{name}_index", value.index)
             self._constant(f"{name}_valid", value.valid)
-        self._constant("features", self._feature_points(body))
         self.coarse_regions: BodyRegions = body_regions(body)
         self.regions: BodyRegions = self.coarse_regions.subdivide(subdivision)
         for name in ("left_hand", "right_hand", "hand", "face", "face_expr", "eye"):
@@ -69,6 +67,11 @@ class AvatarTemplate(nn.Module):
         for name in ("expr_boundary", "mouth_in", "mouth_out"):
             self._constant(name, getattr(self.regions, name))
         self._constant("fixed", self.regions.hand | self.regions.face_expr | self.regions.eye)
+        # Only these have pose offsets: the network never sees the others.
+        moving = (~self.fixed).nonzero()[:, 0]
+        self._constant("moving", moving)
+        self._constant("moving_features", self._feature_points(body)[moving])
+        self._constant("moving_ring", ring_mask(weights, body.parents, ring_edges)[moving])
         self._constant("mesh_skinned", self.regions.hand | self.regions.face)
         self.field = (
             SkinningField.build(

@@ -59,9 +59,9 @@ def normal_error(
     """
     # Background is -1, which (n + 1) / 2 maps to the zero that marks the unknown.
     encoded = (image - (1 - alpha) + 1) / 2
-    valid = ((encoded.detach().abs().sum(0) > 1e-3) & (truth.sum(0) > 0)).to(image.dtype)
+    valid = ((encoded.detach().sum(0) > 1e-3) & (truth.sum(0) > 0)).to(image.dtype)
     difference = (encoded - truth).abs().mean(0)
-    cosine = torch.cosine_similarity(encoded * 2 - 1, truth * 2 - 1, dim=0, eps=1e-6)
+    cosine = ((encoded * 2 - 1) * (truth * 2 - 1)).sum(0)
     return ((difference + 1 - cosine) * valid).mean()
 
 

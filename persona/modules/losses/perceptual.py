@@ -46,7 +46,7 @@ class Perceptual(nn.Module):
     def __init__(self, net: str) -> None:
         super().__init__()
         if message := missing_weights(net):
-            raise UserError(f"{message}; or train without it: `perceptual=null`")
+            raise UserError(f"{message}; or train without it: `perceptual=none`")
         import lpips  # Optional at run time: heavy, and only this loss needs it.
 
         with warnings.catch_warnings():
@@ -59,6 +59,6 @@ class Perceptual(nn.Module):
 
 
 @lru_cache(maxsize=4)
-def shared_perceptual(net: str) -> Perceptual:
-    """One network for all losses that use it."""
-    return Perceptual(net)
+def shared_perceptual(net: str | None) -> Perceptual | None:
+    """One network for all losses that use it; None for none."""
+    return None if net is None else Perceptual(net)

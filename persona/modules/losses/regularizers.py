@@ -102,8 +102,8 @@ class MouthColor(Loss):
         """Colour squared."""
         template, rgb = step.avatar.template, step.posed.rgb
         outside, inside = template.mouth_out[:, None], template.mouth_in[:, None]
-        mean = ((rgb * outside).sum(0) / outside.sum()).detach()
-        return ((rgb - mean).square() * inside).sum() / (3 * inside.sum())
+        mean = ((rgb * outside).sum(0) / outside.sum().clamp_min(1)).detach()
+        return ((rgb - mean).square() * inside).sum() / (3 * inside.sum()).clamp_min(1)
 
 
 class HandVariation(Loss):

@@ -43,3 +43,14 @@ def test_gradient_reaches_planes_and_layers():
     net(torch.rand(5, 3), torch.ones(5, 21), torch.randn(21, 6)).sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.hidden.parameters())
     assert net.triplane.planes.grad.abs().sum() > 0
+
+
+def test_equals_the_plain_network():
+    """Against concatenated inputs and torch's own GroupNorm."""
+    net, points = network(), torch.rand(7, 3) - 0.5
+    torch.nn.init.normal_(net.triplane.planes)
+    ring, code = (torch.rand(7, 21) > 0.5).float(), torch.randn(21, 6)
+    hidden = torch.cat([net.triplane(points), (ring[:, :, None] * code).flatten(1)], -1)
+    for linear, norm in zip([net.first, *net.hidden], net.norms, strict=True):
+        hidden = norm(linear(hidden)).relu()
+    torch.testing.assert_close(net(points, ring, code), net.head(hidden) / 100)

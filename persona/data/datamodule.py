@@ -1,0 +1,215 @@
+"""Subject folder to batches, for Lightning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import lightning
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+from persona.data.frames import FrameDataset, load_frames
+from persona.data.layout import CAPTURED, TEST
+from persona.data.sampler import BalancedSampler
+from persona.data.subject import Subject
+from persona.errors import UserError
+from persona.types import Frame
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class SubjectSource(Protocol):
+    """Something that can make a subject folder."""
+
+    def prepare(self, root: Path) -> None:
+        """Makes the folder at ``root`` unless it is there, whole and of the same config."""
+
+
+class FrameLoader:
+    """Iterates a FrameDataset batch by batch.
+
+    Frames lie decoded in memory, so worker processes would only cost, and what is handed out is
+    what was used, so that a position in it is exact.
+    """
+
+    def __init__(self, dataset: FrameDataset, batches: Sampler[list[int]] | Sequence[list[int]]):
+        """``batches``: rows of each batch."""
+        self.dataset, self.batches = dataset, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self.dataset[rows] for rows in self.batches)
+
+
+class BalancedLoader(FrameLoader):
+    """A loader whose epoch Lightning sets and whose position it keeps in its checkpoints."""
+
+    def __init__(self, dataset: FrameDataset, sampler: BalancedSampler):
+        """``sampler``: over the rows of ``dataset``."""
+        super().__init__(dataset, sampler)
+        self.sampler = sampler
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sampler's."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The sampler's."""
+        self.sampler.load_state_dict(state)
+
+
+class SubjectDataModule(lightning.LightningDataModule):
+    """Batches of one subject: captured and generated frames train, others test.
+
+    Rows of the training table run over captured, generated_0, generated_1 ...; test frames are
+    numbered by themselves, and validation frames carry the numbers of the split they are from.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        source: SubjectSource | None = None,
+        batch_size: int = 1,
+        captured_ratio: float | None = 0.5,
+        seed: int = 0,
+        test_split: str = "auto",
+        max_frames: int | None = None,
+        max_height_px: int | None = None,
+    ):
+        """Takes where the subject lies and how to sample it.
+
+        Args:
+            root: Subject folder.
+            source: Makes the folder when it is absent or of another configuration.
+            batch_size: Frames a step and process.
+            captured_ratio: Share of the photograph in [0, 1); None takes every frame once.
+            seed: Of the order of the batches.
+            test_split: Split that is evaluated; auto is ``test`` where it exists, else
+                ``captured``.
+            max_frames: Keeps at most so many frames of each split, evenly spread.
+            max_height_px: Shrinks taller frames to this height.
+        """
+        super().__init__()
+        if max_frames is not None and max_frames < 1:
+            raise UserError(f"max_frames={max_frames}: must be 1 or more; null takes all frames")
+        self.root, self.source = Path(root), source
+        self.batch_size, self.captured_ratio, self.seed = batch_size, captured_ratio, seed
+        self._test_split = test_split
+        self.max_frames, self.max_height_px = max_frames, max_height_px
+        self._frames: dict[str, FrameDataset] = {}
+
+    def prepare_data(self) -> None:
+        """Makes the subject folder when there is a source, and checks it; on one process only."""
+        if self.source is not None:
+            self.source.prepare(self.root)
+        self.subject.validate()
+
+    @property
+    def subject(self) -> Subject:
+        """The folder."""
+        return Subject(self.root)
+
+    @property
+    def train_splits(self) -> tuple[str, ...]:
+        """Splits of the training table, in its order."""
+        return tuple(split for split in self.subject.splits if split != TEST)
+
+    @property
+    def test_split(self) -> str:
+        """Split that is evaluated."""
+        splits = self.subject.splits
+        if self._test_split != "auto":
+            if self._test_split not in splits:
+                have = ", ".join(splits)
+                raise UserError(f"{self.root}: has no split {self._test_split}; choose of {have}")
+            return self._test_split
+        return TEST if TEST in splits else CAPTURED
+
+    @property
+    def train_frames(self) -> FrameDataset:
+        """The training table; decoded at first use."""
+        return self._load("train", self.train_splits)
+
+    @property
+    def test_frames(self) -> FrameDataset:
+        """The test table; decoded at first use."""
+        if self.test_split == CAPTURED and CAPTURED not in self._frames:
+            log.info("%s has no test frames: testing on the input photograph", self.root)
+        return self._load(self.test_split, (self.test_split,))
+
+    def train_dataloader(self) -> FrameLoader:
+        """Balanced and shuffled batches."""
+        frames = self.train_frames
+        rank, world_size = self._process()
+        sampler = BalancedSampler(
+            frames.captured,
+            frames.sizes,
+            batch_size=self.batch_size,
+            captured_ratio=self.captured_ratio,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        return BalancedLoader(frames, sampler)
+
+    def val_dataloader(self) -> FrameLoader:
+        """All test frames, one at a time, so ordered that the first few are spread evenly.
+
+        Lightning's ``limit_val_batches`` says how many validation looks at.
+        """
+        return self._in_order(coarse_to_fine(len(self.test_frames)))
+
+    def test_dataloader(self) -> FrameLoader:
+        """All test frames, one at a time."""
+        return self._in_order(list(range(len(self.test_frames))))
+
+    def transfer_batch_to_device(
+        self, batch: Frame, device: torch.device, dataloader_idx: int
+    ) -> Frame:
+        """Lightning's hook."""
+        return batch.to(device)
+
+    def _in_order(self, rows: list[int]) -> FrameLoader:
+        """Loader of test frames, one a batch; processes take turns."""
+        rank, world_size = self._process()
+        return FrameLoader(self.test_frames, [[row] for row in rows[rank::world_size]])
+
+    def _process(self) -> tuple[int, int]:
+        """Rank and world size; Lightning's own sampler injection is neither needed nor used."""
+        return (
+            (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        )
+
+    def _load(self, key: str, splits: tuple[str, ...]) -> FrameDataset:
+        """Decodes splits once, and moves them once to the device that trains on them."""
+        if key not in self._frames:
+            subject = self.subject
+            stores = []
+            for split in splits:
+                numbers = subject.frame_ids(split)
+                if self.max_frames is not None:
+                    numbers = [numbers[i] for i in spread(len(numbers), self.max_frames)]
+                stores.append(load_frames(subject, split, numbers, self.max_height_px))
+            self._frames[key] = FrameDataset(stores)
+        if self.trainer is not None:
+            self._frames[key] = self._frames[key].to(self.trainer.strategy.root_device)
+        return self._frames[key]
+
+
+def spread(length: int, count: int) -> list[int]:
+    """At most ``count`` indices below ``length``, evenly spread over it, ends included."""
+    return np.linspace(0, length - 1, min(length, count)).round().astype(int).tolist()
+
+
+def coarse_to_fine(length: int) -> list[int]:
+    """All indices below ``length``, ordered by their reversed bits: every start is spread out."""
+    bits = max(1, (length - 1).bit_length())
+    return sorted(range(length), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))

@@ -1,0 +1,59 @@
+"""AMASS: SMPL-H and SMPL-X poses in npz files. Source: Mahmood et al. 2019, arXiv:1904.03278."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.data.motion.motion import Motion, rotate_world
+from persona.data.motion.target import TargetSkeleton
+from persona.errors import UserError
+from persona.types import BodyPose
+
+Y_UP_FROM_Z_UP = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+_REMEDY = "give an AMASS file of SMPL-H (156 numbers a frame) or SMPL-X (165)"
+
+
+def motion_from_amass(
+    path: Path, arrays: Mapping[str, np.ndarray], target: TargetSkeleton
+) -> Motion:
+    """Converts ``poses``, ``trans`` and the frame rate of an AMASS file.
+
+    The world turns from z up to y up. AMASS's hands are full rotations from the flat hand; the
+    mean hand is subtracted. Rotations are taken over as they are, so a limb that points elsewhere
+    in this body's T-pose than in SMPL-X's points as far off in every frame; translation is not
+    scaled.
+
+    Raises:
+        UserError: an array is missing, of another shape, or not finite.
+    """
+    rate = arrays.get("mocap_framerate", arrays.get("mocap_frame_rate"))
+    poses, trans = arrays.get("poses"), arrays.get("trans")
+    if poses is None or trans is None or rate is None:
+        raise UserError(f"{path}: lacks poses, trans or mocap_framerate; {_REMEDY}")
+    if poses.ndim != 2 or poses.shape[1] not in (156, 165) or trans.shape != (len(poses), 3):
+        raise UserError(f"{path}: poses {poses.shape}, trans {trans.shape} do not fit; {_REMEDY}")
+    if len(poses) == 0:
+        raise UserError(f"{path}: holds no frames; {_REMEDY}")
+    if not (np.isfinite(poses).all() and np.isfinite(trans).all() and float(rate) > 0):
+        raise UserError(f"{path}: holds NaN or infinity; clean it or choose another recording")
+    joints = _joints(torch.from_numpy(poses).double())
+    joints[:, 25:] -= target.hands_mean
+    expression = torch.zeros(len(joints), target.num_expression)
+    shift = torch.from_numpy(trans).float()
+    pose = BodyPose.from_joints(joints.float(), expression, shift)
+    pose = rotate_world(pose, Y_UP_FROM_Z_UP, target.rest_joints[0].float())
+    return Motion(pose=pose, fps=float(rate), source=str(path))
+
+
+def _joints(poses: Float[Tensor, "t k"]) -> Float[Tensor, "t 55 3"]:
+    """SMPL-H rows (52 joints) get a resting jaw and eyes before the hands."""
+    joints = poses.unflatten(-1, (-1, 3))
+    if joints.shape[1] == 55:
+        return joints.clone()
+    return torch.cat([joints[:, :22], joints.new_zeros(len(joints), 3, 3), joints[:, 22:]], 1)

@@ -1,0 +1,77 @@
+"""Face recordings of named ARKit units, as LAM's json files hold them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from persona.data.io import read_json
+from persona.data.motion.motion import Motion
+from persona.data.motion.names import plain_name
+from persona.data.motion.procedural import builtin_motion
+from persona.data.motion.target import TargetSkeleton
+from persona.errors import UserError
+from persona.modules.body.smplx_body import SmplxBody
+
+FPS = 30.0
+"""Where the frames hold no times."""
+
+_REMEDY = "give an ARKit recording {names: [...], frames: [{weights: [...]}, ...]}"
+
+
+def read_arkit(path: Path, body: SmplxBody, target: TargetSkeleton) -> Motion:
+    """Reads the weights [0, 1] into the expressions of the same names; the body stands still.
+
+    Units that the body lacks are left out. ``combine`` puts the face on another body motion.
+
+    Raises:
+        UserError: another kind of json, weights missing or not finite, or a body without ARKit
+            units (a licensed SMPL-X).
+    """
+    data = read_json(path, _REMEDY)
+    if not isinstance(data, dict) or not {"names", "frames"} <= data.keys() or not data["frames"]:
+        raise UserError(f"{path}: not an ARKit recording, or empty; {_REMEDY}")
+    if body.expression_names is None:
+        raise UserError(
+            f"{path}: drives named ARKit units, which body={body.name} lacks; use body=anny"
+        )
+    weights = _weights(path, data)
+    columns = {plain_name(str(name)): column for column, name in enumerate(data["names"])}
+    expression = torch.zeros(len(weights), body.num_expression)
+    found = 0
+    for unit, name in enumerate(body.expression_names):
+        if plain_name(name) in columns:
+            expression[:, unit] = torch.from_numpy(weights[:, columns[plain_name(name)]])
+            found += 1
+    if not found:
+        raise UserError(
+            f"{path}: the body has none of its units ({data['names'][0]}, ...); {_REMEDY}"
+        )
+    still = builtin_motion("still", target, FPS).pose[torch.zeros(len(weights), dtype=torch.long)]
+    return Motion(replace(still, expression=expression), _rate(data["frames"]), str(path))
+
+
+def _weights(path: Path, data: dict) -> Float32[np.ndarray, "t u"]:
+    """The frames' weights as one table."""
+    try:
+        table = np.array([frame["weights"] for frame in data["frames"]], dtype=np.float32)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: a frame's weights are missing or cut short; {_REMEDY}") from error
+    if table.shape != (len(data["frames"]), len(data["names"])):
+        raise UserError(f"{path}: its weights {table.shape} do not fit its names; {_REMEDY}")
+    if not np.isfinite(table).all():
+        raise UserError(f"{path}: holds NaN or infinity; clean it or record it again")
+    return table
+
+
+def _rate(frames: list[dict]) -> float:
+    """Frames per second from the frames' times in seconds."""
+    times = [frame.get("time") for frame in frames]
+    if len(times) < 2 or any(not isinstance(t, int | float) for t in times):
+        return FPS
+    step = float(np.median(np.diff(times)))
+    return 1.0 / step if step > 0 else FPS

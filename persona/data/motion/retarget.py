@@ -1,0 +1,158 @@
+"""Any named human rig to SMPL-X."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.data.motion.calibrate import BONE_END, Mapping, calibrate
+from persona.data.motion.geometry import axis, least_turn, snap
+from persona.data.motion.motion import Motion
+from persona.data.motion.names import INDEX, JOINTS, match_rig
+from persona.data.motion.skeleton import SkeletonClip
+from persona.data.motion.target import TargetSkeleton
+from persona.errors import UserError
+
+REQUIRED = (
+    *("pelvis", "spine1", "head"),
+    *(
+        f"{side}_{part}"
+        for side in ("left", "right")
+        for part in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
+    ),
+)
+"""Joints without which a rig is not taken for a human's."""
+
+
+def retarget(clip: SkeletonClip, target: TargetSkeleton, fps: float | int | None = None) -> Motion:
+    """Transfers global rotations, and the path of the hips scaled by the length of the legs.
+
+    Joints that the rig lacks keep their rest rotation; fingers, the mean hand. A first frame that
+    jumps (the calibration pose of many recordings) is left out.
+
+    Args:
+        clip: The recording.
+        target: Whose motion it becomes.
+        fps: Rate that will be wanted: whole multiples of it are thinned out, which saves time.
+
+    Raises:
+        UserError: The joints are not those of a known human rig.
+    """
+    rig, found = match_rig(list(clip.names))
+    if missing := [name for name in REQUIRED if name not in found]:
+        shown = ", ".join([n for n in clip.names if not n.endswith("_end")][:6])
+        raise UserError(
+            f"{clip.source}: its joints ({shown}, ...) fit no known rig (nearest: {rig}, which "
+            f"lacks {missing[0]}); rename them to Mixamo's or SMPL-X's names"
+        )
+    mapping = {name: found[name] for name in JOINTS if name in found}
+    clip = _y_up(_thin(_without_calibration_frame(clip), fps), mapping)
+    rotations = _target_rotations(clip, mapping, target)
+    local = _local_rotations(rotations, mapping, target)
+    _, joints = target.pose(local)
+    trans = _hip_path(clip, mapping, target) - _middle_hip(joints)
+    return Motion(
+        pose=target.body_pose(local, trans),
+        fps=clip.fps,
+        source=clip.source,
+        retarget_error_deg=float(bone_errors_deg(clip, mapping, joints).mean()),
+    )
+
+
+def bone_errors_deg(
+    clip: SkeletonClip, mapping: Mapping, joints: Float[Tensor, "t 55 3"]
+) -> Float[Tensor, "t k"]:
+    """Angles between the file's bones and SMPL-X's, for the bones that both have."""
+    errors = []
+    for start, end in BONE_END.items():
+        if start not in mapping or end not in mapping:
+            continue
+        source = clip.positions[:, mapping[end]] - clip.positions[:, mapping[start]]
+        if source.norm(dim=-1).min() < 1e-6 * clip.offsets.norm(dim=-1).max():
+            continue
+        bone = joints[:, INDEX[end]] - joints[:, INDEX[start]]
+        # atan2 keeps small angles exact, which the arc cosine does not.
+        sine = torch.linalg.cross(source, bone).norm(dim=-1)
+        errors.append(torch.rad2deg(torch.atan2(sine, (source * bone).sum(-1))))
+    return torch.stack(errors, -1)
+
+
+def _without_calibration_frame(clip: SkeletonClip, jump: float = 10.0) -> SkeletonClip:
+    """Drops the first frame if it is ``jump`` times farther from its successor than usual."""
+    if len(clip.rotations) < 4:
+        return clip
+    steps = (clip.rotations[1:] - clip.rotations[:-1]).flatten(1).norm(dim=-1)
+    if steps[0] < jump * steps[1:].median() or steps[0] < 1.0:
+        return clip
+    return replace(clip, rotations=clip.rotations[1:], positions=clip.positions[1:])
+
+
+def _thin(clip: SkeletonClip, fps: float | int | None) -> SkeletonClip:
+    """Every k-th frame, k as large as keeps the rate at ``fps`` or above."""
+    step = max(int(clip.fps / fps + 1e-3), 1) if fps else 1
+    return replace(
+        clip,
+        rotations=clip.rotations[::step],
+        positions=clip.positions[::step],
+        fps=clip.fps / step,
+    )
+
+
+def _y_up(clip: SkeletonClip, mapping: Mapping) -> SkeletonClip:
+    """Turns the world so that heads are above feet along +y, by quarter turns."""
+    at = clip.positions
+    feet = (at[:, mapping["left_ankle"]] + at[:, mapping["right_ankle"]]) / 2
+    mean = (at[:, mapping["head"]] - feet).mean(0)
+    direction = int(mean.abs().argmax())
+    if direction == 1 and mean[1] > 0:
+        return clip
+    up = axis(direction) * mean[direction].sign()
+    turn = snap(least_turn(up, axis(1)))
+    return replace(clip, rotations=turn @ clip.rotations, positions=clip.positions @ turn.T)
+
+
+def _target_rotations(
+    clip: SkeletonClip, mapping: Mapping, target: TargetSkeleton
+) -> dict[str, Float[Tensor, "t 3 3"]]:
+    """SMPL-X global rotation of every mapped joint."""
+    turns = calibrate(clip, mapping, target)
+    return {name: clip.rotations[:, joint] @ turns[name].mT for name, joint in mapping.items()}
+
+
+def _local_rotations(
+    rotations: dict[str, Float[Tensor, "t 3 3"]], mapping: Mapping, target: TargetSkeleton
+) -> Float[Tensor, "t 55 3 3"]:
+    """Rotations relative to the parent; unmapped joints rest, unmapped fingers as in the mean."""
+    frames = len(rotations["pelvis"])
+    rest = target.rest_rotations()
+    whole, local = [], []
+    for j, name in enumerate(JOINTS):
+        parent = whole[target.parents[j]] if j else torch.eye(3, dtype=torch.float64)
+        if name in rotations:
+            whole.append(rotations[name])
+            local.append(parent.mT @ rotations[name])
+        else:
+            local.append(rest[j].expand(frames, 3, 3))
+            whole.append(parent @ rest[j])
+    return torch.stack(local, 1)
+
+
+def _hip_path(clip: SkeletonClip, mapping: Mapping, target: TargetSkeleton) -> Float[Tensor, "t 3"]:
+    """The point between the hip joints, in metres of the target."""
+    legs = [("left_hip", "left_knee", "left_ankle"), ("right_hip", "right_knee", "right_ankle")]
+    source = target_length = 0.0
+    for hip, knee, ankle in legs:
+        for start, end in ((hip, knee), (knee, ankle)):
+            way = clip.positions[0, mapping[end]] - clip.positions[0, mapping[start]]
+            source += float(way.norm())
+            target_length += float(target.bone(start, end).norm())
+    middle = clip.positions[:, mapping["left_hip"]] + clip.positions[:, mapping["right_hip"]]
+    return middle / 2 * (target_length / source)
+
+
+def _middle_hip(joints: Float[Tensor, "t 55 3"]) -> Float[Tensor, "t 3"]:
+    """The point between the hip joints of the untranslated target."""
+    return (joints[:, INDEX["left_hip"]] + joints[:, INDEX["right_hip"]]) / 2

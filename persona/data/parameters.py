@@ -1,0 +1,117 @@
+"""Body and camera parameters as PERSONA's JSON files, checked as they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from persona.data.io import PathLike, read_json, read_text, write_json
+from persona.errors import UserError
+from persona.types import BodyPose, Camera
+
+POSE_KEYS = {
+    "root_pose": ("root", (3,)),
+    "body_pose": ("body", (21, 3)),
+    "jaw_pose": ("jaw", (3,)),
+    "leye_pose": ("left_eye", (3,)),
+    "reye_pose": ("right_eye", (3,)),
+    "lhand_pose": ("left_hand", (15, 3)),
+    "rhand_pose": ("right_hand", (15, 3)),
+    "expr": ("expression", (-1,)),
+    "trans": ("trans", (3,)),
+}
+"""JSON key to the field of BodyPose and its shape; -1 is any length."""
+
+REMEDY = "copy the file again, or make the subject again"
+
+
+def array_from_json(
+    value: Any, shape: tuple[int, ...], path: PathLike, key: str = ""
+) -> Float32[np.ndarray, "..."]:
+    """Nested lists to float32 of ``shape``, -1 standing for any length.
+
+    Raises:
+        UserError: not numbers, of another shape, or not finite.
+    """
+    name = f"{path}: {key or 'content'}"
+    wanted = " x ".join("n" if size < 0 else str(size) for size in shape)
+    try:
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused below
+            array = np.asarray(value, np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} is not an array of {wanted} numbers; {REMEDY}") from error
+    matches = len(array.shape) == len(shape) and all(
+        want in (-1, have) for want, have in zip(shape, array.shape, strict=True)
+    )
+    if not matches:
+        found = " x ".join(map(str, array.shape)) or "one number"
+        raise UserError(f"{name} has shape {found}, not {wanted}; {REMEDY}")
+    if not np.isfinite(array).all():
+        raise UserError(f"{name} holds a number that is not finite; {REMEDY}")
+    return array
+
+
+def read_array(path: PathLike, shape: tuple[int, ...]) -> Float32[np.ndarray, "..."]:
+    """Reads a JSON file that is one array."""
+    return array_from_json(read_json(path, REMEDY), shape, path)
+
+
+def _fields(path: PathLike, keys: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """Reads the named arrays of a JSON object."""
+    data = read_json(path, REMEDY)
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: holds a {type(data).__name__}, not an object; {REMEDY}")
+    if missing := [key for key in keys if key not in data]:
+        raise UserError(f"{path}: lacks {', '.join(missing)}; {REMEDY}")
+    return {
+        key: torch.from_numpy(array_from_json(data[key], shape, path, key))
+        for key, shape in keys.items()
+    }
+
+
+def read_pose(path: PathLike) -> BodyPose:
+    """Reads SMPL-X parameters (axis-angle, camera coordinates, hands relative to the mean)."""
+    arrays = _fields(path, {key: shape for key, (_, shape) in POSE_KEYS.items()})
+    return BodyPose(**{name: arrays[key] for key, (name, _) in POSE_KEYS.items()})
+
+
+def write_pose(path: PathLike, pose: BodyPose) -> None:
+    """Writes one frame's SMPL-X parameters."""
+    write_json(path, {key: getattr(pose, name) for key, (name, _) in POSE_KEYS.items()})
+
+
+def read_camera(path: PathLike, height: int, width: int) -> Camera:
+    """Reads a camera of an image of ``height`` x ``width`` pixels."""
+    arrays = _fields(path, {"R": (3, 3), "t": (3,), "focal": (2,), "princpt": (2,)})
+    cam_from_world = torch.eye(4)
+    cam_from_world[:3, :3] = arrays["R"]
+    cam_from_world[:3, 3] = arrays["t"]
+    if not (arrays["focal"] > 0).all():
+        raise UserError(f"{path}: focal is not positive; {REMEDY}")
+    return Camera(cam_from_world, arrays["focal"], arrays["princpt"], height, width)
+
+
+def write_camera(path: PathLike, camera: Camera) -> None:
+    """Writes one frame's camera; the image size is the image's."""
+    transform = camera.cam_from_world
+    write_json(
+        path,
+        {
+            "R": transform[:3, :3],
+            "t": transform[:3, 3],
+            "focal": camera.focal_px,
+            "princpt": camera.center_px,
+        },
+    )
+
+
+def read_numbers(path: Path) -> list[int]:
+    """Reads a text file of one frame number a line."""
+    lines = read_text(path, REMEDY).split()
+    if not all(line.isdigit() for line in lines):
+        raise UserError(f"{path}: holds a line that is not a frame number; {REMEDY}")
+    return [int(line) for line in lines]

@@ -1,0 +1,150 @@
+"""Gives the fitted naked body the girth of clothes and hair that the photograph's outline shows.
+
+One photograph shows the girth only at the outline. A displacement along the normals is fitted so
+that the projected body fills the mask, and is harmonic elsewhere: front and back take what the
+sides on either hand need. It is stored where PERSONA keeps its per-vertex offset (``face_offset``),
+with the joints held in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from persona.data.preprocess.fit import BodyFit
+from persona.data.preprocess.fit_terms import CROP_SIDE, CropSpace, SilhouetteTerm, outline_vertices
+from persona.modules.body.regions import BodyRegions
+from persona.modules.body.rotation import matrix_from_axis_angle
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.body.topology import vertex_normals
+from persona.modules.detect import Detection
+from persona.types import Camera
+
+FOOT_JOINTS = (7, 8, 10, 11)
+_CONTROLS, _NEAREST = 700, 8
+_REFRESH = 10
+
+
+@dataclass(frozen=True)
+class ClothingFit:
+    """How far clothes may stand off, and the weights of the fit.
+
+    Attributes:
+        max_offset_m: Largest displacement of body and hair.
+        max_foot_m: Largest displacement of the feet (shoes).
+        iterations: Adam steps.
+        inside: Weight of staying in the mask.
+        outline: Weight of reaching the mask's outline.
+        smooth: Weight of the difference between neighbouring controls.
+        sigma: Robustness of the outline, fraction of the crop's side.
+    """
+
+    max_offset_m: float = 0.12
+    max_foot_m: float = 0.02
+    iterations: int = 250
+    inside: float = 10.0
+    outline: float = 1.0
+    smooth: float = 0.15
+    sigma: float = 0.05
+
+    def __call__(
+        self,
+        body: SmplxBody,
+        fit: BodyFit,
+        regions: BodyRegions,
+        detection: Detection,
+        camera: Camera,
+    ) -> BodyFit:
+        """Returns the fit with the clothed identity (the same pose, seen in the same place)."""
+        rest, _ = body.shape(fit.identity)
+        posed, _ = body(fit.identity, fit.pose)
+        limit = self._limits(body, regions)
+        field = _SmoothField(rest, limit > 0)
+        silhouette = SilhouetteTerm(detection, CropSpace(detection.keypoints), samples=1200)
+        direction = vertex_normals(posed, body.faces)
+        control = torch.zeros(field.size, requires_grad=True)
+        optimizer = torch.optim.Adam([control], lr=2e-3)
+        for step in range(self.iterations):
+            offset = field(control).clamp(min=-0.01).minimum(limit)
+            vertices = posed + offset[:, None] * direction
+            pixels = camera.project(vertices)
+            if step % _REFRESH == 0:
+                rim, normals = outline_vertices(vertices.detach(), body.faces, camera)
+                match = silhouette.match(pixels, normals, rim)
+            outline = silhouette.outline(pixels, match, CROP_SIDE * self.sigma)
+            # Roughness relative to a typical garment's stand-off of 5 cm.
+            energy = self.inside * silhouette.inside(pixels) + self.outline * outline
+            energy = energy + self.smooth * field.roughness(control / 0.05)
+            optimizer.zero_grad()
+            energy.backward()
+            optimizer.step()
+        with torch.no_grad():
+            offset = field(control).clamp(min=-0.01).minimum(limit)
+        return dress(body, fit, offset[:, None] * vertex_normals(rest, body.faces))
+
+    def _limits(self, body: SmplxBody, regions: BodyRegions) -> Float[Tensor, "p"]:
+        """Largest displacement of each vertex: none on face and hands, little on the feet."""
+        limit = torch.full((len(body.template),), self.max_offset_m)
+        feet = body.weights[:, list(FOOT_JOINTS)].sum(-1)
+        limit = torch.lerp(limit, torch.tensor(self.max_foot_m), feet)
+        hands = body.weights[:, [20, 21, *range(25, 55)]].sum(-1)
+        limit = limit * (1 - hands).clamp(min=0)
+        return limit.masked_fill(regions.hand | regions.face_expr | regions.eye, 0)
+
+
+@torch.no_grad()
+def dress(body: SmplxBody, fit: BodyFit, offset: Float[Tensor, "p 3"]) -> BodyFit:
+    """Adds rest-pose offsets (metres) without moving any joint of the fitted pose."""
+    identity = fit.identity
+    shift = body.joint_regressor @ offset
+    joint_offset = identity.joint_offset - shift
+    joint_offset[0] = 0
+    # The root cannot be offset: its regressed place moves by shift[0], and with it the pivot of the
+    # root rotation.
+    turn = matrix_from_axis_angle(fit.pose.root)
+    trans = fit.pose.trans - (shift[0] - turn @ shift[0])
+    return replace(
+        fit,
+        identity=replace(
+            identity, face_offset=identity.face_offset + offset, joint_offset=joint_offset
+        ),
+        pose=replace(fit.pose, trans=trans),
+    )
+
+
+class _SmoothField:
+    """A scalar per vertex, interpolated from control vertices spread over the surface."""
+
+    def __init__(self, rest: Float[Tensor, "p 3"], free: Bool[Tensor, "p"]):
+        candidates = rest[free]
+        controls = candidates[_farthest(candidates, _CONTROLS)]
+        distance, index = cKDTree(controls.numpy()).query(rest.numpy(), _NEAREST)
+        near = torch.from_numpy(distance).float()
+        self.index: Int[Tensor, "p 8"] = torch.from_numpy(index)
+        width = near[:, 3:4].clamp(min=1e-4)
+        self.weights = F.normalize(torch.exp(-((near / width) ** 2)), p=1, dim=-1)
+        _, self.links = cKDTree(controls.numpy()).query(controls.numpy(), 7)
+        self.size = len(controls)
+
+    def __call__(self, control: Float[Tensor, "k"]) -> Float[Tensor, "p"]:
+        """Values at the vertices."""
+        return (control[self.index] * self.weights).sum(-1)
+
+    def roughness(self, control: Float[Tensor, "k"]) -> Float[Tensor, ""]:
+        """Mean squared difference between neighbouring controls."""
+        return (control[self.links[:, 1:]] - control[:, None]).square().mean()
+
+
+def _farthest(points: Float[Tensor, "n 3"], count: int) -> Int[Tensor, "k"]:
+    """Farthest-point sampling."""
+    distance = torch.full((len(points),), torch.inf)
+    chosen = [0]
+    for _ in range(min(count, len(points)) - 1):
+        distance = distance.minimum((points - points[chosen[-1]]).square().sum(-1))
+        chosen.append(int(distance.argmax()))
+    return torch.tensor(chosen)

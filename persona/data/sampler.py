@@ -1,0 +1,116 @@
+"""The order of training batches: balanced, seeded, split over processes, resumable."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from persona.errors import UserError
+
+
+class BalancedSampler(Sampler[list[int]]):
+    """Batches in which the photograph has a fixed share, whatever the number of other frames.
+
+    Each epoch holds every generated frame once and the captured ones repeated; PERSONA's half
+    and half is ``captured_ratio=0.5``. The order depends on seed and epoch alone. Ranks split
+    each global batch (``batch_size * world_size`` frames) among them, so that several processes
+    see together what one process with that batch size sees.
+    """
+
+    def __init__(
+        self,
+        captured: Sequence[bool],
+        sizes: Sequence[Hashable],
+        *,
+        batch_size: int = 1,
+        captured_ratio: float | None = 0.5,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        """Takes one entry of ``captured`` and ``sizes`` a frame.
+
+        Args:
+            captured: Whether a frame is a photograph.
+            sizes: Image size; a batch holds one size only.
+            batch_size: Frames a batch and process.
+            captured_ratio: Share of captured frames, in [0, 1); None takes each frame once.
+            seed: Of the order.
+            rank: This process.
+            world_size: Number of processes.
+
+        Raises:
+            UserError: ``captured_ratio`` or ``batch_size`` is out of range.
+            ValueError: nothing to sample.
+        """
+        if captured_ratio is not None and not 0 <= captured_ratio < 1:
+            raise UserError(f"captured_ratio={captured_ratio}: must be in [0, 1), or null")
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size}: must be 1 or more")
+        if len(captured) != len(sizes) or not len(captured) or not 0 <= rank < world_size:
+            raise ValueError("needs a size for each frame, a frame, and a rank below world_size")
+        flags = np.asarray(captured, bool)
+        self.captured_rows, self.generated_rows = np.flatnonzero(flags), np.flatnonzero(~flags)
+        self.sizes = list(sizes)
+        self.batch_size, self.captured_ratio, self.seed = batch_size, captured_ratio, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = self.position = self._resume_at = 0
+        self._length = len(self._global_batches(0))
+
+    def __len__(self) -> int:
+        """Batches an epoch and process."""
+        return self._length
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The rest of the epoch after a resume, else all of it."""
+        batches = self._global_batches(self.epoch)
+        self.position, self._resume_at = self._resume_at, 0
+        while self.position < len(batches):
+            batch = batches[self.position]
+            self.position += 1
+            yield batch[self.rank :: self.world_size].tolist()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the next epoch."""
+        if epoch != self.epoch:
+            self._resume_at = 0
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch and the number of batches already handed out in it."""
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on after the last batch handed out before ``state_dict``."""
+        self.epoch = state["epoch"]
+        self._resume_at = self.position = state["position"] % len(self)
+
+    def _rows(self, random: np.random.Generator) -> np.ndarray:
+        """The frames of an epoch, unordered."""
+        captured, generated = self.captured_rows, self.generated_rows
+        if self.captured_ratio is None or not len(captured) or not len(generated):
+            return np.concatenate([captured, generated])
+        ratio = self.captured_ratio
+        draws = round(len(generated) * ratio / (1 - ratio))
+        # Whole rounds over the captured frames, then a random choice for the remainder.
+        rounds = np.tile(captured, draws // len(captured))
+        rest = random.permutation(captured)[: draws % len(captured)]
+        return np.concatenate([rounds, rest, generated])
+
+    def _global_batches(self, epoch: int) -> list[np.ndarray]:
+        """All batches of an epoch, each over all processes."""
+        random = np.random.default_rng([self.seed, epoch])
+        by_size: dict[Hashable, list[int]] = defaultdict(list)
+        for row in random.permutation(self._rows(random)):
+            by_size[self.sizes[row]].append(int(row))
+        width = self.batch_size * self.world_size
+        batches = []
+        for rows in by_size.values():
+            # The last batch is filled up from the start, so that all ranks have equally many.
+            filled = np.resize(rows, -(-len(rows) // width) * width)
+            batches.extend(filled.reshape(-1, width))
+        return [batches[i] for i in random.permutation(len(batches))]

@@ -1,0 +1,354 @@
+"""Reading a subject folder in PERSONA's layout."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Shaped, UInt8
+from torch import Tensor
+
+from persona.data.checks import check_size, image_size, npy_shape
+from persona.data.io import PathLike, read_image, read_json, read_mask, read_npy
+from persona.data.layout import (
+    CAPTURED,
+    IDENTITY_FILES,
+    SCHEMA,
+    SUBJECT_FILE,
+    TEST,
+    TEXTURE_FILES,
+    UNFINISHED_FILE,
+    FrameData,
+    SubjectInfo,
+    Textures,
+    frame_path,
+    resize_expression,
+)
+from persona.data.parameters import (
+    REMEDY,
+    read_array,
+    read_camera,
+    read_numbers,
+    read_pose,
+)
+from persona.errors import UserError
+from persona.types import NUM_JOINTS, BodyIdentity, BodyPose, Camera
+
+
+@runtime_checkable
+class BodySize(Protocol):
+    """What of a body model a subject's identity must fit."""
+
+    name: str
+    digest: str
+    num_betas: int
+    template: Tensor
+
+
+class Subject:
+    """Read access to one subject folder; every error names the file and the remedy.
+
+    Published PERSONA folders and our own load alike. Pixel arrays come as they lie on disk.
+    """
+
+    def __init__(self, root: PathLike):
+        """``root``: the folder that holds ``captured``."""
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise UserError(f"{root}: no such subject folder; make it with scripts/preprocess.py")
+        if not (self.root / CAPTURED).is_dir():
+            raise UserError(
+                f"{root}: not a subject folder (no {CAPTURED}/ in it); "
+                "make one with scripts/preprocess.py"
+            )
+
+    @property
+    def name(self) -> str:
+        """Folder name."""
+        return self.root.resolve().name
+
+    @property
+    def info(self) -> SubjectInfo | None:
+        """Who made the folder and for which body; None for a published folder."""
+        path = self.root / SUBJECT_FILE
+        if not path.exists():
+            return None
+        data = read_json(path, REMEDY)
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            raise UserError(f"{path}: not of schema {SCHEMA}; make the subject again")
+        try:
+            return SubjectInfo(**data)
+        except TypeError as error:
+            raise UserError(f"{path}: {error}; make the subject again") from error
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that exist: captured, generated_0, generated_1 ..., test."""
+        found = [p for p in self.root.glob("generated_*") if re.fullmatch(r"\w+_\d+", p.name)]
+        generated = sorted((p.name for p in found), key=lambda name: int(name.split("_")[-1]))
+        return (CAPTURED, *generated, *([TEST] if (self.root / TEST).is_dir() else []))
+
+    def frame_ids(self, split: str) -> list[int]:
+        """Frame numbers used: those of ``frame_idx_list.txt``, else of every image."""
+        folder = self.root / split
+        listed = folder / "frame_idx_list.txt"
+        if listed.exists():
+            numbers = read_numbers(listed)
+        else:
+            images = folder.glob("images/*.png")
+            numbers = sorted(int(p.stem) for p in images if p.stem.isdigit())
+        if not numbers:
+            raise UserError(f"{folder}: has no frames (images/0.png ...); {REMEDY}")
+        return numbers
+
+    @property
+    def textured_splits(self) -> tuple[str, ...]:
+        """Splits whose textures training reads: captured, and generated_0 where it exists."""
+        return tuple(split for split in self.splits if split in (CAPTURED, "generated_0"))
+
+    def path(self, split: str, kind: str, number: int) -> Path:
+        """Path of one file of a frame; ``kind`` as in ``layout.FRAME_FILES``."""
+        return frame_path(self.root, split, kind, number)
+
+    def identity(self, body: BodySize) -> BodyIdentity:
+        """The person's shape, for the body it was made with.
+
+        Raises:
+            UserError: a file is missing or broken, or the folder belongs to another body.
+        """
+        info = self.info
+        if info is not None and (info.body, info.body_digest) != (body.name, body.digest):
+            raise UserError(
+                f"{self.root / SUBJECT_FILE}: made with body {info.body} ({info.body_digest[:8]}), "
+                f"not {body.name} ({body.digest[:8]}); choose that body or make the subject again"
+            )
+        paths, arrays = self._identity_arrays()
+        face_offset, stored = arrays["face_offset"], arrays["betas"]
+        num_vertices = body.template.shape[0]
+        if len(face_offset) != num_vertices:
+            raise UserError(
+                f"{paths['face_offset']}: has {len(face_offset)} vertices, body {body.name} has "
+                f"{num_vertices}; choose the body it was made with (published folders: body=smplx)"
+            )
+        betas = torch.zeros(body.num_betas)
+        if stored[body.num_betas :].any():
+            raise UserError(
+                f"{paths['betas']}: has {len(stored)} betas, body {body.name} has "
+                f"{body.num_betas}; load the body with num_betas={len(stored)}"
+            )
+        betas[: len(stored)] = torch.from_numpy(stored[: body.num_betas])
+        arrays["joint_offset"][0] = 0
+        joint_offset = torch.from_numpy(arrays["joint_offset"])
+        return BodyIdentity(betas, torch.from_numpy(face_offset), joint_offset)
+
+    def image(self, split: str, number: int) -> UInt8[np.ndarray, "h w 3"]:
+        """RGB."""
+        return read_image(self.path(split, "image", number), REMEDY)
+
+    def mask(self, split: str, number: int) -> Bool[np.ndarray, "h w"]:
+        """The person."""
+        return read_mask(self.path(split, "mask", number), REMEDY)
+
+    def depth(
+        self, split: str, number: int
+    ) -> tuple[Float32[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
+        """Relative depth, larger is farther, and where it holds."""
+        values = self._map(split, "depth", number)
+        return values, self._foreground(split, "depth_mask", number, values.shape[:2])
+
+    def normal(
+        self, split: str, number: int
+    ) -> tuple[Float32[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
+        """Unit normals (x right, y up, z to the camera) and where they hold."""
+        values = self._map(split, "normal", number)
+        return values, self._foreground(split, "normal_mask", number, values.shape[:2])
+
+    def seg(
+        self, split: str, number: int
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
+        """Part colours and the foreground."""
+        colours = read_image(self.path(split, "seg", number), REMEDY)
+        return colours, self._foreground(split, "seg_mask", number, colours.shape[:2])
+
+    def albedo(self, split: str, number: int) -> UInt8[np.ndarray, "h w 3"] | None:
+        """RGB without shading; None where the split has none."""
+        path = self.path(split, "albedo", number)
+        return read_image(path, REMEDY) if path.exists() else None
+
+    def patch(
+        self, split: str, number: int
+    ) -> tuple[UInt8[np.ndarray, "q q 3"], Float32[np.ndarray, "4"]] | None:
+        """Face patch and its box (x, y, w, h) in the image; None where the split has none."""
+        path, box_path = (self.path(split, kind, number) for kind in ("patch", "patch_box"))
+        if not path.exists() and not box_path.exists():
+            return None
+        patch, box = read_image(path, REMEDY), read_array(box_path, (4,))
+        if patch.shape[0] != patch.shape[1]:
+            raise UserError(f"{path}: is not square; {REMEDY}")
+        if not (box[2:] > 0).all():
+            raise UserError(f"{box_path}: the box is empty; {REMEDY}")
+        return patch, box
+
+    def keypoints(self, split: str, number: int) -> Float32[np.ndarray, "133 3"]:
+        """COCO-WholeBody keypoints: x, y in pixels, score."""
+        return read_array(self.path(split, "keypoints", number), (133, 3))
+
+    def camera(self, split: str, number: int) -> Camera:
+        """Camera of a frame."""
+        size = image_size(self.path(split, "image", number))
+        return read_camera(self.path(split, "camera", number), *size)
+
+    def pose(self, split: str, number: int, num_expression: int | None = None) -> BodyPose:
+        """SMPL-X pose of a frame.
+
+        Args:
+            split: Split name.
+            number: Frame number.
+            num_expression: Wanted length of the expression; None keeps the file's.
+
+        Raises:
+            UserError: broken file, or an expression of another body.
+        """
+        path = self.path(split, "pose", number)
+        pose = read_pose(path)
+        if num_expression is None:
+            return pose
+        try:
+            return resize_expression(pose, num_expression)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}; choose the body it was made with") from error
+
+    def frame(self, split: str, number: int) -> FrameData:
+        """Everything of one frame, checked to be of one size.
+
+        Raises:
+            UserError: a file is missing, broken or of another size than the image.
+        """
+        image, mask = self.image(split, number), self.mask(split, number)
+        depth, depth_mask = self.depth(split, number)
+        normal, normal_mask = self.normal(split, number)
+        seg, seg_mask = self.seg(split, number)
+        albedo = self.albedo(split, number)
+        patch, box = self.patch(split, number) or (None, None)
+        has_keypoints = self.path(split, "keypoints", number).exists()
+        maps = {
+            "mask": mask, "depth": depth, "depth_mask": depth_mask, "normal": normal,
+            "normal_mask": normal_mask, "seg": seg, "seg_mask": seg_mask, "albedo": albedo,
+        }  # fmt: skip
+        for kind, array in maps.items():
+            if array is not None:
+                check_size(self.path(split, kind, number), array.shape[:2], image.shape[:2])
+        return FrameData(
+            image=image,
+            camera=read_camera(self.path(split, "camera", number), *image.shape[:2]),
+            pose=self.pose(split, number),
+            patch=patch,
+            patch_box_px=box,
+            keypoints=self.keypoints(split, number) if has_keypoints else None,
+            **maps,
+        )
+
+    def textures(self, split: str) -> Textures:
+        """Unwrapped colours and parts of a split (captured and generated_0 have them)."""
+        paths = {key: self.root / split / TEXTURE_FILES[key] for key in Textures._fields}
+        read = {key: read_mask if key == "mask" else read_image for key in Textures._fields}
+        textures = Textures(**{key: read[key](path, REMEDY) for key, path in paths.items()})
+        for key, array in textures._asdict().items():
+            check_size(paths[key], array.shape[:2], textures.texture.shape[:2], "the texture")
+        return textures
+
+    def patch_size(self) -> int | None:
+        """Side of the captured face patches in pixels; None without patches."""
+        for number in self.frame_ids(CAPTURED):
+            if found := self.patch(CAPTURED, number):
+                return found[0].shape[0]
+        return None
+
+    def validate(self, splits: tuple[str, ...] | None = None) -> None:
+        """Checks every file that training reads, by header where that tells enough.
+
+        Raises:
+            UserError: the first file that is missing, truncated, inconsistent or not finite,
+                or the making of the folder was interrupted.
+        """
+        if (self.root / UNFINISHED_FILE).exists():
+            raise UserError(f"{self.root}: unfinished, its making was interrupted; make it again")
+        for split in self.splits if splits is None else splits:
+            for number in self.frame_ids(split):
+                self._check_frame(split, number)
+        for split in self.textured_splits:
+            sizes = {
+                key: image_size(self.root / split / TEXTURE_FILES[key]) for key in Textures._fields
+            }
+            for key, size in sizes.items():
+                file = self.root / split / TEXTURE_FILES[key]
+                check_size(file, size, sizes["texture"], "the texture")
+        self._identity_arrays()
+
+    def _identity_arrays(self) -> tuple[dict[str, Path], dict[str, Float32[np.ndarray, "..."]]]:
+        """The files of the identity and what they hold."""
+        paths = {key: self.root / CAPTURED / file for key, file in IDENTITY_FILES.items()}
+        shapes = {"betas": (-1,), "face_offset": (-1, 3), "joint_offset": (NUM_JOINTS, 3)}
+        return paths, {key: read_array(paths[key], shape) for key, shape in shapes.items()}
+
+    def _check_frame(self, split: str, number: int) -> None:
+        size = image_size(self.path(split, "image", number))
+        for kind in ("mask", "seg", "albedo"):
+            path = self.path(split, kind, number)
+            if kind != "albedo" or path.exists():
+                check_size(path, image_size(path), size)
+        for kind in ("depth", "depth_mask", "normal", "normal_mask", "seg_mask"):
+            path = self.path(split, kind, number)
+            check_size(path, npy_shape(path)[:2], size)
+        read_camera(self.path(split, "camera", number), *size)
+        self.pose(split, number)
+        if (path := self.path(split, "patch", number)).exists():
+            image_size(path)
+            read_array(self.path(split, "patch_box", number), (4,))
+
+    def _map(self, split: str, kind: str, number: int) -> Float32[np.ndarray, "h w *c"]:
+        path = self.path(split, kind, number)
+        array = read_npy(path, REMEDY)
+        if array.ndim != (2 if kind == "depth" else 3) or array.dtype.kind != "f":
+            raise UserError(f"{path}: is not a {kind} map ({_describe(array)}); {REMEDY}")
+        array = array.astype(np.float32)
+        if not np.isfinite(array).all():
+            raise UserError(f"{path}: holds a number that is not finite; {REMEDY}")
+        return array
+
+    def _foreground(
+        self, split: str, kind: str, number: int, size: tuple[int, ...]
+    ) -> Bool[np.ndarray, "h w"]:
+        path = self.path(split, kind, number)
+        array = read_npy(path, REMEDY)
+        if array.ndim != 2 or array.dtype.kind not in "biu":
+            raise UserError(f"{path}: is not a mask ({_describe(array)}); {REMEDY}")
+        check_size(path, array.shape, size, "its map")
+        return array.astype(bool)
+
+
+def _describe(array: Shaped[np.ndarray, "..."]) -> str:
+    return f"{array.dtype} {' x '.join(map(str, array.shape))}"
+
+
+def needs_making(root: PathLike, maker: str, config_digest: str) -> bool:
+    """Whether a maker of subjects has to (re)make ``root``: absent, unfinished or outdated.
+
+    Args:
+        root: Subject folder.
+        maker: First word of the provenance of what it makes, such as ``synthetic``.
+        config_digest: Hash of its configuration.
+
+    Raises:
+        UserError: the folder holds something else, which must not be overwritten.
+    """
+    root = Path(root)
+    if not root.exists() or not any(root.iterdir()) or (root / UNFINISHED_FILE).exists():
+        return True
+    info = Subject(root).info if (root / SUBJECT_FILE).exists() else None
+    if info is None or info.provenance.split()[:1] != [maker]:
+        raise UserError(f"{root}: holds something that is not {maker}; choose another folder")
+    return info.config_digest != config_digest

@@ -1,0 +1,153 @@
+"""Writing a subject folder in PERSONA's layout."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from persona.data.io import PathLike, write_bytes, write_json, write_npy, write_png, write_text
+from persona.data.layout import (
+    CAPTURED,
+    IDENTITY_FILES,
+    SUBJECT_FILE,
+    TEST,
+    TEXTURE_FILES,
+    UNFINISHED_FILE,
+    FrameData,
+    SubjectInfo,
+    Textures,
+    frame_path,
+)
+from persona.data.palette import PALETTE, classes_from_colours
+from persona.data.parameters import write_camera, write_pose
+from persona.types import BodyIdentity, BodyPose, Camera
+
+
+class SubjectWriter:
+    """Writes a subject folder file by file, each atomically; ``finish`` marks it complete."""
+
+    def __init__(self, root: PathLike, fresh: bool = False):
+        """Opens a folder.
+
+        Args:
+            root: The subject folder, made when absent.
+            fresh: Removes the splits of an earlier subject first.
+        """
+        self.root = Path(root)
+        write_text(self.root / UNFINISHED_FILE, "being made; without a running maker: make again\n")
+        (self.root / SUBJECT_FILE).unlink(missing_ok=True)
+        if fresh:
+            for folder in [*self.root.glob("generated_*"), self.root / CAPTURED, self.root / TEST]:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def path(self, split: str, kind: str, number: int) -> Path:
+        """Path of one file of a frame; ``kind`` as in ``layout.FRAME_FILES``."""
+        return frame_path(self.root, split, kind, number)
+
+    def write_frame(self, split: str, number: int, frame: FrameData) -> None:
+        """Writes everything of one frame.
+
+        Raises:
+            ValueError: the maps differ in size, or ``seg`` holds colours of no part.
+        """
+        size = frame.image.shape[:2]
+        classes = classes_from_colours(frame.seg)
+        seg_mask = classes > 0 if frame.seg_mask is None else frame.seg_mask
+        images = {"image": frame.image, "mask": frame.mask, "seg": frame.seg}
+        if frame.albedo is not None:
+            images["albedo"] = frame.albedo
+        arrays = {
+            "depth": frame.depth,
+            "depth_mask": frame.mask if frame.depth_mask is None else frame.depth_mask,
+            "normal": frame.normal,
+            "normal_mask": frame.mask if frame.normal_mask is None else frame.normal_mask,
+            "seg_mask": seg_mask,
+            "seg_classes": classes,
+        }
+        for kind, array in (images | arrays).items():
+            if array.shape[:2] != size:
+                raise ValueError(f"{kind} is {array.shape[:2]}, the image {size}")
+        if (frame.camera.height, frame.camera.width) != size:
+            raise ValueError(f"the camera and the image {size} differ in size")
+        for kind, array in images.items():
+            write_png(self.path(split, kind, number), array)
+        for kind, array in arrays.items():
+            write_npy(self.path(split, kind, number), array)
+        if frame.patch is not None and frame.patch_box_px is not None:
+            write_png(self.path(split, "patch", number), frame.patch)
+            write_json(self.path(split, "patch_box", number), frame.patch_box_px)
+        if frame.keypoints is not None:
+            write_json(self.path(split, "keypoints", number), frame.keypoints)
+        self.write_pose(split, number, frame.pose)
+        self.write_camera(split, number, frame.camera)
+
+    def write_pose(self, split: str, number: int, pose: BodyPose) -> None:
+        """Writes one frame's SMPL-X parameters alone."""
+        write_pose(self.path(split, "pose", number), pose)
+
+    def write_camera(self, split: str, number: int, camera: Camera) -> None:
+        """Writes one frame's camera alone."""
+        write_camera(self.path(split, "camera", number), camera)
+
+    def write_mesh(
+        self,
+        split: str,
+        number: int,
+        vertices: Float[Tensor, "p 3"],
+        faces: Int[Tensor, "f 3"],
+    ) -> None:
+        """Writes a frame's posed mesh (camera coordinates, metres) as binary PLY."""
+        header = (
+            "ply\nformat binary_little_endian 1.0\n"
+            f"element vertex {len(vertices)}\n"
+            "property float x\nproperty float y\nproperty float z\n"
+            f"element face {len(faces)}\n"
+            "property list uchar int vertex_indices\nend_header\n"
+        )
+        rows = np.empty(len(faces), [("count", "u1"), ("index", "<i4", 3)])
+        rows["count"], rows["index"] = 3, faces.cpu().numpy()
+        points = vertices.detach().cpu().numpy().astype("<f4")
+        content = header.encode() + points.tobytes() + rows.tobytes()
+        write_bytes(self.path(split, "mesh", number), content)
+
+    def write_identity(self, identity: BodyIdentity) -> None:
+        """Writes the person's shape."""
+        for key, file in IDENTITY_FILES.items():
+            write_json(self.root / CAPTURED / file, getattr(identity, key))
+
+    def write_textures(self, split: str, textures: Textures) -> None:
+        """Writes the uv maps of a split; parts that no frame sees are black in smplx_seg.png."""
+        maps = textures._asdict() | {
+            "seg": textures.seg_inpaint * textures.mask[..., None],
+            "seg_mask": textures.mask,
+        }
+        for key, file in TEXTURE_FILES.items():
+            write_png(self.root / split / file, maps[key])
+
+    def write_split(
+        self, split: str, numbers: Sequence[int], original: Sequence[str] | None = None
+    ) -> None:
+        """Writes what a split has once.
+
+        Args:
+            split: Split name.
+            numbers: Frames that training uses.
+            original: A line per frame of where it came from (captured and test).
+        """
+        folder = self.root / split
+        palette = {"name": list(PALETTE), "color": [list(c) for c in PALETTE.values()]}
+        write_json(folder / "segs/palette.json", palette)
+        write_text(folder / "frame_idx_list.txt", "".join(f"{n}\n" for n in numbers))
+        if original is not None:
+            write_text(folder / "frame_idx_orig.txt", "".join(f"{line}\n" for line in original))
+
+    def finish(self, info: SubjectInfo) -> None:
+        """Marks the folder complete; call it last."""
+        write_json(self.root / SUBJECT_FILE, asdict(info), indent=2)
+        (self.root / UNFINISHED_FILE).unlink(missing_ok=True)

@@ -1,0 +1,40 @@
+"""Settings of a synthetic subject."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+
+VERSION = 1
+"""Raised when the same settings come to give another subject."""
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """What to make. Strengths are 1 for a mediocre video model and 0 for a perfect one."""
+
+    seed: int = 0
+    height: int = 256
+    width: int = 192
+    num_generated: int = 40
+    """Frames of each of the two clips."""
+    num_test: int = 16
+    drift: float = 1.0
+    """How far face and colours stray from the person's."""
+    blur: float = 1.0
+    flicker: float = 1.0
+    misalignment: float = 1.0
+    """Warps the frames against their body poses."""
+    pose_noise: float = 1.0
+    """Errors of the poses on file, against those that were rendered."""
+    supersample: int = 2
+    """Rays per pixel side."""
+    texture_size: int = 1024
+    """Side of the unwrapped textures."""
+    patch_size: int = 256
+    """Side of the face patch."""
+
+    def digest(self, body_digest: str) -> str:
+        """Hash of everything that the subject depends on."""
+        text = f"{VERSION} {body_digest} {sorted(asdict(self).items())}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

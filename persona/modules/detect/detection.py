@@ -1,0 +1,42 @@
+"""What a person detector gives, and the interface every detector has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One person in one image."""
+
+    mask: Float[Tensor, "h w"]
+    """Person probability [0, 1]."""
+    keypoints: Float[Tensor, "133 3"]
+    """COCO-WholeBody (x px, y px, score [0, 1]); the score of an unseen point is 0."""
+    points_m: Float[Tensor, "133 4"]
+    """Rough 3D guess (x right, y down, z forward, metres from mid-hip; score, 0 = no guess)."""
+    warnings: tuple[str, ...] = ()
+    """One line each: what the user should know about this photograph."""
+
+
+class Detector(ABC):
+    """Finds one person: mask and whole-body keypoints."""
+
+    @abstractmethod
+    def __call__(self, image: Float[Tensor, "h w 3"], source: str = "the image") -> Detection:
+        """Finds the largest person.
+
+        Args:
+            image: RGB in [0, 1].
+            source: Name of the image for messages.
+
+        Returns:
+            The detection in pixels of ``image``.
+
+        Raises:
+            UserError: When nobody is found or the backend is not installed.
+        """

@@ -1,0 +1,176 @@
+"""Gaussian rasteriser for machines without CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from persona.modules.render import cpu_composite, cpu_project
+from persona.modules.render.cpu_project import FOOTPRINT_GRADS, TILE
+from persona.modules.render.gaussian import GaussianRenderer
+from persona.modules.render.simd import LANES
+from persona.types import Camera, Gaussians
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What one rendering needs besides differentiable tensors."""
+
+    view: np.ndarray
+    """See ``cpu_project._unpack_view``."""
+    bounds: tuple
+    """(near, far, eps2d, height, width)."""
+    sizes: tuple[int, ...]
+    """Channels of each group of values; the geometry groups come first."""
+    geometry: int
+    """How many channels move the geometry."""
+
+
+class CpuRenderer(GaussianRenderer):
+    """Numba backend: parallel over tiles, analytic gradients, the same result on every run."""
+
+    name = device_type = "cpu"
+
+    def _rasterize(
+        self, gaussians: Gaussians, camera: Camera, moving: list[Tensor], still: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        g, values = gaussians, [*moving, *still]
+        # Half precision exists only inside autocast and has no place in a depth sort.
+        dtype = torch.promote_types(g.means.dtype, torch.float32)
+        setup = _Setup(
+            view=_view(camera),
+            bounds=(self.near_m, self.far_m, self.eps2d, camera.height, camera.width),
+            sizes=tuple(v.shape[1] for v in values),
+            geometry=sum(v.shape[1] for v in moving),
+        )
+        inputs = (g.means, g.scales, g.quaternions, g.opacities, *values)
+        alpha, *images = _Rasterize.apply(setup, *(t.to(dtype) for t in inputs))
+        return alpha, images
+
+
+def _view(camera: Camera) -> np.ndarray:
+    """The camera as the kernels take it, slopes clamped 15 % of the image beyond each edge."""
+    rows = camera.cam_from_world.tolist()
+    (fx, fy), (cx, cy) = camera.focal_px.tolist(), camera.center_px.tolist()
+    margin_x, margin_y = 0.15 * camera.width, 0.15 * camera.height
+    return np.array(
+        [
+            *(entry for row in rows[:3] for entry in row[:3]),
+            *(row[3] for row in rows[:3]),
+            fx, fy, cx, cy,
+            -(cx + margin_x) / fx, (camera.width - cx + margin_x) / fx,
+            -(cy + margin_y) / fy, (camera.height - cy + margin_y) / fy,
+        ]
+    )  # fmt: skip
+
+
+def _arrays(tensors: Iterable[Tensor]) -> tuple[np.ndarray, ...]:
+    """Contiguous numpy views, or copies of strided tensors."""
+    return tuple(t.detach().contiguous().numpy() for t in tensors)
+
+
+def _pack(values: tuple[Tensor, ...], count: int, dtype: np.dtype) -> np.ndarray:
+    """Channels side by side, zero-padded to whole lanes."""
+    # numpy, because torch's threads would spin for milliseconds on the cores numba needs next.
+    total = sum(v.shape[1] for v in values)
+    packed = np.zeros((count, -(-max(total, 1) // LANES) * LANES), dtype)
+    if values:
+        np.concatenate(_arrays(values), 1, out=packed[:, :total])
+    return packed
+
+
+def _threads() -> int:
+    """Threads that torch may use and numba has."""
+    return min(torch.get_num_threads(), numba.get_num_threads())
+
+
+def _output_gradients(
+    setup: _Setup, dtype: np.dtype, g_alpha: Tensor | None, g_images: tuple[Tensor | None, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients of all images (k, h, w) and of the alpha (h, w), zeros where nothing came."""
+    packed = np.zeros((sum(setup.sizes), *setup.bounds[3:]), dtype)
+    rows = np.cumsum((0, *setup.sizes))
+    for gradient, first, last in zip(g_images, rows, rows[1:], strict=False):
+        if gradient is not None:
+            packed[first:last] = gradient.numpy()
+    if g_alpha is None:
+        return packed, np.zeros(setup.bounds[3:], dtype)
+    return packed, _arrays(g_alpha)[0]
+
+
+def _near_to_far(depths: np.ndarray) -> np.ndarray:
+    """Indices by increasing depth (positive float32), ties by index."""
+    # A positive float orders as its bits, and one sort of plain integers is the fastest there is.
+    keys = depths.view(np.int32).astype(np.int64) << 32 | np.arange(len(depths))
+    keys.sort()
+    return (keys & 0xFFFFFFFF).astype(np.int64)
+
+
+class _Rasterize(torch.autograd.Function):
+    """(setup, means, scales, quaternions, opacities, *values) -> (alpha, *images)."""
+
+    @staticmethod
+    def forward(ctx, setup: _Setup, *inputs: Tensor) -> tuple[Tensor, ...]:
+        gaussians = _arrays(inputs[:4])
+        count, dtype = len(inputs[0]), gaussians[0].dtype
+        height, width = setup.bounds[3:]
+        tiles_y, tiles_x = (-(-side // TILE) for side in (height, width))
+
+        splats = np.zeros((count, cpu_project.SPLAT_SIZE), dtype)
+        depths, tiles = np.zeros(count, np.float32), np.zeros((count, 4), np.int32)
+        cpu_project.project(gaussians, setup.view, setup.bounds, splats, depths, tiles)
+        starts, first = cpu_project.count_tiles(tiles, tiles_x, tiles_y)
+        members, places = np.empty(first[-1], np.int32), np.empty(first[-1], np.int32)
+        order = _near_to_far(depths)
+        cpu_project.bin_tiles(order, tiles, tiles_x, starts, members, places, first)
+
+        values = _pack(inputs[4:], count, dtype)
+        images = np.zeros((sum(setup.sizes), height, width), dtype)
+        clear, ends = np.ones((height, width), dtype), np.empty((height, width), np.int32)
+        used = np.zeros(tiles_x * tiles_y, np.int64)
+        cpu_composite.composite(
+            splats, values, starts, members, _threads(), (images, clear, ends, used)
+        )
+
+        ctx.setup = setup
+        ctx.save_for_backward(*inputs)
+        ctx.arrays = (splats, values, tiles, starts, members, places, first, clear, ends, used)
+        ctx.set_materialize_grads(False)
+        alpha = 1 - torch.from_numpy(clear)[None]
+        return alpha, *torch.from_numpy(images).split(setup.sizes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g_alpha: Tensor | None, *g_images: Tensor | None):
+        splats, values, tiles, starts, members, places, first, clear, ends, used = ctx.arrays
+        setup, inputs = ctx.setup, ctx.saved_tensors
+        count, channels = values.shape
+        moves = any(ctx.needs_input_grad[1:5])
+        offsets = np.concatenate(([0], np.cumsum(used)))
+        pairs = np.zeros((offsets[-1], channels + FOOTPRINT_GRADS), values.dtype)
+        g_outputs = _output_gradients(setup, values.dtype, g_alpha, g_images)
+        cpu_composite.composite_backward(
+            splats, values, starts, members, (clear, ends, offsets),
+            (*g_outputs, setup.geometry, moves), _threads(), pairs,
+        )  # fmt: skip
+        g_values = np.zeros((count, sum(setup.sizes)), values.dtype)
+        g_splats = np.zeros((count, FOOTPRINT_GRADS), values.dtype)
+        tiles_x = -(-setup.bounds[4] // TILE)
+        cpu_composite.gather(
+            pairs, tiles, tiles_x, (starts, places, first, offsets), g_values, g_splats
+        )
+        g_gaussians: tuple[Tensor | None, ...] = (None,) * 4
+        if moves:
+            g_gaussians = tuple(torch.zeros_like(t).contiguous() for t in inputs[:4])
+            cpu_project.project_backward(
+                _arrays(inputs[:4]), setup.view, setup.bounds[2], tiles, g_splats,
+                _arrays(g_gaussians),
+            )  # fmt: skip
+        g_values = torch.from_numpy(g_values)
+        return None, *g_gaussians, *g_values.split(setup.sizes, 1)

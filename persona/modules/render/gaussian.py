@@ -1,0 +1,104 @@
+"""One interface to every Gaussian rasteriser.
+
+The image model is 3D Gaussian splatting (Kerbl et al. 2023) with the 2D filter of Mip-Splatting
+(Yu et al. 2024): each projected covariance grows by ``eps2d`` and the opacity is scaled by
+sqrt(det / det grown), which keeps the energy of a Gaussian smaller than a pixel.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from persona.errors import UserError
+from persona.types import Camera, Channel, Gaussians, Render
+
+
+class GaussianRenderer(nn.Module, ABC):
+    """Composites any number of channels with one projection and one depth sort.
+
+    Backends agree in values and gradients. The camera and its intrinsics receive no gradient.
+    A Gaussian whose position, shape or opacity is not finite is not drawn.
+
+    Args:
+        near_m: Gaussians nearer than this camera depth are not drawn, metres.
+        far_m: Gaussians farther than this are not drawn, metres.
+        eps2d: Variance of the 2D filter, square pixels.
+    """
+
+    name: ClassVar[str]
+    device_type: ClassVar[str]
+
+    def __init__(self, near_m: float = 0.01, far_m: float = 100.0, eps2d: float = 0.1):
+        super().__init__()
+        self.near_m, self.far_m, self.eps2d = near_m, far_m, eps2d
+
+    def forward(
+        self, gaussians: Gaussians, camera: Camera, channels: Mapping[str, Channel]
+    ) -> Render:
+        """Renders one unbatched camera.
+
+        Args:
+            gaussians: In the camera's world, opacities in [0, 1].
+            camera: Unbatched.
+            channels: Name to per-Gaussian values. Those with ``geometry`` False send gradient to
+                their values alone.
+
+        Returns:
+            One image per channel, premultiplied by the alpha (black background), and the alpha.
+
+        Raises:
+            UserError: The tensors are not on a device that this backend serves.
+        """
+        device = gaussians.means.device
+        if device.type != self.device_type:
+            raise UserError(
+                f"the {self.name} renderer needs {self.device_type} tensors and got {device}: "
+                "choose renderer auto, or move the model"
+            )
+        names = sorted(channels, key=lambda name: not channels[name].geometry)
+        moving = [channels[name].values for name in names if channels[name].geometry]
+        still = [channels[name].values for name in names if not channels[name].geometry]
+        alpha, images = self._rasterize(gaussians, camera, moving, still)
+        rendered = dict(zip(names, images, strict=True))
+        return Render({name: rendered[name] for name in channels}, alpha)
+
+    @abstractmethod
+    def _rasterize(
+        self, gaussians: Gaussians, camera: Camera, moving: list[Tensor], still: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Alpha (1, h, w) and one image (c, h, w) per tensor of values (n, c).
+
+        Args:
+            gaussians: To draw.
+            camera: Unbatched.
+            moving: Values whose images have a gradient to the geometry, as the alpha has.
+            still: Values whose images have none.
+        """
+
+
+def make_renderer(name: str = "auto") -> GaussianRenderer:
+    """Builds a renderer by name.
+
+    Args:
+        name: "cpu", "gsplat", or "auto" (gsplat where CUDA is available, else cpu).
+
+    Raises:
+        UserError: Unknown name, or gsplat without CUDA.
+    """
+    if name == "auto":
+        name = "gsplat" if torch.cuda.is_available() else "cpu"
+    # Each import costs about a second and the other backend is never needed.
+    if name == "cpu":
+        from persona.modules.render.cpu import CpuRenderer
+
+        return CpuRenderer()
+    if name == "gsplat":
+        from persona.modules.render.gsplat_backend import GsplatRenderer
+
+        return GsplatRenderer()
+    raise UserError(f"renderer '{name}' is unknown: choose auto, cpu or gsplat")

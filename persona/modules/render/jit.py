@@ -1,0 +1,18 @@
+"""How this package compiles its numba kernels."""
+
+import inspect
+
+from numba import njit
+
+
+def kernel(**options):
+    """``njit`` with an on-disk cache.
+
+    The import hook of the tests wraps every function for type checks, which numba can neither
+    compile nor cache, so the original is taken from under it.
+    """
+
+    def compile_original(function):
+        return njit(cache=True, **options)(inspect.unwrap(function))
+
+    return compile_original

@@ -1,0 +1,20 @@
+"""Photo to subject folder: ``python scripts/preprocess.py photo=P name=N``."""
+
+import hydra
+from omegaconf import DictConfig
+
+from persona.cli import one_line_errors, stamp_run
+
+
+@hydra.main(config_path="../conf", config_name="preprocess", version_base="1.3")
+@one_line_errors
+def main(config: DictConfig) -> None:
+    """Writes the folder; see conf/preprocess.yaml."""
+    from persona.systems.create import preprocess
+
+    print(f"subject: {preprocess(config)}")
+
+
+if __name__ == "__main__":
+    stamp_run()
+    main()

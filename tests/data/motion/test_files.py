@@ -1,0 +1,208 @@
+"""AMASS, kimodo, ARKit and PERSONA folders, and the door to all kinds."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from persona.data.motion.camera import place_in_camera
+from persona.data.motion.load import load_motion
+from persona.data.motion.motion import combine
+from persona.data.motion.soma import TREES
+from persona.data.parameters import write_pose
+from persona.errors import UserError
+from persona.types import BodyPose
+
+FRAMES = 5
+
+
+def random_pose(num_expression, frames=FRAMES, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    joints = 0.3 * torch.randn(frames, 55, 3, generator=generator)
+    expression = torch.rand(frames, num_expression, generator=generator)
+    return BodyPose.from_joints(joints, expression, torch.randn(frames, 3, generator=generator))
+
+
+def amass_arrays(width, rate_key="mocap_framerate"):
+    poses = 0.2 * np.random.default_rng(0).standard_normal((FRAMES, width))
+    trans = np.zeros((FRAMES, 3))
+    trans[:, 0] = np.arange(FRAMES)
+    return {
+        "poses": poses,
+        "trans": trans,
+        rate_key: np.array(60.0),
+        "gender": np.array("neutral", dtype=object),
+    }
+
+
+@pytest.mark.parametrize(("width", "key"), [(156, "mocap_framerate"), (165, "mocap_frame_rate")])
+def test_amass_is_turned_upright_and_its_hands_made_relative(tmp_path, body, width, key):
+    arrays = amass_arrays(width, key)
+    # An upright person of AMASS: z is up, so that the root turns y up to z up.
+    arrays["poses"][:, :3] = [np.pi / 2, 0, 0]
+    np.savez(tmp_path / "a.npz", **arrays)
+    motion = load_motion(tmp_path / "a.npz", body, fps=None)
+    assert motion.fps == 60 and motion.retarget_error_deg is None
+    assert motion.pose.root.abs().max() < 1e-5
+    body_part = torch.from_numpy(arrays["poses"][:, 3:66]).float().view(FRAMES, 21, 3)
+    torch.testing.assert_close(motion.pose.body, body_part, atol=1e-5, rtol=0)
+    hands = torch.from_numpy(arrays["poses"][:, -90:]).float().view(FRAMES, 30, 3)
+    found = torch.cat([motion.pose.left_hand, motion.pose.right_hand], 1) + body.hands_mean
+    torch.testing.assert_close(found, hands, atol=1e-5, rtol=0)
+    steps = motion.pose.trans.diff(dim=0)
+    torch.testing.assert_close(steps, torch.tensor([[1.0, 0, 0]]).expand(4, 3), atol=1e-4, rtol=0)
+    vertices, _ = body(body.zero_identity(), motion.pose[2:3])
+    assert vertices[..., 1].min().abs() < 0.05
+
+
+def test_persona_folder_comes_back_in_camera_coordinates(tmp_path, body):
+    pose = random_pose(body.num_expression, frames=11)
+    for frame in range(11):
+        write_pose(tmp_path / "smplx" / "params" / f"{frame}.json", pose[frame])
+    motion = load_motion(tmp_path, body)
+    assert len(motion) == 11 and motion.fps == 30
+    _, joints = body.shape(body.zero_identity())
+    back = place_in_camera(motion.pose, joints[0])
+    for name in ("root", "trans", "body", "left_hand", "expression"):
+        torch.testing.assert_close(getattr(back, name), getattr(pose, name), atol=1e-5, rtol=0)
+
+
+def test_foreign_expressions_are_left_out_with_a_warning(tmp_path, body, caplog):
+    write_pose(tmp_path / "smplx_params" / "0.json", random_pose(10, frames=1)[0])
+    motion = load_motion(tmp_path, body)
+    assert motion.pose.expression.shape == (1, body.num_expression)
+    assert not motion.pose.expression.any()
+    assert "left out" in caplog.text
+
+
+def arkit_file(tmp_path, names, frames=6):
+    weights = np.random.default_rng(1).random((frames, len(names))).tolist()
+    data = {
+        "names": names,
+        "frames": [{"weights": row, "time": i / 25} for i, row in enumerate(weights)],
+    }
+    path = tmp_path / "face.json"
+    path.write_text(json.dumps(data))
+    return path, torch.tensor(weights)
+
+
+def test_arkit_units_are_found_by_name(tmp_path, body):
+    names = ["jawOpen", "eyeBlinkLeft", "noSuchUnit"]
+    path, weights = arkit_file(tmp_path, names)
+    motion = load_motion(path, body, fps=None)
+    assert motion.fps == pytest.approx(25)
+    for column, name in enumerate(names[:2]):
+        unit = body.expression_names.index(name)
+        torch.testing.assert_close(motion.pose.expression[:, unit], weights[:, column])
+    assert int(motion.pose.expression.any(0).sum()) == 2
+    both = combine(load_motion("walk", body), motion)
+    assert len(both) == 132 and both.pose.expression.any()
+
+
+def test_arkit_needs_a_body_with_units(tmp_path, body, monkeypatch):
+    path, _ = arkit_file(tmp_path, ["jawOpen"])
+    monkeypatch.setattr(body, "expression_names", None)
+    with pytest.raises(UserError, match="use body=anny"):
+        load_motion(path, body)
+
+
+def test_soma_trees_have_their_joints():
+    assert sorted(TREES) == [30, 77]
+    for count, tree in TREES.items():
+        assert len(tree) == count
+        seen = {""}
+        for name, parent in tree.items():
+            assert parent in seen
+            seen.add(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "limit_deg"),
+    [
+        ("01_01.bvh", 688, 7.5),
+        ("jesse_dance.bvh", 302, 2.0),
+        ("kimodo_soma_01.npz", 150, 5.0),
+        ("kimodo_soma_05.npz", 300, 5.0),
+        ("arkit_52x973.json", 973, None),
+    ],
+)
+def test_shared_recordings(shared_data, body, name, frames, limit_deg):
+    motion = load_motion(shared_data / "motion" / name, body)
+    assert len(motion) == pytest.approx(frames, abs=1) and motion.fps == pytest.approx(30, abs=0.01)
+    assert (motion.retarget_error_deg is None) == (limit_deg is None)
+    assert limit_deg is None or motion.retarget_error_deg < limit_deg
+    some = motion.pose[:: max(len(motion) // 8, 1)]
+    vertices, joints = body(body.zero_identity(), some)
+    assert vertices.isfinite().all()
+    # Upright: the head is above the hips above the feet in nearly all frames.
+    assert (joints[:, 15, 1] > joints[:, 0, 1]).all()
+    assert (joints[:, 0, 1] > joints[:, 7:9, 1].amin(-1)).all()
+
+
+def damaged_npz(tmp_path, change, width=156):
+    arrays = amass_arrays(width)
+    change(arrays)
+    np.savez(tmp_path / "bad.npz", **arrays)
+    return tmp_path / "bad.npz"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.pop("poses"), "lacks poses"),
+        (lambda a: a.update(poses=a["poses"][:, :72]), "do not fit"),
+        (lambda a: a["poses"].__setitem__((1, 2), np.nan), "NaN"),
+        (lambda a: a["trans"].__setitem__((1, 2), np.inf), "NaN or infinity"),
+        (lambda a: a.update(poses=np.zeros((0, 156)), trans=np.zeros((0, 3))), "no frames"),
+        (lambda a: a.update(global_rot_mats=np.zeros((2, 3))), "lacks posed_joints"),
+    ],
+)
+def test_damaged_npz_is_named(tmp_path, body, change, message):
+    path = damaged_npz(tmp_path, change)
+    with pytest.raises(UserError, match=message) as caught:
+        load_motion(path, body)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.npz", "no archive", "not an npz"),
+        ("a.mp4", "film", "not a motion file"),
+        ("a.json", "[1, 2]", "not an ARKit recording"),
+        ("a.json", '{"names": ["jawOpen"], "frames": []}', "or empty"),
+        ("a.json", '{"names": ["jawOpen"], "frames": [{"weights": [NaN]}]}', "NaN"),
+        ("a.json", '{"names": ["jawOpen"], "frames": [{"weights": [1, 2]}]}', "do not fit"),
+        ("a.json", '{"names": ["jawOpen"], "frames": [{}]}', "missing or cut short"),
+        ("a.json", '{"names": ["x"], "frames": [{"weights": [1]}]}', "none of its units"),
+        ("a.bvh", "HIERARCHY", "not a BVH"),
+    ],
+)
+def test_wrong_kinds_are_named(tmp_path, body, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message) as caught:
+        load_motion(tmp_path / name, body)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_and_empty(tmp_path, body):
+    with pytest.raises(UserError, match=r"no such motion.*turntable"):
+        load_motion("moonwalk", body)
+    with pytest.raises(UserError, match="give a motion folder"):
+        load_motion(tmp_path, body)
+    with pytest.raises(UserError, match="not positive"):
+        load_motion("walk", body, fps=0)
+
+
+def test_identity_sets_the_length_of_the_legs(body):
+    identity = body.zero_identity()
+    taller = identity.betas.clone()
+    taller[0] = 2.0
+    motion = load_motion(
+        "walk", body, identity=type(identity)(taller, identity.face_offset, identity.joint_offset)
+    )
+    vertices, _ = body(
+        type(identity)(taller, identity.face_offset, identity.joint_offset), motion.pose[:9:4]
+    )
+    assert vertices[..., 1].amin(-1).abs().max() < 0.03

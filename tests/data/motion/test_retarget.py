@@ -1,0 +1,155 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from persona.data.motion.bvh import read_bvh
+from persona.data.motion.names import INDEX, JOINTS
+from persona.data.motion.retarget import retarget
+from persona.data.motion.settle import settle
+from persona.data.motion.skeleton import SkeletonClip, forward_kinematics
+from persona.errors import UserError
+
+SPREAD = {"shoulder": 0.7, "elbow": 0.0, "hip": 0.4, "knee": 0.0, "neck": 0.2, "spine2": 0.2}
+
+
+def natural_rotations(frames, seed=0):
+    """Local rotations whose elbows and knees bend about their hinges, forwards and backwards."""
+    generator = torch.Generator().manual_seed(seed)
+    angles = torch.zeros(frames, 55, 3, dtype=torch.float64)
+    for name, index in INDEX.items():
+        part = name.split("_")[-1]
+        noise = torch.randn(frames, 3, generator=generator, dtype=torch.float64)
+        angles[:, index] = SPREAD.get(part, 0.05) * noise
+    bend = torch.rand(4, frames, generator=generator, dtype=torch.float64) + 0.3
+    angles[:, INDEX["left_elbow"], 1], angles[:, INDEX["right_elbow"], 1] = -bend[0], bend[1]
+    angles[:, INDEX["left_knee"], 0], angles[:, INDEX["right_knee"], 0] = bend[2], bend[3]
+    angles[:, 22:25] = 0
+    matrices = Rotation.from_rotvec(angles.reshape(-1, 3).numpy()).as_matrix()
+    return torch.from_numpy(matrices).view(frames, 55, 3, 3)
+
+
+def clip_of(target, local, scale=1.0, turns=None):
+    """The target as a recording of another size, its joints' own axes turned by ``turns``."""
+    parents = torch.tensor(target.parents)
+    offsets = (target.rest_joints - target.rest_joints[parents.clamp(min=0)]) * scale
+    rotations, positions = forward_kinematics(
+        target.parents, offsets.repeat(len(local), 1, 1), local
+    )
+    if turns is not None:
+        # The same bodies in space, told in other joint frames.
+        rotations = rotations @ turns
+        offsets = torch.cat([offsets[:1], (turns[parents[1:]].mT @ offsets[1:, :, None])[..., 0]])
+    return SkeletonClip(JOINTS, target.parents, offsets, rotations, positions, 30.0, "made")
+
+
+def angles_deg(a, b):
+    trace = (a * b).sum((-1, -2))
+    return torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
+
+
+def test_own_skeleton_is_recovered(target):
+    local = natural_rotations(6)
+    motion = retarget(clip_of(target, local, scale=37.0), target)
+    found = target.local_rotations(motion.pose)
+    assert angles_deg(found[:, :22], local[:, :22]).max() < 0.1
+    assert angles_deg(found[:, 25:], local[:, 25:]).max() < 0.1
+    assert motion.retarget_error_deg < 0.01
+    # The recording's root stays at its origin.
+    root = motion.pose.trans + target.rest_joints[0].float()
+    torch.testing.assert_close(root, torch.zeros(6, 3), atol=1e-4, rtol=0)
+
+
+def test_z_up_recordings_are_turned(target):
+    local = natural_rotations(4)
+    clip = clip_of(target, local)
+    turn = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
+    z_up = replace(clip, rotations=turn @ clip.rotations, positions=clip.positions @ turn.T)
+    assert (z_up.positions[:, INDEX["head"], 2] > 0).all()
+    plain, turned = retarget(clip, target), retarget(z_up, target)
+    torch.testing.assert_close(turned.pose.joints, plain.pose.joints, atol=1e-4, rtol=0)
+    torch.testing.assert_close(turned.pose.trans, plain.pose.trans, atol=1e-4, rtol=0)
+
+
+def test_a_rest_pose_with_hanging_arms_keeps_the_bones(target):
+    rest = torch.eye(3, dtype=torch.float64).repeat(1, 55, 1, 1)
+    for side, sign in (("left", -1), ("right", 1)):
+        turn = Rotation.from_euler("z", sign * 60, degrees=True).as_matrix()
+        rest[0, INDEX[f"{side}_shoulder"]] = torch.from_numpy(turn)
+    bound, _ = target.pose(rest)
+    local = natural_rotations(6)
+    # Joints whose axes are the world's in the hanging pose: its zero pose is that pose.
+    clip = clip_of(target, local, turns=bound[0].mT)
+    motion = retarget(clip, target)
+    assert motion.retarget_error_deg < 0.01
+    # The twist about a bone is the least turn's, not the made one's.
+    assert angles_deg(target.local_rotations(motion.pose)[:, :22], local[:, :22]).max() < 8
+
+
+def test_a_meaningless_rest_pose_is_calibrated_from_the_motion(target):
+    # Every bone along its joint's own x axis, as in many optical systems' exports.
+    turn = torch.from_numpy(Rotation.from_euler("xz", [90, 90], degrees=True).as_matrix())
+    turns = torch.eye(3, dtype=torch.float64).repeat(55, 1, 1)
+    turns[3:] = turn
+    turns[[1, 4, 7, 10]] = turn.mT
+    local = natural_rotations(200)
+    motion = retarget(clip_of(target, local, turns=turns), target)
+    error = angles_deg(target.local_rotations(motion.pose)[:, :22], local[:, :22])
+    assert error.mean() < 4
+    assert motion.retarget_error_deg < 4
+
+
+def test_calibration_frame_is_dropped(target):
+    local = natural_rotations(1).repeat(8, 1, 1, 1)
+    local[0] = torch.eye(3)
+    assert len(retarget(clip_of(target, local), target)) == 7
+    assert len(retarget(clip_of(target, natural_rotations(8)), target)) == 8
+
+
+def test_whole_multiples_of_the_rate_are_thinned(target):
+    clip = replace(clip_of(target, natural_rotations(9)), fps=120.0005)
+    motion = retarget(clip, target, fps=30.0)
+    assert len(motion) == 3 and motion.fps == pytest.approx(30, abs=1e-3)
+
+
+def test_unknown_joints_are_named(target):
+    clip = clip_of(target, natural_rotations(2))
+    strange = replace(clip, names=tuple(f"bone{i}" for i in range(55)))
+    with pytest.raises(UserError, match=r"made: its joints \(bone0, .*fit no known rig"):
+        retarget(strange, target)
+
+
+def test_settled_motion_starts_forward_on_the_floor(target):
+    motion = settle(retarget(clip_of(target, natural_rotations(6)), target), target)
+    rotations, joints = target.pose(target.local_rotations(motion.pose))
+    forward = rotations[0, 0, :, 2]
+    assert abs(forward[0]) < 1e-5 and forward[2] > 0
+    root = joints[0, 0] + motion.pose.trans[0]
+    assert root[[0, 2]].abs().max() < 1e-5
+    soles = target.sole_height(rotations, joints) + motion.pose.trans[:, 1]
+    assert abs(soles.quantile(0.05)) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "limit_deg"), [("01_01.bvh", 2751, 7.5), ("jesse_dance.bvh", 1007, 2.0)]
+)
+def test_real_recordings(shared_data, body, name, frames, limit_deg):
+    from persona.data.motion.target import TargetSkeleton
+
+    target = TargetSkeleton.from_body(body)
+    clip = read_bvh(shared_data / "motion" / name)
+    motion = retarget(clip, target)
+    assert len(motion) == frames
+    assert motion.retarget_error_deg < limit_deg
+    # Knees and elbows bend their own way only.
+    local = target.pose(target.local_rotations(motion.pose))[1]
+    at = {n: local[:, INDEX[n]] for n in JOINTS}
+    for side in ("left", "right"):
+        thigh = at[f"{side}_knee"] - at[f"{side}_hip"]
+        shin = at[f"{side}_ankle"] - at[f"{side}_knee"]
+        toes = at[f"{side}_foot"] - at[f"{side}_ankle"]
+        bent = torch.linalg.cross(thigh, shin)
+        sideways = torch.linalg.cross(shin, toes)
+        strong = bent.norm(dim=-1) > 0.5 * thigh.norm(dim=-1) * shin.norm(dim=-1)
+        assert ((bent * sideways).sum(-1)[strong] < 0).float().mean() > 0.95

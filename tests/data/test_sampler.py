@@ -1,0 +1,131 @@
+import json
+from collections import Counter
+
+import pytest
+
+from persona.data.sampler import BalancedSampler
+from persona.errors import UserError
+
+SMALL, LARGE = (32, 24), (64, 48)
+
+
+def make(captured=2, generated=9, sizes=None, **arguments):
+    flags = [True] * captured + [False] * generated
+    return BalancedSampler(flags, sizes or [SMALL] * len(flags), **arguments)
+
+
+def epochs(sampler, count=3):
+    order = []
+    for epoch in range(count):
+        sampler.set_epoch(epoch)
+        order.append(list(sampler))
+    return order
+
+
+def flat(batches):
+    return [row for batch in batches for row in batch]
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("captured", [1, 2])
+def test_each_generated_frame_once_and_the_captured_share(ratio, captured):
+    sampler = make(captured, 12, captured_ratio=ratio)
+    for batches in epochs(sampler):
+        counts = Counter(flat(batches))
+        assert all(counts[row] == 1 for row in range(captured, captured + 12))
+        photographs = [counts[row] for row in range(captured)]
+        assert max(photographs) - min(photographs) <= 1
+        assert sum(photographs) == round(12 * ratio / (1 - ratio))
+        assert len(batches) == len(sampler) == 12 + sum(photographs)
+
+
+def test_personas_epoch_is_half_photograph():
+    sampler = make(1, 907)
+    assert len(sampler) == 1814
+    assert Counter(flat(sampler))[0] == 907
+
+
+def test_natural_frequencies():
+    assert sorted(flat(make(2, 9, captured_ratio=None))) == list(range(11))
+
+
+@pytest.mark.parametrize(("captured", "generated"), [(3, 0), (0, 4)])
+def test_one_kind_of_frame_alone(captured, generated):
+    assert sorted(flat(make(captured, generated))) == list(range(captured + generated))
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    first, again, other = epochs(make(seed=1)), epochs(make(seed=1)), epochs(make(seed=2))
+    assert first == again
+    assert first != other and first[0] != first[1]
+
+
+def test_the_photograph_is_spread_over_the_epoch():
+    rows = flat(make(1, 200))
+    assert 70 <= rows[:200].count(0) <= 130
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_ranks_together_see_what_one_process_sees(world_size, batch_size):
+    sizes = [LARGE] * 2 + [SMALL] * 9
+    ranks = [
+        epochs(make(sizes=sizes, batch_size=batch_size, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    alone = epochs(make(sizes=sizes, batch_size=batch_size * world_size))
+    for epoch, batches in enumerate(alone):
+        assert all(len(rank[epoch]) == len(batches) for rank in ranks)
+        for step, batch in enumerate(batches):
+            parts = [rank[epoch][step] for rank in ranks]
+            assert all(len(part) == batch_size for part in parts)
+            assert Counter(flat(parts)) == Counter(batch)
+
+
+def test_a_batch_holds_one_size_and_misses_no_frame():
+    sizes = [LARGE] * 2 + [SMALL] * 4 + [LARGE] * 5
+    batches = list(make(2, 9, sizes=sizes, batch_size=4))
+    assert all(len(batch) == 4 and len({sizes[row] for row in batch}) == 1 for batch in batches)
+    assert set(flat(batches)) == set(range(11))
+
+
+@pytest.mark.parametrize("done", [0, 1, 7, 17])
+def test_resume_goes_on_where_it_stopped(done):
+    whole = epochs(make(seed=3))
+    stopped = make(seed=3)
+    stopped.set_epoch(1)
+    iterator = iter(stopped)
+    for _ in range(done):
+        next(iterator)
+    state = json.loads(json.dumps(stopped.state_dict()))
+    resumed = make(seed=3)
+    resumed.load_state_dict(state)
+    resumed.set_epoch(1)
+    assert list(resumed) == whole[1][done:]
+    resumed.set_epoch(2)
+    assert list(resumed) == whole[2]
+
+
+def test_a_state_from_the_end_of_an_epoch_starts_the_next_whole():
+    whole, stopped = epochs(make()), make()
+    list(stopped)
+    resumed = make()
+    resumed.load_state_dict(stopped.state_dict())
+    resumed.set_epoch(1)
+    assert list(resumed) == whole[1]
+
+
+def test_an_abandoned_epoch_is_not_resumed_by_itself():
+    sampler = make()
+    next(iter(sampler))
+    assert len(list(sampler)) == len(sampler)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"captured_ratio": 1.0}, {"captured_ratio": -0.1}, {"batch_size": 0}]
+)
+def test_bad_arguments_are_named(arguments):
+    with pytest.raises(UserError, match=next(iter(arguments))):
+        make(**arguments)
+    with pytest.raises(ValueError, match="rank"):
+        make(rank=2, world_size=2)

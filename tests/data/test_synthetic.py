@@ -1,0 +1,312 @@
+"""The synthetic subject: its truth, its clothes, its imitated video errors, its folder."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from persona.data.palette import PALETTE, PART_INDEX
+from persona.data.subject import Subject
+from persona.data.synthetic import poses
+from persona.data.synthetic.config import SyntheticConfig
+from persona.data.synthetic.folds import ACTIVATION_INDEX, activations
+from persona.data.synthetic.person import Person
+from persona.data.synthetic.studio import Light, Studio
+from persona.data.synthetic.subject import SyntheticSubject, make_synthetic_subject
+from persona.data.synthetic.surface import boundary, cut, drape, normals_of
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.render.mesh import rasterize
+from persona.types import BodyPose, Camera
+
+TINY = SyntheticConfig(
+    seed=3, height=96, width=72, num_generated=3, num_test=2, texture_size=64, patch_size=48
+)
+CLEAN = replace(TINY, drift=0.0, blur=0.0, flicker=0.0, misalignment=0.0, pose_noise=0.0)
+
+
+@pytest.fixture(scope="module")
+def body():
+    return SmplxBody()
+
+
+@pytest.fixture(scope="module")
+def made(body, tmp_path_factory):
+    """A subject with all the errors, and its person."""
+    root = tmp_path_factory.mktemp("synthetic") / "errors"
+    return make_synthetic_subject(root, body, TINY), Subject(root)
+
+
+@pytest.fixture(scope="module")
+def person(made):
+    return made[0]
+
+
+@pytest.fixture(scope="module")
+def subject(made):
+    return made[1]
+
+
+@pytest.fixture(scope="module")
+def clean(body, tmp_path_factory):
+    """The same subject without errors."""
+    root = tmp_path_factory.mktemp("synthetic") / "clean"
+    make_synthetic_subject(root, body, CLEAN)
+    return Subject(root)
+
+
+def bent(person, joint, axis, angle):
+    pose = poses.a_pose(person.body.num_expression, 1)[0]
+    pose.body[joint, axis] += angle
+    return pose
+
+
+# --- surfaces -------------------------------------------------------------------------------------
+
+
+def grid(side=6):
+    steps = np.arange(side + 1) / side
+    x, z = (t.ravel() for t in np.meshgrid(steps, steps))
+    a = (np.arange(side)[:, None] * (side + 1) + np.arange(side)).ravel()
+    b, c, d = a + 1, a + side + 1, a + side + 2
+    faces = np.concatenate([np.stack((a, c, d), 1), np.stack((a, d, b), 1)])
+    return np.stack((x, np.zeros_like(x), z), 1), faces
+
+
+def area(points, faces):
+    a, b, c = (points[faces[:, i]] for i in range(3))
+    return np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2
+
+
+def test_cut_keeps_exactly_the_positive_side():
+    points, faces = grid()
+    field = 0.37 - points[:, 0] - 0.1 * points[:, 2]
+    sheet = cut(faces, field)
+    kept = sheet.features(points)
+    assert (sheet.features(field) > -1e-12).all()
+    assert area(kept, sheet.faces) == pytest.approx(0.32, abs=1e-9)
+    # Both sides together are the whole, with their faces the same way round.
+    other = cut(faces, -field)
+    assert area(other.features(points), other.faces) == pytest.approx(0.68, abs=1e-9)
+    assert (normals_of(kept, sheet.faces)[:, 1] > 0.99).all()
+
+
+def test_border_of_a_cut_lies_on_the_zero_line():
+    points, faces = grid()
+    field = 0.37 - points[:, 0]
+    sheet = cut(faces, field)
+    x = sheet.features(points)[boundary(sheet.faces)][..., 0]
+    assert np.isclose(x, 0.37).all(1).sum() >= 6
+    assert (np.isclose(x, 0.37).all(1) | (x <= 0.37).all(1)).all()
+
+
+def test_draped_cloth_keeps_its_distance():
+    points, faces = grid(12)
+    points[:, 1] = 0.1 * np.sin(9 * points[:, 0])
+    cloth = drape(points, faces, np.full(len(points), 0.01), rounds=10)
+    lift = ((cloth - points) * normals_of(points, faces)).sum(1)
+    assert lift.min() > 0.01 - 1e-9
+
+
+# --- the clothes move -----------------------------------------------------------------------------
+
+
+def test_activations_are_what_they_are_named_for(person):
+    def values(pose):
+        return activations(person.body.full_pose(pose))
+
+    pose = BodyPose.zero(person.body.num_expression)
+    assert values(pose)[ACTIVATION_INDEX["left_lift"]].item() == pytest.approx(1)
+    pose.body[poses.L_ELBOW, 1] = -0.7
+    pose.body[poses.R_HIP, 0] = -0.4
+    pose.body[poses.L_SHOULDER, 2] = -np.pi / 2
+    value = values(pose)
+    assert value[ACTIVATION_INDEX["left_elbow"]].item() == pytest.approx(0.7, abs=1e-4)
+    assert value[ACTIVATION_INDEX["right_flex"]].item() == pytest.approx(0.4, abs=1e-4)
+    assert value[ACTIVATION_INDEX["left_lift"]].item() == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("joint", "axis", "angle"),
+    [
+        (poses.L_ELBOW, 1, -1.2),
+        (poses.R_KNEE, 0, 1.0),
+        (poses.L_HIP, 0, -0.6),
+        (poses.SPINE1, 0, 0.3),
+    ],
+)
+def test_cloth_leaves_linear_blend_skinning(person, joint, axis, angle):
+    """By more than a centimetre somewhere, and far less where the joint does not matter."""
+
+    def beyond_skinning(pose):
+        count = len(person.body.template)
+        moving, skinned = (person.pose(pose, dynamic=d).vertices[count:] for d in (True, False))
+        return moving - skinned
+
+    rest = beyond_skinning(bent(person, joint, axis, 0.0))
+    change = (beyond_skinning(bent(person, joint, axis, angle)) - rest).norm(dim=-1)
+    assert change.max() > 0.01
+    assert change.max() < 0.12
+    hair = person.surface.part == PART_INDEX["Hair"]
+    hair = person.surface.faces[hair].unique() - len(person.body.template)
+    assert change[hair].max() < 1e-5
+
+
+def test_folds_depend_smoothly_on_the_pose_and_not_on_the_root(person):
+    def shift(angle, root):
+        pose = bent(person, poses.L_ELBOW, 1, -angle)
+        pose.root[1] = root
+        return person.folds.displacement(person.body.full_pose(pose))
+
+    torch.testing.assert_close(shift(0.8, 0.0), shift(0.8, 2.0))
+    step = (shift(0.81, 0.0) - shift(0.8, 0.0)).norm(dim=-1).max()
+    assert 0 < step < 0.002
+
+
+def test_cloth_lies_above_the_skin(person):
+    rest = person.rest_body
+    count = len(rest.vertices)
+    camera = Camera.identity(torch.tensor([300.0, 300.0]), torch.tensor([60.0, 80.0]), 160, 120)
+    posed = person.pose(
+        poses.place_before_camera(
+            poses.a_pose(person.body.num_expression, 1),
+            person.rest_joints[0],
+            torch.tensor([0.0, 0.0, 4.0]),
+        )[0]
+    ).vertices
+    dressed = rasterize(posed, person.surface.faces, camera)
+    bare = rasterize(posed[:count], person.body.faces, camera)
+    both = dressed.mask & bare.mask
+    assert (bare.mask & ~dressed.mask).float().mean() < 0.001
+    assert (dressed.depth[both] < bare.depth[both] + 0.004).float().mean() > 0.995
+
+
+# --- photographs ----------------------------------------------------------------------------------
+
+
+def test_light_is_in_the_image_and_not_in_the_albedo(person):
+    studio = Studio(person.surface, person.rest, person.look, 2)
+    pose = poses.a_pose(person.body.num_expression, 1)
+    pose = poses.place_before_camera(pose, person.rest_joints[0], torch.tensor([0.0, 0.0, 4.0]))[0]
+    vertices = person.pose(pose).vertices
+    camera = Camera.identity(torch.tensor([190.0, 190.0]), torch.tensor([36.0, 48.0]), 96, 72)
+    left, right = (
+        studio.shoot(
+            vertices,
+            camera,
+            Light(torch.nn.functional.normalize(torch.tensor([x, -0.4, -0.8]), dim=0)),
+            person.look,
+        )
+        for x in (-0.8, 0.8)
+    )
+    assert np.array_equal(left.albedo, right.albedo)
+    assert np.abs(left.image - right.image)[left.mask].mean() > 0.03
+    # The camera's normals: unit, towards it, up is up.
+    normal = left.normal[left.mask]
+    assert np.allclose(np.linalg.norm(normal, axis=-1), 1, atol=1e-4)
+    assert (normal[:, 2] > -0.05).mean() > 0.98
+    assert left.normal[:48][..., 1][left.mask[:48]].mean() > -0.1
+
+
+def test_a_cast_shadow_darkens_what_lies_behind(person):
+    """An arm before the chest takes the sun from it."""
+    studio = Studio(person.surface, person.rest, person.look, 1)
+    pose = poses.a_pose(person.body.num_expression, 1)
+    pose.body[:, poses.R_SHOULDER, 1], pose.body[:, poses.R_SHOULDER, 2] = 1.3, 0.2
+    pose.body[:, poses.R_ELBOW, 1] = 0.8
+    pose = poses.place_before_camera(pose, person.rest_joints[0], torch.tensor([0.0, 0.0, 4.0]))[0]
+    vertices = person.pose(pose).vertices
+    camera = Camera.identity(torch.tensor([190.0, 190.0]), torch.tensor([36.0, 48.0]), 96, 72)
+    light = Light(torch.tensor([0.0, -0.6, -0.8]))
+    lit = studio.shoot(vertices, camera, light, person.look)
+    dark = studio.shoot(vertices, camera, replace(light, sun=0.0), person.look)
+    linear = lit.image**2.2 - dark.image**2.2
+    shirt = lit.part == PART_INDEX["Upper_Clothing"]
+    assert (linear[shirt].max(-1) < 0.01).mean() > 0.02
+    assert (linear[shirt].max(-1) > 0.1).mean() > 0.4
+
+
+# --- the folder -----------------------------------------------------------------------------------
+
+
+def test_folder_reads_back_as_a_subject(subject, person, body):
+    subject.validate()
+    assert subject.splits == ("captured", "generated_0", "generated_1", "test")
+    assert [len(subject.frame_ids(s)) for s in subject.splits] == [1, 3, 3, 2]
+    torch.testing.assert_close(subject.identity(body).betas, person.identity.betas)
+    assert subject.info.provenance.startswith("synthetic")
+    assert subject.patch_size() == 48
+    for split in ("captured", "generated_0"):
+        assert subject.textures(split).texture.shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(("split", "number"), [("captured", 0), ("test", 0), ("test", 1)])
+def test_pose_on_file_explains_the_frame(subject, body, split, number):
+    """The posed body lies inside the mask; parts, depth and keypoints agree with it."""
+    frame = subject.frame(split, number)
+    vertices, joints = body(subject.identity(body), frame.pose)
+    bare = rasterize(vertices, body.faces, frame.camera)
+    assert (bare.mask.numpy() & ~frame.mask).sum() < 0.03 * bare.mask.sum()
+    assert np.array_equal(frame.seg_mask, frame.mask)
+    assert ((frame.depth > 0) == frame.mask).all()
+    both = bare.mask.numpy() & frame.mask
+    gap = bare.depth.numpy()[both] - frame.depth[both]
+    assert -0.02 < np.median(gap) < 0.06
+    projected = frame.camera.project(body.keypoints(vertices, joints))
+    np.testing.assert_allclose(frame.keypoints[:, :2], projected.numpy(), atol=1e-2)
+
+
+def test_all_parts_of_a_clothed_person_are_there(subject):
+    seen = {tuple(c) for s in ("captured", "test") for c in subject.seg(s, 0)[0].reshape(-1, 3)}
+    for name in (
+        "Hair",
+        "Face_Neck",
+        "Upper_Clothing",
+        "Lower_Clothing",
+        "Left_Shoe",
+        "Right_Hand",
+    ):
+        assert PALETTE[name] in seen, name
+
+
+def test_same_seed_same_bytes_other_seed_other_person(body, subject, clean, tmp_path):
+    small = replace(TINY, num_generated=1, num_test=1)
+    make_synthetic_subject(tmp_path / "a", body, small)
+    again = Subject(tmp_path / "a")
+    assert np.array_equal(again.image("captured", 0), subject.image("captured", 0))
+    assert np.array_equal(clean.image("captured", 0), subject.image("captured", 0))
+    other = Person(body, seed=4)
+    assert not torch.equal(other.identity.betas, subject.identity(body).betas)
+
+
+def test_without_errors_generated_frames_are_clean_renders(clean, person, body):
+    """Rendering the poses on file gives the frames on file."""
+    frame = clean.frame("generated_1", 1)
+    studio = Studio(person.surface, person.rest, person.look, CLEAN.supersample)
+    light = Light(torch.tensor([0.0, 0.0, -1.0]))
+    shot = studio.shoot(person.pose(frame.pose).vertices, frame.camera, light, person.look)
+    assert (shot.mask != frame.mask).sum() <= 3
+    inside = shot.coverage == 1
+    np.testing.assert_allclose(shot.depth[inside], frame.depth[inside], atol=2e-3)
+    assert (frame.seg_mask == frame.mask).all()
+
+
+def test_errors_change_the_frames_but_not_the_test_set(clean, subject):
+    for number in range(3):
+        a, b = (s.image("generated_0", number).astype(float) for s in (clean, subject))
+        assert 2 < np.abs(a - b).mean() < 40
+        pose_a, pose_b = (s.pose("generated_0", number) for s in (clean, subject))
+        turn = (pose_a.joints - pose_b.joints).abs()
+        assert 1e-3 < turn[:22].mean() < 0.1 and turn[22:].max() < 1e-6
+    assert np.array_equal(clean.image("test", 1), subject.image("test", 1))
+
+
+def test_prepare_makes_once_and_again_when_settings_change(body, tmp_path):
+    config = replace(CLEAN, num_generated=1, num_test=1, height=48, width=36)
+    root = tmp_path / "s"
+    SyntheticSubject(body, config).prepare(root)
+    stamp = (root / "captured/images/0.png").stat().st_mtime_ns
+    SyntheticSubject(body, config).prepare(root)
+    assert (root / "captured/images/0.png").stat().st_mtime_ns == stamp
+    SyntheticSubject(body, replace(config, height=64, width=48)).prepare(root)
+    assert Subject(root).image("captured", 0).shape == (64, 48, 3)

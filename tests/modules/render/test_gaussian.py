@@ -1,0 +1,228 @@
+import math
+
+import gaussian_oracle as oracle
+import gaussian_scenes as scenes
+import pytest
+import torch
+
+from persona.errors import UserError
+from persona.modules.render.cpu import CpuRenderer
+from persona.modules.render.gaussian import GaussianRenderer, make_renderer
+from persona.types import Camera, Channel, Gaussians
+
+
+def twin(gaussians, camera, channels):
+    return oracle.render(gaussians, camera, channels)[0]
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    return make_renderer("cpu")
+
+
+@pytest.mark.parametrize("count, opacity", [(250, None), (1500, 1.0)])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 2e-4)])
+def test_equals_twin(renderer, dtype, tolerance, count, opacity):
+    gaussians = scenes.cloud(count, opacity=opacity)
+    values, camera = scenes.channels(count), scenes.camera()
+    expected, margin = oracle.render(gaussians, camera, values)
+    # Where a threshold lies within rounding, either side of it is right.
+    sure = margin > (1e-12 if dtype == torch.float64 else 1e-4)
+    assert sure.float().mean() > 0.99
+    cast = {n: Channel(c.values.to(dtype), c.geometry) for n, c in values.items()}
+    result = renderer(gaussians.to(dtype), camera.to(dtype), cast)
+    assert list(result.images) == list(values)
+    for name in values:
+        assert result.images[name].shape == expected.images[name].shape
+        assert scenes.error(result.images[name] * sure, expected.images[name] * sure) < tolerance
+    assert scenes.error(result.alpha * sure, expected.alpha * sure) < tolerance
+    ours = scenes.gradients(renderer, gaussians.to(dtype), camera.to(dtype), cast, sure)
+    theirs = scenes.gradients(twin, gaussians, camera, values, sure)
+    for name, gradient in theirs.items():
+        assert scenes.error(ours[name], gradient) < 5 * tolerance, name
+
+
+def test_the_opaque_scene_stops_early():
+    expected = twin(scenes.cloud(1500, opacity=1.0), scenes.camera(), {})
+    assert (expected.alpha > 0.999).float().mean() > 0.05
+
+
+def smooth_scene():
+    """Few Gaussians, every pixel far from each threshold, one opacity at the clamp's far side."""
+    means = torch.tensor([[0.0, 0.0, 2.0], [0.05, -0.1, 2.2], [-0.1, 0.05, 2.5]]).double()
+    scales = torch.tensor([[0.3, 0.5, 0.4], [0.5, 0.3, 0.6], [0.6, 0.5, 0.4]]).double()
+    quaternions = torch.tensor([[1.0, 0.2, 0.1, 0], [0.5, 0.5, -0.2, 0.1], [2, 0, 0.3, 0.7]])
+    opacities = torch.tensor([0.6, 0.8, 0.5]).double()
+    view = Camera.identity(
+        torch.tensor([9.0, 10.0]).double(), torch.tensor([2.8, 2.2]).double(), 5, 6
+    )
+    return Gaussians(means, scales, quaternions.double(), opacities), view
+
+
+def test_gradcheck(renderer):
+    gaussians, view = smooth_scene()
+    assert oracle.render(gaussians, view, {})[1].min() > 1e-3
+    values = torch.rand(3, 2, generator=torch.Generator().manual_seed(0)).double()
+
+    def function(means, scales, quaternions, opacities, values):
+        result = renderer(
+            Gaussians(means, scales, quaternions, opacities), view, {"c": Channel(values)}
+        )
+        return result.alpha, result.images["c"]
+
+    inputs = (*(getattr(gaussians, n) for n in gaussians.__dataclass_fields__), values)
+    inputs = tuple(t.clone().requires_grad_() for t in inputs)
+    assert torch.autograd.gradcheck(function, inputs, atol=1e-7)
+
+
+def test_gradcheck_beside_the_image(renderer):
+    """Slopes past the margin are clamped, and the gradient knows."""
+    gaussians, view = smooth_scene()
+    means = gaussians.means + torch.tensor([1.3, 0.2, -1.0])
+    values = {"c": Channel(torch.ones(3, 1).double())}
+    slopes = means[:, 0] / means[:, 2] * view.focal_px[0] + view.center_px[0]
+    assert (slopes > 1.15 * view.width).any()
+
+    def function(means):
+        g = Gaussians(means, gaussians.scales, gaussians.quaternions, gaussians.opacities)
+        return renderer(g, view, values).images["c"]
+
+    assert torch.autograd.gradcheck(function, (means.requires_grad_(),), atol=1e-7)
+
+
+def test_detached_channels_reach_only_their_values(renderer):
+    gaussians, values = scenes.leaves(scenes.cloud(), scenes.channels(120))
+    result = renderer(gaussians, scenes.camera(), values)
+    (result.images["aux"].square().sum() + result.images["ids"].sum()).backward()
+    assert all(not g.any() for g in [gaussians.means.grad, gaussians.opacities.grad])
+    assert values["aux"].values.grad.any() and values["ids"].values.grad.any()
+
+
+def test_a_detached_channel_does_not_change_the_others(renderer):
+    gaussians, values = scenes.cloud(), scenes.channels(120)
+    alone = scenes.gradients(renderer, gaussians, scenes.camera(), {"rgb": values["rgb"]})
+    pair = {"rgb": values["rgb"], "aux": values["aux"]}
+    both = scenes.gradients(renderer, gaussians, scenes.camera(), pair)
+    assert torch.equal(alone["means"], both["means"])
+
+
+def test_only_values_require_gradients(renderer):
+    values = torch.rand(120, 3).double().requires_grad_()
+    result = renderer(scenes.cloud(), scenes.camera(), {"rgb": Channel(values)})
+    result.images["rgb"].sum().backward()
+    assert values.grad.any()
+
+
+def test_channel_of_ones_is_the_alpha(renderer):
+    ones = {"one": Channel(torch.ones(120, 1).double())}
+    result = renderer(scenes.cloud(), scenes.camera(), ones)
+    torch.testing.assert_close(result.images["one"], result.alpha)
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 33])
+def test_any_number_of_channels(renderer, count):
+    values = torch.rand(120, count, generator=torch.Generator().manual_seed(0)).double()
+    whole = renderer(scenes.cloud(), scenes.camera(), {"c": Channel(values)}).images["c"]
+    last = renderer(scenes.cloud(), scenes.camera(), {"c": Channel(values[:, -1:])}).images["c"]
+    torch.testing.assert_close(whole[-1:], last)
+
+
+def test_order_of_gaussians_does_not_matter(renderer):
+    gaussians, values = scenes.cloud(), scenes.channels(120)
+    order = torch.randperm(120, generator=torch.Generator().manual_seed(0))
+    shuffled = {n: Channel(c.values[order], c.geometry) for n, c in values.items()}
+    a = renderer(gaussians, scenes.camera(), values)
+    b = renderer(gaussians[order], scenes.camera(), shuffled)
+    torch.testing.assert_close(a.images, b.images)
+
+
+def test_moving_world_and_camera_together_changes_nothing(renderer):
+    gaussians, values, view = scenes.cloud(), scenes.channels(120), scenes.camera()
+    quaternion = torch.tensor([0.4, -0.3, 0.8, 0.2]).double()
+    turn, shift = oracle.rotations(quaternion), torch.tensor([3.0, -1.0, 2.0]).double()
+    w, x, y, z = torch.nn.functional.normalize(quaternion, dim=0).tolist()
+    left = torch.tensor([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]]).double()
+    moved = Gaussians(
+        gaussians.means @ turn.T + shift, gaussians.scales, gaussians.quaternions @ left.T,
+        gaussians.opacities,
+    )  # fmt: skip
+    pose = torch.eye(4).double()
+    pose[:3, :3], pose[:3, 3] = turn.T, -turn.T @ shift
+    there = Camera(pose, view.focal_px, view.center_px, view.height, view.width)
+    torch.testing.assert_close(
+        renderer(moved, there, values).images, renderer(gaussians, view, values).images
+    )
+
+
+def test_energy_of_a_subpixel_gaussian_is_kept(renderer):
+    """The compensated filter paints about 2 pi sigma^2 of opacity, however small sigma."""
+    view = Camera.identity(torch.full((2,), 100.0).double(), torch.full((2,), 8.0).double(), 16, 16)
+    for sigma_px in (0.15, 0.3):
+        g = Gaussians(
+            torch.tensor([[0.0, 0, 1]]).double(), torch.full((1, 3), sigma_px / 100).double(),
+            torch.tensor([[1.0, 0, 0, 0]]).double(), torch.ones(1).double(),
+        )  # fmt: skip
+        factor = sigma_px**2 / (sigma_px**2 + 0.1)
+        pixels = (torch.arange(16) + 0.5 - 8).double()
+        squared = pixels[:, None] ** 2 + pixels**2
+        expected = factor * torch.exp(-squared / 2 / (sigma_px**2 + 0.1))
+        expected = torch.where(expected >= 1 / 255, expected, 0)
+        torch.testing.assert_close(renderer(g, view, {}).alpha[0], expected)
+
+
+def test_nothing_in_view(renderer):
+    values = {"rgb": Channel(torch.rand(120, 3).double().requires_grad_())}
+    behind = scenes.cloud(depth=-5.0)
+    result = renderer(behind, scenes.camera(), values)
+    assert not result.alpha.any() and not result.images["rgb"].any()
+    result.images["rgb"].sum().backward()
+    assert not values["rgb"].values.grad.any()
+
+
+def test_no_gaussians(renderer):
+    empty = scenes.cloud(0)
+    values = {"rgb": Channel(torch.zeros(0, 3).double().requires_grad_())}
+    result = renderer(empty, scenes.camera(), values)
+    assert result.images["rgb"].shape == (3, 38, 53) and not result.alpha.any()
+    result.images["rgb"].sum().backward()
+    assert values["rgb"].values.grad.shape == (0, 3)
+
+
+@pytest.mark.parametrize("field", ["means", "scales", "quaternions", "opacities"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_gaussian_that_is_not_finite_is_not_drawn(renderer, field, value):
+    gaussians, values = scenes.cloud(), scenes.channels(120)
+    getattr(gaussians, field)[7] = value
+    result = renderer(gaussians, scenes.camera(), values)
+    rest = torch.arange(120) != 7
+    kept = {n: Channel(c.values[rest], c.geometry) for n, c in values.items()}
+    expected = renderer(gaussians[rest], scenes.camera(), kept)
+    torch.testing.assert_close(result.images, expected.images)
+
+
+def test_strided_inputs(renderer):
+    gaussians, values = scenes.cloud(), scenes.channels(120)
+    strided = Gaussians(
+        *(getattr(gaussians, n).mT.contiguous().mT if getattr(gaussians, n).ndim > 1
+          else torch.stack([gaussians.opacities] * 2, 1)[:, 0]
+          for n in gaussians.__dataclass_fields__)
+    )  # fmt: skip
+    ours = scenes.gradients(renderer, strided, scenes.camera(), values)
+    theirs = scenes.gradients(renderer, gaussians, scenes.camera(), values)
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name])
+
+
+def test_runs_repeat_exactly(renderer):
+    gaussians, values = scenes.cloud(250).to(torch.float32), scenes.channels(250, torch.float32)
+    view = scenes.camera(dtype=torch.float32)
+    first = scenes.gradients(renderer, gaussians, view, values)
+    again = scenes.gradients(renderer, gaussians, view, values)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_make_renderer():
+    assert isinstance(make_renderer("cpu"), CpuRenderer)
+    assert isinstance(make_renderer(), GaussianRenderer)
+    with pytest.raises(UserError, match="auto, cpu or gsplat"):
+        make_renderer("optix")

@@ -1,0 +1,162 @@
+"""The gsplat backend against the cpu backend: ``pytest -m gpu -s tests/modules/render``."""
+
+import gaussian_oracle as oracle
+import gaussian_scenes as scenes
+import pytest
+import torch
+
+from persona.errors import UserError
+from persona.modules.render.gaussian import make_renderer
+from persona.types import Camera, Channel
+
+
+def gpu(test):
+    test = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")(test)
+    return pytest.mark.gpu(test)
+
+
+@pytest.fixture(scope="module")
+def cpu():
+    return make_renderer("cpu")
+
+
+@pytest.fixture(scope="module")
+def gsplat():
+    return make_renderer("gsplat")
+
+
+def on_gpu(gaussians, camera, channels):
+    values = {n: Channel(c.values.cuda(), c.geometry) for n, c in channels.items()}
+    return gaussians.to("cuda"), camera.to("cuda"), values
+
+
+def cosine(a, b):
+    a, b = a.double().cpu().flatten(), b.double().cpu().flatten()
+    return float(a @ b / (a.norm() * b.norm()).clamp_min(1e-30))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
+def test_without_cuda_it_says_so():
+    with pytest.raises(UserError, match="needs a CUDA device"):
+        make_renderer("gsplat")
+
+
+@gpu
+@pytest.mark.parametrize("count, opacity", [(250, None), (1500, 1.0)])
+def test_equals_cpu_away_from_thresholds(cpu, gsplat, count, opacity):
+    gaussians = scenes.cloud(count, opacity=opacity)
+    view, values = scenes.camera(), scenes.channels(count)
+    # A splat at 1/255 is drawn or not by rounding, and so is the one that would end a pixel.
+    sure = oracle.render(gaussians, view, values)[1] > 3e-4
+    assert sure.float().mean() > 0.9
+    scene = (
+        gaussians.to(torch.float32), view.to(torch.float32),
+        {n: Channel(c.values.float(), c.geometry) for n, c in values.items()},
+    )  # fmt: skip
+    ours, theirs = cpu(*scene), gsplat(*on_gpu(*scene))
+    images = {"alpha": (ours.alpha, theirs.alpha)}
+    images |= {n: (ours.images[n], theirs.images[n]) for n in values}
+    for name, (a, b) in images.items():
+        difference = (a - b.cpu()).abs()
+        print(
+            f"{name}: max difference {difference.max():.1e}, sure {difference[:, sure].max():.1e}"
+        )
+        assert a.shape == b.shape
+        assert difference[:, sure].max() <= 1e-3, name
+    a = scenes.gradients(cpu, *scene, sure)
+    b = scenes.gradients(gsplat, *on_gpu(*scene), sure.cuda())
+    for name in a:
+        print(f"{name}: gradient cosine {cosine(a[name], b[name]):.7f}")
+        assert cosine(a[name], b[name]) >= 0.999, name
+
+
+@gpu
+def test_equals_cpu_on_an_opaque_surface(cpu, gsplat):
+    focal, centre = torch.full((2,), 230.0), torch.tensor([95.0, 130.0])
+    scene = (
+        scenes.shell(), Camera.identity(focal, centre, 256, 192),
+        scenes.channels(14_000, torch.float32),
+    )  # fmt: skip
+    ours, theirs = cpu(*scene), gsplat(*on_gpu(*scene))
+    difference = (ours.images["rgb"] - theirs.images["rgb"].cpu()).abs().amax(0)
+    above = (difference > 1e-3).float().mean()
+    print(f"rgb: max difference {difference.max():.1e}, above 1e-3 at {above:.2%} of pixels")
+    assert above < 1e-3
+    a, b = scenes.gradients(cpu, *scene), scenes.gradients(gsplat, *on_gpu(*scene))
+    for name in a:
+        print(f"{name}: gradient cosine {cosine(a[name], b[name]):.7f}")
+        assert cosine(a[name], b[name]) >= 0.999, name
+
+
+@gpu
+@pytest.mark.parametrize("count", [1, 7, 33, 80])
+def test_any_number_of_channels(cpu, gsplat, count):
+    gaussians, view = scenes.cloud(dtype=torch.float32), scenes.camera(dtype=torch.float32)
+    values = torch.rand(120, count, generator=torch.Generator().manual_seed(0))
+    for moves in (True, False):
+        channels = {"c": Channel(values, moves)}
+        ours = cpu(gaussians, view, channels).images["c"]
+        theirs = gsplat(*on_gpu(gaussians, view, channels)).images["c"].cpu()
+        assert (ours - theirs).abs().median() < 1e-6 and (ours - theirs).abs().max() < 0.01
+
+
+@gpu
+def test_detached_channels_reach_only_their_values(gsplat):
+    scene = on_gpu(
+        scenes.cloud(dtype=torch.float32), scenes.camera(dtype=torch.float32),
+        scenes.channels(120, torch.float32),
+    )  # fmt: skip
+    gaussians, values = scenes.leaves(scene[0], scene[2])
+    result = gsplat(gaussians, scene[1], values)
+    (result.images["aux"].square().sum() + result.images["ids"].sum()).backward()
+    assert values["aux"].values.grad.any() and values["ids"].values.grad.any()
+    assert gaussians.means.grad is None or not gaussians.means.grad.any()
+    gsplat(gaussians, scene[1], {}).alpha.sum().backward()
+    assert gaussians.means.grad.any()
+
+
+@gpu
+def test_work_is_shared(gsplat, monkeypatch):
+    """One projection, one sort and at most two rasterisations, whatever the channels."""
+    import gsplat as library
+
+    calls = []
+    for name in ("fully_fused_projection", "isect_tiles", "rasterize_to_pixels"):
+        function = getattr(library, name)
+
+        def counted(*args, _name=name, _function=function, **kwargs):
+            calls.append(_name)
+            return _function(*args, **kwargs)
+
+        monkeypatch.setattr(library, name, counted)
+    gaussians, view, values = on_gpu(
+        scenes.cloud(dtype=torch.float32), scenes.camera(dtype=torch.float32),
+        scenes.channels(120, torch.float32),
+    )  # fmt: skip
+    gaussians, values = scenes.leaves(gaussians, values)
+    gsplat(gaussians, view, values)
+    assert sorted(calls) == [
+        "fully_fused_projection", "isect_tiles", "rasterize_to_pixels", "rasterize_to_pixels",
+    ]  # fmt: skip
+    calls.clear()
+    with torch.no_grad():
+        gsplat(gaussians, view, values)
+    assert calls.count("rasterize_to_pixels") == 1
+
+
+@gpu
+def test_nothing_to_draw(gsplat):
+    for gaussians in (scenes.cloud(0), scenes.cloud(depth=-5.0)):
+        gaussians = gaussians.to(torch.float32)
+        values = {"rgb": Channel(torch.rand(len(gaussians.means), 3), True)}
+        scene = on_gpu(gaussians, scenes.camera(dtype=torch.float32), values)
+        gaussians, values = scenes.leaves(scene[0], scene[2])
+        result = gsplat(gaussians, scene[1], values)
+        assert result.images["rgb"].shape == (3, 38, 53)
+        assert not result.images["rgb"].any() and not result.alpha.any()
+
+
+@gpu
+def test_tensors_elsewhere_are_refused(gsplat):
+    with pytest.raises(UserError, match="needs cuda tensors"):
+        gsplat(scenes.cloud(), scenes.camera(), {})

@@ -1,0 +1,83 @@
+"""Every configuration composes, and every key of it is an argument of what it builds."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+from hydra.utils import get_object
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+CONF = Path(__file__).parents[1] / "conf"
+EXPERIMENTS = sorted(p.stem for p in (CONF / "exp").glob("*.yaml"))
+ABLATIONS = sorted(f"abl/{p.stem}" for p in (CONF / "exp/abl").glob("*.yaml"))
+INSTANTIATE_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+
+
+def composed(*overrides: str, name: str = "train") -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(name, overrides=list(overrides), return_hydra_config=False)
+
+
+def targets(node: object, path: str = "") -> Iterator[tuple[str, DictConfig]]:
+    """Every node with a ``_target_`` and where it is."""
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield path, node
+        for key in node:
+            if not OmegaConf.is_missing(node, key):
+                yield from targets(node[key], f"{path}.{key}")
+    elif isinstance(node, ListConfig):
+        for i in range(len(node)):
+            yield from targets(node[i], f"{path}[{i}]")
+
+
+def check(config: DictConfig) -> None:
+    found = list(targets(config))
+    assert found
+    for path, node in found:
+        parameters = inspect.signature(get_object(node._target_)).parameters
+        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            continue
+        unknown = set(node) - set(parameters) - INSTANTIATE_KEYS
+        assert not unknown, f"{path}: {node._target_} takes no {sorted(unknown)}"
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiment(experiment):
+    check(composed(f"+exp={experiment}"))
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_ablation_changes_something_and_gives_its_reason(ablation):
+    base, changed = composed("+exp=demo"), composed(f"+exp=[demo,{ablation}]")
+    check(changed)
+    assert changed != base
+    assert "# Claim: " in (CONF / f"exp/{ablation}.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["animate", "evaluate", "preprocess", "create"])
+def test_script_config(name):
+    assert composed(name=name)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [f"{group.name}={option.stem}" for group in sorted(CONF.iterdir()) if group.is_dir()
+     for option in sorted(group.glob("*.yaml")) if group.name not in ("exp", "loss")],
+)  # fmt: skip
+def test_group_option(override):
+    name = "preprocess" if override.split("=")[0] in ("detector", "fit", "generator") else "train"
+    check(composed(override, name=name))
+
+
+def test_misspelt_key_is_refused():
+    with pytest.raises(ConfigCompositionException, match="avatar.levles"):
+        composed("avatar.levles=1")
+
+
+def test_every_loss_is_in_the_persona_set():
+    names = {p.stem for p in (CONF / "loss").glob("*.yaml")} - {"persona"}
+    assert set(composed().loss) == names
