@@ -276,6 +276,13 @@ def spread(points: np.ndarray, count: int) -> np.ndarray:
     return np.array(chosen)
 
 
+def texture_coordinates(rig: Rig) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates (T, 2) that some face uses, and their rows per face (F, 3)."""
+    rows = rig.model.face_texture_coordinate_indices.numpy()
+    used, compact = np.unique(rows, return_inverse=True)
+    return rig.model.texture_coordinates.numpy()[used], compact.reshape(rows.shape)
+
+
 def mean_hands(rig: Rig, coefficients: np.ndarray) -> np.ndarray:
     """Axis-angle (30, 3), left then right, that gives straight fingers Anny's resting curl."""
     world = t_pose_rotations(*rig.rest(coefficients)[1:])
@@ -308,6 +315,7 @@ def bake(subjects: int, betas: int) -> dict[str, np.ndarray]:
     dirs[..., :betas] = shape_dirs
     dirs[..., SHAPE_SPACE : SHAPE_SPACE + count] = expression_dirs
     faces = rig.model.faces.numpy().astype(np.int32)
+    uv, uv_faces = texture_coordinates(rig)
     tree = np.stack([PARENTS, np.arange(NUM_JOINTS)]).astype(np.int32)
     arrays = {
         "v_template": template.astype(np.float32),
@@ -321,8 +329,8 @@ def bake(subjects: int, betas: int) -> dict[str, np.ndarray]:
         "hands_meanr": hands[15:].reshape(-1),
         "hands_componentsl": np.eye(45, dtype=np.float32),
         "hands_componentsr": np.eye(45, dtype=np.float32),
-        "vt": rig.model.texture_coordinates.numpy().astype(np.float32),
-        "ft": rig.model.face_texture_coordinate_indices.numpy().astype(np.int32),
+        "vt": uv.astype(np.float32),
+        "ft": uv_faces.astype(np.int32),
         "num_betas": np.array(betas),
         "expression_names": np.array(rig.model.facial_action_labels),
     }

@@ -74,7 +74,7 @@ def test_group_option(override):
 
 
 def test_misspelt_key_is_refused():
-    with pytest.raises(ConfigCompositionException, match="avatar.levles"):
+    with pytest.raises(ConfigCompositionException, match="levles"):
         composed("avatar.levles=1")
 
 

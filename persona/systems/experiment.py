@@ -1,7 +1,9 @@
 """One experiment from its configuration: build, score the start, train, test, report."""
 
 import logging
+import os
 import time
+import warnings
 from pathlib import Path
 
 import lightning as L
@@ -41,6 +43,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     else:
         write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
     L.seed_everything(config.seed, workers=True, verbose=False)
+    quiet_libraries()
     warn_missing_lpips(config)
     data: SubjectDataModule = instantiate(config.data)
     system: PersonaSystem = instantiate(config.system)
@@ -56,6 +59,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     else:
         metrics = read_json(folder / INIT_FILE)
     started = time.perf_counter()
+    system.train()  # Lightning keeps whatever mode the test left.
     trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if trainer.interrupted:
         raise UserError(f"interrupted; go on with: python train.py resume={folder}")
@@ -100,6 +104,14 @@ def loggers(config: DictConfig, folder: Path) -> list[Logger]:
     return found
 
 
+def quiet_libraries() -> None:
+    """Keeps advertisements and device surveys of Lightning and W&B off the screen."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    warnings.filterwarnings("ignore", module="lightning")
+
+
 def warn_missing_lpips(config: DictConfig) -> None:
     """Says once that LPIPS is left out of the metrics, and how to have it."""
     net = config.metric.get("lpips_net")
@@ -115,7 +127,7 @@ def load_config(folder: Path) -> DictConfig:
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
-        raise UserError(f"{folder} is not a run folder (no {CONFIG_FILE}); train.py prints `run: DIR`")
+        raise UserError(f"{folder} is not a run folder (no {CONFIG_FILE}); train.py prints one")
     return OmegaConf.load(path)
 
 
@@ -127,7 +139,7 @@ def checkpoint_file(folder: Path) -> Path:
     """
     path = folder / CHECKPOINT_FILE
     if not path.is_file():
-        raise UserError(f"{folder} has no {CHECKPOINT_FILE}: it stopped before the first; start anew")
+        raise UserError(f"{folder} has no {CHECKPOINT_FILE}: it stopped too early; start anew")
     return path
 
 

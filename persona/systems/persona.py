@@ -56,7 +56,7 @@ class PersonaSystem(L.LightningModule):
         patch_boundary_side: the same on the face patch.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         *,
         body: SmplxBody,
@@ -76,6 +76,7 @@ class PersonaSystem(L.LightningModule):
         self.views = ViewRenderer(renderer, avatar.triplane_extent_m)
         self.losses = LossSum(losses)
         self.metrics = nn.ModuleDict({asset: metrics.clone() for asset in ASSETS})
+        self.val_metrics = metrics.clone(prefix="val/")
         self.make_optimizer = optimizer
         self.rates = rates
         self.decay_at = decay_at
@@ -98,7 +99,7 @@ class PersonaSystem(L.LightningModule):
             self.initialise(data.subject)
             start = PoseTable.from_poses(self.body, poses)
             self.table.load_state_dict(start.state_dict())
-        if stage in ("test", "validate") and self.test_table is None:
+        if self.test_table is None:
             poses = data.test_frames.poses(self.body.num_expression)
             table = PoseTable.from_poses(self.body, poses)
             self.test_table = table.requires_grad_(False).to(self.device)
@@ -244,6 +245,12 @@ class PersonaSystem(L.LightningModule):
                 white = render.images["rgb"] + 1 - render.alpha
                 predictions[asset] = white[None].clamp(0, 1), render.alpha[None].clamp(0, 1)
             yield frame, predictions
+
+    def validation_step(self, batch: Frame, batch_idx: int) -> None:
+        """Scores the refined asset: ``val/psnr`` and so on."""
+        for frame, predictions in self.predict_frames(batch):
+            self.val_metrics.update(*predictions["refined"], frame.image, frame.mask)
+        self.log_dict(self.val_metrics, batch_size=len(batch.name))
 
     def test_step(self, batch: Frame, batch_idx: int) -> None:
         """Scores every frame of the batch for both assets."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from rich.progress import track

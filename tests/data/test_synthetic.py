@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from persona.data.layout import SubjectInfo
 from persona.data.palette import PALETTE, PART_INDEX
 from persona.data.subject import Subject
+from persona.data.subject_writer import SubjectWriter
 from persona.data.synthetic import poses
 from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.folds import ACTIVATION_INDEX, activations
@@ -269,12 +271,13 @@ def test_all_parts_of_a_clothed_person_are_there(subject):
         assert PALETTE[name] in seen, name
 
 
-def test_same_seed_same_bytes_other_seed_other_person(body, subject, clean, tmp_path):
-    small = replace(TINY, num_generated=1, num_test=1)
-    make_synthetic_subject(tmp_path / "a", body, small)
-    again = Subject(tmp_path / "a")
-    assert np.array_equal(again.image("captured", 0), subject.image("captured", 0))
-    assert np.array_equal(clean.image("captured", 0), subject.image("captured", 0))
+def test_same_seed_same_bytes_other_seed_other_person(body, subject, clean):
+    """Both subjects were made from the same seed, each from nothing."""
+    for split in ("captured", "test"):
+        files = sorted((subject.root / split).rglob("*.*"))
+        assert len(files) > 10
+        for file in files:
+            assert file.read_bytes() == (clean.root / file.relative_to(subject.root)).read_bytes()
     other = Person(body, seed=4)
     assert not torch.equal(other.identity.betas, subject.identity(body).betas)
 
@@ -301,12 +304,18 @@ def test_errors_change_the_frames_but_not_the_test_set(clean, subject):
     assert np.array_equal(clean.image("test", 1), subject.image("test", 1))
 
 
-def test_prepare_makes_once_and_again_when_settings_change(body, tmp_path):
-    config = replace(CLEAN, num_generated=1, num_test=1, height=48, width=36)
-    root = tmp_path / "s"
-    SyntheticSubject(body, config).prepare(root)
-    stamp = (root / "captured/images/0.png").stat().st_mtime_ns
-    SyntheticSubject(body, config).prepare(root)
-    assert (root / "captured/images/0.png").stat().st_mtime_ns == stamp
-    SyntheticSubject(body, replace(config, height=64, width=48)).prepare(root)
-    assert Subject(root).image("captured", 0).shape == (64, 48, 3)
+def test_prepare_makes_once_and_again_when_settings_change(body, tmp_path, monkeypatch):
+    calls = []
+
+    def make(root, body, config):
+        calls.append(config)
+        writer = SubjectWriter(root, fresh=True)
+        writer.write_identity(body.zero_identity())
+        digest = config.digest(body.digest)
+        writer.finish(SubjectInfo(body.name, body.digest, "synthetic seed=3", "none", digest))
+
+    monkeypatch.setattr("persona.data.synthetic.subject.make_synthetic_subject", make)
+    other = replace(TINY, height=64)
+    for config in (TINY, TINY, other, other):
+        SyntheticSubject(body, config).prepare(tmp_path)
+    assert calls == [TINY, other]

@@ -58,7 +58,7 @@ class FitWeights:
     """Weight of each term of the fit, all in crop units or dimensionless."""
 
     keypoint: float = 1.0
-    bone: float = 0.3
+    bone: float = 1.5
     pose: float = 0.004
     hand: float = 0.002
     face: float = 0.002

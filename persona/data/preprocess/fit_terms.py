@@ -50,7 +50,7 @@ def keypoint_weights(keypoints: Float[Tensor, "133 3"]) -> Float[Tensor, "133"]:
     weights = torch.ones(wholebody.NUM_KEYPOINTS)
     weights[wholebody.BODY] = 6.0
     weights[[wholebody.LEFT_EAR, wholebody.RIGHT_EAR]] = 1.0
-    weights[[wholebody.LEFT_HIP, wholebody.RIGHT_HIP]] = 3.0
+    weights[[wholebody.LEFT_HIP, wholebody.RIGHT_HIP]] = 1.5
     weights[wholebody.FEET] = 3.0
     weights[wholebody.CONTOUR] = 0.1
     return weights * keypoints[:, 2] * (keypoints[:, 2] > MIN_SCORE)
@@ -84,9 +84,9 @@ def upright_guess(
 ) -> Float[Tensor, "133 4"]:
     """Takes the lean out of the 3D guess of somebody who stands.
 
-    The detector's depth leans standing people by up to 20 degrees. When the picture shows trunk and
-    legs upright and straight, trunk and legs are sheared along the view so that shoulders and
-    ankles lie over and under the hips.
+    The detector's depth leans standing people by up to 20 degrees and bends their knees. When the
+    picture shows trunk and legs upright and straight, the trunk is sheared along the view until the
+    shoulders lie over the hips, and the legs are made straight and vertical.
     """
     x, y = keypoints[:, :2].unbind(-1)
 
@@ -98,11 +98,11 @@ def upright_guess(
     if not seen or max(tilt(a, b) for a, b in limbs) > 0.35:
         return guess
     out = guess.clone()
-    for joints, moved in (((5, 6), range(11)), ((15, 16), range(13, 23))):
-        end = guess[list(joints), :3].mean(0)
-        slope = end[2] / end[1]
-        for i in moved:
-            out[i, 2] = guess[i, 2] - slope * guess[i, 1]
+    shoulders = guess[[5, 6], :3].mean(0)
+    out[:11, 2] -= shoulders[2] / shoulders[1] * guess[:11, 1]
+    for hip, knee, ankle, foot in ((11, 13, 15, range(17, 20)), (12, 14, 16, range(20, 23))):
+        out[list(foot), 2] += guess[hip, 2] - guess[ankle, 2]
+        out[[knee, ankle], 2] = guess[hip, 2]
     return out
 
 

@@ -60,7 +60,7 @@ def _shirt(fields: _Fields, body: RestBody) -> None:
         side = smooth_step(out, -0.06, 0.06)
         reach = out - abs(j[L_ELBOW, 0])
         ring = np.arctan2(n[:, 2], n[:, 1])
-        height = 0.016 * _bump(reach, 0.1) * (0.45 + 0.55 * front) * on_arm
+        height = 0.021 * _bump(reach, 0.1) * (0.45 + 0.55 * front) * on_arm
         fields.fold(f"{name}_elbow", height, TURN * reach / 0.055 + 0.8 * ring)
         armpit = np.stack((out - abs(j[L_SHOULDER, 0]) + 0.03, p[:, 1] - j[L_SHOULDER, 1] + 0.1), 1)
         spot = _bump(np.linalg.norm(armpit, axis=1), 0.13)
@@ -90,7 +90,7 @@ def _trousers(fields: _Fields, body: RestBody) -> None:
         side = smooth_step(p[:, 0] * sign, -0.02, 0.02)
         drop = p[:, 1] - j[L_KNEE, 1]
         around = np.arctan2(n[:, 0], n[:, 2])
-        knee = 0.014 * _bump(drop, 0.13) * (0.35 + 0.65 * back) * side
+        knee = 0.02 * _bump(drop, 0.13) * (0.35 + 0.65 * back) * side
         fields.fold(f"{name}_knee", knee, TURN * drop / 0.065 + 0.7 * around)
         groin = _bump(np.linalg.norm(p - j[L_HIP] * [sign, 1, 1], axis=1), 0.15) * side
         fields.fold(f"{name}_hip", 0.014 * groin, TURN * (p[:, 1] + sign * p[:, 0]) / 0.06)

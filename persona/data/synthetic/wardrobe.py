@@ -265,9 +265,9 @@ def shoes(body: RestBody, style: Style) -> Piece:
     # Toes vanish in a smooth last, which is then blown up around them.
     last = averaging(sheet.faces, len(skin))
     points = skin
-    for _ in range(30):
+    for _ in range(150):
         points = last @ points
-    points = points + 0.012 * normals_of(points, sheet.faces)
+    points = points + 0.016 * normals_of(points, sheet.faces)
     edge = boundary(sheet.faces)
     points, weights, faces = _with_rim(points, weights, sheet.faces, skin, edge)
     left = points[:, 0] > 0

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from persona.modules.avatar.pose_code import NUM_BODY_JOINTS
 from persona.modules.avatar.triplane import Triplane
 
-
 NUM_GROUPS = 4
 
 

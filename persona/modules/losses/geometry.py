@@ -1,6 +1,5 @@
 """Geometry losses: silhouette, depth, normals and part segmentation."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 

@@ -36,7 +36,7 @@ def test_psnr_variants_equal_skimage(images):
         inside = np.broadcast_to(mask > 0.5, pred.shape)
         return peak_signal_noise_ratio(
             white(truth, mask)[inside], white(pred, mask)[inside], data_range=1
-        )  # noqa: E501
+        )
 
     for variant, oracle in (("full", full), ("alpha", own_alpha), ("fg", foreground)):
         metric = PSNR(variant=variant)
