@@ -16,7 +16,7 @@ from persona.data.synthetic.folds import ACTIVATION_INDEX, activations
 from persona.data.synthetic.person import Person
 from persona.data.synthetic.studio import Light, Studio
 from persona.data.synthetic.subject import SyntheticSubject, make_synthetic_subject
-from persona.data.synthetic.surface import boundary, cut, drape, normals_of
+from persona.data.synthetic.surface import boundary, cut, drape, inflate_to_hull, normals_of
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.render.mesh import rasterize
 from persona.types import BodyPose, Camera
@@ -108,6 +108,16 @@ def test_draped_cloth_keeps_its_distance():
     cloth = drape(points, faces, np.full(len(points), 0.01), rounds=10)
     lift = ((cloth - points) * normals_of(points, faces)).sum(1)
     assert lift.min() > 0.01 - 1e-9
+
+
+def test_hull_of_a_hand_has_no_gaps_between_fingers():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(200, 3)) * np.array([1.0, 0.3, 0.2])
+    hull = inflate_to_hull(points)
+    centre = points.mean(0)
+    scale = np.linalg.norm(hull - centre, axis=1) / np.linalg.norm(points - centre, axis=1)
+    assert (scale > 1 - 1e-9).all() and np.isclose(scale, 1).sum() < 100
+    np.testing.assert_allclose(inflate_to_hull(hull), hull, atol=1e-2)
 
 
 # --- the clothes move -----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ with the joints held in place.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,6 +27,8 @@ from persona.modules.detect import Detection
 from persona.types import Camera
 
 FOOT_JOINTS = (7, 8, 10, 11)
+MAX_SKIN_M = 0.005
+"""Largest displacement of bare skin."""
 _CONTROLS, _NEAREST = 700, 8
 _REFRESH = 10
 
@@ -57,13 +60,25 @@ class ClothingFit:
         body: SmplxBody,
         fit: BodyFit,
         regions: BodyRegions,
+        bare: Bool[Tensor, "p"],
         detection: Detection,
         camera: Camera,
+        advance: Callable[[int], None] = lambda steps: None,
     ) -> BodyFit:
-        """Returns the fit with the clothed identity (the same pose, seen in the same place)."""
+        """Returns the fit with the clothed identity (the same pose, seen in the same place).
+
+        Args:
+            body: Body model.
+            fit: The naked fit.
+            regions: Regions of the body.
+            bare: Vertices of bare skin, which stay where they are.
+            detection: What was found in the photograph.
+            camera: The photograph's camera.
+            advance: Called with the number of finished steps.
+        """
         rest, _ = body.shape(fit.identity)
         posed, _ = body(fit.identity, fit.pose)
-        limit = self._limits(body, regions)
+        limit = self._limits(body, rest, regions, bare)
         field = _SmoothField(rest, limit > 0)
         silhouette = SilhouetteTerm(detection, CropSpace(detection.keypoints), samples=1200)
         direction = vertex_normals(posed, body.faces)
@@ -83,18 +98,29 @@ class ClothingFit:
             optimizer.zero_grad()
             energy.backward()
             optimizer.step()
+            advance(1)
         with torch.no_grad():
             offset = field(control).clamp(min=-0.01).minimum(limit)
         return dress(body, fit, offset[:, None] * vertex_normals(rest, body.faces))
 
-    def _limits(self, body: SmplxBody, regions: BodyRegions) -> Float[Tensor, "p"]:
-        """Largest displacement of each vertex: none on face and hands, little on the feet."""
-        limit = torch.full((len(body.template),), self.max_offset_m)
+    def _limits(
+        self,
+        body: SmplxBody,
+        rest: Float[Tensor, "p 3"],
+        regions: BodyRegions,
+        bare: Bool[Tensor, "p"],
+    ) -> Float[Tensor, "p"]:
+        """Largest displacement: none on face and hands, little on feet and bare skin.
+
+        It grows with the distance from face and hands, so that hair does not end in a step.
+        """
+        limit = torch.full((len(rest),), self.max_offset_m)
         feet = body.weights[:, list(FOOT_JOINTS)].sum(-1)
         limit = torch.lerp(limit, torch.tensor(self.max_foot_m), feet)
-        hands = body.weights[:, [20, 21, *range(25, 55)]].sum(-1)
-        limit = limit * (1 - hands).clamp(min=0)
-        return limit.masked_fill(regions.hand | regions.face_expr | regions.eye, 0)
+        limit[bare] = limit[bare].clamp(max=MAX_SKIN_M)
+        fixed = regions.hand | regions.face_expr | regions.eye
+        distance, _ = cKDTree(rest[fixed].numpy()).query(rest.numpy())
+        return limit.minimum(torch.from_numpy(distance).float())
 
 
 @torch.no_grad()

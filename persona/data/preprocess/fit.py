@@ -23,6 +23,7 @@ from persona.data.preprocess.fit_terms import (
     SilhouetteTerm,
     bone_term,
     hand_term,
+    is_standing,
     joint_offset_term,
     keypoint_term,
     keypoint_weights,
@@ -36,6 +37,8 @@ from persona.types import BodyIdentity, BodyPose, Camera
 
 FOCAL_PER_SIDE = 2000 / 1024
 """Assumed focal length per longer image side (PERSONA's canvas: 2000 px for 1024)."""
+_STANDING_TRUST = 5.0
+"""How much more the 3D guess counts when it has been set upright."""
 _REFRESH = 20
 """Steps after which the outline is looked for again."""
 
@@ -58,7 +61,7 @@ class FitWeights:
     """Weight of each term of the fit, all in crop units or dimensionless."""
 
     keypoint: float = 1.0
-    bone: float = 1.5
+    bone: float = 0.3
     pose: float = 0.004
     hand: float = 0.002
     face: float = 0.002
@@ -157,7 +160,9 @@ class _Problem:
     ):
         self.body, self.detection, self.camera, self.weights = body, detection, camera, weights
         self.crop = CropSpace(detection.keypoints)
-        self.guess = upright_guess(detection.points_m, detection.keypoints)
+        standing = is_standing(detection.keypoints)
+        self.guess = upright_guess(detection.points_m) if standing else detection.points_m
+        self.bone_weight = weights.bone * (_STANDING_TRUST if standing else 1)
         self.target = self.crop.points(detection.keypoints[:, :2])
         self.keypoint_weights = keypoint_weights(detection.keypoints)
         self.silhouette = SilhouetteTerm(detection, self.crop)
@@ -190,14 +195,18 @@ class _Problem:
         w = self.weights
         _, points = self._posed(state)
         bones = bone_term(points, self.guess)
-        return self._keypoint_energy(points) + w.bone * bones + w.pose * pose_term(state.pose())
+        return (
+            self._keypoint_energy(points)
+            + self.bone_weight * bones
+            + w.pose * pose_term(state.pose())
+        )
 
     def full(self, state: FitState) -> Float[Tensor, "1"]:
         """Everything, with the silhouette."""
         w, pose = self.weights, state.pose()
         vertices, points = self._posed(state)
         energy = self._keypoint_energy(points)
-        energy = energy + w.bone * bone_term(points, self.guess)
+        energy = energy + self.bone_weight * bone_term(points, self.guess)
         energy = energy + w.pose * pose_term(pose) + w.hand * hand_term(pose)
         face = pose.expression.square().sum(-1) + 10 * pose.jaw.square().sum(-1)
         energy = energy + w.face * face + w.shape * state.betas.square().mean()

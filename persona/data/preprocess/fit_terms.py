@@ -79,24 +79,22 @@ def bone_term(
     return ((1 - (ours * theirs).sum(-1)) * score).sum(-1) / score.sum()
 
 
-def upright_guess(
-    guess: Float[Tensor, "133 4"], keypoints: Float[Tensor, "133 3"]
-) -> Float[Tensor, "133 4"]:
+def is_standing(keypoints: Float[Tensor, "133 3"]) -> bool:
+    """Whether the picture shows trunk and legs upright and straight (within 20 degrees)."""
+    x, y = keypoints[:, :2].unbind(-1)
+    limbs = [(5, 11), (6, 12), (11, 13), (12, 14), (13, 15), (14, 16)]
+    tilts = [torch.atan2((x[b] - x[a]).abs(), y[b] - y[a]) for a, b in limbs]
+    seen = (keypoints[[5, 6, 11, 12, 13, 14, 15, 16], 2] > MIN_SCORE).all()
+    return bool(seen) and max(tilts) < 0.35
+
+
+def upright_guess(guess: Float[Tensor, "133 4"]) -> Float[Tensor, "133 4"]:
     """Takes the lean out of the 3D guess of somebody who stands.
 
-    The detector's depth leans standing people by up to 20 degrees and bends their knees. When the
-    picture shows trunk and legs upright and straight, the trunk is sheared along the view until the
-    shoulders lie over the hips, and the legs are made straight and vertical.
+    The detector's depth leans standing people by up to 20 degrees and bends their knees. The trunk
+    is sheared along the view until the shoulders lie over the hips, and the legs are made straight
+    and vertical.
     """
-    x, y = keypoints[:, :2].unbind(-1)
-
-    def tilt(upper: int, lower: int) -> Tensor:
-        return torch.atan2((x[lower] - x[upper]).abs(), y[lower] - y[upper])
-
-    limbs = [(5, 11), (6, 12), (11, 13), (12, 14), (13, 15), (14, 16)]
-    seen = (keypoints[[5, 6, 11, 12, 13, 14, 15, 16], 2] > MIN_SCORE).all()
-    if not seen or max(tilt(a, b) for a, b in limbs) > 0.35:
-        return guess
     out = guess.clone()
     shoulders = guess[[5, 6], :3].mean(0)
     out[:11, 2] -= shoulders[2] / shoulders[1] * guess[:11, 1]

@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_matrix, csr_matrix
+from scipy.spatial import ConvexHull
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,17 @@ def drape(
         lift = thickness - ((points - skin) * normal).sum(1)
         points = points + np.maximum(lift, 0)[:, None] * normal
     return points
+
+
+def inflate_to_hull(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    """Moves points away from their mean onto their convex hull."""
+    planes = ConvexHull(points).equations
+    centre = points.mean(0)
+    ray = points - centre
+    toward = ray @ planes[:, :3].T
+    gap = -(planes[:, :3] @ centre + planes[:, 3])
+    reach = np.divide(gap, toward, out=np.full_like(toward, np.inf), where=toward > 1e-9)
+    return centre + ray * reach.min(1, keepdims=True)
 
 
 def rim(edge: Int[np.ndarray, "e 2"], inner: Int[np.ndarray, "n"]) -> Int[np.ndarray, "g 3"]:

@@ -14,6 +14,7 @@ from persona.data.synthetic.surface import (
     cut,
     drape,
     hang,
+    inflate_to_hull,
     normals_of,
     rim,
 )
@@ -262,12 +263,13 @@ def shoes(body: RestBody, style: Style) -> Piece:
     """A pair of shoes without toes."""
     sheet = cut(body.faces, shoe_field(body, style))
     skin, weights = sheet.features(body.vertices), sheet.features(body.weights)
-    # Toes vanish in a smooth last, which is then blown up around them.
-    last = averaging(sheet.faces, len(skin))
-    points = skin
-    for _ in range(150):
-        points = last @ points
-    points = points + 0.016 * normals_of(points, sheet.faces)
+    last = skin.copy()
+    for side in (skin[:, 0] > 0, skin[:, 0] <= 0):
+        last[side] = inflate_to_hull(skin[side])
+    average = averaging(sheet.faces, len(skin))
+    for _ in range(6):
+        last = average @ last
+    points = last + 0.006 * normals_of(last, sheet.faces)
     edge = boundary(sheet.faces)
     points, weights, faces = _with_rim(points, weights, sheet.faces, skin, edge)
     left = points[:, 0] > 0

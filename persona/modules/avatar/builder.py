@@ -16,6 +16,8 @@ class AvatarBuilder:
 
     Attributes:
         levels: mid-edge subdivisions of the body mesh; one Gaussian per vertex.
+        network_level: subdivisions of the mesh that the offset network runs on; the rest of
+            ``levels`` carry its offsets on. None is every Gaussian.
         pose_offsets: whether there is a pose-driven offset network.
         diffused_skinning: look skinning weights up in the diffused field, or keep the mesh's.
         field_resolution: voxels along each side of the field.
@@ -30,6 +32,7 @@ class AvatarBuilder:
     """
 
     levels: int = 2
+    network_level: int | None = None
     pose_offsets: bool = True
     diffused_skinning: bool = True
     field_resolution: int = 128
@@ -48,6 +51,7 @@ class AvatarBuilder:
             body=body,
             identity=identity,
             levels=self.levels,
+            network_level=self.network_level,
             ring_edges=self.ring_edges,
             field_resolution=self.field_resolution,
             field_steps=self.field_steps,

@@ -107,8 +107,9 @@ class GaussianAvatar(nn.Module):
         if self.offsets is None:
             return torch.zeros_like(template.vertices)
         code = pose_code(rotations[1 : 1 + NUM_BODY_JOINTS])
-        moved = self.offsets(template.moving_features, template.moving_ring, code)
-        return torch.zeros_like(template.vertices).index_copy(0, template.moving, moved)
+        return template.carry_offsets(
+            self.offsets(template.moving_points, template.moving_ring, code)
+        )
 
     def skinning_weights(
         self, means: Float[Tensor, "n 3"], scales: Float[Tensor, "n 1"]

@@ -34,6 +34,7 @@ class AvatarTemplate(nn.Module):
         body: SmplxBody,
         identity: BodyIdentity,
         levels: int,
+        network_level: int | None = None,
         ring_edges: int = 4,
         field_resolution: int = 128,
         field_steps: int = 100,
@@ -67,11 +68,8 @@ class AvatarTemplate(nn.Module):
         for name in ("expr_boundary", "mouth_in", "mouth_out"):
             self._constant(name, getattr(self.regions, name))
         self._constant("fixed", self.regions.hand | self.regions.face_expr | self.regions.eye)
-        # Only these have pose offsets: the network never sees the others.
-        moving = (~self.fixed).nonzero()[:, 0]
-        self._constant("moving", moving)
-        self._constant("moving_features", self._feature_points(body)[moving])
-        self._constant("moving_ring", ring_mask(weights, body.parents, ring_edges)[moving])
+        level = levels if network_level is None else min(network_level, levels)
+        self._prepare_offsets(Subdivision(body.faces.cpu(), level), levels - level, ring_edges)
         self._constant("mesh_skinned", self.regions.hand | self.regions.face)
         self.field = (
             SkinningField.build(
@@ -84,17 +82,36 @@ class AvatarTemplate(nn.Module):
     def _constant(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value, persistent=False)
 
-    def _feature_points(self, body: SmplxBody) -> Float[Tensor, "n 3"]:
+    def _prepare_offsets(self, mesh: Subdivision, levels: int, ring_edges: int) -> None:
+        """Inputs of the offset network on ``mesh``, whose offsets ``levels`` more subdivisions
+        carry to the Gaussians."""
+        regions = self.coarse_regions.subdivide(mesh)
+        # Only these have pose offsets: the network never sees the others.
+        moving = (~(regions.hand | regions.face_expr | regions.eye)).nonzero()[:, 0]
+        ring = ring_mask(mesh.features(self.body.weights), self.body.parents, ring_edges)
+        points = mesh.features(self._feature_points())
+        self.carry = Subdivision(mesh.faces, levels, mesh.num_vertices)
+        self._constant("moving", moving)
+        self._constant("moving_points", points[moving])
+        self._constant("moving_ring", ring[moving])
+
+    def carry_offsets(self, moved: Float[Tensor, "m 3"]) -> Float[Tensor, "n 3"]:
+        """Offsets of the ``moving`` points to all Gaussians; zero where nothing moves."""
+        offsets = moved.new_zeros(self.carry.num_base_vertices, 3)
+        return self.carry.features(offsets.index_copy(0, self.moving, moved))
+
+    def _feature_points(self) -> Float[Tensor, "p 3"]:
         """Open-mouthed zero-identity canonical mesh, centred: the triplane's coordinates.
 
         The open mouth keeps the lips apart in feature space.
         """
+        body = self.body
         zero = body.zero_identity()
         pose = BodyPose.zero(body.num_expression)
         pose.jaw[0] = OPEN_MOUTH_RAD
         pose.body[0, 2] = 1 / 3
         pose.body[1, 2] = -1 / 3
-        points = self.subdivision.features(body(zero, pose)[0])
+        points = body(zero, pose)[0]
         return points - points.mean(0)
 
     @property

@@ -1,0 +1,231 @@
+"""From one photograph to a subject folder in PERSONA's layout."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from numpy import ndarray
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from scipy import ndimage
+from torch import Tensor
+
+from persona.data.io import read_image
+from persona.data.layout import FrameData, SubjectInfo, Textures
+from persona.data.palette import colours_from_classes
+from persona.data.preprocess.albedo import remove_shading
+from persona.data.preprocess.canvas import Canvas, face_patch, person_canvas
+from persona.data.preprocess.clothing import ClothingFit
+from persona.data.preprocess.fit import BodyFit, PhotoFit, photo_camera
+from persona.data.preprocess.maps import body_maps, face_labels, near_occlusion
+from persona.data.preprocess.parts import (
+    PARTS,
+    bare_vertices,
+    classify,
+    limb_of_vertices,
+    skin_mask,
+)
+from persona.data.preprocess.texture_fill import fill_unseen
+from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
+from persona.data.preprocess.unwrap import UvMesh, View, unwrap
+from persona.data.subject import Subject
+from persona.data.subject_writer import SubjectWriter
+from persona.modules.body.regions import body_regions
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.detect import Detection, Detector
+from persona.types import Camera
+
+log = logging.getLogger(__name__)
+
+CAPTURED_NUMBER = 0
+TEXTURE_HEIGHT_PX = 1280
+"""Height of the person's crop that is unwrapped."""
+_EDGE = 0.01
+"""Believed misalignment of the fit, as a share of the crop's height."""
+_MIN_FACING = 0.25
+"""Cosine below which a pixel is too oblique to give its colour to the texture."""
+
+
+class PhotoPreprocessor:
+    """Detects, fits, unwraps and generates.
+
+    Args:
+        detector: Finds the person.
+        body: Body model.
+        generator: Makes the ``generated_*`` splits.
+        fit: Fits pose and identity.
+        clothing: Adds the girth of clothes and hair; None keeps the naked body.
+        height: Height of the captured frame, pixels.
+        width: Its width.
+        texture_size: Side of the textures, texels.
+    """
+
+    def __init__(
+        self,
+        *,
+        detector: Detector,
+        body: SmplxBody,
+        generator: TexturedMeshGenerator,
+        fit: PhotoFit | None = None,
+        clothing: ClothingFit | None = ClothingFit(),  # noqa: B008
+        height: int = 512,
+        width: int = 384,
+        texture_size: int = 1024,
+    ):
+        self.detector, self.body, self.generator = detector, body, generator
+        self.fit, self.clothing = fit or PhotoFit(), clothing
+        self.height, self.width, self.texture_size = height, width, texture_size
+        self.regions, self.limbs = body_regions(body), limb_of_vertices(body)
+
+    def run(self, photo: str | Path, root: str | Path) -> Subject:
+        """Makes the subject folder.
+
+        Args:
+            photo: Any image of one person.
+            root: Folder to write; an earlier subject in it is replaced.
+
+        Raises:
+            UserError: The photo cannot be read, or nobody is found in it.
+        """
+        photo, root = Path(photo), Path(root)
+        image = read_image(photo)
+        detection = self.detector(torch.from_numpy(image).float() / 255, str(photo))
+        for line in detection.warnings:
+            log.warning(line)
+        camera = photo_camera(*image.shape[:2])
+        with _progress() as progress:
+            task = progress.add_task("fitting the body", total=self.fit.steps)
+            fit = self.fit(self.body, detection, camera, lambda n: progress.advance(task, n))
+            naked = fit
+            log.info("fit: mean keypoint distance %.1f px", fit.residual_px)
+            if self.clothing is not None:
+                task = progress.add_task("clothing", total=self.clothing.iterations)
+                fit = self.clothing(
+                    self.body, fit, self.regions, self._bare(image, detection, camera, fit),
+                    detection, camera, lambda n: progress.advance(task, n),
+                )  # fmt: skip
+            canvas = person_canvas(image, detection, camera, self.height, self.width)
+            frame = self._captured(canvas, fit)
+            textures = self._textures(image, detection, camera, fit, naked)
+            writer = SubjectWriter(root, fresh=True)
+            self._write(writer, frame, fit, textures)
+            task = progress.add_task("rendering generated frames", total=self.generator.steps)
+            self.generator(
+                writer, self.body, fit.identity, textures, canvas.camera,
+                lambda n: progress.advance(task, n),
+            )  # fmt: skip
+        writer.finish(self._info(photo, detection))
+        return Subject(root)
+
+    def _write(
+        self, writer: SubjectWriter, frame: FrameData, fit: BodyFit, textures: Textures
+    ) -> None:
+        writer.write_identity(fit.identity)
+        writer.write_frame("captured", CAPTURED_NUMBER, frame)
+        vertices, _ = self.body(fit.identity, fit.pose)
+        writer.write_mesh("captured", CAPTURED_NUMBER, vertices, self.body.faces)
+        writer.write_split("captured", [CAPTURED_NUMBER])
+        writer.write_textures("captured", textures)
+
+    def _bare(self, image, detection: Detection, camera: Camera, fit: BodyFit) -> Tensor:
+        """Vertices that show skin."""
+        canvas = person_canvas(image, detection, camera, self.height, self.width)
+        vertices, _ = self.body(fit.identity, fit.pose)
+        maps = body_maps(vertices, self.body.faces, canvas.camera)
+        skin = skin_mask(canvas.image, canvas.mask, canvas.keypoints)
+        pixels = canvas.camera.project(vertices).long()
+        limit = torch.tensor([self.width, self.height]) - 1
+        inside = ((pixels >= 0) & (pixels <= limit)).all(-1)
+        pixels = pixels.clamp(min=0).minimum(limit)
+        front = torch.from_numpy(maps.depth)[pixels[:, 1], pixels[:, 0]] + 0.02 > vertices[:, 2]
+        canonical, _, _ = self.body.canonical(fit.identity)
+        return bare_vertices(skin, pixels, inside & front, canonical)
+
+    def _captured(self, canvas: Canvas, fit: BodyFit) -> FrameData:
+        """The photograph with what the fitted body says about it."""
+        vertices, _ = self.body(fit.identity, fit.pose)
+        maps = body_maps(vertices, self.body.faces, canvas.camera)
+        limbs = face_labels(maps.render, self.body.faces, self.limbs)
+        classes = classify(canvas.image, canvas.mask, limbs, canvas.keypoints)
+        both = canvas.mask & maps.mask
+        patch, box = face_patch(canvas)
+        return FrameData(
+            image=canvas.on_white, mask=canvas.mask, camera=canvas.camera, pose=fit.pose,
+            depth=_extend(maps.depth, maps.mask), normal=_extend(maps.normal, maps.mask),
+            seg=colours_from_classes(classes), depth_mask=both, normal_mask=both,
+            albedo=remove_shading(canvas.on_white, canvas.mask, maps.normal, both, classes),
+            patch=patch, patch_box_px=box, keypoints=canvas.keypoints.numpy(),
+        )  # fmt: skip
+
+    def _textures(
+        self, image, detection: Detection, camera: Camera, fit: BodyFit, naked: BodyFit
+    ) -> Textures:
+        """Unwraps a finer crop of the photograph and fills in what it does not show."""
+        width = round(TEXTURE_HEIGHT_PX * self.width / self.height)
+        canvas = person_canvas(image, detection, camera, TEXTURE_HEIGHT_PX, width)
+        vertices, _ = self.body(fit.identity, fit.pose)
+        maps = body_maps(vertices, self.body.faces, canvas.camera)
+        limbs = face_labels(maps.render, self.body.faces, self.limbs)
+        classes = classify(canvas.image, canvas.mask, limbs, canvas.keypoints)
+        # The outermost pixels mix with the background.
+        inner = ndimage.binary_erosion(canvas.mask, iterations=3)
+        inner &= maps.facing > _MIN_FACING
+        inner &= ~near_occlusion(maps.depth, maps.mask, round(_EDGE * TEXTURE_HEIGHT_PX))
+        inner &= ~self._covered_by_arms(canvas.camera, naked, limbs)
+        hands = np.isin(limbs, [PARTS.index("Left_Hand"), PARTS.index("Right_Hand")])
+        skin = skin_mask(canvas.image, canvas.mask, canvas.keypoints)
+        if skin.any():
+            inner &= ~hands | skin
+        frame = FrameData(
+            image=canvas.image, mask=inner, camera=canvas.camera,
+            pose=fit.pose, depth=maps.depth, normal=maps.normal, seg=colours_from_classes(classes),
+        )  # fmt: skip
+        rest, _ = self.body.shape(fit.identity)
+        mesh = UvMesh(rest, self.body.faces, self.body.uv, self.body.uv_faces)
+        seen = unwrap([View(frame, vertices)], mesh, self.texture_size)
+        canonical, _, _ = self.body.canonical(fit.identity)
+        return fill_unseen(seen, mesh, canonical, self.limbs, self.regions)
+
+    def _covered_by_arms(
+        self, camera: Camera, naked: BodyFit, limbs: Int[ndarray, "h w"]
+    ) -> Bool[ndarray, "h w"]:
+        """Pixels where an arm or hand lies over clothes that the girth has brought before it."""
+        vertices, _ = self.body(naked.identity, naked.pose)
+        before = face_labels(
+            body_maps(vertices, self.body.faces, camera).render, self.body.faces, self.limbs
+        )
+        arms = [i for i, name in enumerate(PARTS) if "Arm" in name or "Hand" in name]
+        covered = np.isin(before, arms) & ~np.isin(limbs, arms) & (limbs >= 0)
+        radius = round(_EDGE * camera.height)
+        return ndimage.binary_dilation(covered, iterations=radius)
+
+    def _info(self, photo: Path, detection: Detection) -> SubjectInfo:
+        """What is measured and what is made up."""
+        girth = "outline girth on face_offset" if self.clothing is not None else "naked body"
+        provenance = "; ".join((
+            f"photo {photo.name}",
+            f"keypoints and mask by {type(self.detector).__name__}",
+            f"SMPL-X fit with assumed focal length, {girth}",
+            "depth, normals and parts from the fitted body and colours, not from networks",
+            "albedo: smooth shading divided out, a stand-in for intrinsic decomposition",
+            "face patch by Lanczos, not super-resolved",
+            "unseen texture made up: front mirrored to the back, sides to sides, hair on the head",
+            *detection.warnings,
+        ))  # fmt: skip
+        return SubjectInfo(self.body.name, self.body.digest, provenance, self.generator.name)
+
+
+def _extend(values: Float32[ndarray, "h w *c"], known) -> Float32[ndarray, "h w *c"]:
+    """Repeats the nearest known value, so that maps have no holes inside the person."""
+    nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+    return values[tuple(nearest)].astype(np.float32)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip

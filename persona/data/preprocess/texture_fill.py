@@ -1,0 +1,124 @@
+"""Plausible colours for what a photograph does not show of the body.
+
+The back of clothes takes the colour of the front at the same height and side (in the canonical
+pose); the unseen head takes hair, never the mirrored face; an unseen half takes the other half.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from scipy.ndimage import distance_transform_edt
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from persona.data.layout import Textures
+from persona.data.palette import PART_INDEX, classes_from_colours, colours_from_classes
+from persona.data.preprocess.unwrap import Texels, UvMesh, texels_of
+from persona.modules.body.regions import BodyRegions
+
+_DEPTH = 0.25
+"""Depth counts this much in the distance between points: front and back are near."""
+_MIRROR_COST_M = 0.04
+"""How much farther a point of the same side may be before the other side's is taken."""
+_NEAREST = 6
+MOUTH_COLOUR = (70, 25, 28)
+"""Inside of a mouth that the photograph does not show."""
+
+
+def fill_unseen(
+    textures: Textures,
+    mesh: UvMesh,
+    canonical: Tensor,
+    limbs: Int[Tensor, "p"],
+    regions: BodyRegions,
+) -> Textures:
+    """Replaces the inpainted texels by mirrored ones.
+
+    Args:
+        textures: Unwrapped photograph.
+        mesh: The body's texture layout.
+        canonical: Vertices (p, 3) of the canonical pose, facing +z.
+        limbs: Limb of each vertex (``parts.limb_of_vertices``): colours stay on their kind of limb.
+        regions: Face and mouth of the body.
+    """
+    size = textures.mask.shape[0]
+    texels = texels_of(mesh, size)
+    seen = textures.mask.reshape(-1)[texels.index.numpy()]
+    colour = textures.inpaint.reshape(-1, 3)[texels.index.numpy()].astype(np.float32)
+    part = classes_from_colours(textures.seg_inpaint).reshape(-1)[texels.index.numpy()]
+    points = texels.features(canonical).numpy() * (1, 1, _DEPTH)
+    group = _groups(texels, limbs, regions)
+    for label in np.unique(group):
+        here = group == label
+        source = here & seen
+        if label == _HEAD:
+            source = _hair(source, colour, part)
+        target = here & ~seen
+        if target.any() and source.any():
+            colour[target], part[target] = _borrow(points, colour, part, source, target)
+    lining = texels.features(regions.mouth_in.float()).numpy() > 0.5
+    colour[lining & ~seen] = MOUTH_COLOUR
+    image, parts = textures.inpaint.copy(), classes_from_colours(textures.seg_inpaint).copy()
+    image.reshape(-1, 3)[texels.index.numpy()] = colour.round().clip(0, 255).astype(np.uint8)
+    parts.reshape(-1)[texels.index.numpy()] = part
+    covered = np.zeros(size * size, bool)
+    covered[texels.index.numpy()] = True
+    image, parts = _bleed(image, parts, covered.reshape(size, size))
+    return textures._replace(inpaint=image, seg_inpaint=colours_from_classes(parts))
+
+
+_FACE, _HEAD, _HAND, _BODY, _FEET = range(5)
+
+
+def _groups(texels: Texels, limbs: Int[Tensor, "p"], regions: BodyRegions) -> Int[np.ndarray, "k"]:
+    """Kinds of limb that do not lend colours to each other."""
+    heaviest = texels.corners.gather(1, texels.weights.argmax(1, keepdim=True))[:, 0]
+    group = torch.full((len(limbs),), _BODY)
+    group[regions.hand] = _HAND
+    group[limbs == 0] = _HEAD
+    group[regions.face_expr | regions.eye] = _FACE
+    group[limbs >= 13] = _FEET
+    return group[heaviest].numpy()
+
+
+def _hair(
+    source: Bool[np.ndarray, "k"], colour: np.ndarray, part: np.ndarray
+) -> Bool[np.ndarray, "k"]:
+    """The hair among seen texels, without its edges to skin; all where there is hardly any."""
+    hair = source & (part == PART_INDEX["Hair"])
+    if hair.sum() < 50:
+        return source
+    difference = np.linalg.norm(colour - np.median(colour[hair], 0), axis=-1)
+    return hair & (difference <= np.quantile(difference[hair], 0.7))
+
+
+def _borrow(
+    points: np.ndarray,
+    colour: np.ndarray,
+    part: np.ndarray,
+    source: Bool[np.ndarray, "k"],
+    target: Bool[np.ndarray, "k"],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Colour and part of the nearest seen texels, on this side or mirrored."""
+    tree = cKDTree(points[source])
+    count = min(_NEAREST, int(source.sum()))
+    own, own_index = tree.query(points[target], count)
+    other, other_index = tree.query(points[target] * (-1, 1, 1), count)
+    own, other = own.reshape(-1, count), other.reshape(-1, count)
+    mirrored = other[:, :1] + _MIRROR_COST_M < own[:, :1]
+    distance = np.where(mirrored, other, own)
+    index = np.where(mirrored, other_index.reshape(-1, count), own_index.reshape(-1, count))
+    weight = 1 / (distance + 1e-3) ** 2
+    weight /= weight.sum(-1, keepdims=True)
+    mixed = (colour[source][index] * weight[..., None]).sum(1)
+    return mixed, part[source][index[:, 0]]
+
+
+def _bleed(
+    image: np.ndarray, parts: np.ndarray, covered: Bool[np.ndarray, "t t"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Repeats the charts' edge texels in the space between them."""
+    nearest = tuple(distance_transform_edt(~covered, return_distances=False, return_indices=True))
+    return image[nearest], parts[nearest]
