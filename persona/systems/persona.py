@@ -92,7 +92,8 @@ class PersonaSystem(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Builds the avatar and the pose tables from the DataModule's subject, once."""
-        data = self.trainer.datamodule
+        data, device = self.trainer.datamodule, self.device
+        self.cpu()  # Building is host work.
         if self.avatar is None:
             poses = data.train_frames.poses(self.body.num_expression)
             self.build(data.subject.identity(self.body), len(poses.trans))
@@ -102,7 +103,8 @@ class PersonaSystem(L.LightningModule):
         if self.test_table is None:
             poses = data.test_frames.poses(self.body.num_expression)
             table = PoseTable.from_poses(self.body, poses)
-            self.test_table = table.requires_grad_(False).to(self.device)
+            self.test_table = table.requires_grad_(False)
+        self.to(device)
 
     def build(self, identity: BodyIdentity, num_frames: int) -> None:
         """Makes the avatar of an identity and an empty pose table."""

@@ -43,12 +43,15 @@ def write_report(
     """Writes frames.csv, comparison.png and turntable.mp4, and sends them to W&B."""
     write_frames(system.rows, folder / FRAMES_FILE)
     write_png(folder / COMPARISON_FILE, comparison(system, data, options.num_images))
-    turntable(system, folder / TURNTABLE_FILE, options.turntable_frames, options.turntable_height)
+    count, height = options.turntable_frames, options.turntable_height
+    if count:
+        turntable(system, folder / TURNTABLE_FILE, count, height)
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.summary.update(metrics)
             logger.log_image("comparison", [str(folder / COMPARISON_FILE)])
-            logger.log_video("turntable", [str(folder / TURNTABLE_FILE)])
+            if count:
+                logger.log_video("turntable", [str(folder / TURNTABLE_FILE)])
             logger.experiment.finish(quiet=True)
 
 

@@ -22,13 +22,16 @@ from persona.data.preprocess.fit_terms import CROP_SIDE, CropSpace, SilhouetteTe
 from persona.modules.body.regions import BodyRegions
 from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.body.topology import vertex_normals
+from persona.modules.body.topology import neighbours, uniform_laplacian, vertex_normals
 from persona.modules.detect import Detection
 from persona.types import Camera
 
 FOOT_JOINTS = (7, 8, 10, 11)
 MAX_SKIN_M = 0.005
 """Largest displacement of bare skin."""
+PROTRUDING_M = 0.006
+"""How far an ear stands out of the smoothed head at least."""
+_SMOOTHING_STEPS = 60
 _CONTROLS, _NEAREST = 700, 8
 _REFRESH = 10
 
@@ -47,7 +50,7 @@ class ClothingFit:
         sigma: Robustness of the outline, fraction of the crop's side.
     """
 
-    max_offset_m: float = 0.12
+    max_offset_m: float = 0.08
     max_foot_m: float = 0.02
     iterations: int = 250
     inside: float = 10.0
@@ -110,7 +113,7 @@ class ClothingFit:
         regions: BodyRegions,
         bare: Bool[Tensor, "p"],
     ) -> Float[Tensor, "p"]:
-        """Largest displacement: none on face and hands, little on feet and bare skin.
+        """Largest displacement: none on bare face and hands, little on feet and bare skin.
 
         It grows with the distance from face and hands, so that hair does not end in a step.
         """
@@ -118,9 +121,12 @@ class ClothingFit:
         feet = body.weights[:, list(FOOT_JOINTS)].sum(-1)
         limit = torch.lerp(limit, torch.tensor(self.max_foot_m), feet)
         limit[bare] = limit[bare].clamp(max=MAX_SKIN_M)
-        fixed = regions.hand | regions.face_expr | regions.eye
+        fixed = regions.hand | regions.eye | (regions.face_expr & bare)
         distance, _ = cKDTree(rest[fixed].numpy()).query(rest.numpy())
-        return limit.minimum(torch.from_numpy(distance).float())
+        limit = limit.minimum(torch.from_numpy(distance).float())
+        # Ears lie under hair: what sticks out of the head already does not move out with it.
+        head = regions.face & (_protrusion(rest, body.faces) > PROTRUDING_M)
+        return limit.masked_fill(head, 0)
 
 
 @torch.no_grad()
@@ -141,6 +147,14 @@ def dress(body: SmplxBody, fit: BodyFit, offset: Float[Tensor, "p 3"]) -> BodyFi
         ),
         pose=replace(fit.pose, trans=trans),
     )
+
+
+def _protrusion(rest: Float[Tensor, "p 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "p"]:
+    """How far (metres) vertices stand out of the smoothed surface."""
+    near, smooth = neighbours(faces, len(rest)), rest
+    for _ in range(_SMOOTHING_STEPS):
+        smooth = smooth - uniform_laplacian(smooth, near)
+    return ((rest - smooth) * vertex_normals(smooth, faces)).sum(-1)
 
 
 class _SmoothField:

@@ -105,6 +105,12 @@ def classify(
     return _majority(classes, mask)
 
 
+def is_bare(classes: UInt8[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
+    """Pixels of the person that show skin."""
+    covered = ("Background", "Hair", *_DRESSED)
+    return ~np.isin(classes, [PART_INDEX[name] for name in covered])
+
+
 def _split_clothing(
     classes: UInt8[ndarray, "h w"], image: UInt8[ndarray, "h w 3"], limbs: Int[ndarray, "h w"]
 ) -> None:

@@ -25,6 +25,7 @@ from persona.data.preprocess.parts import (
     PARTS,
     bare_vertices,
     classify,
+    is_bare,
     limb_of_vertices,
     skin_mask,
 )
@@ -135,7 +136,8 @@ class PhotoPreprocessor:
         canvas = person_canvas(image, detection, camera, self.height, self.width)
         vertices, _ = self.body(fit.identity, fit.pose)
         maps = body_maps(vertices, self.body.faces, canvas.camera)
-        skin = skin_mask(canvas.image, canvas.mask, canvas.keypoints)
+        limbs = face_labels(maps.render, self.body.faces, self.limbs)
+        skin = is_bare(classify(canvas.image, canvas.mask, limbs, canvas.keypoints))
         pixels = canvas.camera.project(vertices).long()
         limit = torch.tensor([self.width, self.height]) - 1
         inside = ((pixels >= 0) & (pixels <= limit)).all(-1)

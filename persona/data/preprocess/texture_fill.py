@@ -22,7 +22,12 @@ _DEPTH = 0.25
 """Depth counts this much in the distance between points: front and back are near."""
 _MIRROR_COST_M = 0.04
 """How much farther a point of the same side may be before the other side's is taken."""
-_NEAREST = 6
+_NEAREST = 16
+_MAX_SOURCES = 40_000
+_FEATHER_M = 0.012
+"""Made-up colour becomes seen colour within about this distance."""
+_TONE_SHARE = 0.65
+"""Share of the mean tone in made-up hair and skin of head and neck."""
 MOUTH_COLOUR = (70, 25, 28)
 """Inside of a mouth that the photograph does not show."""
 
@@ -58,6 +63,8 @@ def fill_unseen(
         target = here & ~seen
         if target.any() and source.any():
             colour[target], part[target] = _borrow(points, colour, part, source, target)
+    _even_tones(colour, part, seen, texels.features((limbs <= 1).float()).numpy() > 0.5)
+    _feather(colour, texels.features(canonical).numpy(), seen, group)
     lining = texels.features(regions.mouth_in.float()).numpy() > 0.5
     colour[lining & ~seen] = MOUTH_COLOUR
     image, parts = textures.inpaint.copy(), classes_from_colours(textures.seg_inpaint).copy()
@@ -88,10 +95,13 @@ def _hair(
 ) -> Bool[np.ndarray, "k"]:
     """The hair among seen texels, without its edges to skin; all where there is hardly any."""
     hair = source & (part == PART_INDEX["Hair"])
-    if hair.sum() < 50:
-        return source
-    difference = np.linalg.norm(colour - np.median(colour[hair], 0), axis=-1)
-    return hair & (difference <= np.quantile(difference[hair], 0.7))
+    return _core(hair, colour) if hair.sum() > 50 else source
+
+
+def _core(chosen: Bool[np.ndarray, "k"], colour: np.ndarray) -> Bool[np.ndarray, "k"]:
+    """The 70 % of texels nearest to their median colour."""
+    difference = np.linalg.norm(colour - np.median(colour[chosen], 0), axis=-1)
+    return chosen & (difference <= np.quantile(difference[chosen], 0.7))
 
 
 def _borrow(
@@ -102,18 +112,64 @@ def _borrow(
     target: Bool[np.ndarray, "k"],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Colour and part of the nearest seen texels, on this side or mirrored."""
-    tree = cKDTree(points[source])
-    count = min(_NEAREST, int(source.sum()))
-    own, own_index = tree.query(points[target], count)
-    other, other_index = tree.query(points[target] * (-1, 1, 1), count)
+    chosen = _sample(source)
+    tree = cKDTree(points[chosen])
+    count = min(_NEAREST, len(chosen))
+    own, own_index = tree.query(points[target], count, workers=-1)
+    other, other_index = tree.query(points[target] * (-1, 1, 1), count, workers=-1)
     own, other = own.reshape(-1, count), other.reshape(-1, count)
     mirrored = other[:, :1] + _MIRROR_COST_M < own[:, :1]
     distance = np.where(mirrored, other, own)
     index = np.where(mirrored, other_index.reshape(-1, count), own_index.reshape(-1, count))
-    weight = 1 / (distance + 1e-3) ** 2
+    weight = 1 / (distance + 4e-3) ** 2
     weight /= weight.sum(-1, keepdims=True)
-    mixed = (colour[source][index] * weight[..., None]).sum(1)
-    return mixed, part[source][index[:, 0]]
+    mixed = (colour[chosen][index] * weight[..., None]).sum(1)
+    return mixed, part[chosen][index[:, 0]]
+
+
+def _sample(mask: Bool[np.ndarray, "k"]) -> Int[np.ndarray, "m"]:
+    """At most ``_MAX_SOURCES`` of the marked texels, evenly."""
+    index = np.nonzero(mask)[0]
+    return index[:: max(1, len(index) // _MAX_SOURCES)]
+
+
+def _even_tones(
+    colour: np.ndarray,
+    part: np.ndarray,
+    seen: Bool[np.ndarray, "k"],
+    head: Bool[np.ndarray, "k"],
+) -> None:
+    """Pulls made-up hair and skin of head and neck to their median colour, in place."""
+    for name in ("Hair", "Face_Neck"):
+        here = head & (part == PART_INDEX[name])
+        if (here & seen).sum() > 50:
+            tone = np.median(colour[_core(here & seen, colour)], 0)
+            unseen = here & ~seen
+            colour[unseen] += _TONE_SHARE * (tone - colour[unseen])
+
+
+def _feather(
+    colour: np.ndarray,
+    points: np.ndarray,
+    seen: Bool[np.ndarray, "k"],
+    group: Int[np.ndarray, "k"],
+) -> None:
+    """Blends made-up colours into the seen ones next to them, in place."""
+    for label in np.unique(group):
+        source, target = _sample((group == label) & seen), np.nonzero((group == label) & ~seen)[0]
+        if not len(source) or not len(target):
+            continue
+        distance, index = cKDTree(points[source]).query(
+            points[target], [1, 2, 3, 4], distance_upper_bound=4 * _FEATHER_M, workers=-1
+        )
+        near = np.isfinite(distance[:, 0])
+        target, distance, index = target[near], distance[near], index[near]
+        weight = 1 / (distance + 1e-3)
+        weight /= weight.sum(-1, keepdims=True)
+        seen_colour = colour[source][index.clip(max=len(source) - 1)]
+        mixed = (seen_colour * weight[..., None]).sum(1)
+        share = np.exp(-distance[:, :1] / _FEATHER_M)
+        colour[target] += share * (mixed - colour[target])
 
 
 def _bleed(

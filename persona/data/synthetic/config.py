@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 
-VERSION = 1
+VERSION = 2
 """Raised when the same settings come to give another subject."""
 
 

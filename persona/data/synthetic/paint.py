@@ -48,10 +48,11 @@ def shirt(rng: np.random.Generator, hue: float) -> Float32[np.ndarray, "t t 3"]:
     ground, accent = colour(hue, 0.55, 0.85), colour(hue + rng.uniform(0.35, 0.65), 0.75, 0.5)
     pale = colour(hue + 0.05, 0.12, 0.97)
     image = canvas(ground)
-    period = int(rng.integers(46, 64))
+    # Wide enough to be resolved at the smallest size anybody trains at.
+    period = int(rng.integers(110, 150))
     for row in range(0, SIDE, period):
         image[row : row + period // 3] = pale
-        image[row + period // 3 : row + period // 3 + 4] = accent
+        image[row + period // 3 : row + period // 3 + 10] = accent
     _checks(image[560:640], pale, accent, 40)
     _badge(image, rng, pale, accent)
     return weave(image, rng, 0.05, 12)
@@ -61,8 +62,8 @@ def sleeve(rng: np.random.Generator, hue: float) -> Float32[np.ndarray, "t t 3"]
     """Rings around the arm; row 0 is the cuff."""
     image = canvas(colour(hue, 0.55, 0.85))
     pale = colour(hue + 0.05, 0.12, 0.97)
-    for row in range(0, SIDE, 128):
-        image[row : row + 42] = pale
+    for row in range(0, SIDE, 256):
+        image[row : row + 84] = pale
     image[:70] = colour(hue + 0.5, 0.7, 0.45)
     return weave(image, rng, 0.05, 12)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from persona.errors import UserError
 from persona.modules.detect import wholebody
 from persona.modules.detect.detection import Detection, Detector
+from persona.modules.detect.matting import refine_mask
 from persona.modules.detect.runtime import load_solutions, quiet
 
 WORK_PX = 3072
@@ -52,11 +53,11 @@ class MediapipeDetector(Detector):
 
     Args:
         confidence: Least detection confidence [0, 1] for a person.
-        refine_mask: Snap the mask's soft edge to image edges with a guided filter.
+        refine: Snap the mask's soft edge to the image (``matting.refine_mask``).
     """
 
-    def __init__(self, confidence: float = 0.5, refine_mask: bool = True):
-        self.confidence, self.refine_mask = confidence, refine_mask
+    def __init__(self, confidence: float = 0.5, refine: bool = True):
+        self.confidence, self.refine = confidence, refine
 
     def __call__(self, image: Float[Tensor, "h w 3"], source: str = "the image") -> Detection:
         """Finds the largest person; see ``Detector``."""
@@ -136,33 +137,9 @@ class MediapipeDetector(Detector):
         points = _retry_parts(solutions, scene, points, box)
         points = wholebody.drop_outside(points, pixels.shape[1], pixels.shape[0])
         mask = np.mean(masks, 0)
-        if self.refine_mask:
+        if self.refine:
             mask = _refine(scene, mask, box)
         return mask, points, _median(torch.stack(points_m), scored=3)
-
-
-def guided_filter(
-    image: UInt8[ndarray, "h w 3"], soft: Float[ndarray, "h w"], radius: int, epsilon: float = 1e-3
-) -> Float[ndarray, "h w"]:
-    """Edge-preserving smoothing of a mask by the grey image (He et al. 2010).
-
-    Args:
-        image: RGB guide.
-        soft: Mask in [0, 1].
-        radius: Half window in pixels.
-        epsilon: Squared contrast (of [0, 1]) below which the guide counts as flat.
-
-    Returns:
-        Mask in [0, 1].
-    """
-    guide = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
-    window = (2 * radius + 1, 2 * radius + 1)
-    mean_guide, mean_soft = cv2.blur(guide, window), cv2.blur(soft, window)
-    covariance = cv2.blur(guide * soft, window) - mean_guide * mean_soft
-    variance = cv2.blur(guide * guide, window) - mean_guide**2
-    slope = covariance / (variance + epsilon)
-    offset = mean_soft - slope * mean_guide
-    return np.clip(cv2.blur(slope, window) * guide + cv2.blur(offset, window), 0, 1)
 
 
 def _people_in(
@@ -249,12 +226,11 @@ def _median(points: Float[Tensor, "v n c"], scored: int) -> Float[Tensor, "n c"]
 def _refine(
     scene: UInt8[ndarray, "h w 3"], mask: Float[ndarray, "h w"], box: tuple[int, int, int, int]
 ) -> Float[ndarray, "h w"]:
-    """Snaps the mask to image edges and steepens it, at the working size of the crop."""
+    """Snaps the mask to the image, at the working size of the crop."""
     x, y, w, h = box
     crop, _ = _resized_crop(scene, box, CROP_PX)
     soft = cv2.resize(mask[y : y + h, x : x + w], crop.shape[1::-1])
-    soft = guided_filter(crop, soft, radius=max(2, round(0.004 * max(crop.shape))))
-    return _paste(np.clip((soft - 0.3) / 0.4, 0, 1), box, scene.shape[:2])
+    return _paste(refine_mask(crop, soft), box, scene.shape[:2])
 
 
 def _paste(
