@@ -15,9 +15,15 @@ def imports() -> dict[str, set[str]]:
         found = set()
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("persona"):
-                found.add(node.module)
+                found |= {imported(node.module, alias.name) for alias in node.names}
         graph[name.removesuffix(".__init__")] = found
     return graph
+
+
+def imported(module: str, name: str) -> str:
+    """``from package import submodule`` imports the submodule, anything else the module."""
+    submodule = ROOT.parent / Path(*module.split("."), f"{name}.py")
+    return f"{module}.{name}" if submodule.is_file() else module
 
 
 def layer(module: str) -> int:

@@ -95,13 +95,13 @@ class PersonaSystem(L.LightningModule):
         data, device = self.trainer.datamodule, self.device
         self.cpu()  # Building is host work.
         if self.avatar is None:
-            poses = data.train_frames.poses(self.body.num_expression)
+            poses = data.train_frames.poses(self.body.num_expression).to("cpu")
             self.build(data.subject.identity(self.body), len(poses.trans))
             self.initialise(data.subject)
             start = PoseTable.from_poses(self.body, poses)
             self.table.load_state_dict(start.state_dict())
         if self.test_table is None:
-            poses = data.test_frames.poses(self.body.num_expression)
+            poses = data.test_frames.poses(self.body.num_expression).to("cpu")
             table = PoseTable.from_poses(self.body, poses)
             self.test_table = table.requires_grad_(False)
         self.to(device)

@@ -55,8 +55,8 @@ def fit_poses(
 
     Source: PERSONA, arXiv:2508.09973 (test-time fit).
     """
-    table = PoseTable.from_poses(system.body, frames.poses(system.body.num_expression))
-    table = table.to(system.device)
+    poses = frames.poses(system.body.num_expression).to(system.device)
+    table = PoseTable.from_poses(system.body, poses).to(system.device)
     losses = losses.to(system.device)
     kept, system.losses = system.losses, losses
     flags = [p.requires_grad for p in system.avatar.parameters()]

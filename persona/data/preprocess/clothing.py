@@ -125,8 +125,11 @@ class ClothingFit:
         distance, _ = cKDTree(rest[fixed].numpy()).query(rest.numpy())
         limit = limit.minimum(torch.from_numpy(distance).float())
         # Ears lie under hair: what sticks out of the head already does not move out with it.
-        head = regions.face & (_protrusion(rest, body.faces) > PROTRUDING_M)
-        return limit.masked_fill(head, 0)
+        ears = regions.face & (_protrusion(rest, body.faces) > PROTRUDING_M)
+        if ears.any():
+            distance, _ = cKDTree(rest[ears].numpy()).query(rest.numpy())
+            limit = limit.minimum(2 * torch.from_numpy(distance).float())
+        return limit
 
 
 @torch.no_grad()

@@ -179,7 +179,8 @@ class _Problem:
         return self.silhouette.contour_px[:, 1] > chin
 
     def _posed(self, state: FitState) -> tuple[Tensor, Tensor]:
-        return self.sampled(state.identity(), state.pose())
+        rotations = state.rotations(self.body.hands_mean)
+        return self.sampled(state.identity(), rotations, state.expression, state.trans)
 
     def _keypoint_energy(self, points: Float[Tensor, "b 133 3"]) -> Float[Tensor, "b"]:
         projected = self.crop.points(self.camera.project(points))

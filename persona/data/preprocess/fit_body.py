@@ -8,7 +8,7 @@ from torch import Tensor
 
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
-from persona.types import BodyIdentity, BodyPose
+from persona.types import BodyIdentity
 
 
 class SampledBody:
@@ -36,14 +36,25 @@ class SampledBody:
         self._joint_dirs = torch.einsum("jp,pcs->jcs", body.joint_regressor, body.shape_dirs)
 
     def __call__(
-        self, identity: BodyIdentity, pose: BodyPose
+        self,
+        identity: BodyIdentity,
+        rotations: Float[Tensor, "b 55 3 3"],
+        expression: Float[Tensor, "b e"],
+        trans: Float[Tensor, "b 3"],
     ) -> tuple[Float[Tensor, "b q 3"], Float[Tensor, "b 133 3"]]:
-        """Sampled vertices and keypoints, as the full body gives them."""
+        """Sampled vertices and keypoints, as the full body gives them.
+
+        Args:
+            identity: Betas and joint offset.
+            rotations: Joint rotations relative to the parent, mean hands included.
+            expression: Expression coefficients.
+            trans: Translation, metres.
+        """
         joints = self._joints + self._joint_dirs @ identity.betas + identity.joint_offset
-        bones = self.body.joint_transforms(joints, self.body.full_pose(pose))
+        bones = self.body.transforms_from_matrices(joints, rotations)
         rest = self._template + (self._shape_dirs @ identity.betas).view(-1, 3)
-        rest = rest + (pose.expression @ self._expr_dirs.T).unflatten(-1, (-1, 3))
-        shift = pose.trans[:, None]
+        rest = rest + (expression @ self._expr_dirs.T).unflatten(-1, (-1, 3))
+        shift = trans[:, None]
         vertices = blend_skin(rest, self._weights, bones) + shift
         posed = (bones[..., :3, :3] @ joints[..., None])[..., 0] + bones[..., :3, 3] + shift
         picker = self.body.picker

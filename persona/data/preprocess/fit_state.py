@@ -68,6 +68,18 @@ class FitState(nn.Module):
             self.hands[:, :15], self.hands[:, 15:], self.expression, self.trans,
         )  # fmt: skip
 
+    def rotations(self, hands_mean: Float[Tensor, "30 3"]) -> Float[Tensor, "b 55 3 3"]:
+        """Joint rotations with the mean hands added.
+
+        The root goes from its 6D form straight to a matrix: an axis-angle in between has no
+        gradient at half turns, where somebody who faces the camera is.
+        """
+        eyes = torch.zeros_like(self.jaw)[:, None]
+        heads = (self.jaw[:, None], eyes, eyes)
+        angles = torch.cat((self.body, *heads, self.hands + hands_mean), 1)
+        root = matrix_from_sixd(self.root)[:, None]
+        return torch.cat((root, matrix_from_axis_angle(angles)), 1)
+
     @torch.no_grad()
     def project(self) -> None:
         """Keeps named expression units (blend weights) in [0, 1]."""

@@ -85,7 +85,7 @@ def is_standing(keypoints: Float[Tensor, "133 3"]) -> bool:
     limbs = [(5, 11), (6, 12), (11, 13), (12, 14), (13, 15), (14, 16)]
     tilts = [torch.atan2((x[b] - x[a]).abs(), y[b] - y[a]) for a, b in limbs]
     seen = (keypoints[[5, 6, 11, 12, 13, 14, 15, 16], 2] > MIN_SCORE).all()
-    return bool(seen) and max(tilts) < 0.35
+    return bool(seen and max(tilts) < 0.35)
 
 
 def upright_guess(guess: Float[Tensor, "133 4"]) -> Float[Tensor, "133 4"]:

@@ -1,0 +1,78 @@
+import pytest
+import torch
+from scipy import ndimage
+
+from persona.data.preprocess.clothing import ClothingFit, dress
+from persona.data.preprocess.fit import BodyFit, photo_camera
+from persona.data.preprocess.fit_state import FACING_CAMERA, rest_body_pose
+from persona.modules.body.regions import body_regions
+from persona.modules.body.rotation import axis_angle_from_matrix
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.body.topology import vertex_normals
+from persona.modules.detect import Detection
+from persona.modules.render.mesh import rasterize
+from persona.types import BodyPose
+
+
+@pytest.fixture(scope="module")
+def body():
+    return SmplxBody()
+
+
+@pytest.fixture(scope="module")
+def fit(body):
+    pose = BodyPose.zero(body.num_expression)
+    pose.body[:] = rest_body_pose()
+    pose.root[:] = axis_angle_from_matrix(FACING_CAMERA) + 0.05
+    pose.trans[:] = torch.tensor([0.0, -0.2, 4.5])
+    return BodyFit(body.zero_identity(), pose, 0.0, 0.0)
+
+
+def silhouette(body, fit, camera):
+    return rasterize(body(fit.identity, fit.pose)[0], body.faces, camera).mask
+
+
+def test_dress_moves_the_skin_and_no_joint(body, fit):
+    rest, _ = body.shape(fit.identity)
+    offset = 0.03 * vertex_normals(rest, body.faces)
+    dressed = dress(body, fit, offset)
+    before, joints_before = body(fit.identity, fit.pose)
+    after, joints_after = body(dressed.identity, dressed.pose)
+    torch.testing.assert_close(joints_after[1:], joints_before[1:], atol=1e-5, rtol=0)
+    moved = (after - before).norm(dim=-1)
+    assert (moved - 0.03).abs().median() < 1e-3
+
+
+def test_clothing_reaches_the_outline_of_wide_clothes(body, fit):
+    camera = photo_camera(400, 300)
+    naked = silhouette(body, fit, camera)
+    wide = torch.from_numpy(ndimage.binary_dilation(naked.numpy(), iterations=4))
+    vertices, joints = body(fit.identity, fit.pose)
+    points = camera.project(body.keypoints(vertices, joints))
+    keypoints = torch.cat((points, torch.ones(133, 1)), -1)
+    detection = Detection(wide.float(), keypoints, torch.zeros(133, 4))
+    regions = body_regions(body)
+    bare = torch.zeros(len(body.template), dtype=torch.bool)
+    clothed = ClothingFit(iterations=80)(body, fit, regions, bare, detection, camera)
+
+    def overlap(mask):
+        return float((mask & wide).sum() / (mask | wide).sum())
+
+    assert overlap(silhouette(body, clothed, camera)) > overlap(naked) + 0.1
+    offset = clothed.identity.face_offset.norm(dim=-1)
+    assert (offset[regions.hand | regions.eye] == 0).all()
+    assert offset.max() <= 0.08 + 1e-6
+
+
+def test_bare_skin_keeps_its_girth(body, fit):
+    camera = photo_camera(400, 300)
+    naked = silhouette(body, fit, camera)
+    wide = torch.from_numpy(ndimage.binary_dilation(naked.numpy(), iterations=4))
+    vertices, joints = body(fit.identity, fit.pose)
+    points = camera.project(body.keypoints(vertices, joints))
+    keypoints = torch.cat((points, torch.ones(133, 1)), -1)
+    detection = Detection(wide.float(), keypoints, torch.zeros(133, 4))
+    bare = torch.ones(len(body.template), dtype=torch.bool)
+    regions = body_regions(body)
+    clothed = ClothingFit(iterations=20)(body, fit, regions, bare, detection, camera)
+    assert clothed.identity.face_offset.norm(dim=-1).max() <= 0.0051

@@ -1,0 +1,183 @@
+"""Part classes, albedo and texture filling, on scenes whose truth is known."""
+
+import numpy as np
+import pytest
+import torch
+
+from persona.data.layout import Textures
+from persona.data.palette import PART_INDEX, colours_from_classes
+from persona.data.preprocess.albedo import SHADING_LIMIT, remove_shading
+from persona.data.preprocess.maps import body_maps, near_occlusion
+from persona.data.preprocess.parts import (
+    PARTS,
+    bare_vertices,
+    classify,
+    limb_of_vertices,
+    skin_mask,
+)
+from persona.data.preprocess.texture_fill import fill_unseen
+from persona.data.preprocess.unwrap import UvMesh, texels_of
+from persona.modules.body.regions import body_regions
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.detect import wholebody
+from persona.types import Camera
+
+SKIN, SHIRT, TROUSERS, HAIR = (205, 160, 135), (60, 110, 180), (40, 40, 45), (30, 22, 20)
+
+
+@pytest.fixture(scope="module")
+def body():
+    return SmplxBody()
+
+
+def scene():
+    """A person of rectangles: hair, face, shirt with a low hem, trousers."""
+    image = np.full((240, 120, 3), 255, np.uint8)
+    limbs = np.full((240, 120), -1)
+    bands = (
+        ((10, 25), HAIR, "Face_Neck"), ((25, 50), SKIN, "Face_Neck"), ((50, 110), SHIRT, "Torso"),
+        ((110, 125), SHIRT, "Left_Upper_Leg"), ((125, 200), TROUSERS, "Left_Upper_Leg"),
+        ((200, 230), SKIN, "Left_Lower_Leg"),
+    )  # fmt: skip
+    for (top, bottom), colour, limb in bands:
+        image[top:bottom, 40:80] = colour
+        limbs[top:bottom, 40:80] = PARTS.index(limb)
+    keypoints = torch.zeros(133, 3)
+    angle = torch.linspace(0, 6.28, 68)
+    ring = torch.stack((60 + 12 * angle.cos(), 38 + 10 * angle.sin()), -1)
+    keypoints[wholebody.FACE] = torch.cat((ring, torch.ones(68, 1)), -1)
+    return image, (image != 255).any(-1), limbs, keypoints
+
+
+def test_classes_follow_limb_and_colour():
+    image, mask, limbs, keypoints = scene()
+    classes = classify(image, mask, limbs, keypoints)
+    middle = {row: classes[row, 60] for row in (15, 38, 80, 117, 160, 215)}
+    expected = ("Hair", "Face_Neck", "Upper_Clothing", "Upper_Clothing", "Lower_Clothing")
+    names = (*expected, "Left_Lower_Leg")
+    assert list(middle.values()) == [PART_INDEX[name] for name in names]
+    assert (classes[~mask] == 0).all() and (classes[mask] > 0).all()
+
+
+def test_skin_has_the_face_colour():
+    image, mask, _, keypoints = scene()
+    skin = skin_mask(image, mask, keypoints)
+    assert skin[38, 60] and skin[215, 60]
+    assert not skin[80, 60] and not skin[160, 60]
+    assert not skin_mask(image, mask, torch.zeros(133, 3)).any(), "no face, no skin colour"
+
+
+def test_hidden_vertices_are_bare_like_the_seen_one_before_them():
+    canonical = torch.tensor([[0.0, 0, 0.1], [0.0, 0, -0.1], [1.0, 0, 0.1], [1.0, 0, -0.1]])
+    skin = np.array([[True, False]])
+    pixels = torch.tensor([[0, 0], [0, 0], [1, 0], [1, 0]])
+    visible = torch.tensor([True, False, True, False])
+    assert bare_vertices(skin, pixels, visible, canonical).tolist() == [True, True, False, False]
+
+
+def test_every_limb_has_vertices(body):
+    assert (torch.bincount(limb_of_vertices(body), minlength=len(PARTS)) > 20).all()
+
+
+def sphere(size=96):
+    grid = (np.arange(size) + 0.5) / size * 2 - 1
+    x, y = np.meshgrid(grid, -grid)
+    inside = x**2 + y**2 < 0.81
+    z = np.sqrt(np.clip(0.81 - x**2 - y**2, 0, None))
+    return np.stack((x, y, z), -1).astype(np.float32) / 0.9 * inside[..., None], inside
+
+
+def test_shading_of_a_lit_sphere_is_taken_out():
+    normal, mask = sphere()
+    light = np.clip(0.75 + 0.25 * normal @ np.array([0.6, 0.3, 0.0]), 0.3, 1.4)
+    linear = np.where(mask[..., None], 0.4 * light[..., None] * np.array([1, 0.8, 0.6]), 1.0)
+    image = (linear ** (1 / 2.2) * 255).round().clip(0, 255).astype(np.uint8)
+    classes = np.where(mask, 5, 0).astype(np.uint8)
+    albedo = remove_shading(image, mask, normal, mask, classes)
+
+    def spread(picture):
+        values = (picture[mask] / 255.0) ** 2.2
+        return float((values.std(0) / values.mean(0)).mean())
+
+    assert spread(albedo) < 0.35 * spread(image)
+    assert (albedo[~mask] == image[~mask]).all()
+
+
+def test_two_cloths_keep_their_difference_and_the_change_is_bounded():
+    normal, mask = sphere()
+    upper = np.arange(96)[:, None] < 48
+    image = np.where(upper[..., None], np.uint8(200), np.uint8(60)).repeat(96, 1).repeat(3, 2)
+    classes = np.where(mask, np.where(upper, 22, 12), 0).astype(np.uint8)
+    albedo = remove_shading(image, mask, normal, mask, classes)
+    ratio = (albedo[mask] / 255.0) ** 2.2 / (image[mask] / 255.0) ** 2.2
+    assert ratio.max() < SHADING_LIMIT * 1.05 and ratio.min() > 0.95 / SHADING_LIMIT
+    assert abs(np.median(albedo[mask & upper]) - 200) < 12
+    assert abs(np.median(albedo[mask & ~upper]) - 60) < 12
+
+
+def test_maps_of_a_square_facing_the_camera():
+    corners = torch.tensor([[-1.0, -1, 4], [1, -1, 4], [1, 1, 4], [-1, 1, 4]])
+    faces = torch.tensor([[0, 2, 1], [0, 3, 2]])
+    camera = Camera.identity(torch.tensor([40.0, 40.0]), torch.tensor([16.0, 16.0]), 32, 32)
+    maps = body_maps(corners, faces, camera)
+    assert maps.mask[16, 16] and not maps.mask[0, 0]
+    np.testing.assert_allclose(maps.normal[16, 16], [0, 0, 1], atol=1e-5)
+    assert abs(maps.depth[16, 16] - 4) < 1e-5 and maps.facing[16, 16] > 0.99
+
+
+def test_pixels_behind_a_limb_are_not_trusted():
+    depth = np.full((40, 40), 4.0, np.float32)
+    depth[:, 20:] = 3.8
+    bad = near_occlusion(depth, np.ones((40, 40), bool), radius_px=6)
+    assert bad[20, 14:20].all() and not bad[20, :13].any()
+    assert bad[20, 20:22].all() and not bad[20, 23:].any()
+
+
+def test_fill_mirrors_clothes_and_gives_the_head_hair(body):
+    """The front half is seen: skin on the face, hair above it, a shirt striped by height."""
+    size, identity = 256, body.zero_identity()
+    rest, _ = body.shape(identity)
+    canonical, _, _ = body.canonical(identity)
+    mesh = UvMesh(rest, body.faces, body.uv, body.uv_faces)
+    texels, limbs, regions = texels_of(mesh, size), limb_of_vertices(body), body_regions(body)
+    place = texels.features(canonical).numpy()
+    front = place[:, 2] > np.median(place[:, 2])
+    head = texels.features((limbs == 0).float()).numpy() > 0.5
+    brow = texels.features(canonical)[:, 1].numpy() > float(
+        body.keypoints(*body(identity, _zero(body)))[40:50, 1].min()
+    )
+    stripe = (np.floor(place[:, 1] / 0.2) % 2 == 0)[:, None]
+    colour = np.where(stripe, np.array(SHIRT), np.array(TROUSERS))
+    part = np.full(len(place), PART_INDEX["Upper_Clothing"])
+    colour[head], part[head] = SKIN, PART_INDEX["Face_Neck"]
+    colour[head & brow], part[head & brow] = HAIR, PART_INDEX["Hair"]
+
+    image, classes = np.zeros((size**2, 3), np.uint8), np.zeros(size**2, np.uint8)
+    seen = np.zeros(size**2, bool)
+    index = texels.index.numpy()
+    image[index[front]], classes[index[front]] = colour[front], part[front]
+    seen[index[front]] = True
+    square = image.reshape(size, size, 3)
+    known = Textures(
+        square, seen.reshape(size, size), square, colours_from_classes(classes.reshape(size, size))
+    )
+    filled = fill_unseen(known, mesh, canonical, limbs, regions)
+
+    result = filled.inpaint.reshape(-1, 3)[index].astype(int)
+    assert (result[front] == colour[front]).all(), "what is seen stays"
+    face = texels.features((regions.face_expr | regions.eye).float()).numpy() > 0
+    back_of_head = head & ~front & ~face & (place[:, 2] < -0.02)
+    to_hair = np.abs(result[back_of_head] - HAIR).sum(-1)
+    assert np.median(to_hair) < 10 and (to_hair < 60).mean() > 0.9, (
+        "no face on the back of the head"
+    )
+    back = ~front & (limbs[texels.corners[:, 0]] == PARTS.index("Torso")).numpy()
+    back &= np.abs(place[:, 1] / 0.2 - np.round(place[:, 1] / 0.2)) > 0.15
+    right = np.abs(result[back] - np.where(stripe, SHIRT, TROUSERS)[back]).sum(-1) < 40
+    assert right.mean() > 0.85, "the back repeats the front"
+
+
+def _zero(body):
+    from persona.types import BodyPose
+
+    return BodyPose.zero(body.num_expression)

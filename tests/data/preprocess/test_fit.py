@@ -1,0 +1,160 @@
+"""The fit against bodies whose pose and shape are known."""
+
+import pytest
+import torch
+
+from persona.data.preprocess.fit import PhotoFit, photo_camera
+from persona.data.preprocess.fit_body import SampledBody
+from persona.data.preprocess.fit_state import FACING_CAMERA, initial_state, rest_body_pose
+from persona.data.preprocess.fit_terms import (
+    CropSpace,
+    SilhouetteTerm,
+    is_standing,
+    outline_vertices,
+    upright_guess,
+)
+from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.detect import Detection, wholebody
+from persona.modules.render.mesh import rasterize
+from persona.types import BodyIdentity, BodyPose
+
+HEIGHT, WIDTH = 640, 480
+
+
+@pytest.fixture(scope="module")
+def body():
+    return SmplxBody()
+
+
+def known_person(body, yaw=0.3):
+    """Identity, pose and what a perfect detector would give."""
+    generator = torch.Generator().manual_seed(3)
+    zero = body.zero_identity()
+    betas = torch.randn(body.num_betas, generator=generator)
+    identity = BodyIdentity(betas, zero.face_offset, zero.joint_offset)
+    pose = BodyPose.zero(body.num_expression)
+    pose.body[:] = rest_body_pose()
+    pose.body[15, 2] = -0.6  # an arm half raised
+    pose.body[18, 1] = 1.2  # an elbow bent
+    pose.body[0] = torch.tensor([-0.5, 0.0, 0.2])  # a leg forward
+    pose.body[3, 0] = 0.6
+    turn = FACING_CAMERA @ matrix_from_axis_angle(torch.tensor([0.0, yaw, 0.0]))
+    pose.root[:] = axis_angle_from_matrix(turn)
+    pose.trans[:] = torch.tensor([0.05, -0.1, 4.5])
+    camera = photo_camera(HEIGHT, WIDTH)
+    vertices, joints = body(identity, pose)
+    points = body.keypoints(vertices, joints)
+    mask = rasterize(vertices, body.faces, camera).mask.float()
+    keypoints = torch.cat((camera.project(points), torch.ones(133, 1)), -1)
+    centre = points[[wholebody.LEFT_HIP, wholebody.RIGHT_HIP]].mean(0)
+    noise = 0.02 * torch.randn(133, 3, generator=generator)
+    guess = torch.cat((points - centre + noise, torch.ones(133, 1)), -1)
+    return identity, pose, camera, Detection(mask, keypoints, guess)
+
+
+def test_sampled_body_is_the_full_body(body):
+    identity, pose, _, _ = known_person(body)
+    identity.joint_offset[5] = 0.01
+    pose.expression[:3] = 0.5
+    vertices, joints = body(identity, pose)
+    sampled = SampledBody(body, samples=500)
+    rotations = matrix_from_axis_angle(body.full_pose(pose))[None]
+    some, points = sampled(identity, rotations, pose.expression[None], pose.trans[None])
+    torch.testing.assert_close(some[0], vertices[sampled.index], atol=1e-5, rtol=0)
+    torch.testing.assert_close(points[0], body.keypoints(vertices, joints), atol=1e-5, rtol=0)
+
+
+def test_fit_recovers_a_known_pose(body):
+    """Stated: joints within 4 cm (root-relative, mean), keypoints within 1 % of the crop."""
+    identity, pose, camera, detection = known_person(body)
+    steps = []
+    fit = PhotoFit(iterations=(40, 120, 160))(body, detection, camera, steps.append)
+    assert sum(steps) == 320
+    _, truth = body(identity, pose)
+    _, found = body(fit.identity, fit.pose)
+    error = ((found - found[0]) - (truth - truth[0])).norm(dim=-1)[:22].mean()
+    assert error < 0.04
+    assert fit.residual < 0.01
+    mask = rasterize(body(fit.identity, fit.pose)[0], body.faces, camera).mask
+    seen = detection.mask > 0.5
+    assert (mask & seen).sum() / (mask | seen).sum() > 0.9
+
+
+@pytest.mark.parametrize("yaw", [0.0, 2.5])
+def test_fit_finds_the_turn_without_a_guess(body, yaw):
+    _, pose, camera, detection = known_person(body, yaw)
+    blind = Detection(detection.mask, detection.keypoints, torch.zeros(133, 4))
+    fit = PhotoFit(iterations=(60, 150, 100))(body, blind, camera)
+    turn = matrix_from_axis_angle(pose.root).T @ matrix_from_axis_angle(fit.pose.root)
+    assert axis_angle_from_matrix(turn).norm() < 0.6
+    assert fit.residual < 0.015
+
+
+def test_initial_state_has_one_candidate_with_a_guess_and_six_without(body):
+    _, pose, camera, detection = known_person(body)
+    state = initial_state(body, detection.keypoints, detection.points_m, camera)
+    assert len(state.root) == 1
+    assert (state.trans[0] - pose.trans).norm() < 0.4
+    assert len(initial_state(body, detection.keypoints, torch.zeros(133, 4), camera).root) == 6
+
+
+def test_state_rotations_are_those_of_its_pose(body):
+    _, _, camera, detection = known_person(body)
+    state = initial_state(body, detection.keypoints, torch.zeros(133, 4), camera)
+    expected = matrix_from_axis_angle(body.full_pose(state.pose()))
+    rotations = state.rotations(body.hands_mean)
+    torch.testing.assert_close(rotations, expected, atol=1e-5, rtol=0)
+    rotations.square().sum().backward()
+    assert torch.isfinite(state.root.grad).all(), "half turns have gradients"
+
+
+def test_named_expressions_stay_blend_weights(body):
+    _, _, camera, detection = known_person(body)
+    state = initial_state(body, detection.keypoints, detection.points_m, camera)
+    state.expression.data.fill_(-0.5)
+    state.project()
+    assert (state.expression == 0).all()
+
+
+def test_silhouette_is_zero_on_itself_and_grows_outside(body):
+    identity, pose, camera, detection = known_person(body)
+    vertices, _ = body(identity, pose)
+    term = SilhouetteTerm(detection, CropSpace(detection.keypoints))
+    pixels = camera.project(vertices)
+    assert term.inside(pixels) < 0.005
+    rim, normals = outline_vertices(vertices, body.faces, camera)
+    match = term.match(pixels, normals, rim)
+    on = term.outline(pixels, match, sigma=0.1)
+    shifted = pixels + torch.tensor([30.0, 0.0])
+    off = term.outline(shifted, term.match(shifted, normals, rim), sigma=0.1)
+    assert term.inside(shifted) > 10 * term.inside(pixels)
+    assert off > 5 * on
+
+
+def test_silhouette_does_not_judge_outside_the_photo(body):
+    _, _, _, detection = known_person(body)
+    term = SilhouetteTerm(detection, CropSpace(detection.keypoints))
+    assert term.inside(torch.tensor([[-50.0, 20.0], [WIDTH + 5.0, 3.0]])) == 0
+
+
+def test_upright_guess_straightens_a_leaning_stander():
+    _, _, _, detection = known_person(SmplxBody())
+    guess = detection.points_m.clone()
+    guess[:, 2] += 0.3 * guess[:, 1]  # everything leans along the view
+    straight = upright_guess(guess)
+    assert abs(float(straight[[5, 6], 2].mean())) < 1e-5
+    assert (straight[[13, 15], 2] == straight[11, 2]).all()
+    torch.testing.assert_close(straight[:, :2], guess[:, :2])
+
+
+def test_standing_needs_straight_legs_in_view(body):
+    _, _, _, detection = known_person(body)
+    points = detection.keypoints
+    assert not is_standing(points), "one leg is bent forward and apart"
+    straight = points.clone()
+    straight[[13, 15], 0] = points[11, 0]
+    straight[[14, 16], 0] = points[12, 0]
+    assert is_standing(straight)
+    straight[16, 2] = 0
+    assert not is_standing(straight)

@@ -1,0 +1,150 @@
+"""The whole way from a photograph to a subject folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import ndimage
+
+from persona.data.io import read_mask
+from persona.data.preprocess.fit import PhotoFit
+from persona.data.preprocess.photo import PhotoPreprocessor
+from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
+from persona.data.subject import Subject
+from persona.errors import UserError
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.detect import Detection, Detector, MediapipeDetector
+
+pytest.importorskip("mediapipe")
+PHOTOS = Path(__file__).parents[4] / "shared/data/photos"
+
+
+def preprocessor(detector=None, height=160, width=128, fit=None):
+    return PhotoPreprocessor(
+        detector=detector or MediapipeDetector(),
+        body=SmplxBody(),
+        generator=TexturedMeshGenerator(motions=("turntable",), num_frames=3),
+        fit=fit or PhotoFit(iterations=(20, 40, 40)),
+        height=height,
+        width=width,
+        texture_size=256,
+    )
+
+
+@pytest.fixture(scope="module")
+def ryota(tmp_path_factory):
+    if not PHOTOS.is_dir():
+        pytest.skip(f"needs the reference data at {PHOTOS}")
+    root = tmp_path_factory.mktemp("subject") / "ryota"
+    return preprocessor().run(PHOTOS / "ryota.png", root)
+
+
+def test_writes_a_valid_subject(ryota):
+    ryota.validate()
+    assert ryota.splits == ("captured", "generated_0")
+    frame = ryota.frame("captured", 0)
+    assert frame.image.shape == (160, 128, 3) and frame.albedo is not None
+    assert frame.patch.shape == (256, 256, 3)
+    assert frame.image[~frame.mask].mean() > 240, "white around the person"
+    assert frame.keypoints.shape == (133, 3)
+    assert "textured_mesh" in ryota.info.generator
+    for said in ("photo ryota.png", "stand-in", "made up", "assumed focal length"):
+        assert said in ryota.info.provenance
+
+
+def test_fitted_body_lies_on_the_person(ryota):
+    body = SmplxBody()
+    frame = ryota.frame("captured", 0)
+    vertices, joints = body(ryota.identity(body), frame.pose)
+    points = frame.camera.project(body.keypoints(vertices, joints))
+    seen = frame.keypoints[:17, 2] > 0.5
+    error = np.linalg.norm(points.numpy()[:17] - frame.keypoints[:17, :2], axis=-1)[seen]
+    assert error.mean() < 0.02 * 160
+    overlap = frame.depth_mask.sum() / frame.mask.sum()
+    assert overlap > 0.85
+
+
+def test_generated_frames_are_aligned_renders_of_the_body(ryota):
+    for number in ryota.frame_ids("generated_0"):
+        frame = ryota.frame("generated_0", number)
+        differs = frame.mask ^ frame.depth_mask
+        assert differs.sum() < 0.05 * frame.mask.sum()
+        near = ndimage.binary_dilation(frame.mask | frame.depth_mask, iterations=2)
+        assert (frame.image[~near] == 255).all()
+        rim = np.concatenate([frame.mask[0], frame.mask[-1], frame.mask[:, 0], frame.mask[:, -1]])
+        assert not rim.any(), "the whole person is in view"
+    front, back = (ryota.frame("generated_0", i).normal[..., 2] for i in (0, 1))
+    assert front.max() > 0.9 and back.max() > 0.9, "z of the normals is towards the camera"
+
+
+def test_mask_overlaps_the_truth(ryota, shared_data):
+    frame = ryota.frame("captured", 0)
+    truth = torch.from_numpy(read_mask(shared_data / "photos/ryota_mask.png")).float()
+    # The truth, brought to the captured frame by its camera: pixels are an affine map of the photo.
+    scale = frame.camera.focal_px / (2000 / 1024 * 512)
+    shift = frame.camera.center_px - 256 * scale
+    rows, columns = np.mgrid[:160, :128] + 0.5
+    source = np.stack(((columns - shift[0].item()) / scale[0].item(),
+                       (rows - shift[1].item()) / scale[1].item())).astype(int)  # fmt: skip
+    inside = ((source >= 0) & (source < 512)).all(0)
+    picked = truth.numpy()[source[1].clip(0, 511), source[0].clip(0, 511)] > 0.5
+    expected = picked & inside
+    overlap = (expected & frame.mask).sum() / (expected | frame.mask).sum()
+    assert overlap >= 0.93
+
+
+def test_missing_and_broken_photos(tmp_path):
+    maker = preprocessor(detector=_Nobody())
+    with pytest.raises(UserError, match="no such file"):
+        maker.run(tmp_path / "absent.png", tmp_path / "out")
+    text = tmp_path / "notes.png"
+    text.write_text("no picture")
+    with pytest.raises(UserError, match="not an image"):
+        maker.run(text, tmp_path / "out")
+    empty = tmp_path / "empty.png"
+    Image.fromarray(np.full((200, 150, 3), 128, np.uint8)).save(empty)
+    with pytest.raises(UserError, match=r"empty\.png: nobody found"):
+        preprocessor().run(empty, tmp_path / "out")
+    assert not (tmp_path / "out").exists(), "nothing half-written"
+
+
+class _Nobody(Detector):
+    def __call__(self, image, source="the image") -> Detection:
+        raise AssertionError("the photo should not have been readable")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["grey", "16-bit", "rgba", "rotated", "large"])
+def test_unusual_photos_work(tmp_path, shared_data, kind):
+    image = Image.open(shared_data / "photos/ryota.png").convert("RGB")
+    path, options = tmp_path / f"{kind}.png", {}
+    if kind == "grey":
+        image = image.convert("L")
+    elif kind == "16-bit":
+        grey = np.asarray(image.convert("L")).astype(np.uint16) * 257
+        image = Image.fromarray(grey)
+    elif kind == "rgba":
+        image.putalpha(Image.open(shared_data / "photos/ryota_mask.png").convert("L"))
+    elif kind == "rotated":
+        path = path.with_suffix(".jpg")
+        exif = Image.Exif()
+        exif[0x0112] = 6  # to be turned by 90 degrees
+        image, options = image.rotate(90, expand=True), {"exif": exif}
+    elif kind == "large":
+        image = image.resize((6000, 6000))
+    image.save(path, **options)
+    subject = preprocessor().run(path, tmp_path / "subject")
+    subject.validate()
+    assert Subject(tmp_path / "subject").frame("captured", 0).mask.mean() > 0.1
+
+
+@pytest.mark.slow
+def test_feet_out_of_frame_work_and_are_said(tmp_path, shared_data, caplog):
+    path = tmp_path / "cut.png"
+    Image.open(shared_data / "photos/ryota.png").convert("RGB").crop((0, 0, 512, 340)).save(path)
+    subject = preprocessor().run(path, tmp_path / "subject")
+    subject.validate()
+    assert "feet out of frame" in caplog.text
+    assert "feet out of frame" in subject.info.provenance

@@ -1,0 +1,101 @@
+import pytest
+import torch
+
+from persona.modules.avatar.builder import AvatarBuilder
+from persona.modules.avatar.gaussian_avatar import neighbour_log_scale
+from persona.modules.avatar.pose_table import PoseTable, pose_state
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.body.topology import Subdivision
+from persona.types import BodyPose
+
+
+@pytest.fixture(scope="module")
+def body():
+    return SmplxBody()
+
+
+@pytest.fixture(scope="module")
+def avatar(body):
+    builder = AvatarBuilder(levels=0, diffused_skinning=False, triplane_resolution=8)
+    return builder.build(body, body.zero_identity())
+
+
+def random_pose(body: SmplxBody, seed: int = 0) -> BodyPose:
+    generator = torch.Generator().manual_seed(seed)
+    pose = BodyPose.zero(body.num_expression)
+    joints = 0.3 * torch.randn(55, 3, generator=generator)
+    expression = 0.3 * torch.rand(body.num_expression, generator=generator)
+    return BodyPose.from_joints(joints, expression, torch.tensor([0.1, 0.2, 3.0]) + pose.trans)
+
+
+def test_fresh_base_is_the_body(avatar, body):
+    """Zero offsets and plain skinning: every Gaussian sits on its SMPL-X vertex."""
+    pose = random_pose(body)
+    vertices, _ = body(body.zero_identity(), pose)
+    posed = avatar(pose_state(body, pose))
+    torch.testing.assert_close(posed.base, vertices, atol=2e-5, rtol=0)
+
+
+def test_refined_differs_from_base_only_where_cloth_may_move(avatar, body):
+    posed = avatar(pose_state(body, random_pose(body)))
+    offset = (posed.refined_canonical - posed.base_canonical).norm(dim=1)
+    assert (offset[avatar.template.fixed] == 0).all()
+    assert offset[~avatar.template.fixed].min() > 0
+    assert offset.max() < 0.01
+
+
+def test_offsets_depend_on_the_body_pose_but_do_not_steer_it(avatar, body):
+    poses = [pose_state(body, random_pose(body, seed)) for seed in (0, 1)]
+    first, second = (avatar.pose_offsets(p.rotations) for p in poses)
+    assert (first - second).abs().max() > 1e-4
+    rotations = poses[0].rotations.clone().requires_grad_()
+    assert not torch.autograd.grad(
+        avatar.pose_offsets(rotations).sum(), rotations, allow_unused=True
+    )[0]
+
+
+def test_coarse_network_gives_the_offsets_of_its_vertices(body):
+    torch.manual_seed(0)
+    options = {"diffused_skinning": False, "triplane_resolution": 8}
+    fine = AvatarBuilder(levels=1, network_level=0, **options).build(body, body.zero_identity())
+    coarse = AvatarBuilder(levels=0, **options).build(body, body.zero_identity())
+    coarse.offsets.load_state_dict(fine.offsets.state_dict())
+    rotations = pose_state(body, random_pose(body)).rotations
+    expected = Subdivision(body.faces, 1).features(coarse.pose_offsets(rotations))
+    torch.testing.assert_close(fine.pose_offsets(rotations), expected)
+    assert torch.equal(fine.template.carry.faces, fine.template.subdivision.faces)
+
+
+def test_initial_scale_is_the_distance_of_neighbours():
+    grid = torch.cartesian_prod(*[torch.arange(4.0)] * 3) * 0.02
+    torch.testing.assert_close(neighbour_log_scale(grid).exp(), torch.full((64, 1), 0.02))
+
+
+def test_pose_table_round_trip(body):
+    poses = BodyPose.from_joints(
+        torch.stack([random_pose(body, seed).joints for seed in range(3)]),
+        torch.rand(3, body.num_expression),
+        torch.rand(3, 3),
+    )
+    back = PoseTable.from_poses(body, poses).poses(body)
+    torch.testing.assert_close(back.joints, poses.joints, atol=1e-5, rtol=1e-4)
+    assert torch.equal(back.expression, poses.expression)
+
+
+def test_eval_looks_weights_up_and_training_remembers_them(body):
+    builder = AvatarBuilder(
+        levels=0, field_resolution=16, field_steps=2, refresh_every=3, refined_lookup=False,
+        triplane_resolution=8,
+    )  # fmt: skip
+    avatar = builder.build(body, body.zero_identity())
+    calls = []
+    plain = avatar.skinning_weights
+    avatar.skinning_weights = lambda *args: calls.append(1) or plain(*args)
+    pose = pose_state(body, random_pose(body))
+    avatar.train()
+    for _ in range(6):
+        avatar(pose)
+    assert len(calls) == 2
+    avatar.eval()
+    avatar(pose)
+    assert len(calls) == 3

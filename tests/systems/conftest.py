@@ -1,0 +1,47 @@
+"""A tiny synthetic subject and runs on it."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from persona.data.synthetic.config import SyntheticConfig
+from persona.data.synthetic.subject import make_synthetic_subject
+from persona.modules.body.smplx_body import SmplxBody
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "data=subject", "name=tiny", "logger=none", "metric.lpips_net=null", "avatar.levels=0",
+    "avatar.field_resolution=16", "avatar.field_steps=5", "avatar.triplane_resolution=8",
+    "renderer=cpu", "trainer.accelerator=cpu", "report.num_images=2", "report.turntable_frames=2",
+    "report.turntable_height=48", "trainer.enable_progress_bar=false", "trainer.max_steps=4",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def body() -> SmplxBody:
+    return SmplxBody()
+
+
+@pytest.fixture(scope="session")
+def subjects(tmp_path_factory: pytest.TempPathFactory, body: SmplxBody) -> Path:
+    """Folder that holds the subject ``tiny``: 64 x 48 pixels, 4 + 4 generated, 2 test frames."""
+    root = tmp_path_factory.mktemp("subjects")
+    config = SyntheticConfig(
+        height=64, width=48, num_generated=4, num_test=2, texture_size=128, patch_size=32
+    )
+    make_synthetic_subject(root / "tiny", body, config)
+    return root
+
+
+@pytest.fixture
+def tiny(subjects: Path):
+    """Composes the demo on the tiny subject, with more overrides."""
+
+    def composed(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            names = ["+exp=demo", *TINY, f"subjects_dir={subjects}", *overrides]
+            return compose("train", overrides=names)
+
+    return composed
