@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from persona.modules.render.gaussian import make_renderer
+from persona.modules.render.factory import make_renderer
 from persona.types import Camera, Channel, Gaussians
 
 REPEATS = 30

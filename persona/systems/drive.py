@@ -66,9 +66,7 @@ def driving_motion(config: DictConfig, system: PersonaSystem) -> Motion:
     return motion
 
 
-def read_background(
-    background: str, height: int, width: int
-) -> ndarray | tuple[int, int, int]:
+def read_background(background: str, height: int, width: int) -> ndarray | tuple[int, int, int]:
     """A colour name or #rrggbb, or an image file, resized.
 
     Raises:

@@ -50,12 +50,12 @@ class ClothingFit:
         sigma: Robustness of the outline, fraction of the crop's side.
     """
 
-    max_offset_m: float = 0.08
+    max_offset_m: float = 0.1
     max_foot_m: float = 0.02
     iterations: int = 250
     inside: float = 10.0
     outline: float = 1.0
-    smooth: float = 0.15
+    smooth: float = 0.1
     sigma: float = 0.05
 
     def __call__(

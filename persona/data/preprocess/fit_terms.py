@@ -149,7 +149,7 @@ class SilhouetteTerm:
     """Keeps the projected body inside the mask, and its outline near the mask's.
 
     Both are in crop units: ``inside`` is the mean distance of vertices to the mask, ``outline`` a
-    robust (Geman-McClure) mean distance of contour points to outline vertices of like direction.
+    robust mean distance of contour points to outline vertices of like direction.
     """
 
     def __init__(self, detection: Detection, crop: CropSpace, samples: int = 800):
@@ -191,7 +191,8 @@ class SilhouetteTerm:
             sigma: Distance (crop units) beyond which a contour point hardly counts.
         """
         square = (self.crop.points(pixels[match]) - self.contour).square().sum(-1)
-        robust = sigma * square / (square + sigma**2)
+        distance = (square + 1e-6).sqrt()
+        robust = sigma * distance / (distance + sigma)
         return (robust * self.contour_weight).mean()
 
     @torch.no_grad()

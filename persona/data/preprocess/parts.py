@@ -37,6 +37,8 @@ _DRESSED = {
     "Lower_Clothing": ("Left_Upper_Leg", "Right_Upper_Leg", "Left_Lower_Leg", "Right_Lower_Leg"),
     "Left_Shoe": ("Left_Foot",), "Right_Shoe": ("Right_Foot",),
 }  # fmt: skip
+_CLEAR_SHARE = 0.7
+"""Share of a limb's pixels that settles whether it is bare."""
 _NEAR = 14.0
 """Lab distance below which two colours are of one kind."""
 
@@ -111,6 +113,21 @@ def is_bare(classes: UInt8[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
     return ~np.isin(classes, [PART_INDEX[name] for name in covered])
 
 
+def strays(skin: Bool[ndarray, "h w"], limbs: Int[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
+    """Pixels of arms and hands that show cloth on a bare limb, or skin on a covered one.
+
+    They are the colour of what lies beside the limb, seen through a small misalignment.
+    """
+    out = np.zeros(limbs.shape, bool)
+    for index, part in enumerate(PARTS):
+        here = limbs == index
+        if _one_colour(part) and here.any() and skin.any():
+            share = skin[here].mean()
+            if max(share, 1 - share) > _CLEAR_SHARE:
+                out |= here & (skin != (share > 0.5))
+    return out
+
+
 def _split_clothing(
     classes: UInt8[ndarray, "h w"], image: UInt8[ndarray, "h w 3"], limbs: Int[ndarray, "h w"]
 ) -> None:
@@ -134,6 +151,7 @@ def bare_vertices(
     pixels: Int[Tensor, "p 2"],
     visible: Bool[Tensor, "p"],
     canonical: Float[Tensor, "p 3"],
+    limbs: Int[Tensor, "p"],
 ) -> Bool[Tensor, "p"]:
     """Vertices of bare skin; hidden ones follow the nearest seen one, front and back alike.
 
@@ -142,14 +160,34 @@ def bare_vertices(
         pixels: (column, row) of each vertex in ``skin``.
         visible: Vertices seen inside the image.
         canonical: Canonical positions.
+        limbs: Limb of each vertex; an arm that is clearly bare or covered is so throughout.
     """
     bare = torch.zeros(len(visible), dtype=torch.bool)
     column, row = pixels[visible].unbind(-1)
     bare[visible] = torch.from_numpy(skin)[row, column]
+    for index, part in enumerate(PARTS):
+        here = (limbs == index) & visible
+        if _one_colour(part) and here.any():
+            share = float(bare[here].float().mean())
+            if max(share, 1 - share) > _CLEAR_SHARE:
+                bare[here] = share > 0.5
     flat = (canonical * torch.tensor([1, 1, 0.25])).numpy()
     _, nearest = cKDTree(flat[visible.numpy()]).query(flat[~visible.numpy()])
     bare[~visible] = bare[visible][torch.from_numpy(nearest)]
     return bare
+
+
+def _one_colour(part: str) -> bool:
+    """Limbs that are mostly all bare or all covered."""
+    return "Arm" in part or "Hand" in part
+
+
+def beside_arms(limbs: Int[ndarray, "h w"], radius_px: int) -> Bool[ndarray, "h w"]:
+    """Pixels of trunk and legs next to a forearm or hand, which may show its colour."""
+    lower = [i for i, name in enumerate(PARTS) if "Lower_Arm" in name or "Hand" in name]
+    arms = [i for i, name in enumerate(PARTS) if _one_colour(name)]
+    near = ndimage.binary_dilation(np.isin(limbs, lower), iterations=radius_px)
+    return near & ~np.isin(limbs, arms)
 
 
 def _spread_hair(

@@ -24,10 +24,12 @@ from persona.data.preprocess.maps import body_maps, face_labels, near_occlusion
 from persona.data.preprocess.parts import (
     PARTS,
     bare_vertices,
+    beside_arms,
     classify,
     is_bare,
     limb_of_vertices,
     skin_mask,
+    strays,
 )
 from persona.data.preprocess.texture_fill import fill_unseen
 from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
@@ -144,7 +146,7 @@ class PhotoPreprocessor:
         pixels = pixels.clamp(min=0).minimum(limit)
         front = torch.from_numpy(maps.depth)[pixels[:, 1], pixels[:, 0]] + 0.02 > vertices[:, 2]
         canonical, _, _ = self.body.canonical(fit.identity)
-        return bare_vertices(skin, pixels, inside & front, canonical)
+        return bare_vertices(skin, pixels, inside & front, canonical, self.limbs)
 
     def _captured(self, canvas: Canvas, fit: BodyFit) -> FrameData:
         """The photograph with what the fitted body says about it."""
@@ -177,10 +179,8 @@ class PhotoPreprocessor:
         inner &= maps.facing > _MIN_FACING
         inner &= ~near_occlusion(maps.depth, maps.mask, round(_EDGE * TEXTURE_HEIGHT_PX))
         inner &= ~self._covered_by_arms(canvas.camera, naked, limbs)
-        hands = np.isin(limbs, [PARTS.index("Left_Hand"), PARTS.index("Right_Hand")])
-        skin = skin_mask(canvas.image, canvas.mask, canvas.keypoints)
-        if skin.any():
-            inner &= ~hands | skin
+        inner &= ~beside_arms(limbs, round(_EDGE * TEXTURE_HEIGHT_PX))
+        inner &= ~strays(skin_mask(canvas.image, canvas.mask, canvas.keypoints), limbs)
         frame = FrameData(
             image=canvas.image, mask=inner, camera=canvas.camera,
             pose=fit.pose, depth=maps.depth, normal=maps.normal, seg=colours_from_classes(classes),

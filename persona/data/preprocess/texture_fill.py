@@ -15,6 +15,7 @@ from torch import Tensor
 
 from persona.data.layout import Textures
 from persona.data.palette import PART_INDEX, classes_from_colours, colours_from_classes
+from persona.data.preprocess.parts import PARTS
 from persona.data.preprocess.unwrap import Texels, UvMesh, texels_of
 from persona.modules.body.regions import BodyRegions
 
@@ -63,7 +64,8 @@ def fill_unseen(
         target = here & ~seen
         if target.any() and source.any():
             colour[target], part[target] = _borrow(points, colour, part, source, target)
-    _even_tones(colour, part, seen, texels.features((limbs <= 1).float()).numpy() > 0.5)
+    head = torch.isin(limbs, torch.tensor([PARTS.index("Face_Neck"), PARTS.index("Neck")]))
+    _even_tones(colour, part, seen, texels.features(head.float()).numpy() > 0.5)
     _feather(colour, texels.features(canonical).numpy(), seen, group)
     lining = texels.features(regions.mouth_in.float()).numpy() > 0.5
     colour[lining & ~seen] = MOUTH_COLOUR
@@ -76,17 +78,21 @@ def fill_unseen(
     return textures._replace(inpaint=image, seg_inpaint=colours_from_classes(parts))
 
 
-_FACE, _HEAD, _HAND, _BODY, _FEET = range(5)
+_FACE, _HEAD, _HAND, _ARM, _BODY, _FEET = range(6)
 
 
 def _groups(texels: Texels, limbs: Int[Tensor, "p"], regions: BodyRegions) -> Int[np.ndarray, "k"]:
     """Kinds of limb that do not lend colours to each other."""
     heaviest = texels.corners.gather(1, texels.weights.argmax(1, keepdim=True))[:, 0]
     group = torch.full((len(limbs),), _BODY)
+    for index, name in enumerate(PARTS):
+        if "Arm" in name:
+            group[limbs == index] = _ARM
+        elif "Foot" in name:
+            group[limbs == index] = _FEET
     group[regions.hand] = _HAND
-    group[limbs == 0] = _HEAD
+    group[limbs == PARTS.index("Face_Neck")] = _HEAD
     group[regions.face_expr | regions.eye] = _FACE
-    group[limbs >= 13] = _FEET
     return group[heaviest].numpy()
 
 

@@ -46,14 +46,14 @@ def shirt(rng: np.random.Generator, hue: float) -> Float32[np.ndarray, "t t 3"]:
     Front middle is at u = 0.5; v runs up, row 0 is the collar.
     """
     ground, accent = colour(hue, 0.55, 0.85), colour(hue + rng.uniform(0.35, 0.65), 0.75, 0.5)
-    pale = colour(hue + 0.05, 0.12, 0.97)
+    pale = colour(hue + 0.05, 0.3, 0.93)
     image = canvas(ground)
     # Wide enough to be resolved at the smallest size anybody trains at.
-    period = int(rng.integers(110, 150))
+    period = int(rng.integers(170, 220))
     for row in range(0, SIDE, period):
         image[row : row + period // 3] = pale
-        image[row + period // 3 : row + period // 3 + 10] = accent
-    _checks(image[560:640], pale, accent, 40)
+        image[row + period // 3 : row + period // 3 + 10] = 0.5 * (accent + pale)
+    _checks(image[560:640], pale, accent, 80)
     _badge(image, rng, pale, accent)
     return weave(image, rng, 0.05, 12)
 
@@ -61,7 +61,7 @@ def shirt(rng: np.random.Generator, hue: float) -> Float32[np.ndarray, "t t 3"]:
 def sleeve(rng: np.random.Generator, hue: float) -> Float32[np.ndarray, "t t 3"]:
     """Rings around the arm; row 0 is the cuff."""
     image = canvas(colour(hue, 0.55, 0.85))
-    pale = colour(hue + 0.05, 0.12, 0.97)
+    pale = colour(hue + 0.05, 0.3, 0.93)
     for row in range(0, SIDE, 256):
         image[row : row + 84] = pale
     image[:70] = colour(hue + 0.5, 0.7, 0.45)

@@ -64,10 +64,10 @@ class Style:
         """A plausible set of cuts."""
         return Style(
             sleeve=rng.uniform(0.55, 0.85),
-            hem_m=rng.uniform(0.14, 0.22),
-            flare_m=rng.uniform(0.03, 0.05),
+            hem_m=rng.uniform(0.18, 0.26),
+            flare_m=rng.uniform(0.05, 0.08),
             trouser=rng.uniform(0.8, 0.95),
-            hair_m=rng.uniform(0.016, 0.024),
+            hair_m=rng.uniform(0.026, 0.036),
         )
 
 
@@ -174,7 +174,7 @@ def shirt(body: RestBody, style: Style) -> Piece:
     shoulder, cuff = abs(j[L_SHOULDER, 0]), reach.max()
     arm = smooth_step(reach, shoulder, cuff)
     waist = smooth_step(skin[:, 1], j[NECK, 1] - 0.1, j[L_HIP, 1])
-    thickness = 0.011 + 0.006 * arm + 0.016 * waist * (1 - arm)
+    thickness = 0.016 + 0.022 * arm + 0.026 * waist * (1 - arm)
     points = drape(skin, sheet.faces, thickness, rounds=25)
     edge = boundary(sheet.faces)
     hem_y = skin[:, 1].min() + 1e-4
@@ -249,7 +249,7 @@ def trousers(body: RestBody, style: Style) -> Piece:
     skin, weights = sheet.features(body.vertices), sheet.features(body.weights)
     j = body.joints
     loose = smooth_step(skin[:, 1], j[L_HIP, 1] - 0.1, j[L_ANKLE, 1])
-    points = drape(skin, sheet.faces, 0.006 + 0.022 * loose, rounds=12)
+    points = drape(skin, sheet.faces, 0.014 + 0.04 * loose, rounds=12)
     edge = boundary(sheet.faces)
     points, weights, faces = _with_rim(points, weights, sheet.faces, skin, edge)
     coords = _about_axis(points, j[PELVIS], points[:, 1].max(), points[:, 1].min())

@@ -83,8 +83,7 @@ class AvatarTemplate(nn.Module):
         self.register_buffer(name, value, persistent=False)
 
     def _prepare_offsets(self, mesh: Subdivision, levels: int, ring_edges: int) -> None:
-        """Inputs of the offset network on ``mesh``, whose offsets ``levels`` more subdivisions
-        carry to the Gaussians."""
+        """Inputs of the offset network on ``mesh``; ``levels`` more carry its offsets on."""
         regions = self.coarse_regions.subdivide(mesh)
         # Only these have pose offsets: the network never sees the others.
         moving = (~(regions.hand | regions.face_expr | regions.eye)).nonzero()[:, 0]

@@ -14,6 +14,7 @@ from persona.data.preprocess.parts import (
     classify,
     limb_of_vertices,
     skin_mask,
+    strays,
 )
 from persona.data.preprocess.texture_fill import fill_unseen
 from persona.data.preprocess.unwrap import UvMesh, texels_of
@@ -72,7 +73,18 @@ def test_hidden_vertices_are_bare_like_the_seen_one_before_them():
     skin = np.array([[True, False]])
     pixels = torch.tensor([[0, 0], [0, 0], [1, 0], [1, 0]])
     visible = torch.tensor([True, False, True, False])
-    assert bare_vertices(skin, pixels, visible, canonical).tolist() == [True, True, False, False]
+    torso = torch.full((4,), PARTS.index("Torso"))
+    bare = bare_vertices(skin, pixels, visible, canonical, torso)
+    assert bare.tolist() == [True, True, False, False]
+
+
+def test_strays_are_the_minority_colour_of_an_arm():
+    limbs = np.full((10, 10), PARTS.index("Left_Lower_Arm"))
+    limbs[:, 5:] = PARTS.index("Torso")
+    skin = np.ones((10, 10), bool)
+    skin[0, :] = False
+    assert strays(skin, limbs).sum() == 5, "one row of cloth on the arm; the trunk is not judged"
+    assert not strays(np.zeros((10, 10), bool), limbs).any(), "no skin colour known"
 
 
 def test_every_limb_has_vertices(body):

@@ -7,7 +7,8 @@ import torch
 
 from persona.errors import UserError
 from persona.modules.render.cpu import CpuRenderer
-from persona.modules.render.gaussian import GaussianRenderer, make_renderer
+from persona.modules.render.factory import make_renderer
+from persona.modules.render.gaussian import GaussianRenderer
 from persona.types import Camera, Channel, Gaussians
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from persona.errors import UserError
-from persona.modules.render.gaussian import make_renderer
+from persona.modules.render.factory import make_renderer
 from persona.types import Camera, Channel
 
 
