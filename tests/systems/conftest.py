@@ -15,7 +15,7 @@ TINY = [
     "data=subject", "name=tiny", "logger=none", "metric.lpips_net=null", "avatar.levels=0",
     "avatar.field_resolution=16", "avatar.field_steps=5", "avatar.triplane_resolution=8",
     "renderer=cpu", "trainer.accelerator=cpu", "report.num_images=2", "report.turntable_frames=2",
-    "report.turntable_height=48", "trainer.enable_progress_bar=false", "trainer.max_steps=4",
+    "report.turntable_height=48", "trainer.max_steps=4",
 ]  # fmt: skip
 
 

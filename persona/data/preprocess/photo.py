@@ -44,6 +44,7 @@ from persona.types import Camera
 log = logging.getLogger(__name__)
 
 CAPTURED_NUMBER = 0
+DEFAULT_CLOTHING = ClothingFit()
 TEXTURE_HEIGHT_PX = 1280
 """Height of the person's crop that is unwrapped."""
 _EDGE = 0.01
@@ -73,7 +74,7 @@ class PhotoPreprocessor:
         body: SmplxBody,
         generator: TexturedMeshGenerator,
         fit: PhotoFit | None = None,
-        clothing: ClothingFit | None = ClothingFit(),  # noqa: B008
+        clothing: ClothingFit | None = DEFAULT_CLOTHING,
         height: int = 512,
         width: int = 384,
         texture_size: int = 1024,
@@ -144,7 +145,10 @@ class PhotoPreprocessor:
         limit = torch.tensor([self.width, self.height]) - 1
         inside = ((pixels >= 0) & (pixels <= limit)).all(-1)
         pixels = pixels.clamp(min=0).minimum(limit)
-        front = torch.from_numpy(maps.depth)[pixels[:, 1], pixels[:, 0]] + 0.02 > vertices[:, 2]
+        column, row = pixels.unbind(-1)
+        front = torch.from_numpy(maps.depth)[row, column] + 0.02 > vertices[:, 2]
+        beside = beside_arms(limbs, round(_EDGE * self.height))
+        front &= ~torch.from_numpy(beside)[row, column]
         canonical, _, _ = self.body.canonical(fit.identity)
         return bare_vertices(skin, pixels, inside & front, canonical, self.limbs)
 
