@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PHOTO_NEEDS := absl-py attrs flatbuffers "protobuf>=4.25.3,<5"
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup demo test test-slow test-gpu lint format smoke clean
+.PHONY: setup demo test test-slow test-gpu lint format clean
 
 setup: $(STAMP)
 

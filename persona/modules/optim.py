@@ -1,6 +1,6 @@
 """Adam with groups whose rows move only when they were used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class RowAdam(torch.optim.Adam):
         self,
         params: list[dict],
         lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-15,
     ) -> None:
         super().__init__(params, lr=lr, betas=tuple(betas), eps=eps, fused=True)

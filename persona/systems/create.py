@@ -34,7 +34,7 @@ def create(config: DictConfig, folder: Path) -> None:
     root = preprocess(config)
     print(f"subject: {root}", flush=True)
     overrides = [
-        f"+exp={config.exp}",
+        f"+exp={config.experiment}",
         "data=subject",
         f"name={config.name}",
         f"subjects_dir={config.subjects_dir}",

@@ -18,6 +18,7 @@ from persona.data.datamodule import SubjectDataModule
 from persona.data.io import read_json, write_json, write_text
 from persona.errors import UserError
 from persona.modules.losses.perceptual import missing_weights
+from persona.systems.checkpoint import AtomicCheckpointIO
 from persona.systems.persona import PersonaSystem
 from persona.systems.report import print_table, write_report
 
@@ -38,8 +39,8 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     checkpoint = None
     if config.resume is not None:
         folder = Path(config.resume)
-        checkpoint = checkpoint_file(folder)
         config = load_config(folder)
+        checkpoint = checkpoint_file(folder)
     else:
         write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
     L.seed_everything(config.seed, workers=True, verbose=False)
@@ -51,6 +52,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
         config.trainer,
         callbacks=callbacks(config, folder),
         logger=loggers(config, folder),
+        plugins=[AtomicCheckpointIO()],
         default_root_dir=str(folder),
     )
     if checkpoint is None:
@@ -63,6 +65,8 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if trainer.interrupted:
         raise UserError(f"interrupted; go on with: python train.py resume={folder}")
+    # ModelCheckpoint saves every so many steps; these are the ones after.
+    trainer.save_checkpoint(folder / CHECKPOINT_FILE)
     metrics["train/seconds"] = time.perf_counter() - started
     metrics["train/steps"] = float(trainer.global_step)
     metrics |= test(trainer, system, data, "test")
@@ -91,7 +95,8 @@ def callbacks(config: DictConfig, folder: Path) -> list[Callback]:
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    return [checkpoint, RichProgressBar(leave=False)]
+    bar = [RichProgressBar(leave=False)] if config.trainer.enable_progress_bar else []
+    return [checkpoint, *bar]
 
 
 def loggers(config: DictConfig, folder: Path) -> list[Logger]:

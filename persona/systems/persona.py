@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -199,7 +201,8 @@ class PersonaSystem(L.LightningModule):
             for name, value in parts.items():
                 terms.setdefault(name, []).append(value)
         loss = torch.stack(totals).mean()
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(totals))
+        # Processes see different terms: only the sum can be averaged over them.
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(totals), sync_dist=True)
         means = {f"train/loss/{k}": torch.stack(v).mean() for k, v in terms.items()}
         self.log_dict(means, batch_size=len(totals))
         return loss
@@ -269,7 +272,14 @@ class PersonaSystem(L.LightningModule):
         self.rows = []
 
     def on_test_epoch_end(self) -> None:
-        """Logs ``test/psnr`` for the refined and ``test/base_psnr`` for the base asset."""
+        """Logs ``test/psnr`` for the refined and ``test/base_psnr`` for the base asset.
+
+        Every process gets the rows of all, in the order of the frames, which they took in turns.
+        """
+        if dist.is_initialized():
+            parts: list[list] = [[] for _ in range(self.trainer.world_size)]
+            dist.all_gather_object(parts, self.rows)
+            self.rows = [row for turn in zip_longest(*parts) for row in turn if row is not None]
         for asset, metrics in self.metrics.items():
             prefix = "" if asset == "refined" else f"{asset}_"
             values = {f"test/{prefix}{k}": v for k, v in metrics.compute().items()}

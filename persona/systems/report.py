@@ -95,7 +95,9 @@ def error(
     return (matplotlib.colormaps["magma"](value)[..., :3] * 255).astype(np.uint8)
 
 
-def labelled(sheet: UInt8[ndarray, "h w 3"], names: tuple[str, ...]) -> UInt8[ndarray, "h w 3"]:
+def labelled(
+    sheet: UInt8[ndarray, "h w 3"], names: tuple[str, ...]
+) -> UInt8[ndarray, "h labelled_w 3"]:
     """Writes the name of each of the equally high rows at its left."""
     height = sheet.shape[0] // len(names)
     margin = np.full((sheet.shape[0], 28, 3), 255, np.uint8)
@@ -117,7 +119,7 @@ def turntable(system: PersonaSystem, path: Path, num_frames: int, height: int) -
 
 def print_table(metrics: dict[str, float]) -> None:
     """Start, base and refined asset side by side."""
-    table = Table("metric", "init", "base", "refined", title="unseen test frames")
+    table = Table("metric", "init", "base", "refined", title="test frames")
     names = [k.removeprefix("test/") for k in metrics if k.startswith("test/")]
     for name in (n for n in names if not n.startswith("base_")):
         keys = (f"init/{name}", f"test/base_{name}", f"test/{name}")

@@ -94,6 +94,9 @@ class ClothingFit:
             if step % _REFRESH == 0:
                 rim, normals = outline_vertices(vertices.detach(), body.faces, camera)
                 match = silhouette.match(pixels, normals, rim)
+                if step == 0:
+                    # An outline made by bare skin asks nothing of the clothes behind it.
+                    silhouette.contour_weight = (limit[match] > 2 * MAX_SKIN_M).float()
             outline = silhouette.outline(pixels, match, CROP_SIDE * self.sigma)
             # Roughness relative to a typical garment's stand-off of 5 cm.
             energy = self.inside * silhouette.inside(pixels) + self.outline * outline

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch.nn.functional as F
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
 from persona.modules.body.topology import vertex_normals
@@ -31,7 +31,9 @@ class BodyMaps(NamedTuple):
     """Cosine between normal and viewing ray; zero where empty."""
 
 
-def body_maps(vertices: Tensor, faces: Int[Tensor, "f 3"], camera: Camera) -> BodyMaps:
+def body_maps(
+    vertices: Float[Tensor, "p 3"], faces: Int[Tensor, "f 3"], camera: Camera
+) -> BodyMaps:
     """Rasterises a posed mesh (world coordinates of the camera)."""
     render = rasterize(vertices, faces, camera)
     local = vertices @ camera.cam_from_world[:3, :3].T + camera.cam_from_world[:3, 3]
@@ -65,7 +67,9 @@ def near_occlusion(
     return mask & (behind | before)
 
 
-def face_labels(render: MeshRender, faces: Int[Tensor, "f 3"], labels: Int[Tensor, "p"]):
+def face_labels(
+    render: MeshRender, faces: Int[Tensor, "f 3"], labels: Int[Tensor, "p"]
+) -> Int[np.ndarray, "h w"]:
     """Label (of a vertex of the face) per pixel, -1 where empty."""
     out = np.full(tuple(render.face.shape), -1)
     mask = render.mask

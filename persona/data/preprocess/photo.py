@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32, Int, UInt8
 from numpy import ndarray
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy import ndimage
@@ -45,8 +45,8 @@ log = logging.getLogger(__name__)
 
 CAPTURED_NUMBER = 0
 DEFAULT_CLOTHING = ClothingFit()
-TEXTURE_HEIGHT_PX = 1280
-"""Height of the person's crop that is unwrapped."""
+CROP_PER_TEXEL = 1.25
+"""Height of the crop that is unwrapped, in texture sides: about a pixel per texel."""
 _EDGE = 0.01
 """Believed misalignment of the fit, as a share of the crop's height."""
 _MIN_FACING = 0.25
@@ -92,10 +92,11 @@ class PhotoPreprocessor:
             root: Folder to write; an earlier subject in it is replaced.
 
         Raises:
-            UserError: The photo cannot be read, or nobody is found in it.
+            UserError: The photo or a driving motion cannot be read, or nobody is found.
         """
         photo, root = Path(photo), Path(root)
         image = read_image(photo)
+        self.generator.check(self.body)
         detection = self.detector(torch.from_numpy(image).float() / 255, str(photo))
         for line in detection.warnings:
             log.warning(line)
@@ -134,7 +135,13 @@ class PhotoPreprocessor:
         writer.write_split("captured", [CAPTURED_NUMBER])
         writer.write_textures("captured", textures)
 
-    def _bare(self, image, detection: Detection, camera: Camera, fit: BodyFit) -> Tensor:
+    def _bare(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        detection: Detection,
+        camera: Camera,
+        fit: BodyFit,
+    ) -> Bool[Tensor, "p"]:
         """Vertices that show skin."""
         canvas = person_canvas(image, detection, camera, self.height, self.width)
         vertices, _ = self.body(fit.identity, fit.pose)
@@ -169,11 +176,18 @@ class PhotoPreprocessor:
         )  # fmt: skip
 
     def _textures(
-        self, image, detection: Detection, camera: Camera, fit: BodyFit, naked: BodyFit
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        detection: Detection,
+        camera: Camera,
+        fit: BodyFit,
+        naked: BodyFit,
     ) -> Textures:
         """Unwraps a finer crop of the photograph and fills in what it does not show."""
-        width = round(TEXTURE_HEIGHT_PX * self.width / self.height)
-        canvas = person_canvas(image, detection, camera, TEXTURE_HEIGHT_PX, width)
+        height = round(CROP_PER_TEXEL * self.texture_size)
+        width = round(height * self.width / self.height)
+        canvas = person_canvas(image, detection, camera, height, width)
+        edge = round(_EDGE * height)
         vertices, _ = self.body(fit.identity, fit.pose)
         maps = body_maps(vertices, self.body.faces, canvas.camera)
         limbs = face_labels(maps.render, self.body.faces, self.limbs)
@@ -181,9 +195,9 @@ class PhotoPreprocessor:
         # The outermost pixels mix with the background.
         inner = ndimage.binary_erosion(canvas.mask, iterations=3)
         inner &= maps.facing > _MIN_FACING
-        inner &= ~near_occlusion(maps.depth, maps.mask, round(_EDGE * TEXTURE_HEIGHT_PX))
+        inner &= ~near_occlusion(maps.depth, maps.mask, edge)
         inner &= ~self._covered_by_arms(canvas.camera, naked, limbs)
-        inner &= ~beside_arms(limbs, round(_EDGE * TEXTURE_HEIGHT_PX))
+        inner &= ~beside_arms(limbs, edge)
         inner &= ~strays(skin_mask(canvas.image, canvas.mask, canvas.keypoints), limbs)
         frame = FrameData(
             image=canvas.image, mask=inner, camera=canvas.camera,
@@ -224,7 +238,9 @@ class PhotoPreprocessor:
         return SubjectInfo(self.body.name, self.body.digest, provenance, self.generator.name)
 
 
-def _extend(values: Float32[ndarray, "h w *c"], known) -> Float32[ndarray, "h w *c"]:
+def _extend(
+    values: Float32[ndarray, "h w *c"], known: Bool[ndarray, "h w"]
+) -> Float32[ndarray, "h w *c"]:
     """Repeats the nearest known value, so that maps have no holes inside the person."""
     nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
     return values[tuple(nearest)].astype(np.float32)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -36,7 +36,7 @@ MOUTH_COLOUR = (70, 25, 28)
 def fill_unseen(
     textures: Textures,
     mesh: UvMesh,
-    canonical: Tensor,
+    canonical: Float[Tensor, "p 3"],
     limbs: Int[Tensor, "p"],
     regions: BodyRegions,
 ) -> Textures:

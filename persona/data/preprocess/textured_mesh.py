@@ -55,6 +55,15 @@ class TexturedMeshGenerator:
         """Number of frames in all, for a progress bar."""
         return len(self.motions) * self.num_frames
 
+    def check(self, body: SmplxBody) -> None:
+        """Reads every driving motion, so that a bad one stops before the long work.
+
+        Raises:
+            UserError: A motion is missing or damaged.
+        """
+        for motion in self.motions:
+            load_motion(motion, body)
+
     def __call__(
         self,
         writer: SubjectWriter,

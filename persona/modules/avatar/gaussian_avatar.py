@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
@@ -85,8 +85,17 @@ class GaussianAvatar(nn.Module):
         self.rgb_aux_logit = nn.Parameter(torch.zeros(n, 3))
         self.seg_logit = nn.Parameter(torch.zeros(n, 3))
         self.register_buffer("initial_rgb", torch.full((n, 3), 0.5))
-        self.register_buffer("_weights", template.weights.clone(), persistent=False)
+        # Saved, as is their age: a resumed run looks up in the same steps.
+        self.register_buffer("_weights", template.weights.clone(), persistent=refresh_every > 1)
         self._age = refresh_every
+
+    def get_extra_state(self) -> Int[Tensor, ""]:
+        """Steps since the last look-up of the weights."""
+        return torch.tensor(self._age)
+
+    def set_extra_state(self, state: Int[Tensor, ""]) -> None:
+        """From a checkpoint."""
+        self._age = int(state)
 
     @torch.no_grad()
     def initialise_colors(

@@ -110,6 +110,16 @@ def test_missing_and_broken_photos(tmp_path):
     assert not (tmp_path / "out").exists(), "nothing half-written"
 
 
+def test_bad_motion_stops_at_once(tmp_path):
+    photo = tmp_path / "grey.png"
+    Image.fromarray(np.full((60, 40, 3), 128, np.uint8)).save(photo)
+    maker = preprocessor(detector=_Nobody())
+    maker.generator = TexturedMeshGenerator(motions=("no_such_motion.bvh",))
+    with pytest.raises(UserError, match=r"no_such_motion\.bvh"):
+        maker.run(photo, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 class _Nobody(Detector):
     def __call__(self, image, source="the image") -> Detection:
         raise AssertionError("the photo should not have been readable")
