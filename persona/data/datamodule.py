@@ -178,9 +178,14 @@ class SubjectDataModule(lightning.LightningDataModule):
         return batch.to(device)
 
     def _in_order(self, rows: list[int]) -> FrameLoader:
-        """Loader of test frames, one a batch; processes take turns."""
+        """Loader of test frames, one a batch; processes take turns.
+
+        All have equally many batches, since Lightning skips the hooks of a process without any:
+        in the last turn some are empty.
+        """
         rank, world_size = self._process()
-        return FrameLoader(self.test_frames, [[row] for row in rows[rank::world_size]])
+        turns = range(rank, -(-len(rows) // world_size) * world_size, world_size)
+        return FrameLoader(self.test_frames, [rows[turn : turn + 1] for turn in turns])
 
     def _process(self) -> tuple[int, int]:
         """Rank and world size; Lightning's own sampler injection is neither needed nor used."""

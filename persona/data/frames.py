@@ -110,7 +110,9 @@ class FrameDataset(Dataset):
         return self._length
 
     def __getitem__(self, rows: Sequence[int]) -> Frame:
-        """A batch of frames, all of one size."""
+        """A batch of frames, all of one size; without rows an empty one."""
+        if not len(rows):
+            return self[[0]][:0]
         parts = []
         for row in rows:
             which = int(np.searchsorted(self.offsets, row, side="right")) - 1

@@ -1,5 +1,6 @@
 """Checkpoints on disk."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from persona.data.io import atomic_path
+from persona.errors import UserError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -26,3 +28,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         with atomic_path(path) as temporary:
             torch.save(checkpoint, temporary)
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Callable | None = None,
+        weights_only: bool | None = True,
+    ) -> dict[str, Any]:
+        """Reads tensors and plain values onto the CPU; runs no code of the file.
+
+        Raises:
+            UserError: truncated, or not a checkpoint.
+        """
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise UserError(
+                f"{path} cannot be read ({type(error).__name__}); train again"
+            ) from error

@@ -156,10 +156,7 @@ def load_system(folder: Path, device: str | torch.device = "cpu") -> PersonaSyst
     """
     config, path = load_config(folder), checkpoint_file(folder)
     system: PersonaSystem = instantiate(config.system)
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path} cannot be read ({type(error).__name__}); train again") from error
+    checkpoint = AtomicCheckpointIO().load_checkpoint(path)
     system.on_load_checkpoint(checkpoint)
     system.load_state_dict(checkpoint["state_dict"])
     return system.to(device).eval()

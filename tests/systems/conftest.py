@@ -1,5 +1,7 @@
 """A tiny synthetic subject and runs on it."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,14 @@ def tiny(subjects: Path):
             return compose("train", overrides=names)
 
     return composed
+
+
+@pytest.fixture
+def command(subjects: Path) -> Callable[..., list[str]]:
+    """The command line of the same run, for a process of its own."""
+
+    def built(*overrides: str) -> list[str]:
+        names = ["+exp=demo", *TINY, f"subjects_dir={subjects}", *overrides]
+        return [sys.executable, str(ROOT / "train.py"), *names]
+
+    return built

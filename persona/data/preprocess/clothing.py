@@ -29,6 +29,7 @@ from persona.types import Camera
 FOOT_JOINTS = (7, 8, 10, 11)
 MAX_SKIN_M = 0.005
 """Largest displacement of bare skin."""
+MAX_INWARD_M = 0.01
 PROTRUDING_M = 0.006
 """How far an ear stands out of the smoothed head at least."""
 _SMOOTHING_STEPS = 60
@@ -82,13 +83,14 @@ class ClothingFit:
         rest, _ = body.shape(fit.identity)
         posed, _ = body(fit.identity, fit.pose)
         limit = self._limits(body, rest, regions, bare)
+        inward = limit.clamp(max=MAX_INWARD_M)
         field = _SmoothField(rest, limit > 0)
         silhouette = SilhouetteTerm(detection, CropSpace(detection.keypoints), samples=1200)
         direction = vertex_normals(posed, body.faces)
         control = torch.zeros(field.size, requires_grad=True)
         optimizer = torch.optim.Adam([control], lr=2e-3)
         for step in range(self.iterations):
-            offset = field(control).clamp(min=-0.01).minimum(limit)
+            offset = field(control).maximum(-inward).minimum(limit)
             vertices = posed + offset[:, None] * direction
             pixels = camera.project(vertices)
             if step % _REFRESH == 0:
@@ -106,7 +108,7 @@ class ClothingFit:
             optimizer.step()
             advance(1)
         with torch.no_grad():
-            offset = field(control).clamp(min=-0.01).minimum(limit)
+            offset = field(control).maximum(-inward).minimum(limit)
         return dress(body, fit, offset[:, None] * vertex_normals(rest, body.faces))
 
     def _limits(

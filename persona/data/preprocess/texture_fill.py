@@ -18,6 +18,7 @@ from persona.data.palette import PART_INDEX, classes_from_colours, colours_from_
 from persona.data.preprocess.parts import PARTS
 from persona.data.preprocess.unwrap import Texels, UvMesh, texels_of
 from persona.modules.body.regions import BodyRegions
+from persona.modules.body.topology import rings
 
 _DEPTH = 0.25
 """Depth counts this much in the distance between points: front and back are near."""
@@ -67,7 +68,9 @@ def fill_unseen(
     head = torch.isin(limbs, torch.tensor([PARTS.index("Face_Neck"), PARTS.index("Neck")]))
     _even_tones(colour, part, seen, texels.features(head.float()).numpy() > 0.5)
     _feather(colour, texels.features(canonical).numpy(), seen, group)
-    lining = texels.features(regions.mouth_in.float()).numpy() > 0.5
+    # The region's rim, two rings wide, is lips: only what lies deeper is dark.
+    lips = rings(mesh.faces, ~regions.mouth_in, 2)
+    lining = texels.features((~lips).float()).numpy() > 0.5
     colour[lining & ~seen] = MOUTH_COLOUR
     image, parts = textures.inpaint.copy(), classes_from_colours(textures.seg_inpaint).copy()
     image.reshape(-1, 3)[texels.index.numpy()] = colour.round().clip(0, 255).astype(np.uint8)
@@ -161,6 +164,7 @@ def _feather(
     group: Int[np.ndarray, "k"],
 ) -> None:
     """Blends made-up colours into the seen ones next to them, in place."""
+    group = np.where(group == _ARM, _BODY, group)  # sleeves go on into the shirt
     for label in np.unique(group):
         source, target = _sample((group == label) & seen), np.nonzero((group == label) & ~seen)[0]
         if not len(source) or not len(target):

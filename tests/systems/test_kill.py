@@ -1,0 +1,107 @@
+"""kill -9 in the middle of training, then resume."""
+
+import csv
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.slow
+
+STEPS = 40
+
+
+def environment() -> dict[str, str]:
+    kept = {**os.environ, "OMP_NUM_THREADS": "1"}
+    kept.pop("RUN_STAMP", None)
+    return kept
+
+
+def finish(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
+    cwd.mkdir(exist_ok=True)
+    return subprocess.run(
+        command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=240
+    )
+
+
+def kill_when(command: list[str], cwd: Path, ready: Callable[[Path], bool]) -> Path:
+    """Starts it and kills its process group once its run folder is ``ready``."""
+    cwd.mkdir()
+    with (cwd / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=cwd, env=environment(), stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while not any(ready(folder) for folder in cwd.glob("outputs/tiny/*")):
+            assert process.poll() is None, (cwd / "log").read_text()
+            assert time.monotonic() < deadline, "never got there"
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    (folder,) = cwd.glob("outputs/tiny/*")
+    return folder
+
+
+def losses(folder: Path) -> dict[int, dict[str, float]]:
+    """Every loss term by step, of the latest log."""
+    log = max((folder / "logs").glob("version_*/metrics.csv"))
+    rows = [row for row in csv.DictReader(log.open()) if row["train/loss"]]
+    return {
+        int(row["step"]): {k: float(v) for k, v in row.items() if k.startswith("train/") and v}
+        for row in rows
+    }
+
+
+def state(folder: Path) -> dict:
+    return torch.load(folder / "last.ckpt", weights_only=True)
+
+
+def test_killed_and_resumed_equals_uninterrupted(command, tmp_path):
+    run = command("checkpoint_every=4", f"trainer.max_steps={STEPS}", "trainer.log_every_n_steps=1")
+    assert finish(run, tmp_path / "whole").returncode == 0
+    (whole,) = (tmp_path / "whole").glob("outputs/tiny/*")
+
+    saves: set[int] = set()
+
+    def between_checkpoints(folder: Path) -> bool:
+        checkpoint = folder / "last.ckpt"
+        if checkpoint.exists():
+            saves.add(checkpoint.stat().st_ino)
+        if len(saves) < 2:
+            return False
+        time.sleep(0.15)  # A few steps, which the kill undoes.
+        return True
+
+    cut = kill_when(run, tmp_path / "cut", between_checkpoints)
+    saved = state(cut)["global_step"]
+    assert 0 < saved < STEPS
+    assert not (cut / "metrics.json").exists()
+
+    resumed = finish([*run[:2], f"resume={cut}"], tmp_path / "elsewhere")
+    assert resumed.returncode == 0, resumed.stderr
+    again, straight = losses(cut), losses(whole)
+    assert sorted(again) == list(range(saved, STEPS))
+    for step, terms in again.items():
+        assert terms == pytest.approx(straight[step], rel=1e-6), step
+    ends = state(cut), state(whole)
+    assert ends[0]["global_step"] == ends[1]["global_step"] == STEPS
+    for key, value in ends[1]["state_dict"].items():
+        torch.testing.assert_close(ends[0]["state_dict"][key], value, atol=1e-6, rtol=0, msg=key)
+
+
+def test_killed_before_the_first_checkpoint(command, tmp_path):
+    run = command("trainer.max_steps=5000", "checkpoint_every=5000")
+    cut = kill_when(run, tmp_path / "cut", lambda folder: (folder / "init.json").exists())
+    assert {p.name for p in cut.glob("*.json")} == {"init.json"}
+    resumed = finish([*run[:2], f"resume={cut}"], tmp_path / "elsewhere")
+    assert resumed.returncode == 1
+    assert resumed.stderr.splitlines() == [
+        f"error: {cut} has no last.ckpt: it stopped too early; start anew"
+    ]
