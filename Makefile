@@ -17,6 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]" $(PHOTO_NEEDS)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps mediapipe
+	$(BIN)/python scripts/compile_kernels.py
 	@touch $@
 
 demo: setup
