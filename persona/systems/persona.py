@@ -192,6 +192,7 @@ class PersonaSystem(L.LightningModule):
 
     def training_step(self, batch: Frame, batch_idx: int) -> Float[Tensor, ""]:
         """Mean loss of the batch's frames."""
+        self.avatar.next_step()
         totals: list[Tensor] = []
         terms: dict[str, list[Tensor]] = {}
         for i in range(len(batch.name)):

@@ -13,7 +13,7 @@ import torch
 
 pytestmark = pytest.mark.slow
 
-STEPS = 40
+STEPS = 32
 
 
 def environment() -> dict[str, str]:
@@ -89,7 +89,8 @@ def test_killed_and_resumed_equals_uninterrupted(command, tmp_path):
     again, straight = losses(cut), losses(whole)
     assert sorted(again) == list(range(saved, STEPS))
     for step, terms in again.items():
-        assert terms == pytest.approx(straight[step], rel=1e-6), step
+        # A row repeats earlier values of the terms that its frame lacks.
+        assert terms == pytest.approx({k: straight[step][k] for k in terms}, rel=1e-6), step
     ends = state(cut), state(whole)
     assert ends[0]["global_step"] == ends[1]["global_step"] == STEPS
     for key, value in ends[1]["state_dict"].items():

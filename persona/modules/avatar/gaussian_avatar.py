@@ -89,6 +89,10 @@ class GaussianAvatar(nn.Module):
         self.register_buffer("_weights", template.weights.clone(), persistent=refresh_every > 1)
         self._age = refresh_every
 
+    def next_step(self) -> None:
+        """Begins an optimiser step: the weights looked up last grow older by one."""
+        self._age += 1
+
     def get_extra_state(self) -> Int[Tensor, ""]:
         """Steps since the last look-up of the weights."""
         return torch.tensor(self._age)
@@ -136,7 +140,6 @@ class GaussianAvatar(nn.Module):
             return self.skinning_weights(means, scales)
         if self._age >= self.refresh_every:
             self._weights, self._age = self.skinning_weights(means, scales), 0
-        self._age += 1
         return self._weights
 
     def bones(self, rotations: Float[Tensor, "55 3 3"]) -> Float[Tensor, "j 4 4"]:
