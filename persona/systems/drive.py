@@ -16,7 +16,7 @@ from persona.data.motion.motion import Motion, combine
 from persona.errors import UserError
 from persona.systems.animation import composite, frame_motion, render_motion, write_video
 from persona.systems.experiment import load_system
-from persona.systems.persona import PersonaSystem
+from persona.systems.persona import ASSETS, PersonaSystem
 
 SHOTS = ("body", "face")
 FRAME_KINDS = (None, "rgb", "rgba")
@@ -32,6 +32,10 @@ def animate(config: DictConfig, folder: Path) -> Path:
         raise UserError(f"shot={config.shot} is unknown: choose {' or '.join(SHOTS)}")
     if config.frames not in FRAME_KINDS:
         raise UserError(f"frames={config.frames} is unknown: choose null, rgb or rgba")
+    if config.asset not in ASSETS:
+        raise UserError(f"asset={config.asset} is unknown: choose {' or '.join(ASSETS)}")
+    if min(config.height, config.width) < 1:
+        raise UserError(f"height={config.height} width={config.width}: give pixels, 1 or more")
     background = read_background(config.background, config.height, config.width)
     system = load_system(Path(config.run), pick_device(config.device))
     motion = driving_motion(config, system)
@@ -55,7 +59,15 @@ def animate(config: DictConfig, folder: Path) -> Path:
 
 
 def driving_motion(config: DictConfig, system: PersonaSystem) -> Motion:
-    """The motion asked for: cut, and with face weights on top if there are any."""
+    """The motion asked for: cut, and with face weights on top if there are any.
+
+    Raises:
+        UserError: no such motion, or nothing of it is left.
+    """
+    if config.start < 0 or (config.num_frames is not None and config.num_frames < 1):
+        raise UserError(
+            f"start={config.start} num_frames={config.num_frames}: give 0 or more, and 1 or more"
+        )
     motion = load_motion(config.motion, system.body, fps=config.fps)
     if config.face is not None:
         motion = combine(motion, load_motion(config.face, system.body, fps=config.fps))
@@ -85,7 +97,14 @@ def read_background(background: str, height: int, width: int) -> ndarray | tuple
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one."""
+    """``auto`` is CUDA where there is one.
+
+    Raises:
+        UserError: no such device here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # Torch built without CUDA asserts.
+        raise UserError(f"device={name} is not to be had here: choose auto, cpu or cuda") from error

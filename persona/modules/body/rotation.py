@@ -29,7 +29,8 @@ def axis_angle_from_matrix(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b
     norm = imaginary.norm(dim=-1, keepdim=True)
     small = norm < 1e-6
     safe = torch.where(small, torch.ones_like(norm), norm)
-    factor = torch.where(small, 2 / real, 2 * torch.atan2(safe, real) / safe)
+    # The clamp keeps the untaken branch finite at half turns, where the real part is zero.
+    factor = torch.where(small, 2 / real.clamp_min(0.5), 2 * torch.atan2(safe, real) / safe)
     return imaginary * factor
 
 

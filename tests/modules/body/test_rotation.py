@@ -79,3 +79,10 @@ def test_gradients_are_right_and_finite_at_rest(scale):
 def test_gradcheck_of_the_sixd_form():
     x = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(matrix_from_sixd, x)
+
+
+def test_axis_angle_gradient_is_finite_at_half_turns():
+    """A person who faces the camera stands exactly there."""
+    matrix = torch.diag(torch.tensor([1.0, -1.0, -1.0])).requires_grad_()
+    axis_angle_from_matrix(matrix).sum().backward()
+    assert torch.isfinite(matrix.grad).all()
