@@ -74,7 +74,7 @@ def composite(
     return (rgba[..., :3] * alpha + under * (1 - alpha)).round().astype(np.uint8)
 
 
-def write_video(path: Path, frames: Iterable[UInt8[ndarray, "h w 3"]], fps: float) -> int:
+def write_video(path: Path, frames: Iterable[UInt8[ndarray, "h w 3"]], fps: float | int) -> int:
     """H.264 mp4, written whole or not at all. Returns the number of frames.
 
     Odd sides are padded by a row or column of white: the codec wants even ones.

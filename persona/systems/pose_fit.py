@@ -1,6 +1,6 @@
 """Test-time pose fit: only the test frames' SMPL-X parameters move, the avatar is fixed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -21,7 +21,7 @@ POSE_FITS: dict[str, Sequence[str]] = {
 """Losses of each mode, all of weight 1. PERSONA reports image_geo, ExAvatar image."""
 
 
-def pose_fit_losses(mode: str, losses: OmegaConf) -> LossSum | None:
+def pose_fit_losses(mode: str, losses: Mapping) -> LossSum | None:
     """The losses of a mode, built from a run's own configuration; None for ``none``.
 
     Raises:
