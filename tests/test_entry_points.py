@@ -1,0 +1,122 @@
+"""Bad input at the command line: one line that says what is wrong, exit code 1, nothing written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from persona.systems.experiment import CHECKPOINT_FILE, CONFIG_FILE
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Runs an entry point in an empty folder."""
+
+    def run(script: str, *overrides: str, **variables: str) -> subprocess.CompletedProcess:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+        environment.pop("RUN_STAMP", None)
+        return subprocess.run(
+            [sys.executable, str(ROOT / script), *overrides],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+
+    return run
+
+
+def one_line(done: subprocess.CompletedProcess) -> str:
+    """The error's line, the only one that starts so; no traceback."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def products(folder: Path) -> list[str]:
+    """Files other than logs of the run itself and what the test put there."""
+    kept = {p for p in folder.rglob("*") if p.is_file() and ".hydra" not in p.parts}
+    return sorted(p.name for p in kept if p.suffix != ".log" and p.parent != folder)
+
+
+def test_no_such_photo(launch, tmp_path):
+    done = launch("scripts/preprocess.py", "photo=absent.jpg", "name=someone")
+    assert "absent.jpg: no such photo" in one_line(done)
+    assert products(tmp_path) == []
+
+
+def test_photo_that_is_no_image(launch, tmp_path):
+    (tmp_path / "words.jpg").write_text("not a picture")
+    done = launch("scripts/preprocess.py", "photo=words.jpg", "name=someone")
+    assert "words.jpg: not an image" in one_line(done)
+    assert products(tmp_path) == []
+    assert not (tmp_path / "data").exists()
+
+
+def test_missing_run_folder(launch, tmp_path):
+    done = launch("scripts/animate.py", "run=absent")
+    assert "absent is not a run folder" in one_line(done)
+    assert products(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_no_such_motion(launch, tmp_path):
+    untrained_run(tmp_path / "run")
+    done = launch("scripts/animate.py", f"run={tmp_path / 'run'}", "motion=moonwalk", "device=cpu")
+    assert "moonwalk: no such motion" in one_line(done)
+    assert products(tmp_path) == sorted([CHECKPOINT_FILE, CONFIG_FILE])
+
+
+def untrained_run(folder: Path) -> None:
+    """A run folder with a checkpoint of the mean body in grey."""
+    small = [
+        "avatar.levels=0",
+        "avatar.field_resolution=16",
+        "avatar.field_steps=2",
+        "renderer=cpu",
+    ]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", overrides=["data=subject", "metric.lpips_net=null", *small])
+    system = instantiate(config.system)
+    system.build(system.body.zero_identity(), num_frames=1)
+    checkpoint = {"state_dict": system.state_dict()}
+    system.on_save_checkpoint(checkpoint)
+    folder.mkdir()
+    torch.save(checkpoint, folder / CHECKPOINT_FILE)
+    (folder / CONFIG_FILE).write_text(OmegaConf.to_yaml(config, resolve=True))
+
+
+def test_misspelt_key(launch, tmp_path):
+    done = launch("train.py", "+exp=demo", "avatar.levles=1")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "avatar.levles" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_subject(launch, tmp_path):
+    done = launch("train.py", "+exp=demo", "data=subject", "name=absent", "logger=none")
+    assert "absent: no such subject folder" in one_line(done)
+    assert products(tmp_path) == ["config.yaml"]
+
+
+@pytest.mark.slow
+def test_loss_network_without_its_weights(launch, tmp_path):
+    """The error comes out of Hydra's instantiate, which wraps it."""
+    done = launch(
+        "train.py", "+exp=demo", "perceptual=vgg", "logger=none", TORCH_HOME=str(tmp_path)
+    )
+    line = one_line(done)
+    assert "vgg16-397923af.pth" in line and "perceptual=none" in line
+
+
+@pytest.mark.slow
+def test_nothing_to_resume(launch, tmp_path):
+    done = launch("train.py", "resume=absent")
+    assert "absent is not a run folder" in one_line(done)
