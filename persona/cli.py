@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 
 from persona.errors import UserError
 
@@ -38,7 +39,10 @@ def user_error(error: BaseException) -> UserError | None:
 
 
 def one_line_errors(function: Callable) -> Callable:
-    """Prints a UserError as one line and exits with 1; other errors keep their traceback."""
+    """Prints a UserError as one line and exits with 1; other errors keep their traceback.
+
+    In a sweep the job gives no metrics and the next one starts.
+    """
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
@@ -49,6 +53,8 @@ def one_line_errors(function: Callable) -> Callable:
             if known is None:
                 raise
             print(f"error: {known}", file=sys.stderr)
+            if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+                return {}  # The other jobs go on; the sweep's table shows this one as failed.
             sys.exit(1)
 
     return wrapped
