@@ -19,10 +19,7 @@ FIRST_HAND_JOINT = 25
 
 def full_rotations(body: SmplxBody, pose: BodyPose) -> Float[Tensor, "*b 55 3 3"]:
     """Rotation matrices of a pose with the mean hands added, as the SMPL-X layer does."""
-    joints = pose.joints
-    hands = joints[..., FIRST_HAND_JOINT:, :] + body.hands_mean
-    joints = torch.cat([joints[..., :FIRST_HAND_JOINT, :], hands], -2)
-    return matrix_from_axis_angle(joints)
+    return matrix_from_axis_angle(body.full_pose(pose))
 
 
 def pose_state(body: SmplxBody, pose: BodyPose) -> PoseState:
