@@ -14,7 +14,7 @@ from numpy import ndarray
 from persona.data.io import atomic_path
 from persona.data.motion.camera import fit_camera, place_in_camera
 from persona.modules.avatar.pose_table import pose_state
-from persona.systems.persona import PersonaSystem
+from persona.systems.avatar_system import AvatarSystem
 from persona.types import BodyPose, Camera
 
 HEAD_JOINTS = torch.tensor([15, 22, 23, 24])
@@ -23,7 +23,7 @@ HEAD_JOINTS = torch.tensor([15, 22, 23, 24])
 
 @torch.no_grad()
 def render_motion(
-    system: PersonaSystem, poses: BodyPose, cameras: Camera, asset: str = "refined"
+    system: AvatarSystem, poses: BodyPose, cameras: Camera, asset: str | None = None
 ) -> Iterator[UInt8[ndarray, "h w 4"]]:
     """RGBA frames (straight alpha) of every pose.
 
@@ -41,7 +41,7 @@ def render_motion(
 
 
 def frame_motion(
-    system: PersonaSystem,
+    system: AvatarSystem,
     pose: BodyPose,
     height: int,
     width: int,

@@ -15,8 +15,8 @@ from persona.data.motion.load import load_motion
 from persona.data.motion.motion import Motion, combine
 from persona.errors import UserError
 from persona.systems.animation import composite, frame_motion, render_motion, write_video
+from persona.systems.avatar_system import AvatarSystem
 from persona.systems.experiment import load_system
-from persona.systems.persona import ASSETS, PersonaSystem
 
 SHOTS = ("body", "face")
 FRAME_KINDS = (None, "rgb", "rgba")
@@ -32,12 +32,12 @@ def animate(config: DictConfig, folder: Path) -> Path:
         raise UserError(f"shot={config.shot} is unknown: choose {' or '.join(SHOTS)}")
     if config.frames not in FRAME_KINDS:
         raise UserError(f"frames={config.frames} is unknown: choose null, rgb or rgba")
-    if config.asset not in ASSETS:
-        raise UserError(f"asset={config.asset} is unknown: choose {' or '.join(ASSETS)}")
     if min(config.height, config.width) < 1:
         raise UserError(f"height={config.height} width={config.width}: give pixels, 1 or more")
     background = read_background(config.background, config.height, config.width)
     system = load_system(Path(config.run), pick_device(config.device))
+    if config.asset not in (None, *system.assets):
+        raise UserError(f"asset={config.asset} is unknown: choose {' or '.join(system.assets)}")
     motion = driving_motion(config, system)
     poses, camera = frame_motion(
         system, motion.pose, config.height, config.width, face=config.shot == "face"
@@ -58,7 +58,7 @@ def animate(config: DictConfig, folder: Path) -> Path:
     return path
 
 
-def driving_motion(config: DictConfig, system: PersonaSystem) -> Motion:
+def driving_motion(config: DictConfig, system: AvatarSystem) -> Motion:
     """The motion asked for: cut, and with face weights on top if there are any.
 
     Raises:

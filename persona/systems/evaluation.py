@@ -43,6 +43,6 @@ def evaluate(config: DictConfig, folder: Path) -> dict[str, float]:
     write_json(folder / METRICS_FILE, metrics | {"pose_fit": config.pose_fit, "run": str(run)})
     write_frames(system.rows, folder / FRAMES_FILE)
     write_png(folder / COMPARISON_FILE, comparison(system, data, config.num_images))
-    print_table(metrics)
+    print_table(metrics, system.assets)
     print(f"evaluation: {folder}")
     return metrics

@@ -18,8 +18,8 @@ from persona.data.datamodule import SubjectDataModule
 from persona.data.io import read_json, write_json, write_text
 from persona.errors import UserError
 from persona.modules.losses.perceptual import missing_weights
+from persona.systems.avatar_system import AvatarSystem
 from persona.systems.checkpoint import AtomicCheckpointIO
-from persona.systems.persona import PersonaSystem
 from persona.systems.report import print_table, write_report
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     quiet_libraries()
     warn_missing_lpips(config)
     data: SubjectDataModule = instantiate(config.data)
-    system: PersonaSystem = instantiate(config.system)
+    system: AvatarSystem = instantiate(config.system)
     trainer: L.Trainer = instantiate(
         config.trainer,
         callbacks=callbacks(config, folder),
@@ -73,13 +73,13 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     if trainer.is_global_zero:
         write_json(folder / METRICS_FILE, metrics)
         write_report(system, data, metrics, folder, config.report, trainer.loggers)
-        print_table(metrics)
+        print_table(metrics, system.assets)
         print(f"run: {folder}")
     return metrics
 
 
 def test(
-    trainer: L.Trainer, system: PersonaSystem, data: SubjectDataModule, prefix: str
+    trainer: L.Trainer, system: AvatarSystem, data: SubjectDataModule, prefix: str
 ) -> dict[str, float]:
     """Scores every test frame; keys start with ``prefix``."""
     values = trainer.test(system, datamodule=data, verbose=False)[0]
@@ -148,14 +148,14 @@ def checkpoint_file(folder: Path) -> Path:
     return path
 
 
-def load_system(folder: Path, device: str | torch.device = "cpu") -> PersonaSystem:
+def load_system(folder: Path, device: str | torch.device = "cpu") -> AvatarSystem:
     """The trained system of a run folder, ready to render.
 
     Raises:
         UserError: not a run folder, or a checkpoint that does not fit its configuration.
     """
     config, path = load_config(folder), checkpoint_file(folder)
-    system: PersonaSystem = instantiate(config.system)
+    system: AvatarSystem = instantiate(config.system)
     checkpoint = AtomicCheckpointIO().load_checkpoint(path)
     system.on_load_checkpoint(checkpoint)
     system.load_state_dict(checkpoint["state_dict"])

@@ -11,7 +11,7 @@ from persona.errors import UserError
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.losses.base import Loss, LossSum
 from persona.modules.optim import RowAdam
-from persona.systems.persona import PersonaSystem
+from persona.systems.avatar_system import AvatarSystem
 
 POSE_FITS: dict[str, Sequence[str]] = {
     "none": (),
@@ -43,7 +43,7 @@ def pose_fit_losses(mode: str, losses: Mapping) -> LossSum | None:
 
 
 def fit_poses(
-    system: PersonaSystem,
+    system: AvatarSystem,
     frames: FrameDataset,
     losses: LossSum,
     *,

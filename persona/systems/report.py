@@ -20,7 +20,7 @@ from persona.data.datamodule import SubjectDataModule
 from persona.data.io import write_png, write_text
 from persona.data.motion.load import load_motion
 from persona.systems.animation import composite, frame_motion, render_motion, write_video
-from persona.systems.persona import PersonaSystem
+from persona.systems.avatar_system import AvatarSystem
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ ERROR_SCALE = 3.0
 
 
 def write_report(
-    system: PersonaSystem,
+    system: AvatarSystem,
     data: SubjectDataModule,
     metrics: dict[str, float],
     folder: Path,
@@ -66,9 +66,9 @@ def write_frames(rows: list[dict[str, float | str]], path: Path) -> None:
 
 @torch.no_grad()
 def comparison(
-    system: PersonaSystem, data: SubjectDataModule, num_images: int
+    system: AvatarSystem, data: SubjectDataModule, num_images: int
 ) -> UInt8[ndarray, "h w 3"]:
-    """Contact sheet of test frames: truth, render (refined), error."""
+    """Contact sheet of test frames: truth, render, error."""
     system.eval()
     frames = data.test_frames
     rows = np.unique(np.linspace(0, len(frames) - 1, num_images).round().astype(int))
@@ -77,7 +77,7 @@ def comparison(
         batch = frames[[int(row)]].to(system.device)
         for frame, predictions in system.predict_frames(batch):
             truth = frame.image[0] * frame.mask[0] + 1 - frame.mask[0]
-            image, _ = predictions["refined"]
+            image, _ = predictions[system.assets[-1]]
             tiles.append(np.vstack([to_uint8(truth), to_uint8(image[0]), error(truth, image[0])]))
     return labelled(np.hstack(tiles), ("truth", "render", f"error x{ERROR_SCALE:g}"))
 
@@ -109,7 +109,7 @@ def labelled(
     return np.hstack([margin, sheet])
 
 
-def turntable(system: PersonaSystem, path: Path, num_frames: int, height: int) -> None:
+def turntable(system: AvatarSystem, path: Path, num_frames: int, height: int) -> None:
     """The avatar turning once on the spot, on white."""
     motion = load_motion("turntable", system.body, fps=num_frames / 4)
     poses, camera = frame_motion(system, motion.pose, height, height * 3 // 4)
@@ -117,11 +117,12 @@ def turntable(system: PersonaSystem, path: Path, num_frames: int, height: int) -
     write_video(path, frames, motion.fps)
 
 
-def print_table(metrics: dict[str, float]) -> None:
-    """Start, base and refined asset side by side."""
-    table = Table("metric", "init", "base", "refined", title="test frames")
+def print_table(metrics: dict[str, float], assets: tuple[str, ...] = ("base", "refined")) -> None:
+    """Start and assets side by side; the last asset is the method's result."""
+    table = Table("metric", "init", *assets, title="test frames")
     names = [k.removeprefix("test/") for k in metrics if k.startswith("test/")]
-    for name in (n for n in names if not n.startswith("base_")):
-        keys = (f"init/{name}", f"test/base_{name}", f"test/{name}")
+    others = tuple(f"{asset}_" for asset in assets[:-1])
+    for name in (n for n in names if not n.startswith(others)):
+        keys = (f"init/{name}", *(f"test/{other}{name}" for other in others), f"test/{name}")
         table.add_row(name, *(f"{metrics[k]:.4g}" if k in metrics else "" for k in keys))
     Console().print(table)

@@ -10,8 +10,8 @@ import yaml
 
 from persona.errors import UserError
 from persona.modules.avatar.pose_table import pose_state
+from persona.systems.avatar_system import AvatarSystem
 from persona.systems.experiment import load_system, train
-from persona.systems.persona import PersonaSystem
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_loaded_system_renders_what_was_trained(run, tiny):
     assert torch.equal(first.avatar.rgb_logit, checkpoint["state_dict"]["avatar.rgb_logit"])
 
 
-def camera_of(system: PersonaSystem, tiny):
+def camera_of(system: AvatarSystem, tiny):
     from hydra.utils import instantiate
 
     return instantiate(tiny().data).test_frames[[0]].camera[0].local()
@@ -72,17 +72,17 @@ def test_interrupted_and_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatc
     config = tiny("checkpoint_every=3", "trainer.max_steps=10")
     train(config, tmp_path / "whole")
 
-    plain = PersonaSystem.training_step
+    plain = AvatarSystem.training_step
 
     def dies(self, batch, batch_idx):
         if self.global_step == 5:
             raise RuntimeError("power cut")
         return plain(self, batch, batch_idx)
 
-    monkeypatch.setattr(PersonaSystem, "training_step", dies)
+    monkeypatch.setattr(AvatarSystem, "training_step", dies)
     with pytest.raises(RuntimeError, match="power cut"):
         train(config, tmp_path / "cut")
-    monkeypatch.setattr(PersonaSystem, "training_step", plain)
+    monkeypatch.setattr(AvatarSystem, "training_step", plain)
     train(tiny(f"resume={tmp_path / 'cut'}"), tmp_path / "unused")
 
     states = [

@@ -1,0 +1,253 @@
+"""What every avatar method shares: pose tables, training, testing, checkpoints."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from typing import ClassVar
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import MetricCollection
+
+from persona.data.subject import Subject
+from persona.errors import UserError
+from persona.modules.avatar.gaussian_avatar import PoseState
+from persona.modules.avatar.pose_table import PoseTable
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.losses.base import Loss, LossSum, Step
+from persona.modules.render.gaussian import GaussianRenderer
+from persona.types import BodyIdentity, Camera, Channel, Frame
+
+IDENTITY = ("betas", "face_offset", "joint_offset")
+
+
+class AvatarSystem(L.LightningModule):
+    """Trains, tests and poses one subject's avatar. A method says what its avatar is.
+
+    A subclass sets ``self.avatar`` in ``build``, gives it colours in ``initialise``, renders what
+    its losses ask for in ``frame_step`` and names its ``parameter_groups``. ``self.avatar(pose)``
+    gives an object with ``gaussians(asset)`` and ``rgb``, or the subclass overrides ``render``.
+
+    Args:
+        body: body model.
+        renderer: Gaussian rasteriser.
+        losses: terms by name.
+        metrics: the protocol, cloned for each asset.
+        optimizer: takes parameter groups.
+        decay_at: shares of the steps after each of which every rate is divided by 10.
+    """
+
+    assets: ClassVar[tuple[str, ...]] = ("base", "refined")
+    """What is rendered and scored; the last one is the method's result, the others are logged
+    under their name."""
+
+    def __init__(
+        self,
+        *,
+        body: SmplxBody,
+        renderer: GaussianRenderer,
+        losses: Mapping[str, Loss],
+        metrics: MetricCollection,
+        optimizer: Callable[..., Optimizer],
+        decay_at: Sequence[float] = (0.75,),
+    ) -> None:
+        super().__init__()
+        self.body = body.requires_grad_(False)
+        self.renderer = renderer
+        self.losses = LossSum(losses)
+        self.metrics = nn.ModuleDict({asset: metrics.clone() for asset in self.assets})
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.make_optimizer = optimizer
+        self.decay_at = tuple(decay_at)
+        self.avatar: nn.Module | None = None
+        self.table: PoseTable | None = None
+        self.test_table: PoseTable | None = None
+        self.identity: BodyIdentity | None = None
+        self.rows: list[dict[str, float | str]] = []
+
+    # What a method says ----------------------------------------------------------------------
+
+    def build(self, identity: BodyIdentity, num_frames: int) -> None:
+        """Makes the avatar of an identity and an empty pose table; call ``super().build``."""
+        self.identity = identity
+        self.table = PoseTable(num_frames=num_frames, num_expression=self.body.num_expression)
+
+    def initialise(self, subject: Subject) -> None:
+        """Takes from the subject's folder what training starts from."""
+        raise NotImplementedError
+
+    def frame_step(self, frame: Frame, pose: PoseState) -> Step:
+        """Poses the avatar for one frame and renders what the losses ask for."""
+        raise NotImplementedError
+
+    def parameter_groups(self) -> list[dict[str, object]]:
+        """Optimiser groups of avatar and pose table, with their rates."""
+        raise NotImplementedError
+
+    # Construction ----------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Builds the avatar and the pose tables from the DataModule's subject, once."""
+        data, device = self.trainer.datamodule, self.device
+        self.cpu()  # Building is host work.
+        if self.avatar is None:
+            poses = data.train_frames.poses(self.body.num_expression).to("cpu")
+            self.build(data.subject.identity(self.body), len(poses.trans))
+            self.initialise(data.subject)
+            start = PoseTable.from_poses(self.body, poses)
+            self.table.load_state_dict(start.state_dict())
+        if self.test_table is None:
+            poses = data.test_frames.poses(self.body.num_expression).to("cpu")
+            table = PoseTable.from_poses(self.body, poses)
+            self.test_table = table.requires_grad_(False)
+        self.to(device)
+
+    # Training --------------------------------------------------------------------------------
+
+    def training_step(self, batch: Frame, batch_idx: int) -> Float[Tensor, ""]:
+        """Mean loss of the batch's frames."""
+        self.avatar.next_step()
+        totals: list[Tensor] = []
+        terms: dict[str, list[Tensor]] = {}
+        for i in range(len(batch.name)):
+            frame = batch[i : i + 1]
+            total, parts = self.losses(self.frame_step(frame, self.table(frame.index[0])))
+            totals.append(total)
+            for name, value in parts.items():
+                terms.setdefault(name, []).append(value)
+        loss = torch.stack(totals).mean()
+        # Processes see different terms: only the sum can be averaged over them.
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(totals), sync_dist=True)
+        means = {f"train/loss/{k}": torch.stack(v).mean() for k, v in terms.items()}
+        self.log_dict(means, batch_size=len(totals))
+        return loss
+
+    def configure_optimizers(self) -> dict[str, object]:
+        """One optimiser for avatar and pose tables; the rates fall tenfold at each ``decay_at``."""
+        optimizer = self.make_optimizer(self.parameter_groups())
+        steps = self.trainer.estimated_stepping_batches
+        milestones = [max(1, int(share * steps)) for share in self.decay_at]
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    # Rendering and testing -------------------------------------------------------------------
+
+    def render(
+        self, pose: PoseState, camera: Camera, asset: str | None = None
+    ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]:
+        """Premultiplied colour and alpha of the avatar in one pose.
+
+        camera: unbatched; its world is the frame that ``pose`` is given in; asset: one of
+        ``assets``, by default the last, the method's result.
+        """
+        posed = self.avatar(pose)
+        gaussians = posed.gaussians(asset or self.assets[-1])
+        render = self.renderer(gaussians, camera, {"rgb": Channel(posed.rgb)})
+        return render.images["rgb"], render.alpha
+
+    def predict_frames(
+        self, batch: Frame
+    ) -> Iterator[tuple[Frame, dict[str, tuple[Tensor, Tensor]]]]:
+        """Each frame with its renders over white and alphas by asset, batches of one."""
+        for i in range(len(batch.name)):
+            frame = batch[i : i + 1]
+            posed = self.avatar(self.test_table(frame.index[0]))
+            channels = {"rgb": Channel(posed.rgb)}
+            predictions = {}
+            for asset in self.assets:
+                gaussians, camera = posed.gaussians(asset), frame.camera[0].local()
+                render = self.renderer(gaussians, camera, channels)
+                white = render.images["rgb"] + 1 - render.alpha
+                predictions[asset] = white[None].clamp(0, 1), render.alpha[None].clamp(0, 1)
+            yield frame, predictions
+
+    def validation_step(self, batch: Frame, batch_idx: int) -> None:
+        """Scores the method's result: ``val/psnr`` and so on."""
+        for frame, predictions in self.predict_frames(batch):
+            self.val_metrics.update(*predictions[self.assets[-1]], frame.image, frame.mask)
+        self.log_dict(self.val_metrics, batch_size=len(batch.name))
+
+    def test_step(self, batch: Frame, batch_idx: int) -> None:
+        """Scores every frame of the batch for both assets."""
+        for frame, predictions in self.predict_frames(batch):
+            row: dict[str, float | str] = {"frame": frame.name[0]}
+            for asset, (image, alpha) in predictions.items():
+                values = self.metrics[asset](image, alpha, frame.image, frame.mask)
+                prefix = self.key_prefix(asset)
+                row |= {f"{prefix}{key}": float(value) for key, value in values.items()}
+            self.rows.append(row)
+
+    def key_prefix(self, asset: str) -> str:
+        """What precedes the metrics of an asset: nothing for the method's result."""
+        return "" if asset == self.assets[-1] else f"{asset}_"
+
+    def on_test_start(self) -> None:
+        """Forgets the rows of an earlier test."""
+        self.rows = []
+
+    def on_test_epoch_end(self) -> None:
+        """Logs ``test/psnr`` of the result and ``test/base_psnr`` of an asset ``base``.
+
+        Every process gets the rows of all, in the order of the frames, which they took in turns.
+        """
+        if dist.is_initialized():
+            parts: list[list] = [[] for _ in range(self.trainer.world_size)]
+            dist.all_gather_object(parts, self.rows)
+            self.rows = [row for turn in zip_longest(*parts) for row in turn if row is not None]
+        for asset, metrics in self.metrics.items():
+            prefix = self.key_prefix(asset)
+            values = {f"test/{prefix}{k}": v for k, v in metrics.compute().items()}
+            self.log_dict(values)
+            metrics.reset()
+
+    # Checkpoints -----------------------------------------------------------------------------
+
+    def state_dict(self, *args, **kwargs) -> dict[str, Tensor]:
+        """The avatar and the pose table: bodies, losses and metrics are rebuilt, not saved."""
+        state = super().state_dict(*args, **kwargs)
+        return {k: v for k, v in state.items() if k.startswith(("avatar.", "table."))}
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, **kwargs):
+        """Loads what ``state_dict`` saves; anything missing or left over is an error."""
+        own = self.state_dict()
+        differing = own.keys() ^ state_dict.keys()
+        shapes = [k for k in own.keys() & state_dict.keys() if own[k].shape != state_dict[k].shape]
+        if differing or shapes:
+            first = sorted([*differing, *shapes])[0]
+            raise UserError(
+                f"checkpoint does not fit this avatar (first difference: {first}); "
+                "use the configuration it was trained with"
+            )
+        return super().load_state_dict(state_dict, strict=False, **kwargs)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Adds what the avatar is built from."""
+        checkpoint["persona"] = {
+            "body": self.body.name,
+            "body_digest": self.body.digest,
+            "identity": {k: getattr(self.identity, k).cpu() for k in IDENTITY},
+            "num_frames": len(self.table.trans),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Builds the avatar of the checkpoint where there is none yet.
+
+        Raises:
+            UserError: not a checkpoint of this system, or made with another body.
+        """
+        made = checkpoint.get("persona")
+        if made is None:
+            raise UserError("not a checkpoint of persona; give a run folder made by train.py")
+        if made["body_digest"] != self.body.digest:
+            raise UserError(
+                f"checkpoint was made with body {made['body']} ({made['body_digest'][:8]}), not "
+                f"{self.body.name} ({self.body.digest[:8]}); choose that body"
+            )
+        if self.avatar is None:
+            self.build(BodyIdentity(**made["identity"]), made["num_frames"])
