@@ -43,15 +43,16 @@ class Perceptual(nn.Module):
     Source: Zhang et al. 2018, arXiv:1801.03924, by the ``lpips`` package.
     """
 
-    def __init__(self, net: str) -> None:
+    def __init__(self, net: str, random_weights: bool = False) -> None:
         super().__init__()
-        if message := missing_weights(net):
+        if not random_weights and (message := missing_weights(net)):
             raise UserError(f"{message}; or train without it: `perceptual=none`")
         import lpips  # Optional at run time: heavy, and only this loss needs it.
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.net = lpips.LPIPS(net=net, verbose=False).eval().requires_grad_(False)
+            net = lpips.LPIPS(net=net, verbose=False, pnet_rand=random_weights)
+            self.net = net.eval().requires_grad_(False)
 
     def forward(self, x: Float[Tensor, "3 h w"], y: Float[Tensor, "3 h w"]) -> Float[Tensor, ""]:
         """Distance of two images in [0, 1]."""
@@ -59,6 +60,9 @@ class Perceptual(nn.Module):
 
 
 @lru_cache(maxsize=4)
-def shared_perceptual(net: str | None) -> Perceptual | None:
-    """One network for all losses that use it; None for none."""
-    return None if net is None else Perceptual(net)
+def shared_perceptual(net: str | None, random_weights: bool = False) -> Perceptual | None:
+    """One network for all losses that use it; None for none.
+
+    random_weights: for timing alone, needs no file.
+    """
+    return None if net is None else Perceptual(net, random_weights)

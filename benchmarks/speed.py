@@ -1,0 +1,216 @@
+"""What a training step and an animated frame cost, split into their parts.
+
+``python benchmarks/speed.py`` (PERSONA at 1024 x 576 with the paper's losses; options as train.py)
+``python benchmarks/speed.py -m speed.renders=packed,separate`` (ours against one rasteriser call
+per target, the reference implementation's schedule, in one run)
+
+Steps are timed as they are trained, by Lightning's own loop. A few more are then run part by part,
+without the CUDA graph where there is one, for the split into sections.
+"""
+
+import json
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, median, pstdev
+
+import hydra
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from section_timer import SectionTimer
+
+from persona.cli import one_line_errors, output_folder, stamp_run
+from persona.data.io import write_json, write_text
+from persona.modules.avatar.pose_table import pose_state
+from persona.modules.render.gaussian import GaussianRenderer
+from persona.systems.avatar_system import AvatarSystem
+from persona.systems.experiment import quiet_libraries
+from persona.types import Camera, Channel, Gaussians, Render
+
+ROOT = Path(__file__).parents[1]
+
+
+class SeparateRenderer(GaussianRenderer):
+    """One projection, sort and rasterisation per target, as the reference implementation."""
+
+    name = "separate"
+
+    def __init__(self, inner: GaussianRenderer):
+        super().__init__(inner.near_m, inner.far_m, inner.eps2d)
+        self.inner = inner
+
+    def forward(
+        self, gaussians: Gaussians, camera: Camera, channels: Mapping[str, Channel]
+    ) -> Render:
+        """As the inner renderer, channel by channel."""
+        images = {}
+        for name, channel in channels.items():
+            images |= self.inner(gaussians, camera, {name: channel}).images
+        return Render(images, self.inner(gaussians, camera, {}).alpha)
+
+    def _rasterize(self, gaussians, camera, moving, still):
+        raise NotImplementedError
+
+
+class StepClock(L.Callback):
+    """Milliseconds of each training step, by kind of frame; ends the uncounted ones."""
+
+    def __init__(self, warmup: int):
+        self.warmup = warmup
+        self.marks: list[tuple[str, object]] = []
+
+    def on_train_batch_end(self, trainer, system, outputs, batch, batch_idx) -> None:
+        """One mark per step: an event in the stream, so that the host runs on."""
+        self.marks.append((batch.name[0].split("/")[0], mark(system.device)))
+        if len(self.marks) == self.warmup and system.device.type == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+
+    def milliseconds(self) -> dict[str, list[float]]:
+        """Of every counted step, under ``all`` and the kind of its frame."""
+        if self.marks and hasattr(self.marks[0][1], "synchronize"):
+            torch.cuda.synchronize()
+        times = defaultdict(list)
+        counted = self.marks[self.warmup - 1 :]
+        for (_, before), (kind, after) in pairwise(counted):
+            value = between(before, after)
+            times["all"].append(value)
+            times["captured" if kind == "captured" else "generated"].append(value)
+        return dict(times)
+
+
+def mark(device: torch.device):
+    """A point in time on the device."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def between(start, end) -> float:
+    """Milliseconds from one mark to another."""
+    return (end - start) * 1e3 if isinstance(start, float) else start.elapsed_time(end)
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Median, mean and spread of milliseconds."""
+    return {
+        "median": median(values), "mean": mean(values), "std": pstdev(values),
+        "max": max(values), "count": len(values),
+    }  # fmt: skip
+
+
+def measure_training(config: DictConfig, folder: Path) -> tuple[dict, AvatarSystem]:
+    """Times of training steps, their sections and the peak memory."""
+    L.seed_everything(config.seed, verbose=False)
+    data, system = instantiate(config.data), instantiate(config.system)
+    if config.speed.renders == "separate":
+        system.renderer = SeparateRenderer(system.renderer)
+        system.views = replace(system.views, renderer=system.renderer)
+    clock, timer = StepClock(config.speed.warmup), SectionTimer(config.speed.steps)
+    settings = OmegaConf.merge(
+        config.trainer, {"max_steps": config.speed.steps + config.speed.sections}
+    )
+    trainer = instantiate(settings, callbacks=[clock, timer], logger=False,
+                          default_root_dir=str(folder))  # fmt: skip
+    started = time.perf_counter()
+    trainer.fit(system, datamodule=data)
+    clock.marks = clock.marks[: config.speed.steps]
+    result = {
+        "step_ms": {kind: summary(v) for kind, v in clock.milliseconds().items()},
+        "sections_ms": timer.milliseconds(),
+        "num_gaussians": system.avatar.template.num_gaussians,
+        "fit_seconds": time.perf_counter() - started,
+    }
+    if system.device.type == "cuda":
+        result["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        result["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
+    return result, system
+
+
+@torch.no_grad()
+def measure_animation(system: AvatarSystem, config: DictConfig, device: str) -> dict[str, float]:
+    """Frames per second by image side, network and skinning included, encoding not."""
+    from persona.data.motion.load import load_motion
+    from persona.systems.animation import frame_motion
+
+    system = system.to(device).eval()
+    motion = load_motion("dance", system.body, fps=30)
+    rates = {}
+    for size in config.speed.sizes:
+        poses, camera = frame_motion(system, motion.pose, size, size)
+        states = [pose_state(system.body, poses[i].to(device)) for i in range(len(motion))]
+        camera = camera.to(device)
+
+        def play(count: int, states=states, camera=camera) -> float:
+            start = mark(system.device)
+            for i in range(count):
+                color, alpha = system.render(states[i % len(states)], camera)
+                torch.cat([color, alpha]).clamp(0, 1).mul(255).byte()
+            end = mark(system.device)
+            if system.device.type == "cuda":
+                torch.cuda.synchronize()
+            return between(start, end)
+
+        play(10)
+        rates[str(size)] = config.speed.frames / play(config.speed.frames) * 1e3
+    return rates
+
+
+def machine() -> dict[str, str]:
+    """Where and with what code this was measured."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return {"device": name, "torch": torch.__version__, "commit": commit or "unknown"}
+
+
+def markdown(result: dict) -> str:
+    """The result as tables."""
+    lines = [f"Measured with `{result['command']}` on {result['machine']}.", ""]
+    lines += ["| step, ms | median | mean | std | max | steps |", "|---|---|---|---|---|---|"]
+    for kind, v in result["step_ms"].items():
+        cells = [f"{v[k]:.2f}" for k in ("median", "mean", "std", "max")]
+        lines.append(f"| {kind} | {' | '.join(cells)} | {v['count']} |")
+    lines += ["", "| section, ms | median |", "|---|---|"]
+    lines += [f"| {name} | {value:.2f} |" for name, value in result["sections_ms"].items()]
+    if "peak_gib" in result:
+        lines += ["", f"Peak memory {result['peak_gib']:.2f} GiB."]
+    for size, rate in result.get("animation_fps", {}).items():
+        lines += ["", f"Animation at {size} x {size}: {rate:.0f} frames per second."]
+    return "\n".join(lines) + "\n"
+
+
+@hydra.main(config_path="../conf", config_name="speed", version_base="1.3")
+@one_line_errors
+def main(config: DictConfig) -> dict[str, float]:
+    """Measures, prints and saves."""
+    folder = output_folder()
+    quiet_libraries()
+    result, system = measure_training(config, folder)
+    if config.speed.sizes:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        result["animation_fps"] = measure_animation(system, config, device)
+    overrides = hydra.core.hydra_config.HydraConfig.get().overrides.task
+    result |= {"machine": machine(), "renders": config.speed.renders}
+    result["command"] = " ".join(["python benchmarks/speed.py", *overrides])
+    size = config.data.source.config
+    result["frame"] = [size.height, size.width]
+    for where in filter(None, (folder, config.speed.save)):
+        write_json(Path(where) / f"speed_{config.speed.renders}.json", result)
+        write_text(Path(where) / f"speed_{config.speed.renders}.md", markdown(result))
+    print(markdown(result))
+    print(json.dumps(result["sections_ms"]))
+    return {"step_ms": result["step_ms"]["all"]["mean"]}
+
+
+if __name__ == "__main__":
+    stamp_run()
+    main()
