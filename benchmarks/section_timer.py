@@ -36,8 +36,8 @@ class SectionTimer(L.Callback):
 
     def _start(self, system: L.LightningModule) -> None:
         self.cuda = system.device.type == "cuda"
-        if hasattr(system, "use_graphs"):
-            system.use_graphs = False
+        if hasattr(system, "cuda_graph"):
+            system.cuda_graph = False
         self._watch(system.avatar, "deformation")
         self._watch(system.renderer, "rasterisation")
         self._watch(system.losses, "other losses")

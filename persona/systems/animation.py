@@ -53,7 +53,7 @@ def frame_motion(
 
     Looks at ``num_looks`` poses of the body mesh, evenly spread, to find its bounds.
     """
-    body, identity = system.body, system.identity
+    body, identity = system.body, system.identity.to(system.device)
     vertices, joints = body.shape(identity)
     placed = place_in_camera(pose, joints[0].cpu())
     rows = torch.linspace(0, len(pose.trans) - 1, min(num_looks, len(pose.trans))).long()

@@ -1,6 +1,6 @@
 """What every avatar method shares: pose tables, training, testing, checkpoints."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import ClassVar
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
+from persona.data.layout import CAPTURED
 from persona.data.subject import Subject
 from persona.errors import UserError
 from persona.modules.avatar.gaussian_avatar import PoseState
@@ -19,9 +20,12 @@ from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.losses.base import Loss, LossSum, Step
 from persona.modules.render.gaussian import GaussianRenderer
+from persona.systems.step_graph import GraphedLoss
 from persona.types import BodyIdentity, Camera, Channel, Frame
 
 IDENTITY = ("betas", "face_offset", "joint_offset")
+CHECK_EVERY = 100
+"""Steps between two looks at whether the renderer ran out of slots; each waits for the device."""
 
 
 class AvatarSystem(L.LightningModule):
@@ -38,6 +42,7 @@ class AvatarSystem(L.LightningModule):
         metrics: the protocol, cloned for each asset.
         optimizer: takes parameter groups.
         decay_at: shares of the steps after each of which every rate is divided by 10.
+        cuda_graph: on CUDA, capture the step of each kind of frame once and replay it.
     """
 
     assets: ClassVar[tuple[str, ...]] = ("base", "refined")
@@ -53,8 +58,11 @@ class AvatarSystem(L.LightningModule):
         metrics: MetricCollection,
         optimizer: Callable[..., Optimizer],
         decay_at: Sequence[float] = (0.75,),
+        cuda_graph: bool = True,
     ) -> None:
         super().__init__()
+        self.cuda_graph = cuda_graph
+        self.graphed: GraphedLoss | None = None
         self.body = body.requires_grad_(False)
         self.renderer = renderer
         self.losses = LossSum(losses)
@@ -110,20 +118,50 @@ class AvatarSystem(L.LightningModule):
     def training_step(self, batch: Frame, batch_idx: int) -> Float[Tensor, ""]:
         """Mean loss of the batch's frames."""
         self.avatar.next_step()
+        loss, terms = self.graphed_loss(batch) if self.uses_graph else self.batch_loss(batch)
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            # Elsewhere nothing is written, and keeping two dozen values costs milliseconds.
+            count = len(batch.name)
+            # Processes see different terms: only the sum can be averaged over them.
+            self.log("train/loss", loss.detach(), prog_bar=True, batch_size=count, sync_dist=True)
+            self.log_dict({f"train/loss/{k}": v for k, v in terms.items()}, batch_size=count)
+        return loss
+
+    def batch_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Mean loss of the batch's frames and the means of its terms."""
         totals: list[Tensor] = []
         terms: dict[str, list[Tensor]] = {}
         for i in range(len(batch.name)):
-            frame = batch[i : i + 1]
-            total, parts = self.losses(self.frame_step(frame, self.table(frame.index[0])))
+            total, parts = self.frame_loss(batch[i : i + 1])
             totals.append(total)
             for name, value in parts.items():
                 terms.setdefault(name, []).append(value)
-        loss = torch.stack(totals).mean()
-        # Processes see different terms: only the sum can be averaged over them.
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(totals), sync_dist=True)
-        means = {f"train/loss/{k}": torch.stack(v).mean() for k, v in terms.items()}
-        self.log_dict(means, batch_size=len(totals))
-        return loss
+        return torch.stack(totals).mean(), {k: torch.stack(v).mean() for k, v in terms.items()}
+
+    def frame_loss(self, frame: Frame) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Loss of one frame in its row's pose, and its terms."""
+        return self.losses(self.frame_step(frame, self.table(frame.index[0])))
+
+    @property
+    def uses_graph(self) -> bool:
+        """Whether steps are replayed from CUDA graphs."""
+        return self.cuda_graph and self.device.type == "cuda" and self.avatar.capturable
+
+    def graphed_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """``batch_loss`` by CUDA graphs."""
+        if self.graphed is None:
+            parameters = [p for p in self.parameters() if p.requires_grad]
+            self.graphed = GraphedLoss(self.frame_loss, parameters, self.frame_kind)
+        with self.renderer.fixed_slots():
+            result = self.graphed(batch)
+        if self.trainer.global_step % CHECK_EVERY == 0 and self.renderer.grow_slots():
+            self.graphed = None
+        return result
+
+    def frame_kind(self, frame: Frame) -> Hashable:
+        """What of a frame is known to the host and steers its step: part of a graph's key."""
+        captured = frame.name[0].startswith(CAPTURED)
+        return captured, frame.has_patch[0], frame.person_px[0] if captured else None
 
     def configure_optimizers(self) -> dict[str, object]:
         """One optimiser for avatar and pose tables; the rates fall tenfold at each ``decay_at``."""

@@ -60,6 +60,7 @@ class PersonaSystem(AvatarSystem):
         optimizer: Callable[..., Optimizer],
         rates: LearningRates,
         decay_at: Sequence[float] = (0.75,),
+        cuda_graph: bool = True,
         boundary_side: float = 0.015,
         patch_boundary_side: float = 0.06,
     ) -> None:
@@ -70,6 +71,7 @@ class PersonaSystem(AvatarSystem):
             metrics=metrics,
             optimizer=optimizer,
             decay_at=decay_at,
+            cuda_graph=cuda_graph,
         )
         self.builder = avatar
         self.views = ViewRenderer(self.renderer, avatar.triplane_extent_m)

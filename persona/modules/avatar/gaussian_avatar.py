@@ -89,6 +89,11 @@ class GaussianAvatar(nn.Module):
         self.register_buffer("_weights", template.weights.clone(), persistent=refresh_every > 1)
         self._age = refresh_every
 
+    @property
+    def capturable(self) -> bool:
+        """Whether every step does the same work: no look-ups that are kept between steps."""
+        return self.refresh_every <= 1
+
     def next_step(self) -> None:
         """Begins an optimiser step: the weights looked up last grow older by one."""
         self._age += 1
@@ -136,7 +141,7 @@ class GaussianAvatar(nn.Module):
             return torch.where(template.mesh_skinned[:, None], template.weights, weights)
 
     def _base_weights(self, means: Tensor, scales: Tensor) -> Tensor:
-        if not self.training:
+        if not self.training or self.refresh_every <= 1:
             return self.skinning_weights(means, scales)
         if self._age >= self.refresh_every:
             self._weights, self._age = self.skinning_weights(means, scales), 0

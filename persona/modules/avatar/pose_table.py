@@ -55,8 +55,11 @@ class PoseTable(nn.Module):
 
     def forward(self, index: Int[Tensor, ""]) -> PoseState:
         """The row of one frame."""
-        sixd = torch.cat([self.joints[index], self.hands[index]])
-        return PoseState(matrix_from_sixd(sixd), self.expression[index], self.trans[index])
+        tables = (self.joints, self.hands, self.expression, self.trans)
+        # The backward pass of index_select is one addition, that of an index a sort.
+        rows = [table.index_select(0, index.view(1))[0] for table in tables]
+        joints, hands, expression, trans = rows
+        return PoseState(matrix_from_sixd(torch.cat([joints, hands])), expression, trans)
 
     def poses(self, body: SmplxBody) -> BodyPose:
         """All rows as SMPL-X parameters, hands relative to the mean hand again."""

@@ -65,6 +65,9 @@ class AvatarTemplate(nn.Module):
         self.regions: BodyRegions = self.coarse_regions.subdivide(subdivision)
         for name in ("left_hand", "right_hand", "hand", "face", "face_expr", "eye"):
             self._constant(name, getattr(self.regions, name))
+        for name in ("left_hand", "right_hand"):
+            # Rows rather than a mask: a mask's size must be asked from the device.
+            self._constant(f"{name}_rows", getattr(self.regions, name).nonzero()[:, 0])
         for name in ("expr_boundary", "mouth_in", "mouth_out"):
             self._constant(name, getattr(self.regions, name))
         self._constant("fixed", self.regions.hand | self.regions.face_expr | self.regions.eye)

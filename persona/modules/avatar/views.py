@@ -14,7 +14,7 @@ from persona.modules.avatar.template import AvatarTemplate
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.topology import vertex_normals
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.modules.render.mesh import rasterize
+from persona.modules.render.mesh import nearest_faces
 from persona.types import Camera, Channel, Render
 
 VIEW_ASSET = {"base": "base", "refined": "refined", "patch": "base"}
@@ -46,7 +46,7 @@ class ViewRenderer:
         camera: unbatched, in the frame of ``posed``.
         """
         if view in HANDS:
-            keep = getattr(avatar.template, view)
+            keep = getattr(avatar.template, f"{view}_rows")
             gaussians = posed.gaussians("base")[keep]
             return self.renderer(gaussians, camera, {"rgb_fixed": Channel(posed.rgb[keep], False)})
         asset = VIEW_ASSET[view]
@@ -70,7 +70,8 @@ class ViewRenderer:
             return Channel(means[:, 2:], geometry=False)
         if name == "normal":
             # Camera y and z flipped: x right, y up, z towards the camera.
-            return Channel(vertex_normals(means, template.faces) * means.new_tensor([1, -1, -1]))
+            normals = vertex_normals(means, template.faces)
+            return Channel(torch.cat([normals[:, :1], -normals[:, 1:]], 1))
         if name == "position":
             return Channel(self.positions(template, posed, asset), geometry=False)
         if name == "face":
@@ -103,6 +104,8 @@ class BodyMasks(nn.Module):
         for name in ("face", "eye", *HANDS):
             inside = getattr(regions, name).to(faces.device)[faces].all(-1)
             self.register_buffer(name, inside, persistent=False)
+            if name in HANDS:
+                self.register_buffer(f"{name}_faces", faces[inside], persistent=False)
 
     @torch.no_grad()
     def forward(self, template: AvatarTemplate, posed: PosedAvatar) -> Float[Tensor, "p 3"]:
@@ -116,7 +119,7 @@ class BodyMasks(nn.Module):
         self, vertices: Float[Tensor, "p 3"], camera: Camera, names: tuple[str, ...]
     ) -> dict[str, Bool[Tensor, "h w"]]:
         """Masks of regions as the whole body shows them."""
-        face: Int[Tensor, "h w"] = rasterize(vertices, self.faces, camera).face
+        face: Int[Tensor, "h w"] = nearest_faces(vertices, self.faces, camera)
         found = face >= 0
         return {n: getattr(self, n)[face.clamp_min(0)] & found for n in names}
 
@@ -125,4 +128,5 @@ class BodyMasks(nn.Module):
         self, vertices: Float[Tensor, "p 3"], camera: Camera, name: str
     ) -> Bool[Tensor, "h w"]:
         """Mask of one region with nothing in front of it."""
-        return rasterize(vertices, self.faces[getattr(self, name)], camera).mask
+        faces: Int[Tensor, "f 3"] = getattr(self, f"{name}_faces")
+        return nearest_faces(vertices, faces, camera) >= 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Float16
 from numba import prange
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
@@ -56,6 +56,9 @@ class SkinningField(nn.Module):
         self.register_buffer("grid", grid, persistent=False)
         self.register_buffer("low", low, persistent=False)
         self.register_buffer("high", high, persistent=False)
+        last_node = torch.tensor(grid.shape[:3]).to(low) - 1
+        self.register_buffer("last_node", last_node, persistent=False)
+        self._half: Tensor | None = None
 
     @classmethod
     def build(
@@ -115,16 +118,33 @@ class SkinningField(nn.Module):
         Returns:
             Rows that sum to one.
         """
-        extent = self.high - self.low
-        if means.device.type == "cpu" and not differentiable:
-            nodes = torch.tensor(self.grid.shape[:3]) - 1
-            points = ((means.detach() - self.low) / extent * nodes).float()
-            sigmas = (scales.detach()[:, None] / extent * nodes).float()
-            weights = torch.empty(len(means), self.grid.shape[-1])
-            _sample(self.grid.numpy(), points.numpy(), sigmas.numpy(), weights.numpy())
-            return weights.to(means.dtype)
+        if not differentiable and means.device.type in ("cpu", "cuda"):
+            to_nodes = self.last_node / (self.high - self.low)
+            points = (means.detach() - self.low) * to_nodes
+            return self._look_up(points, scales.detach()[:, None] * to_nodes).to(means.dtype)
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
             return self._sample_torch(means, scales.detach())
+
+    def _look_up(
+        self, points: Float[Tensor, "n 3"], sigmas: Float[Tensor, "n 3"]
+    ) -> Float[Tensor, "n j"]:
+        """Weights at points given in nodes, by a kernel of the device."""
+        if points.device.type == "cuda":
+            from persona.modules.body.skinning_triton import look_up
+
+            return look_up(self._packed(), points, sigmas, self.grid.shape[-1])
+        weights = torch.empty(len(points), self.grid.shape[-1])
+        arrays = (t.float().numpy() for t in (self.grid, points, sigmas))
+        _sample(*arrays, weights.numpy())
+        return weights
+
+    def _packed(self) -> Float16[Tensor, "x y z padded"]:
+        """The grid as CUDA reads it, made once: half (it is kept as half), joints padded."""
+        if self._half is None or self._half.device != self.grid.device:
+            from persona.modules.body.skinning_triton import JOINTS
+
+            self._half = F.pad(self.grid.half(), (0, JOINTS - self.grid.shape[-1]))
+        return self._half
 
     def _sample_torch(self, means: Tensor, scales: Tensor) -> Tensor:
         """The same with autograd, and on any device."""

@@ -148,7 +148,8 @@ class SmplxBody(nn.Module):
         posed = torch.stack([place[j] for j in range(NUM_JOINTS)], -2)
         shift = posed - (rotation @ rest_joints[..., None])[..., 0]
         top = torch.cat([rotation, shift[..., None]], -1)
-        bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*top.shape[:-2], 1, 4)
+        bottom = torch.zeros_like(top[..., :1, :])
+        bottom[..., 3] = 1
         return torch.cat([top, bottom], -2)
 
     def joint_transforms(

@@ -1,7 +1,8 @@
 """What a loss is, what it may look at, and the one place where losses are weighted and summed."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,6 +10,15 @@ from torch import Tensor, nn
 
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar, PosedAvatar
 from persona.types import Frame, Render
+
+
+class Pair(NamedTuple):
+    """Two images that a network is to compare."""
+
+    network: nn.Module
+    image: Float[Tensor, "3 h w"]
+    target: Float[Tensor, "3 h w"]
+    weight: float
 
 
 @dataclass
@@ -29,6 +39,8 @@ class Step:
     boundary: Mapping[str, Float[Tensor, "1 h w"]]
     """Occlusion boundary of ``base``, ``refined`` and ``patch``: 1 inside."""
     cache: dict[str, Tensor] = field(default_factory=dict)
+    pairs: list[Pair] = field(default_factory=list)
+    """What the losses asked to ``compare``."""
 
     @property
     def captured(self) -> bool:
@@ -40,6 +52,19 @@ class Step:
         if key not in self.cache:
             self.cache[key] = make()
         return self.cache[key]
+
+    def compare(
+        self,
+        network: nn.Module,
+        image: Float[Tensor, "3 h w"],
+        target: Float[Tensor, "3 h w"],
+        weight: float,
+    ) -> None:
+        """Adds ``weight`` times the network's distance to the loss that asks, in one batch of all.
+
+        The target gets no gradient.
+        """
+        self.pairs.append(Pair(network, image, target, weight))
 
     def truth(self, view: str) -> Float[Tensor, "3 h w"]:
         """The image that a view is compared with."""
@@ -99,13 +124,34 @@ class LossSum(nn.Module):
 
     def forward(self, step: Step) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Weighted sum and the weighted terms by name, detached."""
-        terms = {}
+        terms, owners = {}, []
         for name, loss in self.losses.items():
             value = loss(step) if loss.applies(step.captured) else None
+            owners += [name] * (len(step.pairs) - len(owners))
             if value is not None:
                 terms[name] = loss.weight * value
+        for name, pair, distance in zip(owners, step.pairs, distances(step.pairs), strict=True):
+            terms[name] = terms[name] + self.losses[name].weight * pair.weight * distance
         total = torch.stack(list(terms.values())).sum()
         return total, {name: value.detach() for name, value in terms.items()}
+
+
+def distances(pairs: Sequence[Pair]) -> list[Float[Tensor, ""]]:
+    """Distance of each pair: one batch per network and image size, each target looked at once."""
+    groups: dict[tuple, list[int]] = {}
+    for i, pair in enumerate(pairs):
+        groups.setdefault((pair.network, pair.image.shape), []).append(i)
+    results: list[Tensor | None] = [None] * len(pairs)
+    for (network, _), members in groups.items():
+        # Two views of one image are one target.
+        targets = {pairs[i].target.data_ptr(): pairs[i].target for i in members}
+        rows = {place: row for row, place in enumerate(targets)}
+        which = tuple(rows[pairs[i].target.data_ptr()] for i in members)
+        images = torch.stack([pairs[i].image for i in members])
+        values = network(images, torch.stack(list(targets.values())), which)
+        for i, value in zip(members, values.unbind(), strict=True):
+            results[i] = value
+    return results
 
 
 def needs(view: str, channels: Iterable[str]) -> frozenset[str]:

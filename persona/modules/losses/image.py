@@ -47,15 +47,16 @@ class ImageLoss(Loss):
 
     def distance(
         self,
+        step: Step,
         x: Float[Tensor, "3 h w"],
         y: Float[Tensor, "3 h w"],
         weight: Float[Tensor, "1 h w"] | float = 1.0,
     ) -> Float[Tensor, ""]:
-        """img(x, y) with a weight per pixel on the maps."""
+        """img(x, y) with a weight per pixel on the maps; LPIPS is left to the step's batch."""
         value = self.l1 * (weight * (x - y).abs()).mean()
         value = value + self.ssim * (weight * (1 - ssim_map(x, y))).mean()
         if self.perceptual is not None and self.lpips:
-            value = value + self.lpips * self.perceptual(x, y)
+            step.compare(self.perceptual, x, y, self.lpips)
         return value
 
     def forward(self, step: Step) -> Float[Tensor, ""] | None:
@@ -66,7 +67,7 @@ class ImageLoss(Loss):
         weight = 1.0
         if step.captured:
             weight = 1 - (1 - BOUNDARY_WEIGHT) * step.boundary[self.view]
-        return self.distance(step.over(self.view, self.channel, truth), truth, weight)
+        return self.distance(step, step.over(self.view, self.channel, truth), truth, weight)
 
 
 class CapturedImageLoss(ImageLoss):
@@ -107,4 +108,6 @@ class BoundaryLoss(ImageLoss):
             return None
         boundary = step.boundary[self.view]
         images = step.renders[self.view].images
-        return self.distance(images["rgb_fixed"] * boundary, images["rgb_aux"].detach() * boundary)
+        return self.distance(
+            step, images["rgb_fixed"] * boundary, images["rgb_aux"].detach() * boundary
+        )

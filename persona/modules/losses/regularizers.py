@@ -12,10 +12,8 @@ from persona.modules.losses.functional import total_variation
 
 def region_weight(template: AvatarTemplate, fine: float, hands: float) -> Float[Tensor, "n 1"]:
     """``fine`` on face_expr and eyes, ``hands`` on hands and the expression boundary, 1 else."""
-    weight = torch.ones_like(template.vertices[:, :1])
-    weight[template.face_expr | template.eye] = fine
-    weight[template.hand | template.expr_boundary] = hands
-    return weight
+    weight = torch.where(template.face_expr | template.eye, fine, 1.0)
+    return torch.where(template.hand | template.expr_boundary, hands, weight)[:, None]
 
 
 class MeanLaplacian(Loss):

@@ -8,11 +8,13 @@ sqrt(det / det grown), which keeps the energy of a Gaussian smaller than a pixel
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import ClassVar
 
 from torch import Tensor, nn
 
+from persona.errors import UserError
 from persona.types import Camera, Channel, Gaussians, Render
 
 
@@ -64,6 +66,21 @@ class GaussianRenderer(nn.Module, ABC):
         alpha, images = self._rasterize(gaussians, camera, moving, still)
         rendered = dict(zip(names, images, strict=True))
         return Render({name: rendered[name] for name in channels}, alpha)
+
+    @contextmanager
+    def fixed_slots(self) -> Iterator[None]:
+        """Passes inside do not wait for the device, so that a CUDA graph can hold them.
+
+        A backend may then have to leave the farthest parts of a scene out; ``grow_slots`` tells.
+        """
+        yield
+
+    def grow_slots(self) -> bool:
+        """Whether passes with ``fixed_slots`` were too small since the last call.
+
+        They are larger from now on, and graphs that hold them must be captured again.
+        """
+        return False
 
     @abstractmethod
     def _rasterize(

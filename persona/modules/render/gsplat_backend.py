@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from persona.errors import UserError
+from persona.modules.render.binning import Bins, bin_splats
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.types import Camera, Gaussians
 
-TILE = 16
+log = logging.getLogger(__name__)
+
+TILE = 8
+"""Pixels. An avatar's Gaussians are small and crowd on hands and face: the fullest tile decides
+how long a pass takes, and a small tile holds fewer of them."""
+SLOTS_PER_GAUSSIAN = 4
+"""Pairs of Gaussian and tile that passes of fixed size make room for at first."""
 CHUNK = 32
 """Channels of one rasterisation: beyond this gsplat's kernels run out of registers."""
 
@@ -24,8 +35,7 @@ class _Splats:
     means: Tensor
     conics: Tensor
     opacities: Tensor
-    starts: Tensor
-    members: Tensor
+    bins: Bins
     height: int
     width: int
 
@@ -37,8 +47,8 @@ class _Splats:
         means, conics, opacities = splats if moves else (s.detach() for s in splats)
         parts = [
             gsplat.rasterize_to_pixels(
-                means, conics, part[None], opacities, self.width, self.height, TILE, self.starts,
-                self.members,
+                means, conics, part[None], opacities, self.width, self.height, TILE,
+                self.bins.starts[None], self.bins.members,
             )
             for part in values.split(CHUNK, 1)
         ]  # fmt: skip
@@ -48,6 +58,9 @@ class _Splats:
 
 class GsplatRenderer(GaussianRenderer):
     """Float32 on CUDA.
+
+    A pass waits for the device once, to learn how many (Gaussian, tile) pairs there are, except
+    inside ``fixed_slots``.
 
     Raises:
         UserError: There is no CUDA device, or gsplat's extension does not load.
@@ -59,6 +72,30 @@ class GsplatRenderer(GaussianRenderer):
         super().__init__(near_m, far_m, eps2d)
         if not torch.cuda.is_available():
             raise UserError("renderer 'gsplat' needs a CUDA device: choose renderer cpu")
+        self._fixed = False
+        self._slots_per_gaussian = SLOTS_PER_GAUSSIAN
+        self.register_buffer("_overflowed", torch.zeros((), dtype=torch.bool), persistent=False)
+
+    @contextmanager
+    def fixed_slots(self) -> Iterator[None]:
+        """Makes room for a fixed number of pairs; the nearest are drawn where it is too small."""
+        before, self._fixed = self._fixed, True
+        try:
+            yield
+        finally:
+            self._fixed = before
+
+    def grow_slots(self) -> bool:
+        """Waits for the device; doubles the room if it was too small."""
+        if not bool(self._overflowed):
+            return False
+        log.warning(
+            "more than %d tiles per Gaussian: some recent steps left the farthest out; making "
+            "room for twice as many", self._slots_per_gaussian,
+        )  # fmt: skip
+        self._slots_per_gaussian *= 2
+        self._overflowed.zero_()
+        return True
 
     def _rasterize(
         self, gaussians: Gaussians, camera: Camera, moving: list[Tensor], still: list[Tensor]
@@ -90,19 +127,27 @@ class GsplatRenderer(GaussianRenderer):
             t.float() for t in (g.means, g.quaternions, g.scales, g.opacities)
         )
         view = camera.cam_from_world.detach().to(means)[None]
-        intrinsics = torch.eye(3, device=means.device)
-        intrinsics[:2, :2] = camera.focal_px.detach().to(means).diag()
-        intrinsics[:2, 2] = camera.center_px.detach().to(means)
+        focal, center = (t.detach().to(means) for t in (camera.focal_px, camera.center_px))
+        intrinsics = torch.cat([focal.diag(), center[:, None]], 1)
+        intrinsics = torch.cat([intrinsics, _bottom_row(means.device)])
         height, width = camera.height, camera.width
         radii, means2d, depths, conics, factors = gsplat.fully_fused_projection(
             means, None, quats, scales, view, intrinsics[None], width, height,
             eps2d=self.eps2d, near_plane=self.near_m, far_plane=self.far_m,
             calc_compensations=True, opacities=opacities,
         )  # fmt: skip
-        columns, rows = math.ceil(width / TILE), math.ceil(height / TILE)
-        _, keys, members = gsplat.isect_tiles(means2d, radii, depths, TILE, columns, rows)
-        starts = gsplat.isect_offset_encode(keys, 1, columns, rows)
-        return _Splats(means2d, conics, opacities * factors, starts, members, height, width)
+        grid = math.ceil(height / TILE), math.ceil(width / TILE)
+        slots = self._slots_per_gaussian * len(means) if self._fixed else None
+        bins = bin_splats(means2d[0].detach(), radii[0], depths[0].detach(), grid, TILE, slots)
+        if slots is not None:
+            self._overflowed |= bins.overflowed
+        return _Splats(means2d, conics, opacities * factors, bins, height, width)
+
+
+@lru_cache(maxsize=4)
+def _bottom_row(device: torch.device) -> Tensor:
+    """Of a 3 x 3 intrinsic matrix; made once, since a copy from the host waits."""
+    return torch.tensor([[0.0, 0.0, 1.0]], device=device)
 
 
 def _load_gsplat():

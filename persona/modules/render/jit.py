@@ -1,4 +1,4 @@
-"""How this package compiles its numba kernels."""
+"""How this package compiles its numba and Triton kernels."""
 
 import inspect
 
@@ -16,3 +16,10 @@ def kernel(**options):
         return njit(cache=True, **options)(inspect.unwrap(function))
 
     return compile_original
+
+
+def triton_kernel(function):
+    """``triton.jit``, of the original function as well."""
+    import triton  # Comes with CUDA builds of torch, and only those run such kernels.
+
+    return triton.jit(inspect.unwrap(function))

@@ -1,0 +1,127 @@
+"""Forward and backward pass of one frame as a CUDA graph: the host only starts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import fields, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from persona.types import Camera, Frame
+
+WARMUP = 3
+"""Runs before the capture, in which kernels compile and libraries choose theirs."""
+
+FrameLoss = Callable[[Frame], tuple[Tensor, dict[str, Tensor]]]
+
+
+class StepGraph:
+    """One kind of frame's loss and gradients, captured.
+
+    Everything that ``loss`` reads besides the frame's tensors (sizes, names) is fixed by the frame
+    that it is captured with.
+    """
+
+    def __init__(self, loss: FrameLoss, frame: Frame, parameters: Sequence[nn.Parameter], pool):
+        self.frame = replace(frame._map(Tensor.clone), camera=frame.camera._map(Tensor.clone))
+        self.inputs = tensors(self.frame)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.enable_grad(), torch.cuda.stream(stream):
+            for _ in range(WARMUP):
+                gradients(loss, self.frame, parameters)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        # Other threads (NCCL's watchdog) may talk to the device meanwhile.
+        with (
+            torch.enable_grad(),
+            torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"),
+        ):
+            total, terms, self.grads = gradients(loss, self.frame, parameters)
+            self.values = torch.stack([total.detach(), *terms.values()])
+        self.names = tuple(terms)
+
+    def __call__(self, frame: Frame) -> Float[Tensor, "k"]:
+        """Total and terms of another frame of the kind; gradients lie in ``grads``."""
+        torch._foreach_copy_(self.inputs, tensors(frame))
+        self.graph.replay()
+        return self.values
+
+
+def gradients(
+    loss: FrameLoss, frame: Frame, parameters: Sequence[nn.Parameter]
+) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor | None, ...]]:
+    """Loss, its terms and its gradient by each parameter, None for one that it does not use."""
+    total, terms = loss(frame)
+    return total, terms, torch.autograd.grad(total, parameters, allow_unused=True)
+
+
+def tensors(frame: Frame) -> list[Tensor]:
+    """All tensors of a frame, in a fixed order."""
+    own = [getattr(frame, f.name) for f in fields(Frame)]
+    camera = [getattr(frame.camera, f.name) for f in fields(Camera)]
+    return [value for value in (*own, *camera) if isinstance(value, Tensor)]
+
+
+class GraphedLoss:
+    """Mean loss of a batch by captured graphs, one per kind of frame, sharing their memory.
+
+    Args:
+        loss: of a batch of one frame; total and detached terms.
+        parameters: what gets gradients.
+        kind: names what of a frame is fixed in a capture, beside its sizes.
+    """
+
+    def __init__(
+        self,
+        loss: FrameLoss,
+        parameters: Sequence[nn.Parameter],
+        kind: Callable[[Frame], Hashable],
+    ):
+        self.loss, self.parameters, self.kind = loss, tuple(parameters), kind
+        self.graphs: dict[Hashable, StepGraph] = {}
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, batch: Frame) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Loss with gradient to the parameters, and the terms' means."""
+        terms: dict[str, list[Tensor]] = {}
+        total = _Replay.apply(self, batch, terms, *self.parameters)
+        return total, {name: torch.stack(values).mean() for name, values in terms.items()}
+
+    def graph(self, frame: Frame) -> StepGraph:
+        """The graph for a frame, captured at first."""
+        key = (self.kind(frame), *(t.shape for t in tensors(frame)))
+        if key not in self.graphs:
+            self.graphs[key] = StepGraph(self.loss, frame, self.parameters, self.pool)
+        return self.graphs[key]
+
+
+class _Replay(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, graphed: GraphedLoss, batch: Frame, terms: dict, *parameters: Tensor):
+        count, totals, sums = len(batch.name), [], None
+        for i in range(count):
+            frame = batch[i : i + 1]
+            graph = graphed.graph(frame)
+            values = graph(frame).clone()
+            totals.append(values[0])
+            for name, value in zip(graph.names, values[1:], strict=True):
+                terms.setdefault(name, []).append(value)
+            sums = graph.grads if count == 1 else _add(sums, graph.grads)
+        ctx.sums, ctx.count = sums, count
+        return torch.stack(totals).mean()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        scale = grad / ctx.count
+        return None, None, None, *(None if g is None else g * scale for g in ctx.sums)
+
+
+def _add(sums: tuple | None, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """Running sum; the next replay overwrites ``grads``."""
+    if sums is None:
+        return tuple(None if g is None else g.clone() for g in grads)
+    pairs = zip(sums, grads, strict=True)
+    return tuple(a if b is None else b.clone() if a is None else a.add_(b) for a, b in pairs)

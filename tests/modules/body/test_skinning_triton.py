@@ -1,0 +1,38 @@
+"""The field's look-up on CUDA against the sums over all 13 samples."""
+
+import torch
+import torch.nn.functional as F
+from triton_mode import DEVICE
+
+from persona.modules.body.skinning_field import SkinningField
+from persona.modules.body.skinning_triton import JOINTS, look_up
+
+
+def make_field():
+    generator = torch.Generator().manual_seed(0)
+    grid = torch.rand(9, 12, 7, 55, generator=generator) ** 4
+    grid = (grid / grid.sum(-1, keepdim=True)).half().float()
+    return SkinningField(grid, torch.tensor([-1.0, -1, -0.3]), torch.tensor([1.0, 1, 0.3]))
+
+
+def test_equals_the_sum_over_all_samples():
+    field, generator = make_field(), torch.Generator().manual_seed(1)
+    means = torch.randn(200, 3, generator=generator) * torch.tensor([0.6, 0.6, 0.2])
+    sigmas = 0.12 * torch.rand(200, generator=generator)
+    # Most Gaussians are small: they lie in one cell along every axis.
+    sigmas[:150] *= 0.05
+    plain = field(means, sigmas)
+    scale = field.last_node / (field.high - field.low)
+    packed = F.pad(field.grid, (0, JOINTS - 55)).half()
+    points, reach = (means - field.low) * scale, sigmas[:, None] * scale
+    fast = look_up(*(t.to(DEVICE) for t in (packed, points, reach)), 55).cpu()
+    torch.testing.assert_close(fast, plain, atol=1e-5, rtol=0)
+    torch.testing.assert_close(fast.sum(1), torch.ones(200))
+
+
+def test_a_position_that_is_no_number_stays_inside_the_grid():
+    field = make_field()
+    packed = F.pad(field.grid, (0, JOINTS - 55)).half()
+    points = torch.tensor([[torch.nan, 2.0, 3.0]])
+    weights = look_up(*(t.to(DEVICE) for t in (packed, points, torch.ones(1, 3) / 8)), 55)
+    assert weights.shape == (1, 55)

@@ -1,0 +1,7 @@
+"""Where the Triton kernels of a test run: on CUDA, else in Triton's interpreter on the CPU."""
+
+import pytest
+import torch
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytest.importorskip("triton", reason="Triton comes with CUDA builds of torch")
