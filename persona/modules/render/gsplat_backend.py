@@ -1,4 +1,4 @@
-"""Gaussian rasteriser for CUDA, on the kernels of gsplat (Ye et al. 2024)."""
+"""Gaussian rasteriser for CUDA: gsplat's projection (Ye et al. 2024), our compositing."""
 
 from __future__ import annotations
 
@@ -20,40 +20,42 @@ from persona.types import Camera, Gaussians
 log = logging.getLogger(__name__)
 
 TILE = 8
-"""Pixels. An avatar's Gaussians are small and crowd on hands and face: the fullest tile decides
-how long a pass takes, and a small tile holds fewer of them."""
+"""Pixels; what ``composite_triton`` is made for."""
 SLOTS_PER_GAUSSIAN = 4
 """Pairs of Gaussian and tile that passes of fixed size make room for at first."""
 CHUNK = 32
-"""Channels of one rasterisation: beyond this gsplat's kernels run out of registers."""
+"""Channels of one pass: more would not fit the registers."""
 
 
 @dataclass(frozen=True)
 class _Splats:
-    """Projected Gaussians and their sorted tiles, which every rasterisation shares."""
+    """Projected Gaussians and their sorted tiles, which every pass shares."""
 
     means: Tensor
     conics: Tensor
     opacities: Tensor
     bins: Bins
-    height: int
-    width: int
+    size: tuple[int, int]
 
-    def rasterize(self, values: Tensor, moves: bool) -> tuple[Tensor, Tensor]:
+    def composite(self, values: Tensor, moves: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
         """Alpha (1, h, w) and image (c, h, w) of (n, c) values; c is at least 1."""
-        import gsplat
+        from persona.modules.render.composite_triton import composite
 
-        splats = (self.means, self.conics, self.opacities)
-        means, conics, opacities = splats if moves else (s.detach() for s in splats)
         parts = [
-            gsplat.rasterize_to_pixels(
-                means, conics, part[None], opacities, self.width, self.height, TILE,
-                self.bins.starts[None], self.bins.members,
+            composite(
+                self.means, self.conics, self.opacities, part, flags(moves[at : at + CHUNK],
+                values.device), self.bins, self.size,
             )
-            for part in values.split(CHUNK, 1)
+            for at, part in zip(range(0, len(moves), CHUNK), values.split(CHUNK, 1), strict=True)
         ]  # fmt: skip
-        image = torch.cat([colours[0] for colours, _ in parts], -1)
-        return parts[0][1][0].permute(2, 0, 1), image.permute(2, 0, 1)
+        # The alpha's gradient flows through the first part: the others have none.
+        return parts[0][0], torch.cat([image for _, image in parts])
+
+
+@lru_cache(maxsize=64)
+def flags(values: tuple[bool, ...], device: torch.device) -> Tensor:
+    """1 and 0 on a device, copied once: a copy from the host would wait."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 class GsplatRenderer(GaussianRenderer):
@@ -107,17 +109,11 @@ class GsplatRenderer(GaussianRenderer):
             image = like.new_zeros(sum(sizes), height, width)
             return like.new_zeros(1, height, width), list(image.split(sizes))
         splats = self._project(gaussians, camera)
-        if not splats.opacities.requires_grad and not splats.means.requires_grad:
-            # Nothing could receive the gradient that tells the two groups apart.
-            moving, still = [*moving, *still], []
-        # The alpha needs a rasterisation of its own even where no channel moves the geometry.
-        values = torch.cat([v.float() for v in moving], 1) if moving else like.new_zeros(count, 1)
-        alpha, image = splats.rasterize(values, moves=True)
-        images = image.split([v.shape[1] for v in moving]) if moving else ()
-        if still:
-            _, image = splats.rasterize(torch.cat([v.float() for v in still], 1), moves=False)
-            images = (*images, *image.split([v.shape[1] for v in still]))
-        return alpha, list(images)
+        moves = (True,) * sum(sizes[: len(moving)]) + (False,) * sum(sizes[len(moving) :])
+        if not moves:
+            return splats.composite(like.new_zeros(count, 1), (False,))[0], []
+        alpha, image = splats.composite(torch.cat([v.float() for v in (*moving, *still)], 1), moves)
+        return alpha, list(image.split(sizes))
 
     def _project(self, gaussians: Gaussians, camera: Camera) -> _Splats:
         """One projection and one sort."""
@@ -141,7 +137,7 @@ class GsplatRenderer(GaussianRenderer):
         bins = bin_splats(means2d[0].detach(), radii[0], depths[0].detach(), grid, TILE, slots)
         if slots is not None:
             self._overflowed |= bins.overflowed
-        return _Splats(means2d, conics, opacities * factors, bins, height, width)
+        return _Splats(means2d[0], conics[0], (opacities * factors)[0], bins, (height, width))
 
 
 @lru_cache(maxsize=4)
