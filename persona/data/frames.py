@@ -152,6 +152,18 @@ class FrameDataset(Dataset):
         return BodyPose(**{f.name: torch.cat([getattr(p, f.name) for p in poses])
                            for f in fields(BodyPose)})  # fmt: skip
 
+    @property
+    def person_extent_px(self) -> tuple[int, int]:
+        """Height and width of the largest box around a person."""
+        extents = []
+        for store in self.stores:
+            for axis in (3, 2):
+                taken = store.mask.any(axis)[:, 0].byte()
+                first = taken.argmax(1)
+                last = taken.shape[1] - 1 - taken.flip(1).argmax(1)
+                extents.append(int(((last - first + 1) * taken.any(1)).max()))
+        return max(extents[::2]), max(extents[1::2])
+
     def to(self, device: torch.device | str) -> FrameDataset:
         """The same frames on another device."""
         return FrameDataset([store.to(device) for store in self.stores])

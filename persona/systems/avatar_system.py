@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
+from persona.data.frames import FrameDataset
 from persona.data.layout import CAPTURED
 from persona.data.subject import Subject
 from persona.errors import UserError
@@ -42,6 +43,8 @@ class AvatarSystem(L.LightningModule):
         metrics: the protocol, cloned for each asset.
         optimizer: takes parameter groups.
         decay_at: shares of the steps after each of which every rate is divided by 10.
+        focus_margin_px: perceptual losses look at the largest person's box and so much around it;
+            None lets them look at whole images.
         cuda_graph: on CUDA, capture the step of each kind of frame once and replay it.
     """
 
@@ -59,8 +62,11 @@ class AvatarSystem(L.LightningModule):
         optimizer: Callable[..., Optimizer],
         decay_at: Sequence[float] = (0.75,),
         cuda_graph: bool = True,
+        focus_margin_px: int | None = 32,
     ) -> None:
         super().__init__()
+        self.focus_margin_px = focus_margin_px
+        self.focus_px: tuple[int, int] | None = None
         self.cuda_graph = cuda_graph
         self.graphed: GraphedLoss | None = None
         self.body = body.requires_grad_(False)
@@ -77,6 +83,14 @@ class AvatarSystem(L.LightningModule):
         self.rows: list[dict[str, float | str]] = []
 
     # What a method says ----------------------------------------------------------------------
+
+    def focus(self, frames: FrameDataset) -> tuple[int, int] | None:
+        """The window that holds every frame's person, its sides multiples of 32 pixels."""
+        if self.focus_margin_px is None or len({store.size for store in frames.stores}) > 1:
+            return None
+        extents, sizes = frames.person_extent_px, frames.stores[0].size
+        padded = ((e + 2 * self.focus_margin_px + 31) // 32 * 32 for e in extents)
+        return tuple(min(p, s) for p, s in zip(padded, sizes, strict=True))
 
     def build(self, identity: BodyIdentity, num_frames: int) -> None:
         """Makes the avatar of an identity and an empty pose table; call ``super().build``."""
@@ -107,6 +121,7 @@ class AvatarSystem(L.LightningModule):
             self.initialise(data.subject)
             start = PoseTable.from_poses(self.body, poses)
             self.table.load_state_dict(start.state_dict())
+        self.focus_px = self.focus(data.train_frames)
         if self.test_table is None:
             poses = data.test_frames.poses(self.body.num_expression).to("cpu")
             table = PoseTable.from_poses(self.body, poses)

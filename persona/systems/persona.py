@@ -61,6 +61,7 @@ class PersonaSystem(AvatarSystem):
         rates: LearningRates,
         decay_at: Sequence[float] = (0.75,),
         cuda_graph: bool = True,
+        focus_margin_px: int | None = 32,
         boundary_side: float = 0.015,
         patch_boundary_side: float = 0.06,
     ) -> None:
@@ -72,6 +73,7 @@ class PersonaSystem(AvatarSystem):
             optimizer=optimizer,
             decay_at=decay_at,
             cuda_graph=cuda_graph,
+            focus_margin_px=focus_margin_px,
         )
         self.builder = avatar
         self.views = ViewRenderer(self.renderer, avatar.triplane_extent_m)
@@ -124,7 +126,7 @@ class PersonaSystem(AvatarSystem):
             for view, render in renders.items()
             if "position" in render.images
         }
-        return Step(frame, self.avatar, posed, renders, masks, boundary)
+        return Step(frame, self.avatar, posed, renders, masks, boundary, self.focus_px)
 
     def _masks(
         self,

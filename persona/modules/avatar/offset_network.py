@@ -1,5 +1,6 @@
 """Offset network: pose-driven displacement of each Gaussian."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -42,14 +43,20 @@ class OffsetNetwork(nn.Module):
         columns = weight[:, features.shape[1] :].unflatten(1, (NUM_BODY_JOINTS, 6))
         joints = (columns * code).sum(-1)
         hidden = F.linear(features, weight[:, : features.shape[1]], self.first.bias)
-        hidden = group_norm(hidden + ring @ joints.T, self.norms[0]).relu()
+        hidden = group_norm_relu(hidden + ring @ joints.T, self.norms[0])
         for linear, norm in zip(self.hidden, self.norms[1:], strict=True):
-            hidden = group_norm(linear(hidden), norm).relu()
+            hidden = group_norm_relu(linear(hidden), norm)
         return self.head(hidden) / self.divisor
 
 
-def group_norm(values: Float[Tensor, "n c"], norm: nn.GroupNorm) -> Float[Tensor, "n c"]:
-    """``norm(values)`` by way of layer_norm, whose CPU kernels are made for many short rows."""
+def group_norm_relu(values: Float[Tensor, "n c"], norm: nn.GroupNorm) -> Float[Tensor, "n c"]:
+    """``norm(values).relu()`` by kernels that are made for many short rows."""
+    if values.device.type == "cuda" and values.dtype == torch.float32:
+        from persona.modules.avatar import group_norm_triton
+
+        return group_norm_triton.group_norm_relu(
+            values, norm.weight, norm.bias, norm.num_groups, norm.eps
+        )
     grouped = values.unflatten(1, (norm.num_groups, -1))
     normal = F.layer_norm(grouped, grouped.shape[-1:], eps=norm.eps).flatten(1)
-    return normal * norm.weight + norm.bias
+    return (normal * norm.weight + norm.bias).relu()

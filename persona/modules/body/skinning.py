@@ -5,10 +5,10 @@ from torch import Tensor
 
 
 def blend_bones(
-    weights: Float[Tensor, "p j"], bones: Float[Tensor, "*b j 4 4"]
-) -> Float[Tensor, "*b p 4 4"]:
-    """Per-vertex transforms: weighted sums of the bones (posed_from_rest)."""
-    return (weights @ bones.flatten(-2)).unflatten(-1, (4, 4))
+    weights: Float[Tensor, "p j"], bones: Float[Tensor, "*b j r 4"]
+) -> Float[Tensor, "*b p r 4"]:
+    """Per-vertex transforms: weighted sums of the bones (posed_from_rest), all or the top rows."""
+    return (weights @ bones.flatten(-2)).unflatten(-1, bones.shape[-2:])
 
 
 def blend_skin(
@@ -20,5 +20,6 @@ def blend_skin(
 
     Source: Loper et al. 2015, "SMPL", Eq. 2-4.
     """
-    blended = blend_bones(weights, bones)
-    return (blended[..., :3, :3] @ rest[..., None])[..., 0] + blended[..., :3, 3]
+    blended = blend_bones(weights, bones[..., :3, :])
+    # Products and a sum: a batch of 3 x 3 matrix products takes several times as long.
+    return (blended[..., :3] * rest[..., None, :]).sum(-1) + blended[..., 3]

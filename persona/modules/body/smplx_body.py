@@ -89,7 +89,9 @@ class SmplxBody(nn.Module):
             self._hold("_uv", torch.as_tensor(arrays["vt"], dtype=torch.float32))
             self._hold("_uv_faces", torch.as_tensor(arrays["ft"].astype(np.int64)))
         self._file = file
-        self._levels = _tree_levels(self.parents.tolist())
+        self._hold("_jumps", ancestor_jumps(self.parents.tolist()))
+        has_parent = (self._jumps[0] < NUM_JOINTS).to(self.template.dtype)
+        self._hold("_has_parent", has_parent[:, None])
         self.picker = _picker(file, arrays, self.faces)
 
     def _hold(self, name: str, value: Tensor) -> None:
@@ -133,24 +135,19 @@ class SmplxBody(nn.Module):
         self, rest_joints: Float[Tensor, "55 3"], rotations: Float[Tensor, "*b 55 3 3"]
     ) -> Float[Tensor, "*b 55 4 4"]:
         """Forward kinematics: posed_from_rest per joint, rotations relative to the parent."""
-        offset = rest_joints - rest_joints[self.parents.clamp(min=0)]
-        # Level by level down the tree: all joints of a depth at once.
-        turn = {0: rotations[..., 0, :, :]}
-        place = {0: rest_joints[0].expand(turn[0].shape[:-1])}
-        for joints, parents in self._levels:
-            above = torch.stack([turn[p] for p in parents], -3)
-            base = torch.stack([place[p] for p in parents], -2)
-            below = above @ rotations[..., joints, :, :]
-            moved = base + (above @ offset[joints][..., None])[..., 0]
-            turn |= dict(zip(joints, below.unbind(-3), strict=True))
-            place |= dict(zip(joints, moved.unbind(-2), strict=True))
-        rotation = torch.stack([turn[j] for j in range(NUM_JOINTS)], -3)
-        posed = torch.stack([place[j] for j in range(NUM_JOINTS)], -2)
+        offset = rest_joints - rest_joints[self.parents.clamp(min=0)] * self._has_parent
+        chain = torch.cat([rotations, _expand_like(offset[..., None], rotations)], -1)
+        chain = torch.cat([chain, _bottom_row(chain)], -2)
+        # Each joint times the product above it, which doubles in length every time.
+        identity = torch.eye(4, dtype=chain.dtype, device=chain.device)
+        identity = identity.expand(*chain.shape[:-3], 1, 4, 4)
+        for jump in self._jumps:
+            above = torch.cat([chain, identity], -3).index_select(-3, jump)
+            chain = above @ chain
+        rotation, posed = chain[..., :3, :3], chain[..., :3, 3]
         shift = posed - (rotation @ rest_joints[..., None])[..., 0]
         top = torch.cat([rotation, shift[..., None]], -1)
-        bottom = torch.zeros_like(top[..., :1, :])
-        bottom[..., 3] = 1
-        return torch.cat([top, bottom], -2)
+        return torch.cat([top, _bottom_row(top)], -2)
 
     def joint_transforms(
         self, rest_joints: Float[Tensor, "55 3"], joints_axis_angle: Float[Tensor, "*b 55 3"]
@@ -204,13 +201,34 @@ def _translate(bones: Float[Tensor, "*b j 4 4"], trans: Float[Tensor, "*b 3"]) -
     return bones + shift
 
 
-def _tree_levels(parents: list[int]) -> list[tuple[list[int], list[int]]]:
-    """(joints, their parents) of each depth below the root."""
-    depth = [0] * len(parents)
-    for joint, parent in enumerate(parents[1:], start=1):
-        depth[joint] = depth[parent] + 1
-    levels = [[j for j, d in enumerate(depth) if d == level] for level in range(1, max(depth) + 1)]
-    return [(level, [parents[j] for j in level]) for level in levels]
+def _bottom_row(transforms: Float[Tensor, "*b 3 4"]) -> Float[Tensor, "*b 1 4"]:
+    """(0, 0, 0, 1), made on the device: a copy from the host would wait."""
+    row = torch.zeros_like(transforms[..., :1, :])
+    row[..., 3] = 1
+    return row
+
+
+def _expand_like(values: Float[Tensor, "j r c"], like: Tensor) -> Tensor:
+    """Repeats over the batch of ``like``."""
+    return values.expand(*like.shape[:-3], *values.shape)
+
+
+def ancestor_jumps(parents: list[int]) -> Int[Tensor, "k j"]:
+    """Tables of the joint 1, 2, 4, ... above each joint; the number of joints where there is none.
+
+    Forward kinematics is a product down the tree; with these it takes as many steps as the
+    logarithm of its depth. Source: Hillis and Steele 1986, pointer jumping.
+    """
+    none = len(parents)
+    jump = [
+        none if parent < 0 or parent == joint else parent for joint, parent in enumerate(parents)
+    ]
+    tables = []
+    while any(parent != none for parent in jump):
+        tables.append(jump)
+        beyond = [*jump, none]
+        jump = [beyond[parent] for parent in jump]
+    return torch.tensor(tables)
 
 
 def _load(file: Path) -> tuple[dict[str, np.ndarray], smplx.SMPLX]:

@@ -118,6 +118,10 @@ class _NeighbourSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values: Tensor, index: Tensor) -> Tensor:
         ctx.save_for_backward(index)
+        if values.device.type == "cuda" and values.dtype == torch.float32:
+            from persona.modules.body.neighbours_triton import neighbour_sum
+
+            return neighbour_sum(values, index)
         return F.embedding_bag(index, values, mode="sum")
 
     @staticmethod

@@ -1,6 +1,6 @@
 """What a loss is, what it may look at, and the one place where losses are weighted and summed."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -38,6 +38,8 @@ class Step:
     """``face``, ``eye``, ``left_hand``, ``right_hand``, ``patch_face``, ``patch_eye``."""
     boundary: Mapping[str, Float[Tensor, "1 h w"]]
     """Occlusion boundary of ``base``, ``refined`` and ``patch``: 1 inside."""
+    focus_px: tuple[int, int] | None = None
+    """Height and width around the person that networks look at; None for whole images."""
     cache: dict[str, Tensor] = field(default_factory=dict)
     pairs: list[Pair] = field(default_factory=list)
     """What the losses asked to ``compare``."""
@@ -65,6 +67,25 @@ class Step:
         The target gets no gradient.
         """
         self.pairs.append(Pair(network, image, target, weight))
+
+    def focused(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b 3 hh ww"], float]:
+        """Images of the frame's size cut to the window around its person; its share of them.
+
+        Away from the person a render over the image equals it, so a mean over the image is the
+        mean over the window times its share, but for what a network sees across the window's edge.
+        """
+        mask = self.frame.mask[0, 0]
+        if self.focus_px is None or images.shape[-2:] != mask.shape:
+            return images, 1.0
+        for dim, size in zip((2, 3), self.focus_px, strict=True):
+            # The window's place stays on the device: asking for it would wait.
+            taken = (mask > 0).any(3 - dim)
+            first = taken.float().argmax()
+            last = len(taken) - 1 - taken.flip(0).float().argmax()
+            start = ((first + last - size) // 2 + 1).clamp(0, len(taken) - size)
+            rows = start + torch.arange(size, device=mask.device)
+            images = images.index_select(dim, rows)
+        return images, images.shape[2] * images.shape[3] / mask.numel()
 
     def truth(self, view: str) -> Float[Tensor, "3 h w"]:
         """The image that a view is compared with."""
@@ -130,14 +151,15 @@ class LossSum(nn.Module):
             owners += [name] * (len(step.pairs) - len(owners))
             if value is not None:
                 terms[name] = loss.weight * value
-        for name, pair, distance in zip(owners, step.pairs, distances(step.pairs), strict=True):
+        for name, pair, distance in zip(owners, step.pairs, distances(step), strict=True):
             terms[name] = terms[name] + self.losses[name].weight * pair.weight * distance
         total = torch.stack(list(terms.values())).sum()
         return total, {name: value.detach() for name, value in terms.items()}
 
 
-def distances(pairs: Sequence[Pair]) -> list[Float[Tensor, ""]]:
+def distances(step: Step) -> list[Float[Tensor, ""]]:
     """Distance of each pair: one batch per network and image size, each target looked at once."""
+    pairs = step.pairs
     groups: dict[tuple, list[int]] = {}
     for i, pair in enumerate(pairs):
         groups.setdefault((pair.network, pair.image.shape), []).append(i)
@@ -147,10 +169,10 @@ def distances(pairs: Sequence[Pair]) -> list[Float[Tensor, ""]]:
         targets = {pairs[i].target.data_ptr(): pairs[i].target for i in members}
         rows = {place: row for row, place in enumerate(targets)}
         which = tuple(rows[pairs[i].target.data_ptr()] for i in members)
-        images = torch.stack([pairs[i].image for i in members])
-        values = network(images, torch.stack(list(targets.values())), which)
+        images, share = step.focused(torch.stack([pairs[i].image for i in members]))
+        values = network(images, step.focused(torch.stack(list(targets.values())))[0], which)
         for i, value in zip(members, values.unbind(), strict=True):
-            results[i] = value
+            results[i] = share * value
     return results
 
 

@@ -40,10 +40,18 @@ def scene(count, channels, opacity=None):
     return means, conics, opacities, values, radii
 
 
+SLOW = () if DEVICE == "cuda" else pytest.mark.slow
+
+
 @pytest.mark.parametrize(
-    "count, channels, opacity", [(40, 1, None), (150, 5, None), (260, 17, 0.9), (90, 3, 1.0)]
+    "count, channels, opacity, slots",
+    [
+        (40, 1, None, 300),
+        (90, 3, 1.0, None),
+        pytest.param(150, 5, None, 900, marks=SLOW),
+        pytest.param(260, 17, 0.9, None, marks=SLOW),
+    ],
 )
-@pytest.mark.parametrize("slots", [None, 900])
 def test_values_and_gradients_equal_the_twin(monkeypatch, count, channels, opacity, slots):
     monkeypatch.setattr(composite_triton, "SEGMENT", 64)
     *leaves, radii = scene(count, channels, opacity)

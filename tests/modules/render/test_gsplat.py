@@ -22,7 +22,7 @@ def cpu():
 
 @pytest.fixture(scope="module")
 def gsplat():
-    return make_renderer("gsplat")
+    return make_renderer("gsplat").cuda()
 
 
 def on_gpu(gaussians, camera, channels):
@@ -117,31 +117,50 @@ def test_detached_channels_reach_only_their_values(gsplat):
 
 @gpu
 def test_work_is_shared(gsplat, monkeypatch):
-    """One projection, one sort and at most two rasterisations, whatever the channels."""
+    """One projection, one sort and one pass, whatever the channels."""
     import gsplat as library
 
+    from persona.modules.render import composite_triton, gsplat_backend
+
     calls = []
-    for name in ("fully_fused_projection", "isect_tiles", "rasterize_to_pixels"):
-        function = getattr(library, name)
 
-        def counted(*args, _name=name, _function=function, **kwargs):
-            calls.append(_name)
-            return _function(*args, **kwargs)
+    def count(module, name):
+        function = getattr(module, name)
 
-        monkeypatch.setattr(library, name, counted)
+        def counted(*args, **kwargs):
+            calls.append(name)
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, counted)
+
+    count(library, "fully_fused_projection")
+    count(gsplat_backend, "bin_splats")
+    count(composite_triton, "composite")
     gaussians, view, values = on_gpu(
         scenes.cloud(dtype=torch.float32), scenes.camera(dtype=torch.float32),
         scenes.channels(120, torch.float32),
     )  # fmt: skip
     gaussians, values = scenes.leaves(gaussians, values)
     gsplat(gaussians, view, values)
-    assert sorted(calls) == [
-        "fully_fused_projection", "isect_tiles", "rasterize_to_pixels", "rasterize_to_pixels",
-    ]  # fmt: skip
-    calls.clear()
-    with torch.no_grad():
-        gsplat(gaussians, view, values)
-    assert calls.count("rasterize_to_pixels") == 1
+    assert sorted(calls) == ["bin_splats", "composite", "fully_fused_projection"]
+
+
+@gpu
+def test_fixed_slots_draw_the_same_and_grow_when_too_few(gsplat):
+    scene = on_gpu(
+        scenes.cloud(dtype=torch.float32), scenes.camera(dtype=torch.float32),
+        scenes.channels(120, torch.float32),
+    )  # fmt: skip
+    exact = gsplat(*scene)
+    fixed = make_renderer("gsplat").cuda()
+    fixed._slots_per_gaussian = 1
+    with fixed.fixed_slots():
+        while fixed(*scene) and fixed.grow_slots():
+            pass
+        result = fixed(*scene)
+    assert fixed._slots_per_gaussian > 1 and not fixed.grow_slots()
+    for name, image in exact.images.items():
+        torch.testing.assert_close(result.images[name], image, atol=1e-5, rtol=1e-5)
 
 
 @gpu
