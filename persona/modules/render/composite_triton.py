@@ -32,6 +32,9 @@ SEGMENT = 256
 """Members of a tile that one program composites."""
 ROWS = 32
 """Members that it looks at together."""
+PRECISION: tl.constexpr = tl.constexpr("tf32x3")
+"""Of the matrix products: three tensor-core passes, about as exact as float32."""
+WARPS = 8
 LINKS = 16
 """Segments that the product over a tile looks at together."""
 
@@ -174,7 +177,7 @@ def _colors(
                     values_ptr + row[:, None] * channels + channel[None, :],
                     used[:, None] & (channel[None, :] < channels), 0.0,
                 )  # fmt: skip
-                color += tl.dot(tl.trans(weight), value, input_precision="ieee")
+                color += tl.dot(tl.trans(weight), value, input_precision=PRECISION)
                 total += tl.sum(weight, 0)
             inside = (px < width) & (py < height)
             pixel = py.to(tl.int64) * width + px
@@ -220,7 +223,7 @@ def _pulls(
                     values_ptr + row[:, None] * channels + channel[None, :],
                     used[:, None] & (channel[None, :] < channels), 0.0,
                 )  # fmt: skip
-                pull = tl.dot(value, tl.trans(image_grad), input_precision="ieee")
+                pull = tl.dot(value, tl.trans(image_grad), input_precision=PRECISION)
                 total += tl.sum(weight * (pull + alpha_grad[None, :]), 0)
         tl.store(out_ptr + segment * P + tl.arange(0, P), total)
 
@@ -276,11 +279,11 @@ def _gradients(
                 weight, ahead, shown, before = _weights(alpha, before)
                 into = used[:, None] & (channel[None, :] < channels)
                 place = row[:, None] * channels + channel[None, :]
-                by_value = tl.dot(weight, image_grad, input_precision="ieee")
+                by_value = tl.dot(weight, image_grad, input_precision=PRECISION)
                 tl.atomic_add(values_grad_ptr + place, by_value, into)
                 if GEOMETRY:
                     value = moves[None, :] * tl.load(values_ptr + place, into, 0.0)
-                    pull = tl.dot(value, tl.trans(image_grad), input_precision="ieee")
+                    pull = tl.dot(value, tl.trans(image_grad), input_precision=PRECISION)
                     pull += alpha_grad[None, :]
                     share = weight * pull
                     later = behind[None, :] - tl.cumsum(share, 0)
@@ -317,13 +320,13 @@ class _Composite(torch.autograd.Function):
         count, tiles = (len(cut.tile),), (len(cut.tile_first),)
         alone = values.new_empty(*count, pixels)
         before = torch.empty_like(alone)
-        _transmit[count](*geometry, *places, alone, columns, ROWS, pixels, TILE)
+        _transmit[count](*geometry, *places, alone, columns, ROWS, pixels, TILE, num_warps=WARPS)
         _link[tiles](alone, before, cut.tile_first, cut.tile_count, LINKS, pixels)
         image = values.new_zeros(height, width, channels)
         alpha = values.new_zeros(height, width)
         _colors[count](
             *geometry, values, *places, before, image, alpha, columns, height, width, channels,
-            ROWS, pixels, wide, TILE,
+            ROWS, pixels, wide, TILE, num_warps=WARPS,
         )  # fmt: skip
         ctx.save_for_backward(*geometry, values, *cut, before, moves)
         ctx.size, ctx.columns = size, columns
@@ -346,13 +349,13 @@ class _Composite(torch.autograd.Function):
             alone = torch.empty_like(before)
             _pulls[count](
                 *geometry, values, *places, before, moves, *grads, alone, *sizes,
-                ROWS, pixels, wide, TILE,
+                ROWS, pixels, wide, TILE, num_warps=WARPS,
             )  # fmt: skip
             _sum_behind[tiles](alone, behind, cut.tile_first, cut.tile_count, LINKS, pixels)
         results = [torch.zeros_like(t) for t in (*geometry[1:], values)]
         _gradients[count](
             *geometry, values, *places, before, behind, moves, *grads, *results, *sizes,
-            ROWS, pixels, wide, TILE, moving,
+            ROWS, pixels, wide, TILE, moving, num_warps=WARPS,
         )  # fmt: skip
         return *(results if moving else [None, None, None, results[3]]), None, None, None
 
