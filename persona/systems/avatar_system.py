@@ -204,6 +204,15 @@ class AvatarSystem(L.LightningModule):
         render = self.renderer(gaussians, camera, {"rgb": Channel(posed.rgb)})
         return render.images["rgb"], render.alpha
 
+    def clip(
+        self, poses: PoseState, asset: str | None = None
+    ) -> Callable[[int, Camera], tuple[Tensor, Tensor]]:
+        """How the frames of a batch of poses are rendered: by their row, as ``render`` does.
+
+        A method that can prepare a clip as a whole overrides this.
+        """
+        return lambda row, camera: self.render(poses[row], camera, asset)
+
     def predict_frames(
         self, batch: Frame
     ) -> Iterator[tuple[Frame, dict[str, tuple[Tensor, Tensor]]]]:
