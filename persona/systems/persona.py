@@ -63,6 +63,7 @@ class PersonaSystem(AvatarSystem):
         decay_at: Sequence[float] = (0.75,),
         cuda_graph: bool = True,
         focus_margin_px: int | None = 32,
+        rate_rule: str = "sqrt",
         boundary_side: float = 0.015,
         patch_boundary_side: float = 0.06,
     ) -> None:
@@ -75,6 +76,7 @@ class PersonaSystem(AvatarSystem):
             decay_at=decay_at,
             cuda_graph=cuda_graph,
             focus_margin_px=focus_margin_px,
+            rate_rule=rate_rule,
         )
         self.builder = avatar
         self.views = ViewRenderer(self.renderer, avatar.triplane_extent_m)

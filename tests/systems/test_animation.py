@@ -2,6 +2,7 @@
 
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,16 +25,16 @@ from persona.systems.animation import (
 )
 from persona.systems.avatar_system import AvatarSystem
 from persona.types import Render
-from tests.systems.conftest import ROOT, TINY
 
+CONF = Path(__file__).parents[2] / "conf"
 SIZE = (48, 40)
 
 
 @pytest.fixture(scope="module")
-def system() -> AvatarSystem:
+def system(tiny_settings) -> AvatarSystem:
     """An untrained avatar with colours."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", overrides=["+exp=demo", *TINY])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=tiny_settings)
     torch.manual_seed(0)
     made = instantiate(config.system)
     made.build(made.body.zero_identity(), num_frames=1)
