@@ -69,8 +69,8 @@ def test_a_failed_job_of_two_processes_costs_the_next_nothing(command, tmp_path)
 def test_two_jobs_through_submitit(command, tmp_path):
     """The local executor: processes that a job's pickled function starts in, as on a cluster."""
     pytest.importorskip("submitit")
-    job = command("trainer.max_steps=1", "seed=0,1")
-    done = launch([*job, "-m", "hydra/launcher=submitit_local"], tmp_path)
+    job = command("trainer.max_steps=1", "hydra/launcher=submitit_local", "seed=0,1")
+    done = launch([*job[:2], "-m", *job[2:]], tmp_path)
     assert done.returncode == 0, done.stderr
     rows = sweep_rows(tmp_path)
     assert [row["job"].split(" ")[-1] for row in rows] == ["seed=0", "seed=1"]
