@@ -58,6 +58,7 @@ class BalancedSampler(Sampler[list[int]]):
         self.sizes = list(sizes)
         self.batch_size, self.captured_ratio, self.seed = batch_size, captured_ratio, seed
         self.rank, self.world_size = rank, world_size
+        self.width = batch_size * world_size
         self.epoch = self.position = self._resume_at = 0
         self._length = len(self._global_batches(0))
 
@@ -81,11 +82,20 @@ class BalancedSampler(Sampler[list[int]]):
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch and the number of batches already handed out in it."""
-        return {"epoch": self.epoch, "position": self.position}
+        """Epoch, the number of batches already handed out in it, and their size over all ranks."""
+        return {"epoch": self.epoch, "position": self.position, "width": self.width}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on after the last batch handed out before ``state_dict``."""
+        """Goes on after the last batch handed out before ``state_dict``.
+
+        Raises:
+            UserError: the batches had another size: the rest of the epoch would be another one.
+        """
+        if state.get("width") != self.width:
+            raise UserError(
+                f"the checkpoint was made with {state.get('width')} frames a step (batch_size x "
+                f"processes) and this run has {self.width}; resume with as many"
+            )
         self.epoch = state["epoch"]
         self._resume_at = self.position = state["position"] % len(self)
 
@@ -107,8 +117,7 @@ class BalancedSampler(Sampler[list[int]]):
         by_size: dict[Hashable, list[int]] = defaultdict(list)
         for row in random.permutation(self._rows(random)):
             by_size[self.sizes[row]].append(int(row))
-        width = self.batch_size * self.world_size
-        batches = []
+        width, batches = self.width, []
         for rows in by_size.values():
             # The last batch is filled up from the start, so that all ranks have equally many.
             filled = np.resize(rows, -(-len(rows) // width) * width)

@@ -1,15 +1,19 @@
 """Rendering an avatar along a motion, to video and PNG frames."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import imageio.v2 as imageio
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from numpy import ndarray
+from torch import Tensor
 
 from persona.data.io import atomic_path
 from persona.data.motion.camera import fit_camera, place_in_camera
@@ -19,25 +23,90 @@ from persona.types import BodyPose, Camera
 
 HEAD_JOINTS = torch.tensor([15, 22, 23, 24])
 """Head, jaw and eyes in SMPL-X order."""
+BATCH = 8
+"""Frames that leave a GPU in one copy."""
+QUEUE = 8
+"""Frames that may wait to be written."""
+WHITE = (255, 255, 255)
+Background = UInt8[ndarray, "h w 3"] | tuple[int, int, int]
+
+
+def render_motion(
+    system: AvatarSystem,
+    poses: BodyPose,
+    cameras: Camera,
+    asset: str | None = None,
+    background: Background | None = None,
+) -> Iterator[UInt8[ndarray, "h w c"]]:
+    """Frames of every pose on the host: over a background, or RGBA with straight alpha.
+
+    On CUDA the host waits for nothing but a batch rendered before the one in the making.
+    poses: batched, in the world of ``cameras``, which hold one camera or one per pose.
+    """
+    frames = draw_frames(system, poses, cameras, asset, background)
+    if system.device.type != "cuda":
+        yield from (frame.numpy() for frame in frames)
+        return
+    copies: deque[tuple[Tensor, torch.cuda.Event]] = deque()
+    while batch := list(islice(frames, BATCH)):
+        copies.append(copy_out(torch.stack(batch)))
+        if len(copies) > 1:
+            yield from arrived(*copies.popleft())
+    for copy in copies:
+        yield from arrived(*copy)
 
 
 @torch.no_grad()
-def render_motion(
-    system: AvatarSystem, poses: BodyPose, cameras: Camera, asset: str | None = None
-) -> Iterator[UInt8[ndarray, "h w 4"]]:
-    """RGBA frames (straight alpha) of every pose.
-
-    poses: batched, in the world of ``cameras``, which hold one camera or one per pose.
-    """
+def draw_frames(
+    system: AvatarSystem,
+    poses: BodyPose,
+    cameras: Camera,
+    asset: str | None = None,
+    background: Background | None = None,
+) -> Iterator[UInt8[Tensor, "h w c"]]:
+    """The frames of ``render_motion`` on the system's device: its work without any copy."""
     system.eval()
-    count = len(poses.trans)
+    device = system.device
+    cameras = cameras.to(device)
     batched = cameras.focal_px.dim() == 2
-    for i in range(count):
-        state = pose_state(system.body, poses[i].to(system.device))
-        camera = (cameras[i] if batched else cameras).to(system.device)
-        color, alpha = system.render(state, camera, asset)
-        rgba = torch.cat([color / alpha.clamp_min(1e-6), alpha]).clamp(0, 1)
-        yield (rgba * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    draw = system.clip(pose_state(system.body, poses.to(device)), asset)
+    under = None
+    if background is not None:
+        under = torch.as_tensor(np.asarray(background, np.float32) / 255, device=device)
+        under = under.view(-1, 1, 1) if under.dim() == 1 else under.permute(2, 0, 1)
+    for row in range(len(poses.trans)):
+        yield to_pixels(*draw(row, cameras[row] if batched else cameras), under)
+
+
+def to_pixels(
+    color: Float[Tensor, "3 h w"],
+    alpha: Float[Tensor, "1 h w"],
+    under: Float[Tensor, "3 #h #w"] | None,
+) -> UInt8[Tensor, "h w c"]:
+    """A premultiplied render over what lies under it; without, RGBA with straight alpha."""
+    if under is None:
+        image = torch.cat([color / alpha.clamp_min(1e-6), alpha])
+    else:
+        image = torch.addcmul(color, 1 - alpha, under)
+    return (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous()
+
+
+def copy_out(batch: UInt8[Tensor, "b h w c"]) -> tuple[Tensor, torch.cuda.Event]:
+    """Starts the copy of a CUDA tensor to the host: the copy, and the event of its arrival.
+
+    Pinned memory comes from torch's pool, which takes it back when the last frame is dropped.
+    """
+    host = torch.empty(batch.shape, dtype=batch.dtype, pin_memory=True)
+    host.copy_(batch, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return host, event
+
+
+def arrived(host: UInt8[Tensor, "b h w c"], event: torch.cuda.Event) -> Iterator[ndarray]:
+    """The frames of a copy, once it is there."""
+    event.synchronize()
+    yield from host.numpy()
 
 
 def frame_motion(
@@ -65,29 +134,65 @@ def frame_motion(
     return replace(placed, trans=placed.trans + shift), camera
 
 
-def composite(
-    rgba: UInt8[ndarray, "h w 4"], background: UInt8[ndarray, "h w 3"] | tuple[int, int, int]
-) -> UInt8[ndarray, "h w 3"]:
+def composite(rgba: UInt8[ndarray, "h w 4"], background: Background) -> UInt8[ndarray, "h w 3"]:
     """Frame over a background image or colour."""
     alpha = rgba[..., 3:].astype(np.float32) / 255
     under = np.broadcast_to(np.asarray(background, np.float32), (*rgba.shape[:2], 3))
     return (rgba[..., :3] * alpha + under * (1 - alpha)).round().astype(np.uint8)
 
 
-def write_video(path: Path, frames: Iterable[UInt8[ndarray, "h w 3"]], fps: float | int) -> int:
+@contextmanager
+def background_calls(workers: int) -> Iterator[Callable[..., None]]:
+    """Yields ``call(function, *args)``, which leaves the work to threads.
+
+    At most ``QUEUE`` calls wait, then ``call`` does. An error of one comes out of a later ``call``
+    or at the end, when all are done.
+    """
+    waiting: deque[Future] = deque()
+
+    def call(function: Callable, *args: object) -> None:
+        waiting.append(pool.submit(function, *args))
+        if len(waiting) > QUEUE:
+            waiting.popleft().result()
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            yield call
+            while waiting:
+                waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def write_video(
+    path: Path,
+    frames: Iterable[UInt8[ndarray, "h w c"]],
+    fps: float | int,
+    background: Background = WHITE,
+) -> int:
     """H.264 mp4, written whole or not at all. Returns the number of frames.
 
-    Odd sides are padded by a row or column of white: the codec wants even ones.
+    Encoding runs beside the iteration. RGBA frames are laid over ``background``. Odd sides are
+    padded by a row or column of white: the codec wants even ones.
     """
     count = 0
     with atomic_path(path) as temporary:
         writer = imageio.get_writer(
             temporary, format="FFMPEG", fps=fps, codec="libx264", quality=8, macro_block_size=2
         )
-        with closing(writer):
-            for frame in frames:
-                height, width = frame.shape[:2]
+
+        def append(frame: UInt8[ndarray, "h w c"]) -> None:
+            if frame.shape[2] == 4:
+                frame = composite(frame, background)
+            height, width = frame.shape[:2]
+            if height % 2 or width % 2:
                 pad = ((0, height % 2), (0, width % 2), (0, 0))
-                writer.append_data(np.pad(frame, pad, constant_values=255))
+                frame = np.pad(frame, pad, constant_values=255)
+            writer.append_data(frame)
+
+        # One thread: frames keep their order.
+        with closing(writer), background_calls(1) as call:
+            for frame in frames:
+                call(append, frame)
                 count += 1
     return count

@@ -1,5 +1,6 @@
 """What every avatar method shares: pose tables, training, testing, checkpoints."""
 
+import logging
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import ClassVar
@@ -24,6 +25,10 @@ from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.step_graph import GraphedLoss
 from persona.types import BodyIdentity, Camera, Channel, Frame
 
+log = logging.getLogger(__name__)
+
+RATE_RULES = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
+"""Power of the frames per step that the rates grow with."""
 IDENTITY = ("betas", "face_offset", "joint_offset")
 CHECK_EVERY = 100
 """Steps between two looks at whether the renderer ran out of slots; each waits for the device."""
@@ -46,13 +51,14 @@ class AvatarSystem(L.LightningModule):
         focus_margin_px: perceptual losses look at the largest person's box and so much around it;
             None lets them look at whole images.
         cuda_graph: on CUDA, capture the step of each kind of frame once and replay it.
+        rate_rule: how the rates grow with the frames of a step, see ``rate_factor``.
     """
 
     assets: ClassVar[tuple[str, ...]] = ("base", "refined")
     """What is rendered and scored; the last one is the method's result, the others are logged
     under their name."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         *,
         body: SmplxBody,
@@ -63,12 +69,14 @@ class AvatarSystem(L.LightningModule):
         decay_at: Sequence[float] = (0.75,),
         cuda_graph: bool = True,
         focus_margin_px: int | None = 32,
+        rate_rule: str = "sqrt",
     ) -> None:
         super().__init__()
         self.focus_margin_px = focus_margin_px
         self.focus_px: tuple[int, int] | None = None
         self.cuda_graph = cuda_graph
         self.graphed: GraphedLoss | None = None
+        rate_factor(rate_rule, 1)  # A wrong name is told now, not after the first test.
         self.body = body.requires_grad_(False)
         self.renderer = renderer
         self.losses = LossSum(losses)
@@ -76,6 +84,7 @@ class AvatarSystem(L.LightningModule):
         self.val_metrics = metrics.clone(prefix="val/")
         self.make_optimizer = optimizer
         self.decay_at = tuple(decay_at)
+        self.rate_rule = rate_rule
         self.avatar: nn.Module | None = None
         self.table: PoseTable | None = None
         self.test_table: PoseTable | None = None
@@ -179,15 +188,34 @@ class AvatarSystem(L.LightningModule):
         return captured, frame.has_patch[0], frame.person_px[0] if captured else None
 
     def configure_optimizers(self) -> dict[str, object]:
-        """One optimiser for avatar and pose tables; the rates fall tenfold at each ``decay_at``."""
-        optimizer = self.make_optimizer(self.parameter_groups())
-        steps = self.trainer.estimated_stepping_batches
+        """One optimiser for avatar and pose tables; the rates fall tenfold at each ``decay_at``.
+
+        The rates of what all frames share follow ``rate_rule``. Those of the tables' rows do not:
+        a row moves once for each step that sees its frame, by a rate that does not know how many
+        other frames the step has, since Adam divides their number out of the mean again.
+        """
+        groups, steps = self.parameter_groups(), self.trainer.estimated_stepping_batches
+        frames = self.frames_per_step()
+        factor = rate_factor(self.rate_rule, frames)
+        for group in groups:
+            if not group.get("rows"):
+                group["lr"] *= factor
+        if frames > 1 and self.trainer.is_global_zero:
+            text = "%d steps of %d frames; rate_rule=%s: rates x %.3g, those of poses x 1"
+            log.info(text, steps, frames, self.rate_rule, factor)
+        optimizer = self.make_optimizer(groups)
         milestones = [max(1, int(share * steps)) for share in self.decay_at]
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def frames_per_step(self) -> int:
+        """Frames whose mean gradient makes one optimiser step, over all processes."""
+        trainer = self.trainer
+        batches = trainer.world_size * trainer.accumulate_grad_batches
+        return trainer.datamodule.batch_size * batches
 
     # Rendering and testing -------------------------------------------------------------------
 
@@ -203,6 +231,15 @@ class AvatarSystem(L.LightningModule):
         gaussians = posed.gaussians(asset or self.assets[-1])
         render = self.renderer(gaussians, camera, {"rgb": Channel(posed.rgb)})
         return render.images["rgb"], render.alpha
+
+    def clip(
+        self, poses: PoseState, asset: str | None = None
+    ) -> Callable[[int, Camera], tuple[Tensor, Tensor]]:
+        """How the frames of a batch of poses are rendered: by their row, as ``render`` does.
+
+        A method that can prepare a clip as a whole overrides this.
+        """
+        return lambda row, camera: self.render(poses[row], camera, asset)
 
     def predict_frames(
         self, batch: Frame
@@ -304,3 +341,18 @@ class AvatarSystem(L.LightningModule):
             )
         if self.avatar is None:
             self.build(BodyIdentity(**made["identity"]), made["num_frames"])
+
+
+def rate_factor(rule: str, frames: int) -> float:
+    """What the learning rates for steps of one frame are multiplied with for ``frames``.
+
+    ``none``: 1. ``sqrt``: Adam's noise stays the same, as far as the gradients are noise.
+    ``linear``: Adam moves as far per frame, as far as they are not.
+    Source: Malladi et al. 2022, arXiv:2205.10287 (sqrt; the betas are left as they are).
+
+    Raises:
+        UserError: no such rule.
+    """
+    if rule not in RATE_RULES:
+        raise UserError(f"rate_rule={rule} is unknown: choose {', '.join(RATE_RULES)}")
+    return float(frames ** RATE_RULES[rule])

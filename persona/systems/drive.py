@@ -14,12 +14,18 @@ from persona.data.io import read_image, write_png
 from persona.data.motion.load import load_motion
 from persona.data.motion.motion import Motion, combine
 from persona.errors import UserError
-from persona.systems.animation import composite, frame_motion, render_motion, write_video
+from persona.systems.animation import (
+    background_calls,
+    frame_motion,
+    render_motion,
+    write_video,
+)
 from persona.systems.avatar_system import AvatarSystem
 from persona.systems.experiment import load_system
 
 SHOTS = ("body", "face")
 FRAME_KINDS = (None, "rgb", "rgba")
+PNG_WRITERS = 4
 
 
 def animate(config: DictConfig, folder: Path) -> Path:
@@ -42,19 +48,21 @@ def animate(config: DictConfig, folder: Path) -> Path:
     poses, camera = frame_motion(
         system, motion.pose, config.height, config.width, face=config.shot == "face"
     )
-    frames = render_motion(system, poses, camera, config.asset)
+    # The video is composited where it was rendered; RGBA frames leave their background to a thread.
+    under = None if config.frames == "rgba" else background
+    frames = render_motion(system, poses, camera, config.asset, under)
     name = Path(config.motion).stem
 
-    def shown() -> Iterator[ndarray]:
-        for i, rgba in enumerate(track(frames, f"Rendering {name}", total=len(motion))):
-            flat = composite(rgba, background)
-            if config.frames is not None:
-                picture = rgba if config.frames == "rgba" else flat
-                write_png(folder / "frames" / f"{i}.png", picture)
-            yield flat
+    with background_calls(PNG_WRITERS) as call:
 
-    path = folder / f"{name}.mp4"
-    write_video(path, shown(), motion.fps)
+        def shown() -> Iterator[ndarray]:
+            for i, frame in enumerate(track(frames, f"Rendering {name}", total=len(motion))):
+                if config.frames is not None:
+                    call(write_png, folder / "frames" / f"{i}.png", frame)
+                yield frame
+
+        path = folder / f"{name}.mp4"
+        write_video(path, shown(), motion.fps, background)
     return path
 
 

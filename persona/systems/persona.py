@@ -11,6 +11,7 @@ from torchmetrics import MetricCollection
 
 from persona.data.subject import Subject
 from persona.modules.avatar.builder import AvatarBuilder
+from persona.modules.avatar.driver import PoseDriver
 from persona.modules.avatar.gaussian_avatar import PosedAvatar, PoseState
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.avatar.views import HANDS, BodyMasks, ViewRenderer
@@ -19,7 +20,7 @@ from persona.modules.losses.base import Loss, Step
 from persona.modules.losses.functional import occlusion_boundary
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.avatar_system import AvatarSystem
-from persona.types import BodyIdentity, Camera, Frame, Render
+from persona.types import BodyIdentity, Camera, Channel, Frame, Render
 
 NOT_CHANNELS = frozenset({"alpha", "boundary", "mesh"})
 
@@ -62,6 +63,7 @@ class PersonaSystem(AvatarSystem):
         decay_at: Sequence[float] = (0.75,),
         cuda_graph: bool = True,
         focus_margin_px: int | None = 32,
+        rate_rule: str = "sqrt",
         boundary_side: float = 0.015,
         patch_boundary_side: float = 0.06,
     ) -> None:
@@ -74,6 +76,7 @@ class PersonaSystem(AvatarSystem):
             decay_at=decay_at,
             cuda_graph=cuda_graph,
             focus_margin_px=focus_margin_px,
+            rate_rule=rate_rule,
         )
         self.builder = avatar
         self.views = ViewRenderer(self.renderer, avatar.triplane_extent_m)
@@ -159,6 +162,19 @@ class PersonaSystem(AvatarSystem):
             keep_out, side = masks["face"], self.boundary_side * frame.person_px[0]
         position = render.images["position"].detach()
         return occlusion_boundary(position, keep_out[None], max(1, round(side)))
+
+    def clip(
+        self, poses: PoseState, asset: str | None = None
+    ) -> Callable[[int, Camera], tuple[Tensor, Tensor]]:
+        """As ``AvatarSystem.clip``, with what no pose changes computed once."""
+        driver = PoseDriver(self.avatar, asset or self.assets[-1])
+        prepared, channels = driver.clip(poses), {"rgb": Channel(driver.rgb)}
+
+        def draw(row: int, camera: Camera) -> tuple[Tensor, Tensor]:
+            render = self.renderer(driver.gaussians(prepared[row]), camera, channels)
+            return render.images["rgb"], render.alpha
+
+        return draw
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """Avatar, offset network and pose tables."""

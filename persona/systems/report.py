@@ -19,7 +19,7 @@ from rich.table import Table
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import write_png, write_text
 from persona.data.motion.load import load_motion
-from persona.systems.animation import composite, frame_motion, render_motion, write_video
+from persona.systems.animation import WHITE, frame_motion, render_motion, write_video
 from persona.systems.avatar_system import AvatarSystem
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 FRAMES_FILE = "frames.csv"
 COMPARISON_FILE = "comparison.png"
 TURNTABLE_FILE = "turntable.mp4"
-WHITE = (255, 255, 255)
 ERROR_SCALE = 3.0
 """The error map saturates at a mean absolute difference of 1 / 3."""
 
@@ -113,8 +112,7 @@ def turntable(system: AvatarSystem, path: Path, num_frames: int, height: int) ->
     """The avatar turning once on the spot, on white."""
     motion = load_motion("turntable", system.body, fps=num_frames / 4)
     poses, camera = frame_motion(system, motion.pose, height, height * 3 // 4)
-    frames = (composite(f, WHITE) for f in render_motion(system, poses, camera))
-    write_video(path, frames, motion.fps)
+    write_video(path, render_motion(system, poses, camera, background=WHITE), motion.fps)
 
 
 def print_table(metrics: dict[str, float], assets: tuple[str, ...] = ("base", "refined")) -> None:

@@ -115,6 +115,13 @@ def test_a_state_from_the_end_of_an_epoch_starts_the_next_whole():
     assert list(resumed) == whole[1]
 
 
+def test_a_state_of_other_batches_is_refused():
+    state = make(batch_size=2).state_dict()
+    make(batch_size=1, rank=1, world_size=2).load_state_dict(state)  # The same two frames a step.
+    with pytest.raises(UserError, match=r"made with 2 frames a step .* this run has 4"):
+        make(batch_size=2, world_size=2).load_state_dict(state)
+
+
 def test_an_abandoned_epoch_is_not_resumed_by_itself():
     sampler = make()
     next(iter(sampler))

@@ -55,3 +55,29 @@ def test_state_survives_a_checkpoint():
     fresh.load_state_dict(optimizer.state_dict())
     state = fresh.state[table]
     assert state["step"].flatten().tolist() == [0, 1, 0]
+
+
+def moved(gradients: list[float]) -> torch.Tensor:
+    """A row after updates with these gradients."""
+    table = torch.zeros(2, 1, requires_grad=True)
+    optimizer = RowAdam([{"params": [table], "rows": True}], lr=0.1)
+    for gradient in gradients:
+        table.grad = torch.tensor([[gradient], [0.0]])
+        optimizer.step()
+    return table.detach()[0, 0]
+
+
+def test_a_row_moves_as_far_whatever_the_number_of_processes():
+    """DDP divides the gradient of a row that one of N processes saw by N; Adam takes it out."""
+    gradients = [0.3, -0.1, 0.2, 0.5]
+    for processes in (2, 4, 64):
+        shared = [g / processes for g in gradients]
+        torch.testing.assert_close(moved(shared), moved(gradients), atol=1e-6, rtol=0)
+
+
+def test_a_row_seen_by_several_processes_counts_by_its_share():
+    """Where a step has a frame twice, that step weighs double in the row's moments; the row's
+    movement still stays near its rate per step."""
+    gradients = [0.3, 0.3, 0.3, 0.3]
+    unequal = moved([g * share for g, share in zip(gradients, (1, 2, 1, 2), strict=True)])
+    assert 0 < (unequal - moved(gradients)).abs() < 0.3 * moved(gradients).abs()

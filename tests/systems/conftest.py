@@ -37,6 +37,12 @@ def subjects(tmp_path_factory: pytest.TempPathFactory, body: SmplxBody) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def tiny_settings() -> list[str]:
+    """Overrides that make the demo tiny."""
+    return ["+exp=demo", *TINY]
+
+
 @pytest.fixture
 def tiny(subjects: Path):
     """Composes the demo on the tiny subject, with more overrides."""

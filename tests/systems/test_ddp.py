@@ -3,7 +3,11 @@
 import csv
 import json
 import os
+import signal
 import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,14 +32,22 @@ def odd(tmp_path_factory: pytest.TempPathFactory, body) -> Path:
     return root
 
 
+def environment() -> dict[str, str]:
+    kept = {**os.environ, "OMP_NUM_THREADS": "1"}
+    kept.pop("RUN_STAMP", None)
+    return kept
+
+
+def launch(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
+    cwd.mkdir(exist_ok=True)
+    return subprocess.run(
+        command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=240
+    )
+
+
 def finish(command: list[str], cwd: Path) -> Path:
     """Runs it in ``cwd``; returns the only run folder that it made."""
-    cwd.mkdir()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment.pop("RUN_STAMP", None)
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
-    )
+    done = launch(command, cwd)
     assert done.returncode == 0, done.stderr
     (folder,) = cwd.glob("outputs/tiny/*")
     assert done.stdout.count("run: ") == 1, "only one process reports"
@@ -48,7 +60,10 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def test_two_processes_train_as_one_with_twice_the_batch(odd, command, tmp_path):
     # Enough steps for a second look-up of the skinning weights.
-    common = (f"subjects_dir={odd}", "trainer.log_every_n_steps=1", "trainer.max_steps=12")
+    common = (
+        f"subjects_dir={odd}", "trainer.log_every_n_steps=1", "trainer.max_steps=12",
+        "trainer.limit_val_batches=1.0",
+    )  # fmt: skip
     one = finish(command(*common, "data.batch_size=2"), tmp_path / "one")
     two = finish(command(*common, *DDP, "data.batch_size=1"), tmp_path / "two")
 
@@ -62,6 +77,11 @@ def test_two_processes_train_as_one_with_twice_the_batch(odd, command, tmp_path)
     assert metrics[0].keys() == metrics[1].keys()
     for key in metrics[0].keys() - {"train/seconds"}:
         assert metrics[1][key] == pytest.approx(metrics[0][key], abs=1e-3), key
+
+    # Three frames over two processes: the mean is over frames, not over processes.
+    scores = [[row["val/psnr"] for row in table(f / "logs/version_0/metrics.csv")
+               if row["val/psnr"]] for f in (one, two)]  # fmt: skip
+    assert scores[0] and list(map(float, scores[1])) == pytest.approx([float(s) for s in scores[0]])
 
     losses = [
         [float(row["train/loss"]) for row in table(f / "logs/version_0/metrics.csv")
@@ -84,3 +104,95 @@ def test_fewer_test_frames_than_processes(command, tmp_path):
     """A photograph's subject has one test frame; the second process must wait for it."""
     folder = finish(command(*DDP, "+data.max_frames=1", "trainer.max_steps=1"), tmp_path / "run")
     assert [row["frame"] for row in table(folder / "frames.csv")] == ["test/0"]
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process started."""
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def kill_one(
+    command: list[str], cwd: Path, rank: int, ready: Callable[[Path], bool]
+) -> tuple[Path, list[str]]:
+    """Kills one of two processes once the run is ``ready``; returns its folder and what it said.
+
+    The other must end by itself within seconds.
+    """
+    cwd.mkdir()
+    with (cwd / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=cwd, env=environment(), stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 180
+        while not any(ready(folder) for folder in cwd.glob("outputs/tiny/*")):
+            assert process.poll() is None, (cwd / "log").read_text()
+            assert time.monotonic() < deadline, "never got there"
+            time.sleep(0.02)
+        (other,) = (pid for pid in children(process.pid) if "train.py" in command_of(pid))
+        killed = time.monotonic()
+        os.kill((process.pid, other)[rank], signal.SIGKILL)
+        status = process.wait(20)
+        while alive(other):
+            assert time.monotonic() < killed + 20, "an orphan"
+            time.sleep(0.05)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert status == (-signal.SIGKILL if rank == 0 else 1)
+    (folder,) = cwd.glob("outputs/tiny/*")
+    said = (cwd / "log").read_text()
+    assert "Traceback" not in said, said
+    return folder, [line for line in said.splitlines() if line.startswith("error: ")]
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def has_checkpoint(folder: Path) -> bool:
+    return (folder / "last.ckpt").exists()
+
+
+def test_a_dead_process_ends_the_run_and_resume_goes_on(command, tmp_path):
+    run = command(*DDP, "checkpoint_every=4", "trainer.max_steps=40")
+    whole = finish(run, tmp_path / "whole")
+    cut, said = kill_one(run, tmp_path / "cut", 1, has_checkpoint)
+    assert said == [
+        "error: process 1 was killed (SIGKILL); go on with: python train.py resume=RUN_FOLDER"
+    ]
+    assert not (cut / "metrics.json").exists()
+
+    # Other processes than it was made with: the rest of the epoch would be another one.
+    config = (cut / "config.yaml").read_text()
+    (cut / "config.yaml").write_text(config.replace("batch_size: 1", "batch_size: 2"))
+    refused = launch([*run[:2], f"resume={cut}"], tmp_path / "other")
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("error: the checkpoint was made with 2 frames a step")
+    (cut / "config.yaml").write_text(config)
+
+    resumed = launch([*run[:2], f"resume={cut}"], tmp_path / "elsewhere")
+    assert resumed.returncode == 0, resumed.stderr
+    ends = [torch.load(f / "last.ckpt", weights_only=True) for f in (cut, whole)]
+    assert ends[0]["global_step"] == ends[1]["global_step"] == 40
+    for key, value in ends[1]["state_dict"].items():
+        torch.testing.assert_close(ends[0]["state_dict"][key], value, atol=1e-6, rtol=0, msg=key)
+
+
+def test_the_first_process_dies(command, tmp_path):
+    run = command(*DDP, "checkpoint_every=4", "trainer.max_steps=5000")
+    _, said = kill_one(run, tmp_path / "cut", 0, has_checkpoint)
+    assert said == ["error: process 0 died; go on with: python train.py resume=RUN_FOLDER"]
+
+
+def test_bad_input_is_told_once(command, tmp_path):
+    done = launch(command(*DDP, "name=absent"), tmp_path / "run")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and "absent: no such subject folder" in line

@@ -19,11 +19,11 @@ COLOR_EPS = 1e-4
 
 @dataclass(frozen=True)
 class PoseState(TensorTuple):
-    """Pose of one frame as the avatar takes it: full rotations, mean hands included."""
+    """Pose as the avatar takes it: full rotations, mean hands included. A clip's are batched."""
 
-    rotations: Float[Tensor, "55 3 3"]
-    expression: Float[Tensor, "e"]
-    trans: Float[Tensor, "3"]
+    rotations: Float[Tensor, "*b 55 3 3"]
+    expression: Float[Tensor, "*b e"]
+    trans: Float[Tensor, "*b 3"]
     """Metres, camera frame."""
 
 
@@ -147,7 +147,7 @@ class GaussianAvatar(nn.Module):
             self._weights, self._age = self.skinning_weights(means, scales), 0
         return self._weights
 
-    def bones(self, rotations: Float[Tensor, "55 3 3"]) -> Float[Tensor, "j 4 4"]:
+    def bones(self, rotations: Float[Tensor, "*b 55 3 3"]) -> Float[Tensor, "*b j 4 4"]:
         """posed_from_canonical of every joint, trans left out."""
         template = self.template
         posed = template.body.transforms_from_matrices(template.rest_joints, rotations)

@@ -36,14 +36,30 @@ class OffsetNetwork(nn.Module):
         code: Float[Tensor, "21 6"],
     ) -> Float[Tensor, "n 3"]:
         """points: canonical positions, metres, centred. Returns metres, canonical frame."""
-        # The input is [triplane features, ring * code]. The second part has rank 21 over the
-        # points: each joint's code goes through its columns once, not once per point.
+        return self.displace(self.unposed(points), ring, self.posed(code))
+
+    # The first layer sees [triplane features, ring * code]. The second part has rank 21 over the
+    # points: each joint's code goes through its columns once, not once per point.
+
+    def unposed(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n c"]:
+        """What the first layer makes of the triplane's features: the same in every pose."""
         features = self.triplane(points)
-        weight = self.first.weight
-        columns = weight[:, features.shape[1] :].unflatten(1, (NUM_BODY_JOINTS, 6))
-        joints = (columns * code).sum(-1)
-        hidden = F.linear(features, weight[:, : features.shape[1]], self.first.bias)
-        hidden = group_norm_relu(hidden + ring @ joints.T, self.norms[0])
+        return F.linear(features, self.first.weight[:, : features.shape[1]], self.first.bias)
+
+    def posed(self, code: Float[Tensor, "*b 21 6"]) -> Float[Tensor, "*b 21 c"]:
+        """What the first layer makes of each joint's code: the same at every point."""
+        columns = self.first.weight[:, self.triplane.num_features :]
+        joints = columns.unflatten(1, (NUM_BODY_JOINTS, 6)) * code[..., None, :, :]
+        return joints.sum(-1).transpose(-1, -2)
+
+    def displace(
+        self,
+        unposed: Float[Tensor, "n c"],
+        ring: Float[Tensor, "n 21"],
+        posed: Float[Tensor, "21 c"],
+    ) -> Float[Tensor, "n 3"]:
+        """The rest of the network. Returns metres, canonical frame."""
+        hidden = group_norm_relu(unposed + ring @ posed, self.norms[0])
         for linear, norm in zip(self.hidden, self.norms[1:], strict=True):
             hidden = group_norm_relu(linear(hidden), norm)
         return self.head(hidden) / self.divisor

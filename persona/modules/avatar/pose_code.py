@@ -32,6 +32,6 @@ def ring_mask(
     return near[weights.argmax(-1)].to(weights.dtype)
 
 
-def pose_code(rotations: Float[Tensor, "21 3 3"]) -> Float[Tensor, "21 6"]:
+def pose_code(rotations: Float[Tensor, "*b 21 3 3"]) -> Float[Tensor, "*b 21 6"]:
     """Body joints as 6D rotations, cut from the graph: offsets must not steer the pose."""
     return sixd_from_matrix(rotations.detach())

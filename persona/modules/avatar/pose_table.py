@@ -23,7 +23,7 @@ def full_rotations(body: SmplxBody, pose: BodyPose) -> Float[Tensor, "*b 55 3 3"
 
 
 def pose_state(body: SmplxBody, pose: BodyPose) -> PoseState:
-    """One unbatched pose as the avatar takes it."""
+    """A pose, or a clip's, as the avatar takes it."""
     return PoseState(full_rotations(body, pose), pose.expression, pose.trans)
 
 

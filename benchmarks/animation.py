@@ -1,0 +1,89 @@
+"""Times the animation of a trained avatar, rendering alone and end to end.
+
+Run ``python benchmarks/animation.py RUN [HEIGHT WIDTH FRAMES]``. Frames per second of
+``draw`` (posing, network, skinning, rasterisation and conversion to bytes, on the device),
+``host`` (the same, every frame copied to the host) and ``video`` (the same, encoded), the median of
+several rounds with the lowest and highest; ``plain`` poses and renders frame by frame, with nothing
+prepared.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from persona.data.motion.load import load_motion
+from persona.modules.avatar.pose_table import pose_state
+from persona.systems.animation import (
+    WHITE,
+    draw_frames,
+    frame_motion,
+    render_motion,
+    to_pixels,
+    write_video,
+)
+from persona.systems.avatar_system import AvatarSystem
+from persona.systems.drive import pick_device
+from persona.systems.experiment import load_system
+from persona.types import BodyPose, Camera
+
+ROUNDS = 5
+
+
+def seconds(job: Callable[[], Iterable | int], device: torch.device) -> float:
+    """Of one round, the device's queue emptied."""
+    start = time.perf_counter()
+    made = job()
+    if not isinstance(made, int):
+        for _ in made:
+            pass
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+@torch.no_grad()
+def plain(system: AvatarSystem, poses: BodyPose, camera: Camera) -> Iterable:
+    """As ``render_motion`` without preparation, batches or a prepared camera."""
+    for row in range(len(poses.trans)):
+        state = pose_state(system.body, poses[row].to(system.device))
+        yield to_pixels(*system.render(state, camera.to(system.device)), None).cpu()
+
+
+def main(run: str, height: int = 1024, width: int = 1024, count: int = 200) -> None:
+    """Prints the table."""
+    device = pick_device("auto")
+    system = load_system(Path(run), device)
+    motion = load_motion("dance", system.body, fps=30)
+    rows = torch.arange(count) % len(motion)
+    poses, camera = frame_motion(system, motion.pose[rows], height, width)
+    scene = (system, poses, camera)
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = {
+            "plain": lambda: plain(*scene),
+            "draw": lambda: draw_frames(*scene, background=WHITE),
+            "host": lambda: render_motion(*scene, background=WHITE),
+            "video": lambda: write_video(
+                Path(folder) / "v.mp4", render_motion(*scene, background=WHITE), 30
+            ),
+        }
+        times = {name: [seconds(job, device) for _ in range(ROUNDS + 1)][1:]
+                 for name, job in jobs.items()}  # fmt: skip
+    machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} CPUs"
+    title = f"{count} frames of {height} x {width}, {machine}, load {os.getloadavg()[0]:.1f}"
+    table = Table("path", "FPS", "lowest", "highest", title=title)
+    for name, values in times.items():
+        figures = (statistics.median(values), max(values), min(values))
+        table.add_row(name, *(f"{count / value:.1f}" for value in figures))
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:]))

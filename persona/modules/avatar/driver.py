@@ -1,0 +1,85 @@
+"""An avatar frozen to be posed many times: what no pose changes is computed once."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.modules.avatar.gaussian_avatar import GaussianAvatar, PoseState
+from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, pose_code
+from persona.modules.body.skinning import blend_skin
+from persona.types import Gaussians, TensorTuple
+
+
+@dataclass(frozen=True)
+class ClipPoses(TensorTuple):
+    """Poses as ``PoseDriver`` takes them: all that can be said of them without a Gaussian."""
+
+    code: Float[Tensor, "*b 21 c"]
+    """What the offset network makes of each joint; c is 0 without one."""
+    bones: Float[Tensor, "*b j 4 4"]
+    """posed_from_canonical, without trans."""
+    expression: Float[Tensor, "*b e"]
+    trans: Float[Tensor, "*b 3"]
+    """Metres, camera frame."""
+
+
+class PoseDriver:
+    """One asset of an avatar, posed frame after frame; the same Gaussians as ``avatar(pose)`` has.
+
+    Later changes of the avatar are not seen. ``means`` asks the host nothing, makes no tensor from
+    host values and has static shapes, so that it can be captured as a CUDA graph.
+
+    Args:
+        avatar: in evaluation mode; gradients are not kept.
+        asset: ``base`` or ``refined``.
+    """
+
+    @torch.no_grad()
+    def __init__(self, avatar: GaussianAvatar, asset: str) -> None:
+        template = avatar.template
+        self.avatar = avatar
+        self.rgb = avatar.rgb_logit.sigmoid()
+        self.base = template.vertices + avatar.mean_offset
+        self.scales = avatar.log_scale.exp()
+        self.weights = avatar.skinning_weights(self.base, self.scales)
+        self.offsets = avatar.offsets if asset == "refined" else None
+        self.unposed = (
+            None if self.offsets is None else self.offsets.unposed(template.moving_points)
+        )
+        mimic = template.expr_dirs.flatten(1).any(1).nonzero()[:, 0]
+        self.mimic, self.expr_dirs = mimic, template.expr_dirs[mimic]
+        count = len(self.base)
+        self.shape = (
+            self.scales.expand(-1, 3).contiguous(),
+            torch.tensor([1.0, 0, 0, 0]).to(self.base).repeat(count, 1),
+            self.base.new_ones(count),
+        )
+
+    @torch.no_grad()
+    def clip(self, poses: PoseState) -> ClipPoses:
+        """Prepares the poses of a clip, batched, in a few large operations."""
+        joints = poses.rotations[..., 1 : 1 + NUM_BODY_JOINTS, :, :]
+        if self.offsets is None:
+            code = joints.new_zeros(*joints.shape[:-2], 0)
+        else:
+            code = self.offsets.posed(pose_code(joints))
+        return ClipPoses(code, self.avatar.bones(poses.rotations), poses.expression, poses.trans)
+
+    @torch.no_grad()
+    def means(self, pose: ClipPoses) -> Float[Tensor, "n 3"]:
+        """Means in one pose, metres, camera frame."""
+        rest, weights = self.base, self.weights
+        if self.offsets is not None:
+            template = self.avatar.template
+            moved = self.offsets.displace(self.unposed, template.moving_ring, pose.code)
+            rest = rest + template.carry_offsets(moved)
+            if self.avatar.refined_lookup:
+                weights = self.avatar.skinning_weights(rest, self.scales)
+        rest = rest.index_add(0, self.mimic, self.expr_dirs @ pose.expression)
+        return blend_skin(rest, weights, pose.bones) + pose.trans
+
+    def gaussians(self, pose: ClipPoses) -> Gaussians:
+        """The asset's Gaussians in one pose, camera frame."""
+        return Gaussians(self.means(pose), *self.shape)

@@ -1,0 +1,149 @@
+"""Several processes on one run: what happens when one of them fails."""
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from datetime import timedelta
+from subprocess import Popen
+
+import torch.distributed as dist
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+
+from persona.cli import user_error
+
+POLL_S = 0.5
+GRACE_S = 3.0
+"""How long a process waits with its own error: what is wrong for all, rank 0 says alone."""
+LOST_S = 30.0
+"""How long a process that lost another waits for rank 0 to find out which one died."""
+TOLD = 1
+"""Exit status of a process that has said why."""
+REMEDY = "go on with: python train.py resume=RUN_FOLDER"
+
+
+class DDP(DDPStrategy):
+    """One process per device; when one of them fails, all end at once with one line.
+
+    Without it the others would wait in a collective operation until its time-out, and every process
+    would print the trace of its broken connection. Rank 0 watches the processes that it started,
+    and they watch rank 0. Under torchrun or SLURM, which start and end the processes themselves,
+    only the traces are replaced.
+
+    Args:
+        timeout_s: longest wait for the other processes in a collective operation.
+        find_unused_parameters: whether some parameters may get no gradient in a step.
+        broadcast_buffers: whether rank 0's buffers are sent to all in every step.
+        gradient_as_bucket_view: whether gradients are kept where they are reduced, without a copy.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout_s: float = 600.0,
+        find_unused_parameters: bool = True,
+        broadcast_buffers: bool = False,
+        gradient_as_bucket_view: bool = True,
+    ) -> None:
+        super().__init__(
+            timeout=timedelta(seconds=timeout_s),
+            find_unused_parameters=find_unused_parameters,
+            broadcast_buffers=broadcast_buffers,
+            gradient_as_bucket_view=gradient_as_bucket_view,
+        )
+        self._watched = self._ending = False
+
+    def setup_distributed(self) -> None:
+        """Begins the watch before the processes first wait for each other."""
+        if not self._watched and not self._external:
+            watch = self._watch_parent if self.local_rank else self._watch_children
+            threading.Thread(target=watch, daemon=True).start()
+            self._watched = True
+        super().setup_distributed()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Lightning's hook, before anything is torn down."""
+        super().on_exception(exception)
+        lost = lost_process(exception)
+        if self._external:
+            if lost:
+                leave(f"rank {self.global_rank} lost the other processes; {REMEDY}")
+            return
+        if lost:
+            time.sleep(LOST_S)  # The watch ends this process first, unless none died.
+            leave(f"the processes lost each other ({first_line(exception)}); {REMEDY}")
+        if self.local_rank:
+            if isinstance(exception, KeyboardInterrupt):
+                leave(None)
+            time.sleep(GRACE_S)
+            known = user_error(exception)
+            if known is None:
+                traceback.print_exception(exception)
+            leave(None if known is None else str(known))
+        self._ending = True
+        for process in self._children:
+            process.kill()
+
+    @property
+    def _external(self) -> bool:
+        """Whether something else, such as torchrun, started all processes."""
+        return not isinstance(self.cluster_environment, LightningEnvironment)
+
+    @property
+    def _children(self) -> list[Popen]:
+        """The processes that this one started."""
+        return getattr(self.launcher, "procs", [])
+
+    def _watch_children(self) -> None:
+        while not self._ending:
+            for rank, process in enumerate(self._children, start=1):
+                status = process.poll()
+                if status and not self._ending:
+                    for other in self._children:
+                        other.kill()
+                    leave(None if status == TOLD else f"process {rank} {end_of(status)}; {REMEDY}")
+            time.sleep(POLL_S)
+
+    def _watch_parent(self) -> None:
+        parent = os.getppid()
+        while os.getppid() == parent:
+            time.sleep(POLL_S)
+        # One of the orphans speaks.
+        leave(f"process 0 died; {REMEDY}" if self.local_rank == 1 else None)
+
+
+def lost_process(exception: BaseException) -> bool:
+    """Whether a collective operation failed, which is seldom the fault of who hears of it."""
+    seen: BaseException | None = exception
+    while seen is not None:
+        text = str(seen)
+        if isinstance(seen, dist.DistError):
+            return True
+        if isinstance(seen, RuntimeError) and any(word in text for word in ("gloo", "NCCL")):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def first_line(exception: BaseException) -> str:
+    """What a long message begins with."""
+    return (str(exception).splitlines() or [type(exception).__name__])[0]
+
+
+def end_of(status: int) -> str:
+    """How a process ended, in words."""
+    if status < 0:
+        return f"was killed ({signal.Signals(-status).name})"
+    return f"ended with status {status}"
+
+
+def leave(message: str | None) -> None:
+    """Ends this process with what is wrong, from any thread and whatever it is waiting for."""
+    if message is not None:
+        print(f"error: {message}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(TOLD)

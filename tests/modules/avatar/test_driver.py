@@ -1,0 +1,77 @@
+"""The frozen avatar against the plain one."""
+
+import pytest
+import torch
+
+from persona.modules.avatar.builder import AvatarBuilder
+from persona.modules.avatar.driver import PoseDriver
+from persona.modules.avatar.gaussian_avatar import GaussianAvatar
+from persona.modules.avatar.pose_table import pose_state
+from persona.modules.body.smplx_body import SmplxBody
+from persona.types import BodyPose
+
+SETTINGS = {
+    "paper": {"levels": 0},
+    "demo": {"levels": 1, "network_level": 0, "refined_lookup": False, "refresh_every": 10},
+    "mesh skinning": {"levels": 0, "diffused_skinning": False},
+    "no offsets": {"levels": 0, "pose_offsets": False},
+}
+
+
+@pytest.fixture(scope="module")
+def body() -> SmplxBody:
+    return SmplxBody()
+
+
+def used_avatar(body: SmplxBody, settings: dict) -> GaussianAvatar:
+    """An avatar that training has moved: nothing is at its start."""
+    torch.manual_seed(0)
+    options = {"field_resolution": 16, "field_steps": 2, "triplane_resolution": 8}
+    avatar = AvatarBuilder(**options, **settings).build(body, body.zero_identity())
+    with torch.no_grad():
+        for name, parameter in avatar.named_parameters():
+            spread = 0.5 if "planes" in name or "logit" in name else 0.01
+            parameter.add_(spread * torch.randn_like(parameter))
+    return avatar.eval()
+
+
+def clip_poses(body: SmplxBody, count: int = 3) -> BodyPose:
+    generator = torch.Generator().manual_seed(1)
+    joints = 0.3 * torch.randn(count, 55, 3, generator=generator)
+    expression = 0.3 * torch.rand(count, body.num_expression, generator=generator)
+    return BodyPose.from_joints(joints, expression, torch.tensor([0.1, 0.2, 3.0]).repeat(count, 1))
+
+
+@pytest.mark.parametrize("asset", ["base", "refined"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_same_gaussians_as_the_plain_avatar(body, name, asset):
+    avatar, poses = used_avatar(body, SETTINGS[name]), clip_poses(body)
+    driver = PoseDriver(avatar, asset)
+    clip = driver.clip(pose_state(body, poses))
+    for i in range(3):
+        with torch.no_grad():
+            posed = avatar(pose_state(body, poses[i]))
+        fast, plain = driver.gaussians(clip[i]), posed.gaussians(asset)
+        for field in ("means", "scales", "quaternions", "opacities"):
+            torch.testing.assert_close(
+                getattr(fast, field), getattr(plain, field), atol=1e-6, rtol=0
+            )
+        torch.testing.assert_close(driver.rgb, posed.rgb, atol=0, rtol=0)
+    base, refined = posed.base, posed.refined
+    if name != "no offsets":
+        assert (base - refined).abs().max() > 1e-3, "the offsets must have something to show"
+
+
+def test_constants_are_computed_once(body):
+    """The weights of the base are looked up when the driver is made, never for a pose."""
+    avatar, poses = used_avatar(body, SETTINGS["paper"]), clip_poses(body)
+    calls = []
+    plain = avatar.skinning_weights
+    avatar.skinning_weights = lambda *args: calls.append(1) or plain(*args)
+    for asset, per_frame in (("base", 0), ("refined", 1)):
+        driver = PoseDriver(avatar, asset)
+        clip = driver.clip(pose_state(body, poses))
+        calls.clear()
+        for i in range(3):
+            assert not driver.means(clip[i]).requires_grad
+        assert len(calls) == 3 * per_frame
