@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float32, Shaped, UInt8
-from torch import Tensor
 
 from persona.data.checks import check_size, image_size, npy_shape
+from persona.data.identity import BodySize, identity_arrays, read_identity
 from persona.data.io import PathLike, read_image, read_json, read_mask, read_npy
 from persona.data.layout import (
     CAPTURED,
-    IDENTITY_FILES,
     SCHEMA,
     SUBJECT_FILE,
     TEST,
@@ -35,17 +32,7 @@ from persona.data.parameters import (
     read_pose,
 )
 from persona.errors import UserError
-from persona.types import NUM_JOINTS, BodyIdentity, BodyPose, Camera
-
-
-@runtime_checkable
-class BodySize(Protocol):
-    """What of a body model a subject's identity must fit."""
-
-    name: str
-    digest: str
-    num_betas: int
-    template: Tensor
+from persona.types import BodyIdentity, BodyPose, Camera
 
 
 class Subject:
@@ -125,24 +112,7 @@ class Subject:
                 f"{self.root / SUBJECT_FILE}: made with body {info.body} ({info.body_digest[:8]}), "
                 f"not {body.name} ({body.digest[:8]}); choose that body or make the subject again"
             )
-        paths, arrays = self._identity_arrays()
-        face_offset, stored = arrays["face_offset"], arrays["betas"]
-        num_vertices = body.template.shape[0]
-        if len(face_offset) != num_vertices:
-            raise UserError(
-                f"{paths['face_offset']}: has {len(face_offset)} vertices, body {body.name} has "
-                f"{num_vertices}; choose the body it was made with (published folders: body=smplx)"
-            )
-        betas = torch.zeros(body.num_betas)
-        if stored[body.num_betas :].any():
-            raise UserError(
-                f"{paths['betas']}: has {len(stored)} betas, body {body.name} has "
-                f"{body.num_betas}; load the body with num_betas={len(stored)}"
-            )
-        betas[: len(stored)] = torch.from_numpy(stored[: body.num_betas])
-        arrays["joint_offset"][0] = 0
-        joint_offset = torch.from_numpy(arrays["joint_offset"])
-        return BodyIdentity(betas, torch.from_numpy(face_offset), joint_offset)
+        return read_identity(self.root / CAPTURED, body)
 
     def image(self, split: str, number: int) -> UInt8[np.ndarray, "h w 3"]:
         """RGB."""
@@ -286,13 +256,7 @@ class Subject:
             for key, size in sizes.items():
                 file = self.root / split / TEXTURE_FILES[key]
                 check_size(file, size, sizes["texture"], "the texture")
-        self._identity_arrays()
-
-    def _identity_arrays(self) -> tuple[dict[str, Path], dict[str, Float32[np.ndarray, "..."]]]:
-        """The files of the identity and what they hold."""
-        paths = {key: self.root / CAPTURED / file for key, file in IDENTITY_FILES.items()}
-        shapes = {"betas": (-1,), "face_offset": (-1, 3), "joint_offset": (NUM_JOINTS, 3)}
-        return paths, {key: read_array(paths[key], shape) for key, shape in shapes.items()}
+        identity_arrays(self.root / CAPTURED)
 
     def _check_frame(self, split: str, number: int) -> None:
         size = image_size(self.path(split, "image", number))
