@@ -10,9 +10,12 @@ from jaxtyping import Bool, Float32, Shaped, UInt8
 
 from persona.data.checks import check_size, image_size, npy_shape
 from persona.data.identity import BodySize, identity_arrays, read_identity
-from persona.data.io import PathLike, read_image, read_json, read_mask, read_npy
+from persona.data.io import PathLike, read_image, read_json, read_mask, read_npy, read_text
 from persona.data.layout import (
+    CANVAS_FILE,
     CAPTURED,
+    CROP_FILE,
+    ORIGINAL_FILE,
     SCHEMA,
     SUBJECT_FILE,
     TEST,
@@ -33,6 +36,8 @@ from persona.data.parameters import (
 )
 from persona.errors import UserError
 from persona.types import BodyIdentity, BodyPose, Camera
+
+Crop = tuple[int, int, int, int]
 
 
 class Subject:
@@ -166,6 +171,42 @@ class Subject:
         """COCO-WholeBody keypoints: x, y in pixels, score."""
         return read_array(self.path(split, "keypoints", number), (133, 3))
 
+    def original_names(self, split: str) -> list[str]:
+        """What a dataset calls the frames of a split (``frame_idx_orig.txt``), in their order.
+
+        Their numbers where the file is absent.
+
+        Raises:
+            UserError: the file names more or fewer frames than the split has.
+        """
+        numbers, path = self.frame_ids(split), self.root / split / ORIGINAL_FILE
+        if not path.exists():
+            return [str(number) for number in numbers]
+        lines = [line.strip() for line in read_text(path, REMEDY).splitlines() if line.strip()]
+        if len(lines) != len(numbers):
+            raise UserError(f"{path}: names {len(lines)} frames of {len(numbers)}; {REMEDY}")
+        return lines
+
+    def crop(self, split: str, number: int) -> tuple[Crop, tuple[int, int]] | None:
+        """Box (x, y, w, h) of a frame in the image it was cut from, and that image's (h, w).
+
+        None where the frame is the whole image.
+
+        Raises:
+            UserError: one of the two files is missing, or the box leaves the image.
+        """
+        path = self.root / split / CROP_FILE.format(number)
+        if not path.exists():
+            return None
+        x, y, w, h = (int(v) for v in read_array(path, (4,)))
+        canvas_path = self.root / split / CANVAS_FILE
+        height, width = (int(v) for v in read_array(canvas_path, (2,)))
+        size = image_size(self.path(split, "image", number))
+        check_size(path, (h, w), size, "its image")
+        if min(x, y) < 0 or x + w > width or y + h > height:
+            raise UserError(f"{path}: the box leaves the {width} x {height} image; {REMEDY}")
+        return (x, y, w, h), (height, width)
+
     def camera(self, split: str, number: int) -> Camera:
         """Camera of a frame."""
         size = image_size(self.path(split, "image", number))
@@ -269,6 +310,7 @@ class Subject:
             check_size(path, npy_shape(path)[:2], size)
         read_camera(self.path(split, "camera", number), *size)
         self.pose(split, number)
+        self.crop(split, number)
         if (path := self.path(split, "patch", number)).exists():
             image_size(path)
             read_array(self.path(split, "patch_box", number), (4,))
