@@ -24,10 +24,11 @@ _ALLOWED = {
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _latin1,
 }
-"""All that an array and a number need to be put together again, with numpy's two builders."""
+"""All that an array and a number need to be put together again, with numpy's three builders."""
 for _core in ("core", "_core"):  # numpy 1 and 2 keep them in different places
     _ALLOWED[f"numpy.{_core}.multiarray", "_reconstruct"] = np.zeros(1).__reduce__()[0]
     _ALLOWED[f"numpy.{_core}.multiarray", "scalar"] = np.float64(0).__reduce__()[0]
+    _ALLOWED[f"numpy.{_core}.numeric", "_frombuffer"] = np.zeros(1).__reduce_ex__(5)[0]
 
 
 class _ArrayUnpickler(pickle.Unpickler):
