@@ -15,7 +15,7 @@ from torch import Tensor
 
 from persona.data.checks import image_size
 from persona.data.identity import fit_betas
-from persona.data.io import read_npy
+from persona.data.io import read_npy, read_text
 from persona.data.native.pickles import read_arrays
 from persona.data.native.recording import (
     NativeFrame,
@@ -98,6 +98,14 @@ class XHumansSource(NativeSource):
             yield take / "render/cameras.npz"
             for pattern in ("render/image/*.png", "render/depth/*.tiff", "SMPLX/*.pkl"):
                 yield from take.glob(pattern)
+
+    def advice(self) -> str:
+        """The parameters are those of the body of the person's gender."""
+        path = self.folder / "gender.txt"
+        if not path.is_file():
+            return ""
+        gender = read_text(path, GET_DATA).strip()
+        return f"; {gender}: needs body.path=.../SMPLX_{gender.upper()}.npz"
 
     def read(self) -> Recording:
         """All frames, sorted by take and number."""

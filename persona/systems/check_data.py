@@ -102,7 +102,7 @@ def _examine_recording(source: NativeSource) -> str:
         read_person(frame)
     made = captured[0].label if len(captured) == 1 else f"{len(captured)} frames"
     counts = f"{len(recording.train)} training and {len(recording.test)} test frames"
-    return f"({counts}, input {made})"
+    return f"({counts}, input {made}){source.advice()}"
 
 
 def _examine_subject(name: str, subject: Subject) -> Finding:

@@ -107,6 +107,10 @@ class NativeSource:
         """Every file that ``read`` and its frames read."""
         raise NotImplementedError
 
+    def advice(self) -> str:
+        """What else a user should know before a run; empty for nothing."""
+        return ""
+
     def read(self) -> Recording:
         """The recording; images and masks only when they are asked for.
 

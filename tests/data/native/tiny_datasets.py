@@ -43,7 +43,7 @@ def camera_of(number):
     """From 4 m in front of the person, moving aside."""
     rotation = Rotation.from_euler("yx", [4.0 * number, 3.0], degrees=True).as_matrix()
     rotation = np.diag([1.0, -1.0, -1.0]) @ rotation
-    target = np.array([0.4, 1.0, -0.3])
+    target = np.array([0.4, 0.78, -0.3])
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = rotation, np.array([0, 0, 4.0]) - rotation @ target
     return Camera(
