@@ -27,6 +27,7 @@ def composed(*overrides, name="train"):
         return compose(name, overrides=list(overrides))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "options", "frames"),
     [
@@ -42,7 +43,7 @@ def test_training(pristine, tmp_path, dataset, options, frames):
     )  # fmt: skip
     metrics = train(config, tmp_path / "run")
     assert metrics["train/steps"] == 4
-    assert metrics["init/mask_iou"] > 0.7  # the body lies where the masks are
+    assert metrics["init/mask_iou"] > 0.6  # the body lies where the masks are
     lines = (tmp_path / "run/frames.csv").read_text().splitlines()
     assert len(lines) == frames + 1
     assert read_json(tmp_path / "run/metrics.json")["test/psnr"] > 10
@@ -50,6 +51,7 @@ def test_training(pristine, tmp_path, dataset, options, frames):
     assert subject.splits == ("captured", "test")
 
 
+@pytest.mark.slow
 def test_generated_frames_on_request(pristine, tmp_path):
     """PERSONA's own training: half photograph, half generated frames."""
     config = composed(
