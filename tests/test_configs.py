@@ -58,7 +58,7 @@ def test_ablation_changes_something_and_gives_its_reason(ablation):
     assert "# Claim: " in (CONF / f"exp/{ablation}.yaml").read_text()
 
 
-@pytest.mark.parametrize("name", ["animate", "evaluate", "preprocess", "create"])
+@pytest.mark.parametrize("name", ["animate", "evaluate", "preprocess", "create", "check_data"])
 def test_script_config(name):
     assert composed(name=name)
 

@@ -72,13 +72,14 @@ class SubjectDataModule(lightning.LightningDataModule):
     numbered by themselves, and validation frames carry the numbers of the split they are from.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         *,
         root: str | Path,
         source: SubjectSource | None = None,
         batch_size: int = 1,
         captured_ratio: float | None = 0.5,
+        captured_repeats: int = 1,
         seed: int = 0,
         test_split: str = "auto",
         max_frames: int | None = None,
@@ -91,6 +92,8 @@ class SubjectDataModule(lightning.LightningDataModule):
             source: Makes the folder when it is absent or of another configuration.
             batch_size: Frames a step and process.
             captured_ratio: Share of the photograph in [0, 1); None takes every frame once.
+            captured_repeats: How often an epoch shows each captured frame where nothing is
+                generated.
             seed: Of the order of the batches.
             test_split: Split that is evaluated; auto is ``test`` where it exists, else
                 ``captured``.
@@ -102,7 +105,7 @@ class SubjectDataModule(lightning.LightningDataModule):
             raise UserError(f"max_frames={max_frames}: must be 1 or more; null takes all frames")
         self.root, self.source = Path(root), source
         self.batch_size, self.captured_ratio, self.seed = batch_size, captured_ratio, seed
-        self._test_split = test_split
+        self.captured_repeats, self._test_split = captured_repeats, test_split
         self.max_frames, self.max_height_px = max_frames, max_height_px
         self._frames: dict[str, FrameDataset] = {}
 
@@ -154,6 +157,7 @@ class SubjectDataModule(lightning.LightningDataModule):
             frames.sizes,
             batch_size=self.batch_size,
             captured_ratio=self.captured_ratio,
+            captured_repeats=self.captured_repeats,
             seed=self.seed,
             rank=rank,
             world_size=world_size,

@@ -14,6 +14,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from persona.data.canvas import paste
 from persona.data.layout import CAPTURED, FrameData, resize_expression
 from persona.data.parameters import REMEDY
 from persona.data.subject import Subject
@@ -212,7 +213,8 @@ def load_frames(
     numbers = list(subject.frame_ids(split) if numbers is None else numbers)
 
     def read(number: int) -> FrameData:
-        return _shrink(subject.frame(split, number), max_height_px)
+        frame, crop = subject.frame(split, number), subject.crop(split, number)
+        return _shrink(frame if crop is None else paste(frame, *crop), max_height_px)
 
     first = read(numbers[0])
     store = _allocate(split, numbers, first, subject.patch_size() or 256)

@@ -49,6 +49,13 @@ TEXTURE_FILES = {
     "seg_mask": "smplx_optimized/smplx_seg_mask.png",
     "seg_inpaint": "smplx_optimized/smplx_seg_inpaint.png",
 }
+CROP_FILE = "images/{}_bbox_orig.json"
+"""Box of a frame that was cut from a larger image; most splits have none."""
+
+CANVAS_FILE = "images/img_shape_orig.json"
+"""Height and width of that larger image."""
+
+ORIGINAL_FILE = "frame_idx_orig.txt"
 SUBJECT_FILE = "subject.json"
 UNFINISHED_FILE = "unfinished"
 """Lies in the root while a folder is being made, so that an interruption shows."""
@@ -118,6 +125,8 @@ class SubjectInfo:
     """What made the ``generated_*`` frames."""
     config_digest: str = ""
     """Hash of the configuration that made the folder."""
+    input_frames: str = ""
+    """What of a dataset the avatar is made from, in the dataset's own names; empty elsewhere."""
     schema: int = SCHEMA
 
 

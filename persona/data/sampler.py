@@ -16,7 +16,8 @@ class BalancedSampler(Sampler[list[int]]):
     """Batches in which the photograph has a fixed share, whatever the number of other frames.
 
     Each epoch holds every generated frame once and the captured ones repeated; PERSONA's half
-    and half is ``captured_ratio=0.5``. The order depends on seed and epoch alone. Ranks split
+    and half is ``captured_ratio=0.5``. Without generated frames it holds each captured one
+    ``captured_repeats`` times. The order depends on seed and epoch alone. Ranks split
     each global batch (``batch_size * world_size`` frames) among them, so that several processes
     see together what one process with that batch size sees.
     """
@@ -28,6 +29,7 @@ class BalancedSampler(Sampler[list[int]]):
         *,
         batch_size: int = 1,
         captured_ratio: float | None = 0.5,
+        captured_repeats: int = 1,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -39,24 +41,28 @@ class BalancedSampler(Sampler[list[int]]):
             sizes: Image size; a batch holds one size only.
             batch_size: Frames a batch and process.
             captured_ratio: Share of captured frames, in [0, 1); None takes each frame once.
+            captured_repeats: How often an epoch shows each captured frame where there are no
+                others, so that it is long enough; without effect where there are.
             seed: Of the order.
             rank: This process.
             world_size: Number of processes.
 
         Raises:
-            UserError: ``captured_ratio`` or ``batch_size`` is out of range.
+            UserError: ``captured_ratio``, ``captured_repeats`` or ``batch_size`` is out of range.
             ValueError: nothing to sample.
         """
         if captured_ratio is not None and not 0 <= captured_ratio < 1:
             raise UserError(f"captured_ratio={captured_ratio}: must be in [0, 1), or null")
-        if batch_size < 1:
-            raise UserError(f"batch_size={batch_size}: must be 1 or more")
+        for name, value in (("batch_size", batch_size), ("captured_repeats", captured_repeats)):
+            if value < 1:
+                raise UserError(f"{name}={value}: must be 1 or more")
         if len(captured) != len(sizes) or not len(captured) or not 0 <= rank < world_size:
             raise ValueError("needs a size for each frame, a frame, and a rank below world_size")
         flags = np.asarray(captured, bool)
         self.captured_rows, self.generated_rows = np.flatnonzero(flags), np.flatnonzero(~flags)
         self.sizes = list(sizes)
         self.batch_size, self.captured_ratio, self.seed = batch_size, captured_ratio, seed
+        self.captured_repeats = captured_repeats
         self.rank, self.world_size = rank, world_size
         self.width = batch_size * world_size
         self.epoch = self.position = self._resume_at = 0
@@ -102,7 +108,9 @@ class BalancedSampler(Sampler[list[int]]):
     def _rows(self, random: np.random.Generator) -> np.ndarray:
         """The frames of an epoch, unordered."""
         captured, generated = self.captured_rows, self.generated_rows
-        if self.captured_ratio is None or not len(captured) or not len(generated):
+        if not len(generated):
+            return np.tile(captured, self.captured_repeats)
+        if self.captured_ratio is None or not len(captured):
             return np.concatenate([captured, generated])
         ratio = self.captured_ratio
         draws = round(len(generated) * ratio / (1 - ratio))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float32, Shaped, UInt8
-from torch import Tensor
 
 from persona.data.checks import check_size, image_size, npy_shape
-from persona.data.io import PathLike, read_image, read_json, read_mask, read_npy
+from persona.data.identity import BodySize, identity_arrays, read_identity
+from persona.data.io import PathLike, read_image, read_json, read_mask, read_npy, read_text
 from persona.data.layout import (
+    CANVAS_FILE,
     CAPTURED,
-    IDENTITY_FILES,
+    CROP_FILE,
+    ORIGINAL_FILE,
     SCHEMA,
     SUBJECT_FILE,
     TEST,
@@ -35,17 +35,9 @@ from persona.data.parameters import (
     read_pose,
 )
 from persona.errors import UserError
-from persona.types import NUM_JOINTS, BodyIdentity, BodyPose, Camera
+from persona.types import BodyIdentity, BodyPose, Camera
 
-
-@runtime_checkable
-class BodySize(Protocol):
-    """What of a body model a subject's identity must fit."""
-
-    name: str
-    digest: str
-    num_betas: int
-    template: Tensor
+Crop = tuple[int, int, int, int]
 
 
 class Subject:
@@ -125,24 +117,7 @@ class Subject:
                 f"{self.root / SUBJECT_FILE}: made with body {info.body} ({info.body_digest[:8]}), "
                 f"not {body.name} ({body.digest[:8]}); choose that body or make the subject again"
             )
-        paths, arrays = self._identity_arrays()
-        face_offset, stored = arrays["face_offset"], arrays["betas"]
-        num_vertices = body.template.shape[0]
-        if len(face_offset) != num_vertices:
-            raise UserError(
-                f"{paths['face_offset']}: has {len(face_offset)} vertices, body {body.name} has "
-                f"{num_vertices}; choose the body it was made with (published folders: body=smplx)"
-            )
-        betas = torch.zeros(body.num_betas)
-        if stored[body.num_betas :].any():
-            raise UserError(
-                f"{paths['betas']}: has {len(stored)} betas, body {body.name} has "
-                f"{body.num_betas}; load the body with num_betas={len(stored)}"
-            )
-        betas[: len(stored)] = torch.from_numpy(stored[: body.num_betas])
-        arrays["joint_offset"][0] = 0
-        joint_offset = torch.from_numpy(arrays["joint_offset"])
-        return BodyIdentity(betas, torch.from_numpy(face_offset), joint_offset)
+        return read_identity(self.root / CAPTURED, body)
 
     def image(self, split: str, number: int) -> UInt8[np.ndarray, "h w 3"]:
         """RGB."""
@@ -195,6 +170,42 @@ class Subject:
     def keypoints(self, split: str, number: int) -> Float32[np.ndarray, "133 3"]:
         """COCO-WholeBody keypoints: x, y in pixels, score."""
         return read_array(self.path(split, "keypoints", number), (133, 3))
+
+    def original_names(self, split: str) -> list[str]:
+        """What a dataset calls the frames of a split (``frame_idx_orig.txt``), in their order.
+
+        Their numbers where the file is absent.
+
+        Raises:
+            UserError: the file names more or fewer frames than the split has.
+        """
+        numbers, path = self.frame_ids(split), self.root / split / ORIGINAL_FILE
+        if not path.exists():
+            return [str(number) for number in numbers]
+        lines = [line.strip() for line in read_text(path, REMEDY).splitlines() if line.strip()]
+        if len(lines) != len(numbers):
+            raise UserError(f"{path}: names {len(lines)} frames of {len(numbers)}; {REMEDY}")
+        return lines
+
+    def crop(self, split: str, number: int) -> tuple[Crop, tuple[int, int]] | None:
+        """Box (x, y, w, h) of a frame in the image it was cut from, and that image's (h, w).
+
+        None where the frame is the whole image.
+
+        Raises:
+            UserError: one of the two files is missing, or the box leaves the image.
+        """
+        path = self.root / split / CROP_FILE.format(number)
+        if not path.exists():
+            return None
+        x, y, w, h = (int(v) for v in read_array(path, (4,)))
+        canvas_path = self.root / split / CANVAS_FILE
+        height, width = (int(v) for v in read_array(canvas_path, (2,)))
+        size = image_size(self.path(split, "image", number))
+        check_size(path, (h, w), size, "its image")
+        if min(x, y) < 0 or x + w > width or y + h > height:
+            raise UserError(f"{path}: the box leaves the {width} x {height} image; {REMEDY}")
+        return (x, y, w, h), (height, width)
 
     def camera(self, split: str, number: int) -> Camera:
         """Camera of a frame."""
@@ -286,13 +297,7 @@ class Subject:
             for key, size in sizes.items():
                 file = self.root / split / TEXTURE_FILES[key]
                 check_size(file, size, sizes["texture"], "the texture")
-        self._identity_arrays()
-
-    def _identity_arrays(self) -> tuple[dict[str, Path], dict[str, Float32[np.ndarray, "..."]]]:
-        """The files of the identity and what they hold."""
-        paths = {key: self.root / CAPTURED / file for key, file in IDENTITY_FILES.items()}
-        shapes = {"betas": (-1,), "face_offset": (-1, 3), "joint_offset": (NUM_JOINTS, 3)}
-        return paths, {key: read_array(paths[key], shape) for key, shape in shapes.items()}
+        identity_arrays(self.root / CAPTURED)
 
     def _check_frame(self, split: str, number: int) -> None:
         size = image_size(self.path(split, "image", number))
@@ -305,6 +310,7 @@ class Subject:
             check_size(path, npy_shape(path)[:2], size)
         read_camera(self.path(split, "camera", number), *size)
         self.pose(split, number)
+        self.crop(split, number)
         if (path := self.path(split, "patch", number)).exists():
             image_size(path)
             read_array(self.path(split, "patch_box", number), (4,))

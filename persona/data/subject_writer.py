@@ -13,8 +13,11 @@ from torch import Tensor
 
 from persona.data.io import PathLike, write_bytes, write_json, write_npy, write_png, write_text
 from persona.data.layout import (
+    CANVAS_FILE,
     CAPTURED,
+    CROP_FILE,
     IDENTITY_FILES,
+    ORIGINAL_FILE,
     SUBJECT_FILE,
     TEST,
     TEXTURE_FILES,
@@ -145,7 +148,17 @@ class SubjectWriter:
         write_json(folder / "segs/palette.json", palette)
         write_text(folder / "frame_idx_list.txt", "".join(f"{n}\n" for n in numbers))
         if original is not None:
-            write_text(folder / "frame_idx_orig.txt", "".join(f"{line}\n" for line in original))
+            write_text(folder / ORIGINAL_FILE, "".join(f"{line}\n" for line in original))
+
+    def write_crop(
+        self, split: str, number: int, box: tuple[int, int, int, int], canvas: tuple[int, int]
+    ) -> None:
+        """Says that a frame is the box (x, y, w, h) of an image of height x width ``canvas``.
+
+        Such frames are read back onto their canvas: see ``persona.data.canvas``.
+        """
+        write_json(self.root / split / CROP_FILE.format(number), box)
+        write_json(self.root / split / CANVAS_FILE, canvas)
 
     def finish(self, info: SubjectInfo) -> None:
         """Marks the folder complete; call it last."""

@@ -91,8 +91,12 @@ class PersonaSystem(AvatarSystem):
         self.body_masks = BodyMasks(self.avatar.template)
 
     def initialise(self, subject: Subject) -> None:
-        """Colours from the textures: captured where the photo saw the body, else generated."""
-        captured, generated = (subject.textures(s) for s in ("captured", "generated_0"))
+        """Colours from the textures: captured where the photo saw the body, else generated.
+
+        Without generated frames the captured texture, filled in, serves for both.
+        """
+        splits = subject.textured_splits
+        captured, generated = (subject.textures(split) for split in (splits[0], splits[-1]))
         seen = torch.from_numpy(captured.mask)[..., None]
         unit = [torch.from_numpy(t.inpaint).float() / 255 for t in (captured, generated)]
         seg = torch.from_numpy(generated.seg_inpaint).float() / 255

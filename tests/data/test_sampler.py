@@ -136,3 +136,25 @@ def test_bad_arguments_are_named(arguments):
         make(**arguments)
     with pytest.raises(ValueError, match="rank"):
         make(rank=2, world_size=2)
+
+
+def test_without_generated_frames_an_epoch_repeats_the_captured():
+    """Whatever the ratio: there is nothing to balance against."""
+    for ratio in (0.5, 0.0, None):
+        sampler = BalancedSampler(
+            [True, True], [(4, 3)] * 2, captured_ratio=ratio, captured_repeats=3
+        )
+        assert len(sampler) == 6
+        assert sorted(rows[0] for rows in sampler) == [0, 0, 0, 1, 1, 1]
+    assert len(BalancedSampler([True], [(4, 3)])) == 1
+
+
+def test_repeats_do_nothing_beside_generated_frames():
+    flags, sizes = [True, False, False, False], [(4, 3)] * 4
+    plain, repeated = (BalancedSampler(flags, sizes, captured_repeats=count) for count in (1, 50))
+    assert list(plain) == list(repeated)
+
+
+def test_repeats_below_one_are_refused():
+    with pytest.raises(UserError, match="captured_repeats=0: must be 1 or more"):
+        BalancedSampler([True], [(4, 3)], captured_repeats=0)

@@ -1,0 +1,52 @@
+"""Crops laid back onto the image they were cut from.
+
+PERSONA stores test frames as crops around the person and scores them on the whole image, white
+outside. Source: folder contract of PERSONA (arXiv:2508.09973).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy import ndarray
+
+from persona.data.layout import FrameData
+from persona.data.palette import PALETTE
+
+WHITE = 255
+_FILL = {"image": WHITE, "albedo": WHITE, "seg": PALETTE["Background"]}
+"""What lies around a crop; zero in the other maps."""
+
+
+def paste(frame: FrameData, box: tuple[int, int, int, int], canvas: tuple[int, int]) -> FrameData:
+    """The frame on its canvas: white and without a person outside the crop.
+
+    Args:
+        frame: The crop.
+        box: Its place (x, y, w, h), inside the canvas, pixels.
+        canvas: Height and width of the whole image.
+    """
+    x, y, w, h = box
+
+    def laid(key: str) -> ndarray | None:
+        values = getattr(frame, key)
+        if values is None:
+            return None
+        out = np.zeros((*canvas, *values.shape[2:]), values.dtype)
+        out[:] = _FILL.get(key, 0)
+        out[y : y + h, x : x + w] = values
+        return out
+
+    maps = ("image", "mask", "depth", "normal", "seg", "depth_mask", "normal_mask", "seg_mask",
+            "albedo")  # fmt: skip
+    centre = frame.camera.center_px + frame.camera.center_px.new_tensor([x, y])
+    height, width = canvas
+    corner = np.array([x, y, 0, 0], np.float32)
+    return replace(
+        frame,
+        **{key: laid(key) for key in maps},
+        camera=replace(frame.camera, center_px=centre, height=height, width=width),
+        patch_box_px=None if frame.patch_box_px is None else frame.patch_box_px + corner,
+        keypoints=None if frame.keypoints is None else frame.keypoints + corner[[0, 1, 2]],
+    )

@@ -1,0 +1,265 @@
+"""A dataset's recording to a subject folder in PERSONA's layout.
+
+What PERSONA takes from networks (depth, normals, parts, albedo, face patch) comes here from the
+posed body and the image, as for a photograph: ``persona.data.preprocess``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from rich.progress import track
+from scipy import ndimage
+from torch import Tensor
+
+from persona.data.io import read_image
+from persona.data.layout import CAPTURED, TEST, FrameData, SubjectInfo
+from persona.data.native.recording import NativeFrame, Recording
+from persona.data.palette import classes_from_colours, colours_from_classes
+from persona.data.preprocess.albedo import remove_shading
+from persona.data.preprocess.canvas import Canvas, face_patch
+from persona.data.preprocess.maps import BodyMaps, body_maps, face_labels, near_occlusion
+from persona.data.preprocess.parts import classify, limb_of_vertices
+from persona.data.preprocess.texture_fill import fill_unseen
+from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
+from persona.data.preprocess.unwrap import UvMesh, View, unwrap
+from persona.data.subject_writer import SubjectWriter
+from persona.errors import UserError
+from persona.modules.body.regions import body_regions
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.detect import wholebody
+from persona.types import BodyIdentity, Camera
+
+log = logging.getLogger(__name__)
+
+ASPECT, MARGIN = 0.75, 1.25
+"""Width / height of a crop and its size in boxes of the person, as PERSONA crops."""
+MIN_OVERLAP = 0.3
+"""IoU of body and mask below which a pose cannot belong to its image."""
+MAX_UNWRAPPED = 32
+"""More captured frames than this are thinned out evenly for the texture."""
+_EDGE = 0.01
+"""Believed misalignment of the body, as a share of the crop's height."""
+_MIN_FACING = 0.25
+"""Cosine below which a pixel is too oblique to give its colour to the texture."""
+_FACE_SEEN, _FACE_SLACK_M = 0.5, 0.02
+"""Share of the face's keypoints on the visible surface that makes a face seen, and how near."""
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A frame cut out around the person, in its camera's own coordinates."""
+
+    data: FrameData
+    maps: BodyMaps
+    vertices: Float[Tensor, "p 3"]
+
+
+class SubjectMaker:
+    """Writes a subject folder from a recording."""
+
+    def __init__(
+        self, body: SmplxBody, texture_size: int, generator: TexturedMeshGenerator | None
+    ) -> None:
+        """Takes how to write it.
+
+        Args:
+            body: Body model with texture coordinates.
+            texture_size: Side of the textures, texels.
+            generator: Makes the ``generated_*`` splits; None leaves them out.
+        """
+        self.body, self.texture_size, self.generator = body, texture_size, generator
+        self.limbs = limb_of_vertices(body)
+
+    @torch.no_grad()
+    def make(
+        self, root: Path, recording: Recording, captured: Sequence[NativeFrame], info: SubjectInfo
+    ) -> None:
+        """Writes captured, the generated splits if there is a generator, and test.
+
+        Args:
+            root: Subject folder; an earlier subject in it is replaced.
+            recording: The person, whose test frames are written.
+            captured: Frames that the avatar is made from.
+            info: What to say of the folder.
+
+        Raises:
+            UserError: a frame cannot be read, or its mask does not fit its image or its body.
+        """
+        writer, identity = SubjectWriter(root, fresh=True), recording.identity
+        writer.write_identity(identity)
+        views = list(self._write_captured(writer, identity, captured))
+        rest, _ = self.body.shape(identity)
+        mesh = UvMesh(rest, self.body.faces, self.body.uv, self.body.uv_faces)
+        canonical, _, _ = self.body.canonical(identity)
+        textures = fill_unseen(
+            unwrap(views, mesh, self.texture_size), mesh, canonical, self.limbs,
+            body_regions(self.body),
+        )  # fmt: skip
+        writer.write_textures(CAPTURED, textures)
+        if self.generator is not None:
+            camera = views[0].frame.camera
+            self.generator(writer, self.body, identity, textures, camera)
+        self._write_test(writer, identity, recording.test)
+        writer.finish(info)
+
+    def _write_captured(
+        self, writer: SubjectWriter, identity: BodyIdentity, frames: Sequence[NativeFrame]
+    ) -> Iterator[View]:
+        """Writes crops of one common size and hands out what of them is unwrapped."""
+        boxes = common_boxes([read_person(frame) for frame in frames])
+        kept = np.linspace(0, len(frames) - 1, min(len(frames), MAX_UNWRAPPED)).round().astype(int)
+        for number, frame in enumerate(track(frames, "writing captured", transient=True)):
+            shot = self.shoot(frame, identity, boxes[number])
+            self._write(writer, CAPTURED, number, frame, self._with_face(shot))
+            writer.write_mesh(CAPTURED, number, shot.vertices, self.body.faces)
+            if number in kept:
+                yield View(replace(shot.data, mask=trusted(shot)), shot.vertices)
+        writer.write_split(CAPTURED, range(len(frames)), [frame.label for frame in frames])
+
+    def _write_test(
+        self, writer: SubjectWriter, identity: BodyIdentity, frames: Sequence[NativeFrame]
+    ) -> None:
+        """Writes crops that are scored on their whole images."""
+        for number, frame in enumerate(track(frames, "writing test", transient=True)):
+            mask = read_person(frame)
+            (box,) = common_boxes([mask])
+            shot = self.shoot(frame, identity, box)
+            self._write(writer, TEST, number, frame, shot.data)
+            writer.write_crop(TEST, number, box, mask.shape)
+        writer.write_split(TEST, range(len(frames)), [frame.label for frame in frames])
+
+    def _write(
+        self,
+        writer: SubjectWriter,
+        split: str,
+        number: int,
+        frame: NativeFrame,
+        data: FrameData,
+    ) -> None:
+        """Writes a frame with the camera's true place in the dataset's world."""
+        camera = replace(data.camera, cam_from_world=frame.camera.cam_from_world)
+        writer.write_frame(split, number, replace(data, camera=camera))
+
+    def shoot(self, frame: NativeFrame, identity: BodyIdentity, box: Box) -> Shot:
+        """Cuts a frame out and says what the posed body says of it.
+
+        Raises:
+            UserError: the image is of another size than the camera, or the body lies elsewhere.
+        """
+        x, y, w, h = box
+        image, mask = read_image(frame.image), read_person(frame)
+        check_image_size(frame, image.shape[:2])
+        image, mask = (array[y : y + h, x : x + w] for array in (image, mask))
+        camera = frame.camera.local().crop(torch.tensor([x, y, w, h]).float(), h, w)
+        vertices, joints = self.body(identity, frame.pose)
+        maps = body_maps(vertices, self.body.faces, camera)
+        both = mask & maps.mask
+        overlap = both.sum() / (mask | maps.mask).sum()
+        if overlap < MIN_OVERLAP:
+            raise UserError(
+                f"{frame.image}: the posed body covers the person by an IoU of {overlap:.2f} only; "
+                "its SMPL-X parameters belong to another image, camera, body or hand convention"
+            )
+        log.debug("%s: IoU of body and mask %.2f", frame.label, overlap)
+        keypoints = self._keypoints(vertices, joints, maps, camera)
+        limbs = face_labels(maps.render, self.body.faces, self.limbs)
+        classes = classify(image, mask, limbs, keypoints)
+        data = FrameData(
+            image=np.ascontiguousarray(image), mask=mask, camera=camera, pose=frame.pose,
+            depth=maps.depth, normal=maps.normal.astype(np.float32),
+            seg=colours_from_classes(classes), depth_mask=both, normal_mask=both,
+            keypoints=keypoints.numpy(),
+        )  # fmt: skip
+        return Shot(data, maps, vertices)
+
+    def _keypoints(
+        self,
+        vertices: Float[Tensor, "p 3"],
+        joints: Float[Tensor, "55 3"],
+        maps: BodyMaps,
+        camera: Camera,
+    ) -> Float[Tensor, "133 3"]:
+        """The body's own keypoints in the image; a face that is turned away scores 0."""
+        points = self.body.keypoints(vertices, joints)
+        pixels = camera.project(points)
+        scores = torch.ones(len(points), 1)
+        face = wholebody.FACE
+        column, row = pixels[face].long().unbind(-1)
+        inside = (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
+        column, row = column.clamp(0, camera.width - 1), row.clamp(0, camera.height - 1)
+        depth = torch.from_numpy(maps.depth)[row, column]
+        seen = inside & (points[face, 2] < depth + _FACE_SLACK_M)
+        scores[face] = float(seen.float().mean() > _FACE_SEEN)
+        return torch.cat((pixels, scores), -1)
+
+    def _with_face(self, shot: Shot) -> FrameData:
+        """Adds what only captured frames have: albedo and, where a face is seen, its patch."""
+        data, both = shot.data, shot.data.normal_mask
+        seen = Canvas(
+            data.image, data.mask.astype(np.float32), data.camera,
+            torch.from_numpy(data.keypoints), data.image,
+        )  # fmt: skip
+        patch, box = face_patch(seen)
+        classes = classes_from_colours(data.seg)
+        albedo = remove_shading(data.image, data.mask, data.normal, both, classes)
+        return replace(data, albedo=albedo, patch=patch, patch_box_px=box)
+
+
+def read_person(frame: NativeFrame) -> Bool[ndarray, "h w"]:
+    """A frame's mask.
+
+    Raises:
+        UserError: it shows nobody, or is of another size than the camera's image.
+    """
+    mask = frame.read_mask()
+    check_image_size(frame, mask.shape, "its mask")
+    if not mask.any():
+        raise UserError(f"{frame.image}: its mask shows nobody; get the data set again")
+    return mask
+
+
+def check_image_size(frame: NativeFrame, size: tuple[int, ...], what: str = "the image") -> None:
+    """Refuses what is not of the camera's size."""
+    height, width = frame.camera.height, frame.camera.width
+    if tuple(size) != (height, width):
+        raise UserError(
+            f"{frame.image}: {what} is {size[1]} x {size[0]} pixels, the camera {width} x "
+            f"{height}; get the data set again"
+        )
+
+
+def common_boxes(masks: Sequence[Bool[ndarray, "h w"]]) -> list[Box]:
+    """A box (x, y, w, h) around each person, all of one size and inside their images."""
+    height, width = masks[0].shape
+    centres, sizes = [], []
+    for mask in masks:
+        rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+        top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+        tall = MARGIN * max(bottom - top, (right - left) / ASPECT)
+        centres.append(((left + right) / 2, (top + bottom) / 2))
+        sizes.append((tall * ASPECT, tall))
+    w, h = (round(max(side)) for side in zip(*sizes, strict=True))
+    w, h = min(w, width), min(h, height)
+
+    def corner(centre: float, side: int, limit: int) -> int:
+        return int(np.clip(round(centre - side / 2), 0, limit - side))
+
+    return [(corner(x, w, width), corner(y, h, height), w, h) for x, y in centres]
+
+
+def trusted(shot: Shot) -> Bool[ndarray, "h w"]:
+    """Pixels whose colour surely is that of the body's surface behind them."""
+    maps, edge = shot.maps, max(1, round(_EDGE * shot.data.image.shape[0]))
+    # The outermost pixels mix with the background.
+    inner = ndimage.binary_erosion(shot.data.mask, iterations=max(1, edge // 4))
+    return inner & (maps.facing > _MIN_FACING) & ~near_occlusion(maps.depth, maps.mask, edge)

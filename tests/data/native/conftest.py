@@ -1,0 +1,28 @@
+"""Tiny datasets, written once."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_datasets import write_neuman, write_xhumans
+
+from persona.modules.body.smplx_body import SmplxBody
+
+
+@pytest.fixture(scope="session")
+def body() -> SmplxBody:
+    return SmplxBody()
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory, body) -> Path:
+    root = tmp_path_factory.mktemp("datasets")
+    write_neuman(root / "neuman", body)
+    write_xhumans(root / "xhumans", body)
+    return root
+
+
+@pytest.fixture
+def datasets(pristine, tmp_path) -> Path:
+    """A copy to break: ``neuman/bike`` and ``xhumans/00028``."""
+    return Path(shutil.copytree(pristine, tmp_path / "datasets"))
