@@ -174,8 +174,7 @@ class AvatarSystem(L.LightningModule):
     def graphed_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """``batch_loss`` by CUDA graphs."""
         if self.graphed is None:
-            parameters = [p for p in self.parameters() if p.requires_grad]
-            self.graphed = GraphedLoss(self.frame_loss, parameters, self.frame_kind)
+            self.graphed = GraphedLoss(self)
         with self.renderer.fixed_slots():
             result = self.graphed(batch)
         if self.trainer.global_step % CHECK_EVERY == 0 and self.renderer.grow_slots():

@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import fields, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from persona.types import Camera, Frame
 
 WARMUP = 3
 """Runs before the capture, in which kernels compile and libraries choose theirs."""
 
-FrameLoss = Callable[[Frame], tuple[Tensor, dict[str, Tensor]]]
+
+class _FrameLoss(nn.Module):
+    """A system's ``frame_loss`` as a module's call, so that its parameters can be stood in for."""
+
+    def __init__(self, system: nn.Module):
+        super().__init__()
+        self.system = system
+
+    def forward(self, frame: Frame) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.system.frame_loss(frame)
+
+
+def gradients(
+    loss: _FrameLoss, frame: Frame, parameters: dict[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor | None, ...]]:
+    """Loss, its terms and its gradient by each parameter, None for one that it does not use."""
+    total, terms = functional_call(loss, parameters, (frame,))
+    grads = torch.autograd.grad(total, tuple(parameters.values()), allow_unused=True)
+    return total, terms, grads
 
 
 class StepGraph:
     """One kind of frame's loss and gradients, captured.
 
-    Everything that ``loss`` reads besides the frame's tensors (sizes, names) is fixed by the frame
+    Everything that the loss reads besides the frame's tensors (sizes, names) is fixed by the frame
     that it is captured with.
     """
 
-    def __init__(self, loss: FrameLoss, frame: Frame, parameters: Sequence[nn.Parameter], pool):
+    def __init__(self, loss: _FrameLoss, frame: Frame, parameters: dict[str, Tensor], pool):
         self.frame = replace(frame._map(Tensor.clone), camera=frame.camera._map(Tensor.clone))
         self.inputs = tensors(self.frame)
+        # Stand-ins on the same memory: autograd ties a parameter's own gradient to the stream that
+        # it was first used in, which a capture must not touch.
+        parameters = {k: p.detach().requires_grad_() for k, p in parameters.items()}
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.enable_grad(), torch.cuda.stream(stream):
@@ -37,7 +59,9 @@ class StepGraph:
         # Other threads (NCCL's watchdog) may talk to the device meanwhile.
         with (
             torch.enable_grad(),
-            torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"),
+            torch.cuda.graph(
+                self.graph, pool=pool, stream=stream, capture_error_mode="thread_local"
+            ),
         ):
             total, terms, self.grads = gradients(loss, self.frame, parameters)
             self.values = torch.stack([total.detach(), *terms.values()])
@@ -50,14 +74,6 @@ class StepGraph:
         return self.values
 
 
-def gradients(
-    loss: FrameLoss, frame: Frame, parameters: Sequence[nn.Parameter]
-) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor | None, ...]]:
-    """Loss, its terms and its gradient by each parameter, None for one that it does not use."""
-    total, terms = loss(frame)
-    return total, terms, torch.autograd.grad(total, parameters, allow_unused=True)
-
-
 def tensors(frame: Frame) -> list[Tensor]:
     """All tensors of a frame, in a fixed order."""
     own = [getattr(frame, f.name) for f in fields(Frame)]
@@ -68,26 +84,21 @@ def tensors(frame: Frame) -> list[Tensor]:
 class GraphedLoss:
     """Mean loss of a batch by captured graphs, one per kind of frame, sharing their memory.
 
-    Args:
-        loss: of a batch of one frame; total and detached terms.
-        parameters: what gets gradients.
-        kind: names what of a frame is fixed in a capture, beside its sizes.
+    ``system.frame_loss(frame)`` is what is captured, and ``system.frame_kind(frame)`` names what
+    of a frame is fixed in a capture, beside its sizes.
     """
 
-    def __init__(
-        self,
-        loss: FrameLoss,
-        parameters: Sequence[nn.Parameter],
-        kind: Callable[[Frame], Hashable],
-    ):
-        self.loss, self.parameters, self.kind = loss, tuple(parameters), kind
+    def __init__(self, system: nn.Module):
+        self.kind = system.frame_kind
+        self.loss = _FrameLoss(system)
+        self.parameters = {k: p for k, p in self.loss.named_parameters() if p.requires_grad}
         self.graphs: dict[Hashable, StepGraph] = {}
         self.pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, batch: Frame) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Loss with gradient to the parameters, and the terms' means."""
         terms: dict[str, list[Tensor]] = {}
-        total = _Replay.apply(self, batch, terms, *self.parameters)
+        total = _Replay.apply(self, batch, terms, *self.parameters.values())
         return total, {name: torch.stack(values).mean() for name, values in terms.items()}
 
     def graph(self, frame: Frame) -> StepGraph:

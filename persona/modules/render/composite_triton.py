@@ -28,13 +28,13 @@ from persona.modules.render.binning import Bins
 from persona.modules.render.jit import triton_kernel
 
 TILE = 8
-SEGMENT = 256
+SEGMENT = 128
 """Members of a tile that one program composites."""
 ROWS = 32
 """Members that it looks at together."""
 PRECISION: tl.constexpr = tl.constexpr("tf32x3")
 """Of the matrix products: three tensor-core passes, about as exact as float32."""
-WARPS = 8
+WARPS = 4
 LINKS = 16
 """Segments that the product over a tile looks at together."""
 
