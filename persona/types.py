@@ -201,6 +201,10 @@ class MeshRender(TensorTuple):
         return self.face >= 0
 
 
+FRAME_LISTS = ("name", "person_px", "has_patch", "person_box_px")
+"""Fields of a ``Frame`` that are not tensors: one entry a frame."""
+
+
 @dataclass(frozen=True)
 class Frame(TensorTuple):
     """A batch of frames of one subject, all of one image size."""
@@ -229,6 +233,8 @@ class Frame(TensorTuple):
     person_px: tuple[float, ...] = field(default=())
     """Longer side of each mask's bounding box. Known to the host: asking the device would wait."""
     has_patch: tuple[bool, ...] = field(default=())
+    person_box_px: tuple[tuple[int, int, int, int], ...] = field(default=())
+    """Bounding box (x, y, w, h) of each mask; w = 0 where it is empty. Known to the host too."""
 
     def to(self, *args, **kwargs):
         """Moves the tensors and the camera."""
@@ -236,5 +242,5 @@ class Frame(TensorTuple):
 
     def __getitem__(self, index: slice) -> Frame:
         """A sub-batch, by a slice."""
-        lists = {k: getattr(self, k)[index] for k in ("name", "person_px", "has_patch")}
+        lists = {k: getattr(self, k)[index] for k in FRAME_LISTS}
         return replace(super().__getitem__(index), camera=self.camera[index], **lists)

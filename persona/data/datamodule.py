@@ -81,6 +81,7 @@ class SubjectDataModule(lightning.LightningDataModule):
         captured_ratio: float | None = 0.5,
         captured_repeats: int = 1,
         seed: int = 0,
+        train_splits: Sequence[str] | None = None,
         test_split: str = "auto",
         max_frames: int | None = None,
         max_height_px: int | None = None,
@@ -95,6 +96,7 @@ class SubjectDataModule(lightning.LightningDataModule):
             captured_repeats: How often an epoch shows each captured frame where nothing is
                 generated.
             seed: Of the order of the batches.
+            train_splits: Splits that train; None takes all but ``test``.
             test_split: Split that is evaluated; auto is ``test`` where it exists, else
                 ``captured``.
             max_frames: Keeps at most so many frames of each split, evenly spread.
@@ -105,7 +107,8 @@ class SubjectDataModule(lightning.LightningDataModule):
             raise UserError(f"max_frames={max_frames}: must be 1 or more; null takes all frames")
         self.root, self.source = Path(root), source
         self.batch_size, self.captured_ratio, self.seed = batch_size, captured_ratio, seed
-        self.captured_repeats, self._test_split = captured_repeats, test_split
+        self.captured_repeats = captured_repeats
+        self._train_splits, self._test_split = train_splits, test_split
         self.max_frames, self.max_height_px = max_frames, max_height_px
         self._frames: dict[str, FrameDataset] = {}
 
@@ -123,7 +126,12 @@ class SubjectDataModule(lightning.LightningDataModule):
     @property
     def train_splits(self) -> tuple[str, ...]:
         """Splits of the training table, in its order."""
-        return tuple(split for split in self.subject.splits if split != TEST)
+        found = tuple(split for split in self.subject.splits if split != TEST)
+        asked = found if self._train_splits is None else self._train_splits
+        if missing := set(asked) - set(found):
+            have = ", ".join(found)
+            raise UserError(f"{self.root}: has no training split {min(missing)}; choose of {have}")
+        return tuple(split for split in found if split in asked)
 
     @property
     def test_split(self) -> str:

@@ -19,7 +19,7 @@ from persona.data.layout import CAPTURED, FrameData, resize_expression
 from persona.data.parameters import REMEDY
 from persona.data.subject import Subject
 from persona.errors import UserError
-from persona.types import BodyPose, Camera, Frame
+from persona.types import FRAME_LISTS, BodyPose, Camera, Frame
 
 _LONG_LOAD = 32
 """More frames than this get a progress bar."""
@@ -51,6 +51,8 @@ class FrameStore:
     person_px: tuple[float, ...] = ()
     """Longer side of each mask's bounding box."""
     has_patch: tuple[bool, ...] = ()
+    person_box_px: tuple[tuple[int, int, int, int], ...] = ()
+    """Bounding box (x, y, w, h) of each mask; w = 0 where it is empty."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -95,6 +97,7 @@ class FrameStore:
             name=tuple(f"{self.split}/{self.numbers[row]}" for row in rows.tolist()),
             person_px=tuple(self.person_px[row] for row in rows.tolist()),
             has_patch=tuple(self.has_patch[row] for row in rows.tolist()),
+            person_box_px=tuple(self.person_box_px[row] for row in rows.tolist()),
         )
 
 
@@ -186,10 +189,7 @@ def concatenate(frames: Sequence[Frame]) -> Frame:
         **{key: torch.cat([getattr(c, key) for c in cameras])
            for key in ("cam_from_world", "focal_px", "center_px")},
     )  # fmt: skip
-    lists = {
-        key: sum((getattr(frame, key) for frame in frames), ())
-        for key in ("name", "person_px", "has_patch")
-    }
+    lists = {key: sum((getattr(frame, key) for frame in frames), ()) for key in FRAME_LISTS}
     return Frame(**tensors, camera=camera, **lists)
 
 
@@ -227,9 +227,11 @@ def load_frames(
         _fill(store, row, frame)
 
     _for_each(fill, len(numbers), f"Reading {subject.name}/{split}")
+    boxes = tuple(_bounding_box(mask[0]) for mask in store.mask)
     return replace(
         store,
-        person_px=tuple(_longer_side(mask[0]) for mask in store.mask),
+        person_px=tuple(float(max(box[2:])) for box in boxes),
+        person_box_px=boxes,
         has_patch=tuple((store.patch_box_px[:, 2] > 0).tolist()),
         cameras=_stack(cameras, ("cam_from_world", "focal_px", "center_px")),
         poses=_stack(poses, tuple(f.name for f in fields(BodyPose))),
@@ -249,10 +251,12 @@ def _stack(items: Sequence[Camera | BodyPose], names: tuple[str, ...]) -> Camera
     return replace(items[0], **tensors)
 
 
-def _longer_side(mask: Bool[Tensor, "h w"]) -> float:
-    """Longer side of a mask's bounding box, pixels; 0 where it is empty."""
-    sides = [mask.any(axis).nonzero() for axis in (0, 1)]
-    return float(max(int(s.max() - s.min()) + 1 if len(s) else 0 for s in sides))
+def _bounding_box(mask: Bool[Tensor, "h w"]) -> tuple[int, int, int, int]:
+    """Bounding box (x, y, w, h) of a mask, pixels; zeros where it is empty."""
+    columns, rows = (mask.any(axis).nonzero()[:, 0].tolist() for axis in (0, 1))
+    if not columns:
+        return 0, 0, 0, 0
+    return columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
 
 
 def _allocate(split: str, numbers: Sequence[int], first: FrameData, patch_size: int) -> FrameStore:

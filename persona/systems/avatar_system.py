@@ -39,7 +39,8 @@ class AvatarSystem(L.LightningModule):
 
     A subclass sets ``self.avatar`` in ``build``, gives it colours in ``initialise``, renders what
     its losses ask for in ``frame_step`` and names its ``parameter_groups``. ``self.avatar(pose)``
-    gives an object with ``gaussians(asset)`` and ``rgb``, or the subclass overrides ``render``.
+    gives an object with ``gaussians(asset)`` and ``colors(asset)``, or the subclass overrides
+    ``render``.
 
     Args:
         body: body model.
@@ -109,6 +110,10 @@ class AvatarSystem(L.LightningModule):
     def initialise(self, subject: Subject) -> None:
         """Takes from the subject's folder what training starts from."""
         raise NotImplementedError
+
+    def pose_frame(self, frame: Frame, pose: PoseState) -> object:
+        """The avatar posed for one frame, by default from its pose alone."""
+        return self.avatar(pose)
 
     def frame_step(self, frame: Frame, pose: PoseState) -> Step:
         """Poses the avatar for one frame and renders what the losses ask for."""
@@ -226,9 +231,9 @@ class AvatarSystem(L.LightningModule):
         camera: unbatched; its world is the frame that ``pose`` is given in; asset: one of
         ``assets``, by default the last, the method's result.
         """
-        posed = self.avatar(pose)
-        gaussians = posed.gaussians(asset or self.assets[-1])
-        render = self.renderer(gaussians, camera, {"rgb": Channel(posed.rgb)})
+        posed, asset = self.avatar(pose), asset or self.assets[-1]
+        channels = {"rgb": Channel(posed.colors(asset))}
+        render = self.renderer(posed.gaussians(asset), camera, channels)
         return render.images["rgb"], render.alpha
 
     def clip(
@@ -246,11 +251,11 @@ class AvatarSystem(L.LightningModule):
         """Each frame with its renders over white and alphas by asset, batches of one."""
         for i in range(len(batch.name)):
             frame = batch[i : i + 1]
-            posed = self.avatar(self.test_table(frame.index[0]))
-            channels = {"rgb": Channel(posed.rgb)}
+            posed = self.pose_frame(frame, self.test_table(frame.index[0]))
             predictions = {}
             for asset in self.assets:
                 gaussians, camera = posed.gaussians(asset), frame.camera[0].local()
+                channels = {"rgb": Channel(posed.colors(asset))}
                 render = self.renderer(gaussians, camera, channels)
                 white = render.images["rgb"] + 1 - render.alpha
                 predictions[asset] = white[None].clamp(0, 1), render.alpha[None].clamp(0, 1)

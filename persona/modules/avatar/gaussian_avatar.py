@@ -51,6 +51,10 @@ class PosedAvatar(TensorTuple):
         quaternions[:, 0] = 1
         return Gaussians(means, self.scales.expand(-1, 3), quaternions, means.new_ones(len(means)))
 
+    def colors(self, asset: str) -> Float[Tensor, "n 3"]:
+        """Colours of an asset: both have the same."""
+        return self.rgb
+
 
 class GaussianAvatar(nn.Module):
     """Trainable avatar on a template.

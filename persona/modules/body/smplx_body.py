@@ -40,7 +40,9 @@ _KEPT = (
 
 
 class SmplxBody(nn.Module):
-    """SMPL-X without pose blend shapes, with PERSONA's ``face_offset`` and ``joint_offset``.
+    """SMPL-X with PERSONA's ``face_offset`` and ``joint_offset``.
+
+    Posing leaves the pose blend shapes out, as PERSONA does; ``pose_blend`` gives them.
 
     Source: Pavlakos et al. 2019, arXiv:1904.05866; PERSONA, arXiv:2508.09973.
 
@@ -81,6 +83,11 @@ class SmplxBody(nn.Module):
         self._hold("joint_regressor", model.J_regressor)
         self._hold("weights", model.lbs_weights)
         self._hold("parents", model.parents)
+        # Only the components that move anything: the packaged body has none.
+        used = (model.posedirs != 0).any(1)
+        dirs = model.posedirs[used].unflatten(1, (-1, 3)).permute(1, 2, 0)
+        self._hold("pose_dirs", dirs.contiguous())
+        self._hold("pose_features", used.nonzero()[:, 0])
         self._hold(
             "hands_mean", torch.cat([model.left_hand_mean, model.right_hand_mean]).view(30, 3)
         )
@@ -176,13 +183,25 @@ class SmplxBody(nn.Module):
         posed = (bones[..., :3, :3] @ rest_joints[..., None])[..., 0] + bones[..., :3, 3]
         return blend_skin(moved, self.weights, bones), posed
 
+    def pose_blend(self, rotations: Float[Tensor, "55 3 3"]) -> Float[Tensor, "p 3"]:
+        """Pose blend shapes: what a pose adds to the rest vertices before skinning, metres.
+
+        rotations: relative to the parent, mean hands included. Zero where the file has none.
+        Source: Loper et al. 2015, "SMPL", Eq. 9.
+        """
+        feature = (rotations[1:] - torch.eye(3).to(rotations)).flatten()
+        return self.pose_dirs @ feature[self.pose_features]
+
     def canonical(
-        self, identity: BodyIdentity
+        self, identity: BodyIdentity, legs_apart: float = LEGS_APART
     ) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "55 3"], Float[Tensor, "55 4 4"]]:
-        """PERSONA's canonical body: legs apart, hands flat; vertices, joints, posed_from_rest."""
+        """Canonical body: legs apart, hands flat; vertices, joints, posed_from_rest.
+
+        legs_apart: roll of each hip, radians; PERSONA's by default.
+        """
         rest, rest_joints = self.shape(identity)
         pose = torch.zeros_like(rest_joints)
-        pose[LEFT_HIP, 2], pose[RIGHT_HIP, 2] = LEGS_APART, -LEGS_APART
+        pose[LEFT_HIP, 2], pose[RIGHT_HIP, 2] = legs_apart, -legs_apart
         bones = self.joint_transforms(rest_joints, pose)
         joints = (bones[..., :3, :3] @ rest_joints[..., None])[..., 0] + bones[..., :3, 3]
         return blend_skin(rest, self.weights, bones), joints, bones

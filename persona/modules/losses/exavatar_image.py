@@ -1,0 +1,67 @@
+"""ExAvatar's image losses: the person on a random colour."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.modules.losses.base import Loss, needs
+from persona.modules.losses.exavatar_step import ExAvatarStep
+from persona.modules.losses.image import ImageLoss
+from persona.modules.losses.perceptual import Perceptual
+
+
+class CropImageLoss(ImageLoss):
+    """L1, SSIM and LPIPS of the crop around the person.
+
+    ExAvatar compares it over its reconstruction of the scene where it has one. Without, as in its
+    variant for X-Humans, both images lie on the random colour.
+    Source: ExAvatar, arXiv:2407.21686.
+
+    Args:
+        weight: of the term.
+        view: ``base`` or ``refined``.
+        perceptual: LPIPS network; None leaves the term out.
+        l1: weight of the absolute difference.
+        ssim: weight of 1 - SSIM.
+        lpips: weight of LPIPS.
+    """
+
+    def __init__(
+        self,
+        *,
+        weight: float,
+        view: str,
+        perceptual: Perceptual | None = None,
+        l1: float = 0.8,
+        ssim: float = 0.2,
+        lpips: float = 0.2,
+    ) -> None:
+        super().__init__(
+            weight=weight, view=view, perceptual=perceptual, l1=l1, ssim=ssim, lpips=lpips
+        )
+        self.needs = needs(view, {"rgb", "alpha"})
+
+    def forward(self, step: ExAvatarStep) -> Float[Tensor, ""]:
+        """Applies to every frame."""
+        image, truth = (picture[:, *step.crop] for picture in step.human(self.view))
+        return self.distance(image, truth)
+
+
+class HumanLoss(Loss):
+    """L1 of the person alone on the random colour: what ExAvatar learns the silhouette from.
+
+    Source: ExAvatar, arXiv:2407.21686.
+
+    Args:
+        weight: of the term.
+        view: ``base`` or ``refined``.
+    """
+
+    def __init__(self, *, weight: float, view: str) -> None:
+        super().__init__(weight=weight)
+        self.view = view
+        self.needs = needs(view, {"rgb", "alpha"})
+
+    def forward(self, step: ExAvatarStep) -> Float[Tensor, ""]:
+        """Mean absolute difference over the whole frame."""
+        image, truth = step.human(self.view)
+        return (image - truth).abs().mean()
