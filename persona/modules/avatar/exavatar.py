@@ -68,9 +68,11 @@ class ExAvatar(nn.Module):
         texture_size: side of the face texture.
         warmup_steps: steps in which scales are limited when rendered.
         warmup_scale_m: that limit.
+        mean_gain: factor of the mean heads' initial weights. At 1 their random output moves the
+            whole avatar by decimetres first; at 0 it starts on the body's mesh.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         *,
         template: ExAvatarTemplate,
@@ -81,6 +83,7 @@ class ExAvatar(nn.Module):
         texture_size: int = 512,
         warmup_steps: int = 100,
         warmup_scale_m: float = 1e-3,
+        mean_gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.template = template
@@ -88,6 +91,10 @@ class ExAvatar(nn.Module):
         features, means = body_planes.num_features, {"mean": 3, "scale": 1}
         self.geo = PointNetwork(features=features, heads=means, width=width)
         self.geo_offset = PointNetwork(features=features, shared=NUM_CODE, heads=means, width=width)
+        with torch.no_grad():
+            for head in (self.geo.heads["mean"], self.geo_offset.heads["mean"]):
+                head.weight *= mean_gain
+                head.bias *= mean_gain
         self.rgb = PointNetwork(features=features, heads={"rgb": 3}, width=width)
         self.rgb_offset = PointNetwork(
             features=features + 3, shared=NUM_CODE, heads={"rgb": 3}, width=width
@@ -211,6 +218,7 @@ class ExAvatarBuilder:
         texture_size: side of the face texture.
         warmup_steps: steps in which scales are limited when rendered.
         warmup_scale_m: that limit.
+        mean_gain: factor of the mean heads' initial weights.
     """
 
     levels: int = 2
@@ -223,6 +231,7 @@ class ExAvatarBuilder:
     texture_size: int = 512
     warmup_steps: int = 100
     warmup_scale_m: float = 1e-3
+    mean_gain: float = 1.0
 
     def build(self, body: SmplxBody, identity: BodyIdentity) -> ExAvatar:
         """Avatar that starts at an identity."""
@@ -238,6 +247,7 @@ class ExAvatarBuilder:
             texture_size=self.texture_size,
             warmup_steps=self.warmup_steps,
             warmup_scale_m=self.warmup_scale_m,
+            mean_gain=self.mean_gain,
         )
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from persona.modules.avatar.offset_network import NUM_GROUPS, group_norm
+from persona.modules.avatar.offset_network import NUM_GROUPS, group_norm_relu
 
 
 class PointNetwork(nn.Module):
@@ -46,7 +46,7 @@ class PointNetwork(nn.Module):
         if shared is not None:
             bias = bias + columns[:, features.shape[1] :] @ shared
         hidden = F.linear(features, columns[:, : features.shape[1]], bias)
-        hidden = group_norm(hidden, self.norms[0]).relu()
+        hidden = group_norm_relu(hidden, self.norms[0])
         for linear, norm in zip(self.hidden, self.norms[1:], strict=True):
-            hidden = group_norm(linear(hidden), norm).relu()
+            hidden = group_norm_relu(linear(hidden), norm)
         return {name: head(hidden) for name, head in self.heads.items()}

@@ -17,6 +17,14 @@ def nearest_vertex(
     if points.device.type == "cpu":
         tree = cKDTree(vertices.numpy(), balanced_tree=False)
         return torch.from_numpy(tree.query(points.numpy())[1])
+    return nearest_of_all(points, vertices)
+
+
+def nearest_of_all(
+    points: Float[Tensor, "n 3"], vertices: Float[Tensor, "p 3"]
+) -> Int[Tensor, "n"]:
+    """Compares each point with every vertex, without waiting for the device."""
+    # By way of a matrix product neighbours a millimetre apart would be mistaken.
     exact = "donot_use_mm_for_euclid_dist"
     chunks = points.split(CHUNK)
     return torch.cat([torch.cdist(p, vertices, compute_mode=exact).argmin(1) for p in chunks])
