@@ -79,6 +79,17 @@ def test_misspelt_key_is_refused():
 
 
 def test_every_term_of_persona_has_its_file():
-    names = {p.stem for p in (CONF / "loss").glob("*.yaml")} - {"persona"}
+    names = {p.stem for p in (CONF / "loss").glob("*.yaml")} - {"persona", "exavatar"}
     assert set(composed().loss) <= names
     assert len(composed().loss) == 23
+
+
+def test_every_term_of_exavatar_has_its_file():
+    names = {p.stem for p in (CONF / "loss/exavatar").glob("*.yaml")}
+    assert set(composed("+exp=exavatar").loss) == names
+    assert len(names) == 16
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (CONF / "loss/exavatar").glob("*.yaml")))
+def test_a_single_term_of_exavatar_is_a_choice_too(name):
+    assert set(composed(f"loss=[persona,exavatar/{name}]").loss) == {*composed().loss, name}

@@ -16,7 +16,8 @@ from persona.modules.losses.base import Loss, LossSum
 from persona.modules.losses.functional import ssim_map
 
 CONF = Path(__file__).parents[3] / "conf"
-NAMES = sorted(p.stem for p in (CONF / "loss").glob("*.yaml") if p.stem != "persona")
+SETS = ("persona", "exavatar")
+NAMES = sorted(p.stem for p in (CONF / "loss").glob("*.yaml") if p.stem not in SETS)
 
 # What each loss is for and what it moves: means, scales, rgb, aux, seg, network (pose offsets).
 # Geometry (means, scales) follows rgb images and masks but never a fixed channel.
