@@ -98,6 +98,26 @@ def test_a_store_moves_and_counts(pristine):
     )
 
 
+def test_bounding_box_of_the_person(root):
+    frame = random_frame(0)
+    mask = np.zeros_like(frame.mask)
+    mask[5:20, 3] = mask[7, 3:13] = True
+    SubjectWriter(root).write_frame("generated_0", 0, replace(frame, mask=mask))
+    SubjectWriter(root).write_frame("generated_0", 1, replace(frame, mask=np.zeros_like(mask)))
+    frames = load_frames(Subject(root), "generated_0", [0, 1]).frame([0, 1])
+    assert frames.person_box_px == ((3, 5, 10, 15), (0, 0, 0, 0))
+    assert frames.person_px == (15.0, 0.0)
+    assert frames[1:].person_box_px == frames.person_box_px[1:]
+
+
+def test_only_some_splits_train(pristine):
+    data = SubjectDataModule(root=pristine, train_splits=["captured"])
+    assert data.train_frames.names == ["captured/0"]
+    assert [f.name for f in data.train_dataloader()] == [("captured/0",)]
+    with pytest.raises(UserError, match="no training split test; choose of captured, generated_0"):
+        SubjectDataModule(root=pristine, train_splits=["test"]).train_splits  # noqa: B018
+
+
 def test_splits_of_two_sizes(tmp_path):
     root = write_tiny_subject(tmp_path / "s", sizes={"captured": (40, 30)})
     data = SubjectDataModule(root=root, batch_size=2)

@@ -68,11 +68,10 @@ def barycentric(corners: Float[Tensor, "h w 3 3"], camera: Camera) -> Float[Tens
     z = local[..., 2:]
     corner = torch.cat([local[..., :2] * camera.focal_px + z * camera.center_px, z], -1)
     height, width = corners.shape[:2]
-    rows, columns = (torch.arange(n).to(corners) + 0.5 for n in (height, width))
-    pixel = torch.stack(
-        [columns.expand(height, width), rows[:, None].expand(height, width),
-         torch.ones(height, width).to(corners)], -1,
-    )  # fmt: skip
+    kind = {"dtype": corners.dtype, "device": corners.device}
+    rows, columns = (torch.arange(n, **kind) + 0.5 for n in (height, width))
+    rows, columns = torch.meshgrid(rows, columns, indexing="ij")
+    pixel = torch.stack([columns, rows, torch.ones_like(rows)], -1)
     opposite = torch.linalg.cross(corner.roll(-1, 2), corner.roll(-2, 2))
     edge = (opposite * pixel[..., None, :]).sum(-1)
     total = edge.sum(-1, keepdim=True)

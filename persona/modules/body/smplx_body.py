@@ -189,7 +189,8 @@ class SmplxBody(nn.Module):
         rotations: relative to the parent, mean hands included. Zero where the file has none.
         Source: Loper et al. 2015, "SMPL", Eq. 9.
         """
-        feature = (rotations[1:] - torch.eye(3).to(rotations)).flatten()
+        unit = torch.eye(3, dtype=rotations.dtype, device=rotations.device)
+        feature = (rotations[1:] - unit).flatten()
         return self.pose_dirs @ feature[self.pose_features]
 
     def canonical(
