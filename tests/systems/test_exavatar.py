@@ -121,12 +121,13 @@ def test_interrupted_and_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatc
 
 
 def test_training_lowers_the_loss(tiny, tmp_path):
-    options = ("trainer.max_steps=60", "trainer.log_every_n_steps=1", "avatar.width=64")
+    options = ("trainer.max_steps=100", "trainer.log_every_n_steps=1", "avatar.width=64")
     train(tiny(*options), tmp_path)
     rows = list(csv.DictReader((tmp_path / "logs/version_0/metrics.csv").open()))
     losses = [float(row["train/loss/img_refined"]) for row in rows if row["train/loss"]]
-    assert len(losses) == 60
-    assert sum(losses[-8:]) < 0.7 * sum(losses[:8])
+    assert len(losses) == 100
+    # The first ones after the warm-up, when the person is a grey cloud.
+    assert sum(losses[-10:]) < 0.75 * sum(losses[25:35])
 
 
 def test_rates_fall_twice(tiny, tmp_path):

@@ -109,6 +109,9 @@ class ExAvatar(nn.Module):
         self.warmup_steps, self.warmup_scale_m = warmup_steps, warmup_scale_m
         self.steps = 0
 
+    capturable = False
+    """Warm-up, background and crop are chosen on the host: a step cannot be replayed."""
+
     def next_step(self) -> None:
         """Begins an optimiser step."""
         self.steps += 1

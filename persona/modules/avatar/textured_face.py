@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.render.mesh import rasterize
+from persona.modules.render.mesh import nearest_faces
 from persona.types import Camera
 
 
@@ -48,7 +48,7 @@ class TexturedFace(nn.Module):
 
         vertices: in the camera's world. Gradient reaches them through where the texture is read.
         """
-        owner = rasterize(vertices.detach(), self.faces, camera).face
+        owner = nearest_faces(vertices.detach(), self.faces, camera)
         face = owner.clamp_min(0)
         uv = (barycentric(vertices[self.faces[face]], camera) * self.corner_uv[face].mT).sum(-1)
         grid = torch.stack([uv[..., 0] * 2 - 1, 1 - uv[..., 1] * 2], -1)[None]

@@ -42,8 +42,8 @@ class CropImageLoss(ImageLoss):
 
     def forward(self, step: ExAvatarStep) -> Float[Tensor, ""]:
         """Applies to every frame."""
-        image, truth = (picture[:, *step.crop] for picture in step.human(self.view))
-        return self.distance(image, truth)
+        image = step.human(self.view)[:, *step.crop].contiguous()
+        return self.distance(step, image, step.crop_truth)
 
 
 class HumanLoss(Loss):
@@ -63,5 +63,4 @@ class HumanLoss(Loss):
 
     def forward(self, step: ExAvatarStep) -> Float[Tensor, ""]:
         """Mean absolute difference over the whole frame."""
-        image, truth = step.human(self.view)
-        return (image - truth).abs().mean()
+        return (step.human(self.view) - step.human_truth).abs().mean()

@@ -21,8 +21,19 @@ class ExAvatarStep(Step):
     crop: tuple[slice, slice] = (slice(None), slice(None))
     """Rows and columns around the person."""
 
-    def human(self, view: str) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 h w"]]:
-        """Render and truth of the person alone, both on the background colour."""
+    def human(self, view: str) -> Float[Tensor, "3 h w"]:
+        """Render of the person alone on the background colour."""
+        ground = self.background[:, None, None].expand_as(self.frame.image[0])
+        return self.over(view, "rgb", ground)
+
+    @property
+    def human_truth(self) -> Float[Tensor, "3 h w"]:
+        """The frame's person alone on the background colour."""
         image, mask = self.frame.image[0], self.frame.mask[0]
-        ground = self.background[:, None, None].expand_as(image)
-        return self.over(view, "rgb", ground), image * mask + ground * (1 - mask)
+        ground = self.background[:, None, None]
+        return self.once("human", lambda: image * mask + ground * (1 - mask))
+
+    @property
+    def crop_truth(self) -> Float[Tensor, "3 y x"]:
+        """The crop of ``human_truth``."""
+        return self.once("crop", lambda: self.human_truth[:, *self.crop].contiguous())

@@ -118,7 +118,7 @@ def test_images_lie_on_the_same_colour_and_are_cropped(world):
     human = instantiate(settings.loss.human_refined)(step)
     torch.testing.assert_close(human, (image - truth).abs().mean())
     rows, columns = slice(3, 67), slice(8, 72)
-    cropped = replace(step, crop=(rows, columns))
+    cropped = replace(step, crop=(rows, columns), cache={})
     x, y = image[:, rows, columns], truth[:, rows, columns]
     expected = 0.8 * (x - y).abs().mean() + 0.2 * (1 - ssim_map(x, y)).mean()
     torch.testing.assert_close(instantiate(settings.loss.img_refined)(cropped), expected)
@@ -130,7 +130,7 @@ def test_background_does_not_matter_to_a_perfect_render(world):
     perfect = replace(step.renders["base"], images={"rgb": step.frame.image[0] * mask}, alpha=mask)
     for color in (torch.zeros(3), torch.rand(3)):
         value = instantiate(settings.loss.human)(
-            replace(step, renders={"base": perfect}, background=color)
+            replace(step, renders={"base": perfect}, background=color, cache={})
         )
         assert value.item() == pytest.approx(0, abs=1e-7)
 
