@@ -59,6 +59,7 @@ class ExAvatarSystem(AvatarSystem):
         optimizer: Callable[..., Optimizer],
         rates: ExAvatarRates,
         decay_at: Sequence[float] = (0.75, 0.95),
+        rate_rule: str = "sqrt",
         crop_scale: float = 1.2,
     ) -> None:
         super().__init__(
@@ -68,6 +69,7 @@ class ExAvatarSystem(AvatarSystem):
             metrics=metrics,
             optimizer=optimizer,
             decay_at=decay_at,
+            rate_rule=rate_rule,
         )
         self.builder = avatar
         self.rates = rates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from persona.data.datamodule import SubjectDataModule
@@ -46,6 +47,7 @@ class DatasetModule(SubjectDataModule):
         captured_ratio: float | None = 0.5,
         captured_repeats: int = 1,
         seed: int = 0,
+        train_splits: Sequence[str] | None = None,
         test_split: str = "auto",
         max_frames: int | None = None,
         max_height_px: int | None = None,
@@ -59,6 +61,7 @@ class DatasetModule(SubjectDataModule):
             captured_ratio=captured_ratio,
             captured_repeats=captured_repeats,
             seed=seed,
+            train_splits=train_splits,
             test_split=test_split,
             max_frames=max_frames,
             max_height_px=max_height_px,
