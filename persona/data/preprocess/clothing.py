@@ -30,6 +30,8 @@ FOOT_JOINTS = (7, 8, 10, 11)
 MAX_SKIN_M = 0.005
 """Largest displacement of bare skin."""
 MAX_INWARD_M = 0.01
+MAX_LOOSE_INWARD_M = 0.06
+"""The same for a skirt, whose girth is a guess."""
 PROTRUDING_M = 0.006
 """How far an ear stands out of the smoothed head at least."""
 _SMOOTHING_STEPS = 60
@@ -65,6 +67,7 @@ class ClothingFit:
         fit: BodyFit,
         regions: BodyRegions,
         bare: Bool[Tensor, "p"],
+        loose: Bool[Tensor, "p"],
         detection: Detection,
         camera: Camera,
         advance: Callable[[int], None] = lambda steps: None,
@@ -76,6 +79,7 @@ class ClothingFit:
             fit: The naked fit.
             regions: Regions of the body.
             bare: Vertices of bare skin, which stay where they are.
+            loose: Vertices of a skirt, which may also move inward.
             detection: What was found in the photograph.
             camera: The photograph's camera.
             advance: Called with the number of finished steps.
@@ -83,7 +87,7 @@ class ClothingFit:
         rest, _ = body.shape(fit.identity)
         posed, _ = body(fit.identity, fit.pose)
         limit = self._limits(body, rest, regions, bare)
-        inward = limit.clamp(max=MAX_INWARD_M)
+        inward = limit.minimum(torch.where(loose, MAX_LOOSE_INWARD_M, MAX_INWARD_M))
         field = _SmoothField(rest, limit > 0)
         silhouette = SilhouetteTerm(detection, CropSpace(detection.keypoints), samples=1200)
         direction = vertex_normals(posed, body.faces)

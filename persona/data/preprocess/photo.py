@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from persona.data.layout import FrameData, SubjectInfo, Textures
 from persona.data.palette import colours_from_classes
 from persona.data.preprocess.albedo import remove_shading
 from persona.data.preprocess.canvas import Canvas, face_patch, person_canvas
-from persona.data.preprocess.clothing import ClothingFit
+from persona.data.preprocess.clothing import ClothingFit, dress
 from persona.data.preprocess.fit import BodyFit, PhotoFit, photo_camera
 from persona.data.preprocess.maps import body_maps, face_labels, near_occlusion
 from persona.data.preprocess.parts import (
@@ -31,6 +32,7 @@ from persona.data.preprocess.parts import (
     skin_mask,
     strays,
 )
+from persona.data.preprocess.skirt import find_skirt, leg_vertices, skirt_offset
 from persona.data.preprocess.texture_fill import fill_unseen
 from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
 from persona.data.preprocess.unwrap import UvMesh, View, unwrap
@@ -106,13 +108,12 @@ class PhotoPreprocessor:
             fit = self.fit(self.body, detection, camera, lambda n: progress.advance(task, n))
             naked = fit
             log.info("fit: mean keypoint distance %.1f px", fit.residual_px)
+            canvas = person_canvas(image, detection, camera, self.height, self.width)
             if self.clothing is not None:
                 task = progress.add_task("clothing", total=self.clothing.iterations)
-                fit = self.clothing(
-                    self.body, fit, self.regions, self._bare(image, detection, camera, fit),
-                    detection, camera, lambda n: progress.advance(task, n),
-                )  # fmt: skip
-            canvas = person_canvas(image, detection, camera, self.height, self.width)
+                fit = self._dress(
+                    canvas, detection, camera, fit, lambda n: progress.advance(task, n)
+                )
             frame = self._captured(canvas, fit)
             textures = self._textures(image, detection, camera, fit, naked)
             writer = SubjectWriter(root, fresh=True)
@@ -135,15 +136,34 @@ class PhotoPreprocessor:
         writer.write_split("captured", [CAPTURED_NUMBER])
         writer.write_textures("captured", textures)
 
-    def _bare(
+    def _dress(
         self,
-        image: UInt8[ndarray, "h w 3"],
+        canvas: Canvas,
         detection: Detection,
         camera: Camera,
         fit: BodyFit,
-    ) -> Bool[Tensor, "p"]:
+        advance: Callable[[int], None],
+    ) -> BodyFit:
+        """The fit with the shape of skirt, clothes and hair."""
+        if self.clothing is None:
+            return fit
+        bare = self._bare(canvas, fit)
+        rest, joints = self.body.shape(fit.identity)
+        posed, _ = self.body(fit.identity, fit.pose)
+        legs = leg_vertices(self.limbs)
+        naked = body_maps(posed, self.body.faces, canvas.camera).mask
+        skirt = find_skirt(rest, joints, posed, legs, naked, canvas.mask, canvas.camera)
+        loose = torch.zeros_like(bare)
+        if skirt is not None:
+            log.info("skirt: hem at %.2f m below the crotch", skirt.top_m - skirt.hem_m)
+            offset, loose = skirt_offset(rest, joints, legs, skirt)
+            fit = dress(self.body, fit, offset)
+        return self.clothing(
+            self.body, fit, self.regions, bare & ~loose, loose, detection, camera, advance
+        )
+
+    def _bare(self, canvas: Canvas, fit: BodyFit) -> Bool[Tensor, "p"]:
         """Vertices that show skin."""
-        canvas = person_canvas(image, detection, camera, self.height, self.width)
         vertices, _ = self.body(fit.identity, fit.pose)
         maps = body_maps(vertices, self.body.faces, canvas.camera)
         limbs = face_labels(maps.render, self.body.faces, self.limbs)
