@@ -30,7 +30,7 @@ FOOT_JOINTS = (7, 8, 10, 11)
 MAX_SKIN_M = 0.005
 """Largest displacement of bare skin."""
 MAX_INWARD_M = 0.01
-MAX_LOOSE_INWARD_M = 0.06
+MAX_LOOSE_INWARD_M = 0.12
 """The same for a skirt, whose girth is a guess."""
 PROTRUDING_M = 0.006
 """How far an ear stands out of the smoothed head at least."""
@@ -88,7 +88,8 @@ class ClothingFit:
         posed, _ = body(fit.identity, fit.pose)
         limit = self._limits(body, rest, regions, bare)
         inward = limit.minimum(torch.where(loose, MAX_LOOSE_INWARD_M, MAX_INWARD_M))
-        field = _SmoothField(rest, limit > 0)
+        # In the canonical pose, whose legs are apart, the halves of a skirt do not touch.
+        field = _SmoothField(body.canonical(fit.identity)[0], limit > 0)
         silhouette = SilhouetteTerm(detection, CropSpace(detection.keypoints), samples=1200)
         direction = vertex_normals(posed, body.faces)
         control = torch.zeros(field.size, requires_grad=True)

@@ -63,7 +63,7 @@ class PhotoPreprocessor:
         body: Body model.
         generator: Makes the ``generated_*`` splits.
         fit: Fits pose and identity.
-        clothing: Adds the girth of clothes and hair; None keeps the naked body.
+        clothing: Adds skirt and the girth of clothes and hair; None keeps the naked body.
         height: Height of the captured frame, pixels.
         width: Its width.
         texture_size: Side of the textures, texels.
@@ -106,16 +106,16 @@ class PhotoPreprocessor:
         with _progress() as progress:
             task = progress.add_task("fitting the body", total=self.fit.steps)
             fit = self.fit(self.body, detection, camera, lambda n: progress.advance(task, n))
-            naked = fit
+            naked, skirt = fit, None
             log.info("fit: mean keypoint distance %.1f px", fit.residual_px)
             canvas = person_canvas(image, detection, camera, self.height, self.width)
             if self.clothing is not None:
                 task = progress.add_task("clothing", total=self.clothing.iterations)
-                fit = self._dress(
+                fit, skirt = self._dress(
                     canvas, detection, camera, fit, lambda n: progress.advance(task, n)
                 )
             frame = self._captured(canvas, fit)
-            textures = self._textures(image, detection, camera, fit, naked)
+            textures = self._textures(image, detection, camera, fit, naked, skirt)
             writer = SubjectWriter(root, fresh=True)
             self._write(writer, frame, fit, textures)
             task = progress.add_task("rendering generated frames", total=self.generator.steps)
@@ -143,10 +143,8 @@ class PhotoPreprocessor:
         camera: Camera,
         fit: BodyFit,
         advance: Callable[[int], None],
-    ) -> BodyFit:
-        """The fit with the shape of skirt, clothes and hair."""
-        if self.clothing is None:
-            return fit
+    ) -> tuple[BodyFit, Bool[Tensor, "p"]]:
+        """The fit with the shape of skirt, clothes and hair; and the vertices of the skirt."""
         bare = self._bare(canvas, fit)
         rest, joints = self.body.shape(fit.identity)
         posed, _ = self.body(fit.identity, fit.pose)
@@ -158,9 +156,10 @@ class PhotoPreprocessor:
             log.info("skirt: hem at %.2f m below the crotch", skirt.top_m - skirt.hem_m)
             offset, loose = skirt_offset(rest, joints, legs, skirt)
             fit = dress(self.body, fit, offset)
-        return self.clothing(
+        fit = self.clothing(
             self.body, fit, self.regions, bare & ~loose, loose, detection, camera, advance
         )
+        return fit, loose
 
     def _bare(self, canvas: Canvas, fit: BodyFit) -> Bool[Tensor, "p"]:
         """Vertices that show skin."""
@@ -202,6 +201,7 @@ class PhotoPreprocessor:
         camera: Camera,
         fit: BodyFit,
         naked: BodyFit,
+        skirt: Bool[Tensor, "p"] | None,
     ) -> Textures:
         """Unwraps a finer crop of the photograph and fills in what it does not show."""
         height = round(CROP_PER_TEXEL * self.texture_size)
@@ -227,7 +227,7 @@ class PhotoPreprocessor:
         mesh = UvMesh(rest, self.body.faces, self.body.uv, self.body.uv_faces)
         seen = unwrap([View(frame, vertices)], mesh, self.texture_size)
         canonical, _, _ = self.body.canonical(fit.identity)
-        return fill_unseen(seen, mesh, canonical, self.limbs, self.regions)
+        return fill_unseen(seen, mesh, canonical, self.limbs, self.regions, skirt)
 
     def _covered_by_arms(
         self, camera: Camera, naked: BodyFit, limbs: Int[ndarray, "h w"]

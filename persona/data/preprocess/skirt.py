@@ -33,6 +33,8 @@ _FILLED = 0.8
 _DIRECTIONS = 64
 _FLARE = 0.9
 """Cloth hangs: a section of the skirt has at least this share of the girth of those above."""
+_HEM_M = 0.025
+"""Height of the ring of vertices that makes the hem: an edge of the mesh is about as long."""
 _SPREAD_RAD = 0.35
 """Legs may be spread by this much each before the skirt opens."""
 
@@ -95,12 +97,17 @@ def skirt_offset(
     directions = torch.stack((angle.cos(), angle.sin()), -1)
     levels = torch.linspace(skirt.top_m, skirt.hem_m, _LEVELS)
     support = _hull(rest, legs[0] | legs[1], directions, levels)
+    # What lies just below the hem is lifted to it: an edge and no zigzag of triangles.
+    lifted = (rest[:, 1] > skirt.hem_m - _HEM_M) & (rest[:, 1] < skirt.hem_m)
+    offset[:, 1] = torch.where(lifted & (legs[0] | legs[1]), skirt.hem_m - rest[:, 1], 0)
+    rest = rest + offset
     for side, (leg, chain) in enumerate(zip(legs, (_LEFT, _RIGHT), strict=True)):
-        covered = (leg & (rest[:, 1] < skirt.top_m) & (rest[:, 1] > skirt.hem_m)).nonzero()[:, 0]
+        covered = (leg & (rest[:, 1] < skirt.top_m) & (rest[:, 1] >= skirt.hem_m)).nonzero()[:, 0]
         cloth[covered] = True
         points = rest[covered]
-        height = points[:, 1]
-        axis = _at(height, joints[list(chain)].flip(0)[:, 1], joints[list(chain)].flip(0))[:, ::2]
+        height = points[:, 1].contiguous()
+        knots = joints[list(chain)].flip(0)
+        axis = _at(height, knots[:, 1].contiguous(), knots)[:, ::2]
         away = points[:, ::2] - axis
         radius = away.norm(dim=-1, keepdim=True).clamp(min=1e-6)
         ray = away / radius

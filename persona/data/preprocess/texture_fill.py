@@ -50,6 +50,7 @@ def fill_unseen(
     canonical: Float[Tensor, "p 3"],
     limbs: Int[Tensor, "p"],
     regions: BodyRegions,
+    skirt: Bool[Tensor, "p"] | None = None,
 ) -> Textures:
     """Replaces the inpainted texels by mirrored ones.
 
@@ -59,6 +60,7 @@ def fill_unseen(
         canonical: Vertices (p, 3) of the canonical pose, facing +z.
         limbs: Limb of each vertex (``parts.limb_of_vertices``): colours stay on their kind of limb.
         regions: Face and mouth of the body.
+        skirt: Vertices of a skirt; what it covers is cloth, and legs below it are like feet.
     """
     size = textures.mask.shape[0]
     texels = texels_of(mesh, size)
@@ -67,6 +69,16 @@ def fill_unseen(
     part = classes_from_colours(textures.seg_inpaint).reshape(-1)[texels.index.numpy()]
     points = texels.features(canonical).numpy() * (1, 1, _DEPTH)
     group = _groups(texels, limbs, regions)
+    cloth = np.zeros(len(seen), bool)
+    if skirt is not None and skirt.any():
+        cloth = skirt[texels.corners].all(-1).numpy()
+        below = (
+            torch.isin(limbs, torch.tensor(_LEGS))
+            & ~skirt
+            & (canonical[:, 1] < float(canonical[skirt, 1].mean()))
+        )
+        group[below[texels.corners].any(-1).numpy() & ~cloth] = _FEET
+        seen = seen & ~(cloth & ~np.isin(part, _PATTERNED))
     normal = texels.features(vertex_normals(canonical, mesh.faces)).numpy()
     lookup = _behind_neckline(points, normal, group)
     for label in np.unique(group):
@@ -77,6 +89,7 @@ def fill_unseen(
         target = here & ~seen
         if target.any() and source.any():
             colour[target], part[target] = _borrow(points, lookup[target], colour, part, source)
+    part[cloth] = PART_INDEX["Lower_Clothing"]
     made_up = ~seen & (group != _FACE)
     place = texels.features(canonical).numpy()
     _plain(colour, part, seen, made_up, place, group)
@@ -95,6 +108,7 @@ def fill_unseen(
 
 _FACE, _HEAD, _HAND, _ARM, _BODY, _FEET = range(6)
 _PATTERNED = [PART_INDEX[name] for name in ("Upper_Clothing", "Lower_Clothing")]
+_LEGS = [i for i, name in enumerate(PARTS) if "Leg" in name]
 _COVERS = [*_PATTERNED, *(PART_INDEX[name] for name in ("Hair", "Left_Shoe", "Right_Shoe"))]
 
 
