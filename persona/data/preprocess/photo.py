@@ -16,11 +16,13 @@ from torch import Tensor
 
 from persona.data.io import read_image
 from persona.data.layout import FrameData, SubjectInfo, Textures
-from persona.data.palette import colours_from_classes
+from persona.data.palette import PART_INDEX, colours_from_classes
 from persona.data.preprocess.albedo import remove_shading
 from persona.data.preprocess.canvas import Canvas, face_patch, person_canvas
 from persona.data.preprocess.clothing import ClothingFit, dress
+from persona.data.preprocess.cover import Cover, sock_offset
 from persona.data.preprocess.fit import BodyFit, PhotoFit, photo_camera
+from persona.data.preprocess.hair import curtain, flat_ears, hair_end
 from persona.data.preprocess.maps import body_maps, face_labels, near_occlusion
 from persona.data.preprocess.parts import (
     PARTS,
@@ -106,16 +108,16 @@ class PhotoPreprocessor:
         with _progress() as progress:
             task = progress.add_task("fitting the body", total=self.fit.steps)
             fit = self.fit(self.body, detection, camera, lambda n: progress.advance(task, n))
-            naked, skirt = fit, None
+            naked, cover = fit, Cover.none(len(self.limbs))
             log.info("fit: mean keypoint distance %.1f px", fit.residual_px)
             canvas = person_canvas(image, detection, camera, self.height, self.width)
             if self.clothing is not None:
                 task = progress.add_task("clothing", total=self.clothing.iterations)
-                fit, skirt = self._dress(
+                fit, cover = self._dress(
                     canvas, detection, camera, fit, lambda n: progress.advance(task, n)
                 )
             frame = self._captured(canvas, fit)
-            textures = self._textures(image, detection, camera, fit, naked, skirt)
+            textures = self._textures(image, detection, camera, fit, naked, cover)
             writer = SubjectWriter(root, fresh=True)
             self._write(writer, frame, fit, textures)
             task = progress.add_task("rendering generated frames", total=self.generator.steps)
@@ -143,40 +145,48 @@ class PhotoPreprocessor:
         camera: Camera,
         fit: BodyFit,
         advance: Callable[[int], None],
-    ) -> tuple[BodyFit, Bool[Tensor, "p"]]:
-        """The fit with the shape of skirt, clothes and hair; and the vertices of the skirt."""
-        bare = self._bare(canvas, fit)
+    ) -> tuple[BodyFit, Cover]:
+        """The fit with the shape of skirt, clothes and hair; and what covers the vertices."""
+        classes, visible, naked = self._seen_classes(canvas, fit)
         rest, joints = self.body.shape(fit.identity)
         posed, _ = self.body(fit.identity, fit.pose)
-        legs = leg_vertices(self.limbs)
-        naked = body_maps(posed, self.body.faces, canvas.camera).mask
-        skirt = find_skirt(rest, joints, posed, legs, naked, canvas.mask, canvas.camera)
-        loose = torch.zeros_like(bare)
-        if skirt is not None:
-            log.info("skirt: hem at %.2f m below the crotch", skirt.top_m - skirt.hem_m)
-            offset, loose = skirt_offset(rest, joints, legs, skirt)
-            fit = dress(self.body, fit, offset)
-        fit = self.clothing(
-            self.body, fit, self.regions, bare & ~loose, loose, detection, camera, advance
-        )
-        return fit, loose
+        canonical, _, _ = self.body.canonical(fit.identity)
+        bare = bare_vertices(is_bare(classes), visible, canonical, self.limbs)
+        legs, skirt, hair = leg_vertices(self.limbs), *torch.zeros(2, len(bare), dtype=torch.bool)
+        seen_hair = visible & torch.from_numpy(classes == PART_INDEX["Hair"])
+        offset, ears = flat_ears(rest, self.body.faces, self.regions, seen_hair, visible)
+        offset = offset + sock_offset(self.body, rest, self.limbs, bare, visible)
+        end_m = hair_end(rest, self.limbs, seen_hair, visible)
+        if end_m is not None:
+            log.info("long hair")
+            fall, hair = curtain(rest, self.limbs, self.regions, seen_hair, visible, end_m)
+            offset = offset + fall
+        found = find_skirt(rest, joints, posed, legs, naked, canvas.mask, canvas.camera)
+        if found is not None:
+            log.info("skirt: hem %.2f m below the crotch", found.top_m - found.hem_m)
+            fall, skirt = skirt_offset(rest, joints, legs, found)
+            offset = offset + fall
+        lying = (seen_hair | hair) & ~self.regions.face & (self.limbs != PARTS.index("Neck"))
+        cover = Cover(bare & ~skirt & ~hair, skirt, hair, lying, ears)
+        fit = dress(self.body, fit, offset)
+        return self.clothing(self.body, fit, self.regions, cover, detection, camera, advance), cover
 
-    def _bare(self, canvas: Canvas, fit: BodyFit) -> Bool[Tensor, "p"]:
-        """Vertices that show skin."""
+    def _seen_classes(
+        self, canvas: Canvas, fit: BodyFit
+    ) -> tuple[UInt8[ndarray, "p"], Bool[Tensor, "p"], Bool[ndarray, "h w"]]:
+        """Class shown at each vertex, whether it is seen, and the mask of the naked body."""
         vertices, _ = self.body(fit.identity, fit.pose)
         maps = body_maps(vertices, self.body.faces, canvas.camera)
         limbs = face_labels(maps.render, self.body.faces, self.limbs)
-        skin = is_bare(classify(canvas.image, canvas.mask, limbs, canvas.keypoints))
+        classes = classify(canvas.image, canvas.mask, limbs, canvas.keypoints)
         pixels = canvas.camera.project(vertices).long()
         limit = torch.tensor([self.width, self.height]) - 1
         inside = ((pixels >= 0) & (pixels <= limit)).all(-1)
-        pixels = pixels.clamp(min=0).minimum(limit)
-        column, row = pixels.unbind(-1)
+        column, row = pixels.clamp(min=0).minimum(limit).unbind(-1)
         front = torch.from_numpy(maps.depth)[row, column] + 0.02 > vertices[:, 2]
         beside = beside_arms(limbs, round(_EDGE * self.height))
         front &= ~torch.from_numpy(beside)[row, column]
-        canonical, _, _ = self.body.canonical(fit.identity)
-        return bare_vertices(skin, pixels, inside & front, canonical, self.limbs)
+        return classes[row, column], inside & front, maps.mask
 
     def _captured(self, canvas: Canvas, fit: BodyFit) -> FrameData:
         """The photograph with what the fitted body says about it."""
@@ -201,7 +211,7 @@ class PhotoPreprocessor:
         camera: Camera,
         fit: BodyFit,
         naked: BodyFit,
-        skirt: Bool[Tensor, "p"] | None,
+        cover: Cover,
     ) -> Textures:
         """Unwraps a finer crop of the photograph and fills in what it does not show."""
         height = round(CROP_PER_TEXEL * self.texture_size)
@@ -227,7 +237,7 @@ class PhotoPreprocessor:
         mesh = UvMesh(rest, self.body.faces, self.body.uv, self.body.uv_faces)
         seen = unwrap([View(frame, vertices)], mesh, self.texture_size)
         canonical, _, _ = self.body.canonical(fit.identity)
-        return fill_unseen(seen, mesh, canonical, self.limbs, self.regions, skirt)
+        return fill_unseen(seen, mesh, canonical, self.limbs, self.regions, cover)
 
     def _covered_by_arms(
         self, camera: Camera, naked: BodyFit, limbs: Int[ndarray, "h w"]

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
+from persona.data.preprocess.hull import circle, reach, support
 from persona.data.preprocess.parts import PARTS
 from persona.types import Camera
 
@@ -93,10 +94,9 @@ def skirt_offset(
 ) -> tuple[Float[Tensor, "p 3"], Bool[Tensor, "p"]]:
     """Rest-pose offsets (metres) from the legs to the skirt, zero elsewhere; and its vertices."""
     offset, cloth = torch.zeros_like(rest), torch.zeros(len(rest), dtype=torch.bool)
-    angle = torch.arange(_DIRECTIONS) * (2 * torch.pi / _DIRECTIONS)
-    directions = torch.stack((angle.cos(), angle.sin()), -1)
+    directions = circle(_DIRECTIONS)
     levels = torch.linspace(skirt.top_m, skirt.hem_m, _LEVELS)
-    support = _hull(rest, legs[0] | legs[1], directions, levels)
+    girths = _hull(rest, legs[0] | legs[1], directions, levels)
     # What lies just below the hem is lifted to it: an edge and no zigzag of triangles.
     lifted = (rest[:, 1] > skirt.hem_m - _HEM_M) & (rest[:, 1] < skirt.hem_m)
     offset[:, 1] = torch.where(lifted & (legs[0] | legs[1]), skirt.hem_m - rest[:, 1], 0)
@@ -111,15 +111,13 @@ def skirt_offset(
         away = points[:, ::2] - axis
         radius = away.norm(dim=-1, keepdim=True).clamp(min=1e-6)
         ray = away / radius
-        girth = _at(height, levels.flip(0), support.flip(0))
+        girth = _at(height, levels.flip(0), girths.flip(0))
         # Beyond the middle by as much as the legs may be spread.
         inner = (skirt.top_m - height) * torch.tensor(_SPREAD_RAD).tan()
         wall = torch.tensor([-1.0, 0.0]) if side == 0 else torch.tensor([1.0, 0.0])
         planes = torch.cat((directions, wall[None]))
         limit = torch.cat((girth, inner[:, None]), -1) - axis @ planes.T
-        slope = ray @ planes.T
-        reach = torch.where(slope > 1e-3, limit / slope.clamp(min=1e-3), torch.inf).amin(-1)
-        grown = (reach[:, None] - radius).clamp(min=0) * ray
+        grown = (reach(ray, planes, limit)[:, None] - radius).clamp(min=0) * ray
         offset[covered, 0], offset[covered, 2] = grown.unbind(-1)
     return offset, cloth
 
@@ -184,7 +182,7 @@ def _hull(
     points, above, out = rest[legs], None, []
     for level in levels:
         near = points[(points[:, 1] - level).abs() < 0.03, ::2]
-        section = (near @ directions.T).amax(0)
+        section = support(near, directions)
         if above is not None:
             section = section.maximum(above)
         out.append(section)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from persona.data.layout import Textures
 from persona.data.palette import PART_INDEX, classes_from_colours, colours_from_classes
+from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.parts import PARTS
 from persona.data.preprocess.unwrap import Texels, UvMesh, texels_of
 from persona.modules.body.regions import BodyRegions
@@ -50,7 +51,7 @@ def fill_unseen(
     canonical: Float[Tensor, "p 3"],
     limbs: Int[Tensor, "p"],
     regions: BodyRegions,
-    skirt: Bool[Tensor, "p"] | None = None,
+    cover: Cover,
 ) -> Textures:
     """Replaces the inpainted texels by mirrored ones.
 
@@ -60,7 +61,7 @@ def fill_unseen(
         canonical: Vertices (p, 3) of the canonical pose, facing +z.
         limbs: Limb of each vertex (``parts.limb_of_vertices``): colours stay on their kind of limb.
         regions: Face and mouth of the body.
-        skirt: Vertices of a skirt; what it covers is cloth, and legs below it are like feet.
+        cover: What covers the vertices; a skirt's are cloth, and legs below it are like feet.
     """
     size = textures.mask.shape[0]
     texels = texels_of(mesh, size)
@@ -69,16 +70,12 @@ def fill_unseen(
     part = classes_from_colours(textures.seg_inpaint).reshape(-1)[texels.index.numpy()]
     points = texels.features(canonical).numpy() * (1, 1, _DEPTH)
     group = _groups(texels, limbs, regions)
-    cloth = np.zeros(len(seen), bool)
-    if skirt is not None and skirt.any():
-        cloth = skirt[texels.corners].all(-1).numpy()
-        below = (
-            torch.isin(limbs, torch.tensor(_LEGS))
-            & ~skirt
-            & (canonical[:, 1] < float(canonical[skirt, 1].mean()))
-        )
+    cloth, fall = (_inside(texels, mask) for mask in (cover.skirt, cover.hair))
+    if cover.skirt.any():
+        hem = float(canonical[cover.skirt, 1].mean())
+        below = torch.isin(limbs, torch.tensor(_LEGS)) & ~cover.skirt & (canonical[:, 1] < hem)
         group[below[texels.corners].any(-1).numpy() & ~cloth] = _FEET
-        seen = seen & ~(cloth & ~np.isin(part, _PATTERNED))
+    seen = seen & ~(cloth & ~np.isin(part, _PATTERNED))
     normal = texels.features(vertex_normals(canonical, mesh.faces)).numpy()
     lookup = _behind_neckline(points, normal, group)
     for label in np.unique(group):
@@ -89,7 +86,7 @@ def fill_unseen(
         target = here & ~seen
         if target.any() and source.any():
             colour[target], part[target] = _borrow(points, lookup[target], colour, part, source)
-    part[cloth] = PART_INDEX["Lower_Clothing"]
+    part[cloth], part[fall & ~seen] = PART_INDEX["Lower_Clothing"], PART_INDEX["Hair"]
     made_up = ~seen & (group != _FACE)
     place = texels.features(canonical).numpy()
     _plain(colour, part, seen, made_up, place, group)
@@ -104,6 +101,11 @@ def fill_unseen(
     covered[texels.index.numpy()] = True
     image, parts = _bleed(image, parts, covered.reshape(size, size))
     return textures._replace(inpaint=image, seg_inpaint=colours_from_classes(parts))
+
+
+def _inside(texels: Texels, mask: Bool[Tensor, "p"]) -> Bool[np.ndarray, "k"]:
+    """Texels whose three vertices are marked."""
+    return mask[texels.corners].all(-1).numpy()
 
 
 _FACE, _HEAD, _HAND, _ARM, _BODY, _FEET = range(6)
