@@ -20,7 +20,10 @@ PROTRUDING_M = 0.006
 """How far an ear stands out of the smoothed head at least."""
 EAR_DEPTH_M = 0.004
 """How far a covered ear still stands out."""
+_EAR_HEIGHT_M = 0.07
+"""Ears lie within this height of the eyes."""
 _SMOOTHING_STEPS = 60
+_CURTAIN_STEPS = 15
 _MIN_SEEN = 6
 _LONG_M = 0.03
 """Hair is long if it is seen this far below the head's lowest vertices at the back."""
@@ -37,24 +40,25 @@ def ear_vertices(
     for _ in range(_SMOOTHING_STEPS):
         smooth = smooth - uniform_laplacian(smooth, near)
     out = ((rest - smooth) * vertex_normals(smooth, faces)).sum(-1)
-    # The nose stands out too, in front.
-    middle = rest[regions.face].mean(0)
-    ears = regions.face & ~regions.face_expr & ~regions.eye & (out > PROTRUDING_M)
-    return ears & ((rest[:, 2] - middle[2]).abs() < (rest[:, 0] - middle[0]).abs()), smooth
+    # Ears are at the height of the eyes, at the sides.
+    eyes = rest[regions.eye].mean(0)
+    beside = (rest[:, 0] - eyes[0]).abs() > 0.7 * (rest[regions.face, 0] - eyes[0]).abs().amax()
+    level = (rest[:, 1] - eyes[1]).abs() < _EAR_HEIGHT_M
+    return regions.face & beside & level & (out > PROTRUDING_M), smooth
 
 
 def flat_ears(
     rest: Float[Tensor, "p 3"],
     faces: Int[Tensor, "f 3"],
     regions: BodyRegions,
-    hair: Bool[Tensor, "p"],
+    skin: Bool[Tensor, "p"],
     visible: Bool[Tensor, "p"],
 ) -> tuple[Float[Tensor, "p 3"], Bool[Tensor, "p"]]:
-    """Offsets that lay the ears flat, if what is seen of them is mostly hair; ears left standing."""
+    """Offsets that lay the ears flat, unless what is seen is mostly skin; ears left standing."""
     ears, smooth = ear_vertices(rest, faces, regions)
     shown = ears & visible
     offset = torch.zeros_like(rest)
-    if shown.sum() < _MIN_SEEN or hair[shown].float().mean() < 0.5:
+    if shown.sum() < _MIN_SEEN or skin[shown].float().mean() > 0.5:
         return offset, ears
     target = smooth + EAR_DEPTH_M * vertex_normals(smooth, faces)
     offset[ears] = (target - rest)[ears]
@@ -78,6 +82,7 @@ def hair_end(
 
 def curtain(
     rest: Float[Tensor, "p 3"],
+    faces: Int[Tensor, "f 3"],
     limbs: Int[Tensor, "p"],
     regions: BodyRegions,
     hair: Bool[Tensor, "p"],
@@ -101,6 +106,9 @@ def curtain(
     falling = (head & ~regions.face_expr & ~regions.eye | neck) & (rest[:, 1] < top)
     falling &= rest[:, 1] > end_m
     grown = (span - radius[:, 0]).clamp(min=0) * hidden * falling
+    near = neighbours(faces, len(rest))
+    for _ in range(_CURTAIN_STEPS):
+        grown = grown - uniform_laplacian(grown[:, None], near)[:, 0] * falling
     offset = torch.zeros_like(rest)
     offset[:, ::2] = grown[:, None] * ray
     shoulders = (limbs == PARTS.index("Torso")) & (rest[:, 1] > end_m) & (radius[:, 0] < span)

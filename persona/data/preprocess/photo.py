@@ -147,19 +147,21 @@ class PhotoPreprocessor:
         advance: Callable[[int], None],
     ) -> tuple[BodyFit, Cover]:
         """The fit with the shape of skirt, clothes and hair; and what covers the vertices."""
-        classes, visible, naked = self._seen_classes(canvas, fit)
+        classes, skin, visible, naked = self._seen_classes(canvas, fit)
         rest, joints = self.body.shape(fit.identity)
         posed, _ = self.body(fit.identity, fit.pose)
         canonical, _, _ = self.body.canonical(fit.identity)
         bare = bare_vertices(is_bare(classes), visible, canonical, self.limbs)
         legs, skirt, hair = leg_vertices(self.limbs), *torch.zeros(2, len(bare), dtype=torch.bool)
         seen_hair = visible & torch.from_numpy(classes == PART_INDEX["Hair"])
-        offset, ears = flat_ears(rest, self.body.faces, self.regions, seen_hair, visible)
+        offset, ears = flat_ears(rest, self.body.faces, self.regions, skin, visible)
         offset = offset + sock_offset(self.body, rest, self.limbs, bare, visible)
         end_m = hair_end(rest, self.limbs, seen_hair, visible)
         if end_m is not None:
             log.info("long hair")
-            fall, hair = curtain(rest, self.limbs, self.regions, seen_hair, visible, end_m)
+            fall, hair = curtain(
+                rest, self.body.faces, self.limbs, self.regions, seen_hair, visible, end_m
+            )
             offset = offset + fall
         found = find_skirt(rest, joints, posed, legs, naked, canvas.mask, canvas.camera)
         if found is not None:
@@ -173,8 +175,8 @@ class PhotoPreprocessor:
 
     def _seen_classes(
         self, canvas: Canvas, fit: BodyFit
-    ) -> tuple[UInt8[ndarray, "p"], Bool[Tensor, "p"], Bool[ndarray, "h w"]]:
-        """Class shown at each vertex, whether it is seen, and the mask of the naked body."""
+    ) -> tuple[UInt8[ndarray, "p"], Bool[Tensor, "p"], Bool[Tensor, "p"], Bool[ndarray, "h w"]]:
+        """Per vertex class, skin colour, and whether it is seen; the mask of the naked body."""
         vertices, _ = self.body(fit.identity, fit.pose)
         maps = body_maps(vertices, self.body.faces, canvas.camera)
         limbs = face_labels(maps.render, self.body.faces, self.limbs)
@@ -186,7 +188,9 @@ class PhotoPreprocessor:
         front = torch.from_numpy(maps.depth)[row, column] + 0.02 > vertices[:, 2]
         beside = beside_arms(limbs, round(_EDGE * self.height))
         front &= ~torch.from_numpy(beside)[row, column]
-        return classes[row, column], inside & front, maps.mask
+        skin = skin_mask(canvas.image, canvas.mask, canvas.keypoints)
+        skin = torch.from_numpy(skin[row, column])
+        return classes[row, column], skin, inside & front, maps.mask
 
     def _captured(self, canvas: Canvas, fit: BodyFit) -> FrameData:
         """The photograph with what the fitted body says about it."""

@@ -83,6 +83,8 @@ def fill_unseen(
         source = here & seen
         if label == _HEAD:
             source = _hair(source, colour, part)
+        elif label == _BODY:
+            source = source & (part != PART_INDEX["Hair"])  # ``cover`` says how far hair falls
         target = here & ~seen
         if target.any() and source.any():
             colour[target], part[target] = _borrow(points, lookup[target], colour, part, source)
