@@ -27,8 +27,10 @@ _CURTAIN_STEPS = 15
 _MIN_SEEN = 6
 _LONG_M = 0.03
 """Hair is long if it is seen this far below the head's lowest vertices at the back."""
-_FRONT, _SIDE = 0.75, 0.25
+_FRONT, _SIDE = 0.4, 0.0
 """Cosine to the front from which the neck is free, and below which hair hides it."""
+_SHOULDERS = 1.5
+"""How far hair spreads on the shoulders, in girths of the head."""
 _DIRECTIONS = 48
 
 
@@ -102,7 +104,7 @@ def curtain(
     span = reach(ray, directions, girth)
     # Skin that the photograph shows stays free of hair.
     hidden = ((_FRONT - ray[:, 1]) / (_FRONT - _SIDE)).clamp(0, 1)
-    hidden = hidden * (hair | ~visible)
+    hidden = torch.where(visible, hair.float(), hidden)
     falling = (head & ~regions.face_expr & ~regions.eye | neck) & (rest[:, 1] < top)
     falling &= rest[:, 1] > end_m
     grown = (span - radius[:, 0]).clamp(min=0) * hidden * falling
@@ -111,5 +113,6 @@ def curtain(
         grown = grown - uniform_laplacian(grown[:, None], near)[:, 0] * falling
     offset = torch.zeros_like(rest)
     offset[:, ::2] = grown[:, None] * ray
-    shoulders = (limbs == PARTS.index("Torso")) & (rest[:, 1] > end_m) & (radius[:, 0] < span)
+    shoulders = (limbs == PARTS.index("Torso")) & (rest[:, 1] > end_m)
+    shoulders &= radius[:, 0] < _SHOULDERS * span
     return offset, (falling | shoulders) & (hidden > 0.5)

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from scipy.ndimage import distance_transform_edt, gaussian_filter1d
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -74,7 +74,9 @@ def fill_unseen(
     if cover.skirt.any():
         hem = float(canonical[cover.skirt, 1].mean())
         below = torch.isin(limbs, torch.tensor(_LEGS)) & ~cover.skirt & (canonical[:, 1] < hem)
-        group[below[texels.corners].any(-1).numpy() & ~cloth] = _FEET
+        below = below[texels.corners].any(-1).numpy() & ~cloth
+        group[below] = _FEET
+        seen = seen & ~(below & np.isin(part, _PATTERNED))
     seen = seen & ~(cloth & ~np.isin(part, _PATTERNED))
     normal = texels.features(vertex_normals(canonical, mesh.faces)).numpy()
     lookup = _behind_neckline(points, normal, group)
@@ -83,7 +85,7 @@ def fill_unseen(
         source = here & seen
         if label == _HEAD:
             source = _hair(source, colour, part)
-        elif label == _BODY:
+        elif label == _BODY and cover.hair.any():
             source = source & (part != PART_INDEX["Hair"])  # ``cover`` says how far hair falls
         target = here & ~seen
         if target.any() and source.any():
@@ -179,7 +181,7 @@ def _borrow(
     return mixed, _vote(part[chosen][index], weight)
 
 
-def _vote(part: Int[np.ndarray, "m n"], weight: np.ndarray) -> Int[np.ndarray, "m"]:
+def _vote(part: UInt8[np.ndarray, "m n"], weight: np.ndarray) -> UInt8[np.ndarray, "m"]:
     """Part with the most weight in each row."""
     labels = np.unique(part)
     votes = np.stack([(weight * (part == k)).sum(-1) for k in labels], -1)
@@ -221,7 +223,7 @@ def _plain(
 
 def _kinds(
     colour: np.ndarray, part: np.ndarray, seen: Bool[np.ndarray, "k"]
-) -> Int[np.ndarray, "k"]:
+) -> UInt8[np.ndarray, "k"]:
     """Kind of surface: a garment, hair, shoes, skin; a dress, of one colour, is one garment."""
     kind = np.where(np.isin(part, _COVERS), part, PART_INDEX["Face_Neck"])
     upper, lower = ((part == label) for label in _PATTERNED)
