@@ -23,7 +23,7 @@ from persona.data.preprocess.fit_terms import CROP_SIDE, CropSpace, SilhouetteTe
 from persona.modules.body.regions import BodyRegions
 from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.body.topology import vertex_normals
+from persona.modules.body.topology import neighbours, uniform_laplacian, vertex_normals
 from persona.modules.detect import Detection
 from persona.types import Camera
 
@@ -33,6 +33,9 @@ MAX_SKIN_M = 0.005
 MAX_INWARD_M = 0.01
 MAX_LOOSE_INWARD_M = 0.12
 """The same for a skirt, whose girth is a guess."""
+MAX_HAIR_M = 0.05
+"""Largest height of hair on the head."""
+_SOFT_STEPS = 25
 MAX_LYING_M = 0.02
 """Largest height of hair that lies on trunk and arms."""
 _CONTROLS, _NEAREST = 700, 8
@@ -130,6 +133,7 @@ class ClothingFit:
         limit = torch.lerp(limit, torch.tensor(self.max_foot_m), feet)
         limit[cover.bare] = limit[cover.bare].clamp(max=MAX_SKIN_M)
         limit[cover.lying] = limit[cover.lying].clamp(max=MAX_LYING_M)
+        limit[regions.face] = limit[regions.face].clamp(max=MAX_HAIR_M)
         fixed = regions.hand | regions.eye | (regions.face_expr & cover.bare)
         distance, _ = cKDTree(rest[fixed].numpy()).query(rest.numpy())
         limit = limit.minimum(torch.from_numpy(distance).float())
@@ -137,7 +141,11 @@ class ClothingFit:
         if cover.ears.any():
             distance, _ = cKDTree(rest[cover.ears].numpy()).query(rest.numpy())
             limit = limit.minimum(2 * torch.from_numpy(distance).float())
-        return limit
+        # No steps in hair: what may grow ends softly in what may not.
+        near, soft = neighbours(body.faces, len(rest)), limit
+        for _ in range(_SOFT_STEPS):
+            soft = soft - uniform_laplacian(soft[:, None], near)[:, 0]
+        return torch.where(regions.face & ~fixed, soft, limit)
 
 
 @torch.no_grad()

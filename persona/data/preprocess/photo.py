@@ -53,6 +53,8 @@ CROP_PER_TEXEL = 1.25
 """Height of the crop that is unwrapped, in texture sides: about a pixel per texel."""
 _EDGE = 0.01
 """Believed misalignment of the fit, as a share of the crop's height."""
+_MIXED_PX = 3
+"""Width of the rim at the person's outline that shows background as well, pixels."""
 _MIN_FACING = 0.25
 """Cosine below which a pixel is too oblique to give its colour to the texture."""
 
@@ -152,6 +154,8 @@ class PhotoPreprocessor:
         posed, _ = self.body(fit.identity, fit.pose)
         canonical, _, _ = self.body.canonical(fit.identity)
         bare = bare_vertices(is_bare(classes), visible, canonical, self.limbs)
+        # The outline of the face takes in hair beside it.
+        bare &= ~(self.regions.face & ~self.regions.face_expr & visible & ~skin)
         legs, skirt, hair = leg_vertices(self.limbs), *torch.zeros(2, len(bare), dtype=torch.bool)
         seen_hair = visible & torch.from_numpy(classes == PART_INDEX["Hair"])
         offset, ears = flat_ears(rest, self.body.faces, self.regions, skin, visible)
@@ -169,7 +173,7 @@ class PhotoPreprocessor:
             fall, skirt = skirt_offset(rest, joints, legs, found)
             offset = offset + fall
         lying = (seen_hair | hair) & ~self.regions.face & (self.limbs != PARTS.index("Neck"))
-        cover = Cover(bare & ~skirt & ~hair, skirt, hair, lying, ears)
+        cover = Cover(bare & ~skirt & ~hair & ~(offset != 0).any(-1), skirt, hair, lying, ears)
         fit = dress(self.body, fit, offset)
         return self.clothing(self.body, fit, self.regions, cover, detection, camera, advance), cover
 
@@ -226,8 +230,9 @@ class PhotoPreprocessor:
         maps = body_maps(vertices, self.body.faces, canvas.camera)
         limbs = face_labels(maps.render, self.body.faces, self.limbs)
         classes = classify(canvas.image, canvas.mask, limbs, canvas.keypoints)
-        # The outermost pixels mix with the background.
-        inner = ndimage.binary_erosion(canvas.mask, iterations=3)
+        # The outermost pixels, of the crop and of the photograph, mix with the background.
+        mixed = round(_MIXED_PX * max(1, height / canvas.source.shape[0]))
+        inner = ndimage.binary_erosion(canvas.mask, iterations=mixed)
         inner &= maps.facing > _MIN_FACING
         inner &= ~near_occlusion(maps.depth, maps.mask, edge)
         inner &= ~self._covered_by_arms(canvas.camera, naked, limbs)

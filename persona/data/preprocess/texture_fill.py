@@ -38,6 +38,8 @@ _SHADING = 36.0
 """Difference (RGB distance, 0 to 442) within one garment that light alone may make."""
 _CONTINUE_M = 0.05
 """Made-up colour becomes the plain one over about this distance from what is seen."""
+_FEATHER_M = 0.012
+"""Within about this distance it is the seen colour itself."""
 _SMOOTH_NEAREST = 48
 """Seen texels (of a thinned set) whose mean is continued: single creases are not."""
 _MIN_SEEN = 50
@@ -267,6 +269,9 @@ def _continued(rest: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.n
     distance, index = distance.reshape(len(target), -1), index.reshape(len(target), -1)
     weight = 1 / (distance + 0.01) ** 2
     mixed = (smooth[index] * weight[..., None]).sum(1) / weight.sum(-1, keepdims=True)
+    weight = 1 / (distance[:, :4] + 1e-3)
+    close = (rest[index[:, :4]] * weight[..., None]).sum(1) / weight.sum(-1, keepdims=True)
+    mixed += np.exp(-distance[:, :1] / _FEATHER_M) * (close - mixed)
     return mixed * np.exp(-distance[:, :1] / _CONTINUE_M)
 
 
