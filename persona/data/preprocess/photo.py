@@ -263,7 +263,11 @@ class PhotoPreprocessor:
 
     def _info(self, photo: Path, detection: Detection) -> SubjectInfo:
         """What is measured and what is made up."""
-        girth = "outline girth on face_offset" if self.clothing is not None else "naked body"
+        girth = (
+            "skirt, hair and outline girth on face_offset"
+            if self.clothing is not None
+            else "naked body"
+        )
         provenance = "; ".join((
             f"photo {photo.name}",
             f"keypoints and mask by {type(self.detector).__name__}",
@@ -271,7 +275,7 @@ class PhotoPreprocessor:
             "depth, normals and parts from the fitted body and colours, not from networks",
             "albedo: smooth shading divided out, a stand-in for intrinsic decomposition",
             "face patch by Lanczos, not super-resolved",
-            "unseen texture made up: front mirrored to the back, sides to sides, hair on the head",
+            "unseen texture made up: plain cloth and skin, hair on the head",
             *detection.warnings,
         ))  # fmt: skip
         return SubjectInfo(self.body.name, self.body.digest, provenance, self.generator.name)

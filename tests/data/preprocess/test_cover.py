@@ -145,7 +145,7 @@ def test_ears_lie_at_the_sides_and_are_laid_flat_under_hair(body, rest, regions)
     assert not standing_out.any()
     wide, narrow = (shape[ears, 0].abs().quantile(0.95) for shape in (rest, rest + flat))
     assert narrow < wide - 0.003
-    assert (flat[~regions.face] == 0).all() and flat.norm(dim=-1).max() < 0.05
+    assert (flat[~regions.face] == 0).all() and flat.norm(dim=-1).max() < 0.06
     kept, standing_out = flat_ears(rest, body.faces, regions, everywhere, everywhere)
     assert (kept == 0).all() and (standing_out == ears).all()
 
