@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy.ndimage import distance_transform_edt, gaussian_filter1d
+from scipy.ndimage import label as label_regions
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -42,6 +43,8 @@ _FEATHER_M = 0.012
 """Within about this distance it is the seen colour itself."""
 _SMOOTH_NEAREST = 48
 """Seen texels (of a thinned set) whose mean is continued: single creases are not."""
+_MIN_ISLAND = 4e-4
+"""Share of the texture below which a seen speck of body or sleeve is made up as well."""
 _MIN_SEEN = 50
 MOUTH_COLOUR = (70, 25, 28)
 """Inside of a mouth that the photograph does not show."""
@@ -80,6 +83,7 @@ def fill_unseen(
         group[below] = _FEET
         seen = seen & ~(below & np.isin(part, _PATTERNED))
     seen = seen & ~(cloth & ~np.isin(part, _PATTERNED))
+    seen = seen & ~(_islands(textures.mask)[texels.index.numpy()] & np.isin(group, (_ARM, _BODY)))
     normal = texels.features(vertex_normals(canonical, mesh.faces)).numpy()
     lookup = _behind_neckline(points, normal, group)
     for label in np.unique(group):
@@ -107,6 +111,13 @@ def fill_unseen(
     covered[texels.index.numpy()] = True
     image, parts = _bleed(image, parts, covered.reshape(size, size))
     return textures._replace(inpaint=image, seg_inpaint=colours_from_classes(parts))
+
+
+def _islands(seen: Bool[np.ndarray, "t t"]) -> Bool[np.ndarray, "t2"]:
+    """Seen texels in specks, such as a glimpse of the side between arm and chest, mostly shadow."""
+    labels, _ = label_regions(seen)
+    size = np.bincount(labels.reshape(-1))
+    return (size[labels] < _MIN_ISLAND * seen.size).reshape(-1) & seen.reshape(-1)
 
 
 def _inside(texels: Texels, mask: Bool[Tensor, "p"]) -> Bool[np.ndarray, "k"]:
