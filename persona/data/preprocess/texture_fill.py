@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from scipy.ndimage import distance_transform_edt, gaussian_filter1d
+from scipy.ndimage import binary_opening, distance_transform_edt, gaussian_filter1d
 from scipy.ndimage import label as label_regions
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -45,6 +45,8 @@ _SMOOTH_NEAREST = 48
 """Seen texels (of a thinned set) whose mean is continued: single creases are not."""
 _MIN_ISLAND = 4e-4
 """Share of the texture below which a seen speck of body or sleeve is made up as well."""
+_MIN_WIDTH = 0.012
+"""The same for the width of a seen part, in sides of the texture."""
 _MIN_SEEN = 50
 MOUTH_COLOUR = (70, 25, 28)
 """Inside of a mouth that the photograph does not show."""
@@ -114,10 +116,12 @@ def fill_unseen(
 
 
 def _islands(seen: Bool[np.ndarray, "t t"]) -> Bool[np.ndarray, "t2"]:
-    """Seen texels in specks, such as a glimpse of the side between arm and chest, mostly shadow."""
-    labels, _ = label_regions(seen)
+    """Seen texels in specks and spikes: glimpses of a side, mostly shadow."""
+    wide = binary_opening(seen, iterations=max(1, round(_MIN_WIDTH * seen.shape[0] / 2)))
+    labels, _ = label_regions(wide)
     size = np.bincount(labels.reshape(-1))
-    return (size[labels] < _MIN_ISLAND * seen.size).reshape(-1) & seen.reshape(-1)
+    small = size[labels] < _MIN_ISLAND * seen.size
+    return (seen & (small | ~wide)).reshape(-1)
 
 
 def _inside(texels: Texels, mask: Bool[Tensor, "p"]) -> Bool[np.ndarray, "k"]:
