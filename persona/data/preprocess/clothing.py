@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.fit import BodyFit
 from persona.data.preprocess.fit_terms import CROP_SIDE, CropSpace, SilhouetteTerm, outline_vertices
 from persona.modules.body.regions import BodyRegions
@@ -30,9 +31,13 @@ FOOT_JOINTS = (7, 8, 10, 11)
 MAX_SKIN_M = 0.005
 """Largest displacement of bare skin."""
 MAX_INWARD_M = 0.01
-PROTRUDING_M = 0.006
-"""How far an ear stands out of the smoothed head at least."""
-_SMOOTHING_STEPS = 60
+MAX_LOOSE_INWARD_M = 0.12
+"""The same for a skirt, whose girth is a guess."""
+MAX_HAIR_M = 0.05
+"""Largest height of hair on the head."""
+_SOFT_STEPS = 25
+MAX_LYING_M = 0.02
+"""Largest height of hair that lies on trunk and arms."""
 _CONTROLS, _NEAREST = 700, 8
 _REFRESH = 10
 
@@ -64,7 +69,7 @@ class ClothingFit:
         body: SmplxBody,
         fit: BodyFit,
         regions: BodyRegions,
-        bare: Bool[Tensor, "p"],
+        cover: Cover,
         detection: Detection,
         camera: Camera,
         advance: Callable[[int], None] = lambda steps: None,
@@ -75,16 +80,17 @@ class ClothingFit:
             body: Body model.
             fit: The naked fit.
             regions: Regions of the body.
-            bare: Vertices of bare skin, which stay where they are.
+            cover: What covers the vertices: bare skin stays where it is, a skirt may move inward.
             detection: What was found in the photograph.
             camera: The photograph's camera.
             advance: Called with the number of finished steps.
         """
         rest, _ = body.shape(fit.identity)
         posed, _ = body(fit.identity, fit.pose)
-        limit = self._limits(body, rest, regions, bare)
-        inward = limit.clamp(max=MAX_INWARD_M)
-        field = _SmoothField(rest, limit > 0)
+        limit = self._limits(body, rest, regions, cover)
+        inward = limit.minimum(torch.where(cover.skirt, MAX_LOOSE_INWARD_M, MAX_INWARD_M))
+        # In the canonical pose, whose legs are apart, the halves of a skirt do not touch.
+        field = _SmoothField(body.canonical(fit.identity)[0], limit > 0)
         silhouette = SilhouetteTerm(detection, CropSpace(detection.keypoints), samples=1200)
         direction = vertex_normals(posed, body.faces)
         control = torch.zeros(field.size, requires_grad=True)
@@ -116,7 +122,7 @@ class ClothingFit:
         body: SmplxBody,
         rest: Float[Tensor, "p 3"],
         regions: BodyRegions,
-        bare: Bool[Tensor, "p"],
+        cover: Cover,
     ) -> Float[Tensor, "p"]:
         """Largest displacement: none on bare face and hands, little on feet and bare skin.
 
@@ -125,16 +131,21 @@ class ClothingFit:
         limit = torch.full((len(rest),), self.max_offset_m)
         feet = body.weights[:, list(FOOT_JOINTS)].sum(-1)
         limit = torch.lerp(limit, torch.tensor(self.max_foot_m), feet)
-        limit[bare] = limit[bare].clamp(max=MAX_SKIN_M)
-        fixed = regions.hand | regions.eye | (regions.face_expr & bare)
+        limit[cover.bare] = limit[cover.bare].clamp(max=MAX_SKIN_M)
+        limit[cover.lying] = limit[cover.lying].clamp(max=MAX_LYING_M)
+        limit[regions.face] = limit[regions.face].clamp(max=MAX_HAIR_M)
+        fixed = regions.hand | regions.eye | (regions.face_expr & cover.bare)
         distance, _ = cKDTree(rest[fixed].numpy()).query(rest.numpy())
         limit = limit.minimum(torch.from_numpy(distance).float())
-        # Ears lie under hair: what sticks out of the head already does not move out with it.
-        ears = regions.face & (_protrusion(rest, body.faces) > PROTRUDING_M)
-        if ears.any():
-            distance, _ = cKDTree(rest[ears].numpy()).query(rest.numpy())
+        # What sticks out of the head already does not move out with it.
+        if cover.ears.any():
+            distance, _ = cKDTree(rest[cover.ears].numpy()).query(rest.numpy())
             limit = limit.minimum(2 * torch.from_numpy(distance).float())
-        return limit
+        # No steps in hair: what may grow ends softly in what may not.
+        near, soft = neighbours(body.faces, len(rest)), limit
+        for _ in range(_SOFT_STEPS):
+            soft = soft - uniform_laplacian(soft[:, None], near)[:, 0]
+        return torch.where(regions.face & ~fixed, soft, limit)
 
 
 @torch.no_grad()
@@ -155,14 +166,6 @@ def dress(body: SmplxBody, fit: BodyFit, offset: Float[Tensor, "p 3"]) -> BodyFi
         ),
         pose=replace(fit.pose, trans=trans),
     )
-
-
-def _protrusion(rest: Float[Tensor, "p 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "p"]:
-    """How far (metres) vertices stand out of the smoothed surface."""
-    near, smooth = neighbours(faces, len(rest)), rest
-    for _ in range(_SMOOTHING_STEPS):
-        smooth = smooth - uniform_laplacian(smooth, near)
-    return ((rest - smooth) * vertex_normals(smooth, faces)).sum(-1)
 
 
 class _SmoothField:

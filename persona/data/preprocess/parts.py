@@ -107,8 +107,8 @@ def classify(
     return _majority(classes, mask)
 
 
-def is_bare(classes: UInt8[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
-    """Pixels of the person that show skin."""
+def is_bare(classes: UInt8[ndarray, "*n"]) -> Bool[ndarray, "*n"]:
+    """Where the classes are those of bare skin."""
     covered = ("Background", "Hair", *_DRESSED)
     return ~np.isin(classes, [PART_INDEX[name] for name in covered])
 
@@ -147,8 +147,7 @@ def _split_clothing(
 
 
 def bare_vertices(
-    skin: Bool[ndarray, "h w"],
-    pixels: Int[Tensor, "p 2"],
+    skin: Bool[ndarray, "p"],
     visible: Bool[Tensor, "p"],
     canonical: Float[Tensor, "p 3"],
     limbs: Int[Tensor, "p"],
@@ -156,15 +155,12 @@ def bare_vertices(
     """Vertices of bare skin; hidden ones follow the nearest seen one, front and back alike.
 
     Args:
-        skin: Skin pixels.
-        pixels: (column, row) of each vertex in ``skin``.
+        skin: Whether the pixel at each vertex shows skin.
         visible: Vertices seen inside the image.
         canonical: Canonical positions.
         limbs: Limb of each vertex; an arm that is clearly bare or covered is so throughout.
     """
-    bare = torch.zeros(len(visible), dtype=torch.bool)
-    column, row = pixels[visible].unbind(-1)
-    bare[visible] = torch.from_numpy(skin)[row, column]
+    bare = torch.from_numpy(skin) & visible
     for index, part in enumerate(PARTS):
         here = (limbs == index) & visible
         if _one_colour(part) and here.any():

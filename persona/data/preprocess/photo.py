@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ from torch import Tensor
 
 from persona.data.io import read_image
 from persona.data.layout import FrameData, SubjectInfo, Textures
-from persona.data.palette import colours_from_classes
+from persona.data.palette import PART_INDEX, colours_from_classes
 from persona.data.preprocess.albedo import remove_shading
 from persona.data.preprocess.canvas import Canvas, face_patch, person_canvas
-from persona.data.preprocess.clothing import ClothingFit
+from persona.data.preprocess.clothing import ClothingFit, dress
+from persona.data.preprocess.cover import Cover, sock_offset
 from persona.data.preprocess.fit import BodyFit, PhotoFit, photo_camera
+from persona.data.preprocess.hair import curtain, flat_ears, hair_end
 from persona.data.preprocess.maps import body_maps, face_labels, near_occlusion
 from persona.data.preprocess.parts import (
     PARTS,
@@ -31,6 +34,7 @@ from persona.data.preprocess.parts import (
     skin_mask,
     strays,
 )
+from persona.data.preprocess.skirt import find_skirt, leg_vertices, skirt_offset
 from persona.data.preprocess.texture_fill import fill_unseen
 from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
 from persona.data.preprocess.unwrap import UvMesh, View, unwrap
@@ -49,6 +53,8 @@ CROP_PER_TEXEL = 1.25
 """Height of the crop that is unwrapped, in texture sides: about a pixel per texel."""
 _EDGE = 0.01
 """Believed misalignment of the fit, as a share of the crop's height."""
+_MIXED_PX = 3
+"""Width of the rim at the person's outline that shows background as well, pixels."""
 _MIN_FACING = 0.25
 """Cosine below which a pixel is too oblique to give its colour to the texture."""
 
@@ -61,7 +67,7 @@ class PhotoPreprocessor:
         body: Body model.
         generator: Makes the ``generated_*`` splits.
         fit: Fits pose and identity.
-        clothing: Adds the girth of clothes and hair; None keeps the naked body.
+        clothing: Adds skirt and the girth of clothes and hair; None keeps the naked body.
         height: Height of the captured frame, pixels.
         width: Its width.
         texture_size: Side of the textures, texels.
@@ -104,17 +110,16 @@ class PhotoPreprocessor:
         with _progress() as progress:
             task = progress.add_task("fitting the body", total=self.fit.steps)
             fit = self.fit(self.body, detection, camera, lambda n: progress.advance(task, n))
-            naked = fit
+            naked, cover = fit, Cover.none(len(self.limbs))
             log.info("fit: mean keypoint distance %.1f px", fit.residual_px)
+            canvas = person_canvas(image, detection, camera, self.height, self.width)
             if self.clothing is not None:
                 task = progress.add_task("clothing", total=self.clothing.iterations)
-                fit = self.clothing(
-                    self.body, fit, self.regions, self._bare(image, detection, camera, fit),
-                    detection, camera, lambda n: progress.advance(task, n),
-                )  # fmt: skip
-            canvas = person_canvas(image, detection, camera, self.height, self.width)
+                fit, cover = self._dress(
+                    canvas, detection, camera, fit, lambda n: progress.advance(task, n)
+                )
             frame = self._captured(canvas, fit)
-            textures = self._textures(image, detection, camera, fit, naked)
+            textures = self._textures(image, detection, camera, fit, naked, cover)
             writer = SubjectWriter(root, fresh=True)
             self._write(writer, frame, fit, textures)
             task = progress.add_task("rendering generated frames", total=self.generator.steps)
@@ -135,29 +140,61 @@ class PhotoPreprocessor:
         writer.write_split("captured", [CAPTURED_NUMBER])
         writer.write_textures("captured", textures)
 
-    def _bare(
+    def _dress(
         self,
-        image: UInt8[ndarray, "h w 3"],
+        canvas: Canvas,
         detection: Detection,
         camera: Camera,
         fit: BodyFit,
-    ) -> Bool[Tensor, "p"]:
-        """Vertices that show skin."""
-        canvas = person_canvas(image, detection, camera, self.height, self.width)
+        advance: Callable[[int], None],
+    ) -> tuple[BodyFit, Cover]:
+        """The fit with the shape of skirt, clothes and hair; and what covers the vertices."""
+        classes, skin, visible, naked = self._seen_classes(canvas, fit)
+        rest, joints = self.body.shape(fit.identity)
+        posed, _ = self.body(fit.identity, fit.pose)
+        canonical, _, _ = self.body.canonical(fit.identity)
+        bare = bare_vertices(is_bare(classes), visible, canonical, self.limbs)
+        # The outline of the face takes in hair beside it.
+        bare &= ~(self.regions.face & ~self.regions.face_expr & visible & ~skin)
+        legs, skirt, hair = leg_vertices(self.limbs), *torch.zeros(2, len(bare), dtype=torch.bool)
+        seen_hair = visible & torch.from_numpy(classes == PART_INDEX["Hair"])
+        offset, ears = flat_ears(rest, self.body.faces, self.regions, skin, visible)
+        offset = offset + sock_offset(self.body, rest, self.limbs, bare, visible)
+        end_m = hair_end(rest, self.limbs, seen_hair, visible)
+        if end_m is not None:
+            log.info("long hair")
+            fall, hair = curtain(
+                rest, self.body.faces, self.limbs, self.regions, seen_hair, visible, end_m
+            )
+            offset = offset + fall
+        found = find_skirt(rest, joints, posed, legs, naked, canvas.mask, canvas.camera)
+        if found is not None:
+            log.info("skirt: hem %.2f m below the crotch", found.top_m - found.hem_m)
+            fall, skirt = skirt_offset(rest, joints, legs, found)
+            offset = offset + fall
+        lying = (seen_hair | hair) & ~self.regions.face & (self.limbs != PARTS.index("Neck"))
+        cover = Cover(bare & ~skirt & ~hair & ~(offset != 0).any(-1), skirt, hair, lying, ears)
+        fit = dress(self.body, fit, offset)
+        return self.clothing(self.body, fit, self.regions, cover, detection, camera, advance), cover
+
+    def _seen_classes(
+        self, canvas: Canvas, fit: BodyFit
+    ) -> tuple[UInt8[ndarray, "p"], Bool[Tensor, "p"], Bool[Tensor, "p"], Bool[ndarray, "h w"]]:
+        """Per vertex class, skin colour, and whether it is seen; the mask of the naked body."""
         vertices, _ = self.body(fit.identity, fit.pose)
         maps = body_maps(vertices, self.body.faces, canvas.camera)
         limbs = face_labels(maps.render, self.body.faces, self.limbs)
-        skin = is_bare(classify(canvas.image, canvas.mask, limbs, canvas.keypoints))
+        classes = classify(canvas.image, canvas.mask, limbs, canvas.keypoints)
         pixels = canvas.camera.project(vertices).long()
         limit = torch.tensor([self.width, self.height]) - 1
         inside = ((pixels >= 0) & (pixels <= limit)).all(-1)
-        pixels = pixels.clamp(min=0).minimum(limit)
-        column, row = pixels.unbind(-1)
+        column, row = pixels.clamp(min=0).minimum(limit).unbind(-1)
         front = torch.from_numpy(maps.depth)[row, column] + 0.02 > vertices[:, 2]
         beside = beside_arms(limbs, round(_EDGE * self.height))
         front &= ~torch.from_numpy(beside)[row, column]
-        canonical, _, _ = self.body.canonical(fit.identity)
-        return bare_vertices(skin, pixels, inside & front, canonical, self.limbs)
+        skin = skin_mask(canvas.image, canvas.mask, canvas.keypoints)
+        skin = torch.from_numpy(skin[row, column])
+        return classes[row, column], skin, inside & front, maps.mask
 
     def _captured(self, canvas: Canvas, fit: BodyFit) -> FrameData:
         """The photograph with what the fitted body says about it."""
@@ -182,6 +219,7 @@ class PhotoPreprocessor:
         camera: Camera,
         fit: BodyFit,
         naked: BodyFit,
+        cover: Cover,
     ) -> Textures:
         """Unwraps a finer crop of the photograph and fills in what it does not show."""
         height = round(CROP_PER_TEXEL * self.texture_size)
@@ -192,8 +230,9 @@ class PhotoPreprocessor:
         maps = body_maps(vertices, self.body.faces, canvas.camera)
         limbs = face_labels(maps.render, self.body.faces, self.limbs)
         classes = classify(canvas.image, canvas.mask, limbs, canvas.keypoints)
-        # The outermost pixels mix with the background.
-        inner = ndimage.binary_erosion(canvas.mask, iterations=3)
+        # The outermost pixels, of the crop and of the photograph, mix with the background.
+        mixed = round(_MIXED_PX * max(1, height / canvas.source.shape[0]))
+        inner = ndimage.binary_erosion(canvas.mask, iterations=mixed)
         inner &= maps.facing > _MIN_FACING
         inner &= ~near_occlusion(maps.depth, maps.mask, edge)
         inner &= ~self._covered_by_arms(canvas.camera, naked, limbs)
@@ -207,7 +246,7 @@ class PhotoPreprocessor:
         mesh = UvMesh(rest, self.body.faces, self.body.uv, self.body.uv_faces)
         seen = unwrap([View(frame, vertices)], mesh, self.texture_size)
         canonical, _, _ = self.body.canonical(fit.identity)
-        return fill_unseen(seen, mesh, canonical, self.limbs, self.regions)
+        return fill_unseen(seen, mesh, canonical, self.limbs, self.regions, cover)
 
     def _covered_by_arms(
         self, camera: Camera, naked: BodyFit, limbs: Int[ndarray, "h w"]
@@ -224,7 +263,11 @@ class PhotoPreprocessor:
 
     def _info(self, photo: Path, detection: Detection) -> SubjectInfo:
         """What is measured and what is made up."""
-        girth = "outline girth on face_offset" if self.clothing is not None else "naked body"
+        girth = (
+            "skirt, hair and outline girth on face_offset"
+            if self.clothing is not None
+            else "naked body"
+        )
         provenance = "; ".join((
             f"photo {photo.name}",
             f"keypoints and mask by {type(self.detector).__name__}",
@@ -232,7 +275,7 @@ class PhotoPreprocessor:
             "depth, normals and parts from the fitted body and colours, not from networks",
             "albedo: smooth shading divided out, a stand-in for intrinsic decomposition",
             "face patch by Lanczos, not super-resolved",
-            "unseen texture made up: front mirrored to the back, sides to sides, hair on the head",
+            "unseen texture made up: plain cloth and skin, hair on the head",
             *detection.warnings,
         ))  # fmt: skip
         return SubjectInfo(self.body.name, self.body.digest, provenance, self.generator.name)

@@ -1,24 +1,29 @@
 """Plausible colours for what a photograph does not show of the body.
 
-The back of clothes takes the colour of the front at the same height and side (in the canonical
-pose); the unseen head takes hair, never the mirrored face; an unseen half takes the other half.
+What kind of surface it is (cloth, skin, hair) is told by the front at the same height and side of
+the canonical pose. Its colour is the plain colour of that kind: the front's prints, strings and
+shadows are not repeated on the back. Around what is seen it blends into the seen colours.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from scipy.ndimage import distance_transform_edt
+from jaxtyping import Bool, Float, Int, UInt8
+from scipy.ndimage import binary_opening, distance_transform_edt, gaussian_filter1d
+from scipy.ndimage import label as label_regions
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from persona.data.layout import Textures
 from persona.data.palette import PART_INDEX, classes_from_colours, colours_from_classes
+from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.parts import PARTS
 from persona.data.preprocess.unwrap import Texels, UvMesh, texels_of
 from persona.modules.body.regions import BodyRegions
-from persona.modules.body.topology import rings
+from persona.modules.body.topology import rings, vertex_normals
 
 _DEPTH = 0.25
 """Depth counts this much in the distance between points: front and back are near."""
@@ -26,10 +31,23 @@ _MIRROR_COST_M = 0.04
 """How much farther a point of the same side may be before the other side's is taken."""
 _NEAREST = 16
 _MAX_SOURCES = 40_000
+_NECK_OPENING_M = 0.09
+"""Half width of a neckline, which is cut lower in front than at the back."""
+_ROW_M = 0.02
+"""Height of the rows in which a garment's own pattern (hem, stripes) is looked for."""
+_SHADING = 36.0
+"""Difference (RGB distance, 0 to 442) within one garment that light alone may make."""
+_CONTINUE_M = 0.05
+"""Made-up colour becomes the plain one over about this distance from what is seen."""
 _FEATHER_M = 0.012
-"""Made-up colour becomes seen colour within about this distance."""
-_TONE_SHARE = 0.65
-"""Share of the mean tone in made-up hair and skin of head and neck."""
+"""Within about this distance it is the seen colour itself."""
+_SMOOTH_NEAREST = 48
+"""Seen texels (of a thinned set) whose mean is continued: single creases are not."""
+_MIN_ISLAND = 4e-4
+"""Share of the texture below which a seen speck of body or sleeve is made up as well."""
+_MIN_WIDTH = 0.012
+"""The same for the width of a seen part, in sides of the texture."""
+_MIN_SEEN = 50
 MOUTH_COLOUR = (70, 25, 28)
 """Inside of a mouth that the photograph does not show."""
 
@@ -40,6 +58,7 @@ def fill_unseen(
     canonical: Float[Tensor, "p 3"],
     limbs: Int[Tensor, "p"],
     regions: BodyRegions,
+    cover: Cover,
 ) -> Textures:
     """Replaces the inpainted texels by mirrored ones.
 
@@ -49,6 +68,7 @@ def fill_unseen(
         canonical: Vertices (p, 3) of the canonical pose, facing +z.
         limbs: Limb of each vertex (``parts.limb_of_vertices``): colours stay on their kind of limb.
         regions: Face and mouth of the body.
+        cover: What covers the vertices; a skirt's are cloth, and legs below it are like feet.
     """
     size = textures.mask.shape[0]
     texels = texels_of(mesh, size)
@@ -57,17 +77,31 @@ def fill_unseen(
     part = classes_from_colours(textures.seg_inpaint).reshape(-1)[texels.index.numpy()]
     points = texels.features(canonical).numpy() * (1, 1, _DEPTH)
     group = _groups(texels, limbs, regions)
+    cloth, fall = (_inside(texels, mask) for mask in (cover.skirt, cover.hair))
+    if cover.skirt.any():
+        hem = float(canonical[cover.skirt, 1].mean())
+        below = torch.isin(limbs, torch.tensor(_LEGS)) & ~cover.skirt & (canonical[:, 1] < hem)
+        below = below[texels.corners].any(-1).numpy() & ~cloth
+        group[below] = _FEET
+        seen = seen & ~(below & np.isin(part, _PATTERNED))
+    seen = seen & ~(cloth & ~np.isin(part, _PATTERNED))
+    seen = seen & ~(_islands(textures.mask)[texels.index.numpy()] & np.isin(group, (_ARM, _BODY)))
+    normal = texels.features(vertex_normals(canonical, mesh.faces)).numpy()
+    lookup = _behind_neckline(points, normal, group)
     for label in np.unique(group):
         here = group == label
         source = here & seen
         if label == _HEAD:
             source = _hair(source, colour, part)
+        elif label == _BODY and cover.hair.any():
+            source = source & (part != PART_INDEX["Hair"])  # ``cover`` says how far hair falls
         target = here & ~seen
         if target.any() and source.any():
-            colour[target], part[target] = _borrow(points, colour, part, source, target)
-    head = torch.isin(limbs, torch.tensor([PARTS.index("Face_Neck"), PARTS.index("Neck")]))
-    _even_tones(colour, part, seen, texels.features(head.float()).numpy() > 0.5)
-    _feather(colour, texels.features(canonical).numpy(), seen, group)
+            colour[target], part[target] = _borrow(points, lookup[target], colour, part, source)
+    part[cloth], part[fall & ~seen] = PART_INDEX["Lower_Clothing"], PART_INDEX["Hair"]
+    made_up = ~seen & (group != _FACE)
+    place = texels.features(canonical).numpy()
+    _plain(colour, part, seen, made_up, place, group)
     # The region's rim, two rings wide, is lips: only what lies deeper is dark.
     lips = rings(mesh.faces, ~regions.mouth_in, 2)
     lining = texels.features((~lips).float()).numpy() > 0.5
@@ -81,7 +115,24 @@ def fill_unseen(
     return textures._replace(inpaint=image, seg_inpaint=colours_from_classes(parts))
 
 
+def _islands(seen: Bool[np.ndarray, "t t"]) -> Bool[np.ndarray, "t2"]:
+    """Seen texels in specks and spikes: glimpses of a side, mostly shadow."""
+    wide = binary_opening(seen, iterations=max(1, round(_MIN_WIDTH * seen.shape[0] / 2)))
+    labels, _ = label_regions(wide)
+    size = np.bincount(labels.reshape(-1))
+    small = size[labels] < _MIN_ISLAND * seen.size
+    return (seen & (small | ~wide)).reshape(-1)
+
+
+def _inside(texels: Texels, mask: Bool[Tensor, "p"]) -> Bool[np.ndarray, "k"]:
+    """Texels whose three vertices are marked."""
+    return mask[texels.corners].all(-1).numpy()
+
+
 _FACE, _HEAD, _HAND, _ARM, _BODY, _FEET = range(6)
+_PATTERNED = [PART_INDEX[name] for name in ("Upper_Clothing", "Lower_Clothing")]
+_LEGS = [i for i, name in enumerate(PARTS) if "Leg" in name]
+_COVERS = [*_PATTERNED, *(PART_INDEX[name] for name in ("Hair", "Left_Shoe", "Right_Shoe"))]
 
 
 def _groups(texels: Texels, limbs: Int[Tensor, "p"], regions: BodyRegions) -> Int[np.ndarray, "k"]:
@@ -113,19 +164,30 @@ def _core(chosen: Bool[np.ndarray, "k"], colour: np.ndarray) -> Bool[np.ndarray,
     return chosen & (difference <= np.quantile(difference[chosen], 0.7))
 
 
+def _behind_neckline(
+    points: np.ndarray, normal: np.ndarray, group: Int[np.ndarray, "k"]
+) -> np.ndarray:
+    """Where each texel looks for its kind: at the back, beside the front's neckline."""
+    out = points.copy()
+    back = (group == _BODY) & (normal[:, 2] < 0)
+    side = np.where(points[:, 0] < 0, -1, 1)
+    out[back, 0] = (side * np.maximum(np.abs(points[:, 0]), _NECK_OPENING_M))[back]
+    return out
+
+
 def _borrow(
     points: np.ndarray,
+    lookup: np.ndarray,
     colour: np.ndarray,
     part: np.ndarray,
     source: Bool[np.ndarray, "k"],
-    target: Bool[np.ndarray, "k"],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Colour and part of the nearest seen texels, on this side or mirrored."""
     chosen = _sample(source)
     tree = cKDTree(points[chosen])
     count = min(_NEAREST, len(chosen))
-    own, own_index = tree.query(points[target], count, workers=-1)
-    other, other_index = tree.query(points[target] * (-1, 1, 1), count, workers=-1)
+    own, own_index = tree.query(lookup, count, workers=-1)
+    other, other_index = tree.query(lookup * (-1, 1, 1), count, workers=-1)
     own, other = own.reshape(-1, count), other.reshape(-1, count)
     mirrored = other[:, :1] + _MIRROR_COST_M < own[:, :1]
     distance = np.where(mirrored, other, own)
@@ -133,7 +195,14 @@ def _borrow(
     weight = 1 / (distance + 4e-3) ** 2
     weight /= weight.sum(-1, keepdims=True)
     mixed = (colour[chosen][index] * weight[..., None]).sum(1)
-    return mixed, part[chosen][index[:, 0]]
+    return mixed, _vote(part[chosen][index], weight)
+
+
+def _vote(part: UInt8[np.ndarray, "m n"], weight: np.ndarray) -> UInt8[np.ndarray, "m"]:
+    """Part with the most weight in each row."""
+    labels = np.unique(part)
+    votes = np.stack([(weight * (part == k)).sum(-1) for k in labels], -1)
+    return labels[votes.argmax(-1)]
 
 
 def _sample(mask: Bool[np.ndarray, "k"]) -> Int[np.ndarray, "m"]:
@@ -142,44 +211,83 @@ def _sample(mask: Bool[np.ndarray, "k"]) -> Int[np.ndarray, "m"]:
     return index[:: max(1, len(index) // _MAX_SOURCES)]
 
 
-def _even_tones(
+def _plain(
     colour: np.ndarray,
     part: np.ndarray,
     seen: Bool[np.ndarray, "k"],
-    head: Bool[np.ndarray, "k"],
-) -> None:
-    """Pulls made-up hair and skin of head and neck to their median colour, in place."""
-    for name in ("Hair", "Face_Neck"):
-        here = head & (part == PART_INDEX[name])
-        if (here & seen).sum() > 50:
-            tone = np.median(colour[_core(here & seen, colour)], 0)
-            unseen = here & ~seen
-            colour[unseen] += _TONE_SHARE * (tone - colour[unseen])
-
-
-def _feather(
-    colour: np.ndarray,
-    points: np.ndarray,
-    seen: Bool[np.ndarray, "k"],
+    made_up: Bool[np.ndarray, "k"],
+    place: np.ndarray,
     group: Int[np.ndarray, "k"],
 ) -> None:
-    """Blends made-up colours into the seen ones next to them, in place."""
-    group = np.where(group == _ARM, _BODY, group)  # sleeves go on into the shirt
-    for label in np.unique(group):
-        source, target = _sample((group == label) & seen), np.nonzero((group == label) & ~seen)[0]
-        if not len(source) or not len(target):
+    """Gives made-up texels their kind's plain colour, continued from what is seen, in place."""
+    kind = _kinds(colour, part, seen)
+    for label in np.unique(kind[made_up]):
+        source, target = seen & (kind == label), made_up & (kind == label)
+        if source.sum() < _MIN_SEEN:
             continue
-        distance, index = cKDTree(points[source]).query(
-            points[target], [1, 2, 3, 4], distance_upper_bound=4 * _FEATHER_M, workers=-1
-        )
-        near = np.isfinite(distance[:, 0])
-        target, distance, index = target[near], distance[near], index[near]
-        weight = 1 / (distance + 1e-3)
-        weight /= weight.sum(-1, keepdims=True)
-        seen_colour = colour[source][index.clip(max=len(source) - 1)]
-        mixed = (seen_colour * weight[..., None]).sum(1)
-        share = np.exp(-distance[:, :1] / _FEATHER_M)
-        colour[target] += share * (mixed - colour[target])
+        plain = np.zeros_like(colour)
+        for limb in np.unique(group[target | source]):
+            here = group == limb
+            local = label in _PATTERNED and (source & here).sum() >= _MIN_SEEN
+            near = source & here if local else source
+            # Sleeves lie along x in the canonical pose, everything else along y.
+            along = np.abs(place[:, 0]) if limb == _ARM else place[:, 1]
+            rows = (target | source) & here
+            plain[rows] = _rows(colour[near], along[near], along[rows], label in _PATTERNED)
+        rest = _continued((colour - plain)[source], place[source], place[target])
+        colour[target] = plain[target] + rest
+
+
+def _kinds(
+    colour: np.ndarray, part: np.ndarray, seen: Bool[np.ndarray, "k"]
+) -> UInt8[np.ndarray, "k"]:
+    """Kind of surface: a garment, hair, shoes, skin; a dress, of one colour, is one garment."""
+    kind = np.where(np.isin(part, _COVERS), part, PART_INDEX["Face_Neck"])
+    upper, lower = ((part == label) for label in _PATTERNED)
+    if min((upper & seen).sum(), (lower & seen).sum()) >= _MIN_SEEN:
+        tones = [np.median(colour[cloth & seen], 0) for cloth in (upper, lower)]
+        if np.linalg.norm(tones[0] - tones[1]) < _SHADING:
+            kind[lower] = _PATTERNED[0]
+    return kind
+
+
+def _rows(colour: np.ndarray, along: np.ndarray, wanted: np.ndarray, patterned: bool) -> np.ndarray:
+    """Median colour at each wanted height, as far as it differs by more than light explains."""
+    tone = np.median(colour, 0)
+    out = np.broadcast_to(tone, (len(wanted), 3)).astype(np.float32)
+    if not patterned:
+        return out
+    low = along.min()
+    row = ((along - low) / _ROW_M).astype(int)
+    order = np.argsort(row, kind="stable")
+    first = np.searchsorted(row[order], np.arange(row.max() + 2))
+    centre, median = [], []
+    for index, (start, stop) in enumerate(pairwise(first)):
+        if stop - start >= 20:
+            centre.append(low + (index + 0.5) * _ROW_M)
+            median.append(np.median(colour[order[start:stop]], 0) - tone)
+    if not centre:
+        return out
+    change = gaussian_filter1d(np.array(median), 0.7, axis=0, mode="nearest")
+    size = np.linalg.norm(change, axis=-1, keepdims=True)
+    change = change * np.clip(1 - _SHADING / np.maximum(size, 1e-6), 0, None)
+    return out + np.stack([np.interp(wanted, centre, c) for c in change.T], -1)
+
+
+def _continued(rest: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """What the nearest seen texels differ from plain by, smoothed, and fading with distance."""
+    chosen = _sample(np.ones(len(source), bool))[:: max(1, len(source) // 8000)]
+    tree, rest = cKDTree(source[chosen]), rest[chosen].clip(-_SHADING, _SHADING)
+    _, near = tree.query(source[chosen], min(_SMOOTH_NEAREST, len(chosen)), workers=-1)
+    smooth = rest[near.reshape(len(chosen), -1)].mean(1)
+    distance, index = tree.query(target, min(8, len(chosen)), workers=-1)
+    distance, index = distance.reshape(len(target), -1), index.reshape(len(target), -1)
+    weight = 1 / (distance + 0.01) ** 2
+    mixed = (smooth[index] * weight[..., None]).sum(1) / weight.sum(-1, keepdims=True)
+    weight = 1 / (distance[:, :4] + 1e-3)
+    close = (rest[index[:, :4]] * weight[..., None]).sum(1) / weight.sum(-1, keepdims=True)
+    mixed += np.exp(-distance[:, :1] / _FEATHER_M) * (close - mixed)
+    return mixed * np.exp(-distance[:, :1] / _CONTINUE_M)
 
 
 def _bleed(

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy import ndimage
 
 from persona.data.preprocess.clothing import ClothingFit, dress
+from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.fit import BodyFit, photo_camera
 from persona.data.preprocess.fit_state import FACING_CAMERA, rest_body_pose
 from persona.modules.body.regions import body_regions
@@ -52,8 +55,8 @@ def test_clothing_reaches_the_outline_of_wide_clothes(body, fit):
     keypoints = torch.cat((points, torch.ones(133, 1)), -1)
     detection = Detection(wide.float(), keypoints, torch.zeros(133, 4))
     regions = body_regions(body)
-    bare = torch.zeros(len(body.template), dtype=torch.bool)
-    clothed = ClothingFit(iterations=80)(body, fit, regions, bare, detection, camera)
+    cover = Cover.none(len(body.template))
+    clothed = ClothingFit(iterations=80)(body, fit, regions, cover, detection, camera)
 
     def overlap(mask):
         return float((mask & wide).sum() / (mask | wide).sum())
@@ -74,9 +77,11 @@ def test_bare_skin_keeps_its_girth(body, fit, grow):
     points = camera.project(body.keypoints(vertices, joints))
     keypoints = torch.cat((points, torch.ones(133, 1)), -1)
     detection = Detection(wide.float(), keypoints, torch.zeros(133, 4))
-    bare = torch.ones(len(body.template), dtype=torch.bool)
+    cover = replace(
+        Cover.none(len(body.template)), bare=torch.ones(len(body.template), dtype=torch.bool)
+    )
     regions = body_regions(body)
-    clothed = ClothingFit(iterations=20)(body, fit, regions, bare, detection, camera)
+    clothed = ClothingFit(iterations=20)(body, fit, regions, cover, detection, camera)
     offset = clothed.identity.face_offset.norm(dim=-1)
     assert offset.max() <= 0.0051
     assert (offset[regions.face_expr | regions.hand] == 0).all()

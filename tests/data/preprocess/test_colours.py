@@ -1,12 +1,16 @@
 """Part classes, albedo and texture filling, on scenes whose truth is known."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from persona.data.layout import Textures
-from persona.data.palette import PART_INDEX, colours_from_classes
+from persona.data.palette import PART_INDEX, classes_from_colours, colours_from_classes
 from persona.data.preprocess.albedo import SHADING_LIMIT, remove_shading
+from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.maps import body_maps, near_occlusion
 from persona.data.preprocess.parts import (
     PARTS,
@@ -16,7 +20,7 @@ from persona.data.preprocess.parts import (
     skin_mask,
     strays,
 )
-from persona.data.preprocess.texture_fill import fill_unseen
+from persona.data.preprocess.texture_fill import _islands, fill_unseen
 from persona.data.preprocess.unwrap import UvMesh, texels_of
 from persona.modules.body.regions import body_regions
 from persona.modules.body.smplx_body import SmplxBody
@@ -70,11 +74,10 @@ def test_skin_has_the_face_colour():
 
 def test_hidden_vertices_are_bare_like_the_seen_one_before_them():
     canonical = torch.tensor([[0.0, 0, 0.1], [0.0, 0, -0.1], [1.0, 0, 0.1], [1.0, 0, -0.1]])
-    skin = np.array([[True, False]])
-    pixels = torch.tensor([[0, 0], [0, 0], [1, 0], [1, 0]])
+    skin = np.array([True, False, False, False])
     visible = torch.tensor([True, False, True, False])
     torso = torch.full((4,), PARTS.index("Torso"))
-    bare = bare_vertices(skin, pixels, visible, canonical, torso)
+    bare = bare_vertices(skin, visible, canonical, torso)
     assert bare.tolist() == [True, True, False, False]
 
 
@@ -145,8 +148,12 @@ def test_pixels_behind_a_limb_are_not_trusted():
     assert bad[20, 20:22].all() and not bad[20, 23:].any()
 
 
-def test_fill_mirrors_clothes_and_gives_the_head_hair(body):
-    """The front half is seen: skin on the face, hair above it, a shirt striped by height."""
+@pytest.fixture(scope="module")
+def dressed(body):
+    """The front half is seen: skin on the face, hair above it, a shirt striped by height.
+
+    On the chest the shirt has a red print, and a V-neck shows skin.
+    """
     size, identity = 256, body.zero_identity()
     rest, _ = body.shape(identity)
     canonical, _, _ = body.canonical(identity)
@@ -155,12 +162,18 @@ def test_fill_mirrors_clothes_and_gives_the_head_hair(body):
     place = texels.features(canonical).numpy()
     front = place[:, 2] > np.median(place[:, 2])
     head = texels.features((limbs == 0).float()).numpy() > 0.5
-    brow = texels.features(canonical)[:, 1].numpy() > float(
-        body.keypoints(*body(identity, _zero(body)))[40:50, 1].min()
-    )
+    keypoints = body.keypoints(*body(identity, _zero(body)))
+    brow = place[:, 1] > float(keypoints[40:50, 1].min())
     stripe = (np.floor(place[:, 1] / 0.2) % 2 == 0)[:, None]
     colour = np.where(stripe, np.array(SHIRT), np.array(TROUSERS))
     part = np.full(len(place), PART_INDEX["Upper_Clothing"])
+    trunk = (limbs[texels.corners[:, 0]] == PARTS.index("Torso")).numpy()
+    shoulders = float(keypoints[5:7, 1].mean())
+    below = shoulders - place[:, 1]
+    printed = trunk & (np.abs(place[:, 0]) < 0.05) & (below > 0.15) & (below < 0.3)
+    colour[printed] = (220, 30, 30)
+    neckline = trunk & (np.abs(place[:, 0]) < 0.05) & (below < 0.08)
+    colour[neckline], part[neckline] = SKIN, PART_INDEX["Face_Neck"]
     colour[head], part[head] = SKIN, PART_INDEX["Face_Neck"]
     colour[head & brow], part[head & brow] = HAIR, PART_INDEX["Hair"]
 
@@ -173,23 +186,73 @@ def test_fill_mirrors_clothes_and_gives_the_head_hair(body):
     known = Textures(
         square, seen.reshape(size, size), square, colours_from_classes(classes.reshape(size, size))
     )
-    filled = fill_unseen(known, mesh, canonical, limbs, regions)
 
-    result = filled.inpaint.reshape(-1, 3)[index].astype(int)
-    assert (result[front] == colour[front]).all(), "what is seen stays"
+    def fill(cover):
+        filled = fill_unseen(known, mesh, canonical, limbs, regions, cover)
+        maps = (filled.inpaint, classes_from_colours(filled.seg_inpaint)[..., None])
+        return (m.reshape(size**2, -1)[index].astype(int) for m in maps)
+
     face = texels.features((regions.face_expr | regions.eye).float()).numpy() > 0
-    back_of_head = head & ~front & ~face & (place[:, 2] < -0.02)
+    return SimpleNamespace(
+        fill=fill, texels=texels, place=place, front=front, head=head, face=face, trunk=trunk,
+        stripe=stripe, colour=colour, below=below, limbs=limbs, canonical=canonical,
+    )  # fmt: skip
+
+
+def test_fill_keeps_what_is_seen_and_gives_the_head_hair(body, dressed):
+    d = dressed
+    result, _ = d.fill(Cover.none(len(body.template)))
+    kept = (result[d.front] == d.colour[d.front]).all(-1)
+    assert kept.mean() > 0.95, "what is seen stays, but for specks"
+    back_of_head = d.head & ~d.front & ~d.face & (d.place[:, 2] < -0.02)
     to_hair = np.abs(result[back_of_head] - HAIR).sum(-1)
     assert np.median(to_hair) < 10 and (to_hair < 60).mean() > 0.9, (
         "no face on the back of the head"
     )
-    back = ~front & (limbs[texels.corners[:, 0]] == PARTS.index("Torso")).numpy()
-    back &= np.abs(place[:, 1] / 0.2 - np.round(place[:, 1] / 0.2)) > 0.15
-    right = np.abs(result[back] - np.where(stripe, SHIRT, TROUSERS)[back]).sum(-1) < 40
-    assert right.mean() > 0.85, "the back repeats the front"
+
+
+def test_the_back_has_the_stripes_but_not_the_print_nor_the_neckline(body, dressed):
+    d = dressed
+    result, part = d.fill(Cover.none(len(body.template)))
+    # Away from the stripes' edges and from what is seen, where colours go on.
+    back = d.trunk & (d.place[:, 2] < np.median(d.place[:, 2]) - 0.06)
+    back &= np.abs(d.place[:, 1] / 0.2 - np.round(d.place[:, 1] / 0.2)) > 0.2
+    middle = np.abs(d.place[:, 0]) < 0.05
+    lower = back & (d.below > 0.12)
+    right = np.linalg.norm(result - np.where(d.stripe, SHIRT, TROUSERS), axis=-1) < 60
+    assert right[lower].mean() > 0.85, "stripes go around"
+    printed = lower & middle & (d.below > 0.15) & (d.below < 0.3)
+    assert printed.sum() > 50
+    red = result[printed][:, 0] - result[printed][:, 1]
+    assert (red < 30).mean() > 0.98, "the print stays in front"
+    nape = d.trunk & middle & (d.below < 0.08) & (d.below > 0) & (d.place[:, 2] < -0.05)
+    assert nape.sum() > 5
+    assert (part[nape, 0] == PART_INDEX["Upper_Clothing"]).mean() > 0.9
+
+
+def test_cover_makes_skirts_cloth_and_long_hair_hair(body, dressed):
+    d = dressed
+    upper_back = (d.limbs == PARTS.index("Torso")) & (d.canonical[:, 2] < -0.05)
+    hair = upper_back & (d.canonical[:, 1] > d.canonical[upper_back, 1].quantile(0.8))
+    skirt = d.limbs == PARTS.index("Left_Upper_Leg")
+    cover = replace(Cover.none(len(skirt)), hair=hair, skirt=skirt)
+    result, part = d.fill(cover)
+    covered = hair[d.texels.corners].all(-1).numpy() & ~d.front
+    assert (part[covered] == PART_INDEX["Hair"]).all()
+    assert np.median(np.abs(result[covered] - HAIR).sum(-1)) < 40
+    cloth = skirt[d.texels.corners].all(-1).numpy()
+    assert (part[cloth & ~d.front] == PART_INDEX["Lower_Clothing"]).all()
 
 
 def _zero(body):
     from persona.types import BodyPose
 
     return BodyPose.zero(body.num_expression)
+
+
+def test_specks_are_islands_and_large_regions_are_not():
+    seen = np.zeros((100, 100), bool)
+    seen[10:60, 10:60] = True
+    seen[80, 80:83] = True
+    islands = _islands(seen).reshape(100, 100)
+    assert islands[80, 80:83].all() and not islands[12:58, 12:58].any()

@@ -1,0 +1,200 @@
+"""Closes the legs of the fitted body into a skirt where the photograph shows one.
+
+A skirt is seen as person between the legs, well below the crotch, where the naked body leaves a
+gap. Skinning knows two legs and no skirt. So each leg carries a tube as wide as the hull of both
+legs, and what one sees is the union of the two: it is closed while the legs are less apart than
+the tubes reach, and it follows either leg.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from torch import Tensor
+
+from persona.data.preprocess.hull import circle, reach, support
+from persona.data.preprocess.parts import PARTS
+from persona.types import Camera
+
+_LEFT, _RIGHT = (1, 4, 7), (2, 5, 8)
+"""Hip, knee and ankle of each side."""
+MIN_SHARE = 0.4
+"""Part of the way from crotch to ankle that is closed at least, i.e. almost to the knee: loose
+trousers on a fit with too high a crotch close a third."""
+_LEVELS = 48
+_SAMPLES = 24
+_MIN_GAP_M = 0.02
+"""A gap narrower than this says nothing."""
+_FILLED = 0.8
+"""Share of a gap that is person where it is closed."""
+_DIRECTIONS = 64
+_FLARE = 0.9
+"""Cloth hangs: a section of the skirt has at least this share of the girth of those above."""
+_HEM_M = 0.025
+"""Height of the ring of vertices that makes the hem: an edge of the mesh is about as long."""
+_SPREAD_RAD = 0.35
+"""Legs may be spread by this much each before the skirt opens."""
+
+
+@dataclass(frozen=True)
+class Skirt:
+    """Extent of a skirt on the body's rest pose."""
+
+    top_m: float
+    """Height of the crotch."""
+    hem_m: float
+    """Height of the hem."""
+
+
+def find_skirt(
+    rest: Float[Tensor, "p 3"],
+    joints: Float[Tensor, "j 3"],
+    posed: Float[Tensor, "p 3"],
+    legs: tuple[Bool[Tensor, "p"], Bool[Tensor, "p"]],
+    body_mask: Bool[ndarray, "h w"],
+    person: Bool[ndarray, "h w"],
+    camera: Camera,
+) -> Skirt | None:
+    """Looks for person between the legs.
+
+    Args:
+        rest: Rest vertices of the naked body, metres, y up.
+        joints: Its joints.
+        posed: The same vertices in the photograph's pose.
+        legs: Vertices of the left and of the right leg, feet left out.
+        body_mask: Where ``camera`` sees the naked body.
+        person: The person's mask in the same picture.
+        camera: Camera of both masks.
+
+    Returns:
+        The skirt, or None if the legs are apart, bare, or dressed one by one.
+    """
+    top, bottom = _crotch(rest, legs), float(joints[[7, 8], 1].mean())
+    heights = np.linspace(top, bottom, _LEVELS + 1)[1:]
+    closed = [_closed(h, rest, posed, legs, body_mask, person, camera) for h in heights]
+    judged = [(h, c) for h, c in zip(heights, closed, strict=True) if c is not None]
+    hem = top
+    for index, (height, is_closed) in enumerate(judged):
+        # Two open levels in a row end the skirt; a single one is a fold or a hole of the mask.
+        if not is_closed and not any(c for _, c in judged[index + 1 : index + 2]):
+            break
+        hem = height if is_closed else hem
+    return Skirt(top, float(hem)) if top - hem > MIN_SHARE * (top - bottom) else None
+
+
+def skirt_offset(
+    rest: Float[Tensor, "p 3"],
+    joints: Float[Tensor, "j 3"],
+    legs: tuple[Bool[Tensor, "p"], Bool[Tensor, "p"]],
+    skirt: Skirt,
+) -> tuple[Float[Tensor, "p 3"], Bool[Tensor, "p"]]:
+    """Rest-pose offsets (metres) from the legs to the skirt, zero elsewhere; and its vertices."""
+    offset, cloth = torch.zeros_like(rest), torch.zeros(len(rest), dtype=torch.bool)
+    directions = circle(_DIRECTIONS)
+    levels = torch.linspace(skirt.top_m, skirt.hem_m, _LEVELS)
+    girths = _hull(rest, legs[0] | legs[1], directions, levels)
+    # What lies just below the hem is lifted to it: an edge and no zigzag of triangles.
+    lifted = (rest[:, 1] > skirt.hem_m - _HEM_M) & (rest[:, 1] < skirt.hem_m)
+    offset[:, 1] = torch.where(lifted & (legs[0] | legs[1]), skirt.hem_m - rest[:, 1], 0)
+    rest = rest + offset
+    for side, (leg, chain) in enumerate(zip(legs, (_LEFT, _RIGHT), strict=True)):
+        covered = (leg & (rest[:, 1] < skirt.top_m) & (rest[:, 1] >= skirt.hem_m)).nonzero()[:, 0]
+        cloth[covered] = True
+        points = rest[covered]
+        height = points[:, 1].contiguous()
+        knots = joints[list(chain)].flip(0)
+        axis = _at(height, knots[:, 1].contiguous(), knots)[:, ::2]
+        away = points[:, ::2] - axis
+        radius = away.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+        ray = away / radius
+        girth = _at(height, levels.flip(0), girths.flip(0))
+        # Beyond the middle by as much as the legs may be spread.
+        inner = (skirt.top_m - height) * torch.tensor(_SPREAD_RAD).tan()
+        wall = torch.tensor([-1.0, 0.0]) if side == 0 else torch.tensor([1.0, 0.0])
+        planes = torch.cat((directions, wall[None]))
+        limit = torch.cat((girth, inner[:, None]), -1) - axis @ planes.T
+        grown = (reach(ray, planes, limit)[:, None] - radius).clamp(min=0) * ray
+        offset[covered, 0], offset[covered, 2] = grown.unbind(-1)
+    return offset, cloth
+
+
+def leg_vertices(limbs: Tensor) -> tuple[Bool[Tensor, "p"], Bool[Tensor, "p"]]:
+    """Vertices of the left and of the right leg, feet left out."""
+    left, right = (
+        torch.isin(limbs, torch.tensor([PARTS.index(f"{side}_{part}_Leg") for part in parts]))
+        for side, parts in (("Left", ("Upper", "Lower")), ("Right", ("Upper", "Lower")))
+    )
+    return left, right
+
+
+def _crotch(rest: Float[Tensor, "p 3"], legs: tuple[Bool[Tensor, "p"], Bool[Tensor, "p"]]) -> float:
+    """Height below which the legs are apart by a centimetre."""
+    left, right = (rest[leg] for leg in legs)
+    low = max(float(left[:, 1].min()), float(right[:, 1].min()))
+    high = min(float(left[:, 1].max()), float(right[:, 1].max()))
+    for height in np.linspace(high, low, 200):
+        inner = [p[(p[:, 1] - height).abs() < 0.01, 0] for p in (left, right)]
+        if all(map(len, inner)) and inner[0].min() - inner[1].max() > 0.01:
+            return float(height)
+    return low
+
+
+def _closed(
+    height: float,
+    rest: Tensor,
+    posed: Tensor,
+    legs: tuple[Tensor, Tensor],
+    body_mask: Bool[ndarray, "h w"],
+    person: Bool[ndarray, "h w"],
+    camera: Camera,
+) -> bool | None:
+    """Whether the gap between the legs at a height is person; None where there is no gap."""
+    ends = []
+    for leg, sign in zip(legs, (1, -1), strict=True):
+        near = leg & ((rest[:, 1] - height).abs() < 0.02)
+        if not near.any():
+            return None
+        candidates = near.nonzero()[:, 0]
+        ends.append(posed[candidates[(sign * rest[candidates, 0]).argmin()]])
+    share = torch.linspace(0, 1, _SAMPLES)[:, None]
+    points = torch.lerp(ends[0], ends[1], share)
+    column, row = camera.project(points).long().unbind(-1)
+    inside = (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height)
+    column, row = column[inside].numpy(), row[inside].numpy()
+    gap = ~body_mask[row, column]
+    length = float((ends[1] - ends[0]).norm()) * gap.mean() if len(gap) else 0.0
+    if length < _MIN_GAP_M or gap.sum() < 2:
+        return None
+    return bool(person[row, column][gap].mean() > _FILLED)
+
+
+def _hull(
+    rest: Tensor,
+    legs: Bool[Tensor, "p"],
+    directions: Float[Tensor, "d 2"],
+    levels: Float[Tensor, "l"],
+) -> Float[Tensor, "l d"]:
+    """Support of the skirt's horizontal sections: the hull of both legs, hanging from above."""
+    points, above, out = rest[legs], None, []
+    for level in levels:
+        near = points[(points[:, 1] - level).abs() < 0.03, ::2]
+        section = support(near, directions)
+        if above is not None:
+            section = section.maximum(above)
+        out.append(section)
+        above = section * _FLARE ** (1 / len(levels))
+    return torch.stack(out)
+
+
+def _at(
+    place: Float[Tensor, "n"], known: Float[Tensor, "k"], values: Float[Tensor, "k c"]
+) -> Float[Tensor, "n c"]:
+    """Linear interpolation between rising known places; constant beyond them."""
+    index = torch.searchsorted(known, place).clamp(1, len(known) - 1)
+    low, high = known[index - 1], known[index]
+    share = ((place - low) / (high - low)).clamp(0, 1)[:, None]
+    return torch.lerp(values[index - 1], values[index], share)
