@@ -83,6 +83,8 @@ def test(
 ) -> dict[str, float]:
     """Scores every test frame; keys start with ``prefix``."""
     values = trainer.test(system, datamodule=data, verbose=False)[0]
+    # Lightning leaves the model on the host; what follows a test renders with it.
+    system.to(trainer.strategy.root_device)
     return {key.replace("test/", f"{prefix}/", 1): float(value) for key, value in values.items()}
 
 
