@@ -21,6 +21,7 @@ from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.losses.base import Loss, LossSum, Step
+from persona.modules.metrics.protocol import score_frame
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.step_graph import GraphedLoss
 from persona.types import BodyIdentity, Camera, Channel, Frame
@@ -39,7 +40,8 @@ class AvatarSystem(L.LightningModule):
 
     A subclass sets ``self.avatar`` in ``build``, gives it colours in ``initialise``, renders what
     its losses ask for in ``frame_step`` and names its ``parameter_groups``. ``self.avatar(pose)``
-    gives an object with ``gaussians(asset)`` and ``rgb``, or the subclass overrides ``render``.
+    gives an object with ``gaussians(asset)`` and ``rgb``, or the subclass overrides
+    ``render_assets``.
 
     Args:
         body: body model.
@@ -57,6 +59,8 @@ class AvatarSystem(L.LightningModule):
     assets: ClassVar[tuple[str, ...]] = ("base", "refined")
     """What is rendered and scored; the last one is the method's result, the others are logged
     under their name."""
+    trained: ClassVar[bool] = True
+    """False for a method without parameters: no training, and no gradient to fit poses by."""
 
     def __init__(  # noqa: PLR0913
         self,
@@ -226,10 +230,17 @@ class AvatarSystem(L.LightningModule):
         camera: unbatched; its world is the frame that ``pose`` is given in; asset: one of
         ``assets``, by default the last, the method's result.
         """
+        asset = asset or self.assets[-1]
+        return self.render_assets(pose, camera, (asset,))[asset]
+
+    def render_assets(
+        self, pose: PoseState, camera: Camera, assets: Sequence[str]
+    ) -> dict[str, tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]]:
+        """Premultiplied colour and alpha of several assets in one pose."""
         posed = self.avatar(pose)
-        gaussians = posed.gaussians(asset or self.assets[-1])
-        render = self.renderer(gaussians, camera, {"rgb": Channel(posed.rgb)})
-        return render.images["rgb"], render.alpha
+        channels = {"rgb": Channel(posed.rgb)}
+        renders = {a: self.renderer(posed.gaussians(a), camera, channels) for a in assets}
+        return {asset: (r.images["rgb"], r.alpha) for asset, r in renders.items()}
 
     def clip(
         self, poses: PoseState, asset: str | None = None
@@ -246,14 +257,11 @@ class AvatarSystem(L.LightningModule):
         """Each frame with its renders over white and alphas by asset, batches of one."""
         for i in range(len(batch.name)):
             frame = batch[i : i + 1]
-            posed = self.avatar(self.test_table(frame.index[0]))
-            channels = {"rgb": Channel(posed.rgb)}
-            predictions = {}
-            for asset in self.assets:
-                gaussians, camera = posed.gaussians(asset), frame.camera[0].local()
-                render = self.renderer(gaussians, camera, channels)
-                white = render.images["rgb"] + 1 - render.alpha
-                predictions[asset] = white[None].clamp(0, 1), render.alpha[None].clamp(0, 1)
+            pose, camera = self.test_table(frame.index[0]), frame.camera[0].local()
+            predictions = {
+                asset: ((rgb + 1 - alpha)[None].clamp(0, 1), alpha[None].clamp(0, 1))
+                for asset, (rgb, alpha) in self.render_assets(pose, camera, self.assets).items()
+            }
             yield frame, predictions
 
     def validation_step(self, batch: Frame, batch_idx: int) -> None:
@@ -267,9 +275,10 @@ class AvatarSystem(L.LightningModule):
         for frame, predictions in self.predict_frames(batch):
             row: dict[str, float | str] = {"frame": frame.name[0]}
             for asset, (image, alpha) in predictions.items():
-                values = self.metrics[asset](image, alpha, frame.image, frame.mask)
+                pair = image[0], alpha[0], frame.image[0], frame.mask[0]
+                values = score_frame(self.metrics[asset], *pair)
                 prefix = self.key_prefix(asset)
-                row |= {f"{prefix}{key}": float(value) for key, value in values.items()}
+                row |= {f"{prefix}{key}": value for key, value in values.items()}
             self.rows.append(row)
 
     def key_prefix(self, asset: str) -> str:
