@@ -60,9 +60,8 @@ def test_mesh_renders_what_the_generator_does(run):
     system = load_system(run["folder"])
     data = instantiate(load_config(run["folder"]).data)
     frames = data.test_frames
-    textures = data.subject.textures("captured")._replace(
-        inpaint=system.avatar.texture.numpy(), seg_inpaint=system.avatar.texture.numpy()
-    )
+    textures = data.subject.textures("captured")
+    textures = textures._replace(inpaint=system.avatar.texture.numpy())
     system.test_table = system.table.from_poses(
         system.body, frames.poses(system.body.num_expression)
     )
