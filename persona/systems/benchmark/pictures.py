@@ -45,7 +45,9 @@ def picture_rows(
     return [batch.name[0] for batch in batches], pictures
 
 
-def contact_sheet(pictures: dict[str, list[Image]]) -> Image:
+def contact_sheet(
+    pictures: dict[str, list[Image]],
+) -> UInt8[ndarray, "sheet_h sheet_w 3"]:
     """A row per method, a column per frame."""
     sheet = np.vstack([np.hstack(images) for images in pictures.values()])
     return labelled(sheet, tuple(pictures))

@@ -117,10 +117,10 @@ def make_cell(config: DictConfig, system: str, subject: str, seed: int) -> Cell:
     except Exception as error:
         return Cell(system, subject, seed, pose_fit, error=one_line(error))
     with open_dict(made):
-        made.name = f"{system}_{subject}_{seed}"
         if config.get("logger"):
             made.logger = OmegaConf.to_container(config.logger, resolve=False)
             made.logger.group = config.group
+            made.logger.name = f"{system}_{subject}_{seed}"
     return Cell(system, subject, seed, pose_fit, config=made)
 
 
