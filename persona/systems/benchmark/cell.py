@@ -6,6 +6,7 @@
 import shutil
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from persona.cli import user_error
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import write_json
 from persona.modules.avatar.pose_table import PoseTable
+from persona.systems.benchmark.plan import one_line
 from persona.systems.benchmark.predictions import write_prediction
 from persona.systems.drive import pick_device
 from persona.systems.experiment import load_system, train
@@ -62,14 +64,13 @@ def run_cell(folder: Path) -> None:
 
 
 def main() -> None:
-    """One line on the last line of stderr says what went wrong."""
+    """Ends with a line ``error: ...`` and 1 if something went wrong; a bug shows its traceback."""
     try:
         run_cell(Path(sys.argv[1]))
     except Exception as error:
-        known = user_error(error)
-        if known is None:
-            raise
-        print(f"error: {known}", file=sys.stderr)
+        if user_error(error) is None:
+            traceback.print_exc()
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 from hydra import compose
@@ -12,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
+from persona.cli import user_error
 from persona.data.datamodule import SubjectDataModule
 from persona.errors import UserError
 
@@ -196,7 +198,7 @@ def _targets(node: object) -> set[str]:
 
 
 def _source(target: str) -> str:
-    module = __import__("importlib").import_module(get_object(target).__module__)
+    module = import_module(get_object(target).__module__)
     return Path(module.__file__).read_text() if module.__file__ else target
 
 
@@ -211,9 +213,6 @@ def folder_digest(root: Path) -> str:
 
 def one_line(error: BaseException) -> str:
     """The cause of an exception in one line."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, UserError):
-            return " ".join(str(seen).split())
-        seen = seen.__cause__ or seen.__context__
+    if known := user_error(error):
+        return " ".join(str(known).split())
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -148,8 +148,8 @@ def sequence_table(
     outcomes: Sequence[Outcome], names: Sequence[str], published: DictConfig | None
 ) -> list[list[str]]:
     """Header and one row per cell."""
-    shown = [n for v in ("fg", "alpha", "full") for n in variant_metrics(v, names)]
-    shown = [n for n in shown if variant_of(n) != "alpha"]
+    shown = variant_metrics("fg", names) + ["mask_iou"] * ("mask_iou" in names)
+    shown += variant_metrics("full", names)
     titles = [f"{variant_of(name)} {title(name)}".strip() for name in shown]
     header = ["system", "subject", "seed", *titles, "train s", "error"]
     figures = [] if published is None else [f for f in published.figures if f.get("subject")]
