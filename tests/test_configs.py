@@ -79,12 +79,15 @@ def test_suite(suite):
 
 
 @pytest.mark.parametrize("size", ["quick", "full"])
-def test_every_cell_of_the_synthetic_suite_composes(size):
-    suite = composed("suite=synthetic", name="benchmark").suite
+@pytest.mark.parametrize("name", [n for n in SUITES if (CONF / f"data/{n}.yaml").is_file()])
+def test_every_cell_of_a_suite_composes(name, size):
+    paths = [f"suite.{key}=somewhere" for key in ("path", "body") if name != "synthetic"]
+    suite = composed(f"suite={name}", *paths, name="benchmark").suite
     for subject in suite.subjects.values():
         overrides = [*suite.overrides, *subject, *suite.sizes[size].overrides]
-        check(composed("+exp=demo", *overrides))
-    assert len(suite.subjects) >= 4
+        for system in ("demo", "gaussians_lbs", "baseline"):
+            check(composed(f"+exp={system}", *overrides))
+    assert len(suite.subjects) >= 3
 
 
 @pytest.mark.parametrize("name", ["animate", "benchmark", "evaluate", "preprocess", "create", "check_data"])

@@ -186,20 +186,20 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_suite_with_a_new_baseline_predictions_and_failures(benchmark, subjects, tmp_path):
-    truth_as_predictions(subjects, tmp_path / "truth/tiny")
+    truth_as_predictions(subjects, tmp_path / "copy/tiny")
     truth_as_predictions(subjects, tmp_path / "rgba/tiny", rgba=True)
-    systems = f"one_color,textured_mesh,crashing,nonsense,predictions:{tmp_path}/truth"
+    systems = f"one_color,textured_mesh,crashing,nonsense,predictions:{tmp_path}/copy"
     failed, report = benchmark(f"systems=[{systems},predictions:{tmp_path}/rgba]")
 
     assert failed == 2
     rows = {row["system"]: row for row in rows_of(report / "sequences.csv")}
     assert rows["crashing"]["error"] == "RuntimeError: a bug in the baseline"
     assert "conf/exp/nonsense.yaml, conf/system/nonsense.yaml" in rows["nonsense"]["error"]
-    for name in ("one_color", "textured_mesh", "truth", "rgba"):
+    for name in ("one_color", "textured_mesh", "copy", "rgba"):
         assert rows[name]["error"] == ""
         assert 0 < float(rows[name]["mask_iou"]) <= 1
     # Truth against itself.
-    for name in ("truth", "rgba"):
+    for name in ("copy", "rgba"):
         for metric in ("psnr", "alpha_psnr", "crop_psnr", "fg_psnr"):
             assert rows[name][metric] == "inf"
         for metric in ("ssim", "alpha_ssim", "crop_ssim", "fg_ssim", "mask_iou"):
@@ -320,8 +320,8 @@ class Page(HTMLParser):
 
 
 def test_page_is_whole_and_asks_no_network(benchmark, subjects, tmp_path):
-    truth_as_predictions(subjects, tmp_path / "truth/tiny")
-    _, report = benchmark(f"systems=[textured_mesh,predictions:{tmp_path}/truth]")
+    truth_as_predictions(subjects, tmp_path / "copy/tiny")
+    _, report = benchmark(f"systems=[textured_mesh,predictions:{tmp_path}/copy]")
     text = (report / "index.html").read_text()
     page = Page(text)
     assert page.open == []
@@ -331,7 +331,7 @@ def test_page_is_whole_and_asks_no_network(benchmark, subjects, tmp_path):
     data = json.loads(re.search(r"const galleries = (.*);\n", text)[1].replace("<\\/", "</"))
     assert data["tiny"]["frames"] == ["test/0", "test/1"]
     pictures = data["tiny"]["pictures"]
-    assert list(pictures) == ["truth", "textured_mesh"]  # A folder of the truth's own name.
+    assert list(pictures) == ["truth", "textured_mesh", "copy"]
     for uris in pictures.values():
         for uri in uris:
             image = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
@@ -370,6 +370,13 @@ def test_unknown_size_and_subject(benchmark):
         benchmark("subjects=[bob]")
 
 
+def test_suite_that_needs_a_dataset(conf, benchmark):
+    text = (conf / "suite/tiny.yaml").read_text() + "path: ???\n"
+    (conf / "suite/tiny.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"suite tiny needs suite\.path"):
+        benchmark("systems=[one_color]")
+
+
 def test_cells_join_a_group_on_wandb(conf, subjects):
     names = ["suite=tiny", "systems=[one_color]", "subjects=[tiny]", f"subjects_dir={subjects}"]
     with initialize_config_dir(str(conf), version_base="1.3"):
@@ -379,12 +386,13 @@ def test_cells_join_a_group_on_wandb(conf, subjects):
     assert logger["offline"] is True
 
 
-def test_process_that_was_killed_is_told(tmp_path):
-    stub = tmp_path / "persona/systems/benchmark"
-    stub.mkdir(parents=True)
-    (stub / "cell.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
-    variables = {**runner.environment(0, 1), "PYTHONPATH": str(tmp_path)}
-    assert runner.run_apart(tmp_path, variables) == "the process ended by signal 9"
+def test_process_that_was_killed_is_told(tmp_path, monkeypatch):
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\nkill -9 $$\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(runner.sys, "executable", str(script))
+    told = runner.run_apart(tmp_path, runner.environment(0, 1))
+    assert told == "the process ended by signal 9"
 
 
 def test_truth_is_decoded_once(conf, subjects, monkeypatch):

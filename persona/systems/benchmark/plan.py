@@ -61,9 +61,11 @@ def make_plan(config: DictConfig) -> Plan:
     What goes wrong with one of them becomes the error of its cells: the others can run.
 
     Raises:
-        UserError: the suite has no such size or subject.
+        UserError: the suite has no such size or subject, or lacks a setting.
     """
     suite, size = config.suite, chosen_size(config)
+    if missing := sorted(OmegaConf.missing_keys(suite)):
+        raise UserError(f"suite {suite.name} needs suite.{missing[0]}; see its file in conf/suite")
     names = list(suite.subjects if config.subjects is None else config.subjects)
     if unknown := [name for name in names if name not in suite.subjects]:
         have = ", ".join(suite.subjects)
@@ -165,7 +167,8 @@ def cell_key(cell: Cell, updates: int, subject_digest: str) -> str:
     settings = OmegaConf.to_container(cell.config, resolve=True)
     for where in ("logger", "name", "subjects_dir"):
         settings.pop(where, None)
-    settings["data"].pop("root")  # The digest stands for it.
+    for where in ("root", "path", "source"):  # The digest stands for what they lead to.
+        settings["data"].pop(where, None)
     parts = [CELL_VERSION, settings, cell.pose_fit, updates, subject_digest, code_digest(cell)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

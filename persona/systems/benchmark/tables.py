@@ -132,9 +132,10 @@ def variant_table(
         [line.system, line.pose_fit, str(line.subjects), *(show(line.values[n]) for n in shown)]
         for line in found
     ]
-    if variant != "full" or published is None:
+    figures = [] if published is None else published.figures
+    figures = [f for f in figures if f.get("subject") is None]
+    if variant != "full" or not figures:
         return [header, *rows]
-    figures = [f for f in published.figures if f.get("subject") is None]
     header += ["published PSNR", "SSIM", "LPIPS", "source"]
     known = {f.method: f for f in figures}
     rows = [row + _published(known.get(row[0])) for row in rows]
