@@ -68,6 +68,12 @@ def test_the_ablation_sweep_has_every_ablation():
     assert sorted(job.removeprefix("[demo,") for job in jobs[1:]) == ABLATIONS
 
 
+def test_the_search_moves_options_of_train():
+    config = composed(name="search")
+    for name in config.space:
+        check(composed(*config.overrides, f"{name}=0.5"))
+
+
 @pytest.mark.parametrize("suite", SUITES)
 def test_suite(suite):
     config = composed(f"suite={suite}", name="benchmark")
@@ -90,7 +96,9 @@ def test_every_cell_of_a_suite_composes(name, size):
     assert len(suite.subjects) >= 3
 
 
-@pytest.mark.parametrize("name", ["animate", "benchmark", "evaluate", "preprocess", "create", "check_data"])
+@pytest.mark.parametrize(
+    "name", ["animate", "benchmark", "evaluate", "preprocess", "create", "search", "check_data"]
+)
 def test_script_config(name):
     assert composed(name=name)
 

@@ -41,7 +41,7 @@ class AvatarSystem(L.LightningModule):
     A subclass sets ``self.avatar`` in ``build``, gives it colours in ``initialise``, renders what
     its losses ask for in ``frame_step`` and names its ``parameter_groups``. ``self.avatar(pose)``
     gives an object with ``gaussians(asset)`` and ``rgb``, or the subclass overrides
-    ``render_assets``.
+    ``render_posed``.
 
     Args:
         body: body model.
@@ -231,13 +231,12 @@ class AvatarSystem(L.LightningModule):
         ``assets``, by default the last, the method's result.
         """
         asset = asset or self.assets[-1]
-        return self.render_assets(pose, camera, (asset,))[asset]
+        return self.render_posed(self.avatar(pose), camera, (asset,))[asset]
 
-    def render_assets(
-        self, pose: PoseState, camera: Camera, assets: Sequence[str]
+    def render_posed(
+        self, posed: object, camera: Camera, assets: Sequence[str]
     ) -> dict[str, tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]]:
-        """Premultiplied colour and alpha of several assets in one pose."""
-        posed = self.avatar(pose)
+        """Premultiplied colour and alpha of several assets of what ``self.avatar`` gave."""
         channels = {"rgb": Channel(posed.rgb)}
         renders = {a: self.renderer(posed.gaussians(a), camera, channels) for a in assets}
         return {asset: (r.images["rgb"], r.alpha) for asset, r in renders.items()}
@@ -257,10 +256,11 @@ class AvatarSystem(L.LightningModule):
         """Each frame with its renders over white and alphas by asset, batches of one."""
         for i in range(len(batch.name)):
             frame = batch[i : i + 1]
-            pose, camera = self.test_table(frame.index[0]), frame.camera[0].local()
+            posed = self.avatar(self.test_table(frame.index[0]))
+            renders = self.render_posed(posed, frame.camera[0].local(), self.assets)
             predictions = {
                 asset: ((rgb + 1 - alpha)[None].clamp(0, 1), alpha[None].clamp(0, 1))
-                for asset, (rgb, alpha) in self.render_assets(pose, camera, self.assets).items()
+                for asset, (rgb, alpha) in renders.items()
             }
             yield frame, predictions
 

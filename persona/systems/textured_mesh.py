@@ -44,18 +44,18 @@ class TexturedBody(nn.Module):
         self.bones = body.transforms_from_matrices
         self.register_buffer("texture", torch.zeros(texture_px, texture_px, 3, dtype=torch.uint8))
 
-    def vertices(self, pose: PoseState) -> Float[Tensor, "p 3"]:
+    def forward(self, pose: PoseState) -> Float[Tensor, "p 3"]:
         """Posed vertices, metres, in the frame of ``pose``."""
         shape = self.rest + self.expr_dirs @ pose.expression
         bones = self.bones(self.rest_joints, pose.rotations)
         return blend_skin(shape, self.weights, bones) + pose.trans
 
-    def forward(
-        self, pose: PoseState, camera: Camera, supersample: int
+    def shade(
+        self, vertices: Float[Tensor, "p 3"], camera: Camera, supersample: int
     ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]:
         """Premultiplied colour and coverage, from ``supersample`` rays a pixel side."""
         fine = camera.resize(camera.height * supersample, camera.width * supersample)
-        render = rasterize(self.vertices(pose), self.faces, fine)
+        render = rasterize(vertices, self.faces, fine)
         uv = interpolate(render, self.uv_faces, self.uv)
         grid = torch.stack((2 * uv[..., 0] - 1, 1 - 2 * uv[..., 1]), -1)  # Row 0 is v = 1.
         texture = self.texture.permute(2, 0, 1)[None] / 255
@@ -113,11 +113,11 @@ class TexturedMeshSystem(AvatarSystem):
         self.avatar.texture.copy_(torch.from_numpy(resized))
 
     @torch.no_grad()
-    def render_assets(
-        self, pose: PoseState, camera: Camera, assets: Sequence[str]
+    def render_posed(
+        self, posed: Float[Tensor, "p 3"], camera: Camera, assets: Sequence[str]
     ) -> dict[str, tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]]:
         """By the mesh rasteriser, without gradient."""
-        return {asset: self.avatar(pose, camera, self.supersample) for asset in assets}
+        return {asset: self.avatar.shade(posed, camera, self.supersample) for asset in assets}
 
     def frame_step(self, frame: Frame, pose: PoseState) -> Step:
         """Is never asked for: nothing is trained."""

@@ -63,7 +63,7 @@ class OneColor(nn.Module):
         pass
 
     def forward(self, pose):
-        return Posed(self.mesh.vertices(pose), self.logit.sigmoid())
+        return Posed(self.mesh(pose), self.logit.sigmoid())
 
 
 class ColorLoss(Loss):

@@ -65,7 +65,7 @@ def make_plan(config: DictConfig) -> Plan:
     """
     suite, size = config.suite, chosen_size(config)
     if missing := sorted(OmegaConf.missing_keys(suite)):
-        raise UserError(f"suite {suite.name} needs suite.{missing[0]}; see its file in conf/suite")
+        raise UserError(f"suite {suite.name} needs {missing[0]}; see its file in conf/suite")
     names = list(suite.subjects if config.subjects is None else config.subjects)
     if unknown := [name for name in names if name not in suite.subjects]:
         have = ", ".join(suite.subjects)

@@ -21,7 +21,7 @@ VARIANT_TEXT = {
     "alpha": "Whole canvas, the prediction under its own alpha: silhouettes count",
     "full": "Whole canvas, both on white under the true mask: what the papers report",
 }
-Row = Mapping[str, float | str]
+Row = Mapping[str, float | int | str]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def sequence_rows(outcomes: Sequence[Outcome]) -> list[Row]:
     return rows
 
 
-def _who(outcome: Outcome) -> dict[str, float | str]:
+def _who(outcome: Outcome) -> dict[str, float | int | str]:
     cell = outcome.cell
     return {"system": cell.system, "subject": cell.subject, "seed": cell.seed,
             "pose_fit": cell.pose_fit}  # fmt: skip
