@@ -90,8 +90,8 @@ def test_one_command_sweeps_and_one_makes_the_table(command, tmp_path):
     words = [w for w in command("trainer.max_steps=2") if w != "+exp=demo"]
     folder = tmp_path / "sweep"
     done = subprocess.run(
-        [*words, "--config-dir", str(tmp_path / "more"), "-m", "+sweep=two", "seed=0,1",
-         f"hydra.sweep.dir={folder}"],
+        [*words[:2], "--config-dir", str(tmp_path / "more"), "-m", *words[2:], "+sweep=two",
+         "seed=0,1", f"hydra.sweep.dir={folder}"],
         cwd=tmp_path, capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
