@@ -13,6 +13,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENTS = sorted(p.stem for p in (CONF / "exp").glob("*.yaml"))
 ABLATIONS = sorted(f"abl/{p.stem}" for p in (CONF / "exp/abl").glob("*.yaml"))
+SUITES = sorted(p.stem for p in (CONF / "suite").glob("*.yaml"))
+NO_OPTIONS_OF_TRAIN = ("exp", "loss", "suite", "sweep", "published")
 INSTANTIATE_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
@@ -58,7 +60,45 @@ def test_ablation_changes_something_and_gives_its_reason(ablation):
     assert "# Claim: " in (CONF / f"exp/{ablation}.yaml").read_text()
 
 
-@pytest.mark.parametrize("name", ["animate", "evaluate", "preprocess", "create", "check_data"])
+def test_the_ablation_sweep_has_every_ablation():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=["+sweep=ablation"], return_hydra_config=True)
+    jobs = config.hydra.sweeper.params["+exp"].replace(" ", "").removesuffix("]").split("],")
+    assert jobs[0] == "[demo"
+    assert sorted(job.removeprefix("[demo,") for job in jobs[1:]) == ABLATIONS
+
+
+def test_the_search_moves_options_of_train():
+    config = composed(name="search")
+    for name in config.space:
+        check(composed(*config.overrides, f"{name}=0.5"))
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_suite(suite):
+    config = composed(f"suite={suite}", name="benchmark")
+    assert config.suite.name == suite
+    assert {"quick", "full"} <= set(config.suite.sizes)
+    for figure in config.published.figures:
+        assert figure.method and "arXiv:" in figure.source
+        assert 5 < figure.psnr < 60 and 0 < figure.ssim < 1 and 0 < figure.lpips < 1
+
+
+@pytest.mark.parametrize("size", ["quick", "full"])
+@pytest.mark.parametrize("name", [n for n in SUITES if (CONF / f"data/{n}.yaml").is_file()])
+def test_every_cell_of_a_suite_composes(name, size):
+    paths = [f"suite.{key}=somewhere" for key in ("path", "body") if name != "synthetic"]
+    suite = composed(f"suite={name}", *paths, name="benchmark").suite
+    for subject in suite.subjects.values():
+        overrides = [*suite.overrides, *subject, *suite.sizes[size].overrides]
+        for system in ("demo", "gaussians_lbs", "baseline"):
+            check(composed(f"+exp={system}", *overrides))
+    assert len(suite.subjects) >= 3
+
+
+@pytest.mark.parametrize(
+    "name", ["animate", "benchmark", "evaluate", "preprocess", "create", "search", "check_data"]
+)
 def test_script_config(name):
     assert composed(name=name)
 
@@ -66,7 +106,7 @@ def test_script_config(name):
 @pytest.mark.parametrize(
     "override",
     [f"{group.name}={option.stem}" for group in sorted(CONF.iterdir()) if group.is_dir()
-     for option in sorted(group.glob("*.yaml")) if group.name not in ("exp", "loss")],
+     for option in sorted(group.glob("*.yaml")) if group.name not in NO_OPTIONS_OF_TRAIN],
 )  # fmt: skip
 def test_group_option(override):
     name = "preprocess" if override.split("=")[0] in ("detector", "fit", "generator") else "train"

@@ -21,6 +21,7 @@ from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.losses.base import Loss, LossSum, Step
+from persona.modules.metrics.protocol import score_frame
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.step_graph import GraphedLoss
 from persona.types import BodyIdentity, Camera, Channel, Frame
@@ -40,7 +41,7 @@ class AvatarSystem(L.LightningModule):
     A subclass sets ``self.avatar`` in ``build``, gives it colours in ``initialise``, renders what
     its losses ask for in ``frame_step`` and names its ``parameter_groups``. ``self.avatar(pose)``
     gives an object with ``gaussians(asset)`` and ``colors(asset)``, or the subclass overrides
-    ``render``.
+    ``render_posed``.
 
     Args:
         body: body model.
@@ -58,6 +59,8 @@ class AvatarSystem(L.LightningModule):
     assets: ClassVar[tuple[str, ...]] = ("base", "refined")
     """What is rendered and scored; the last one is the method's result, the others are logged
     under their name."""
+    trained: ClassVar[bool] = True
+    """False for a method without parameters: no training, and no gradient to fit poses by."""
 
     def __init__(  # noqa: PLR0913
         self,
@@ -231,10 +234,18 @@ class AvatarSystem(L.LightningModule):
         camera: unbatched; its world is the frame that ``pose`` is given in; asset: one of
         ``assets``, by default the last, the method's result.
         """
-        posed, asset = self.avatar(pose), asset or self.assets[-1]
-        channels = {"rgb": Channel(posed.colors(asset))}
-        render = self.renderer(posed.gaussians(asset), camera, channels)
-        return render.images["rgb"], render.alpha
+        asset = asset or self.assets[-1]
+        return self.render_posed(self.avatar(pose), camera, (asset,))[asset]
+
+    def render_posed(
+        self, posed: object, camera: Camera, assets: Sequence[str]
+    ) -> dict[str, tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]]:
+        """Premultiplied colour and alpha of several assets of what ``self.avatar`` gave."""
+        renders = {
+            a: self.renderer(posed.gaussians(a), camera, {"rgb": Channel(posed.colors(a))})
+            for a in assets
+        }
+        return {asset: (r.images["rgb"], r.alpha) for asset, r in renders.items()}
 
     def clip(
         self, poses: PoseState, asset: str | None = None
@@ -252,13 +263,11 @@ class AvatarSystem(L.LightningModule):
         for i in range(len(batch.name)):
             frame = batch[i : i + 1]
             posed = self.pose_frame(frame, self.test_table(frame.index[0]))
-            predictions = {}
-            for asset in self.assets:
-                gaussians, camera = posed.gaussians(asset), frame.camera[0].local()
-                channels = {"rgb": Channel(posed.colors(asset))}
-                render = self.renderer(gaussians, camera, channels)
-                white = render.images["rgb"] + 1 - render.alpha
-                predictions[asset] = white[None].clamp(0, 1), render.alpha[None].clamp(0, 1)
+            renders = self.render_posed(posed, frame.camera[0].local(), self.assets)
+            predictions = {
+                asset: ((rgb + 1 - alpha)[None].clamp(0, 1), alpha[None].clamp(0, 1))
+                for asset, (rgb, alpha) in renders.items()
+            }
             yield frame, predictions
 
     def validation_step(self, batch: Frame, batch_idx: int) -> None:
@@ -272,9 +281,10 @@ class AvatarSystem(L.LightningModule):
         for frame, predictions in self.predict_frames(batch):
             row: dict[str, float | str] = {"frame": frame.name[0]}
             for asset, (image, alpha) in predictions.items():
-                values = self.metrics[asset](image, alpha, frame.image, frame.mask)
+                pair = image[0], alpha[0], frame.image[0], frame.mask[0]
+                values = score_frame(self.metrics[asset], *pair)
                 prefix = self.key_prefix(asset)
-                row |= {f"{prefix}{key}": float(value) for key, value in values.items()}
+                row |= {f"{prefix}{key}": value for key, value in values.items()}
             self.rows.append(row)
 
     def key_prefix(self, asset: str) -> str:

@@ -7,7 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from persona.data.datamodule import SubjectDataModule
-from persona.data.io import write_json, write_png
+from persona.data.io import write_png
 from persona.systems.drive import pick_device
 from persona.systems.experiment import METRICS_FILE, load_config, load_system, test
 from persona.systems.pose_fit import fit_poses, pose_fit_losses
@@ -17,6 +17,7 @@ from persona.systems.report import (
     comparison,
     print_table,
     write_frames,
+    write_metrics,
 )
 
 
@@ -40,7 +41,8 @@ def evaluate(config: DictConfig, folder: Path) -> dict[str, float]:
         enable_model_summary=False, default_root_dir=folder,
     )  # fmt: skip
     metrics = test(trainer, system, data, "test")
-    write_json(folder / METRICS_FILE, metrics | {"pose_fit": config.pose_fit, "run": str(run)})
+    record = metrics | {"pose_fit": config.pose_fit, "run": str(run)}
+    write_metrics(folder / METRICS_FILE, record)
     write_frames(system.rows, folder / FRAMES_FILE)
     write_png(folder / COMPARISON_FILE, comparison(system, data, config.num_images))
     print_table(metrics, system.assets)

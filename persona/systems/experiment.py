@@ -15,12 +15,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from persona.data.datamodule import SubjectDataModule
-from persona.data.io import read_json, write_json, write_text
+from persona.data.io import write_text
 from persona.errors import UserError
 from persona.modules.losses.perceptual import missing_weights
+from persona.modules.metrics.protocol import lpips_nets
 from persona.systems.avatar_system import AvatarSystem
 from persona.systems.checkpoint import AtomicCheckpointIO
-from persona.systems.report import print_table, write_report
+from persona.systems.report import print_table, read_metrics, write_metrics, write_report
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +58,13 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     )
     if checkpoint is None:
         metrics = test(trainer, system, data, "init")
-        write_json(folder / INIT_FILE, metrics)
+        write_metrics(folder / INIT_FILE, metrics)
     else:
-        metrics = read_json(folder / INIT_FILE)
+        metrics = read_metrics(folder / INIT_FILE)
     started = time.perf_counter()
-    system.train()  # Lightning keeps whatever mode the test left.
-    trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if system.trained:
+        system.train()  # Lightning keeps whatever mode the test left.
+        trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if trainer.interrupted:
         raise UserError(f"interrupted; go on with: python train.py resume={folder}")
     # ModelCheckpoint saves every so many steps; these are the ones after.
@@ -71,7 +73,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     metrics["train/steps"] = float(trainer.global_step)
     metrics |= test(trainer, system, data, "test")
     if trainer.is_global_zero:
-        write_json(folder / METRICS_FILE, metrics)
+        write_metrics(folder / METRICS_FILE, metrics)
         write_report(system, data, metrics, folder, config.report, trainer.loggers)
         print_table(metrics, system.assets)
         print(f"run: {folder}")
@@ -121,9 +123,9 @@ def quiet_libraries() -> None:
 
 def warn_missing_lpips(config: DictConfig) -> None:
     """Says once that LPIPS is left out of the metrics, and how to have it."""
-    net = config.metric.get("lpips_net")
-    if net is not None and (message := missing_weights(net)):
-        log.warning("LPIPS is left out of the metrics: %s", message)
+    for net in lpips_nets(config.metric.get("lpips_net")):
+        if message := missing_weights(net):
+            log.warning("LPIPS is left out of the metrics: %s", message)
 
 
 def load_config(folder: Path) -> DictConfig:

@@ -54,7 +54,13 @@ def fit_poses(
     """Fits a table of the frames' poses, ``updates`` Adam steps a frame, rates from the paper.
 
     Source: PERSONA, arXiv:2508.09973 (test-time fit).
+
+    Raises:
+        UserError: the method has no gradient to fit by.
     """
+    if not system.trained:
+        name = type(system).__name__
+        raise UserError(f"{name} renders without gradient: poses cannot be fitted; pose_fit=none")
     poses = frames.poses(system.body.num_expression).to(system.device)
     table = PoseTable.from_poses(system.body, poses).to(system.device)
     losses = losses.to(system.device)

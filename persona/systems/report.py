@@ -3,6 +3,8 @@
 import csv
 import io
 import logging
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -17,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from persona.data.datamodule import SubjectDataModule
-from persona.data.io import write_png, write_text
+from persona.data.io import read_json, write_json, write_png, write_text
 from persona.data.motion.load import load_motion
 from persona.systems.animation import WHITE, frame_motion, render_motion, write_video
 from persona.systems.avatar_system import AvatarSystem
@@ -52,6 +54,25 @@ def write_report(
             if count:
                 logger.log_video("turntable", [str(folder / TURNTABLE_FILE)])
             logger.experiment.finish(quiet=True)
+
+
+def write_metrics(path: Path, metrics: Mapping[str, float | str]) -> None:
+    """Metrics as JSON, where an infinite PSNR is the text ``inf``: JSON has no such number."""
+    plain = {
+        k: str(v) if isinstance(v, float) and not math.isfinite(v) else v
+        for k, v in metrics.items()
+    }
+    write_json(path, plain)
+
+
+def read_metrics(path: Path) -> dict[str, float | str]:
+    """What ``write_metrics`` wrote.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    named = {text: float(text) for text in ("inf", "-inf", "nan")}
+    return {k: named.get(v, v) for k, v in read_json(path).items()}
 
 
 def write_frames(rows: list[dict[str, float | str]], path: Path) -> None:

@@ -17,6 +17,8 @@ from persona.data.synthetic.person import Person
 from persona.data.synthetic.studio import Light, Studio
 from persona.data.synthetic.subject import SyntheticSubject, make_synthetic_subject
 from persona.data.synthetic.surface import boundary, cut, drape, inflate_to_hull, normals_of
+from persona.data.synthetic.wardrobe import OUTFITS, Style, dress
+from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.render.mesh import rasterize
 from persona.types import BodyPose, Camera
@@ -329,3 +331,33 @@ def test_prepare_makes_once_and_again_when_settings_change(body, tmp_path, monke
     for config in (TINY, TINY, other, other):
         SyntheticSubject(body, config).prepare(tmp_path)
     assert calls == [TINY, other]
+
+
+def test_outfits_are_cut_as_they_are_called(person):
+    """Lowest points of shirt and trousers against the joints they should reach."""
+    joints = person.rest_body.joints
+    reach = {}
+    for outfit in OUTFITS:
+        style = Style.random(np.random.default_rng(0), outfit)
+        shirt, trousers, *_ = dress(person.rest_body, style)
+        reach[outfit] = {
+            "hem": shirt.vertices[:, 1].min(),
+            "cuff": np.abs(shirt.vertices[:, 0]).max(),
+            "leg": trousers.vertices[:, 1].min(),
+        }
+    hip, knee, ankle = joints[1, 1], joints[4, 1], joints[7, 1]
+    elbow, wrist = abs(joints[18, 0]), abs(joints[20, 0])
+    assert reach["t_shirt"]["cuff"] < elbow < reach["tunic"]["cuff"] < wrist + 0.02
+    assert knee < reach["t_shirt"]["leg"] < hip
+    assert ankle < reach["coat"]["leg"] < knee
+    assert reach["dress"]["hem"] < reach["coat"]["hem"] < reach["tunic"]["hem"]
+    assert reach["tunic"]["hem"] < reach["t_shirt"]["hem"] < hip
+    with pytest.raises(UserError, match="outfit=toga is unknown: choose tunic, t_shirt"):
+        Style.random(np.random.default_rng(0), "toga")
+
+
+def test_default_cuts_are_drawn_as_ever():
+    """Recorded figures hang on seed 0: the order of the draws and their ranges."""
+    style, rng = Style.random(np.random.default_rng(5)), np.random.default_rng(5)
+    ends = ((0.55, 0.85), (0.18, 0.26), (0.05, 0.08), (0.8, 0.95), (0.026, 0.036))
+    assert style == Style(*(rng.uniform(*pair) for pair in ends))

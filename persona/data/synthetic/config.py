@@ -14,6 +14,10 @@ class SyntheticConfig:
     """What to make. Strengths are 1 for a mediocre video model and 0 for a perfect one."""
 
     seed: int = 0
+    outfit: str = "tunic"
+    """Cut and print of the clothes: tunic, t_shirt, dress or coat."""
+    shape: float = 0.6
+    """Shape coefficients are drawn between plus and minus this."""
     height: int = 256
     width: int = 192
     num_generated: int = 40

@@ -40,9 +40,12 @@ def weave(
     return np.clip(image * light[..., None], 0, 1).astype(np.float32)
 
 
-def shirt(rng: np.random.Generator, hue: float) -> Float32[np.ndarray, "t t 3"]:
-    """Stripes over a plain ground, a checked band and a printed badge with text on the chest.
+def shirt(
+    rng: np.random.Generator, hue: float, outfit: str = "tunic"
+) -> Float32[np.ndarray, "t t 3"]:
+    """A patterned ground and a printed badge with text on the chest.
 
+    The tunic has stripes and a checked band, the T-shirt dots, the dress zigzags, the coat blocks.
     Front middle is at u = 0.5; v runs up, row 0 is the collar.
     """
     ground, accent = colour(hue, 0.55, 0.85), colour(hue + rng.uniform(0.35, 0.65), 0.75, 0.5)
@@ -50,22 +53,62 @@ def shirt(rng: np.random.Generator, hue: float) -> Float32[np.ndarray, "t t 3"]:
     image = canvas(ground)
     # Wide enough to be resolved at the smallest size anybody trains at.
     period = int(rng.integers(170, 220))
-    for row in range(0, SIDE, period):
-        image[row : row + period // 3] = pale
-        image[row + period // 3 : row + period // 3 + 10] = 0.5 * (accent + pale)
-    _checks(image[560:640], pale, accent, 80)
+    PATTERNS[outfit](image, period, pale, accent)
     _badge(image, rng, pale, accent)
     return weave(image, rng, 0.05, 12)
 
 
-def sleeve(rng: np.random.Generator, hue: float) -> Float32[np.ndarray, "t t 3"]:
-    """Rings around the arm; row 0 is the cuff."""
+def sleeve(
+    rng: np.random.Generator, hue: float, outfit: str = "tunic"
+) -> Float32[np.ndarray, "t t 3"]:
+    """Rings around the arm, or the coat's plain cloth; row 0 is the cuff."""
     image = canvas(colour(hue, 0.55, 0.85))
     pale = colour(hue + 0.05, 0.3, 0.93)
-    for row in range(0, SIDE, 256):
+    for row in range(0, SIDE, 256) if outfit != "coat" else ():
         image[row : row + 84] = pale
     image[:70] = colour(hue + 0.5, 0.7, 0.45)
     return weave(image, rng, 0.05, 12)
+
+
+def _stripes(image: np.ndarray, period: int, pale: np.ndarray, accent: np.ndarray) -> None:
+    for row in range(0, SIDE, period):
+        image[row : row + period // 3] = pale
+        image[row + period // 3 : row + period // 3 + 10] = 0.5 * (accent + pale)
+    _checks(image[560:640], pale, accent, 80)
+
+
+def _dots(image: np.ndarray, period: int, pale: np.ndarray, accent: np.ndarray) -> None:
+    step = SIDE // (SIDE // period)  # A whole number about the body.
+    for i, y in enumerate(range(step // 2, SIDE, step)):
+        for j, x in enumerate(range(step // 4, SIDE, step // 2)):
+            ink = pale if (i + j) % 2 else accent
+            draw = _disc(x, y + (j % 2) * step // 2, step // 6)
+            _stamp(image, ink, draw)
+
+
+def _disc(x: int, y: int, radius: int) -> Callable[[np.ndarray], object]:
+    return lambda mask: cv2.circle(mask, (x, y), radius, 255, -1, cv2.LINE_AA)
+
+
+def _zigzags(image: np.ndarray, period: int, pale: np.ndarray, accent: np.ndarray) -> None:
+    rows, columns = np.indices(image.shape[:2])
+    teeth = np.abs(columns * 8 % SIDE - SIDE // 2) / (SIDE // 2) * period * 0.5
+    band = (rows + teeth) % period / period
+    image[band < 0.35] = pale
+    image[(band >= 0.35) & (band < 0.5)] = accent
+
+
+def _blocks(image: np.ndarray, period: int, pale: np.ndarray, accent: np.ndarray) -> None:
+    image[: SIDE // 4] = accent
+    image[SIDE - period :] = pale
+    for u in (0.3, 0.7):  # Buttoned lapels.
+        x = int(u * SIDE)
+        image[:, x - 24 : x + 24] = accent
+    _stamp(image, accent, lambda m: m[:, SIDE // 2 - 8 : SIDE // 2 + 8].fill(255))
+
+
+PATTERNS = {"tunic": _stripes, "t_shirt": _dots, "dress": _zigzags, "coat": _blocks}
+"""By outfit."""
 
 
 def _checks(band: np.ndarray, one: np.ndarray, two: np.ndarray, side: int) -> None:

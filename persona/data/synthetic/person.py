@@ -48,12 +48,12 @@ class Posed:
 class Person:
     """A seeded person."""
 
-    def __init__(self, body: SmplxBody, seed: int):
-        """Draws shape, clothes and colours."""
+    def __init__(self, body: SmplxBody, seed: int, outfit: str = "tunic", shape: float = 0.6):
+        """Draws shape, clothes and colours; the settings are ``SyntheticConfig``'s."""
         rng = np.random.default_rng([seed, 0])
-        self.body = body
-        self.identity = _random_identity(body, rng)
-        self.style = Style.random(rng)
+        self.body, self.outfit = body, outfit
+        self.identity = _random_identity(body, rng, shape)
+        self.style = Style.random(rng, outfit)
         rest, self.rest_joints = body.shape(self.identity)
         self.rest_body = RestBody(
             rest.double().numpy(),
@@ -117,8 +117,8 @@ class Person:
             again = np.random.default_rng(seed)
             looks.append(Look([
                 paint_skin(self.uv_mesh(), self._head(), person, SKIN_SIDE, again),
-                paint.shirt(again, hue + 0.05 * drift),
-                paint.sleeve(again, hue - 0.03 * drift),
+                paint.shirt(again, hue + 0.05 * drift, self.outfit),
+                paint.sleeve(again, hue - 0.03 * drift, self.outfit),
                 paint.trousers(again, leg_hue - 0.06 * drift),
                 paint.shoes(again, shoe_hue + 0.1 * drift),
                 paint.hair(again, person.hair),
@@ -139,11 +139,11 @@ def _tensor(parts: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.concatenate(parts)).float()
 
 
-def _random_identity(body: SmplxBody, rng: np.random.Generator) -> BodyIdentity:
-    """Modest shape, no offsets."""
+def _random_identity(body: SmplxBody, rng: np.random.Generator, reach: float) -> BodyIdentity:
+    """Shape coefficients up to ``reach``, no offsets."""
     identity = body.zero_identity()
     count = min(10, body.num_betas)
-    identity.betas[:count] = torch.from_numpy(rng.uniform(-0.6, 0.6, count)).float()
+    identity.betas[:count] = torch.from_numpy(rng.uniform(-reach, reach, count)).float()
     return identity
 
 

@@ -63,7 +63,7 @@ def make_synthetic_subject(root: Path, body: SmplxBody, config: SyntheticConfig)
         The person, whose truth goes beyond what the folder holds.
     """
     log.info("making the synthetic subject %s", root)
-    person = Person(body, config.seed)
+    person = Person(body, config.seed, config.outfit, config.shape)
     maker = _Maker(person, config, SubjectWriter(root, fresh=True))
     writer = maker.writer
     writer.write_identity(person.identity)

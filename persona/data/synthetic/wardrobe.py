@@ -18,6 +18,7 @@ from persona.data.synthetic.surface import (
     normals_of,
     rim,
 )
+from persona.errors import UserError
 
 PELVIS, L_HIP, R_HIP, L_KNEE, L_ANKLE, NECK = 0, 1, 2, 4, 7, 12
 L_SHOULDER, L_ELBOW, L_WRIST = 16, 18, 20
@@ -49,26 +50,47 @@ class Style:
     """Cuts of the clothes."""
 
     sleeve: float
-    """Where the sleeve ends between elbow (0) and wrist (1)."""
+    """Where the sleeve ends between elbow (0) and wrist (1); below 0 above the elbow."""
     hem_m: float
     """How far the shirt hangs below the hip joints."""
     flare_m: float
     """How far the hem stands off."""
     trouser: float
-    """Where the trousers end between knee (0) and ankle (1)."""
+    """Where the trousers end between knee (0) and ankle (1); below 0 above the knee."""
     hair_m: float
     """Thickness of the hair."""
 
     @staticmethod
-    def random(rng: np.random.Generator) -> Style:
-        """A plausible set of cuts."""
-        return Style(
-            sleeve=rng.uniform(0.55, 0.85),
-            hem_m=rng.uniform(0.18, 0.26),
-            flare_m=rng.uniform(0.05, 0.08),
-            trouser=rng.uniform(0.8, 0.95),
-            hair_m=rng.uniform(0.026, 0.036),
-        )
+    def random(rng: np.random.Generator, outfit: str = "tunic") -> Style:
+        """A plausible set of cuts of one of the ``OUTFITS``.
+
+        Raises:
+            UserError: there is no such outfit.
+        """
+        if outfit not in OUTFITS:
+            raise UserError(f"outfit={outfit} is unknown: choose {', '.join(OUTFITS)}")
+        return Style(**{name: rng.uniform(*ends) for name, ends in OUTFITS[outfit].items()})
+
+
+OUTFITS = {
+    "tunic": {
+        "sleeve": (0.55, 0.85), "hem_m": (0.18, 0.26), "flare_m": (0.05, 0.08),
+        "trouser": (0.8, 0.95), "hair_m": (0.026, 0.036),
+    },
+    "t_shirt": {
+        "sleeve": (-0.55, -0.4), "hem_m": (0.1, 0.14), "flare_m": (0.03, 0.04),
+        "trouser": (-0.35, -0.2), "hair_m": (0.016, 0.022),
+    },
+    "dress": {
+        "sleeve": (-0.65, -0.5), "hem_m": (0.4, 0.46), "flare_m": (0.12, 0.15),
+        "trouser": (-0.6, -0.5), "hair_m": (0.036, 0.042),
+    },
+    "coat": {
+        "sleeve": (0.9, 0.96), "hem_m": (0.3, 0.34), "flare_m": (0.05, 0.07),
+        "trouser": (0.9, 0.97), "hair_m": (0.028, 0.036),
+    },
+}  # fmt: skip
+"""Ranges of the cuts. A sleeve or trouser leg below 0 ends above the elbow or the knee."""
 
 
 @dataclass(frozen=True)

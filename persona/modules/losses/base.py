@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from persona.modules.avatar.gaussian_avatar import GaussianAvatar, PosedAvatar
 from persona.types import Frame, Render
 
 
@@ -31,8 +30,10 @@ class Step:
 
     frame: Frame
     """Batch of one."""
-    avatar: GaussianAvatar
-    posed: PosedAvatar
+    avatar: nn.Module
+    """Of the method; PERSONA's terms need its ``GaussianAvatar``."""
+    posed: object
+    """What the avatar gave for the frame's pose; PERSONA's terms need a ``PosedAvatar``."""
     renders: Mapping[str, Render]
     mesh_masks: Mapping[str, Bool[Tensor, "h w"]]
     """``face``, ``eye``, ``left_hand``, ``right_hand``, ``patch_face``, ``patch_eye``."""

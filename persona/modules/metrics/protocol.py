@@ -1,10 +1,16 @@
-"""The evaluation protocol: which pixels of prediction and truth a metric sees.
+"""The evaluation protocol: every number of a frame, defined once.
+
+A variant says which pixels of prediction and truth a metric sees:
 
 full  Both images on white under the ground-truth mask, whole canvas: the number PERSONA and
       ExAvatar report. It hides silhouette errors and counts white background as correct.
 alpha The prediction on white under its own alpha, the truth under its mask: silhouettes count.
+crop  As full, but only the person's box: little white background to dilute errors.
 fg    Foreground only: pixels of the ground-truth mask (PSNR, SSIM), or their bounding box (LPIPS).
 """
+
+import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -15,27 +21,79 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from persona.modules.losses.perceptual import missing_weights
+from persona.errors import UserError
+from persona.modules.losses.perceptual import WEIGHT_FILES, missing_weights
 
-VARIANTS = ("full", "alpha", "fg")
+VARIANTS = ("full", "alpha", "crop", "fg")
+BOX_ASPECT, BOX_GROWTH = 0.75, 1.25
+"""Width over height of the person's box, and how much it is larger than the mask's."""
+LEAST_PX = 64
+"""Smallest side of a box: LPIPS needs some pixels."""
+
+
+def score_frame(
+    metrics: MetricCollection,
+    pred: Float[Tensor, "3 h w"],
+    alpha: Float[Tensor, "1 h w"],
+    truth: Float[Tensor, "3 h w"],
+    mask: Float[Tensor, "1 h w"],
+    box_px: Float[Tensor, "4"] | None = None,
+) -> dict[str, float]:
+    """All numbers of one frame, which also join the means that ``metrics`` keeps.
+
+    Args:
+        metrics: from ``protocol_metrics``, or any collection of ``FrameMetric``.
+        pred: the prediction over white, [0, 1].
+        alpha: its opacity, [0, 1].
+        truth: the photograph; its background does not count.
+        mask: of the person, [0, 1].
+        box_px: the person's box (x, y, w, h); None takes ``person_box`` of the mask.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    box = person_box(mask) if box_px is None else box_px
+    values = metrics(pred[None], alpha[None], truth[None], mask[None], box[None])
+    return {name: float(value) for name, value in values.items()}
 
 
 def on_white(
-    rgb: Float[Tensor, "b 3 h w"], alpha: Float[Tensor, "b 1 h w"]
-) -> Float[Tensor, "b 3 h w"]:
+    rgb: Float[Tensor, "*b 3 h w"], alpha: Float[Tensor, "*b 1 h w"]
+) -> Float[Tensor, "*b 3 h w"]:
     """Straight colours over white."""
     return rgb * alpha + (1 - alpha)
 
 
-def quantize(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+def quantize(image: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
     """To 8 bits and back, as an image file does."""
     return (image.clamp(0, 1) * 255).round() / 255
+
+
+def person_box(mask: Float[Tensor, "1 h w"]) -> Float[Tensor, "4"]:
+    """Box (x, y, w, h) in pixels about a mask: fixed aspect, grown, not yet clipped.
+
+    PERSONA grows a detector's box in the same way; the mask's needs no detector.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    rows, columns = (mask[0] > 0.5).nonzero().unbind(1)
+    if not len(rows):
+        raise ValueError("the truth's mask is empty: there is nobody to score")
+    x, y = columns.min(), rows.min()
+    width, height = columns.max() + 1 - x, rows.max() + 1 - y
+    side = torch.maximum(height.float(), width / BOX_ASPECT) * BOX_GROWTH
+    size = torch.stack((side * BOX_ASPECT, side))
+    centre = torch.stack((x + width / 2, y + height / 2))
+    return torch.cat((centre - size / 2, size))
 
 
 class FrameMetric(Metric):
     """Mean over frames of a value per frame, under one protocol variant.
 
-    Inputs of ``update``: the prediction over white, its alpha, the truth and its mask, in [0, 1].
+    Inputs of ``update``: the prediction over white, its alpha, the truth and its mask, in [0, 1],
+    and the persons' boxes in pixels, by default those of the masks. An infinite value of a frame
+    makes the mean infinite.
     """
 
     full_state_update = False
@@ -55,13 +113,17 @@ class FrameMetric(Metric):
         alpha: Float[Tensor, "b 1 h w"],
         truth: Float[Tensor, "b 3 h w"],
         mask: Float[Tensor, "b 1 h w"],
+        box_px: Float[Tensor, "b 4"] | None = None,
     ) -> None:
         """Adds the frames of a batch."""
         truth_white = quantize(on_white(truth, mask))
-        shown = pred if self.variant == "alpha" else on_white(pred, mask)
+        shown = quantize(pred if self.variant == "alpha" else on_white(pred, mask))
         for i in range(len(pred)):
-            pair = quantize(shown[i : i + 1]), truth_white[i : i + 1]
-            self.total += self.value(*pair, alpha[i : i + 1], mask[i : i + 1]).double()
+            seen = [x[i : i + 1] for x in (shown, truth_white, alpha, mask)]
+            if self.variant == "crop":
+                box = person_box(mask[i]) if box_px is None else box_px[i]
+                seen = [_cut(x, box) for x in seen]
+            self.total += self.value(*seen).double()
             self.count += 1
 
     def compute(self) -> Float[Tensor, ""]:
@@ -75,7 +137,7 @@ class FrameMetric(Metric):
         alpha: Float[Tensor, "1 1 h w"],
         mask: Float[Tensor, "1 1 h w"],
     ) -> Float[Tensor, ""]:
-        """The metric of one frame."""
+        """The metric of one frame, of what the variant sees of it."""
         raise NotImplementedError
 
 
@@ -118,8 +180,9 @@ class LPIPS(FrameMetric):
         """Source: torchmetrics; ``fg`` is the bounding box of the mask, at least 64 pixels."""
         if self.variant == "fg":
             rows, columns = (mask[0, 0] > 0.5).nonzero().unbind(1)
-            box = [_span(v, size) for v, size in ((rows, pred.shape[2]), (columns, pred.shape[3]))]
-            pred, truth = (x[:, :, box[0], box[1]] for x in (pred, truth))
+            x, y = columns.min(), rows.min()
+            box = torch.stack((x, y, columns.max() + 1 - x, rows.max() + 1 - y)).float()
+            pred, truth = _cut(pred, box), _cut(truth, box)
         self.lpips.reset()
         self.lpips.update(pred * 2 - 1, truth * 2 - 1)
         return self.lpips.compute()
@@ -134,24 +197,46 @@ class MaskIoU(FrameMetric):
         return (a & b).sum() / (a | b).sum().clamp_min(1)
 
 
-def _span(values: Tensor, size: int, least: int = 64) -> slice:
-    """A slice around the values, at least ``least`` long where the image allows."""
-    low, high = int(values.min()), int(values.max()) + 1
-    grow = max(least - (high - low), 0)
-    low = max(min(low - grow // 2, size - least), 0)
-    return slice(low, min(max(high, low + least), size))
+def _cut(
+    image: Float[Tensor, "1 c h w"], box_px: Float[Tensor, "4"]
+) -> Float[Tensor, "1 c rows columns"]:
+    """The part of an image in a box, clipped, at least ``LEAST_PX`` where the image allows."""
+    x, y, width, height = box_px.tolist()
+    rows = _span(y, y + height, image.shape[2])
+    return image[:, :, rows, _span(x, x + width, image.shape[3])]
 
 
-def protocol_metrics(lpips_net: str | None) -> MetricCollection:
-    """Every metric of the protocol: ``psnr``, ``alpha_psnr``, ``fg_psnr`` and so on.
+def _span(low: float, high: float, size: int) -> slice:
+    """The pixels from ``low`` to ``high`` of a side, rounded outwards and clipped."""
+    low, high = max(math.floor(low), 0), min(math.ceil(high), size)
+    low = max(min(low - max(LEAST_PX - (high - low), 0) // 2, size - LEAST_PX), 0)
+    return slice(low, min(max(high, low + LEAST_PX), size))
 
-    LPIPS is left out if ``lpips_net`` is None or its weights are absent (`missing_weights` says).
+
+def lpips_nets(lpips_net: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The networks asked for: none, one or several.
+
+    Raises:
+        UserError: no such network.
     """
+    nets = (lpips_net,) if isinstance(lpips_net, str) else tuple(lpips_net or ())
+    for net in nets:
+        if net not in WEIGHT_FILES:
+            raise UserError(f"lpips_net={net} is unknown: choose {', '.join(WEIGHT_FILES)}")
+    return nets
+
+
+def protocol_metrics(lpips_net: str | Sequence[str] | None) -> MetricCollection:
+    """Every metric of the protocol: ``psnr``, ``alpha_psnr``, ``crop_psnr``, ``fg_psnr`` and so on.
+
+    An LPIPS network is left out if its weights are absent (`missing_weights` says).
+    """
+    nets = [net for net in lpips_nets(lpips_net) if not missing_weights(net)]
     metrics: dict[str, Metric] = {"mask_iou": MaskIoU()}
     for variant in VARIANTS:
         prefix = "" if variant == "full" else f"{variant}_"
         metrics[f"{prefix}psnr"] = PSNR(variant=variant)
         metrics[f"{prefix}ssim"] = SSIM(variant=variant)
-        if lpips_net is not None and not missing_weights(lpips_net):
-            metrics[f"{prefix}lpips_{lpips_net}"] = LPIPS(net=lpips_net, variant=variant)
+        for net in nets:
+            metrics[f"{prefix}lpips_{net}"] = LPIPS(net=net, variant=variant)
     return MetricCollection(metrics, compute_groups=False)

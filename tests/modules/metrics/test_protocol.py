@@ -3,7 +3,16 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from persona.modules.metrics.protocol import LPIPS, PSNR, SSIM, MaskIoU, protocol_metrics, quantize
+from persona.errors import UserError
+from persona.modules.metrics.protocol import (
+    LPIPS,
+    PSNR,
+    SSIM,
+    MaskIoU,
+    protocol_metrics,
+    quantize,
+    score_frame,
+)
 
 
 @pytest.fixture
@@ -115,4 +124,122 @@ def test_lpips_squeeze(images, torch_home):
 
 def test_unknown_variant():
     with pytest.raises(ValueError, match="variant"):
-        PSNR(variant="crop")
+        PSNR(variant="box")
+
+
+# One frame with a person whose place, colours and silhouette can be spoilt one at a time.
+
+
+@pytest.fixture
+def frame():
+    """Truth and mask of a textured block on a dark background; 96 x 80."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(1, 3, 12, 10, generator=generator)
+    truth = torch.nn.functional.interpolate(coarse, (96, 80), mode="bilinear")[0]
+    mask = torch.zeros(1, 96, 80)
+    mask[:, 20:76, 24:56] = 1
+    return truth * mask + 0.1 * (1 - mask), mask
+
+
+def numbers(pred, alpha, truth, mask, net=None):
+    return score_frame(protocol_metrics(net), pred * alpha + 1 - alpha, alpha, truth, mask)
+
+
+def test_every_number_of_a_perfect_frame(frame, torch_home):
+    truth, mask = frame
+    values = score_frame(
+        protocol_metrics(["squeeze"]), quantize(truth * mask + 1 - mask), mask, truth, mask
+    )
+    assert len(values) == 1 + 4 * 3
+    for name, value in values.items():
+        best = np.inf if name.endswith("psnr") else 0 if "lpips" in name else 1
+        assert value == pytest.approx(best, abs=1e-6), name
+
+
+def test_crop_equals_skimage_on_the_box(frame):
+    """Box by PERSONA's rule: the mask's, width 0.75 of the height, grown by 1.25."""
+    truth, mask = frame
+    pred = truth + 0.05 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(2))
+    pred = pred.clamp(0, 1)
+    values = numbers(pred, mask, truth, mask)
+    # 56 x 32 pixels about (48, 40): 56 * 1.25 = 70 high and 52.5 wide, at least 64 pixels.
+    box = np.s_[:, 13:83, 7:71]
+    a, b = (white(x.numpy(), mask.numpy())[box] for x in (truth, pred))
+    assert values["crop_psnr"] == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1), 1e-5)
+    _, image = structural_similarity(
+        a, b, data_range=1, channel_axis=0, full=True, gaussian_weights=True, sigma=1.5,
+        use_sample_covariance=False,
+    )  # fmt: skip
+    assert values["crop_ssim"] == pytest.approx(image.mean(), abs=1e-4)
+    # The same error on less white: the more background, the better the figure.
+    assert values["fg_psnr"] < values["crop_psnr"] < values["psnr"]
+
+
+def test_given_box_is_what_crop_sees(frame):
+    truth, mask = frame
+    pred = truth.clone()
+    pred[:, 70:76] = 0  # Wrong feet only.
+    metrics = protocol_metrics(None)
+    head = torch.tensor([8.0, 0.0, 64.0, 64.0])
+    seen = quantize(pred * mask + 1 - mask)
+    assert score_frame(metrics, seen, mask, truth, mask, head)["crop_psnr"] == np.inf
+    assert score_frame(metrics, seen, mask, truth, mask)["crop_psnr"] < 40
+
+
+def test_silhouette_overflow_shows_in_alpha_and_iou_alone(frame):
+    truth, mask = frame
+    alpha = mask.clone()
+    alpha[:, 20:76, 56:62] = 1
+    values = numbers(truth, alpha, truth, mask)
+    for name in ("psnr", "crop_psnr", "fg_psnr"):
+        assert values[name] == np.inf
+    for name in ("ssim", "crop_ssim", "fg_ssim"):
+        assert values[name] == 1
+    assert values["mask_iou"] == pytest.approx(32 / 38)
+    # 6 x 56 pixels of 0.1 where white should be.
+    error = 0.9**2 * 6 * 56 / (96 * 80)
+    assert values["alpha_psnr"] == pytest.approx(-10 * np.log10(error), abs=0.05)
+    assert values["alpha_ssim"] < 0.99
+
+
+def test_missing_silhouette_shows_everywhere(frame):
+    truth, mask = frame
+    alpha = mask.clone()
+    alpha[:, 20:76, 50:56] = 0
+    values = numbers(truth, alpha, truth, mask)
+    assert values["mask_iou"] == pytest.approx(26 / 32)
+    # In white where the person is: the same squared error, spread over ever fewer pixels.
+    squared = ((1 - truth[:, 20:76, 50:56]) ** 2).sum().item()
+    for name, pixels in (("psnr", 96 * 80), ("alpha_psnr", 96 * 80), ("crop_psnr", 70 * 64),
+                         ("fg_psnr", 56 * 32)):  # fmt: skip
+        assert values[name] == pytest.approx(-10 * np.log10(squared / 3 / pixels), abs=0.05)
+
+
+def test_shift_and_blur_cost_every_variant(frame, torch_home):
+    """One pixel costs less than three; a shift moves the mask, a blur of the colours does not."""
+    truth, mask = frame
+    one, three = (
+        numbers(truth.roll(n, 2), mask.roll(n, 2), truth, mask, "squeeze") for n in (1, 3)
+    )
+    kernel = torch.ones(3, 1, 5, 5) / 25
+    blurred = torch.nn.functional.conv2d(truth[None], kernel, padding=2, groups=3)[0]
+    blur = numbers(blurred, mask, truth, mask, "squeeze")
+    for name in one:
+        better = -1 if "lpips" in name else 1
+        best = 0 if "lpips" in name else np.inf if "psnr" in name else 1
+        assert better * one[name] > better * three[name], name
+        if name != "mask_iou":
+            assert better * blur[name] < better * best, name
+    assert one["mask_iou"] == pytest.approx(31 / 33)
+    assert blur["mask_iou"] == 1
+
+
+def test_nobody_to_score(frame):
+    truth, mask = frame
+    with pytest.raises(ValueError, match="mask is empty"):
+        score_frame(protocol_metrics(None), truth, mask, truth, torch.zeros_like(mask))
+
+
+def test_unknown_network():
+    with pytest.raises(UserError, match="lpips_net=resnet is unknown: choose vgg, alex, squeeze"):
+        protocol_metrics("resnet")

@@ -1,0 +1,53 @@
+"""Averages with a confidence interval: over frames, then over subjects."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and the interval that it may lie in."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def estimate(
+    subjects: Sequence[Sequence[float]],
+    *,
+    level: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """Mean over each subject's frames, then over subjects, with its bootstrap interval.
+
+    Frames are drawn again with replacement within each subject: the interval says what other
+    frames of the same subjects would give, not what other subjects would. Frames of a video are
+    alike, so that it is rather too narrow. Infinite values (truth against itself) stay infinite.
+
+    Args:
+        subjects: a number per frame, for each subject.
+        level: of confidence.
+        samples: bootstrap samples.
+        seed: of the draws; the same seed and values give the same interval.
+
+    Source: Efron, "Bootstrap methods", 1979 (percentile interval).
+
+    Raises:
+        ValueError: no subject, or one without frames.
+    """
+    if not subjects or not all(len(frames) for frames in subjects):
+        raise ValueError("every subject needs a frame to be averaged")
+    random = np.random.default_rng(seed)
+    means = np.zeros(samples)
+    for frames in subjects:
+        values = np.asarray(frames, np.float64)
+        rows = random.integers(0, len(values), (samples, len(values)))
+        means += values[rows].mean(1) / len(subjects)
+    mean = float(np.mean([np.mean(frames) for frames in subjects]))
+    # Without interpolation: between two infinities it would give NaN.
+    low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2), method="nearest")
+    return Estimate(mean, float(low), float(high))

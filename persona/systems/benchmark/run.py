@@ -1,0 +1,39 @@
+"""A benchmark from its configuration."""
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from persona.systems.benchmark.plan import make_plan
+from persona.systems.benchmark.report import log_table, write_report
+from persona.systems.benchmark.runner import run_cells
+from persona.systems.experiment import quiet_libraries, warn_missing_lpips
+
+log = logging.getLogger(__name__)
+
+
+def run_benchmark(config: DictConfig, folder: Path) -> int:
+    """Runs a suite and writes its report into ``folder``. Returns the number of failed cells.
+
+    Raises:
+        UserError: the suite has no such size or subject.
+    """
+    quiet_libraries()
+    warn_missing_lpips(config)
+    plan = make_plan(config)
+    outcomes = run_cells(
+        plan,
+        instantiate(config.metric),
+        cache=Path(config.cache_dir).resolve(),
+        updates=config.updates,
+        jobs=config.jobs,
+    )
+    command = shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]])
+    print(write_report(config, plan, outcomes, folder, command))
+    log_table(config, outcomes, folder)
+    print(f"report: {folder / 'index.html'}")
+    return sum(bool(outcome.error) for outcome in outcomes)

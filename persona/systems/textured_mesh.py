@@ -1,0 +1,128 @@
+"""A floor: the unwrapped photograph on the skinned body mesh, nothing trained."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import MetricCollection
+
+from persona.data.subject import Subject
+from persona.modules.avatar.gaussian_avatar import PoseState
+from persona.modules.body.skinning import blend_skin
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.losses.base import Loss, Step
+from persona.modules.render.gaussian import GaussianRenderer
+from persona.modules.render.mesh import interpolate, rasterize
+from persona.systems.avatar_system import AvatarSystem
+from persona.types import BodyIdentity, Camera, Frame
+
+
+class TexturedBody(nn.Module):
+    """A body's mesh with a texture.
+
+    Args:
+        body: with texture coordinates.
+        identity: the person's shape.
+        texture_px: side of the texture.
+    """
+
+    def __init__(self, *, body: SmplxBody, identity: BodyIdentity, texture_px: int) -> None:
+        super().__init__()
+        rest, joints = body.shape(identity)
+        constants = {
+            "rest": rest, "rest_joints": joints, "weights": body.weights, "faces": body.faces,
+            "expr_dirs": body.expr_dirs, "uv": body.uv, "uv_faces": body.uv_faces,
+        }  # fmt: skip
+        for name, value in constants.items():
+            self.register_buffer(name, value.detach().clone(), persistent=False)
+        self.bones = body.transforms_from_matrices
+        self.register_buffer("texture", torch.zeros(texture_px, texture_px, 3, dtype=torch.uint8))
+
+    def forward(self, pose: PoseState) -> Float[Tensor, "p 3"]:
+        """Posed vertices, metres, in the frame of ``pose``."""
+        shape = self.rest + self.expr_dirs @ pose.expression
+        bones = self.bones(self.rest_joints, pose.rotations)
+        return blend_skin(shape, self.weights, bones) + pose.trans
+
+    def shade(
+        self, vertices: Float[Tensor, "p 3"], camera: Camera, supersample: int
+    ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]:
+        """Premultiplied colour and coverage, from ``supersample`` rays a pixel side."""
+        fine = camera.resize(camera.height * supersample, camera.width * supersample)
+        render = rasterize(vertices, self.faces, fine)
+        uv = interpolate(render, self.uv_faces, self.uv)
+        grid = torch.stack((2 * uv[..., 0] - 1, 1 - 2 * uv[..., 1]), -1)  # Row 0 is v = 1.
+        texture = self.texture.permute(2, 0, 1)[None] / 255
+        color = F.grid_sample(texture, grid[None], padding_mode="border", align_corners=False)
+        mask = render.mask[None, None].to(color)
+        layers = F.avg_pool2d(torch.cat((color * mask, mask), 1), supersample)[0]
+        return layers[:3], layers[3:]
+
+
+class TexturedMeshSystem(AvatarSystem):
+    """Renders the captured texture, filled up from the generated frames', on the body mesh.
+
+    A method that does not beat it has learnt nothing from its frames.
+
+    Args:
+        supersample: rays per pixel side.
+        texture_px: side of the texture.
+
+    The other arguments are those of every ``AvatarSystem``; losses and optimiser have no use here.
+    """
+
+    assets: ClassVar[tuple[str, ...]] = ("mesh",)
+    trained: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        body: SmplxBody,
+        renderer: GaussianRenderer,
+        losses: Mapping[str, Loss],
+        metrics: MetricCollection,
+        optimizer: Callable[..., Optimizer],
+        decay_at: Sequence[float] = (),
+        supersample: int = 3,
+        texture_px: int = 1024,
+    ) -> None:
+        super().__init__(
+            body=body, renderer=renderer, losses=losses, metrics=metrics, optimizer=optimizer,
+            decay_at=decay_at,
+        )  # fmt: skip
+        self.supersample, self.texture_px = supersample, texture_px
+
+    def build(self, identity: BodyIdentity, num_frames: int) -> None:
+        """Makes the mesh, still black."""
+        super().build(identity, num_frames)
+        self.table.requires_grad_(False)
+        self.avatar = TexturedBody(body=self.body, identity=identity, texture_px=self.texture_px)
+
+    def initialise(self, subject: Subject) -> None:
+        """The captured texture where the photo saw the body, elsewhere the generated one."""
+        captured, generated = (subject.textures(split) for split in ("captured", "generated_0"))
+        texture = np.where(captured.mask[..., None], captured.inpaint, generated.inpaint)
+        size = (self.texture_px, self.texture_px)
+        resized = cv2.resize(texture, size, interpolation=cv2.INTER_LINEAR)
+        self.avatar.texture.copy_(torch.from_numpy(resized))
+
+    @torch.no_grad()
+    def render_posed(
+        self, posed: Float[Tensor, "p 3"], camera: Camera, assets: Sequence[str]
+    ) -> dict[str, tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]]:
+        """By the mesh rasteriser, without gradient."""
+        return {asset: self.avatar.shade(posed, camera, self.supersample) for asset in assets}
+
+    def frame_step(self, frame: Frame, pose: PoseState) -> Step:
+        """Is never asked for: nothing is trained."""
+        raise NotImplementedError("textured_mesh has nothing to train")
+
+    def parameter_groups(self) -> list[dict[str, object]]:
+        """None."""
+        return []
