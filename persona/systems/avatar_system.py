@@ -183,8 +183,7 @@ class AvatarSystem(L.LightningModule):
         """``batch_loss`` by CUDA graphs."""
         if self.graphed is None:
             self.graphed = GraphedLoss(self)
-        with self.renderer.fixed_slots():
-            result = self.graphed(batch)
+        result = self.graphed(batch)
         if self.trainer.global_step % CHECK_EVERY == 0 and self.renderer.grow_slots():
             self.graphed = None
         return result

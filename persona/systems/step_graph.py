@@ -59,6 +59,7 @@ class StepGraph:
         # Other threads (NCCL's watchdog) may talk to the device meanwhile.
         with (
             torch.enable_grad(),
+            loss.system.renderer.fixed_slots(),
             torch.cuda.graph(
                 self.graph, pool=pool, stream=stream, capture_error_mode="thread_local"
             ),

@@ -110,6 +110,10 @@ class Perceptual(nn.Module):
                 values = _ConvRelu.apply(
                     values, *self._half_weights(layer), layer.stride, layer.padding
                 )
+            elif isinstance(layer, nn.MaxPool2d) and (layer.kernel_size, layer.stride) == (2, 2):
+                from persona.modules.losses.max_pool_triton import max_pool_2x2
+
+                values = max_pool_2x2(values)
             else:
                 with torch.autocast("cuda", torch.bfloat16):
                     values = layer(values)

@@ -59,15 +59,38 @@ def bin_splats(
     total = ends[-1]
     if slots is None:
         slots = int(total)
-    slot = torch.arange(slots, device=means2d.device)
+    small = rows * columns < 2**15
+    pairs = (left, top, wide, count, ends, order, columns, slots)
+    key, member = _pairs(*pairs, torch.int16 if small else torch.int32)
+    key, perm = torch.sort(key, stable=True)
+    tiles = torch.arange(rows * columns, device=key.device, dtype=key.dtype)
+    starts = torch.searchsorted(key, tiles, out_int32=True)
+    return Bins(starts.view(rows, columns), member[perm], total > slots)
+
+
+def _pairs(  # noqa: PLR0913
+    left: Int[Tensor, "n"],
+    top: Int[Tensor, "n"],
+    wide: Int[Tensor, "n"],
+    count: Int[Tensor, "n"],
+    ends: Int[Tensor, "n"],
+    order: Int[Tensor, "n"],
+    columns: int,
+    slots: int,
+    dtype: torch.dtype,
+) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"]]:
+    """Tile and Gaussian of every pair, in the order of the Gaussians.
+
+    Free slots get the tile -1, which sorts before the first: the last tile then ends where the
+    list does.
+    """
+    if left.device.type == "cuda":
+        from persona.modules.render.binning_triton import pairs
+
+        return pairs(left, top, wide, count, ends, order, columns, slots, dtype)
+    slot = torch.arange(slots, device=left.device)
     owner = torch.searchsorted(ends, slot, right=True).clamp_max(len(order) - 1)
     inside = (slot - (ends - count)[owner]).int()
     across = wide[owner].clamp_min(1)
     key = (top[owner] + inside // across) * columns + left[owner] + inside % across
-    # Free slots sort before the first tile: the last tile then ends where the list does.
-    key = torch.where(slot < total, key, -1)
-    key = key.short() if rows * columns < 2**15 else key.int()
-    key, perm = torch.sort(key, stable=True)
-    tiles = torch.arange(rows * columns, device=key.device, dtype=key.dtype)
-    starts = torch.searchsorted(key, tiles, out_int32=True)
-    return Bins(starts.view(rows, columns), order[owner[perm]].int(), total > slots)
+    return torch.where(slot < ends[-1], key, -1).to(dtype), order[owner].int()

@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 TILE = 8
 """Pixels; what ``composite_triton`` is made for."""
 SLOTS_PER_GAUSSIAN = 4
-"""Pairs of Gaussian and tile that passes of fixed size make room for at first."""
+"""Pairs of Gaussian and tile to make room for where no pass was counted before."""
+ROOM = 1.5
+"""Share of the pairs counted before that a pass of fixed size makes room for."""
 CHUNK = 32
 """Channels of one pass: more would not fit the registers."""
 
@@ -75,12 +77,15 @@ class GsplatRenderer(GaussianRenderer):
         if not torch.cuda.is_available():
             raise UserError("renderer 'gsplat' needs a CUDA device: choose renderer cpu")
         self._fixed = False
-        self._slots_per_gaussian = SLOTS_PER_GAUSSIAN
+        self._slots: dict[tuple[int, ...], int] = {}
         self.register_buffer("_overflowed", torch.zeros((), dtype=torch.bool), persistent=False)
 
     @contextmanager
     def fixed_slots(self) -> Iterator[None]:
-        """Makes room for a fixed number of pairs; the nearest are drawn where it is too small."""
+        """Makes room for half as many pairs again as passes of the same size had before.
+
+        Where that is too small the nearest are drawn.
+        """
         before, self._fixed = self._fixed, True
         try:
             yield
@@ -91,11 +96,8 @@ class GsplatRenderer(GaussianRenderer):
         """Waits for the device; doubles the room if it was too small."""
         if not bool(self._overflowed):
             return False
-        log.warning(
-            "more than %d tiles per Gaussian: some recent steps left the farthest out; making "
-            "room for twice as many", self._slots_per_gaussian,
-        )  # fmt: skip
-        self._slots_per_gaussian *= 2
+        log.warning("some recent steps left the farthest Gaussians out; making room for them")
+        self._slots = {size: 2 * slots for size, slots in self._slots.items()}
         self._overflowed.zero_()
         return True
 
@@ -133,10 +135,15 @@ class GsplatRenderer(GaussianRenderer):
             calc_compensations=True, opacities=opacities,
         )  # fmt: skip
         grid = math.ceil(height / TILE), math.ceil(width / TILE)
-        slots = self._slots_per_gaussian * len(means) if self._fixed else None
+        size = len(means), height, width
+        slots = self._slots.get(size, SLOTS_PER_GAUSSIAN * len(means)) if self._fixed else None
         bins = bin_splats(means2d[0].detach(), radii[0], depths[0].detach(), grid, TILE, slots)
         if slots is not None:
+            self._slots[size] = slots
             self._overflowed |= bins.overflowed
+        else:
+            needed = int(ROOM * len(bins.members)) + 1
+            self._slots[size] = max(needed, self._slots.get(size, 0))
         return _Splats(means2d[0], conics[0], (opacities * factors)[0], bins, (height, width))
 
 

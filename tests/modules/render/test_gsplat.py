@@ -153,12 +153,14 @@ def test_fixed_slots_draw_the_same_and_grow_when_too_few(gsplat):
     )  # fmt: skip
     exact = gsplat(*scene)
     fixed = make_renderer("gsplat").cuda()
-    fixed._slots_per_gaussian = 1
+    camera = scene[1]
+    size = (len(scene[0].means), camera.height, camera.width)
+    fixed._slots[size] = 5
     with fixed.fixed_slots():
         while fixed(*scene) and fixed.grow_slots():
             pass
         result = fixed(*scene)
-    assert fixed._slots_per_gaussian > 1 and not fixed.grow_slots()
+    assert fixed._slots[size] > 5 and not fixed.grow_slots()
     for name, image in exact.images.items():
         torch.testing.assert_close(result.images[name], image, atol=1e-5, rtol=1e-5)
 
