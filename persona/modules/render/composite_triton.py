@@ -93,10 +93,11 @@ def _alphas(members_ptr, means_ptr, conics_ptr, opacities_ptr, at, stop, px, py)
     dx = mx[:, None] - (px.to(tl.float32) + 0.5)[None, :]
     dy = my[:, None] - (py.to(tl.float32) + 0.5)[None, :]
     power = 0.5 * (a[:, None] * dx * dx + c[:, None] * dy * dy) + b[:, None] * dx * dy
-    raw = opacity[:, None] * tl.exp(-power)
+    shape = tl.exp(-power)
+    raw = opacity[:, None] * shape
     drawn = (power >= 0) & (raw >= 1.0 / 255.0)
     alpha = tl.where(drawn, tl.minimum(raw, 0.999), 0.0)
-    return alpha, raw, a, b, c, row, used
+    return alpha, shape, raw, dx, dy, a, b, c, row, used
 
 
 @triton_kernel
@@ -123,7 +124,7 @@ def _transmit(
         first, stop = tl.load(first_ptr + segment), tl.load(stop_ptr + segment)
         through = tl.full([P], 1.0, tl.float32)
         for start in range(first, stop, N):
-            alpha, _, _, _, _, _, _ = _alphas(
+            alpha, _, _, _, _, _, _, _, _, _ = _alphas(
                 members_ptr, means_ptr, conics_ptr, opacities_ptr,
                 start + tl.arange(0, N), stop, px, py,
             )  # fmt: skip
@@ -167,7 +168,7 @@ def _colors(
             color = tl.zeros([P, C], tl.float32)
             total = tl.zeros([P], tl.float32)
             for start in range(first, stop, N):
-                alpha, _, _, _, _, row, used = _alphas(
+                alpha, _, _, _, _, _, _, _, row, used = _alphas(
                     members_ptr, means_ptr, conics_ptr, opacities_ptr,
                     start + tl.arange(0, N), stop, px, py,
                 )  # fmt: skip
@@ -213,7 +214,7 @@ def _pulls(
             )  # fmt: skip
             alpha_grad = tl.load(alpha_grad_ptr + pixel, inside, 0.0)
             for start in range(first, stop, N):
-                alpha, _, _, _, _, row, used = _alphas(
+                alpha, _, _, _, _, _, _, _, row, used = _alphas(
                     members_ptr, means_ptr, conics_ptr, opacities_ptr,
                     start + tl.arange(0, N), stop, px, py,
                 )  # fmt: skip
@@ -270,16 +271,8 @@ def _gradients(
             )  # fmt: skip
             alpha_grad = tl.load(alpha_grad_ptr + pixel, inside, 0.0)
             moves = tl.load(moves_ptr + channel, channel < channels, 0.0)
-            middle_x = ((tile % columns) * SIDE + SIDE // 2).to(tl.float32)
-            middle_y = ((tile // columns) * SIDE + SIDE // 2).to(tl.float32)
-            ux = (px.to(tl.float32) + 0.5 - middle_x)[:, None]
-            uy = (py.to(tl.float32) + 0.5 - middle_y)[:, None]
-            column = tl.arange(0, 16)[None, :]
-            basis = tl.where(column == 0, 1.0, 0.0) + tl.where(column == 1, ux, 0.0)
-            basis += tl.where(column == 2, uy, 0.0) + tl.where(column == 3, ux * ux, 0.0)
-            basis += tl.where(column == 4, ux * uy, 0.0) + tl.where(column == 5, uy * uy, 0.0)
             for start in range(first, stop, N):
-                alpha, raw, a, b, c, row, used = _alphas(
+                alpha, shape, raw, dx, dy, a, b, c, row, used = _alphas(
                     members_ptr, means_ptr, conics_ptr, opacities_ptr,
                     start + tl.arange(0, N), stop, px, py,
                 )  # fmt: skip
@@ -299,25 +292,14 @@ def _gradients(
                     # Neither what is not drawn nor what is cut off at 0.999 follows the shape.
                     by_alpha = tl.where(shown & (alpha > 0) & (raw <= 0.999), by_alpha, 0.0)
                     by_power = -raw * by_alpha
-                    # Moments of by_power over the pixels, about the tile's middle: one product.
-                    moments = tl.dot(by_power, basis, input_precision=PRECISION)
-                    s = tl.sum(tl.where(column == 0, moments, 0.0), 1)
-                    sx = tl.sum(tl.where(column == 1, moments, 0.0), 1)
-                    sy = tl.sum(tl.where(column == 2, moments, 0.0), 1)
-                    sxx = tl.sum(tl.where(column == 3, moments, 0.0), 1)
-                    sxy = tl.sum(tl.where(column == 4, moments, 0.0), 1)
-                    syy = tl.sum(tl.where(column == 5, moments, 0.0), 1)
-                    mx = tl.load(means_ptr + row * 2, used, 0.0) - middle_x
-                    my = tl.load(means_ptr + row * 2 + 1, used, 0.0) - middle_y
-                    opacity = tl.load(opacities_ptr + row, used, 1.0)
-                    by_opacity = tl.where(opacity > 0, -s / opacity, 0.0)
-                    tl.atomic_add(opacities_grad_ptr + row, by_opacity, used)
-                    by_dx, by_dy = mx * s - sx, my * s - sy
-                    tl.atomic_add(means_grad_ptr + row * 2, a * by_dx + b * by_dy, used)
-                    tl.atomic_add(means_grad_ptr + row * 2 + 1, b * by_dx + c * by_dy, used)
-                    by_a = 0.5 * (mx * mx * s - 2 * mx * sx + sxx)
-                    by_b = mx * my * s - mx * sy - my * sx + sxy
-                    by_c = 0.5 * (my * my * s - 2 * my * sy + syy)
+                    tl.atomic_add(opacities_grad_ptr + row, tl.sum(shape * by_alpha, 1), used)
+                    by_x = by_power * (a[:, None] * dx + b[:, None] * dy)
+                    by_y = by_power * (b[:, None] * dx + c[:, None] * dy)
+                    tl.atomic_add(means_grad_ptr + row * 2, tl.sum(by_x, 1), used)
+                    tl.atomic_add(means_grad_ptr + row * 2 + 1, tl.sum(by_y, 1), used)
+                    by_a = tl.sum(0.5 * by_power * dx * dx, 1)
+                    by_b = tl.sum(by_power * dx * dy, 1)
+                    by_c = tl.sum(0.5 * by_power * dy * dy, 1)
                     tl.atomic_add(conics_grad_ptr + row * 3, by_a, used)
                     tl.atomic_add(conics_grad_ptr + row * 3 + 1, by_b, used)
                     tl.atomic_add(conics_grad_ptr + row * 3 + 2, by_c, used)
