@@ -25,6 +25,7 @@ from persona.data.native.recording import NativeFrame, Recording
 from persona.data.palette import classes_from_colours, colours_from_classes
 from persona.data.preprocess.albedo import remove_shading
 from persona.data.preprocess.canvas import Canvas, face_patch
+from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.maps import BodyMaps, body_maps, face_labels, near_occlusion
 from persona.data.preprocess.parts import classify, limb_of_vertices
 from persona.data.preprocess.texture_fill import fill_unseen
@@ -103,7 +104,7 @@ class SubjectMaker:
         canonical, _, _ = self.body.canonical(identity)
         textures = fill_unseen(
             unwrap(views, mesh, self.texture_size), mesh, canonical, self.limbs,
-            body_regions(self.body),
+            body_regions(self.body), Cover.none(len(rest)),
         )  # fmt: skip
         writer.write_textures(CAPTURED, textures)
         if self.generator is not None:
