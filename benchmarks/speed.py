@@ -14,7 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from statistics import mean, median, pstdev
 
@@ -22,17 +22,18 @@ import hydra
 import lightning as L
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from section_timer import SectionTimer
 
 from persona.cli import one_line_errors, output_folder, stamp_run
 from persona.data.io import write_json, write_text
-from persona.modules.avatar.pose_table import pose_state
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.avatar_system import AvatarSystem
 from persona.systems.experiment import quiet_libraries
 from persona.types import Camera, Channel, Gaussians, Render
 
+WARMUP_FRAMES = 16
 ROOT = Path(__file__).parents[1]
 
 
@@ -139,27 +140,27 @@ def measure_training(config: DictConfig, folder: Path) -> tuple[dict, AvatarSyst
 def measure_animation(system: AvatarSystem, config: DictConfig, device: str) -> dict[str, float]:
     """Frames per second by image side, network and skinning included, encoding not."""
     from persona.data.motion.load import load_motion
-    from persona.systems.animation import frame_motion
+    from persona.systems.animation import draw_frames, frame_motion
 
     system = system.to(device).eval()
     motion = load_motion("dance", system.body, fps=30)
     rates = {}
     for size in config.speed.sizes:
         poses, camera = frame_motion(system, motion.pose, size, size)
-        states = [pose_state(system.body, poses[i].to(device)) for i in range(len(motion))]
-        camera = camera.to(device)
+        repeats = -(-(config.speed.frames + WARMUP_FRAMES) // len(motion))
+        poses = poses[torch.arange(len(motion)).repeat(repeats)]
+        frames = draw_frames(system, poses, camera, background=(255, 255, 255))
 
-        def play(count: int, states=states, camera=camera) -> float:
+        def play(count: int, frames=frames) -> float:
             start = mark(system.device)
-            for i in range(count):
-                color, alpha = system.render(states[i % len(states)], camera)
-                torch.cat([color, alpha]).clamp(0, 1).mul(255).byte()
+            for _ in islice(frames, count):
+                pass
             end = mark(system.device)
             if system.device.type == "cuda":
                 torch.cuda.synchronize()
             return between(start, end)
 
-        play(10)
+        play(WARMUP_FRAMES)
         rates[str(size)] = config.speed.frames / play(config.speed.frames) * 1e3
     return rates
 
@@ -179,6 +180,7 @@ def markdown(result: dict) -> str:
     for kind, v in result["step_ms"].items():
         cells = [f"{v[k]:.2f}" for k in ("median", "mean", "std", "max")]
         lines.append(f"| {kind} | {' | '.join(cells)} | {v['count']} |")
+    lines += ["", f"{result['samples_per_second']:.1f} frames per second in training."]
     lines += ["", "| section, ms | median |", "|---|---|"]
     lines += [f"| {name} | {value:.2f} |" for name, value in result["sections_ms"].items()]
     if "peak_gib" in result:
@@ -195,11 +197,16 @@ def main(config: DictConfig) -> dict[str, float]:
     folder = output_folder()
     quiet_libraries()
     result, system = measure_training(config, folder)
+    if rank_zero_only.rank:
+        return {}
     if config.speed.sizes:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         result["animation_fps"] = measure_animation(system, config, device)
     overrides = hydra.core.hydra_config.HydraConfig.get().overrides.task
     result |= {"machine": machine(), "renders": config.speed.renders}
+    result["samples_per_second"] = (
+        1e3 * config.trainer.devices * config.data.batch_size / result["step_ms"]["all"]["mean"]
+    )
     result["command"] = " ".join(["python benchmarks/speed.py", *overrides])
     size = config.data.source.config
     result["frame"] = [size.height, size.width]
