@@ -24,7 +24,7 @@ class BodySize(Protocol):
     name: str
     digest: str
     num_betas: int
-    template: Tensor
+    num_vertices: int
 
 
 def identity_arrays(
@@ -47,7 +47,7 @@ def read_identity(folder: Path, body: BodySize) -> BodyIdentity:
         UserError: a file is missing or broken, or belongs to another body.
     """
     paths, arrays = identity_arrays(folder)
-    face_offset, num_vertices = arrays["face_offset"], body.template.shape[0]
+    face_offset, num_vertices = arrays["face_offset"], body.num_vertices
     if len(face_offset) != num_vertices:
         raise UserError(
             f"{paths['face_offset']}: has {len(face_offset)} vertices, body {body.name} has "

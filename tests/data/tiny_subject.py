@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from persona.data.layout import FrameData, SubjectInfo, Textures
 from persona.data.palette import PART_COLOURS
@@ -21,7 +20,7 @@ class TinyBody:
     name: str = "tiny"
     digest: str = "0123456789"
     num_betas: int = BETAS
-    template: Tensor = torch.zeros(VERTICES, 3)  # noqa: RUF009
+    num_vertices: int = VERTICES
 
 
 def random_pose(generator, num_expression=EXPRESSIONS):

@@ -123,6 +123,11 @@ class SmplxBody(nn.Module):
                 f"{self._file}: no texture coordinates (vt, ft); use a SMPL-X file that has them"
             )
 
+    @property
+    def num_vertices(self) -> int:
+        """Of the template."""
+        return len(self.template)
+
     def zero_identity(self) -> BodyIdentity:
         """The mean person."""
         zeros = self.template.new_zeros
