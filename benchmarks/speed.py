@@ -130,7 +130,7 @@ def measure_training(config: DictConfig, folder: Path) -> tuple[dict, AvatarSyst
         "num_gaussians": system.avatar.template.num_gaussians,
         "fit_seconds": time.perf_counter() - started,
     }
-    if system.device.type == "cuda":
+    if torch.cuda.is_initialized():  # Lightning has moved the model back to the host.
         result["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         result["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
     return result, system
