@@ -188,6 +188,12 @@ class AvatarSystem(L.LightningModule):
             self.graphed = None
         return result
 
+    def on_train_end(self) -> None:
+        """Frees the graphs, after a last look at whether anything was left out."""
+        if self.graphed is not None:
+            self.renderer.grow_slots()
+            self.graphed = None
+
     def frame_kind(self, frame: Frame) -> Hashable:
         """What of a frame is known to the host and steers its step: part of a graph's key."""
         captured = frame.name[0].startswith(CAPTURED)
