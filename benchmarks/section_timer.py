@@ -36,8 +36,8 @@ class SectionTimer(L.Callback):
 
     def _start(self, system: L.LightningModule) -> None:
         self.cuda = system.device.type == "cuda"
-        if hasattr(system, "cuda_graph"):
-            system.cuda_graph = False
+        # A captured step has no parts.
+        self.graphs, system.cuda_graph = system.cuda_graph, False
         self._watch(system.avatar, "deformation")
         self._watch(system.renderer, "rasterisation")
         self._watch(system.losses, "other losses")
@@ -81,9 +81,6 @@ class SectionTimer(L.Callback):
         """Begins the update."""
         self._mark("optimiser", True)
 
-    def on_before_zero_grad(self, trainer, system, optimizer) -> None:
-        """Comes after the forward pass: nothing to mark."""
-
     def on_train_batch_end(self, trainer, system, outputs, batch, batch_idx) -> None:
         """Ends the step."""
         self._mark("optimiser", False)
@@ -94,6 +91,9 @@ class SectionTimer(L.Callback):
         """Takes the hooks off."""
         for handle in self.handles:
             handle.remove()
+        if self.handles:
+            system.cuda_graph = self.graphs
+            system.__dict__.pop("_masks", None)
 
     def milliseconds(self) -> dict[str, float]:
         """Median per section; ``rest`` is what lies in no part."""

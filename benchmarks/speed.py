@@ -55,6 +55,14 @@ class SeparateRenderer(GaussianRenderer):
             images |= self.inner(gaussians, camera, {name: channel}).images
         return Render(images, self.inner(gaussians, camera, {}).alpha)
 
+    def fixed_slots(self):
+        """As the inner renderer."""
+        return self.inner.fixed_slots()
+
+    def grow_slots(self) -> bool:
+        """As the inner renderer."""
+        return self.inner.grow_slots()
+
     def _rasterize(self, gaussians, camera, moving, still):
         raise NotImplementedError
 

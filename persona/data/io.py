@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any, NoReturn
 
 import numpy as np
@@ -164,6 +165,11 @@ def read_json(path: PathLike, remedy: str = "check the path") -> Any:
         raise UserError(f"{path}: not valid or truncated JSON ({where}); {remedy}") from error
 
 
+# numpy parses a header with ast, whose recursion count Python 3.11 shares between threads: now and
+# then two at once end in a SystemError.
+_PARSING = Lock()
+
+
 def read_npy(path: PathLike, remedy: str = "check the path") -> Shaped[np.ndarray, "..."]:
     """Reads a .npy file without pickles.
 
@@ -171,7 +177,8 @@ def read_npy(path: PathLike, remedy: str = "check the path") -> Shaped[np.ndarra
         UserError: missing, truncated or not a .npy file.
     """
     try:
-        return np.load(_require(path, remedy), allow_pickle=False)
+        with _PARSING:
+            return np.load(_require(path, remedy), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise UserError(f"{path}: not a .npy file or truncated; {remedy}") from error
 

@@ -74,14 +74,8 @@ def draw_frames(
     if background is not None:
         under = torch.as_tensor(np.asarray(background, np.float32) / 255, device=device)
         under = under.view(-1, 1, 1) if under.dim() == 1 else under.permute(2, 0, 1)
-    size, count = BATCH if device.type == "cuda" else 1, len(poses.trans)
-    for start in range(0, count, size):
-        rows, short = range(start, min(start + size, count)), True
-        while short:
-            # Held back until it is known that nothing of them was left out.
-            frames = [to_pixels(*draw(r, cameras[r] if batched else cameras), under) for r in rows]
-            short = system.renderer.grow_slots()
-        yield from frames
+    for row in range(len(poses.trans)):
+        yield to_pixels(*draw(row, cameras[row] if batched else cameras), under)
 
 
 def to_pixels(

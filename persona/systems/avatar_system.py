@@ -138,7 +138,8 @@ class AvatarSystem(L.LightningModule):
             self.initialise(data.subject)
             start = PoseTable.from_poses(self.body, poses)
             self.table.load_state_dict(start.state_dict())
-        self.focus_px = self.focus(data.train_frames)
+        if stage == "fit":
+            self.focus_px = self.focus(data.train_frames)
         if self.test_table is None:
             poses = data.test_frames.poses(self.body.num_expression).to("cpu")
             table = PoseTable.from_poses(self.body, poses)
@@ -151,7 +152,8 @@ class AvatarSystem(L.LightningModule):
         """Mean loss of the batch's frames."""
         self.avatar.next_step()
         loss, terms = self.graphed_loss(batch) if self.uses_graph else self.batch_loss(batch)
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        every = self.trainer.log_every_n_steps
+        if every and (self.trainer.global_step + 1) % every == 0:
             # Elsewhere nothing is written, and keeping two dozen values costs milliseconds.
             count = len(batch.name)
             # Processes see different terms: only the sum can be averaged over them.
@@ -196,8 +198,7 @@ class AvatarSystem(L.LightningModule):
 
     def frame_kind(self, frame: Frame) -> Hashable:
         """What of a frame is known to the host and steers its step: part of a graph's key."""
-        captured = frame.name[0].startswith(CAPTURED)
-        return captured, frame.has_patch[0], frame.person_px[0] if captured else None
+        return frame.name[0].startswith(CAPTURED), frame.has_patch[0]
 
     def configure_optimizers(self) -> dict[str, object]:
         """One optimiser for avatar and pose tables; the rates fall tenfold at each ``decay_at``.

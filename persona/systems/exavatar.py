@@ -45,7 +45,7 @@ class ExAvatarSystem(AvatarSystem):
         rates: learning rates.
         crop_scale: side of the image losses' crop, in sides of the person's bounding box.
 
-    The other arguments are those of every ``AvatarSystem``.
+    The other arguments are of every ``AvatarSystem``. Its steps are not captured in CUDA graphs.
     """
 
     def __init__(  # noqa: PLR0913

@@ -1,6 +1,6 @@
 """PERSONA as a LightningModule: one photo's avatar, trained on captured and generated frames."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torchmetrics import MetricCollection
 
 from persona.data.subject import Subject
 from persona.modules.avatar.builder import AvatarBuilder
-from persona.modules.avatar.driver import ClipPoses, PoseDriver
+from persona.modules.avatar.driver import PoseDriver
 from persona.modules.avatar.gaussian_avatar import PosedAvatar, PoseState
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.avatar.views import HANDS, BodyMasks, ViewRenderer
@@ -20,7 +20,6 @@ from persona.modules.losses.base import Loss, Step
 from persona.modules.losses.functional import occlusion_boundary
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.avatar_system import AvatarSystem
-from persona.systems.clip_graph import ClipGraph
 from persona.types import BodyIdentity, Camera, Channel, Frame, Render
 
 NOT_CHANNELS = frozenset({"alpha", "boundary", "mesh"})
@@ -164,9 +163,17 @@ class PersonaSystem(AvatarSystem):
         if view == "patch":
             keep_out, side = masks["patch_face"], self.patch_boundary_side * frame.patch.shape[-1]
         else:
-            keep_out, side = masks["face"], self.boundary_side * frame.person_px[0]
+            keep_out, side = masks["face"], self._boundary_px(frame)
         position = render.images["position"].detach()
         return occlusion_boundary(position, keep_out[None], max(1, round(side)))
+
+    def _boundary_px(self, frame: Frame) -> int:
+        return max(1, round(self.boundary_side * frame.person_px[0]))
+
+    def frame_kind(self, frame: Frame) -> Hashable:
+        """Captured frames differ by the side of their boundary, which is made on the host."""
+        captured, has_patch = super().frame_kind(frame)
+        return captured, has_patch, self._boundary_px(frame) | 1 if captured else None
 
     def clip(
         self, poses: PoseState, asset: str | None = None
@@ -175,13 +182,11 @@ class PersonaSystem(AvatarSystem):
         driver = PoseDriver(self.avatar, asset or self.assets[-1])
         prepared, channels = driver.clip(poses), {"rgb": Channel(driver.rgb)}
 
-        def draw(pose: ClipPoses, camera: Camera) -> tuple[Tensor, Tensor]:
-            render = self.renderer(driver.gaussians(pose), camera, channels)
+        def draw(row: int, camera: Camera) -> tuple[Tensor, Tensor]:
+            render = self.renderer(driver.gaussians(prepared[row]), camera, channels)
             return render.images["rgb"], render.alpha
 
-        if self.cuda_graph and self.device.type == "cuda":
-            draw = ClipGraph(draw, self.renderer)
-        return lambda row, camera: draw(prepared[row], camera)
+        return draw
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """Avatar, offset network and pose tables."""

@@ -59,7 +59,9 @@ def folder_rows(folder: Path) -> list[Row]:
         overrides, metrics = job / ".hydra" / "overrides.yaml", job / "metrics.json"
         known = OmegaConf.load(overrides) if overrides.is_file() else [f"(job {job.name})"]
         row: Row = {"job": " ".join(known)}
-        rows.append(row | (read_json(metrics) if metrics.is_file() else {}))
+        # What is not finite is kept as text: "nan", "inf".
+        values = read_json(metrics) if metrics.is_file() else {}
+        rows.append(row | {key: float(value) for key, value in values.items()})
     return rows
 
 

@@ -74,7 +74,7 @@ class TexturedMeshSystem(AvatarSystem):
         supersample: rays per pixel side.
         texture_px: side of the texture.
 
-    The other arguments are those of every ``AvatarSystem``; losses and optimiser have no use here.
+    The other arguments are of every ``AvatarSystem``; losses and optimiser have no use here.
     """
 
     assets: ClassVar[tuple[str, ...]] = ("mesh",)
@@ -106,7 +106,8 @@ class TexturedMeshSystem(AvatarSystem):
 
     def initialise(self, subject: Subject) -> None:
         """The captured texture where the photo saw the body, elsewhere the generated one."""
-        captured, generated = (subject.textures(split) for split in ("captured", "generated_0"))
+        textures = [subject.textures(split) for split in subject.textured_splits]
+        captured, generated = textures[0], textures[-1]
         texture = np.where(captured.mask[..., None], captured.inpaint, generated.inpaint)
         size = (self.texture_px, self.texture_px)
         resized = cv2.resize(texture, size, interpolation=cv2.INTER_LINEAR)

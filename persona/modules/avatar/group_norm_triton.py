@@ -1,6 +1,6 @@
 """GroupNorm and ReLU of many short rows on CUDA: one read and one write each way.
 
-The twin of ``offset_network.group_norm(...).relu()``. Source: Wu and He 2018, Eq. 1-6.
+The twin of ``offset_network.group_norm_relu``. Source: Wu and He 2018, Eq. 1-6.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ class Pair(NamedTuple):
     image: Float[Tensor, "3 h w"]
     target: Float[Tensor, "3 h w"]
     weight: float
+    whole: bool
+    """Whether they are the frame, which may be cut to its person, or a part of it."""
 
 
 @dataclass
@@ -62,12 +64,13 @@ class Step:
         image: Float[Tensor, "3 h w"],
         target: Float[Tensor, "3 h w"],
         weight: float,
+        whole: bool = True,
     ) -> None:
         """Adds ``weight`` times the network's distance to the loss that asks, in one batch of all.
 
-        The target gets no gradient.
+        The target gets no gradient. whole: whether the images are those of the whole frame.
         """
-        self.pairs.append(Pair(network, image, target, weight))
+        self.pairs.append(Pair(network, image, target, weight, whole))
 
     def focused(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b 3 hh ww"], float]:
         """Images of the frame's size cut to the window around its person; its share of them.
@@ -76,7 +79,7 @@ class Step:
         mean over the window times its share, but for what a network sees across the window's edge.
         """
         mask = self.frame.mask[0, 0]
-        if self.focus_px is None or images.shape[-2:] != mask.shape:
+        if self.focus_px is None:
             return images, 1.0
         for dim, size in zip((2, 3), self.focus_px, strict=True):
             # The window's place stays on the device: asking for it would wait.
@@ -163,15 +166,18 @@ def distances(step: Step) -> list[Float[Tensor, ""]]:
     pairs = step.pairs
     groups: dict[tuple, list[int]] = {}
     for i, pair in enumerate(pairs):
-        groups.setdefault((pair.network, pair.image.shape), []).append(i)
+        groups.setdefault((pair.network, pair.image.shape, pair.whole), []).append(i)
     results: list[Tensor | None] = [None] * len(pairs)
-    for (network, _), members in groups.items():
+    for (network, _, whole), members in groups.items():
         # Two views of one image are one target.
         targets = {pairs[i].target.data_ptr(): pairs[i].target for i in members}
         rows = {place: row for row, place in enumerate(targets)}
         which = tuple(rows[pairs[i].target.data_ptr()] for i in members)
-        images, share = step.focused(torch.stack([pairs[i].image for i in members]))
-        values = network(images, step.focused(torch.stack(list(targets.values())))[0], which)
+        images, share = torch.stack([pairs[i].image for i in members]), 1.0
+        wanted = torch.stack(list(targets.values()))
+        if whole:
+            (images, share), (wanted, _) = step.focused(images), step.focused(wanted)
+        values = network(images, wanted, which)
         for i, value in zip(members, values.unbind(), strict=True):
             results[i] = share * value
     return results

@@ -56,7 +56,7 @@ class ImageLoss(Loss):
         value = self.l1 * (weight * (x - y).abs()).mean()
         value = value + self.ssim * (weight * (1 - ssim_map(x, y))).mean()
         if self.perceptual is not None and self.lpips:
-            step.compare(self.perceptual, x, y, self.lpips)
+            step.compare(self.perceptual, x, y, self.lpips, whole=self.view != "patch")
         return value
 
     def forward(self, step: Step) -> Float[Tensor, ""] | None:

@@ -82,11 +82,6 @@ class GaussianRenderer(nn.Module, ABC):
         """
         return False
 
-    @property
-    def room(self) -> int:
-        """How often ``grow_slots`` has made more."""
-        return 0
-
     @abstractmethod
     def _rasterize(
         self, gaussians: Gaussians, camera: Camera, moving: list[Tensor], still: list[Tensor]

@@ -76,7 +76,7 @@ class GsplatRenderer(GaussianRenderer):
         super().__init__(near_m, far_m, eps2d)
         if not torch.cuda.is_available():
             raise UserError("renderer 'gsplat' needs a CUDA device: choose renderer cpu")
-        self._fixed, self._room = False, 0
+        self._fixed = False
         self._slots: dict[tuple[int, ...], int] = {}
         self.register_buffer("_overflowed", torch.zeros((), dtype=torch.bool), persistent=False)
 
@@ -99,13 +99,7 @@ class GsplatRenderer(GaussianRenderer):
         log.warning("some recent steps left the farthest Gaussians out; making room for them")
         self._slots = {size: 2 * slots for size, slots in self._slots.items()}
         self._overflowed.zero_()
-        self._room += 1
         return True
-
-    @property
-    def room(self) -> int:
-        """How often ``grow_slots`` has made more."""
-        return self._room
 
     def _rasterize(
         self, gaussians: Gaussians, camera: Camera, moving: list[Tensor], still: list[Tensor]

@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import nn
-from triton_mode import DEVICE
+from triton_mode import DEVICE, MARKS
 
 from persona.modules.avatar import group_norm_triton
+
+pytestmark = MARKS
 
 
 @pytest.mark.parametrize("count", [1, 70])

@@ -2,9 +2,11 @@
 
 import torch
 import torch.nn.functional as F
-from triton_mode import DEVICE
+from triton_mode import DEVICE, MARKS
 
 from persona.modules.body.neighbours_triton import neighbour_sum
+
+pytestmark = MARKS
 
 
 def test_equals_embedding_bag():

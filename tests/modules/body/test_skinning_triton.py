@@ -2,10 +2,12 @@
 
 import torch
 import torch.nn.functional as F
-from triton_mode import DEVICE
+from triton_mode import DEVICE, MARKS
 
 from persona.modules.body.skinning_field import SkinningField
 from persona.modules.body.skinning_triton import JOINTS, look_up
+
+pytestmark = MARKS
 
 
 def make_field():

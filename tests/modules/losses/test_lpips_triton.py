@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from triton_mode import DEVICE
+from triton_mode import DEVICE, MARKS
 
 from persona.modules.losses.lpips_triton import layer_distance as fast_distance
 from persona.modules.losses.perceptual import layer_distance
+
+pytestmark = MARKS
 
 
 @pytest.mark.parametrize("channels", [64, 96])

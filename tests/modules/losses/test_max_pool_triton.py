@@ -3,9 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from triton_mode import DEVICE
+from triton_mode import DEVICE, MARKS
 
 from persona.modules.losses.max_pool_triton import max_pool_2x2
+
+pytestmark = MARKS
 
 
 @pytest.mark.parametrize("size", [(6, 8), (7, 5)])

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from triton_mode import DEVICE
+from triton_mode import DEVICE, MARKS
 
 from persona.modules.losses.functional import ssim_map
 from persona.modules.losses.ssim_triton import ssim_map as fast_map
+
+pytestmark = MARKS
 
 
 @pytest.mark.parametrize("shape", [(3, 17, 23), (1, 11, 40), (2, 3, 12, 9)])

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from triton_mode import DEVICE
+from triton_mode import DEVICE, MARKS
 
 from persona.modules.render import composite_triton
 from persona.modules.render.binning import bin_splats
+
+pytestmark = MARKS
 
 SIZE = (21, 30)
 

@@ -3,10 +3,12 @@
 import pytest
 import torch
 from test_mesh import make_camera, triangle_soup
-from triton_mode import DEVICE
+from triton_mode import DEVICE, MARKS
 
 from persona.modules.render import mesh
 from persona.modules.render.mesh_triton import fill
+
+pytestmark = MARKS
 
 
 @pytest.mark.parametrize("seed", range(3))
