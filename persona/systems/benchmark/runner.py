@@ -7,6 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 import torch
 from omegaconf import OmegaConf
@@ -27,6 +28,7 @@ from persona.systems.benchmark.plan import Cell, Plan, cell_key, one_line
 from persona.systems.benchmark.predictions import score_predictions
 
 LOG_FILE = "log.txt"
+_FOLDERS: dict[Path, Lock] = {}
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,17 @@ def render_cell(
     if cell.predictions is not None:
         return Outcome(cell, folder=cell.predictions)
     folder = cache / cell_key(cell, updates, plan.digests[cell.subject])
-    cached = (folder / RESULT_FILE).is_file()
-    if not cached:
-        train = OmegaConf.to_container(cell.config, resolve=True)
-        settings = {"pose_fit": cell.pose_fit, "updates": updates, "train": train}
-        write_text(folder / SETTINGS_FILE, OmegaConf.to_yaml(OmegaConf.create(settings)))
-        if variables is None:
-            run_cell(folder)
-        elif error := run_apart(folder, variables):
-            return Outcome(cell, error=f"{error} (all of it: {folder / LOG_FILE})")
+    # Two names of one configuration share a folder: the second waits and finds it finished.
+    with _FOLDERS.setdefault(folder, Lock()):
+        cached = (folder / RESULT_FILE).is_file()
+        if not cached:
+            train = OmegaConf.to_container(cell.config, resolve=True)
+            settings = {"pose_fit": cell.pose_fit, "updates": updates, "train": train}
+            write_text(folder / SETTINGS_FILE, OmegaConf.to_yaml(OmegaConf.create(settings)))
+            if variables is None:
+                run_cell(folder)
+            elif error := run_apart(folder, variables):
+                return Outcome(cell, error=f"{error} (all of it: {folder / LOG_FILE})")
     facts = read_json(folder / RESULT_FILE)
     return Outcome(cell, folder=folder / FRAMES_FOLDER, facts=facts, cached=cached)
 
