@@ -10,6 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from persona.data.datamodule import SubjectDataModule
 from persona.data.frames import FrameDataset
 from persona.errors import UserError
 from persona.modules.avatar.pose_table import PoseTable
@@ -49,6 +50,14 @@ def test_without_a_fit_it_repeats_the_test(run, tmp_path):
     rows = list(csv.DictReader((tmp_path / "frames.csv").open()))
     assert [row["frame"] for row in rows] == ["test/0", "test/1"]
     assert (tmp_path / "comparison.png").is_file()
+
+
+def test_training_frames_are_not_read(run, tmp_path, monkeypatch):
+    def refuse(self):
+        raise AssertionError("evaluation decodes the training frames")
+
+    monkeypatch.setattr(SubjectDataModule, "train_frames", property(refuse))
+    assert scored(run["folder"], tmp_path)
 
 
 @pytest.mark.parametrize("mode", ["image", "image_geo"])
