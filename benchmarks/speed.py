@@ -8,7 +8,6 @@ Steps are timed as they are trained, by Lightning's own loop. A few more are the
 without the CUDA graph where there is one, for the split into sections.
 """
 
-import json
 import subprocess
 import time
 from collections import defaultdict
@@ -222,7 +221,6 @@ def main(config: DictConfig) -> dict[str, float]:
         write_json(Path(where) / f"speed_{config.speed.renders}.json", result)
         write_text(Path(where) / f"speed_{config.speed.renders}.md", markdown(result))
     print(markdown(result))
-    print(json.dumps(result["sections_ms"]))
     return {"step_ms": result["step_ms"]["all"]["mean"]}
 
 

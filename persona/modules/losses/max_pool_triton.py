@@ -14,8 +14,8 @@ BLOCK = 1024
 
 
 @triton_kernel
-def _corners(x_ptr, at, used, height, width, channels):
-    """Places of the four inputs of an output, and the first of them."""
+def _corners(at, height, width, channels):
+    """Places of the four inputs of an output."""
     wide, high = width // 2, height // 2
     channel = at % channels
     column = (at // channels) % wide
@@ -29,7 +29,7 @@ def _corners(x_ptr, at, used, height, width, channels):
 def _forward(x_ptr, out_ptr, count, height, width, channels, B: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     used = at < count
-    a, b, c, d = _corners(x_ptr, at, used, height, width, channels)
+    a, b, c, d = _corners(at, height, width, channels)
     top = tl.maximum(tl.load(x_ptr + a, used, 0.0), tl.load(x_ptr + b, used, 0.0))
     low = tl.maximum(tl.load(x_ptr + c, used, 0.0), tl.load(x_ptr + d, used, 0.0))
     tl.store(out_ptr + at, tl.maximum(top, low), used)
@@ -39,7 +39,7 @@ def _forward(x_ptr, out_ptr, count, height, width, channels, B: tl.constexpr):
 def _backward(x_ptr, grad_ptr, out_ptr, count, height, width, channels, B: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     used = at < count
-    a, b, c, d = _corners(x_ptr, at, used, height, width, channels)
+    a, b, c, d = _corners(at, height, width, channels)
     va, vb = tl.load(x_ptr + a, used, 0.0), tl.load(x_ptr + b, used, 0.0)
     vc, vd = tl.load(x_ptr + c, used, 0.0), tl.load(x_ptr + d, used, 0.0)
     best = tl.maximum(tl.maximum(va, vb), tl.maximum(vc, vd))
