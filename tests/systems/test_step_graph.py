@@ -22,18 +22,25 @@ def losses(folder):
 
 
 def test_fifty_steps_equal_plain_ones(tiny, tmp_path):
+    """Atomic sums differ in their last bits, which training grows: two plain runs say how far."""
     runs = {}
-    for graph in (True, False):
-        folder = tmp_path / str(graph)
+    for name, graph in (("graph", True), ("plain", False), ("again", False)):
+        folder = tmp_path / name
         train(tiny(*OPTIONS, f"system.cuda_graph={graph}"), folder)
-        runs[graph] = losses(folder), load_system(folder, "cuda").avatar.state_dict()
-    (fast, fast_state), (plain, plain_state) = runs[True], runs[False]
-    assert len(fast) == 50
-    # Sums of atomic additions differ in their last bits, and so do two plain runs.
-    torch.testing.assert_close(torch.tensor(fast), torch.tensor(plain), rtol=1e-3, atol=1e-5)
+        runs[name] = torch.tensor(losses(folder)), load_system(folder, "cuda").avatar.state_dict()
+    (graph, graph_state), (plain, plain_state), (again, again_state) = runs.values()
+    assert len(graph) == 50
+    found, noise = ((run / plain - 1).abs() for run in (graph, again))
+    print(f"losses after 1, 5, 20, 50 steps: graph {found[[0, 4, 19, 49]]}, "
+          f"plain again {noise[[0, 4, 19, 49]]}")  # fmt: skip
+    assert found[:3].max() < 1e-4
+    assert found.mean() < 3 * noise.mean() + 1e-5
     for name in ("rgb_logit", "mean_offset", "log_scale"):
-        difference = (fast_state[name] - plain_state[name]).abs().mean()
-        assert difference < 1e-3, name
+        found, noise = (
+            (state[name] - plain_state[name]).abs().mean() for state in (graph_state, again_state)
+        )
+        print(f"{name}: graph {found:.1e}, plain again {noise:.1e}")
+        assert found < 3 * noise + 1e-6, name
 
 
 def test_batches_and_growing_room(tiny, tmp_path, monkeypatch):
