@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 
-def compile_cuda(source: str, name: str, architecture: str, defines: Mapping[str, int]) -> bytes:
+def compile_cuda(
+    source: str, name: str, architecture: str, defines: Mapping[str, int | str]
+) -> bytes:
     """Machine code of a CUDA C++ source; needs no device.
 
     Args:
@@ -56,7 +58,10 @@ class CudaModule:
         self.module = _checked(driver.cuModuleLoadData(code))
         self.kernels: dict[str, object] = {}
 
-    def launch(self, kernel: str, blocks: int, threads: int, *arguments: Tensor | int) -> None:
+    def launch(
+        self, kernel: str, blocks: int | tuple[int, int, int], threads: int,
+        *arguments: Tensor | int,
+    ) -> None:  # fmt: skip
         """Starts a kernel on the current stream; whole numbers are passed as ``int``."""
         from cuda.bindings import driver
 
@@ -69,15 +74,13 @@ class CudaModule:
         values = tuple(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)
         types = tuple(ctypes.c_void_p if isinstance(a, Tensor) else ctypes.c_int for a in arguments)
         stream = torch.cuda.current_stream().cuda_stream
-        _checked(
-            driver.cuLaunchKernel(
-                self.kernels[kernel], blocks, 1, 1, threads, 1, 1, 0, stream, (values, types), 0
-            )
-        )
+        grid = (blocks, 1, 1) if isinstance(blocks, int) else blocks
+        function, block = self.kernels[kernel], (threads, 1, 1)
+        _checked(driver.cuLaunchKernel(function, *grid, *block, 0, stream, (values, types), 0))
 
 
 @lru_cache(maxsize=128)
-def load_cuda(path: Path, device: torch.device, **defines: int) -> CudaModule:
+def load_cuda(path: Path, device: torch.device, **defines: int | str) -> CudaModule:
     """The kernels of a source file on a device, compiled once per process and set of macros."""
     major, minor = torch.cuda.get_device_capability(device)
     code = compile_cuda(path.read_text(), path.name, f"sm_{major}{minor}", defines)
