@@ -23,7 +23,7 @@ def window(size: int = 11, sigma: float = 1.5) -> str:
 
 
 @lru_cache(maxsize=64)
-def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+def on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Numbers on a device, copied once: a copy from the host would wait."""
     return torch.tensor(values, device=device)
 
@@ -39,7 +39,7 @@ class _Photometric(torch.autograd.Function):
         grid = -(-width // WIDE), -(-height // HIGH), channels
         slopes = x.new_empty(3, *x.shape)
         sums = x.new_empty(grid[0] * grid[1] * grid[2])
-        shares = _on_device((l1, ssim, 1 / x.numel()), x.device)
+        shares = on_device((l1, ssim, 1 / x.numel()), x.device)
         sizes = (int(weighted), height, width)
         module.launch("forward", grid, THREADS, x, y, weight, slopes, sums, shares, *sizes)
         ctx.save_for_backward(x, y, weight, slopes, shares)
