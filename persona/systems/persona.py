@@ -172,8 +172,8 @@ class PersonaSystem(AvatarSystem):
 
     def frame_kind(self, frame: Frame) -> Hashable:
         """Captured frames differ by the side of their boundary, which is made on the host."""
-        captured, has_patch = super().frame_kind(frame)
-        return captured, has_patch, self._boundary_px(frame) | 1 if captured else None
+        kind = super().frame_kind(frame)
+        return *kind, self._boundary_px(frame) | 1 if frame.name[0].startswith("captured") else None
 
     def clip(
         self, poses: PoseState, asset: str | None = None
