@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from hydra.utils import instantiate
 
 from persona.systems.experiment import load_system, train
+from persona.systems.step_graph import GraphedLoss
 
 pytestmark = [
     pytest.mark.gpu,
@@ -60,3 +62,32 @@ def test_batches_and_growing_room(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(gsplat_backend.GsplatRenderer, "grow_slots", grow)
     train(tiny(*OPTIONS, "data.batch_size=2", "trainer.max_steps=20"), tmp_path)
     assert True in grown and grown[-1] is False
+
+
+@pytest.mark.parametrize("split", ["captured", "generated"])
+def test_branches_give_what_one_stream_gives(tiny, tmp_path, split):
+    """Again and again: what waits too little, or reuses memory too early, does not always show."""
+    overrides = "avatar.refined_lookup=true", "perceptual=vgg", "perceptual.random_weights=true"
+    config = tiny(*OPTIONS, *overrides, "trainer.max_steps=10")
+    train(config, tmp_path)
+    frames = instantiate(config.data).train_frames.to("cuda")
+    row = next(i for i, name in enumerate(frames.names) if name.startswith(split))
+    frame = frames[[row]]
+    systems = [load_system(tmp_path, "cuda").train() for _ in range(2)]
+    plain, parallel = (GraphedLoss(s, n) for s, n in zip(systems, (0, 12), strict=True))
+    expected = plain.graph(frame)
+    values = expected(frame).clone()
+    assert torch.isfinite(values).all()
+    graph = parallel.graph(frame)
+    for _ in range(200):
+        torch.testing.assert_close(graph(frame), values, rtol=1e-4, atol=1e-6)
+        pairs = zip(filled(graph.grads), filled(expected.grads), strict=True)
+        for ours, theirs in pairs:
+            # Sums of atomic additions differ in their last bits.
+            torch.testing.assert_close(
+                ours, theirs, rtol=1e-2, atol=1e-4 * float(theirs.abs().max())
+            )
+
+
+def filled(grads):
+    return [g for g in grads if g is not None]

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from persona.modules.parallel import branches
 from persona.types import Frame, Render
 
 MOST_KEPT = 4
@@ -188,15 +189,22 @@ class LossSum(nn.Module):
 
     def forward(self, step: Step) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Weighted sum and the weighted terms by name, detached."""
-        terms, owners = {}, []
-        for name, loss in self.losses.items():
-            value = loss(step) if loss.applies(step.captured) else None
-            owners += [name] * (len(step.pairs) - len(owners))
-            if value is not None:
-                terms[name] = loss.weight * value
-        for name, pair, distance in zip(
-            owners, step.pairs, distances(step, self.kept), strict=True
-        ):
+        terms, owners, compared = {}, [], []
+        applied = {n: loss for n, loss in self.losses.items() if loss.applies(step.captured)}
+        with branches() as branch:
+            for name, loss in applied.items():
+                with branch() as lane:
+                    value = loss(step)
+                    if value is not None:
+                        terms[name] = loss.weight * value
+                added = len(step.pairs) - len(owners)
+                owners += [name] * added
+                compared += [lane] * bool(added)
+            # Networks are the longest part: they wait for nothing but their images.
+            for lane in compared:
+                lane.join()
+            values = distances(step, self.kept)
+        for name, pair, distance in zip(owners, step.pairs, values, strict=True):
             terms[name] = terms[name] + self.losses[name].weight * pair.weight * distance
         total = torch.stack(list(terms.values())).sum()
         return total, {name: value.detach() for name, value in terms.items()}

@@ -70,7 +70,8 @@ class GsplatRenderer(GaussianRenderer):
             raise UserError("renderer 'gsplat' needs a CUDA device: choose renderer cpu")
         self._fixed = False
         self._slots: dict[tuple[int, ...], int] = {}
-        self.register_buffer("_overflowed", torch.zeros((), dtype=torch.bool), persistent=False)
+        self.register_buffer("_overflows", torch.zeros(1, dtype=torch.int32), persistent=False)
+        self.register_buffer("_place", torch.zeros(1, dtype=torch.int64), persistent=False)
 
     @contextmanager
     def fixed_slots(self) -> Iterator[None]:
@@ -86,11 +87,11 @@ class GsplatRenderer(GaussianRenderer):
 
     def grow_slots(self) -> bool:
         """Waits for the device; doubles the room if it was too small."""
-        if not bool(self._overflowed):
+        if not bool(self._overflows):
             return False
         log.warning("some recent steps left the farthest Gaussians out; making room for them")
         self._slots = {size: 2 * slots for size, slots in self._slots.items()}
-        self._overflowed.zero_()
+        self._overflows.zero_()
         return True
 
     def _rasterize(
@@ -132,7 +133,8 @@ class GsplatRenderer(GaussianRenderer):
         bins = bin_splats(means2d[0].detach(), radii[0], depths[0].detach(), grid, TILE, slots)
         if slots is not None:
             self._slots[size] = slots
-            self._overflowed |= bins.overflowed
+            # An atomic addition: passes may run side by side.
+            self._overflows.scatter_add_(0, self._place, bins.overflowed.int()[None])
         else:
             needed = int(ROOM * len(bins.members)) + 1
             self._slots[size] = max(needed, self._slots.get(size, 0))
