@@ -1,8 +1,9 @@
 """What a training step and an animated frame cost, split into their parts.
 
 ``python benchmarks/speed.py`` (PERSONA at 1024 x 576 with the paper's losses; options as train.py)
-``python benchmarks/speed.py -m speed.renders=packed,separate`` (ours against one rasteriser call
-per target, the reference implementation's schedule, in one run)
+``python benchmarks/speed.py -m speed.renders=packed,separate`` (ours against one gsplat call per
+target, the reference implementation's schedule, in one run)
+``python benchmarks/speed.py speed.frames_stored=907`` (as much memory as a real subject takes)
 
 Steps are timed as they are trained, by Lightning's own loop. A few more are then run part by part,
 without the CUDA graph where there is one, for the split into sections.
@@ -11,8 +12,6 @@ without the CUDA graph where there is one, for the split into sections.
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import mean, median, pstdev
@@ -20,65 +19,62 @@ from statistics import mean, median, pstdev
 import hydra
 import lightning as L
 import torch
+from full_store import with_full_store
 from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from section_timer import SectionTimer
+from separate import separate
 
 from persona.cli import one_line_errors, output_folder, stamp_run
 from persona.data.io import write_json, write_text
-from persona.modules.render.gaussian import GaussianRenderer
+from persona.errors import UserError
 from persona.systems.avatar_system import AvatarSystem
 from persona.systems.experiment import quiet_libraries
-from persona.types import Camera, Channel, Gaussians, Render
 
 WARMUP_FRAMES = 16
+RENDERS = ("packed", "separate", "separate_asked", "separate_ours")
+RANDOM_WEIGHTS = (
+    "The perceptual network has **random weights**: the arithmetic is that of trained ones."
+)
 ROOT = Path(__file__).parents[1]
 
 
-class SeparateRenderer(GaussianRenderer):
-    """One projection, sort and rasterisation per target, as the reference implementation."""
-
-    name = "separate"
-
-    def __init__(self, inner: GaussianRenderer):
-        super().__init__(inner.near_m, inner.far_m, inner.eps2d)
-        self.inner = inner
-
-    def forward(
-        self, gaussians: Gaussians, camera: Camera, channels: Mapping[str, Channel]
-    ) -> Render:
-        """As the inner renderer, channel by channel."""
-        images = {}
-        for name, channel in channels.items():
-            images |= self.inner(gaussians, camera, {name: channel}).images
-        return Render(images, self.inner(gaussians, camera, {}).alpha)
-
-    def fixed_slots(self):
-        """As the inner renderer."""
-        return self.inner.fixed_slots()
-
-    def grow_slots(self) -> bool:
-        """As the inner renderer."""
-        return self.inner.grow_slots()
-
-    def _rasterize(self, gaussians, camera, moving, still):
-        raise NotImplementedError
-
-
 class StepClock(L.Callback):
-    """Milliseconds of each training step, by kind of frame; ends the uncounted ones."""
+    """Milliseconds of each training step, by kind of frame, and memory on CUDA.
 
-    def __init__(self, warmup: int):
-        self.warmup = warmup
+    Args:
+        warmup: steps that are not counted.
+        steps: all of them; what follows is not looked at.
+    """
+
+    def __init__(self, warmup: int, steps: int):
+        self.warmup, self.steps = warmup, steps
         self.marks: list[tuple[str, object]] = []
+        self.memory: dict[str, float] = {}
 
     def on_train_batch_end(self, trainer, system, outputs, batch, batch_idx) -> None:
         """One mark per step: an event in the stream, so that the host runs on."""
+        if len(self.marks) == self.steps:
+            return
         self.marks.append((batch.name[0].split("/")[0], mark(system.device)))
-        if len(self.marks) == self.warmup and system.device.type == "cuda":
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
+        if system.device.type == "cuda" and len(self.marks) in (self.warmup, self.steps):
+            self._look_at_memory(system.device)
+
+    def _look_at_memory(self, device: torch.device) -> None:
+        """Peaks since the start, which capturing graphs is part of, and since the warm-up."""
+        torch.cuda.synchronize()
+        allocated = torch.cuda.max_memory_allocated() / 2**30
+        free, total = torch.cuda.mem_get_info(device)
+        self.memory = {
+            "peak_gib": max(allocated, self.memory.get("peak_gib", 0.0)),
+            "steady_peak_gib": allocated,
+            "reserved_gib": max(
+                torch.cuda.max_memory_reserved() / 2**30, self.memory.get("reserved_gib", 0.0)
+            ),
+            "device_used_gib": (total - free) / 2**30,
+        }
+        torch.cuda.reset_peak_memory_stats()
 
     def milliseconds(self) -> dict[str, list[float]]:
         """Of every counted step, under ``all`` and the kind of its frame."""
@@ -118,28 +114,30 @@ def summary(values: list[float]) -> dict[str, float]:
 def measure_training(config: DictConfig, folder: Path) -> tuple[dict, AvatarSystem]:
     """Times of training steps, their sections and the peak memory."""
     L.seed_everything(config.seed, verbose=False)
-    data, system = instantiate(config.data), instantiate(config.system)
-    if config.speed.renders == "separate":
-        system.renderer = SeparateRenderer(system.renderer)
-        system.views = replace(system.views, renderer=system.renderer)
-    clock, timer = StepClock(config.speed.warmup), SectionTimer(config.speed.steps)
-    settings = OmegaConf.merge(
-        config.trainer, {"max_steps": config.speed.steps + config.speed.sections}
-    )
+    how, steps = config.speed.renders, config.speed.steps
+    if how not in RENDERS:
+        raise UserError(f"speed.renders={how} is unknown: choose {', '.join(RENDERS)}")
+    data, system = instantiate(with_full_store(config).data), instantiate(config.system)
+    clock, timer = StepClock(config.speed.warmup, steps), SectionTimer(steps)
+    drawn = None if how == "packed" else separate(system, how)
+    settings = OmegaConf.merge(config.trainer, {"max_steps": steps + config.speed.sections})
     trainer = instantiate(settings, callbacks=[clock, timer], logger=False,
                           default_root_dir=str(folder))  # fmt: skip
     started = time.perf_counter()
     trainer.fit(system, datamodule=data)
-    clock.marks = clock.marks[: config.speed.steps]
     result = {
         "step_ms": {kind: summary(v) for kind, v in clock.milliseconds().items()},
         "sections_ms": timer.milliseconds(),
         "num_gaussians": system.avatar.template.num_gaussians,
         "fit_seconds": time.perf_counter() - started,
+        "frames": len(data.train_frames),
+        "frames_gib": data.train_frames.num_bytes / 2**30,
+        "frames_on": "device" if data.train_frames.feed is None else "host",
+        **clock.memory,
     }
-    if torch.cuda.is_initialized():  # Lightning has moved the model back to the host.
-        result["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
-        result["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
+    if drawn is not None:
+        result["rasteriser_calls_per_step"] = drawn.calls / (steps + config.speed.sections)
+        system.renderer = drawn.inner
     return result, system
 
 
@@ -172,6 +170,11 @@ def measure_animation(system: AvatarSystem, config: DictConfig, device: str) -> 
     return rates
 
 
+def has_random_weights(config: DictConfig) -> bool:
+    """Whether there is a perceptual network, and it is untrained."""
+    return config.perceptual.net is not None and config.perceptual.random_weights
+
+
 def machine() -> dict[str, str]:
     """Where and with what code this was measured."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
@@ -190,8 +193,17 @@ def markdown(result: dict) -> str:
     lines += ["", f"{result['samples_per_second']:.1f} frames per second in training."]
     lines += ["", "| section, ms | median |", "|---|---|"]
     lines += [f"| {name} | {value:.2f} |" for name, value in result["sections_ms"].items()]
+    lines += ["", f"{result['frames']} frames of {result['frames_gib']:.2f} GiB on the "
+              f"{result['frames_on']}."]  # fmt: skip
+    if "rasteriser_calls_per_step" in result:
+        lines += ["", f"{result['rasteriser_calls_per_step']:.1f} rasteriser calls a step."]
     if "peak_gib" in result:
-        lines += ["", f"Peak memory {result['peak_gib']:.2f} GiB."]
+        lines += ["", f"Peak memory {result['peak_gib']:.2f} GiB allocated "
+                  f"({result['steady_peak_gib']:.2f} after the warm-up), "
+                  f"{result['reserved_gib']:.2f} GiB reserved by torch, "
+                  f"{result['device_used_gib']:.2f} GiB of the device in use."]  # fmt: skip
+    if result["random_weights"]:
+        lines += ["", RANDOM_WEIGHTS]
     for size, rate in result.get("animation_fps", {}).items():
         lines += ["", f"Animation at {size} x {size}: {rate:.0f} frames per second."]
     return "\n".join(lines) + "\n"
@@ -211,6 +223,7 @@ def main(config: DictConfig) -> dict[str, float]:
         result["animation_fps"] = measure_animation(system, config, device)
     overrides = hydra.core.hydra_config.HydraConfig.get().overrides.task
     result |= {"machine": machine(), "renders": config.speed.renders}
+    result["random_weights"] = has_random_weights(config)
     result["samples_per_second"] = (
         1e3 * config.trainer.devices * config.data.batch_size / result["step_ms"]["all"]["mean"]
     )

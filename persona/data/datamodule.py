@@ -10,9 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import lightning
 import numpy as np
 import torch
-from torch.utils.data import Sampler
 
-from persona.data.frames import FrameDataset, load_frames
+from persona.data.frames import FRAMES_ON, FrameDataset, load_frames
 from persona.data.layout import CAPTURED, TEST
 from persona.data.sampler import BalancedSampler
 from persona.data.subject import Subject
@@ -37,7 +36,7 @@ class FrameLoader:
     what was used, so that a position in it is exact.
     """
 
-    def __init__(self, dataset: FrameDataset, batches: Sampler[list[int]] | Sequence[list[int]]):
+    def __init__(self, dataset: FrameDataset, batches: Sequence[list[int]]):
         """``batches``: rows of each batch."""
         self.dataset, self.batches = dataset, batches
 
@@ -45,7 +44,14 @@ class FrameLoader:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Frame]:
-        return (self.dataset[rows] for rows in self.batches)
+        for rows, following in self._order():
+            batch = self.dataset[rows]
+            self.dataset.stage(following)
+            yield batch
+
+    def _order(self) -> Iterator[tuple[list[int], list[int]]]:
+        """Rows of each batch and of the one after it, none after the last."""
+        return zip(self.batches, [*self.batches[1:], []], strict=True)
 
 
 class BalancedLoader(FrameLoader):
@@ -53,8 +59,15 @@ class BalancedLoader(FrameLoader):
 
     def __init__(self, dataset: FrameDataset, sampler: BalancedSampler):
         """``sampler``: over the rows of ``dataset``."""
-        super().__init__(dataset, sampler)
+        super().__init__(dataset, ())
         self.sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def _order(self) -> Iterator[tuple[list[int], list[int]]]:
+        # The sampler stands where the loader does: looking ahead does not move it.
+        return ((rows, self.sampler.upcoming) for rows in self.sampler)
 
     def state_dict(self) -> dict[str, Any]:
         """The sampler's."""
@@ -85,6 +98,7 @@ class SubjectDataModule(lightning.LightningDataModule):
         test_split: str = "auto",
         max_frames: int | None = None,
         max_height_px: int | None = None,
+        frames_on: str = "auto",
     ):
         """Takes where the subject lies and how to sample it.
 
@@ -101,11 +115,15 @@ class SubjectDataModule(lightning.LightningDataModule):
                 ``captured``.
             max_frames: Keeps at most so many frames of each split, evenly spread.
             max_height_px: Shrinks taller frames to this height.
+            frames_on: Where the frames lie while a GPU trains: ``auto``, ``device`` or ``host``,
+                see ``FrameDataset.place``.
         """
         super().__init__()
         if max_frames is not None and max_frames < 1:
             raise UserError(f"max_frames={max_frames}: must be 1 or more; null takes all frames")
-        self.root, self.source = Path(root), source
+        if frames_on not in FRAMES_ON:
+            raise UserError(f"frames_on={frames_on} is unknown: choose {', '.join(FRAMES_ON)}")
+        self.root, self.source, self.frames_on = Path(root), source, frames_on
         self.batch_size, self.captured_ratio, self.seed = batch_size, captured_ratio, seed
         self.captured_repeats = captured_repeats
         self._train_splits, self._test_split = train_splits, test_split
@@ -206,7 +224,7 @@ class SubjectDataModule(lightning.LightningDataModule):
         )
 
     def _load(self, key: str, splits: tuple[str, ...]) -> FrameDataset:
-        """Decodes splits once, and moves them once to the device that trains on them."""
+        """Decodes splits once, and places them once for the device that trains on them."""
         if key not in self._frames:
             subject = self.subject
             stores = []
@@ -217,7 +235,8 @@ class SubjectDataModule(lightning.LightningDataModule):
                 stores.append(load_frames(subject, split, numbers, self.max_height_px))
             self._frames[key] = FrameDataset(stores)
         if self.trainer is not None:
-            self._frames[key] = self._frames[key].to(self.trainer.strategy.root_device)
+            device = self.trainer.strategy.root_device
+            self._frames[key] = self._frames[key].place(device, self.frames_on)
         return self._frames[key]
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float16, Shaped, UInt8
+from jaxtyping import Bool, Shaped, UInt8
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from persona.data.canvas import paste
+from persona.data.frame_feed import FrameFeed, pin_in_place
+from persona.data.frame_rows import RowLayout
 from persona.data.layout import CAPTURED, FrameData, resize_expression
 from persona.data.parameters import REMEDY
 from persona.data.subject import Subject
@@ -23,29 +26,30 @@ from persona.types import FRAME_LISTS, BodyPose, Camera, Frame
 
 _LONG_LOAD = 32
 """More frames than this get a progress bar."""
+FRAMES_ON = ("auto", "device", "host")
+DEVICE_BYTES = 2 * 2**30
+"""Frames of more memory than this, some 200 of 1024 x 576, stay on the host by themselves."""
+CAMERA_KEYS = ("cam_from_world", "focal_px", "center_px")
 
 
 @dataclass(frozen=True)
 class FrameStore:
-    """All frames of one split, of one image size."""
+    """All frames of one split, of one image size.
+
+    A frame is a row of bytes that holds, in their smallest exact form: ``image`` (3, h, w) uint8;
+    ``mask`` (1, h, w) bool; ``depth`` (1, h, w) float32, ``normal`` (3, h, w) float16, as (n + 1) /
+    2, and ``seg`` (3, h, w) uint8, zero outside the mask; ``albedo`` (3, h, w) and ``patch``
+    (3, q, q) uint8 where the split has them; ``cam_from_world``, ``focal_px``, ``center_px`` and
+    ``patch_box_px`` float32.
+    """
 
     split: str
     numbers: tuple[int, ...]
     """Frame numbers on disk, in the order of the rows."""
-    cameras: Camera
+    layout: RowLayout
+    rows: UInt8[Tensor, "b k"]
     poses: BodyPose
     """As tracked, one row a frame."""
-    image: UInt8[Tensor, "b 3 h w"]
-    mask: Bool[Tensor, "b 1 h w"]
-    depth: Float[Tensor, "b 1 h w"]
-    """Zero outside the mask."""
-    normal: Float16[Tensor, "b 3 h w"]
-    """(n + 1) / 2, zero outside the mask."""
-    seg: UInt8[Tensor, "b 3 h w"]
-    """Colours, zero outside the mask."""
-    albedo: UInt8[Tensor, "b 3 h w"] | None
-    patch: UInt8[Tensor, "b 3 q q"] | None
-    patch_box_px: Float[Tensor, "b 4"]
     patch_size: int
     """Side of the patches, and of the zeros that stand for absent ones."""
     person_px: tuple[float, ...] = ()
@@ -60,16 +64,23 @@ class FrameStore:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width, pixels."""
-        return self.cameras.height, self.cameras.width
+        height, width = self.layout.arrays["image"][0][1:]
+        return height, width
+
+    @property
+    def maps(self) -> dict[str, Shaped[Tensor, "b ..."]]:
+        """What the rows hold, by name, on their memory."""
+        return self.layout.views(self.rows)
+
+    @property
+    def cameras(self) -> Camera:
+        """One a frame."""
+        maps = self.maps
+        return Camera(*(maps[key] for key in CAMERA_KEYS), *self.size)
 
     def to(self, device: torch.device | str) -> FrameStore:
         """The same store on another device."""
-        moved = {
-            f.name: getattr(self, f.name).to(device)
-            for f in fields(self)
-            if isinstance(getattr(self, f.name), Tensor | Camera | BodyPose)
-        }
-        return replace(self, **moved)
+        return replace(self, rows=self.rows.to(device), poses=self.poses.to(device))
 
     def frame(self, rows: Sequence[int], offset: int = 0) -> Frame:
         """Collates rows into a batch.
@@ -78,35 +89,46 @@ class FrameStore:
             rows: Rows of this store.
             offset: Row of the per-frame pose table that belongs to row 0.
         """
-        rows = torch.as_tensor(rows, device=self.image.device)
-        image, mask = self.image[rows] / 255, self.mask[rows].float()
-        absent = image.new_zeros(len(rows), 3, self.patch_size, self.patch_size)
-        captured = torch.full_like(rows, self.split == CAPTURED, dtype=torch.bool)
+        return concatenate([self.decode(self.rows[row], row, offset) for row in rows])
+
+    def decode(self, data: UInt8[Tensor, "k"], row: int, offset: int = 0) -> Frame:
+        """The frame ``row`` as a batch of one, of its bytes on any device; ``data`` is copied.
+
+        Few operations, one a map: a step must not wait for the host.
+        """
+        maps = self.layout.views(data[None])
+        image = maps["image"] / 255
+        numbers = {key: maps[key].clone() for key in (*CAMERA_KEYS, "patch_box_px")}
+        patch = (1, 3, self.patch_size, self.patch_size)
         return Frame(
-            index=rows + offset,
-            captured=captured,
-            camera=self.cameras[rows],
+            index=torch.full((1,), row + offset, device=data.device),
+            captured=torch.full((1,), self.split == CAPTURED, device=data.device),
+            camera=Camera(*(numbers[key] for key in CAMERA_KEYS), *self.size),
             image=image,
-            mask=mask,
-            albedo=torch.ones_like(image) if self.albedo is None else self.albedo[rows] / 255,
-            depth=self.depth[rows],
-            normal=self.normal[rows].float(),
-            seg=self.seg[rows] / 255,
-            patch=absent if self.patch is None else self.patch[rows] / 255,
-            patch_box_px=self.patch_box_px[rows],
-            name=tuple(f"{self.split}/{self.numbers[row]}" for row in rows.tolist()),
-            person_px=tuple(self.person_px[row] for row in rows.tolist()),
-            has_patch=tuple(self.has_patch[row] for row in rows.tolist()),
-            person_box_px=tuple(self.person_box_px[row] for row in rows.tolist()),
+            mask=maps["mask"].float(),
+            albedo=maps["albedo"] / 255 if "albedo" in maps else torch.ones_like(image),
+            depth=maps["depth"].clone(),
+            normal=maps["normal"].float(),
+            seg=maps["seg"] / 255,
+            patch=maps["patch"] / 255 if "patch" in maps else image.new_zeros(patch),
+            patch_box_px=numbers["patch_box_px"],
+            name=(f"{self.split}/{self.numbers[row]}",),
+            person_px=(self.person_px[row],),
+            has_patch=(self.has_patch[row],),
+            person_box_px=(self.person_box_px[row],),
         )
 
 
 class FrameDataset(Dataset):
     """Stores laid end to end; a row is the row of the per-frame pose table."""
 
-    def __init__(self, stores: Sequence[FrameStore]):
-        """``stores``: in the order of the table (captured, generated_0, generated_1)."""
-        self.stores = list(stores)
+    def __init__(self, stores: Sequence[FrameStore], feed: FrameFeed | None = None):
+        """``stores``: in the order of the table (captured, generated_0, generated_1).
+
+        feed: brings the frames from the stores to another device; without one they are handed out
+        where they lie.
+        """
+        self.stores, self.feed = list(stores), feed
         ends = np.cumsum([0, *map(len, self.stores)])
         self.offsets, self._length = ends[:-1], int(ends[-1])
 
@@ -117,12 +139,27 @@ class FrameDataset(Dataset):
         """A batch of frames, all of one size; without rows an empty one."""
         if not len(rows):
             return self[[0]][:0]
-        parts = []
-        for row in rows:
-            which = int(np.searchsorted(self.offsets, row, side="right")) - 1
-            offset = int(self.offsets[which])
-            parts.append(self.stores[which].frame([row - offset], offset))
-        return parts[0] if len(parts) == 1 else concatenate(parts)
+        data = self._bytes(rows)
+        with nullcontext(data) if self.feed is None else self.feed.take(rows, data) as here:
+            return concatenate([self._decode(*pair) for pair in zip(rows, here, strict=True)])
+
+    def stage(self, rows: Sequence[int]) -> None:
+        """Announces the batch that is asked for next, so that its bytes can travel already."""
+        if self.feed is not None and len(rows):
+            self.feed.stage(rows, self._bytes(rows))
+
+    def _find(self, row: int) -> tuple[FrameStore, int]:
+        """The store of a row, and the row of its first frame."""
+        which = int(np.searchsorted(self.offsets, row, side="right")) - 1
+        return self.stores[which], int(self.offsets[which])
+
+    def _bytes(self, rows: Sequence[int]) -> list[UInt8[Tensor, "_"]]:
+        found = (self._find(row) for row in rows)
+        return [store.rows[row - first] for row, (store, first) in zip(rows, found, strict=True)]
+
+    def _decode(self, row: int, data: UInt8[Tensor, "_"]) -> Frame:
+        store, first = self._find(row)
+        return store.decode(data, row - first, first)
 
     @property
     def captured(self) -> list[bool]:
@@ -159,22 +196,48 @@ class FrameDataset(Dataset):
     @property
     def person_extent_px(self) -> tuple[int, int]:
         """Height and width of the largest box around a person."""
-        extents = []
-        for store in self.stores:
-            for axis in (3, 2):
-                taken = store.mask.any(axis)[:, 0].byte()
-                first = taken.argmax(1)
-                last = taken.shape[1] - 1 - taken.flip(1).argmax(1)
-                extents.append(int(((last - first + 1) * taken.any(1)).max()))
-        return max(extents[::2]), max(extents[1::2])
+        boxes = [box for store in self.stores for box in store.person_box_px]
+        return max(box[3] for box in boxes), max(box[2] for box in boxes)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the frames take."""
+        return sum(store.rows.numel() for store in self.stores)
 
     def to(self, device: torch.device | str) -> FrameDataset:
         """The same frames on another device."""
         return FrameDataset([store.to(device) for store in self.stores])
 
+    def place(self, device: torch.device, on: str = "auto") -> FrameDataset:
+        """The same frames for training on ``device``, where they are handed out.
+
+        Args:
+            device: Of the model.
+            on: ``device`` keeps all frames there. ``host`` keeps them in host memory, whose pages
+                are locked, and copies a batch while the one before it is used. ``auto`` is
+                ``device`` up to ``DEVICE_BYTES``. Without CUDA all are the same.
+
+        Raises:
+            UserError: no such choice, or host memory that cannot be locked.
+        """
+        if on not in FRAMES_ON:
+            raise UserError(f"frames_on={on} is unknown: choose {', '.join(FRAMES_ON)}")
+        if on == "auto":
+            on = "device" if self.num_bytes <= DEVICE_BYTES else "host"
+        if on == "device" or device.type != "cuda":
+            return self.to(device)
+        if self.feed is not None:
+            return self
+        stores = [store.to("cpu") for store in self.stores]
+        for store in stores:
+            pin_in_place(store.rows)
+        return FrameDataset(stores, FrameFeed(device))
+
 
 def concatenate(frames: Sequence[Frame]) -> Frame:
     """Joins batches of one image size."""
+    if len(frames) == 1:
+        return frames[0]
     first = frames[0].camera
     cameras = [frame.camera for frame in frames]
     if any((c.height, c.width) != (first.height, first.width) for c in cameras):
@@ -186,8 +249,7 @@ def concatenate(frames: Sequence[Frame]) -> Frame:
     }
     camera = replace(
         first,
-        **{key: torch.cat([getattr(c, key) for c in cameras])
-           for key in ("cam_from_world", "focal_px", "center_px")},
+        **{key: torch.cat([getattr(c, key) for c in cameras]) for key in CAMERA_KEYS},
     )  # fmt: skip
     lists = {key: sum((getattr(frame, key) for frame in frames), ()) for key in FRAME_LISTS}
     return Frame(**tensors, camera=camera, **lists)
@@ -218,23 +280,24 @@ def load_frames(
 
     first = read(numbers[0])
     store = _allocate(split, numbers, first, subject.patch_size() or 256)
-    cameras, poses = [first.camera] * len(numbers), [first.pose] * len(numbers)
+    maps, poses = store.maps, [first.pose] * len(numbers)
 
     def fill(row: int) -> None:
         frame = first if row == 0 else read(numbers[row])
         _check_like(subject, store, numbers[row], frame, first)
-        cameras[row], poses[row] = frame.camera, frame.pose
-        _fill(store, row, frame)
+        poses[row] = frame.pose
+        _fill({name: values[row] for name, values in maps.items()}, frame)
 
     _for_each(fill, len(numbers), f"Reading {subject.name}/{split}")
-    boxes = tuple(_bounding_box(mask[0]) for mask in store.mask)
+    boxes = tuple(_bounding_box(mask[0]) for mask in maps["mask"])
     return replace(
         store,
         person_px=tuple(float(max(box[2:])) for box in boxes),
         person_box_px=boxes,
-        has_patch=tuple((store.patch_box_px[:, 2] > 0).tolist()),
-        cameras=_stack(cameras, ("cam_from_world", "focal_px", "center_px")),
-        poses=_stack(poses, tuple(f.name for f in fields(BodyPose))),
+        has_patch=tuple((maps["patch_box_px"][:, 2] > 0).tolist()),
+        poses=BodyPose(
+            **{f.name: torch.stack([getattr(p, f.name) for p in poses]) for f in fields(BodyPose)}
+        ),
     )
 
 
@@ -244,11 +307,6 @@ def _for_each(function: Callable[[int], None], count: int, label: str) -> None:
         done = pool.map(function, range(count))
         for _ in track(done, label, total=count, disable=count < _LONG_LOAD, transient=True):
             pass
-
-
-def _stack(items: Sequence[Camera | BodyPose], names: tuple[str, ...]) -> Camera | BodyPose:
-    tensors = {name: torch.stack([getattr(item, name) for item in items]) for name in names}
-    return replace(items[0], **tensors)
 
 
 def _bounding_box(mask: Bool[Tensor, "h w"]) -> tuple[int, int, int, int]:
@@ -261,28 +319,31 @@ def _bounding_box(mask: Bool[Tensor, "h w"]) -> tuple[int, int, int, int]:
 
 def _allocate(split: str, numbers: Sequence[int], first: FrameData, patch_size: int) -> FrameStore:
     """An empty store for frames like ``first``."""
-    count, (height, width) = len(numbers), first.image.shape[:2]
-
-    def empty(channels: int, dtype: torch.dtype) -> Tensor:
-        return torch.zeros(count, channels, height, width, dtype=dtype)
-
+    height, width = first.image.shape[:2]
     if first.patch is not None:
         patch_size = first.patch.shape[0]
+    arrays = {
+        "image": ((3, height, width), torch.uint8),
+        "mask": ((1, height, width), torch.bool),
+        "depth": ((1, height, width), torch.float32),
+        "normal": ((3, height, width), torch.float16),
+        "seg": ((3, height, width), torch.uint8),
+        "cam_from_world": ((4, 4), torch.float32),
+        "focal_px": ((2,), torch.float32),
+        "center_px": ((2,), torch.float32),
+        "patch_box_px": ((4,), torch.float32),
+    }
+    if first.albedo is not None:
+        arrays["albedo"] = arrays["image"]
+    if split == CAPTURED:
+        arrays["patch"] = (3, patch_size, patch_size), torch.uint8
+    layout = RowLayout(arrays)
     return FrameStore(
         split=split,
         numbers=tuple(numbers),
-        cameras=first.camera,
+        layout=layout,
+        rows=torch.zeros(len(numbers), layout.num_bytes, dtype=torch.uint8),
         poses=first.pose,
-        image=empty(3, torch.uint8),
-        mask=empty(1, torch.bool),
-        depth=empty(1, torch.float32),
-        normal=empty(3, torch.float16),
-        seg=empty(3, torch.uint8),
-        albedo=None if first.albedo is None else empty(3, torch.uint8),
-        patch=torch.zeros(count, 3, patch_size, patch_size, dtype=torch.uint8)
-        if split == CAPTURED
-        else None,
-        patch_box_px=torch.zeros(count, 4),
         patch_size=patch_size,
     )
 
@@ -304,24 +365,26 @@ def _check_like(
         raise UserError(f"{path}: has another number of expressions than the first; {REMEDY}")
 
 
-def _fill(store: FrameStore, row: int, frame: FrameData) -> None:
-    """Masks a frame's maps as training wants them and puts them into the store."""
+def _fill(maps: Mapping[str, Tensor], frame: FrameData) -> None:
+    """Masks a frame's maps as training wants them and writes them into a row of a store."""
 
-    def put(target: Tensor, pixels: Shaped[np.ndarray, "h w *c"]) -> None:
+    def put(name: str, pixels: Shaped[np.ndarray, "h w *c"]) -> None:
         channels = pixels[..., None] if pixels.ndim == 2 else pixels
-        target[row] = torch.from_numpy(np.ascontiguousarray(channels)).permute(2, 0, 1)
+        maps[name].copy_(torch.from_numpy(np.ascontiguousarray(channels)).permute(2, 0, 1))
 
     mask = frame.mask
-    put(store.image, frame.image)
-    put(store.mask, mask)
-    put(store.depth, frame.depth * (mask & frame.depth_mask))
-    put(store.normal, (frame.normal + 1) / 2 * (mask & frame.normal_mask)[..., None])
-    put(store.seg, frame.seg * (mask & frame.seg_mask)[..., None])
-    if store.albedo is not None:
-        put(store.albedo, frame.albedo)
-    if store.patch is not None and frame.patch is not None:
-        put(store.patch, frame.patch)
-        store.patch_box_px[row] = torch.from_numpy(frame.patch_box_px)
+    put("image", frame.image)
+    put("mask", mask)
+    put("depth", frame.depth * (mask & frame.depth_mask))
+    put("normal", (frame.normal + 1) / 2 * (mask & frame.normal_mask)[..., None])
+    put("seg", frame.seg * (mask & frame.seg_mask)[..., None])
+    if "albedo" in maps:
+        put("albedo", frame.albedo)
+    if "patch" in maps and frame.patch is not None:
+        put("patch", frame.patch)
+        maps["patch_box_px"].copy_(torch.from_numpy(frame.patch_box_px))
+    for key in CAMERA_KEYS:
+        maps[key].copy_(getattr(frame.camera, key))
 
 
 def _shrink(frame: FrameData, max_height_px: int | None) -> FrameData:

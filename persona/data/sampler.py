@@ -66,7 +66,8 @@ class BalancedSampler(Sampler[list[int]]):
         self.rank, self.world_size = rank, world_size
         self.width = batch_size * world_size
         self.epoch = self.position = self._resume_at = 0
-        self._length = len(self._global_batches(0))
+        self._batches = self._global_batches(0)
+        self._length = len(self._batches)
 
     def __len__(self) -> int:
         """Batches an epoch and process."""
@@ -74,12 +75,17 @@ class BalancedSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """The rest of the epoch after a resume, else all of it."""
-        batches = self._global_batches(self.epoch)
+        self._batches = self._global_batches(self.epoch)
         self.position, self._resume_at = self._resume_at, 0
-        while self.position < len(batches):
-            batch = batches[self.position]
+        while batch := self.upcoming:
             self.position += 1
-            yield batch[self.rank :: self.world_size].tolist()
+            yield batch
+
+    @property
+    def upcoming(self) -> list[int]:
+        """The batch after the one handed out last; empty at the end of the epoch."""
+        following = self._batches[self.position : self.position + 1]
+        return [row for batch in following for row in batch[self.rank :: self.world_size].tolist()]
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of the next epoch."""

@@ -11,14 +11,16 @@ from pathlib import Path
 import imageio.v2 as imageio
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor
 
 from persona.data.io import atomic_path
 from persona.data.motion.camera import fit_camera, place_in_camera
+from persona.modules.avatar.driver import ClipDrawer
 from persona.modules.avatar.pose_table import pose_state
 from persona.systems.avatar_system import AvatarSystem
+from persona.systems.clip_graph import ClipGraph
 from persona.types import BodyPose, Camera
 
 HEAD_JOINTS = torch.tensor([15, 22, 23, 24])
@@ -64,7 +66,10 @@ def draw_frames(
     asset: str | None = None,
     background: Background | None = None,
 ) -> Iterator[UInt8[Tensor, "h w c"]]:
-    """The frames of ``render_motion`` on the system's device: its work without any copy."""
+    """The frames of ``render_motion`` on the system's device: its work without any copy.
+
+    On CUDA the frame of a method that can be captured is a graph, replayed (``system.cuda_graph``).
+    """
     system.eval()
     device = system.device
     cameras = cameras.to(device)
@@ -74,8 +79,28 @@ def draw_frames(
     if background is not None:
         under = torch.as_tensor(np.asarray(background, np.float32) / 255, device=device)
         under = under.view(-1, 1, 1) if under.dim() == 1 else under.permute(2, 0, 1)
-    for row in range(len(poses.trans)):
-        yield to_pixels(*draw(row, cameras[row] if batched else cameras), under)
+
+    def picture(row: int | Int[Tensor, "1"]) -> UInt8[Tensor, "h w c"]:
+        camera = camera_at(cameras, row) if batched else cameras
+        return to_pixels(*draw(row, camera), under)
+
+    count = len(poses.trans)
+    if (
+        system.cuda_graph
+        and device.type == "cuda"
+        and isinstance(draw, ClipDrawer)
+        and count > BATCH  # Fewer are drawn before a graph is captured.
+    ):
+        yield from ClipGraph(picture, system.renderer, count, device).frames(BATCH)
+    else:
+        yield from map(picture, range(count))
+
+
+def camera_at(cameras: Camera, row: int | Int[Tensor, "1"]) -> Camera:
+    """One of several cameras; a row on the device is looked up there."""
+    if isinstance(row, int):
+        return cameras[row]
+    return cameras._map(lambda t: t.index_select(0, row)[0])
 
 
 def to_pixels(

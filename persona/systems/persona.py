@@ -11,7 +11,7 @@ from torchmetrics import MetricCollection
 
 from persona.data.subject import Subject
 from persona.modules.avatar.builder import AvatarBuilder
-from persona.modules.avatar.driver import PoseDriver
+from persona.modules.avatar.driver import ClipDrawer, PoseDriver
 from persona.modules.avatar.gaussian_avatar import PosedAvatar, PoseState
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.avatar.views import HANDS, BodyMasks, ViewRenderer
@@ -21,7 +21,7 @@ from persona.modules.losses.functional import occlusion_boundary
 from persona.modules.parallel import branches
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.avatar_system import AvatarSystem
-from persona.types import BodyIdentity, Camera, Channel, Frame, Render
+from persona.types import BodyIdentity, Camera, Frame, Render
 
 NOT_CHANNELS = frozenset({"alpha", "boundary", "mesh"})
 
@@ -184,14 +184,7 @@ class PersonaSystem(AvatarSystem):
         self, poses: PoseState, asset: str | None = None
     ) -> Callable[[int, Camera], tuple[Tensor, Tensor]]:
         """As ``AvatarSystem.clip``, with what no pose changes computed once."""
-        driver = PoseDriver(self.avatar, asset or self.assets[-1])
-        prepared, channels = driver.clip(poses), {"rgb": Channel(driver.rgb)}
-
-        def draw(row: int, camera: Camera) -> tuple[Tensor, Tensor]:
-            render = self.renderer(driver.gaussians(prepared[row]), camera, channels)
-            return render.images["rgb"], render.alpha
-
-        return draw
+        return ClipDrawer(PoseDriver(self.avatar, asset or self.assets[-1]), self.renderer, poses)
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """Avatar, offset network and pose tables."""

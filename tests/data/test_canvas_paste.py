@@ -48,9 +48,9 @@ def test_crops_of_different_sizes_load_as_one_split(tmp_path):
     assert store.size == (40, 30) and len(store) == 3
     for row, (x, y, w, h) in enumerate(boxes):
         truth = random_frame(900 + row, h, w)
-        image = store.image[row].permute(1, 2, 0).numpy()
+        image = store.maps["image"][row].permute(1, 2, 0).numpy()
         assert np.array_equal(image[y : y + h, x : x + w], truth.image)
-        assert int(store.mask[row].sum()) == int(truth.mask.sum())
+        assert int(store.maps["mask"][row].sum()) == int(truth.mask.sum())
         centre = truth.camera.center_px + torch.tensor([x, y])
         assert torch.equal(store.cameras.center_px[row], centre)
 

@@ -51,6 +51,7 @@ class DatasetModule(SubjectDataModule):
         test_split: str = "auto",
         max_frames: int | None = None,
         max_height_px: int | None = None,
+        frames_on: str = "auto",
     ) -> None:
         made = Path(path) / source.name
         ready = (made / CAPTURED).is_dir()
@@ -65,6 +66,7 @@ class DatasetModule(SubjectDataModule):
             test_split=test_split,
             max_frames=max_frames,
             max_height_px=max_height_px,
+            frames_on=frames_on,
         )
         if ready:
             self._check_protocol(setting, str(input_frame), source)

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar, PoseState
 from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, pose_code
 from persona.modules.body.skinning import blend_skin
-from persona.types import Gaussians, TensorTuple
+from persona.modules.render.gaussian import GaussianRenderer
+from persona.types import Camera, Channel, Gaussians, TensorTuple
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,12 @@ class ClipPoses(TensorTuple):
     expression: Float[Tensor, "*b e"]
     trans: Float[Tensor, "*b 3"]
     """Metres, camera frame."""
+
+    def __getitem__(self, index):
+        """Indexes the batch; a tensor of one row is looked up where it lies, for that pose."""
+        if isinstance(index, Tensor):
+            return self._map(lambda t: t.index_select(0, index)[0])
+        return super().__getitem__(index)
 
 
 class PoseDriver:
@@ -83,3 +90,25 @@ class PoseDriver:
     def gaussians(self, pose: ClipPoses) -> Gaussians:
         """The asset's Gaussians in one pose, camera frame."""
         return Gaussians(self.means(pose), *self.shape)
+
+
+class ClipDrawer:
+    """Renders the frames of a clip by their row.
+
+    Args:
+        driver: of the avatar.
+        renderer: draws its Gaussians.
+        poses: of the clip, batched.
+    """
+
+    def __init__(self, driver: PoseDriver, renderer: GaussianRenderer, poses: PoseState) -> None:
+        self.driver, self.renderer = driver, renderer
+        self.poses, self.channels = driver.clip(poses), {"rgb": Channel(driver.rgb)}
+
+    def __call__(
+        self, row: int | Int[Tensor, "1"], camera: Camera
+    ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]:
+        """Premultiplied colour and alpha. A row on the device can be captured as a CUDA graph."""
+        gaussians = self.driver.gaussians(self.poses[row])
+        render = self.renderer(gaussians, camera, self.channels)
+        return render.images["rgb"], render.alpha

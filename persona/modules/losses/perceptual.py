@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from persona.errors import UserError
 from persona.modules.losses.base import Window
+from persona.modules.losses.one_by_one import OneByOne
 
 WEIGHT_FILES = {
     "vgg": "vgg16-397923af.pth",
@@ -181,10 +182,14 @@ def _on_device(values: tuple[int, ...], device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=4)
 def shared_perceptual(
-    net: str | None, random_weights: bool = False, half: bool = True
-) -> Perceptual | None:
+    net: str | None, random_weights: bool = False, half: bool = True, one_by_one: bool = False
+) -> nn.Module | None:
     """One network for all losses that use it; None for none.
 
-    random_weights: for timing alone, needs no file; half: bfloat16 features on CUDA.
+    random_weights: for timing alone, needs no file; half: bfloat16 features on CUDA; one_by_one:
+    images one after another, which takes the memory of one.
     """
-    return None if net is None else Perceptual(net, random_weights, half)
+    if net is None:
+        return None
+    network = Perceptual(net, random_weights, half)
+    return OneByOne(network) if one_by_one else network

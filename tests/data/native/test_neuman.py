@@ -79,8 +79,8 @@ def test_subject_folder(prepared, pristine, body):
     image, mask, _ = photograph(body, identity, pose_in_world(body, 2), camera_of(2))
     store = load_frames(subject, "test")
     assert store.size == (HEIGHT, WIDTH)
-    assert np.array_equal(store.mask[0, 0].numpy(), mask)
-    assert np.array_equal(store.image[0].permute(1, 2, 0).numpy()[mask], image[mask])
+    assert np.array_equal(store.maps["mask"][0, 0].numpy(), mask)
+    assert np.array_equal(store.maps["image"][0].permute(1, 2, 0).numpy()[mask], image[mask])
     assert torch.allclose(store.cameras.center_px[0], torch.tensor(CENTRE))
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from persona.modules.losses.base import MOST_KEPT, LossSum, Step, Window, distances
+from persona.modules.losses.one_by_one import OneByOne
 from persona.modules.losses.perceptual import Perceptual
 
 
@@ -206,3 +207,54 @@ def test_cuda_equals_the_cpu(net):
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-6)
         by_a, by_b = (torch.autograd.grad(v.sum(), x)[0] for v in (a, b))
     assert (by_a - by_b).norm() < 1e-3 * by_a.norm()
+
+
+@pytest.mark.parametrize("which", [None, (1, 0, 1)])
+def test_one_by_one_is_the_batch(which):
+    torch.manual_seed(0)
+    network = Perceptual("squeeze", random_weights=True)
+    x = images(3).requires_grad_()
+    y = images(3 if which is None else 2, seed=1)
+    whole, apart = network(x, y, which), OneByOne(network)(x, y, which)
+    torch.testing.assert_close(apart, whole)
+    weights = torch.tensor([1.0, -2.0, 0.5])
+    by_whole, by_apart = (torch.autograd.grad((weights * v).sum(), x)[0] for v in (whole, apart))
+    torch.testing.assert_close(by_apart, by_whole, atol=1e-7, rtol=1e-4)
+
+
+def test_one_by_one_keeps_an_image_and_no_activation():
+    network, kept = OneByOne(Perceptual("squeeze", random_weights=True)), []
+    x = images(3).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        value = network(x, images(3, seed=1)).sum()
+    # The hooks see the inner graph too; what the outer one holds is freed with it.
+    held = {id(t) for t in _saved(value.grad_fn)}
+    shapes = {tuple(t.shape) for t in kept if id(t) in held}
+    assert shapes == {(1, *x.shape[1:])}
+    assert len(kept) > 50
+
+
+def _saved(node) -> list[torch.Tensor]:
+    """Tensors that the functions behind a value saved."""
+    if node is None:
+        return []
+    own = list(getattr(node, "saved_tensors", ()))
+    return own + [t for before, _ in node.next_functions for t in _saved(before)]
+
+
+def test_without_gradient_one_by_one_is_the_network():
+    network = Perceptual("squeeze", random_weights=True)
+    with torch.no_grad():
+        x, y = images(2), images(2, seed=1)
+        torch.testing.assert_close(OneByOne(network)(x, y), network(x, y))
+
+
+def test_targets_that_were_kept_come_behind_the_others():
+    class Network(nn.Module):
+        def forward(self, x, y, which, window=None, kept=()):
+            assert which == (0,) and len(y) + (len(kept[0]) if kept else 0) == 1
+            return (x - torch.cat([y, *kept])).abs().mean((1, 2, 3))
+
+    x, y, kept = images(3).requires_grad_(), images(1, seed=1), (images(2, seed=2),)
+    found = OneByOne(Network())(x, y, (0, 1, 2), None, kept)
+    torch.testing.assert_close(found, (x - torch.cat([y, *kept])).abs().mean((1, 2, 3)))

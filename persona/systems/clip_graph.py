@@ -1,0 +1,69 @@
+"""The drawing of one frame of a clip as a CUDA graph: the host only says which."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from persona.modules.render.gaussian import GaussianRenderer
+
+WARMUP = 3
+"""Frames drawn before the capture: kernels compile, and the renderer learns how much room to
+make."""
+
+
+class ClipGraph:
+    """A clip's frames by their row, replayed.
+
+    Args:
+        draw: the picture of one frame, always of one size; asks the host nothing.
+        renderer: what ``draw`` draws with.
+        count: frames of the clip; those of the warm-up are spread over it.
+        device: CUDA.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[Int[Tensor, "1"]], UInt8[Tensor, "h w c"]],
+        renderer: GaussianRenderer,
+        count: int,
+        device: torch.device,
+    ) -> None:
+        self.draw, self.renderer, self.count = draw, renderer, count
+        self.row = torch.zeros(1, dtype=torch.long, device=device)
+        self.stream = torch.cuda.Stream(device)
+        self._capture()
+
+    def _capture(self) -> None:
+        self.graph = self.image = None  # The old graph's memory goes first.
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            for i in range(WARMUP):
+                self.draw(self.row.fill_(i * (self.count - 1) // (WARMUP - 1)))
+        torch.cuda.current_stream().wait_stream(self.stream)
+        self.graph = torch.cuda.CUDAGraph()
+        # Threads that encode may be at work meanwhile.
+        with (
+            self.renderer.fixed_slots(),
+            torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"),
+        ):
+            self.image = self.draw(self.row)
+
+    def frames(self, batch: int) -> Iterator[UInt8[Tensor, "h w c"]]:
+        """All frames, in order.
+
+        A batch is held back until it is known that the renderer had room for all of it, else it is
+        drawn again: the host waits for the device once a batch.
+        """
+        for start in range(0, self.count, batch):
+            rows, short = range(start, min(start + batch, self.count)), True
+            while short:
+                pictures = self.image.new_empty(len(rows), *self.image.shape)
+                for picture, row in zip(pictures, rows, strict=True):
+                    self.row.fill_(row)
+                    self.graph.replay()
+                    picture.copy_(self.image)
+                if short := self.renderer.grow_slots():
+                    self._capture()
+            yield from pictures
