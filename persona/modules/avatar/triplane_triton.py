@@ -32,7 +32,7 @@ class Reads(NamedTuple):
     used: Int[Tensor, "t"]
     """Texels that are read at all, in rising order."""
     starts: Int[Tensor, "t_plus_1"]
-    """Where the reads of each used texel begin in ``point`` and ``share``; the last one: their end."""
+    """Where each used texel's reads begin in ``point`` and ``share``, and where the last end."""
     point: Int[Tensor, "k"]
     share: Float[Tensor, "k"]
 
