@@ -20,6 +20,8 @@ POINTS = 32
 """Points of one program of the forward pass."""
 READS = 16
 """Reads of a texel that its program looks at together."""
+PIECE = 64
+"""Reads that one program adds up. A texel on a hand has thousands, and would be waited for."""
 
 
 class Reads(NamedTuple):
@@ -31,8 +33,10 @@ class Reads(NamedTuple):
     """Bilinear; zero beyond the border."""
     used: Int[Tensor, "t"]
     """Texels that are read at all, in rising order."""
-    starts: Int[Tensor, "t_plus_1"]
-    """Where each used texel's reads begin in ``point`` and ``share``, and where the last end."""
+    pieces: Int[Tensor, "t_plus_1"]
+    """Where each used texel's pieces begin in ``starts``, and where the last end."""
+    starts: Int[Tensor, "p_plus_1"]
+    """Where each piece's reads begin in ``point`` and ``share``, and where the last end."""
     point: Int[Tensor, "k"]
     share: Float[Tensor, "k"]
 
@@ -59,10 +63,14 @@ def reads(grid: Float[Tensor, "3 n 2"], resolution: int) -> Reads:
     real = (weight.flatten() != 0).nonzero()[:, 0]
     order = real[torch.sort(flat[real], stable=True).indices]
     used, counts = torch.unique_consecutive(flat[order], return_counts=True)
-    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    small = (texel, used, starts, order // 12 * 3 + order // 4 % 3)
-    texel, used, starts, point = (t.int() for t in small)
-    return Reads(texel, weight, used, starts, point, weight.flatten()[order])
+    first, many = counts.cumsum(0) - counts, (counts + PIECE - 1) // PIECE
+    pieces = torch.cat([many.new_zeros(1), many.cumsum(0)])
+    owner = torch.repeat_interleave(torch.arange(len(used), device=grid.device), many)
+    within = torch.arange(len(owner), device=grid.device) - pieces[owner]
+    starts = torch.cat([first[owner] + within * PIECE, counts.sum()[None]])
+    small = (texel, used, pieces, starts, order // 12 * 3 + order // 4 % 3)
+    texel, used, pieces, starts, point = (t.int() for t in small)
+    return Reads(texel, weight, used, pieces, starts, point, weight.flatten()[order])
 
 
 @triton_kernel
@@ -84,15 +92,12 @@ def _gather(
 
 
 @triton_kernel
-def _collect(
-    grad_ptr, used_ptr, starts_ptr, point_ptr, share_ptr, out_ptr, channels,
-    K: tl.constexpr, C: tl.constexpr,
-):  # fmt: skip
-    """Gradient of one texel: its points' gradients by their shares, always in the same order."""
-    texel = tl.load(used_ptr + tl.program_id(0))
-    first = tl.load(starts_ptr + tl.program_id(0))
-    stop = tl.load(starts_ptr + tl.program_id(0) + 1)
-    channel = tl.arange(0, C)
+def _add_reads(
+    grad_ptr, starts_ptr, point_ptr, share_ptr, out_ptr, channels, K: tl.constexpr, C: tl.constexpr
+):
+    """Gradient that one piece's points give its texel, always in the same order."""
+    piece, channel = tl.program_id(0), tl.arange(0, C)
+    first, stop = tl.load(starts_ptr + piece), tl.load(starts_ptr + piece + 1)
     total = tl.zeros([K, C], tl.float32)
     for start in range(first, stop, K):
         at = start + tl.arange(0, K)
@@ -102,8 +107,23 @@ def _collect(
         place = row[:, None].to(tl.int64) * channels + channel[None, :]
         inside = used[:, None] & (channel[None, :] < channels)
         total += share[:, None] * tl.load(grad_ptr + place, inside, 0.0)
-    place = texel.to(tl.int64) * channels + channel
-    tl.store(out_ptr + place, tl.sum(total, 0), channel < channels)
+    tl.store(out_ptr + piece * channels + channel, tl.sum(total, 0), channel < channels)
+
+
+@triton_kernel
+def _add_pieces(
+    part_ptr, used_ptr, pieces_ptr, out_ptr, channels, K: tl.constexpr, C: tl.constexpr
+):
+    """Gradient of one texel: the sum of its pieces'."""
+    texel, channel = tl.load(used_ptr + tl.program_id(0)).to(tl.int64), tl.arange(0, C)
+    first = tl.load(pieces_ptr + tl.program_id(0))
+    stop = tl.load(pieces_ptr + tl.program_id(0) + 1)
+    total = tl.zeros([K, C], tl.float32)
+    for start in range(first, stop, K):
+        row = start + tl.arange(0, K)
+        inside = (row < stop)[:, None] & (channel[None, :] < channels)
+        total += tl.load(part_ptr + row[:, None] * channels + channel[None, :], inside, 0.0)
+    tl.store(out_ptr + texel * channels + channel, tl.sum(total, 0), channel < channels)
 
 
 class _Features(torch.autograd.Function):
@@ -122,14 +142,15 @@ class _Features(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        used, starts, point, share = ctx.saved_tensors
-        channels = ctx.shape[-1]
-        out = grad.new_zeros(ctx.shape)
-        wide = triton.next_power_of_2(channels)
-        _collect[(len(used),)](
-            grad.contiguous(), used, starts, point, share, out, channels, READS, wide, num_warps=1
+        used, pieces, starts, point, share = ctx.saved_tensors
+        channels, grad = ctx.shape[-1], grad.contiguous()
+        wide, out = triton.next_power_of_2(channels), grad.new_zeros(ctx.shape)
+        parts = grad.new_empty(len(starts) - 1, channels)
+        _add_reads[(len(parts),)](
+            grad, starts, point, share, parts, channels, READS, wide, num_warps=1
         )
-        return out.permute(0, 3, 1, 2).contiguous(), *[None] * 6
+        _add_pieces[(len(used),)](parts, used, pieces, out, channels, 4, wide, num_warps=1)
+        return out.permute(0, 3, 1, 2).contiguous(), *[None] * 7
 
 
 def features(planes: Float[Tensor, "3 c r r"], read: Reads) -> Float[Tensor, "n d"]:

@@ -119,7 +119,8 @@ def test_equal_images_have_no_distance_and_a_finite_gradient():
     rows = torch.tensor([1], device=DEVICE)
     value = vgg_distances(fused(make_network(dead=True)), x, x.detach(), rows, *place(size))
     (grad,) = torch.autograd.grad(value.sum(), x)
-    assert value.item() == 0 and not grad.any()
+    # The two are convolved in one batch, whose rows may differ in their last bits.
+    assert abs(value.item()) < 1e-12 and grad.abs().max() < 1e-6
 
 
 def test_nothing_outlives_the_backward_pass(monkeypatch):
