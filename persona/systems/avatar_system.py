@@ -190,15 +190,25 @@ class AvatarSystem(L.LightningModule):
             self.graphed = None
         return result
 
+    def on_fit_start(self) -> None:
+        """Few captured frames are looked at by perceptual losses once."""
+        self.losses.keep_targets(sum(self.trainer.datamodule.train_frames.captured))
+
     def on_train_end(self) -> None:
-        """Frees the graphs, after a last look at whether anything was left out."""
+        """Frees graphs and features, after a last look at whether anything was left out."""
         if self.graphed is not None:
             self.renderer.grow_slots()
             self.graphed = None
+        self.losses.keep_targets(0)
 
     def frame_kind(self, frame: Frame) -> Hashable:
-        """What of a frame is known to the host and steers its step: part of a graph's key."""
-        return frame.name[0].startswith(CAPTURED), frame.has_patch[0]
+        """What of a frame is known to the host and steers its step: part of a graph's key.
+
+        Features that the losses keep are constants of a graph: it is then for one captured frame.
+        """
+        captured = frame.name[0].startswith(CAPTURED)
+        keeps = captured and self.losses.kept is not None
+        return captured, frame.has_patch[0], frame.name[0] if keeps else None
 
     def configure_optimizers(self) -> dict[str, object]:
         """One optimiser for avatar and pose tables; the rates fall tenfold at each ``decay_at``.

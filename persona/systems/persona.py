@@ -18,6 +18,7 @@ from persona.modules.avatar.views import HANDS, BodyMasks, ViewRenderer
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.losses.base import Loss, Step
 from persona.modules.losses.functional import occlusion_boundary
+from persona.modules.parallel import branches
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.avatar_system import AvatarSystem
 from persona.types import BodyIdentity, Camera, Frame, Render
@@ -118,21 +119,25 @@ class PersonaSystem(AvatarSystem):
         if frame.has_patch[0]:
             cameras["patch"] = camera.crop(frame.patch_box_px[0], *frame.patch.shape[-2:])
         renders: dict[str, Render] = {}
+        boundary: dict[str, Tensor] = {}
         views = self.losses.needs(captured)
         if not frame.has_patch[0]:
             views.pop("patch", None)
-        for view, channels in views.items():
-            wanted = channels - NOT_CHANNELS
-            if captured and "boundary" in channels:
-                wanted |= {"position"}
-            at = cameras.get(view, camera)
-            renders[view] = self.views.render(self.avatar, posed, view, at, wanted)
-        masks = self._masks(posed, camera, cameras, views)
-        boundary = {
-            view: self._boundary(frame, view, render, masks)
-            for view, render in renders.items()
-            if "position" in render.images
-        }
+        with branches() as branch:
+            for view, channels in views.items():
+                wanted = channels - NOT_CHANNELS
+                if captured and "boundary" in channels:
+                    wanted |= {"position"}
+                at = cameras.get(view, camera)
+                with branch():
+                    renders[view] = self.views.render(self.avatar, posed, view, at, wanted)
+            with branch():
+                masks = self._masks(posed, camera, cameras, views)
+        with branches() as branch:
+            for view, render in renders.items():
+                if "position" in render.images:
+                    with branch():
+                        boundary[view] = self._boundary(frame, view, render, masks)
         return Step(frame, self.avatar, posed, renders, masks, boundary, self.focus_px)
 
     def _masks(
@@ -172,8 +177,8 @@ class PersonaSystem(AvatarSystem):
 
     def frame_kind(self, frame: Frame) -> Hashable:
         """Captured frames differ by the side of their boundary, which is made on the host."""
-        captured, has_patch = super().frame_kind(frame)
-        return captured, has_patch, self._boundary_px(frame) | 1 if captured else None
+        kind = super().frame_kind(frame)
+        return *kind, self._boundary_px(frame) | 1 if frame.name[0].startswith("captured") else None
 
     def clip(
         self, poses: PoseState, asset: str | None = None

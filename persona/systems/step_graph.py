@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import fields, replace
 
 import torch
@@ -10,8 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from persona.modules.parallel import side_streams
 from persona.types import Camera, Frame
 
+LANES = 12
+"""Streams for branches: two more than a captured frame has views, masks and colours at once."""
 WARMUP = 3
 """Runs before the capture, in which kernels compile and libraries choose theirs."""
 
@@ -41,19 +44,38 @@ class StepGraph:
 
     Everything that the loss reads besides the frame's tensors (sizes, names) is fixed by the frame
     that it is captured with.
+
+    Args:
+        loss: what is captured.
+        frame: of the kind.
+        parameters: by name; their values are read anew in each replay.
+        pool: memory that graphs share: they are replayed one after another.
+        stream: on which it is captured. The allocator parts memory by streams, so graphs that share
+            memory share this and ``lanes``.
+        lanes: for what need not wait for each other; none captures one kernel after another.
     """
 
-    def __init__(self, loss: _FrameLoss, frame: Frame, parameters: dict[str, Tensor], pool):
+    def __init__(
+        self,
+        loss: _FrameLoss,
+        frame: Frame,
+        parameters: dict[str, Tensor],
+        pool: tuple[int, int],
+        stream: torch.cuda.Stream,
+        lanes: Sequence[torch.cuda.Stream] = (),
+    ) -> None:
         self.frame = replace(frame._map(Tensor.clone), camera=frame.camera._map(Tensor.clone))
         self.inputs = tensors(self.frame)
         # Stand-ins on the same memory: autograd ties a parameter's own gradient to the stream that
         # it was first used in, which a capture must not touch.
         parameters = {k: p.detach().requires_grad_() for k, p in parameters.items()}
-        stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.enable_grad(), torch.cuda.stream(stream):
-            for _ in range(WARMUP):
-                gradients(loss, self.frame, parameters)
+            for run in range(WARMUP):
+                # The first run makes what is kept between steps: one branch may not make what
+                # another uses.
+                with side_streams(lanes if run else ()):
+                    gradients(loss, self.frame, parameters)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         # Other threads (NCCL's watchdog) may talk to the device meanwhile.
@@ -63,6 +85,7 @@ class StepGraph:
             torch.cuda.graph(
                 self.graph, pool=pool, stream=stream, capture_error_mode="thread_local"
             ),
+            side_streams(lanes),
         ):
             total, terms, self.grads = gradients(loss, self.frame, parameters)
             self.values = torch.stack([total.detach(), *terms.values()])
@@ -87,14 +110,20 @@ class GraphedLoss:
 
     ``system.frame_loss(frame)`` is what is captured, and ``system.frame_kind(frame)`` names what
     of a frame is fixed in a capture, beside its sizes.
+
+    Args:
+        system: whose loss it is.
+        lanes: streams for parts of a step that need not wait for each other, see ``parallel``.
     """
 
-    def __init__(self, system: nn.Module):
+    def __init__(self, system: nn.Module, lanes: int = LANES):
         self.kind = system.frame_kind
         self.loss = _FrameLoss(system)
         self.parameters = {k: p for k, p in self.loss.named_parameters() if p.requires_grad}
         self.graphs: dict[Hashable, StepGraph] = {}
         self.pool = torch.cuda.graph_pool_handle()
+        self.stream = torch.cuda.Stream()
+        self.lanes = [torch.cuda.Stream() for _ in range(lanes)]
 
     def __call__(self, batch: Frame) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Loss with gradient to the parameters, and the terms' means."""
@@ -106,7 +135,8 @@ class GraphedLoss:
         """The graph for a frame, captured at first."""
         key = (self.kind(frame), *(t.shape for t in tensors(frame)))
         if key not in self.graphs:
-            self.graphs[key] = StepGraph(self.loss, frame, self.parameters, self.pool)
+            place = self.pool, self.stream, self.lanes
+            self.graphs[key] = StepGraph(self.loss, frame, self.parameters, *place)
         return self.graphs[key]
 
 

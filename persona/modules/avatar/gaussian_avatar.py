@@ -11,6 +11,7 @@ from persona.modules.avatar.offset_network import OffsetNetwork
 from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, pose_code
 from persona.modules.avatar.template import AvatarTemplate
 from persona.modules.body.skinning import blend_skin
+from persona.modules.parallel import branches
 from persona.types import Gaussians, TensorTuple
 
 COLOR_EPS = 1e-4
@@ -164,20 +165,29 @@ class GaussianAvatar(nn.Module):
         expression = template.expr_dirs @ pose.expression
         scales = self.log_scale.exp()
         base = template.vertices + self.mean_offset
-        refined = base + self.pose_offsets(pose.rotations)
-        base_weights = self._base_weights(base, scales)
-        refined_weights = (
-            self.skinning_weights(refined, scales) if self.refined_lookup else base_weights
-        )
+        with branches() as branch:
+            with branch() as look_up:
+                weights = self._base_weights(base, scales)
+                posed_base = blend_skin(base + expression, weights, bones) + pose.trans
+            with branch():
+                refined = base + self.pose_offsets(pose.rotations)
+                if self.refined_lookup:
+                    weights = self.skinning_weights(refined, scales)
+                else:
+                    look_up.join()
+                posed_refined = blend_skin(refined + expression, weights, bones) + pose.trans
+            with branch():
+                tables = self.rgb_logit, self.rgb_aux_logit, self.seg_logit
+                rgb, rgb_aux, seg = (table.sigmoid() for table in tables)
         return PosedAvatar(
             base_canonical=base,
             refined_canonical=refined,
-            base=blend_skin(base + expression, base_weights, bones) + pose.trans,
-            refined=blend_skin(refined + expression, refined_weights, bones) + pose.trans,
+            base=posed_base,
+            refined=posed_refined,
             scales=scales,
-            rgb=self.rgb_logit.sigmoid(),
-            rgb_aux=self.rgb_aux_logit.sigmoid(),
-            seg=self.seg_logit.sigmoid(),
+            rgb=rgb,
+            rgb_aux=rgb_aux,
+            seg=seg,
             bones=bones,
             expression=pose.expression,
             trans=pose.trans,

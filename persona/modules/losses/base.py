@@ -1,14 +1,34 @@
 """What a loss is, what it may look at, and the one place where losses are weighted and summed."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from persona.modules.parallel import branches
 from persona.types import Frame, Render
+
+MOST_KEPT = 4
+"""Captured frames whose features ``LossSum.keep_targets`` keeps: about a gigabyte."""
+
+
+class Window(NamedTuple):
+    """A part of images of one size."""
+
+    start: Int[Tensor, "2"]
+    """Row and column of its corner. On the device."""
+    size: tuple[int, int]
+    """Height and width."""
+
+    def cut(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c hh ww"]:
+        """The part of each image."""
+        for dim, (first, size) in enumerate(zip(self.start, self.size, strict=True), 2):
+            rows = first + torch.arange(size, device=images.device)
+            images = images.index_select(dim, rows)
+        return images
 
 
 class Pair(NamedTuple):
@@ -72,24 +92,34 @@ class Step:
         """
         self.pairs.append(Pair(network, image, target, weight, whole))
 
-    def focused(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b 3 hh ww"], float]:
-        """Images of the frame's size cut to the window around its person; its share of them.
+    def data(self, target: Float[Tensor, "3 h w"]) -> str | None:
+        """Which of the frame's data a target is, None if it was made in this step.
+
+        It is known by its memory: what is made of the frame lies elsewhere.
+        """
+        for name in ("image", "albedo", "patch"):
+            value = getattr(self.frame, name)[0]
+            if value.data_ptr() == target.data_ptr() and value.shape == target.shape:
+                return name
+        return None
+
+    @property
+    def window(self) -> Window | None:
+        """The window around the person, None for whole images.
 
         Away from the person a render over the image equals it, so a mean over the image is the
         mean over the window times its share, but for what a network sees across the window's edge.
         """
-        mask = self.frame.mask[0, 0]
         if self.focus_px is None:
-            return images, 1.0
-        for dim, size in zip((2, 3), self.focus_px, strict=True):
+            return None
+        taken, starts = self.frame.mask[0, 0] > 0, []
+        for dim, size in enumerate(self.focus_px):
             # The window's place stays on the device: asking for it would wait.
-            taken = (mask > 0).any(3 - dim)
-            first = taken.float().argmax()
-            last = len(taken) - 1 - taken.flip(0).float().argmax()
-            start = ((first + last - size) // 2 + 1).clamp(0, len(taken) - size)
-            rows = start + torch.arange(size, device=mask.device)
-            images = images.index_select(dim, rows)
-        return images, images.shape[2] * images.shape[3] / mask.numel()
+            line = taken.any(1 - dim)
+            first = line.float().argmax()
+            last = len(line) - 1 - line.flip(0).float().argmax()
+            starts.append(((first + last - size) // 2 + 1).clamp(0, len(line) - size))
+        return Window(torch.stack(starts), self.focus_px)
 
     def truth(self, view: str) -> Float[Tensor, "3 h w"]:
         """The image that a view is compared with."""
@@ -137,6 +167,16 @@ class LossSum(nn.Module):
         super().__init__()
         active = {name: loss for name, loss in losses.items() if loss.weight != 0}
         self.losses = nn.ModuleDict(active)
+        self.kept: dict[Hashable, tuple] | None = None
+
+    def keep_targets(self, frames: int) -> None:
+        """Lets networks look at the data of captured frames once instead of at every step.
+
+        Features from earlier calls are forgotten. frames: how many captured ones the subject has;
+        more than ``MOST_KEPT`` and 0 keep nothing. For each, VGG's features of image and albedo at
+        1024 x 576 take 0.3 GB on CUDA; looking at both in a step takes twice as much.
+        """
+        self.kept = {} if 0 < frames <= MOST_KEPT else None
 
     def needs(self, captured: bool) -> dict[str, frozenset[str]]:
         """What the active losses read in such frames: channels by view."""
@@ -149,37 +189,62 @@ class LossSum(nn.Module):
 
     def forward(self, step: Step) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Weighted sum and the weighted terms by name, detached."""
-        terms, owners = {}, []
-        for name, loss in self.losses.items():
-            value = loss(step) if loss.applies(step.captured) else None
-            owners += [name] * (len(step.pairs) - len(owners))
-            if value is not None:
-                terms[name] = loss.weight * value
-        for name, pair, distance in zip(owners, step.pairs, distances(step), strict=True):
+        terms, owners, compared = {}, [], []
+        applied = {n: loss for n, loss in self.losses.items() if loss.applies(step.captured)}
+        with branches() as branch:
+            for name, loss in applied.items():
+                with branch() as lane:
+                    value = loss(step)
+                    if value is not None:
+                        terms[name] = loss.weight * value
+                added = len(step.pairs) - len(owners)
+                owners += [name] * added
+                compared += [lane] * bool(added)
+            # Networks are the longest part: they wait for nothing but their images.
+            for lane in compared:
+                lane.join()
+            values = distances(step, self.kept)
+        for name, pair, distance in zip(owners, step.pairs, values, strict=True):
             terms[name] = terms[name] + self.losses[name].weight * pair.weight * distance
         total = torch.stack(list(terms.values())).sum()
         return total, {name: value.detach() for name, value in terms.items()}
 
 
-def distances(step: Step) -> list[Float[Tensor, ""]]:
-    """Distance of each pair: one batch per network and image size, each target looked at once."""
+def distances(step: Step, kept: dict[Hashable, tuple] | None = None) -> list[Float[Tensor, ""]]:
+    """Distance of each pair: one batch per network and image size, each target looked at once.
+
+    kept: features of targets that are data of captured frames, made where they are not in it yet;
+    None keeps none. A frame is known by its name: a dictionary serves one subject.
+    """
     pairs = step.pairs
     groups: dict[tuple, list[int]] = {}
     for i, pair in enumerate(pairs):
         groups.setdefault((pair.network, pair.image.shape, pair.whole), []).append(i)
     results: list[Tensor | None] = [None] * len(pairs)
-    for (network, _, whole), members in groups.items():
+    for (network, shape, whole), members in groups.items():
+        window = step.window if whole else None
         # Two views of one image are one target.
         targets = {pairs[i].target.data_ptr(): pairs[i].target for i in members}
-        rows = {place: row for row, place in enumerate(targets)}
+        fixed: dict[int, str] = {}
+        if kept is not None and step.captured:
+            names = {place: step.data(target) for place, target in targets.items()}
+            fixed = {place: name for place, name in names.items() if name is not None}
+        live = [place for place in targets if place not in fixed]
+        rows = {place: row for row, place in enumerate((*live, *fixed))}
         which = tuple(rows[pairs[i].target.data_ptr()] for i in members)
-        images, share = torch.stack([pairs[i].image for i in members]), 1.0
-        wanted = torch.stack(list(targets.values()))
-        if whole:
-            (images, share), (wanted, _) = step.focused(images), step.focused(wanted)
-        values = network(images, wanted, which)
+        images = torch.stack([pairs[i].image for i in members])
+        wanted = torch.stack([targets[p] for p in live]) if live else images[:0].detach()
+        features = ()
+        if fixed:
+            key = network, step.frame.name[0], *fixed.values(), window and window.size
+            if key not in kept:
+                kept[key] = network.features(torch.stack([targets[p] for p in fixed]), window)
+            features = kept[key]
+        values = network(images, wanted, which, window, features)
+        if window is not None:
+            values = values * (window.size[0] * window.size[1] / (shape[1] * shape[2]))
         for i, value in zip(members, values.unbind(), strict=True):
-            results[i] = share * value
+            results[i] = value
     return results
 
 

@@ -43,10 +43,6 @@ def ssim_map(
 
     Source: Wang et al. 2004, Eq. 13 with K1 0.01, K2 0.03.
     """
-    if x.device.type == "cuda" and x.dtype == torch.float32 and not y.requires_grad:
-        from persona.modules.losses import ssim_triton  # Comes with CUDA builds of torch.
-
-        return ssim_triton.ssim_map(x, y, size, sigma)
     moments = _blur(torch.stack([x, y, x * x, y * y, x * y]), size, sigma)
     mean_x, mean_y, square_x, square_y, product = moments.unbind(0)
     variance_x, variance_y = square_x - mean_x.square(), square_y - mean_y.square()
@@ -55,6 +51,25 @@ def ssim_map(
     numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     denominator = (mean_x.square() + mean_y.square() + c1) * (variance_x + variance_y + c2)
     return numerator / denominator
+
+
+def photometric(
+    x: Float[Tensor, "c h w"],
+    y: Float[Tensor, "c h w"],
+    weight: Float[Tensor, "1 h w"] | None,
+    l1: float,
+    ssim: float,
+) -> Float[Tensor, ""]:
+    """Mean of weight (l1 |x - y| + ssim (1 - SSIM)) of images in [0, 1].
+
+    weight: per pixel, without a gradient; None is 1 everywhere.
+    """
+    if x.device.type == "cuda" and x.dtype == torch.float32 and not y.requires_grad:
+        from persona.modules.losses import photometric_cuda
+
+        return photometric_cuda.photometric(x, y, weight, l1, ssim)
+    weight = 1.0 if weight is None else weight
+    return l1 * (weight * (x - y).abs()).mean() + ssim * (weight * (1 - ssim_map(x, y))).mean()
 
 
 def depth_silog(

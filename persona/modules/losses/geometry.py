@@ -1,5 +1,8 @@
 """Geometry losses: silhouette, depth, normals and part segmentation."""
 
+from collections.abc import Mapping
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -38,15 +41,37 @@ class GeometryLoss(Loss):
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Applies to every frame."""
         render, frame = step.renders[self.view], step.frame
-        value = (render.alpha - frame.mask[0]).abs().mean()
         bracket = self.captured if step.captured else self.generated
-        if bracket:
-            images = render.images
-            terms = self.depth * depth_silog(images["depth"], frame.depth[0])
-            terms = terms + normal_error(images["normal"], render.alpha, frame.normal[0])
-            terms = terms + ((images["seg"] - frame.seg[0]).abs() * frame.mask[0]).mean()
-            value = value + bracket * terms
-        return value
+        truths = {"depth": frame.depth[0], "normal": frame.normal[0], "seg": frame.seg[0]}
+        return geometry_error(
+            render.alpha, render.images, frame.mask[0], truths, bracket, self.depth
+        )
+
+
+def geometry_error(
+    alpha: Float[Tensor, "1 h w"],
+    images: Mapping[str, Tensor],
+    mask: Float[Tensor, "1 h w"],
+    truths: Mapping[str, Tensor],
+    bracket: float,
+    depth: float,
+) -> Float[Tensor, ""]:
+    """|alpha - mask| + bracket [depth silog + normal error + |seg - truth| in the mask], averaged.
+
+    images, truths: ``depth`` (1, h, w) metres, ``normal`` (3, h, w) as ``normal_error`` has it and
+    ``seg`` (3, h, w) colours; truths and the mask get no gradient.
+    """
+    if bracket and alpha.device.type == "cuda" and alpha.dtype == torch.float32:
+        from persona.modules.losses import geometry_cuda
+
+        return geometry_cuda.geometry_error(alpha, images, mask, truths, bracket, depth)
+    value = (alpha - mask).abs().mean()
+    if bracket:
+        terms = depth * depth_silog(images["depth"], truths["depth"])
+        terms = terms + normal_error(images["normal"], alpha, truths["normal"])
+        terms = terms + ((images["seg"] - truths["seg"]).abs() * mask).mean()
+        value = value + bracket * terms
+    return value
 
 
 def normal_error(

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.modules.losses.base import Loss, Step, needs
-from persona.modules.losses.functional import ssim_map
+from persona.modules.losses.functional import photometric
 from persona.modules.losses.perceptual import Perceptual
 
 BOUNDARY_WEIGHT = 0.1
@@ -50,11 +50,10 @@ class ImageLoss(Loss):
         step: Step,
         x: Float[Tensor, "3 h w"],
         y: Float[Tensor, "3 h w"],
-        weight: Float[Tensor, "1 h w"] | float = 1.0,
+        weight: Float[Tensor, "1 h w"] | None = None,
     ) -> Float[Tensor, ""]:
         """img(x, y) with a weight per pixel on the maps; LPIPS is left to the step's batch."""
-        value = self.l1 * (weight * (x - y).abs()).mean()
-        value = value + self.ssim * (weight * (1 - ssim_map(x, y))).mean()
+        value = photometric(x, y, weight, self.l1, self.ssim)
         if self.perceptual is not None and self.lpips:
             step.compare(self.perceptual, x, y, self.lpips, whole=self.view != "patch")
         return value
@@ -64,7 +63,7 @@ class ImageLoss(Loss):
         if self.view not in step.renders:
             return None
         truth = step.frame.albedo[0] if self.target == "albedo" else step.truth(self.view)
-        weight = 1.0
+        weight = None
         if step.captured:
             weight = 1 - (1 - BOUNDARY_WEIGHT) * step.boundary[self.view]
         return self.distance(step, step.over(self.view, self.channel, truth), truth, weight)

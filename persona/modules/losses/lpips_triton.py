@@ -1,6 +1,8 @@
-"""LPIPS's distance of one layer's features on CUDA: one read forward, one backward.
+"""The parts of a VGG's LPIPS that lie between its convolutions, on CUDA: one kernel each.
 
-The twin of ``perceptual.layer_distance``; features may be bfloat16, sums are float32.
+Features are channels last, any float type, and results of a ReLU; sums are float32. A kernel's
+program holds windows of 2 x 2 pixels with all their channels. ``perceptual.layer_distance``,
+``F.max_pool2d`` and autograd are the twins.
 """
 
 from __future__ import annotations
@@ -13,8 +15,54 @@ from torch import Tensor
 
 from persona.modules.render.jit import triton_kernel
 
-VALUES = 4096
-"""Features that a program holds at once."""
+VALUES = 1024
+"""Features of each of a window's corners that a program holds at once."""
+BLOCK = 256
+"""Pixels of an image that a program holds at once."""
+EPS = 1e-10
+IMAGE_CHANNELS = 8
+"""The network's input has zeros behind its three channels: tensor cores take eight."""
+
+
+@triton_kernel
+def _prepare(
+    image_ptr, start_ptr, shift_ptr, scale_ptr, out_ptr, full_height, full_width, height, width,
+    C: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """Window of images in [0, 1], normalised, their planes interleaved and followed by zeros."""
+    image, at = tl.program_id(0).to(tl.int64), tl.program_id(1) * B + tl.arange(0, B)
+    channel = tl.arange(0, C)
+    used, real = (at < height * width)[:, None], (channel < 3)[None, :]
+    row = tl.load(start_ptr) + at // width
+    source = row * full_width + tl.load(start_ptr + 1) + at % width
+    planes = channel.to(tl.int64) * full_height * full_width
+    value = tl.load(
+        image_ptr + image * 3 * full_height * full_width + planes[None, :] + source[:, None],
+        used & real, 0.0,
+    ).to(tl.float32)  # fmt: skip
+    shift = tl.load(shift_ptr + channel, channel < 3, 0.0)
+    scale = tl.load(scale_ptr + channel, channel < 3, 1.0)
+    value = tl.where(real, (value * 2 - 1 - shift[None, :]) / scale[None, :], 0.0)
+    place = (image * height * width + at)[:, None] * C + channel[None, :]
+    tl.store(out_ptr + place, value.to(out_ptr.dtype.element_ty), used)
+
+
+@triton_kernel
+def _image_gradient(
+    grad_ptr, start_ptr, scale_ptr, out_ptr, full_height, full_width, height, width,
+    C: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """Adjoint of ``_prepare``: zero outside the window."""
+    image, at = tl.program_id(0).to(tl.int64), tl.program_id(1) * B + tl.arange(0, B)
+    plane = full_height * full_width
+    row = at // full_width - tl.load(start_ptr)
+    column = at % full_width - tl.load(start_ptr + 1)
+    inside = (at < plane) & (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    source = (image * height * width + row * width + column) * C
+    for channel in tl.static_range(3):
+        grad = tl.load(grad_ptr + source + channel, inside, 0.0).to(tl.float32)
+        grad = grad * 2 / tl.load(scale_ptr + channel)
+        tl.store(out_ptr + (image * 3 + channel) * plane + at, grad, at < plane)
 
 
 @triton_kernel
@@ -25,81 +73,197 @@ def _unit(values, eps):
 
 
 @triton_kernel
+def _target(y_ptr, kept_ptr, image, which_ptr, live, size, at, inside):
+    """Features of an image's target: a row of the batch, or behind its end one that was kept."""
+    row = tl.load(which_ptr + image).to(tl.int64)
+    start = tl.where(row < live, y_ptr + row * size, kept_ptr + (row - live) * size)
+    return tl.load(start + at, inside, 0.0).to(tl.float32)
+
+
+@triton_kernel
+def _corner(corner: tl.constexpr, window, wide, height, width, channel, channels):
+    """Places of the windows' corner in an image's features, and whether they are in it."""
+    row, column = window // wide * 2 + corner // 2, window % wide * 2 + corner % 2
+    inside = ((row < height) & (column < width))[:, None] & (channel < channels)[None, :]
+    return (row * width + column)[:, None] * channels + channel[None, :], inside
+
+
+@triton_kernel
+def _pooled(window, wide, height, width, channel, channels):
+    """Places of the windows in the pooled features; one that the edge cuts is not among them."""
+    row, column = window // wide, window % wide
+    inside = ((row < height // 2) & (column < width // 2))[:, None] & (channel < channels)[None, :]
+    return (row * (width // 2) + column)[:, None] * channels + channel[None, :], inside
+
+
+@triton_kernel
 def _forward(
-    x_ptr, y_ptr, which_ptr, weight_ptr, out_ptr, pixels, channels, eps,
-    P: tl.constexpr, C: tl.constexpr,
+    x_ptr, kept_ptr, which_ptr, weight_ptr, pooled_ptr, sums_ptr, count, live, height, width,
+    channels, eps, POOL: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    image, block = tl.program_id(0), tl.program_id(1)
-    pixel, channel = block * P + tl.arange(0, P), tl.arange(0, C)
-    inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
-    at = pixel[:, None].to(tl.int64) * channels + channel[None, :]
-    target = tl.load(which_ptr + image).to(tl.int64)
-    size = pixels.to(tl.int64) * channels
-    x = tl.load(x_ptr + image * size + at, inside, 0.0).to(tl.float32)
-    y = tl.load(y_ptr + target * size + at, inside, 0.0).to(tl.float32)
+    image, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    window, channel, wide = block * P + tl.arange(0, P), tl.arange(0, C), (width + 1) // 2
+    size = channels.to(tl.int64) * height * width
+    best, total = tl.zeros([P, C], tl.float32), tl.zeros([P], tl.float32)
     weight = tl.load(weight_ptr + channel, channel < channels, 0.0)
-    difference = _unit(x, eps)[0] - _unit(y, eps)[0]
-    total = tl.sum(tl.sum(difference * difference * weight[None, :], 1), 0)
-    tl.store(out_ptr + image * tl.num_programs(1) + block, total)
+    for corner in tl.static_range(4):
+        at, inside = _corner(corner, window, wide, height, width, channel, channels)
+        x = tl.load(x_ptr + image * size + at, inside, 0.0).to(tl.float32)
+        best = tl.maximum(best, x)
+        if image < count:
+            y = _target(x_ptr, kept_ptr, image, which_ptr, live, size, at, inside)
+            difference = _unit(x, eps)[0] - _unit(y, eps)[0]
+            total += tl.sum(difference * difference * weight[None, :], 1)
+    if POOL:
+        at, inside = _pooled(window, wide, height, width, channel, channels)
+        pooled_size = channels.to(tl.int64) * (height // 2) * (width // 2)
+        best = best.to(pooled_ptr.dtype.element_ty)
+        tl.store(pooled_ptr + image * pooled_size + at, best, inside)
+    if image < count:
+        mean = tl.sum(total, 0) / (height * width)
+        tl.store(sums_ptr + image * tl.num_programs(1) + block, mean)
 
 
 @triton_kernel
 def _backward(
-    x_ptr, y_ptr, which_ptr, weight_ptr, grad_ptr, out_ptr, pixels, channels, eps,
-    P: tl.constexpr, C: tl.constexpr,
+    x_ptr, kept_ptr, which_ptr, weight_ptr, grad_ptr, pooled_grad_ptr, out_ptr, live, height,
+    width, channels, eps, POOL: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    image, block = tl.program_id(0), tl.program_id(1)
-    pixel, channel = block * P + tl.arange(0, P), tl.arange(0, C)
-    inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
-    at = pixel[:, None].to(tl.int64) * channels + channel[None, :]
-    target = tl.load(which_ptr + image).to(tl.int64)
-    size = pixels.to(tl.int64) * channels
-    x = tl.load(x_ptr + image * size + at, inside, 0.0).to(tl.float32)
-    y = tl.load(y_ptr + target * size + at, inside, 0.0).to(tl.float32)
+    image, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    window, channel, wide = block * P + tl.arange(0, P), tl.arange(0, C), (width + 1) // 2
+    size = channels.to(tl.int64) * height * width
     weight = tl.load(weight_ptr + channel, channel < channels, 0.0)
-    scale = 2.0 * tl.load(grad_ptr + image) / pixels
-    unit, inverse = _unit(x, eps)
-    by_unit = scale * weight[None, :] * (unit - _unit(y, eps)[0])
-    # unit = x / (r + eps), whose derivative by x is (1 - unit x / r) / (r + eps).
-    length = tl.sqrt(tl.sum(x * x, 1))
-    along = tl.sum(by_unit * unit, 1) / tl.where(length > 0, length, 1.0)
-    result = inverse[:, None] * by_unit - along[:, None] * x * inverse[:, None]
-    tl.store(out_ptr + image * size + at, result.to(out_ptr.dtype.element_ty), inside)
+    scale = 2.0 * tl.load(grad_ptr + image) / (height * width)
+    corners = ()
+    best, taken = tl.zeros([P, C], tl.float32), tl.zeros([P, C], tl.int1)
+    for corner in tl.static_range(4):
+        at, inside = _corner(corner, window, wide, height, width, channel, channels)
+        x = tl.load(x_ptr + image * size + at, inside, 0.0)
+        corners = corners + (x,)  # noqa: RUF005 (Triton knows no unpacking)
+        best = tl.maximum(best, x.to(tl.float32))
+    if POOL:
+        at, inside = _pooled(window, wide, height, width, channel, channels)
+        pooled_size = channels.to(tl.int64) * (height // 2) * (width // 2)
+        from_pool = tl.load(pooled_grad_ptr + image * pooled_size + at, inside, 0.0).to(tl.float32)
+    for corner in tl.static_range(4):
+        at, inside = _corner(corner, window, wide, height, width, channel, channels)
+        x = corners[corner].to(tl.float32)
+        unit, inverse = _unit(x, eps)
+        y = _target(x_ptr, kept_ptr, image, which_ptr, live, size, at, inside)
+        by_unit = scale * weight[None, :] * (unit - _unit(y, eps)[0])
+        # unit = x / (r + eps), whose derivative by x is (1 - unit x / r) / (r + eps).
+        length = tl.sqrt(tl.sum(x * x, 1))
+        along = tl.sum(by_unit * unit, 1) / tl.where(length > 0, length, 1.0)
+        result = inverse[:, None] * (by_unit - along[:, None] * x)
+        if POOL:
+            # The first of equals takes it all.
+            largest = (x == best) & (taken == 0)
+            taken = taken | largest
+            result += tl.where(largest, from_pool, 0.0)
+        result = tl.where(x > 0, result, 0.0).to(out_ptr.dtype.element_ty)
+        tl.store(out_ptr + image * size + at, result, inside)
 
 
-class _Distance(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, y: Tensor, which: Tensor, weight: Tensor, eps: float) -> Tensor:
-        x, y = (t.contiguous(memory_format=torch.channels_last) for t in (x, y))
-        count, channels = x.shape[:2]
-        pixels, wide = x.shape[2] * x.shape[3], triton.next_power_of_2(channels)
-        rows = max(1, VALUES // wide)
-        blocks = triton.cdiv(pixels, rows)
-        sums = torch.empty(count, blocks, device=x.device)
-        _forward[(count, blocks)](x, y, which, weight, sums, pixels, channels, eps, rows, wide)
-        ctx.save_for_backward(x, y, which, weight)
-        ctx.eps = eps
-        return sums.sum(1) / pixels
+def prepare(
+    x: Float[Tensor, "b 3 h w"],
+    y: Float[Tensor, "m 3 h w"],
+    start: Int[Tensor, "2"],
+    size: tuple[int, int],
+    shift: Float[Tensor, "*_"],
+    scale: Float[Tensor, "*_"],
+    dtype: torch.dtype,
+) -> Float[Tensor, "n 8 hh ww"]:
+    """Windows (row and column of their corner, height and width) of images in [0, 1], x before y.
 
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        x, y, which, weight = ctx.saved_tensors
-        count, channels = x.shape[:2]
-        pixels, wide = x.shape[2] * x.shape[3], triton.next_power_of_2(channels)
-        rows = max(1, VALUES // wide)
-        result = torch.empty_like(x)
-        _backward[(count, triton.cdiv(pixels, rows))](
-            x, y, which, weight, grad.contiguous(), result, pixels, channels, ctx.eps, rows, wide
-        )
-        return result, None, None, None, None
+    (2 v - 1 - shift) / scale in the first three channels, zeros in the others.
+    """
+    out = torch.empty(
+        len(x) + len(y), IMAGE_CHANNELS, *size, dtype=dtype, device=x.device,
+        memory_format=torch.channels_last,
+    )  # fmt: skip
+    for images, part in ((x, out[: len(x)]), (y, out[len(x) :])):
+        if len(images):
+            _prepare[(len(images), triton.cdiv(size[0] * size[1], BLOCK))](
+                images.contiguous(), start, shift, scale, part, *images.shape[2:], *size,
+                IMAGE_CHANNELS, BLOCK,
+            )  # fmt: skip
+    return out
 
 
-def layer_distance(
-    x: Float[Tensor, "b c h w"],
-    y: Float[Tensor, "m c h w"],
+def image_gradient(
+    grad: Float[Tensor, "b 8 hh ww"],
+    start: Int[Tensor, "2"],
+    size: tuple[int, int],
+    scale: Float[Tensor, "*_"],
+) -> Float[Tensor, "b 3 h w"]:
+    """Gradient to the whole images, of a size, from that to what ``prepare`` made of them."""
+    grad = _channels_last(grad)
+    out = torch.empty(len(grad), 3, *size, device=grad.device)
+    _image_gradient[(len(grad), triton.cdiv(size[0] * size[1], BLOCK))](
+        grad, start, scale, out, *size, *grad.shape[2:], IMAGE_CHANNELS, BLOCK
+    )
+    return out
+
+
+def _channels_last(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.contiguous(memory_format=torch.channels_last)
+
+
+def _blocks(features: Tensor) -> tuple[int, int, int]:
+    """Programs for an image's windows, windows of each, and room for the channels."""
+    _, channels, height, width = features.shape
+    room = triton.next_power_of_2(channels)
+    windows = max(1, VALUES // room)
+    return triton.cdiv(((height + 1) // 2) * ((width + 1) // 2), windows), windows, room
+
+
+def layer_forward(
+    features: Float[Tensor, "n c h w"],
+    kept: Float[Tensor, "k c h w"] | None,
     which: Int[Tensor, "b"],
     weight: Float[Tensor, "c"],
-    eps: float = 1e-10,
-) -> Float[Tensor, "b"]:
-    """Mean over pixels of the weighted squared difference of unit features; gradient to ``x``."""
-    return _Distance.apply(x, y, which, weight, eps)
+    pool: bool,
+) -> tuple[Float[Tensor, "b s"], Float[Tensor, "n c hh ww"] | None]:
+    """Addends of the distances of the first features of a batch, and all pooled 2 x 2.
+
+    which: the row of each one's target in the batch with ``kept`` behind it.
+    """
+    features, kept = _channels_last(features), _channels_last(kept)
+    rows, channels, height, width = features.shape
+    blocks, windows, room = _blocks(features)
+    sums = torch.empty(len(which), blocks, device=features.device)
+    pooled = None
+    if pool:
+        pooled = torch.empty(
+            rows, channels, height // 2, width // 2, dtype=features.dtype, device=features.device,
+            memory_format=torch.channels_last,
+        )  # fmt: skip
+    programs = rows if pool else len(which)
+    _forward[(programs, blocks)](
+        features, features if kept is None else kept, which, weight,
+        features if pooled is None else pooled, sums, len(which), rows, height, width,
+        channels, EPS, pool, windows, room,
+    )  # fmt: skip
+    return sums, pooled
+
+
+def layer_backward(
+    features: Float[Tensor, "n c h w"],
+    kept: Float[Tensor, "k c h w"] | None,
+    which: Int[Tensor, "b"],
+    weight: Float[Tensor, "c"],
+    grad: Float[Tensor, "b"],
+    pooled_grad: Float[Tensor, "b c hh ww"] | None,
+) -> Float[Tensor, "b c h w"]:
+    """Gradient to what the ReLU made the first features of, from distances and pooled features."""
+    features, kept = _channels_last(features), _channels_last(kept)
+    channels, height, width = features.shape[1:]
+    blocks, windows, room = _blocks(features)
+    out, pooled_grad = torch.empty_like(features[: len(which)]), _channels_last(pooled_grad)
+    pool = pooled_grad is not None
+    _backward[(len(which), blocks)](
+        features, features if kept is None else kept, which, weight, grad,
+        pooled_grad if pool else features, out, len(features), height, width, channels, EPS,
+        pool, windows, room,
+    )  # fmt: skip
+    return out

@@ -1,7 +1,8 @@
 """LPIPS as a training loss."""
 
+import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from persona.errors import UserError
+from persona.modules.losses.base import Window
 from persona.modules.losses.one_by_one import OneByOne
 
 WEIGHT_FILES = {
@@ -43,7 +45,8 @@ class Perceptual(nn.Module):
     """LPIPS distance, frozen, with the weights of the ``lpips`` package.
 
     Many images go through the network at once, targets without a gradient. On CUDA the features
-    are bfloat16 unless ``half`` is false; float32 elsewhere.
+    are bfloat16 unless ``half`` is false; float32 elsewhere. There VGG, the largest, is one
+    function with kernels of its own (``lpips_vgg``), the others are left to autograd.
 
     Source: Zhang et al. 2018, arXiv:1801.03924, Eq. 1.
 
@@ -60,7 +63,7 @@ class Perceptual(nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = lpips.LPIPS(net=net, verbose=False, pnet_rand=random_weights)
-        self.reduced = half
+        self.net, self.half_features = net, half
         self.register_buffer("shift", model.scaling_layer.shift, persistent=False)
         self.register_buffer("scale", model.scaling_layer.scale, persistent=False)
         slices = sorted(name for name, _ in model.net.named_children() if name.startswith("slice"))
@@ -68,87 +71,89 @@ class Perceptual(nn.Module):
         self.slices.requires_grad_(False).eval()
         for i, lin in enumerate(model.lins):
             self.register_buffer(f"weight_{i}", lin.model[-1].weight.flatten(), persistent=False)
+        self._made: dict[torch.device, object] = {}
 
     def forward(
         self,
         x: Float[Tensor, "b 3 h w"],
         y: Float[Tensor, "m 3 h w"],
         which: tuple[int, ...] | None = None,
+        window: Window | None = None,
+        kept: Sequence[Float[Tensor, "k _ _ _"]] = (),
     ) -> Float[Tensor, "b"]:
         """Distances of images in [0, 1] from targets, which get no gradient.
 
-        which: the target of each image; by default they lie in the same order.
+        which: the target of each image, a row of ``y`` or, behind its end, of ``kept``; by default
+        they lie in the same order. window: what is looked at. kept: ``features`` of further targets
+        through the same window.
         """
         if which is None:
             which = tuple(range(len(x)))
-        pairs = _on_device(which, x.device)
-        with torch.no_grad():
-            targets = list(self.features(y.detach()))
-        total = x.new_zeros(len(x))
-        for i, (a, b) in enumerate(zip(self.features(x), targets, strict=True)):
-            total = total + layer_distance(a, b, pairs, getattr(self, f"weight_{i}"))
+        if self._fused(x):
+            from persona.modules.losses.lpips_vgg import vgg_distances
+
+            rows = _on_device(tuple(len(x) + row for row in which), x.device)
+            return vgg_distances(self._on_cuda(), x, y.detach(), rows, *_place(x, window), kept)
+        pairs, total = _on_device(which, x.device), x.new_zeros(len(x))
+        targets = self.features(y, window)
+        if kept:
+            targets = [torch.cat(pair) for pair in zip(targets, kept, strict=True)]
+        for i, (a, b) in enumerate(zip(self._layers(x, window), targets, strict=True)):
+            weight = getattr(self, f"weight_{i}")
+            total = total + layer_distance(a.float(), b.float(), pairs, weight)
         return total
 
-    def features(self, images: Float[Tensor, "b 3 h w"]) -> Iterator[Float[Tensor, "b c hh ww"]]:
-        """Activations of each layer that is compared."""
-        values = (images * 2 - 1 - self.shift) / self.scale
-        fast = images.device.type == "cuda" and self.reduced
-        if images.device.type == "cuda":
-            values = values.contiguous(memory_format=torch.channels_last)
-        if fast:
-            values = values.bfloat16()
-        for part in self.slices:
-            values = self._run(part, values) if fast else part(values)
+    @torch.no_grad()
+    def features(
+        self, images: Float[Tensor, "m 3 h w"], window: Window | None = None
+    ) -> tuple[Float[Tensor, "m _ _ _"], ...]:
+        """Activations of each layer that is compared: all that is needed of a target."""
+        if self._fused(images):
+            from persona.modules.losses.lpips_vgg import vgg_features
+
+            return vgg_features(self._on_cuda(), images, *_place(images, window))
+        return tuple(self._layers(images, window))
+
+    def _layers(self, images: Tensor, window: Window | None) -> Iterator[Tensor]:
+        """Activations by PyTorch, with gradient."""
+        values = images if window is None else window.cut(images)
+        values, slices = (values * 2 - 1 - self.shift) / self.scale, self.slices
+        if images.is_cuda:
+            slices = self._on_cuda()
+            values = values.to(self._dtype, memory_format=torch.channels_last)
+        for part in slices:
+            values = part(values)
             yield values
 
-    def _run(self, part: nn.Sequential, values: Tensor) -> Tensor:
-        """A slice in half precision; a convolution and the ReLU behind it in one kernel."""
-        layers = list(part)
-        while layers:
-            layer = layers.pop(0)
-            if isinstance(layer, nn.Conv2d) and layers and isinstance(layers[0], nn.ReLU):
-                layers.pop(0)
-                values = _ConvRelu.apply(
-                    values, *self._half_weights(layer), layer.stride, layer.padding
-                )
-            elif isinstance(layer, nn.MaxPool2d) and (layer.kernel_size, layer.stride) == (2, 2):
-                from persona.modules.losses.max_pool_triton import max_pool_2x2
+    def _fused(self, images: Tensor) -> bool:
+        return self.net == "vgg" and images.is_cuda
 
-                values = max_pool_2x2(values)
-            else:
-                with torch.autocast("cuda", torch.bfloat16):
-                    values = layer(values)
-        return values
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.half_features else torch.float32
 
-    def _half_weights(self, layer: nn.Conv2d) -> tuple[Tensor, Tensor]:
-        """Weights of a layer in bfloat16, channels last; made once."""
-        if not hasattr(layer, "half_weights"):
-            weight = layer.weight.detach().bfloat16()
-            weight = weight.contiguous(memory_format=torch.channels_last)
-            layer.half_weights = weight, layer.bias.detach().bfloat16()
-        return layer.half_weights
+    def _on_cuda(self):
+        """The network as CUDA runs it: channels last, of the features' type; made once a device."""
+        device = self.shift.device
+        if device not in self._made and self.net == "vgg":
+            from persona.modules.losses.lpips_vgg import VggSlices
+
+            weights = [getattr(self, f"weight_{i}") for i in range(len(self.slices))]
+            self._made[device] = VggSlices.of(
+                self.slices, weights, self.shift, self.scale, self._dtype
+            )
+        elif device not in self._made:
+            self._made[device] = copy.deepcopy(self.slices).to(
+                self._dtype, memory_format=torch.channels_last
+            )
+        return self._made[device]
 
 
-class _ConvRelu(torch.autograd.Function):
-    """Convolution, bias and ReLU of frozen weights; gradient to the values alone."""
-
-    @staticmethod
-    def forward(ctx, values, weight, bias, stride, padding):
-        result = torch.cudnn_convolution_relu(values, weight, bias, stride, padding, (1, 1), 1)
-        ctx.save_for_backward(values, weight, result)
-        ctx.settings = stride, padding
-        return result
-
-    @staticmethod
-    def backward(ctx, grad):
-        values, weight, result = ctx.saved_tensors
-        stride, padding = ctx.settings
-        grad = torch.ops.aten.threshold_backward(grad, result, 0)
-        grad, _, _ = torch.ops.aten.convolution_backward(
-            grad, values, weight, None, stride, padding, (1, 1), False, (0, 0), 1,
-            (True, False, False),
-        )  # fmt: skip
-        return grad, None, None, None, None
+def _place(images: Tensor, window: Window | None) -> tuple[Tensor, tuple[int, int]]:
+    """Corner and size of the window, or of the whole images."""
+    if window is None:
+        return torch.zeros(2, dtype=torch.int64, device=images.device), tuple(images.shape[2:])
+    return window.start, window.size
 
 
 def layer_distance(
@@ -159,10 +164,6 @@ def layer_distance(
     eps: float = 1e-10,
 ) -> Float[Tensor, "b"]:
     """Mean over pixels of the weighted squared difference of unit features."""
-    if x.device.type == "cuda":
-        from persona.modules.losses import lpips_triton  # Comes with CUDA builds of torch.
-
-        return lpips_triton.layer_distance(x, y, which, weight, eps)
 
     def unit(values: Tensor) -> Tensor:
         # The square root's slope is infinite at zero, where the features are dead.

@@ -43,8 +43,12 @@ def bin_splats(
         slots: Pairs to make room for. None asks the device for their number, which waits for it.
     """
     rows, columns = grid
+    if means2d.device.type == "cuda":
+        from persona.modules.render.binning_cuda import sorted_pairs
+
+        starts, members, overflowed = sorted_pairs(means2d, radii, depths, grid, tile, slots)
+        return Bins(starts.view(rows, columns), members, overflowed)
     centre, half = means2d / tile, radii / tile
-    # Clamped axis by axis with numbers: a tensor of bounds would have to be copied to the device.
     lows = [(centre[:, i] - half[:, i]).floor().clamp(0, n) for i, n in enumerate((columns, rows))]
     highs = [(centre[:, i] + half[:, i]).ceil().clamp(0, n) for i, n in enumerate((columns, rows))]
     # A centre that is not a number fails the comparison, as does a Gaussian that is not drawn.
@@ -59,38 +63,13 @@ def bin_splats(
     total = ends[-1]
     if slots is None:
         slots = int(total)
-    small = rows * columns < 2**15
-    pairs = (left, top, wide, count, ends, order, columns, slots)
-    key, member = _pairs(*pairs, torch.int16 if small else torch.int32)
-    key, perm = torch.sort(key, stable=True)
-    tiles = torch.arange(rows * columns, device=key.device, dtype=key.dtype)
-    starts = torch.searchsorted(key, tiles, out_int32=True)
-    return Bins(starts.view(rows, columns), member[perm], total > slots)
-
-
-def _pairs(  # noqa: PLR0913
-    left: Int[Tensor, "n"],
-    top: Int[Tensor, "n"],
-    wide: Int[Tensor, "n"],
-    count: Int[Tensor, "n"],
-    ends: Int[Tensor, "n"],
-    order: Int[Tensor, "n"],
-    columns: int,
-    slots: int,
-    dtype: torch.dtype,
-) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"]]:
-    """Tile and Gaussian of every pair, in the order of the Gaussians.
-
-    Free slots get the tile -1, which sorts before the first: the last tile then ends where the
-    list does.
-    """
-    if left.device.type == "cuda":
-        from persona.modules.render.binning_triton import pairs
-
-        return pairs(left, top, wide, count, ends, order, columns, slots, dtype)
-    slot = torch.arange(slots, device=left.device)
+    # Free slots get the tile -1, which sorts before the first: the last then ends where they do.
+    slot = torch.arange(slots)
     owner = torch.searchsorted(ends, slot, right=True).clamp_max(len(order) - 1)
     inside = (slot - (ends - count)[owner]).int()
     across = wide[owner].clamp_min(1)
     key = (top[owner] + inside // across) * columns + left[owner] + inside % across
-    return torch.where(slot < ends[-1], key, -1).to(dtype), order[owner].int()
+    key, place = torch.sort(torch.where(slot < total, key, -1), stable=True)
+    starts = torch.searchsorted(key, torch.arange(rows * columns), out_int32=True)
+    members = order[owner].int()[place]
+    return Bins(starts.view(rows, columns), members, total > slots)

@@ -14,19 +14,16 @@ from torch import Tensor
 
 from persona.errors import UserError
 from persona.modules.render.binning import Bins, bin_splats
+from persona.modules.render.composite_cuda import CHANNELS, TILE, composite
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.types import Camera, Gaussians
 
 log = logging.getLogger(__name__)
 
-TILE = 8
-"""Pixels; what ``composite_triton`` is made for."""
 SLOTS_PER_GAUSSIAN = 4
 """Pairs of Gaussian and tile to make room for where no pass was counted before."""
 ROOM = 1.5
 """Share of the pairs counted before that a pass of fixed size makes room for."""
-CHUNK = 32
-"""Channels of one pass: more would not fit the registers."""
 
 
 @dataclass(frozen=True)
@@ -39,25 +36,20 @@ class _Splats:
     bins: Bins
     size: tuple[int, int]
 
-    def composite(self, values: Tensor, moves: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
-        """Alpha (1, h, w) and image (c, h, w) of (n, c) values; c is at least 1."""
-        from persona.modules.render.composite_triton import composite
-
+    def composite(self, values: Tensor, moving: int) -> tuple[Tensor, Tensor]:
+        """Alpha (1, h, w) and image (c, h, w) of (n, c) values, c at least 1; see ``composite``."""
+        shapes = self.means, self.conics, self.opacities
         parts = [
-            composite(
-                self.means, self.conics, self.opacities, part, flags(moves[at : at + CHUNK],
-                values.device), self.bins, self.size,
+            composite(*shapes, part, min(max(moving - first, 0), part.shape[1]), self.bins,
+                      self.size)
+            for first, part in zip(
+                range(0, values.shape[1], CHANNELS), values.split(CHANNELS, 1), strict=True
             )
-            for at, part in zip(range(0, len(moves), CHUNK), values.split(CHUNK, 1), strict=True)
         ]  # fmt: skip
+        if len(parts) == 1:
+            return parts[0]
         # The alpha's gradient flows through the first part: the others have none.
         return parts[0][0], torch.cat([image for _, image in parts])
-
-
-@lru_cache(maxsize=64)
-def flags(values: tuple[bool, ...], device: torch.device) -> Tensor:
-    """1 and 0 on a device, copied once: a copy from the host would wait."""
-    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 class GsplatRenderer(GaussianRenderer):
@@ -78,7 +70,8 @@ class GsplatRenderer(GaussianRenderer):
             raise UserError("renderer 'gsplat' needs a CUDA device: choose renderer cpu")
         self._fixed = False
         self._slots: dict[tuple[int, ...], int] = {}
-        self.register_buffer("_overflowed", torch.zeros((), dtype=torch.bool), persistent=False)
+        self.register_buffer("_overflows", torch.zeros(1, dtype=torch.int32), persistent=False)
+        self.register_buffer("_place", torch.zeros(1, dtype=torch.int64), persistent=False)
 
     @contextmanager
     def fixed_slots(self) -> Iterator[None]:
@@ -94,11 +87,11 @@ class GsplatRenderer(GaussianRenderer):
 
     def grow_slots(self) -> bool:
         """Waits for the device; doubles the room if it was too small."""
-        if not bool(self._overflowed):
+        if not bool(self._overflows):
             return False
         log.warning("some recent steps left the farthest Gaussians out; making room for them")
         self._slots = {size: 2 * slots for size, slots in self._slots.items()}
-        self._overflowed.zero_()
+        self._overflows.zero_()
         return True
 
     def _rasterize(
@@ -111,10 +104,10 @@ class GsplatRenderer(GaussianRenderer):
             image = like.new_zeros(sum(sizes), height, width)
             return like.new_zeros(1, height, width), list(image.split(sizes))
         splats = self._project(gaussians, camera)
-        moves = (True,) * sum(sizes[: len(moving)]) + (False,) * sum(sizes[len(moving) :])
-        if not moves:
-            return splats.composite(like.new_zeros(count, 1), (False,))[0], []
-        alpha, image = splats.composite(torch.cat([v.float() for v in (*moving, *still)], 1), moves)
+        if not sizes:
+            return splats.composite(like.new_zeros(count, 1), 0)[0], []
+        values = torch.cat([v.float() for v in (*moving, *still)], 1)
+        alpha, image = splats.composite(values, sum(sizes[: len(moving)]))
         return alpha, list(image.split(sizes))
 
     def _project(self, gaussians: Gaussians, camera: Camera) -> _Splats:
@@ -140,7 +133,8 @@ class GsplatRenderer(GaussianRenderer):
         bins = bin_splats(means2d[0].detach(), radii[0], depths[0].detach(), grid, TILE, slots)
         if slots is not None:
             self._slots[size] = slots
-            self._overflowed |= bins.overflowed
+            # An atomic addition: passes may run side by side.
+            self._overflows.scatter_add_(0, self._place, bins.overflowed.int()[None])
         else:
             needed = int(ROOM * len(bins.members)) + 1
             self._slots[size] = max(needed, self._slots.get(size, 0))

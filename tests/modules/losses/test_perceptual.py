@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from persona.modules.losses.base import Step, distances
+from persona.modules.losses.base import MOST_KEPT, LossSum, Step, Window, distances
 from persona.modules.losses.one_by_one import OneByOne
 from persona.modules.losses.perceptual import Perceptual
 
@@ -49,17 +49,29 @@ def test_half_precision_is_near():
 class MeanDifference(nn.Module):
     """A network whose distance is easily said; remembers what it saw."""
 
-    def forward(self, x, y, which):
+    def __init__(self):
+        super().__init__()
+        self.looks = 0
+
+    def features(self, images, window):
+        self.looks += len(images)
+        return (images if window is None else window.cut(images),)
+
+    def forward(self, x, y, which, window, kept):
+        self.kept = kept
+        (x,), (y,) = (self.features(values, window) for values in (x, y))
         self.seen = x.shape, y.shape, which
-        return (x - y[list(which)]).abs().mean((1, 2, 3))
+        return (x - torch.cat([y, *kept])[list(which)]).abs().mean((1, 2, 3))
 
 
-def make_step(mask, focus):
+def make_step(mask, focus, name="captured/0", data=None):
     class OneFrame:
         pass
 
     frame = OneFrame()
-    frame.mask = mask[None, None]
+    frame.mask, frame.name = mask[None, None], (name,)
+    if data is not None:
+        frame.image, frame.albedo, frame.patch = (values[None] for values in data)
     step = Step.__new__(Step)
     step.frame, step.focus_px, step.pairs = frame, focus, []
     return step
@@ -107,6 +119,94 @@ def test_one_target_is_looked_at_once():
     assert network.seen[1] == (2, 3, 32, 40) and network.seen[2] == (0, 1, 0)
     for value, render, row in zip(values, renders, (0, 1, 0), strict=True):
         torch.testing.assert_close(value, (render - target[row]).abs().mean())
+
+
+def person_at(top, size=(32, 40)):
+    mask = torch.zeros(size)
+    mask[top : top + 12, 8:18] = 1
+    return mask
+
+
+def compare_all(name, seed, network, kept, top=4):
+    """A frame whose data and a made target are compared; the distances and the right ones."""
+    data, renders = images(3, seed=seed, size=(32, 40)), images(5, seed=99, size=(32, 40))
+    step = make_step(person_at(top), (20, 24), name, data)
+    made = data[0] * person_at(top)
+    for render, target in zip(renders, (step.frame.image[0], made, step.frame.albedo[0],
+                                        step.frame.image[0]), strict=False):  # fmt: skip
+        step.compare(network, render, target, 1.0)
+    step.compare(network, renders[4], step.frame.patch[0], 1.0, whole=False)
+    fast = distances(step, kept)
+    return torch.stack(fast), torch.stack(distances(step))
+
+
+def test_kept_targets_are_looked_at_once_and_belong_to_their_frame():
+    network, kept = MeanDifference(), {}
+    for name, seed, top in (("captured/0", 1, 4), ("captured/7", 2, 15), ("captured/0", 1, 4)):
+        fast, plain = compare_all(name, seed, network, kept, top)
+        torch.testing.assert_close(fast, plain)
+    # Image and albedo, and the patch, of two frames.
+    assert len(kept) == 4
+    looks = network.looks
+    compare_all("captured/7", 2, network, kept, 15)
+    # Renders 4 + 1 and the made target; then, without what was kept, 4 + 1 and 3 + 1.
+    assert network.looks - looks == 6 + 9
+    (features,) = kept[next(iter(kept))]
+    assert features.shape == (2, 3, 20, 24)
+
+
+def test_targets_that_change_are_not_kept():
+    network, kept = MeanDifference(), {}
+    for seed in (1, 2):
+        fast, plain = compare_all("generated_0/0", seed, network, kept)
+        torch.testing.assert_close(fast, plain)
+    assert not kept
+    step = make_step(person_at(4), None, "captured/0", images(3, size=(32, 40)))
+    for scale in (0.5, 0.7):
+        step.pairs = []
+        step.compare(network, images(1, 5, (32, 40))[0], step.frame.image[0] * scale, 1.0)
+        distances(step, kept)
+    assert not kept
+
+
+def test_only_few_captured_frames_are_kept():
+    losses = LossSum({})
+    assert losses.kept is None
+    for frames, keeps in ((1, True), (MOST_KEPT, True), (MOST_KEPT + 1, False), (0, False)):
+        losses.keep_targets(frames)
+        assert (losses.kept == {}) if keeps else (losses.kept is None)
+
+
+def test_kept_features_give_the_same_distances():
+    torch.manual_seed(0)
+    network = Perceptual("squeeze", random_weights=True)
+    window = Window(torch.tensor([3, 8]), (48, 40))
+    x, y, which = images(3), images(3, seed=1), (0, 2, 1)
+    expected = network(*(window.cut(v) for v in (x, y)), which)
+    for live in (3, 1, 0):
+        kept = network.features(y[live:], window) if live < 3 else ()
+        torch.testing.assert_close(network(x, y[:live], which, window, kept), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("net", ["vgg", "squeeze"])
+def test_cuda_equals_the_cpu(net):
+    torch.manual_seed(0)
+    plain = Perceptual(net, random_weights=True, half=False)
+    fast = Perceptual(net, random_weights=True, half=False)
+    fast.load_state_dict(plain.state_dict())
+    fast.cuda()
+    x, y, which = images(3).requires_grad_(), images(2, seed=1), (0, 1, 1)
+    window = Window(torch.tensor([3, 8]), (48, 40))
+    a = plain(x, y, which, window)
+    place = Window(window.start.cuda(), window.size)
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        kept = fast.features(y[1:].cuda(), place)
+        b = fast(x.cuda(), y[:1].cuda(), which, place, kept).cpu()
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-6)
+        by_a, by_b = (torch.autograd.grad(v.sum(), x)[0] for v in (a, b))
+    assert (by_a - by_b).norm() < 1e-3 * by_a.norm()
 
 
 @pytest.mark.parametrize("which", [None, (1, 0, 1)])

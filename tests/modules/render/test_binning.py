@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from persona.modules.render.binning import bin_splats
+from persona.modules.render.binning_cuda import SOURCE
+from persona.modules.render.cuda_module import compile_cuda
 
 GRID, TILE = (4, 5), 8
 
@@ -63,3 +65,24 @@ def test_what_is_not_a_number_is_not_drawn():
     drawn = {row for rows in as_lists(bin_splats(means, radii, depths, GRID, TILE)).values()
              for row in rows}  # fmt: skip
     assert not drawn & {3, 5}
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="NVRTC comes with CUDA builds of torch")
+@pytest.mark.parametrize("key", ["short", "int"])
+def test_kernels_compile_without_a_warning(key):
+    assert compile_cuda(SOURCE.read_text(), SOURCE.name, "sm_90", {"KEY": key})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("grid", [GRID, (300, 200)])
+@pytest.mark.parametrize("slots", [None, 4000, 100])
+def test_cuda_lists_the_same(grid, slots):
+    means, radii, depths = scene(150)
+    means[3] = torch.nan
+    plain = bin_splats(means, radii, depths, grid, TILE, slots)
+    fast = bin_splats(means.cuda(), radii.cuda(), depths.cuda(), grid, TILE, slots)
+    assert torch.equal(fast.starts.cpu(), plain.starts)
+    first = int(plain.starts[0, 0])
+    assert torch.equal(fast.members.cpu()[first:], plain.members[first:])
+    assert bool(fast.overflowed) == bool(plain.overflowed)

@@ -120,7 +120,7 @@ def test_work_is_shared(gsplat, monkeypatch):
     """One projection, one sort and one pass, whatever the channels."""
     import gsplat as library
 
-    from persona.modules.render import composite_triton, gsplat_backend
+    from persona.modules.render import gsplat_backend
 
     calls = []
 
@@ -135,7 +135,7 @@ def test_work_is_shared(gsplat, monkeypatch):
 
     count(library, "fully_fused_projection")
     count(gsplat_backend, "bin_splats")
-    count(composite_triton, "composite")
+    count(gsplat_backend, "composite")
     gaussians, view, values = on_gpu(
         scenes.cloud(dtype=torch.float32), scenes.camera(dtype=torch.float32),
         scenes.channels(120, torch.float32),

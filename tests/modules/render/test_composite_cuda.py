@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from triton_mode import DEVICE, MARKS
 
-from persona.modules.render import composite_triton
+from persona.modules.render import composite_cuda
 from persona.modules.render.binning import bin_splats
+from persona.modules.render.cuda_module import compile_cuda
 
-pytestmark = MARKS
+gpu = pytest.mark.gpu
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 SIZE = (21, 30)
 
@@ -42,29 +43,44 @@ def scene(count, channels, opacity=None):
     return means, conics, opacities, values, radii
 
 
-SLOW = () if DEVICE == "cuda" else pytest.mark.slow
+@pytest.mark.skipif(torch.version.cuda is None, reason="NVRTC comes with CUDA builds of torch")
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("channels, moving, geometry", [(1, 0, 0), (3, 0, 1), (23, 14, 1)])
+def test_kernels_compile_without_a_warning(channels, moving, geometry, architecture):
+    values = {"CHANNELS": channels, "MOVING": moving, "GEOMETRY": geometry}
+    source = composite_cuda.SOURCE.read_text()
+    assert compile_cuda(source, "composite.cu", architecture, values | {"SEGMENT": 128})
+    with pytest.raises(RuntimeError, match="32 gradients"):
+        compile_cuda(source, "composite.cu", architecture, values | {"CHANNELS": 40, "SEGMENT": 1})
 
 
+@gpu
+@cuda
 @pytest.mark.parametrize(
-    "count, channels, opacity, slots",
+    "count, channels, moving, opacity, slots",
     [
-        (40, 1, None, 300),
-        (90, 3, 1.0, None),
-        pytest.param(150, 5, None, 900, marks=SLOW),
-        pytest.param(260, 17, 0.9, None, marks=SLOW),
+        (40, 1, 1, None, 300),
+        (90, 3, 0, 1.0, None),
+        (150, 5, 3, None, 900),
+        (260, 17, 9, 0.9, None),
+        (900, 26, 14, 0.3, None),
+        (2000, 10, 10, 0.05, None),
     ],
 )
-def test_values_and_gradients_equal_the_twin(monkeypatch, count, channels, opacity, slots):
-    monkeypatch.setattr(composite_triton, "SEGMENT", 64)
+@pytest.mark.parametrize("segment", [32, 64, 128])
+def test_values_and_gradients_equal_the_twin(
+    monkeypatch, count, channels, moving, opacity, slots, segment
+):
+    monkeypatch.setattr(composite_cuda, "SEGMENT", segment)
     *leaves, radii = scene(count, channels, opacity)
     leaves = [t.requires_grad_() for t in leaves]
-    moves = (torch.arange(channels) % 2 == 0).float()
+    moves = (torch.arange(channels) < moving).float()
     grid = -(-SIZE[0] // 8), -(-SIZE[1] // 8)
     depths = torch.arange(count).float()
-    placed = (t.to(DEVICE) for t in (leaves[0].detach(), radii, depths))
-    bins = bin_splats(*placed, grid, composite_triton.TILE, slots)
+    placed = (t.cuda() for t in (leaves[0].detach(), radii, depths))
+    bins = bin_splats(*placed, grid, composite_cuda.TILE, slots)
     assert not bins.overflowed
-    fast = composite_triton.composite(*(t.to(DEVICE) for t in leaves), moves.to(DEVICE), bins, SIZE)
+    fast = composite_cuda.composite(*(t.cuda() for t in leaves), moving, bins, SIZE)
     plain = dense(*leaves, moves)
     g = torch.Generator().manual_seed(0)
     weights = [torch.randn(t.shape, generator=g) for t in plain]
@@ -79,9 +95,25 @@ def test_values_and_gradients_equal_the_twin(monkeypatch, count, channels, opaci
         torch.testing.assert_close(b / scale, a / scale, atol=1e-4, rtol=1e-3, msg=name)
 
 
+@gpu
+@cuda
+def test_values_alone_get_gradients_where_nothing_moves():
+    *leaves, radii = (t.cuda() for t in scene(200, 4))
+    bins = bin_splats(leaves[0], radii, torch.arange(200.0).cuda(), (3, 4), composite_cuda.TILE)
+    results = []
+    for geometry in (True, False):
+        inputs = [t.clone().requires_grad_(geometry or i == 3) for i, t in enumerate(leaves)]
+        alpha, image = composite_cuda.composite(*inputs, 4, bins, SIZE)
+        results.append((alpha, image, torch.autograd.grad(image.square().sum(), inputs[3])[0]))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@gpu
+@cuda
 def test_nothing_to_draw_is_empty():
-    means, conics, opacities, values, radii = (t.to(DEVICE) for t in scene(30, 3))
-    bins = bin_splats(means, radii * 0, means[:, 0], (3, 4), composite_triton.TILE)
-    moves = torch.ones(3, device=DEVICE)
-    alpha, image = composite_triton.composite(means, conics, opacities, values, moves, bins, SIZE)
+    *leaves, radii = (t.cuda() for t in scene(30, 3))
+    depths = leaves[0][:, 0].contiguous()
+    bins = bin_splats(leaves[0], radii * 0, depths, (3, 4), composite_cuda.TILE)
+    alpha, image = composite_cuda.composite(*leaves, 3, bins, SIZE)
     assert not alpha.any() and not image.any()

@@ -1,0 +1,162 @@
+"""LPIPS of a VGG on CUDA as one function: a batch of predictions and targets, backward by hand.
+
+Autograd would pass over the features once for each of pooling, distance, their sum and the ReLU;
+here each layer that is compared is read once forward and once backward, see ``lpips_triton``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from persona.modules.losses.lpips_triton import (
+    IMAGE_CHANNELS,
+    image_gradient,
+    layer_backward,
+    layer_forward,
+    prepare,
+)
+
+
+@dataclass(frozen=True)
+class VggSlices:
+    """Frozen 3 x 3 convolutions, each with a ReLU; a 2 x 2 max pool lies between slices."""
+
+    convolutions: tuple[tuple[tuple[Tensor, Tensor], ...], ...]
+    """Weight and bias by slice, channels last, of the features' type."""
+    distance_weights: tuple[Tensor, ...]
+    """LPIPS's for what each slice ends with, float32."""
+    shift: Float[Tensor, "3"]
+    scale: Float[Tensor, "3"]
+    """Images are shown as (2 x - 1 - shift) / scale."""
+
+    @staticmethod
+    def of(
+        slices: Iterable[nn.Module],
+        distance_weights: Sequence[Tensor],
+        shift: Tensor,
+        scale: Tensor,
+        dtype: torch.dtype,
+    ) -> VggSlices:
+        """From the modules of a network."""
+        convolutions = []
+        for part in slices:
+            layers = [layer for layer in part if isinstance(layer, nn.Conv2d)]
+            convolutions.append([[c.weight.detach(), c.bias.detach()] for c in layers])
+        first = convolutions[0][0]
+        first[0] = F.pad(first[0], (0, 0, 0, 0, 0, IMAGE_CHANNELS - first[0].shape[1]))
+        return VggSlices(
+            tuple(
+                tuple(
+                    (w.to(dtype).contiguous(memory_format=torch.channels_last), b.to(dtype))
+                    for w, b in part
+                )
+                for part in convolutions
+            ),
+            tuple(distance_weights),
+            shift.flatten(),
+            scale.flatten(),
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the features."""
+        return self.convolutions[0][0][0].dtype
+
+
+def vgg_distances(
+    network: VggSlices,
+    x: Float[Tensor, "b 3 h w"],
+    y: Float[Tensor, "m 3 h w"],
+    which: Int[Tensor, "b"],
+    start: Int[Tensor, "2"],
+    size: tuple[int, int],
+    kept: Sequence[Float[Tensor, "k _ _ _"]] = (),
+) -> Float[Tensor, "b"]:
+    """LPIPS of windows of images in [0, 1]; gradient to ``x`` alone.
+
+    start, size: the window's corner (row, column), height and width; kept: what ``vgg_features``
+    gave for further targets; which: each prediction's target, rows of ``x``, ``y`` and ``kept`` as
+    if they were one batch.
+    """
+    return _Distances.apply(x, y, which, start, size, tuple(kept), network)
+
+
+@torch.no_grad()
+def vgg_features(
+    network: VggSlices,
+    images: Float[Tensor, "m 3 h w"],
+    start: Int[Tensor, "2"],
+    size: tuple[int, int],
+) -> tuple[Float[Tensor, "m _ _ _"], ...]:
+    """What windows of targets are compared by, for ``vgg_distances``."""
+    none = images[:0]
+    which = torch.zeros(0, dtype=torch.int64, device=images.device)
+    layers = _layers(network, none, images, which, start, size, ())
+    return tuple(results[-1] for results, _ in layers)
+
+
+def _layers(
+    network: VggSlices,
+    x: Tensor,
+    y: Tensor,
+    which: Tensor,
+    start: Tensor,
+    size: tuple[int, int],
+    kept: tuple[Tensor, ...],
+) -> Iterator[tuple[list[Tensor], Tensor]]:
+    """Each slice's results of convolutions and addends of distances."""
+    values = prepare(x, y, start, size, network.shift, network.scale, network.dtype)
+    last = len(network.convolutions) - 1
+    for i, part in enumerate(network.convolutions):
+        results = []
+        for weight, bias in part:
+            values = _convolve(values, weight, bias)
+            results.append(values)
+        target = kept[i] if kept else None
+        sums, values = layer_forward(values, target, which, network.distance_weights[i], i < last)
+        yield results, sums
+
+
+def _convolve(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """3 x 3 convolution and ReLU, in one kernel on CUDA."""
+    if values.is_cuda:
+        return torch.cudnn_convolution_relu(values, weight, bias, (1, 1), (1, 1), (1, 1), 1)
+    return F.conv2d(values, weight, bias, padding=1).relu_()
+
+
+class _Distances(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, y, which, start, size, kept, network):
+        saved, sums = [], []
+        for results, addends in _layers(network, x, y, which, start, size, kept):
+            saved += results
+            sums.append(addends)
+        ctx.save_for_backward(which, start, *kept, *saved)
+        ctx.settings = network, len(kept), x.shape[2:]
+        return torch.cat(sums, 1).sum(1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        network, num_kept, size = ctx.settings
+        which, start, *tensors = ctx.saved_tensors
+        kept, results = tensors[:num_kept], tensors[num_kept:]
+        grad, values = grad.contiguous(), None
+        for i in reversed(range(len(network.convolutions))):
+            target = kept[i] if kept else None
+            weight = network.distance_weights[i]
+            values = layer_backward(results.pop(), target, which, weight, grad, values)
+            for j in reversed(range(len(network.convolutions[i]))):
+                # A convolution's adjoint by its input: the transposed one, which needs no input.
+                values = F.conv_transpose2d(values, network.convolutions[i][j][0], padding=1)
+                if j > 0:
+                    result = results.pop()[: len(which)]
+                    torch.ops.aten.threshold_backward.grad_input(
+                        values, result, 0, grad_input=values
+                    )
+        return image_gradient(values, start, size, network.scale), *[None] * 6

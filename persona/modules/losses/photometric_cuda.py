@@ -1,0 +1,66 @@
+"""``functional.photometric`` on CUDA: one kernel forward, one backward."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.modules.render.cuda_module import load_cuda
+
+SOURCE = Path(__file__).with_name("photometric.cu")
+WIDE, HIGH, THREADS = 32, 16, 256
+
+
+def window(size: int = 11, sigma: float = 1.5) -> str:
+    """The Gaussian window's weights as a list of the source's language."""
+    offset = torch.arange(size, dtype=torch.float64) - size // 2
+    taps = (-(offset.square()) / (2 * sigma**2)).exp()
+    return ",".join(f"{tap:.9g}f" for tap in (taps / taps.sum()).tolist())
+
+
+@lru_cache(maxsize=64)
+def on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Numbers on a device, copied once: a copy from the host would wait."""
+    return torch.tensor(values, device=device)
+
+
+class _Photometric(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, y, weight, l1, ssim):
+        x, y = x.contiguous(), y.contiguous()
+        weighted = weight is not None
+        weight = weight.contiguous() if weighted else x
+        channels, height, width = x.shape
+        module = load_cuda(SOURCE, x.device, TAPS=window())
+        grid = -(-width // WIDE), -(-height // HIGH), channels
+        slopes = x.new_empty(3, *x.shape)
+        sums = x.new_empty(grid[0] * grid[1] * grid[2])
+        shares = on_device((l1, ssim, 1 / x.numel()), x.device)
+        sizes = (int(weighted), height, width)
+        module.launch("forward", grid, THREADS, x, y, weight, slopes, sums, shares, *sizes)
+        ctx.save_for_backward(x, y, weight, slopes, shares)
+        ctx.module, ctx.grid, ctx.sizes = module, grid, sizes
+        return sums.sum() / x.numel()
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, y, weight, slopes, shares = ctx.saved_tensors
+        result = torch.empty_like(x)
+        tensors = (x, y, weight, slopes, grad.contiguous(), result, shares)
+        ctx.module.launch("backward", ctx.grid, THREADS, *tensors, *ctx.sizes)
+        return result, None, None, None, None
+
+
+def photometric(
+    x: Float[Tensor, "c h w"],
+    y: Float[Tensor, "c h w"],
+    weight: Float[Tensor, "1 h w"] | None,
+    l1: float,
+    ssim: float,
+) -> Float[Tensor, ""]:
+    """As ``functional.photometric``; float32, and gradient to ``x`` alone."""
+    return _Photometric.apply(x, y, weight, l1, ssim)

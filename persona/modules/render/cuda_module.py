@@ -1,0 +1,96 @@
+"""CUDA C++ kernels, compiled by NVRTC when they are first used: that takes no toolkit.
+
+NVRTC and its Python bindings come with torch's own CUDA builds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def compile_cuda(
+    source: str, name: str, architecture: str, defines: Mapping[str, int | str]
+) -> bytes:
+    """Machine code of a CUDA C++ source; needs no device.
+
+    Args:
+        source: Kernels are ``extern "C"``.
+        name: Of the source, for messages.
+        architecture: Such as ``sm_90``.
+        defines: Macros and their values.
+
+    Raises:
+        RuntimeError: The compiler's messages, warnings included: kernels have none.
+    """
+    from cuda.bindings import nvrtc
+
+    program = _checked(nvrtc.nvrtcCreateProgram(source.encode(), name.encode(), 0, [], []))
+    options = [f"--gpu-architecture={architecture}", "--std=c++17"]
+    options += [f"--define-macro={key}={value}" for key, value in defines.items()]
+    encoded = [option.encode() for option in options]
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(encoded), encoded)
+    # The bindings write into the bytes that they are given.
+    log = bytes(_checked(nvrtc.nvrtcGetProgramLogSize(program)))
+    _checked(nvrtc.nvrtcGetProgramLog(program, log))
+    message = log.rstrip(b"\0\n ").decode()
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS or message:
+        raise RuntimeError(f"{name} with {dict(defines)} for {architecture}: {message or status}")
+    code = bytes(_checked(nvrtc.nvrtcGetCUBINSize(program)))
+    _checked(nvrtc.nvrtcGetCUBIN(program, code))
+    _checked(nvrtc.nvrtcDestroyProgram(program))
+    return bytes(code)
+
+
+class CudaModule:
+    """Compiled kernels of one source on one device."""
+
+    def __init__(self, code: bytes):
+        from cuda.bindings import driver
+
+        self.code = code  # The driver does not keep it.
+        self.context = _checked(driver.cuCtxGetCurrent())
+        self.module = _checked(driver.cuModuleLoadData(code))
+        self.kernels: dict[str, object] = {}
+
+    def launch(
+        self, kernel: str, blocks: int | tuple[int, int, int], threads: int,
+        *arguments: Tensor | int,
+    ) -> None:  # fmt: skip
+        """Starts a kernel on the current stream; whole numbers are passed as ``int``."""
+        from cuda.bindings import driver
+
+        # A thread of autograd's that has not touched the device yet has no context.
+        if not int(_checked(driver.cuCtxGetCurrent())):
+            _checked(driver.cuCtxSetCurrent(self.context))
+        if kernel not in self.kernels:
+            found = driver.cuModuleGetFunction(self.module, kernel.encode())
+            self.kernels[kernel] = _checked(found)
+        values = tuple(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)
+        types = tuple(ctypes.c_void_p if isinstance(a, Tensor) else ctypes.c_int for a in arguments)
+        stream = torch.cuda.current_stream().cuda_stream
+        grid = (blocks, 1, 1) if isinstance(blocks, int) else blocks
+        function, block = self.kernels[kernel], (threads, 1, 1)
+        _checked(driver.cuLaunchKernel(function, *grid, *block, 0, stream, (values, types), 0))
+
+
+@lru_cache(maxsize=128)
+def load_cuda(path: Path, device: torch.device, **defines: int | str) -> CudaModule:
+    """The kernels of a source file on a device, compiled once per process and set of macros."""
+    major, minor = torch.cuda.get_device_capability(device)
+    code = compile_cuda(path.read_text(), path.name, f"sm_{major}{minor}", defines)
+    with torch.cuda.device(device):
+        return CudaModule(code)
+
+
+def _checked(result: tuple):
+    """What a call of the bindings gave, without its status."""
+    status, *values = result
+    if status.value:
+        raise RuntimeError(f"CUDA: {status.name}")
+    return values[0] if values else None

@@ -1,0 +1,111 @@
+"""Branches: plain code outside a capture, forked and joined streams inside."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from persona.modules import parallel
+from persona.modules.parallel import branches, side_streams
+
+
+class Stream:
+    """Keeps what it waits for: ``seen`` is all work that is done before its next."""
+
+    __class__ = torch.cuda.Stream  # What a type check sees.
+
+    def __init__(self, name):
+        self.name, self.seen = name, set()
+
+    def wait_stream(self, other):
+        self.seen |= other.seen
+
+    def work(self, what):
+        before = set(self.seen)
+        self.seen.add(what)
+        return before
+
+
+@pytest.fixture
+def trunk(monkeypatch):
+    """A trunk whose current stream is what CUDA would say, without CUDA."""
+    current = [Stream("trunk")]
+
+    @contextmanager
+    def on(stream):
+        current.append(stream)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(parallel.torch.cuda, "current_stream", lambda: current[-1])
+    monkeypatch.setattr(parallel.torch.cuda, "stream", on)
+    return lambda what: current[-1].work(what)
+
+
+def run(work):
+    """What had to be done before each piece of work."""
+    before = {"start": work("start")}
+    with branches() as branch:
+        with branch() as first:
+            before["a"] = work("a")
+        with branch():
+            before["b"] = work("b")
+            with branches() as inner, inner():
+                before["c"] = work("c")
+            before["d"] = work("d")
+        first.join()
+        before["beside"] = work("beside")
+    before["end"] = work("end")
+    return before
+
+
+def test_branches_wait_for_their_trunk_alone(trunk):
+    trunk("earlier")
+    with side_streams([Stream(i) for i in range(3)]):
+        before = run(trunk)
+    begun = {"earlier", "start"}
+    assert before["a"] == before["b"] == begun
+    assert before["c"] == begun | {"b"} and before["d"] == begun | {"b", "c"}
+    assert before["beside"] == begun | {"a"}
+    assert before["end"] == begun | {"a", "b", "c", "d", "beside"}
+
+
+def test_what_follows_waits_for_the_backward_pass_too(trunk):
+    streams = [Stream(0), Stream(1)]
+    trunk("earlier")
+    with side_streams(streams):
+        streams[1].work("backward")
+    assert trunk("later") == {"earlier", "backward"}
+
+
+@pytest.mark.parametrize("streams", [None, []], ids=["outside", "no streams"])
+def test_without_streams_nothing_is_forked(trunk, streams):
+    if streams is None:
+        before = run(trunk)
+    else:
+        with side_streams(streams):
+            before = run(trunk)
+    order = list(before)
+    for i, what in enumerate(order):
+        assert before[what] == set(order[:i])
+
+
+def test_saved_tensors_live_until_the_end(trunk):
+    """A stream may read them after another, which made them, would have used their place again."""
+    x = torch.ones(1000, requires_grad=True)
+    with side_streams([Stream(0)]):
+        middle = x.exp()
+        place = middle.data_ptr()
+        y = middle.square().sum()
+        del middle
+        (grad,) = torch.autograd.grad(y, x)
+        others = [torch.ones(1000) for _ in range(20)]
+        assert place not in {t.data_ptr() for t in others}
+    torch.testing.assert_close(grad, 2 * torch.ones(1000).exp().square())
+
+
+def test_streams_are_forgotten_after_an_error(trunk):
+    with pytest.raises(ValueError), side_streams([Stream(0)]):
+        raise ValueError
+    with branches() as branch, branch() as lane:
+        assert lane.stream is None
