@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -81,6 +82,9 @@ def pin_in_place(rows: UInt8[Tensor, "b k"]) -> None:
     """
     if rows.is_pinned() or not rows.numel():
         return
+    # Frames of an earlier run in this process go now: not while a CUDA graph is captured, which
+    # could not bear their unlocking, and before there are twice as many.
+    gc.collect()
     runtime, address = torch.cuda.cudart(), rows.data_ptr()
     error = int(runtime.cudaHostRegister(address, rows.numel(), 0))
     if error:
