@@ -32,7 +32,7 @@ class Reads(NamedTuple):
     used: Int[Tensor, "t"]
     """Texels that are read at all, in rising order."""
     starts: Int[Tensor, "t_plus_1"]
-    """Where the reads of each used texel begin in ``point`` and ``share``; the last is their end."""
+    """Where the reads of each used texel begin in ``point`` and ``share``, and the end of all."""
     point: Int[Tensor, "k"]
     share: Float[Tensor, "k"]
 
