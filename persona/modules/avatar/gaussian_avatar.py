@@ -11,6 +11,7 @@ from persona.modules.avatar.offset_network import OffsetNetwork
 from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, pose_code
 from persona.modules.avatar.template import AvatarTemplate
 from persona.modules.body.skinning import blend_skin
+from persona.modules.body.smplx_body import translate
 from persona.modules.parallel import branches
 from persona.types import Gaussians, TensorTuple
 
@@ -142,8 +143,8 @@ class GaussianAvatar(nn.Module):
         if template.field is None:
             return template.weights
         with torch.no_grad():
-            weights = template.field(means.detach(), scales.detach()[:, 0])
-            return torch.where(template.mesh_skinned[:, None], template.weights, weights)
+            given = template.mesh_skinned, template.weights
+            return template.field(means.detach(), scales.detach()[:, 0], False, *given)
 
     def _base_weights(self, means: Tensor, scales: Tensor) -> Tensor:
         if not self.training or self.refresh_every <= 1:
@@ -162,20 +163,22 @@ class GaussianAvatar(nn.Module):
         """Poses the avatar in the camera frame of ``pose``."""
         template = self.template
         bones = self.bones(pose.rotations)
+        # Weights sum to one: what all bones move by, all points do, and 55 rows are fewer.
+        moved = translate(bones, pose.trans)
         expression = template.expr_dirs @ pose.expression
         scales = self.log_scale.exp()
         base = template.vertices + self.mean_offset
         with branches() as branch:
             with branch() as look_up:
                 weights = self._base_weights(base, scales)
-                posed_base = blend_skin(base + expression, weights, bones) + pose.trans
+                posed_base = blend_skin(base + expression, weights, moved)
             with branch():
                 refined = base + self.pose_offsets(pose.rotations)
                 if self.refined_lookup:
                     weights = self.skinning_weights(refined, scales)
                 else:
                     look_up.join()
-                posed_refined = blend_skin(refined + expression, weights, bones) + pose.trans
+                posed_refined = blend_skin(refined + expression, weights, moved)
             with branch():
                 tables = self.rgb_logit, self.rgb_aux_logit, self.seg_logit
                 rgb, rgb_aux, seg = (table.sigmoid() for table in tables)
