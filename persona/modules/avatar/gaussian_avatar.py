@@ -11,7 +11,6 @@ from persona.modules.avatar.offset_network import OffsetNetwork
 from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, pose_code
 from persona.modules.avatar.template import AvatarTemplate
 from persona.modules.body.skinning import blend_skin
-from persona.modules.body.smplx_body import translate
 from persona.modules.parallel import branches
 from persona.types import Gaussians, TensorTuple
 
@@ -163,22 +162,20 @@ class GaussianAvatar(nn.Module):
         """Poses the avatar in the camera frame of ``pose``."""
         template = self.template
         bones = self.bones(pose.rotations)
-        # Weights sum to one: what all bones move by, all points do, and 55 rows are fewer.
-        moved = translate(bones, pose.trans)
         expression = template.expr_dirs @ pose.expression
         scales = self.log_scale.exp()
         base = template.vertices + self.mean_offset
         with branches() as branch:
             with branch() as look_up:
                 weights = self._base_weights(base, scales)
-                posed_base = blend_skin(base + expression, weights, moved)
+                posed_base = blend_skin(base + expression, weights, bones) + pose.trans
             with branch():
                 refined = base + self.pose_offsets(pose.rotations)
                 if self.refined_lookup:
                     weights = self.skinning_weights(refined, scales)
                 else:
                     look_up.join()
-                posed_refined = blend_skin(refined + expression, weights, moved)
+                posed_refined = blend_skin(refined + expression, weights, bones) + pose.trans
             with branch():
                 tables = self.rgb_logit, self.rgb_aux_logit, self.seg_logit
                 rgb, rgb_aux, seg = (table.sigmoid() for table in tables)

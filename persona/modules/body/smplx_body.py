@@ -183,7 +183,7 @@ class SmplxBody(nn.Module):
         rest, rest_joints = self.shape(identity)
         joints = self.full_pose(pose) if mean_hands else pose.joints
         bones = self.joint_transforms(rest_joints, joints)
-        bones = translate(bones, pose.trans)
+        bones = _translate(bones, pose.trans)
         moved = rest + (pose.expression @ self.expr_dirs.flatten(0, 1).T).unflatten(-1, (-1, 3))
         posed = (bones[..., :3, :3] @ rest_joints[..., None])[..., 0] + bones[..., :3, 3]
         return blend_skin(moved, self.weights, bones), posed
@@ -219,7 +219,7 @@ class SmplxBody(nn.Module):
         return self.picker(vertices, joints)
 
 
-def translate(bones: Float[Tensor, "*b j 4 4"], trans: Float[Tensor, "*b 3"]) -> Tensor:
+def _translate(bones: Float[Tensor, "*b j 4 4"], trans: Float[Tensor, "*b 3"]) -> Tensor:
     """Moves transforms by a translation applied after them."""
     shift = torch.zeros_like(bones)
     shift[..., :3, 3] = trans[..., None, :]
