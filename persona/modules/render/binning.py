@@ -43,18 +43,8 @@ def bin_splats(
         slots: Pairs to make room for. None asks the device for their number, which waits for it.
     """
     rows, columns = grid
-    centre, half = means2d / tile, radii / tile
-    # Clamped axis by axis with numbers: a tensor of bounds would have to be copied to the device.
-    lows = [(centre[:, i] - half[:, i]).floor().clamp(0, n) for i, n in enumerate((columns, rows))]
-    highs = [(centre[:, i] + half[:, i]).ceil().clamp(0, n) for i, n in enumerate((columns, rows))]
-    # A centre that is not a number fails the comparison, as does a Gaussian that is not drawn.
-    drawn = (radii > 0).all(1) & (centre.sum(1).abs() < torch.inf)
-    wide, high = (
-        torch.where(drawn, top - low, 0.0).int() for low, top in zip(lows, highs, strict=True)
-    )
     order = torch.sort(depths, stable=True).indices
-    wide, count = wide[order], (wide * high)[order].long()
-    left, top = (torch.where(drawn, low, 0.0).int()[order] for low in lows)
+    left, top, wide, count = _boxes(means2d, radii, order, grid, tile)
     ends = count.cumsum(0)
     total = ends[-1]
     if slots is None:
@@ -66,6 +56,32 @@ def bin_splats(
     tiles = torch.arange(rows * columns, device=key.device, dtype=key.dtype)
     starts = torch.searchsorted(key, tiles, out_int32=True)
     return Bins(starts.view(rows, columns), member[perm], total > slots)
+
+
+def _boxes(
+    means2d: Float[Tensor, "n 2"],
+    radii: Int[Tensor, "n 2"],
+    order: Int[Tensor, "n"],
+    grid: tuple[int, int],
+    tile: int,
+) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"], Int[Tensor, "n"], Int[Tensor, "n"]]:
+    """Left, top and width in tiles, and number of tiles, of the Gaussians in an order."""
+    if means2d.device.type == "cuda" and means2d.dtype == torch.float32:
+        from persona.modules.render.binning_triton import boxes
+
+        return boxes(means2d, radii, order, grid, tile)
+    rows, columns = grid
+    centre, half = means2d / tile, radii / tile
+    # Clamped axis by axis with numbers: a tensor of bounds would have to be copied to the device.
+    lows = [(centre[:, i] - half[:, i]).floor().clamp(0, n) for i, n in enumerate((columns, rows))]
+    highs = [(centre[:, i] + half[:, i]).ceil().clamp(0, n) for i, n in enumerate((columns, rows))]
+    # A centre that is not a number fails the comparison, as does a Gaussian that is not drawn.
+    drawn = (radii > 0).all(1) & (centre.sum(1).abs() < torch.inf)
+    wide, high = (
+        torch.where(drawn, top - low, 0.0).int() for low, top in zip(lows, highs, strict=True)
+    )
+    left, top = (torch.where(drawn, low, 0.0).int() for low in lows)
+    return left[order], top[order], wide[order], (wide * high)[order]
 
 
 def _pairs(  # noqa: PLR0913
