@@ -157,8 +157,10 @@ class _Replay(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        scale = grad / ctx.count
-        return None, None, None, *(None if g is None else g * scale for g in ctx.sums)
+        # One kernel for all rather than one for each.
+        used = [g for g in ctx.sums if g is not None]
+        scaled = iter(torch._foreach_mul(used, grad / ctx.count))
+        return None, None, None, *(None if g is None else next(scaled) for g in ctx.sums)
 
 
 def _add(sums: tuple | None, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:

@@ -142,8 +142,8 @@ class GaussianAvatar(nn.Module):
         if template.field is None:
             return template.weights
         with torch.no_grad():
-            weights = template.field(means.detach(), scales.detach()[:, 0])
-            return torch.where(template.mesh_skinned[:, None], template.weights, weights)
+            given = template.mesh_skinned, template.weights
+            return template.field(means.detach(), scales.detach()[:, 0], False, *given)
 
     def _base_weights(self, means: Tensor, scales: Tensor) -> Tensor:
         if not self.training or self.refresh_every <= 1:

@@ -1,5 +1,7 @@
 """Avatar template: everything about a subject's Gaussians that never changes while training."""
 
+from collections.abc import Callable, Hashable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,7 +10,7 @@ from persona.modules.avatar.pose_code import ring_mask
 from persona.modules.body.regions import BodyRegions, body_regions
 from persona.modules.body.skinning_field import SkinningField
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.body.topology import Neighbours, Subdivision, neighbours
+from persona.modules.body.topology import Neighbours, Subdivision, neighbours, vertex_fans
 from persona.types import BodyIdentity, BodyPose
 
 OPEN_MOUTH_RAD = 1 / 3
@@ -41,6 +43,7 @@ class AvatarTemplate(nn.Module):
         diffused: bool = True,
     ) -> None:
         super().__init__()
+        self._made: dict[Hashable, Tensor] = {}
         self.body = body
         subdivision = Subdivision(body.faces.cpu(), levels)
         self.subdivision = subdivision
@@ -56,6 +59,7 @@ class AvatarTemplate(nn.Module):
         self._constant("weights", weights)
         self._constant("expr_dirs", subdivision.features(body.expr_dirs))
         self._constant("faces", subdivision.faces)
+        self._constant("fans", vertex_fans(subdivision.faces, subdivision.num_vertices))
         fine = neighbours(subdivision.faces, subdivision.num_vertices)
         coarse = neighbours(body.faces.cpu(), len(canonical))
         for name, value in (("fine", fine), ("coarse", coarse)):
@@ -84,6 +88,17 @@ class AvatarTemplate(nn.Module):
 
     def _constant(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value, persistent=False)
+
+    def once(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """What follows from the constants alone, made on first use and again after a move."""
+        if key not in self._made:
+            with torch.no_grad():
+                self._made[key] = make()
+        return self._made[key]
+
+    def _apply(self, *args, **kwargs):
+        self._made.clear()
+        return super()._apply(*args, **kwargs)
 
     def _prepare_offsets(self, mesh: Subdivision, levels: int, ring_edges: int) -> None:
         """Inputs of the offset network on ``mesh``; ``levels`` more carry its offsets on."""

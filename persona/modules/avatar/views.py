@@ -47,8 +47,10 @@ class ViewRenderer:
         """
         if view in HANDS:
             keep = getattr(avatar.template, f"{view}_rows")
-            gaussians = posed.gaussians("base")[keep]
-            return self.renderer(gaussians, camera, {"rgb_fixed": Channel(posed.rgb[keep], False)})
+            # The backward pass of index_select is one addition, that of an index a sort.
+            gaussians = posed.gaussians("base")._map(lambda t: t.index_select(0, keep))
+            rgb = posed.rgb.index_select(0, keep)
+            return self.renderer(gaussians, camera, {"rgb_fixed": Channel(rgb, False)})
         asset = VIEW_ASSET[view]
         wanted = {name: self._channel(avatar, posed, asset, name) for name in sorted(channels)}
         return self.renderer(posed.gaussians(asset), camera, wanted)
@@ -70,7 +72,7 @@ class ViewRenderer:
             return Channel(means[:, 2:], geometry=False)
         if name == "normal":
             # Camera y and z flipped: x right, y up, z towards the camera.
-            normals = vertex_normals(means, template.faces)
+            normals = vertex_normals(means, template.faces, template.fans)
             return Channel(torch.cat([normals[:, :1], -normals[:, 1:]], 1))
         if name == "position":
             return Channel(self.positions(template, posed, asset), geometry=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float16
+from jaxtyping import Bool, Float, Float16
 from numba import prange
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
@@ -101,6 +101,8 @@ class SkinningField(nn.Module):
         means: Float[Tensor, "n 3"],
         scales: Float[Tensor, "n"],
         differentiable: bool = False,
+        given: Bool[Tensor, "n"] | None = None,
+        own: Float[Tensor, "n j"] | None = None,
     ) -> Float[Tensor, "n j"]:
         """Weights of Gaussians: a weighted mean over 13 points, one to two sigma along each axis.
 
@@ -114,6 +116,8 @@ class SkinningField(nn.Module):
                 (128^3, poses of 0.3 rad, ``benchmarks/skinning.py``) they change the gradient of
                 the posed means by 4 % (median vector; 20 % of the whole, cosine 0.98), for 2.5
                 times the cost on a GPU and over ten times on a CPU.
+            given: Gaussians that keep weights of their own.
+            own: Weights of the given ones; the other rows are not read.
 
         Returns:
             Rows that sum to one.
@@ -121,22 +125,28 @@ class SkinningField(nn.Module):
         if not differentiable and means.device.type in ("cpu", "cuda"):
             to_nodes = self.last_node / (self.high - self.low)
             points = (means.detach() - self.low) * to_nodes
-            return self._look_up(points, scales.detach()[:, None] * to_nodes).to(means.dtype)
+            sigmas = scales.detach()[:, None] * to_nodes
+            return self._look_up(points, sigmas, given, own).to(means.dtype)
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
-            return self._sample_torch(means, scales.detach())
+            weights = self._sample_torch(means, scales.detach())
+            return weights if given is None else torch.where(given[:, None], own, weights)
 
     def _look_up(
-        self, points: Float[Tensor, "n 3"], sigmas: Float[Tensor, "n 3"]
+        self,
+        points: Float[Tensor, "n 3"],
+        sigmas: Float[Tensor, "n 3"],
+        given: Bool[Tensor, "n"] | None,
+        own: Float[Tensor, "n j"] | None,
     ) -> Float[Tensor, "n j"]:
         """Weights at points given in nodes, by a kernel of the device."""
         if points.device.type == "cuda":
             from persona.modules.body.skinning_triton import look_up
 
-            return look_up(self._packed(), points, sigmas, self.grid.shape[-1])
+            return look_up(self._packed(), points, sigmas, self.grid.shape[-1], given, own)
         weights = torch.empty(len(points), self.grid.shape[-1])
         arrays = (t.float().numpy() for t in (self.grid, points, sigmas))
         _sample(*arrays, weights.numpy())
-        return weights
+        return weights if given is None else torch.where(given[:, None], own, weights)
 
     def _packed(self) -> Float16[Tensor, "x y z padded"]:
         """The grid as CUDA reads it, made once: half (it is kept as half), joints padded."""

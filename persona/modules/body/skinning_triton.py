@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Float16
+from jaxtyping import Bool, Float, Float16
 from torch import Tensor
 
 from persona.modules.render.jit import triton_kernel
@@ -59,11 +59,14 @@ def _one_cell(position, reach, nodes):
 
 @triton_kernel
 def _look_up(
-    grid_ptr, points_ptr, sigmas_ptr, out_ptr, count, nx, ny, nz, joints,
-    N: tl.constexpr, J: tl.constexpr,
+    grid_ptr, points_ptr, sigmas_ptr, given_ptr, own_ptr, out_ptr, count, nx, ny, nz, joints,
+    SOME_GIVEN: tl.constexpr, N: tl.constexpr, J: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * N + tl.arange(0, N)
-    used = row < count
+    inside = row < count
+    used = inside
+    if SOME_GIVEN:
+        used = inside & (tl.load(given_ptr + row, inside, 0) == 0)
     x = tl.load(points_ptr + row * 3, used, 0.0)
     y = tl.load(points_ptr + row * 3 + 1, used, 0.0)
     z = tl.load(points_ptr + row * 3 + 2, used, 0.0)
@@ -97,11 +100,11 @@ def _look_up(
                 total += share * _sample(grid_ptr, px, py, pz, nx, ny, nz, apart, J)
     total = total / tl.sum(total, 1)[:, None]
     joint = tl.arange(0, J)
-    tl.store(
-        out_ptr + row[:, None] * joints + joint[None, :],
-        total,
-        used[:, None] & (joint[None, :] < joints),
-    )
+    place = row[:, None] * joints + joint[None, :]
+    stored = inside[:, None] & (joint[None, :] < joints)
+    if SOME_GIVEN:
+        total = tl.where(used[:, None], total, tl.load(own_ptr + place, stored, 0.0))
+    tl.store(out_ptr + place, total, stored)
 
 
 def look_up(
@@ -109,6 +112,8 @@ def look_up(
     points: Float[Tensor, "n 3"],
     sigmas: Float[Tensor, "n 3"],
     joints: int,
+    given: Bool[Tensor, "n"] | None = None,
+    own: Float[Tensor, "n j"] | None = None,
 ) -> Float[Tensor, "n j"]:
     """Skinning weights of Gaussians, rows of sum one; no gradient.
 
@@ -117,10 +122,17 @@ def look_up(
         points: Centres, in nodes along each axis.
         sigmas: Standard deviations along each axis, in nodes.
         joints: How many of the padded joints there are.
+        given: Gaussians that are not looked up.
+        own: Weights of the given ones.
     """
     count, (nx, ny, nz) = len(points), grid.shape[:3]
     out = points.new_empty(count, joints, dtype=torch.float32)
     points, sigmas = points.float().contiguous(), sigmas.float().contiguous()
     blocks = (triton.cdiv(count, ROWS),)
-    _look_up[blocks](grid, points, sigmas, out, count, nx, ny, nz, joints, ROWS, JOINTS)
+    some = given is not None
+    # Triton takes no None where a branch that is left out names a pointer.
+    marks, rows = (given.view(torch.uint8), own.float().contiguous()) if some else (out, out)
+    _look_up[blocks](
+        grid, points, sigmas, marks, rows, out, count, nx, ny, nz, joints, some, ROWS, JOINTS
+    )
     return out

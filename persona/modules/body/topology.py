@@ -118,10 +118,6 @@ class _NeighbourSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values: Tensor, index: Tensor) -> Tensor:
         ctx.save_for_backward(index)
-        if values.device.type == "cuda" and values.dtype == torch.float32:
-            from persona.modules.body.neighbours_triton import neighbour_sum
-
-            return neighbour_sum(values, index)
         return F.embedding_bag(index, values, mode="sum")
 
     @staticmethod
@@ -138,16 +134,48 @@ def uniform_laplacian(
     """
     index, valid = neighbours
     columns = values.movedim(-2, 0).flatten(1)
+    if values.device.type == "cuda" and values.dtype == torch.float32:
+        from persona.modules.body.neighbours_triton import laplacian
+
+        mean = laplacian(columns, index)
+        return mean.view(len(mean), *values.shape[:-2], values.shape[-1]).movedim(0, -2)
     # A free slot holds the vertex itself, so it adds nothing to the difference.
     difference = index.shape[1] * columns - _NeighbourSum.apply(columns, index)
     mean = difference / valid.sum(1).clamp(min=1)[:, None]
     return mean.view(len(mean), *values.shape[:-2], values.shape[-1]).movedim(0, -2)
 
 
+def vertex_fans(faces: Int[Tensor, "f 3"], num_vertices: int) -> Int[Tensor, "p k 2"]:
+    """The two other corners of each face of a vertex, in the face's order.
+
+    A free slot holds the vertex itself twice: a face without area.
+    """
+    corner = faces.flatten()
+    others = torch.stack([faces.roll(-1, 1), faces.roll(-2, 1)], -1).flatten(0, 1)
+    order = torch.sort(corner, stable=True).indices
+    degree = torch.bincount(corner, minlength=num_vertices)
+    first = degree.cumsum(0) - degree
+    vertex = corner[order]
+    slot = torch.arange(len(corner), device=faces.device) - first[vertex]
+    fans = torch.arange(num_vertices, device=faces.device)[:, None, None]
+    fans = fans.repeat(1, int(degree.max()), 2)
+    fans[vertex, slot] = others[order]
+    return fans.int()
+
+
 def vertex_normals(
-    vertices: Float[Tensor, "*b p 3"], faces: Int[Tensor, "f 3"]
+    vertices: Float[Tensor, "*b p 3"],
+    faces: Int[Tensor, "f 3"],
+    fans: Int[Tensor, "p k 2"] | None = None,
 ) -> Float[Tensor, "*b p 3"]:
-    """Unit normals, area-weighted over the adjoining faces; zero where there is no area."""
+    """Unit normals, area-weighted over the adjoining faces; zero where there is no area.
+
+    fans: ``vertex_fans`` of the faces; with them CUDA gathers, which is several times faster.
+    """
+    if fans is not None and vertices.device.type == "cuda" and vertices.dim() == 2:
+        from persona.modules.body import normals_triton  # Comes with CUDA builds of torch.
+
+        return normals_triton.vertex_normals(vertices, fans)
     first, second, third = (vertices.index_select(-2, faces[:, i]) for i in range(3))
     normals = torch.linalg.cross(second - first, third - first)
     total = torch.zeros_like(vertices)

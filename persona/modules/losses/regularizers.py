@@ -12,8 +12,12 @@ from persona.modules.losses.functional import total_variation
 
 def region_weight(template: AvatarTemplate, fine: float, hands: float) -> Float[Tensor, "n 1"]:
     """``fine`` on face_expr and eyes, ``hands`` on hands and the expression boundary, 1 else."""
-    weight = torch.where(template.face_expr | template.eye, fine, 1.0)
-    return torch.where(template.hand | template.expr_boundary, hands, weight)[:, None]
+
+    def make() -> Tensor:
+        weight = torch.where(template.face_expr | template.eye, fine, 1.0)
+        return torch.where(template.hand | template.expr_boundary, hands, weight)[:, None]
+
+    return template.once(("region weight", fine, hands), make)
 
 
 class MeanLaplacian(Loss):
@@ -31,9 +35,14 @@ class MeanLaplacian(Loss):
         """Metres squared."""
         template = step.avatar.template
         value = uniform_laplacian(step.posed.base_canonical, template.neighbours)
-        rest = uniform_laplacian(template.vertices, template.neighbours)
-        value = value - rest * template.fixed[:, None]
-        return (value.square() * region_weight(template, self.fine, self.hands)).mean()
+        rest = template.once(
+            "fixed laplacian",
+            lambda: (
+                uniform_laplacian(template.vertices, template.neighbours) * template.fixed[:, None]
+            ),
+        )
+        weight = region_weight(template, self.fine, self.hands)
+        return ((value - rest).square() * weight).mean()
 
 
 class RefinedLaplacian(Loss):
@@ -50,7 +59,10 @@ class RefinedLaplacian(Loss):
         """Metres squared."""
         template = step.avatar.template
         value = uniform_laplacian(step.posed.refined, template.neighbours)
-        weight = region_weight(template, 1.0, self.hands) * ~template.fixed[:, None]
+        weight = template.once(
+            ("free weight", self.hands),
+            lambda: region_weight(template, 1.0, self.hands) * ~template.fixed[:, None],
+        )
         return (value.square() * weight).mean()
 
 

@@ -38,3 +38,21 @@ def test_a_position_that_is_no_number_stays_inside_the_grid():
     points = torch.tensor([[torch.nan, 2.0, 3.0]])
     weights = look_up(*(t.to(DEVICE) for t in (packed, points, torch.ones(1, 3) / 8)), 55)
     assert weights.shape == (1, 55)
+
+
+def test_given_weights_are_kept():
+    field, generator = make_field(), torch.Generator().manual_seed(2)
+    means = torch.randn(70, 3, generator=generator) * torch.tensor([0.6, 0.6, 0.2])
+    sigmas = 0.05 * torch.rand(70, generator=generator)
+    given = torch.rand(70, generator=generator) < 0.5
+    given[16:32] = True  # All that one program holds.
+    own = torch.rand(70, 55, generator=generator)
+    expected = field(means, sigmas, given=given, own=own)
+    torch.testing.assert_close(expected[given], own[given])
+    torch.testing.assert_close(expected[~given], field(means, sigmas)[~given])
+    scale = field.last_node / (field.high - field.low)
+    packed = F.pad(field.grid, (0, JOINTS - 55)).half()
+    points, reach = (means - field.low) * scale, sigmas[:, None] * scale
+    tensors = [t.to(DEVICE) for t in (packed, points, reach, given, own)]
+    fast = look_up(*tensors[:3], 55, *tensors[3:]).cpu()
+    torch.testing.assert_close(fast, expected, atol=1e-5, rtol=0)
