@@ -291,6 +291,40 @@ def test_seeds_are_averaged_by_frame_and_their_spread_told(benchmark):
     assert float(table["textured_mesh", "psnr"]["seed_std"]) == 0
 
 
+def test_experiments_on_top_of_a_system(benchmark, conf):
+    """``NAME+DELTA`` is another row; the report says what each name stands for."""
+    (conf / "exp/abl/five_steps.yaml").write_text("# @package _global_\ntrainer:\n  max_epochs: 5\n")
+    systems = "one_color,one_color+single_image,one_color+abl/five_steps,one_color+nothing"
+    failed, report = benchmark(f"systems=[{systems}]")
+    assert failed == 1
+    rows = {row["system"]: row for row in rows_of(report / "sequences.csv")}
+    assert rows["one_color+nothing"]["error"] == (
+        "conf/exp/nothing.yaml: there is none to add to one_color"
+    )
+    assert rows["one_color"]["fg_psnr"] != rows["one_color+single_image"]["fg_psnr"]
+    text = (report / "report.md").read_text()
+    assert (
+        "- one_color: `+exp=baseline system=one_color`, 3 steps, all frames, "
+        "50 % of the steps on captured ones\n" in text
+    )
+    assert (
+        "- one_color+single_image: `+exp=[baseline,single_image] system=one_color`, 3 steps, "
+        "only captured\n" in text
+    )
+    assert "`+exp=[baseline,abl/five_steps] system=one_color`" in text
+
+
+def test_missing_lpips_weights_are_told(benchmark, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    _, report = benchmark("systems=[textured_mesh]", "suite.lpips_net=[squeeze,alex]")
+    for net, file in (("squeeze", "squeezenet1_1-b8a52dc0"), ("alex", "alexnet-owt-7be5be79")):
+        told = f"LPIPS is left out of the metrics: LPIPS ({net}) needs torchvision's {file}.pth"
+        assert sum(told in line for line in (report / "report.md").read_text().split("\n")) == 1
+        assert "lpips" not in (report / "table.csv").read_text()
+    _, report = benchmark("systems=[textured_mesh]", name="none_asked")
+    assert "LPIPS is left out" not in (report / "report.md").read_text()
+
+
 def test_published_figures_stand_apart_with_their_source(benchmark):
     _, report = benchmark("systems=[one_color,textured_mesh]")
     text = (report / "report.md").read_text()

@@ -35,6 +35,8 @@ class Cell:
     """What train.py takes; None for finished predictions."""
     predictions: Path | None = None
     """Folder of frames rendered by anybody; None for a system of ours."""
+    experiment: str = ""
+    """The overrides that make the system, as train.py takes them."""
     error: str = ""
     """Why the cell cannot even begin."""
 
@@ -125,7 +127,7 @@ def make_cell(config: DictConfig, system: str, subject: str, seed: int) -> Cell:
             made.logger = OmegaConf.to_container(config.logger, resolve=False)
             made.logger.group = config.group
             made.logger.name = f"{system}_{subject}_{seed}"
-    return Cell(system, subject, seed, pose_fit, config=made)
+    return Cell(system, subject, seed, pose_fit, config=made, experiment=" ".join(chosen))
 
 
 def cell_overrides(config: DictConfig, chosen: Sequence[str], subject: str, seed: int) -> list[str]:
@@ -140,26 +142,34 @@ def cell_overrides(config: DictConfig, chosen: Sequence[str], subject: str, seed
 
 
 def experiment_of(system: str, experiments: DictConfig) -> list[str]:
-    """The experiment that a system's name stands for.
+    """The experiment that a system's name stands for, ``NAME`` or ``NAME+DELTA``.
 
     The size's own table first, then ``conf/exp/NAME.yaml``, then ``conf/system/NAME.yaml`` in the
-    experiment ``baseline``: a new system needs nothing but its own file.
+    experiment ``baseline``: a new system needs nothing but its own file. Each DELTA is one more
+    experiment on top: ``exavatar+single_image``, ``persona+abl/no_seam``.
 
     Raises:
         UserError: there is none of that name.
     """
     loader = GlobalHydra.instance().config_loader()
     known = {group: loader.get_group_options(group) for group in ("exp", "system")}
+    system, *deltas = system.split("+")
     name = experiments.get(system, system)
+    for delta in deltas:
+        folder, _, file = f"exp/{delta}".rpartition("/")
+        if file not in loader.get_group_options(folder):
+            raise UserError(f"conf/exp/{delta}.yaml: there is none to add to {system}")
     if name in known["exp"]:
-        return [f"+exp={name}"]
-    if name in known["system"]:
-        return ["+exp=baseline", f"system={name}"]
-    have = ", ".join(sorted({*experiments, *known["exp"], *known["system"]}))
-    raise UserError(
-        f"conf/exp/{name}.yaml, conf/system/{name}.yaml: there is neither; choose of {have}, "
-        "or predictions:DIR"
-    )
+        chosen, made = name, []
+    elif name in known["system"]:
+        chosen, made = "baseline", [f"system={name}"]
+    else:
+        have = ", ".join(sorted({*experiments, *known["exp"], *known["system"]}))
+        raise UserError(
+            f"conf/exp/{name}.yaml, conf/system/{name}.yaml: there is neither; choose of {have}, "
+            "or predictions:DIR"
+        )
+    return [f"+exp=[{','.join([chosen, *deltas])}]" if deltas else f"+exp={chosen}", *made]
 
 
 def cell_key(cell: Cell, updates: int, subject_digest: str) -> str:

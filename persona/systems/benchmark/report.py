@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
+from hydra.utils import get_object
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig
 
@@ -14,8 +15,9 @@ from persona.data.io import write_png, write_text
 from persona.systems.benchmark import tables
 from persona.systems.benchmark.page import Gallery, page
 from persona.systems.benchmark.pictures import contact_sheet, curves, picture_rows
-from persona.systems.benchmark.plan import PACKAGE, Plan
+from persona.systems.benchmark.plan import PACKAGE, Cell, Plan
 from persona.systems.benchmark.runner import Outcome
+from persona.systems.experiment import missing_lpips
 
 ORDER = ("fg", "alpha", "crop", "full")
 """Of the tables: the ones that hide least come first."""
@@ -85,9 +87,29 @@ def provenance(config: DictConfig, outcomes: Sequence[Outcome], command: str) ->
         f"{sum(o.cached for o in outcomes)} came from the cache; "
         f"{seconds / 60:.1f} minutes of training and rendering in all",
         f"input: {config.suite.input}",
+        *settings_lines([outcome.cell for outcome in outcomes]),
+        *missing_lpips(config.metric),
         "protocol: 8-bit frames; mean over frames, then subjects; in brackets the 95 % bootstrap "
         "interval over frames (it says nothing about other subjects)",
     ]
+
+
+def settings_lines(cells: Sequence[Cell]) -> list[str]:
+    """What each system's name stands for: its overrides, its steps, what it was shown."""
+    lines = {}
+    for cell in cells:
+        if cell.config is None:
+            continue
+        splits = cell.config.data.train_splits
+        shown = "all frames" if splits is None else f"only {', '.join(splits)}"
+        ratio = cell.config.data.captured_ratio
+        if splits is None and ratio is not None:
+            shown += f", {100 * ratio:.0f} % of the steps on captured ones"
+        steps = cell.config.trainer.max_steps
+        known = get_object(cell.config.system._target_)
+        told = f"{steps} steps, {shown}" if known.trained else "not trained"
+        lines.setdefault(cell.system, f"{cell.system}: `{cell.experiment}`, {told}")
+    return list(lines.values())
 
 
 def commit() -> str:
