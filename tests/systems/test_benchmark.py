@@ -288,13 +288,16 @@ def test_seeds_are_averaged_by_frame_and_their_spread_told(benchmark):
     assert (row["seeds"], row["subjects"], row["frames"]) == ("2", "1", "2")
     assert float(row["mean"]) == pytest.approx(np.mean(values))
     assert float(row["seed_std"]) == pytest.approx(np.std(values, ddof=1))
-    assert float(table["textured_mesh", "psnr"]["seed_std"]) == 0
+    # No seed makes a difference to it: it is run once.
+    floor = table["textured_mesh", "psnr"]
+    assert (floor["seeds"], floor["seed_std"]) == ("1", "")
 
 
 def test_experiments_on_top_of_a_system(benchmark, conf):
     """``NAME+DELTA`` is another row; the report says what each name stands for."""
-    (conf / "exp/abl/five_steps.yaml").write_text("# @package _global_\ntrainer:\n  max_epochs: 5\n")
-    systems = "one_color,one_color+single_image,one_color+abl/five_steps,one_color+nothing"
+    text = "# @package _global_\ntrainer:\n  max_epochs: 5\n"
+    (conf / "exp/abl/five_epochs.yaml").write_text(text)
+    systems = "one_color,one_color+single_image,one_color+abl/five_epochs,one_color+nothing"
     failed, report = benchmark(f"systems=[{systems}]")
     assert failed == 1
     rows = {row["system"]: row for row in rows_of(report / "sequences.csv")}
@@ -304,14 +307,14 @@ def test_experiments_on_top_of_a_system(benchmark, conf):
     assert rows["one_color"]["fg_psnr"] != rows["one_color+single_image"]["fg_psnr"]
     text = (report / "report.md").read_text()
     assert (
-        "- one_color: `+exp=baseline system=one_color`, 3 steps, all frames, "
-        "50 % of the steps on captured ones\n" in text
+        "- one_color: `+exp=baseline system=one_color`, 3 steps on all frames, "
+        "50% of them on the photograph\n" in text
     )
     assert (
-        "- one_color+single_image: `+exp=[baseline,single_image] system=one_color`, 3 steps, "
-        "only captured\n" in text
+        "- one_color+single_image: `+exp=[baseline,single_image] system=one_color`, 3 steps on "
+        "captured\n" in text
     )
-    assert "`+exp=[baseline,abl/five_steps] system=one_color`" in text
+    assert "`+exp=[baseline,abl/five_epochs] system=one_color`" in text
 
 
 def test_missing_lpips_weights_are_told(benchmark, tmp_path, monkeypatch):

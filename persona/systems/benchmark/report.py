@@ -7,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
-from hydra.utils import get_object
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig
 
@@ -15,7 +14,7 @@ from persona.data.io import write_png, write_text
 from persona.systems.benchmark import tables
 from persona.systems.benchmark.page import Gallery, page
 from persona.systems.benchmark.pictures import contact_sheet, curves, picture_rows
-from persona.systems.benchmark.plan import PACKAGE, Cell, Plan
+from persona.systems.benchmark.plan import PACKAGE, Plan
 from persona.systems.benchmark.runner import Outcome
 from persona.systems.experiment import missing_lpips
 
@@ -87,27 +86,23 @@ def provenance(config: DictConfig, outcomes: Sequence[Outcome], command: str) ->
         f"{sum(o.cached for o in outcomes)} came from the cache; "
         f"{seconds / 60:.1f} minutes of training and rendering in all",
         f"input: {config.suite.input}",
-        *settings_lines([outcome.cell for outcome in outcomes]),
+        *settings_lines(outcomes),
         *missing_lpips(config.metric),
         "protocol: 8-bit frames; mean over frames, then subjects; in brackets the 95 % bootstrap "
         "interval over frames (it says nothing about other subjects)",
     ]
 
 
-def settings_lines(cells: Sequence[Cell]) -> list[str]:
+def settings_lines(outcomes: Sequence[Outcome]) -> list[str]:
     """What each system's name stands for: its overrides, its steps, what it was shown."""
     lines = {}
-    for cell in cells:
-        if cell.config is None:
-            continue
-        splits = cell.config.data.train_splits
-        shown = "all frames" if splits is None else f"only {', '.join(splits)}"
-        ratio = cell.config.data.captured_ratio
-        if splits is None and ratio is not None:
-            shown += f", {100 * ratio:.0f} % of the steps on captured ones"
-        steps = cell.config.trainer.max_steps
-        known = get_object(cell.config.system._target_)
-        told = f"{steps} steps, {shown}" if known.trained else "not trained"
+    for cell, facts in ((o.cell, o.facts) for o in outcomes if o.facts):
+        data, told = cell.config.data, "not trained"
+        if cell.trained:
+            told = f"{facts['train_steps']:.0f} steps on "
+            told += "all frames" if data.train_splits is None else " and ".join(data.train_splits)
+            if data.train_splits is None and data.captured_ratio is not None:
+                told += f", {data.captured_ratio:.0%} of them on the photograph"
         lines.setdefault(cell.system, f"{cell.system}: `{cell.experiment}`, {told}")
     return list(lines.values())
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from persona.systems.benchmark.plan import make_plan
 from persona.systems.benchmark.report import log_table, write_report
 from persona.systems.benchmark.runner import run_cells
+from persona.systems.drive import pick_device
 from persona.systems.experiment import missing_lpips, quiet_libraries
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def run_benchmark(config: DictConfig, folder: Path) -> int:
     plan = make_plan(config)
     outcomes = run_cells(
         plan,
-        instantiate(config.metric),
+        instantiate(config.metric).to(pick_device("auto")),
         cache=Path(config.cache_dir).resolve(),
         updates=config.updates,
         jobs=config.jobs,
