@@ -22,8 +22,8 @@ from persona.data.datamodule import SubjectDataModule
 from persona.data.io import read_image, read_mask, write_png
 from persona.errors import UserError
 from persona.systems.benchmark import cell as cell_module
-from persona.systems.benchmark import runner
-from persona.systems.benchmark.plan import cell_key, make_plan
+from persona.systems.benchmark import runner, tables
+from persona.systems.benchmark.plan import Cell, cell_key, make_plan
 from persona.systems.benchmark.run import run_benchmark
 
 ROOT = Path(__file__).parents[2]
@@ -215,8 +215,12 @@ def test_suite_with_a_new_baseline_predictions_and_failures(benchmark, subjects,
     assert float(mean["mean"]) == pytest.approx(float(rows["one_color"]["fg_psnr"]))
     assert read_image(report / "sheet_tiny.png").shape == (5 * 64, 28 + 2 * 48, 3)
     assert (report / "curves_tiny.png").is_file()
+    sheet = read_image(report / "overview.png")
+    assert sheet.shape == (5 * 64, 28 + 48, 3)
+    assert (sheet[:64, 28:] == sheet[-64:, 28:]).all()  # Truth, and a copy of it.
     text = (report / "report.md").read_text()
     assert "inf [inf, inf]" in text and "of which 2 failed" in text
+    assert "## Less one_color, frame by frame" in text
 
 
 def test_numbers_are_those_of_the_run_itself(benchmark, tmp_path):
@@ -277,6 +281,34 @@ def test_a_subject_that_is_missing_fails_its_cells_only(benchmark):
     absent, tiny = rows_of(report / "sequences.csv")
     assert "absent: no such subject folder" in absent["error"]
     assert tiny["error"] == ""
+
+
+def made_up(system: str, subject: str, seed: int, psnr: list[float]) -> runner.Outcome:
+    rows = [{"frame": f"test/{i}", "fg_psnr": value} for i, value in enumerate(psnr)]
+    return runner.Outcome(Cell(system, subject, seed, "none"), rows)
+
+
+def test_systems_are_compared_frame_by_frame():
+    """A gap that all frames share is certain, however much the frames differ."""
+    hard_and_easy = [10.0, 30.0, 12.0, 28.0]
+    outcomes = [
+        *(made_up("ours", "a", seed, [x + seed for x in hard_and_easy]) for seed in (0, 2)),
+        made_up("ours", "b", 0, hard_and_easy),
+        *(made_up("theirs", "a", seed, [x - 1 + seed for x in hard_and_easy]) for seed in (0, 2)),
+        made_up("theirs", "b", 0, [x + 3 for x in hard_and_easy]),
+        made_up("half", "b", 0, [11.0, 30.0, 12.0, 28.0]),
+        runner.Outcome(Cell("half", "a", 0, "none"), error="broken"),
+        runner.Outcome(Cell("broken", "a", 0, "none"), error="broken"),
+    ]
+    found = tables.differences(outcomes, ["fg_psnr"])
+    assert list(found) == [("theirs", "none"), ("half", "none")]
+    gap = found["theirs", "none"]["fg_psnr"]
+    assert (gap.mean, gap.low, gap.high) == pytest.approx((1, 1, 1))
+    # Of the subjects that both have.
+    half = found["half", "none"]["fg_psnr"]
+    assert half.mean == pytest.approx(0.25) and half.low == 0 and half.high > 0.25
+    table = tables.difference_table(outcomes, ["fg_psnr"])
+    assert table[1] == ["theirs", "none", "+1.00 [+1.00, +1.00]"]
 
 
 def test_seeds_are_averaged_by_frame_and_their_spread_told(benchmark):

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from persona.data.io import write_png, write_text
 from persona.systems.benchmark import tables
 from persona.systems.benchmark.page import Gallery, page
-from persona.systems.benchmark.pictures import contact_sheet, curves, picture_rows
+from persona.systems.benchmark.pictures import contact_sheet, curves, overview, picture_rows
 from persona.systems.benchmark.plan import PACKAGE, Plan
 from persona.systems.benchmark.runner import Outcome
 from persona.systems.experiment import missing_lpips
@@ -45,10 +45,15 @@ def write_report(
         for variant in ORDER:
             table = tables.variant_table(variant, found, names, published)
             shown.append((tables.VARIANT_TEXT[variant], table))
+        first = found[0].system
+        against = tables.difference_table(outcomes, names)
+        if len(against) > 1:
+            shown.insert(1, (f"Less {first}, frame by frame", against))
         galleries = [
             gallery(name, data, outcomes, folder, config.frames_shown, names)
             for name, data in plan.subjects.items()
         ]
+        write_png(folder / "overview.png", overview([g.pictures for g in galleries]))
     shown.append(("Sequences", tables.sequence_table(outcomes, names, published)))
     title = f"Benchmark: suite {config.suite.name}, size {config.size}"
     facts = provenance(config, outcomes, command)
