@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -251,6 +252,40 @@ def test_finished_cells_are_not_run_again(benchmark, monkeypatch, tmp_path):
     (result,) = (tmp_path / "cells").glob(f"*/{cell_module.RESULT_FILE}")
     result.unlink()
     assert benchmark("systems=[one_color]", name="cut")[0] == 1
+
+
+def test_a_budget_of_time_is_kept_and_the_rest_done_later(benchmark):
+    systems = "systems=[one_color,textured_mesh]"
+    failed, report = benchmark(systems, "budget_s=0", name="none")
+    assert failed == 2
+    told = {row["error"] for row in rows_of(report / "sequences.csv")}
+    assert told == {"not begun: budget_s is used up; run the same command again"}
+    assert benchmark("systems=[one_color]", name="one")[0] == 0
+    failed, report = benchmark(systems, "budget_s=0", name="cached")
+    assert failed == 1  # What is finished is there without time.
+    assert [r["error"] == "" for r in rows_of(report / "sequences.csv")] == [True, False]
+
+
+def test_cells_of_one_key_are_run_once(benchmark, conf, monkeypatch):
+    """Two names of one configuration, side by side: the second finds the first one's frames."""
+    text = (conf / "system/one_color.yaml").read_text()
+    (conf / "system/twin.yaml").write_text(text)
+    running, runs = [], []
+
+    def run_cell(folder):
+        assert folder not in running, "two cells train in one folder"
+        running.append(folder)
+        time.sleep(0.5)  # Long enough for the other to come.
+        cell_module.run_cell(folder)
+        running.remove(folder)
+        runs.append(folder)
+
+    monkeypatch.setattr(runner, "run_cell", run_cell)
+    monkeypatch.setattr(runner, "environment", lambda slot, jobs: None)  # Threads, one process.
+    failed, report = benchmark("systems=[one_color,twin]", "jobs=2")
+    assert failed == 0 and len(runs) == 1
+    one, twin = rows_of(report / "sequences.csv")
+    assert one["fg_psnr"] == twin["fg_psnr"]
 
 
 def test_key_holds_settings_subject_code_and_fit_but_no_paths(conf, subjects, tmp_path):

@@ -33,6 +33,7 @@ def run_benchmark(config: DictConfig, folder: Path) -> int:
         cache=Path(config.cache_dir).resolve(),
         updates=config.updates,
         jobs=config.jobs,
+        budget_s=config.budget_s,
     )
     command = shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]])
     print(write_report(config, plan, outcomes, folder, command))
