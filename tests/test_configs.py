@@ -91,8 +91,10 @@ def test_every_cell_of_a_suite_composes(name, size):
     suite = composed(f"suite={name}", *paths, name="benchmark").suite
     for subject in suite.subjects.values():
         overrides = [*suite.overrides, *subject, *suite.sizes[size].overrides]
-        for system in ("demo", "gaussians_lbs", "baseline"):
-            check(composed(f"+exp={system}", *overrides))
+        for names in ("demo", "gaussians_lbs", "baseline", "exavatar_demo,single_image"):
+            check(composed(f"+exp=[{names}]", *overrides))
+        for names in suite.sizes[size].experiments.values():
+            check(composed(f"+exp=[{names.replace('+', ',')}]", *overrides))
     assert len(suite.subjects) >= 3
 
 

@@ -55,7 +55,8 @@ def findings(config: DictConfig) -> Iterator[Finding]:
         yield _examine(str(config.name), config.data)
         return
     source = get_class(config.data.source._target_)
-    for name in source.sequences if config.recordings is None else config.recordings:
+    names = source.sequences or [config.data[key]]
+    for name in names if config.recordings is None else config.recordings:
         chosen = OmegaConf.merge(config, {"data": {key: str(name)}})
         yield _examine(f"{source.dataset} {name}", chosen.data)
 

@@ -9,7 +9,13 @@ from omegaconf import DictConfig
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import write_png
 from persona.systems.drive import pick_device
-from persona.systems.experiment import METRICS_FILE, load_config, load_system, test
+from persona.systems.experiment import (
+    METRICS_FILE,
+    load_config,
+    load_system,
+    missing_lpips,
+    test,
+)
 from persona.systems.pose_fit import fit_poses, pose_fit_losses
 from persona.systems.report import (
     COMPARISON_FILE,
@@ -45,6 +51,6 @@ def evaluate(config: DictConfig, folder: Path) -> dict[str, float]:
     write_metrics(folder / METRICS_FILE, record)
     write_frames(system.rows, folder / FRAMES_FILE)
     write_png(folder / COMPARISON_FILE, comparison(system, data, config.num_images))
-    print_table(metrics, system.assets)
+    print_table(metrics, system.assets, notes=missing_lpips(trained.metric))
     print(f"evaluation: {folder}")
     return metrics

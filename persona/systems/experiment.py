@@ -46,7 +46,9 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
         write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
     L.seed_everything(config.seed, workers=True, verbose=False)
     quiet_libraries()
-    warn_missing_lpips(config)
+    left_out = missing_lpips(config.metric)
+    for line in left_out:
+        log.warning(line)
     data: SubjectDataModule = instantiate(config.data)
     system: AvatarSystem = instantiate(config.system)
     trainer: L.Trainer = instantiate(
@@ -75,7 +77,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     if trainer.is_global_zero:
         write_metrics(folder / METRICS_FILE, metrics)
         write_report(system, data, metrics, folder, config.report, trainer.loggers)
-        print_table(metrics, system.assets)
+        print_table(metrics, system.assets, notes=left_out)
         print(f"run: {folder}")
     return metrics
 
@@ -121,11 +123,14 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module="lightning")
 
 
-def warn_missing_lpips(config: DictConfig) -> None:
-    """Says once that LPIPS is left out of the metrics, and how to have it."""
-    for net in lpips_nets(config.metric.get("lpips_net")):
-        if message := missing_weights(net):
-            log.warning("LPIPS is left out of the metrics: %s", message)
+def missing_lpips(metric: DictConfig) -> list[str]:
+    """One line per LPIPS network that was asked for but has no weights: why, and how to get them.
+
+    metric: the configuration of the metrics.
+    """
+    nets = lpips_nets(metric.get("lpips_net"))
+    found = [message for net in nets if (message := missing_weights(net))]
+    return [f"LPIPS is left out of the metrics: {message}" for message in found]
 
 
 def load_config(folder: Path) -> DictConfig:

@@ -4,7 +4,7 @@ import csv
 import io
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -136,8 +136,12 @@ def turntable(system: AvatarSystem, path: Path, num_frames: int, height: int) ->
     write_video(path, render_motion(system, poses, camera, background=WHITE), motion.fps)
 
 
-def print_table(metrics: dict[str, float], assets: tuple[str, ...] = ("base", "refined")) -> None:
-    """Start and assets side by side; the last asset is the method's result."""
+def print_table(
+    metrics: dict[str, float],
+    assets: tuple[str, ...] = ("base", "refined"),
+    notes: Sequence[str] = (),
+) -> None:
+    """Start and assets side by side; the last asset is the method's result. Notes stand below."""
     table = Table("metric", "init", *assets, title="test frames")
     names = [k.removeprefix("test/") for k in metrics if k.startswith("test/")]
     others = tuple(f"{asset}_" for asset in assets[:-1])
@@ -145,3 +149,5 @@ def print_table(metrics: dict[str, float], assets: tuple[str, ...] = ("base", "r
         keys = (f"init/{name}", *(f"test/{other}{name}" for other in others), f"test/{name}")
         table.add_row(name, *(f"{metrics[k]:.4g}" if k in metrics else "" for k in keys))
     Console().print(table)
+    for note in notes:
+        print(note)

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from persona.data.datamodule import SubjectDataModule
 from persona.data.io import read_image, read_mask, write_png
 from persona.errors import UserError
 from persona.systems.benchmark import cell as cell_module
-from persona.systems.benchmark import runner
-from persona.systems.benchmark.plan import cell_key, make_plan
+from persona.systems.benchmark import runner, tables
+from persona.systems.benchmark.plan import Cell, cell_key, make_plan
 from persona.systems.benchmark.run import run_benchmark
 
 ROOT = Path(__file__).parents[2]
@@ -215,8 +216,12 @@ def test_suite_with_a_new_baseline_predictions_and_failures(benchmark, subjects,
     assert float(mean["mean"]) == pytest.approx(float(rows["one_color"]["fg_psnr"]))
     assert read_image(report / "sheet_tiny.png").shape == (5 * 64, 28 + 2 * 48, 3)
     assert (report / "curves_tiny.png").is_file()
+    sheet = read_image(report / "overview.png")
+    assert sheet.shape == (5 * 64, 28 + 48, 3)
+    assert (sheet[:64, 28:] == sheet[-64:, 28:]).all()  # Truth, and a copy of it.
     text = (report / "report.md").read_text()
     assert "inf [inf, inf]" in text and "of which 2 failed" in text
+    assert "## Less one_color, frame by frame" in text
 
 
 def test_numbers_are_those_of_the_run_itself(benchmark, tmp_path):
@@ -249,6 +254,40 @@ def test_finished_cells_are_not_run_again(benchmark, monkeypatch, tmp_path):
     assert benchmark("systems=[one_color]", name="cut")[0] == 1
 
 
+def test_a_budget_of_time_is_kept_and_the_rest_done_later(benchmark):
+    systems = "systems=[one_color,textured_mesh]"
+    failed, report = benchmark(systems, "budget_s=0", name="none")
+    assert failed == 2
+    told = {row["error"] for row in rows_of(report / "sequences.csv")}
+    assert told == {"not begun: budget_s is used up; run the same command again"}
+    assert benchmark("systems=[one_color]", name="one")[0] == 0
+    failed, report = benchmark(systems, "budget_s=0", name="cached")
+    assert failed == 1  # What is finished is there without time.
+    assert [r["error"] == "" for r in rows_of(report / "sequences.csv")] == [True, False]
+
+
+def test_cells_of_one_key_are_run_once(benchmark, conf, monkeypatch):
+    """Two names of one configuration, side by side: the second finds the first one's frames."""
+    text = (conf / "system/one_color.yaml").read_text()
+    (conf / "system/twin.yaml").write_text(text)
+    running, runs = [], []
+
+    def run_cell(folder):
+        assert folder not in running, "two cells train in one folder"
+        running.append(folder)
+        time.sleep(0.5)  # Long enough for the other to come.
+        cell_module.run_cell(folder)
+        running.remove(folder)
+        runs.append(folder)
+
+    monkeypatch.setattr(runner, "run_cell", run_cell)
+    monkeypatch.setattr(runner, "environment", lambda slot, jobs: None)  # Threads, one process.
+    failed, report = benchmark("systems=[one_color,twin]", "jobs=2")
+    assert failed == 0 and len(runs) == 1
+    one, twin = rows_of(report / "sequences.csv")
+    assert one["fg_psnr"] == twin["fg_psnr"]
+
+
 def test_key_holds_settings_subject_code_and_fit_but_no_paths(conf, subjects, tmp_path):
     def key(*overrides: str, digest: str = "a", root: Path = subjects) -> str:
         names = ["suite=tiny", "systems=[one_color]", "subjects=[tiny]", f"subjects_dir={root}"]
@@ -279,6 +318,34 @@ def test_a_subject_that_is_missing_fails_its_cells_only(benchmark):
     assert tiny["error"] == ""
 
 
+def made_up(system: str, subject: str, seed: int, psnr: list[float]) -> runner.Outcome:
+    rows = [{"frame": f"test/{i}", "fg_psnr": value} for i, value in enumerate(psnr)]
+    return runner.Outcome(Cell(system, subject, seed, "none"), rows)
+
+
+def test_systems_are_compared_frame_by_frame():
+    """A gap that all frames share is certain, however much the frames differ."""
+    hard_and_easy = [10.0, 30.0, 12.0, 28.0]
+    outcomes = [
+        *(made_up("ours", "a", seed, [x + seed for x in hard_and_easy]) for seed in (0, 2)),
+        made_up("ours", "b", 0, hard_and_easy),
+        *(made_up("theirs", "a", seed, [x - 1 + seed for x in hard_and_easy]) for seed in (0, 2)),
+        made_up("theirs", "b", 0, [x + 3 for x in hard_and_easy]),
+        made_up("half", "b", 0, [11.0, 30.0, 12.0, 28.0]),
+        runner.Outcome(Cell("half", "a", 0, "none"), error="broken"),
+        runner.Outcome(Cell("broken", "a", 0, "none"), error="broken"),
+    ]
+    found = tables.differences(outcomes, ["fg_psnr"])
+    assert list(found) == [("theirs", "none"), ("half", "none")]
+    gap = found["theirs", "none"]["fg_psnr"]
+    assert (gap.mean, gap.low, gap.high) == pytest.approx((1, 1, 1))
+    # Of the subjects that both have.
+    half = found["half", "none"]["fg_psnr"]
+    assert half.mean == pytest.approx(0.25) and half.low == 0 and half.high > 0.25
+    table = tables.difference_table(outcomes, ["fg_psnr"])
+    assert table[1] == ["theirs", "none", "+1.00 [+1.00, +1.00]"]
+
+
 def test_seeds_are_averaged_by_frame_and_their_spread_told(benchmark):
     _, report = benchmark("systems=[one_color,textured_mesh]", "size=full")
     cells = [r for r in rows_of(report / "sequences.csv") if r["system"] == "one_color"]
@@ -288,7 +355,44 @@ def test_seeds_are_averaged_by_frame_and_their_spread_told(benchmark):
     assert (row["seeds"], row["subjects"], row["frames"]) == ("2", "1", "2")
     assert float(row["mean"]) == pytest.approx(np.mean(values))
     assert float(row["seed_std"]) == pytest.approx(np.std(values, ddof=1))
-    assert float(table["textured_mesh", "psnr"]["seed_std"]) == 0
+    # No seed makes a difference to it: it is run once.
+    floor = table["textured_mesh", "psnr"]
+    assert (floor["seeds"], floor["seed_std"]) == ("1", "")
+
+
+def test_experiments_on_top_of_a_system(benchmark, conf):
+    """``NAME+DELTA`` is another row; the report says what each name stands for."""
+    text = "# @package _global_\ntrainer:\n  max_epochs: 5\n"
+    (conf / "exp/abl/five_epochs.yaml").write_text(text)
+    systems = "one_color,one_color+single_image,one_color+abl/five_epochs,one_color+nothing"
+    failed, report = benchmark(f"systems=[{systems}]")
+    assert failed == 1
+    rows = {row["system"]: row for row in rows_of(report / "sequences.csv")}
+    assert rows["one_color+nothing"]["error"] == (
+        "conf/exp/nothing.yaml: there is none to add to one_color"
+    )
+    assert rows["one_color"]["fg_psnr"] != rows["one_color+single_image"]["fg_psnr"]
+    text = (report / "report.md").read_text()
+    assert (
+        "- one_color: `+exp=baseline system=one_color`, 3 steps on all frames, "
+        "50% of them on the photograph\n" in text
+    )
+    assert (
+        "- one_color+single_image: `+exp=[baseline,single_image] system=one_color`, 3 steps on "
+        "captured\n" in text
+    )
+    assert "`+exp=[baseline,abl/five_epochs] system=one_color`" in text
+
+
+def test_missing_lpips_weights_are_told(benchmark, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    _, report = benchmark("systems=[textured_mesh]", "suite.lpips_net=[squeeze,alex]")
+    for net, file in (("squeeze", "squeezenet1_1-b8a52dc0"), ("alex", "alexnet-owt-7be5be79")):
+        told = f"LPIPS is left out of the metrics: LPIPS ({net}) needs torchvision's {file}.pth"
+        assert sum(told in line for line in (report / "report.md").read_text().split("\n")) == 1
+        assert "lpips" not in (report / "table.csv").read_text()
+    _, report = benchmark("systems=[textured_mesh]", name="none_asked")
+    assert "LPIPS is left out" not in (report / "report.md").read_text()
 
 
 def test_published_figures_stand_apart_with_their_source(benchmark):

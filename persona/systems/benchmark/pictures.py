@@ -53,6 +53,30 @@ def contact_sheet(
     return labelled(sheet, tuple(pictures))
 
 
+def overview(
+    subjects: Sequence[dict[str, list[Image]]],
+) -> UInt8[ndarray, "sheet_h sheet_w 3"]:
+    """One frame of every subject: a row per method, a column per subject; white where it failed.
+
+    subjects: ``picture_rows`` of each.
+    """
+    place = 1  # The second frame shown: neither the input's view nor the back.
+    methods = list(dict.fromkeys(name for pictures in subjects for name in pictures))
+    tiles = [[pictures.get(name) for pictures in subjects] for name in methods]
+    shown = [[t[min(place, len(t) - 1)] if t else None for t in row] for row in tiles]
+    sizes = [tile.shape[:2] for row in shown for tile in row if tile is not None]
+    height, width = np.max(sizes, 0)
+
+    def padded(tile: Image | None) -> Image:
+        canvas = np.full((height, width, 3), 255, np.uint8)
+        if tile is not None:
+            canvas[: tile.shape[0], : tile.shape[1]] = tile
+        return canvas
+
+    sheet = np.vstack([np.hstack([padded(tile) for tile in row]) for row in shown])
+    return labelled(sheet, tuple(methods))
+
+
 def curves(path: Path, outcomes: Sequence[Outcome], metrics: Sequence[str]) -> None:
     """Per-frame numbers of one subject, a panel per metric, a line per method and seed."""
     figure, axes = plt.subplots(

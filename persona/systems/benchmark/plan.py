@@ -35,6 +35,10 @@ class Cell:
     """What train.py takes; None for finished predictions."""
     predictions: Path | None = None
     """Folder of frames rendered by anybody; None for a system of ours."""
+    experiment: str = ""
+    """The overrides that make the system, as train.py takes them."""
+    trained: bool = True
+    """False where no seed makes a difference: finished predictions, systems without parameters."""
     error: str = ""
     """Why the cell cannot even begin."""
 
@@ -84,11 +88,12 @@ def make_plan(config: DictConfig) -> Plan:
             errors[name] = one_line(error)
     cells = []
     for system in config.systems:
-        external = system.startswith(PREDICTIONS)
         for subject in names:
-            for seed in seeds[:1] if external else seeds:
+            for seed in seeds:
                 cell = make_cell(config, system, subject, seed)
                 cells.append(replace(cell, error=errors.get(subject, cell.error)))
+                if not cell.trained:
+                    break
     return Plan(subjects, digests, cells)
 
 
@@ -110,13 +115,15 @@ def make_cell(config: DictConfig, system: str, subject: str, seed: int) -> Cell:
     if system.startswith(PREDICTIONS):
         folder = Path(system.removeprefix(PREDICTIONS))
         # How these were made is not ours to say.
-        return Cell(folder.name, subject, seed, "not stated", predictions=folder / subject)
+        done = folder / subject
+        return Cell(folder.name, subject, seed, "not stated", predictions=done, trained=False)
     size = chosen_size(config)
     pose_fit = size.pose_fit if config.pose_fit is None else config.pose_fit
     try:
         chosen = experiment_of(system, size.experiments)
         made = compose("train", cell_overrides(config, chosen, subject, seed))
-        if not get_object(made.system._target_).trained:
+        trained = get_object(made.system._target_).trained
+        if not trained:
             pose_fit = "none"  # It has no gradient to fit by; its row says so.
     except Exception as error:
         return Cell(system, subject, seed, pose_fit, error=one_line(error))
@@ -125,7 +132,9 @@ def make_cell(config: DictConfig, system: str, subject: str, seed: int) -> Cell:
             made.logger = OmegaConf.to_container(config.logger, resolve=False)
             made.logger.group = config.group
             made.logger.name = f"{system}_{subject}_{seed}"
-    return Cell(system, subject, seed, pose_fit, config=made)
+    return Cell(
+        system, subject, seed, pose_fit, config=made, experiment=" ".join(chosen), trained=trained
+    )
 
 
 def cell_overrides(config: DictConfig, chosen: Sequence[str], subject: str, seed: int) -> list[str]:
@@ -140,26 +149,34 @@ def cell_overrides(config: DictConfig, chosen: Sequence[str], subject: str, seed
 
 
 def experiment_of(system: str, experiments: DictConfig) -> list[str]:
-    """The experiment that a system's name stands for.
+    """The experiment that a system's name stands for, ``NAME`` or ``NAME+DELTA``.
 
     The size's own table first, then ``conf/exp/NAME.yaml``, then ``conf/system/NAME.yaml`` in the
-    experiment ``baseline``: a new system needs nothing but its own file.
+    experiment ``baseline``: a new system needs nothing but its own file. Each DELTA is one more
+    experiment on top: ``exavatar+single_image``, ``persona+abl/no_seam``.
 
     Raises:
         UserError: there is none of that name.
     """
     loader = GlobalHydra.instance().config_loader()
     known = {group: loader.get_group_options(group) for group in ("exp", "system")}
-    name = experiments.get(system, system)
+    system, *added = system.split("+")
+    name, *deltas = [*experiments.get(system, system).split("+"), *added]
+    for delta in deltas:
+        folder, _, file = f"exp/{delta}".rpartition("/")
+        if file not in loader.get_group_options(folder):
+            raise UserError(f"conf/exp/{delta}.yaml: there is none to add to {name}")
     if name in known["exp"]:
-        return [f"+exp={name}"]
-    if name in known["system"]:
-        return ["+exp=baseline", f"system={name}"]
-    have = ", ".join(sorted({*experiments, *known["exp"], *known["system"]}))
-    raise UserError(
-        f"conf/exp/{name}.yaml, conf/system/{name}.yaml: there is neither; choose of {have}, "
-        "or predictions:DIR"
-    )
+        chosen, made = name, []
+    elif name in known["system"]:
+        chosen, made = "baseline", [f"system={name}"]
+    else:
+        have = ", ".join(sorted({*experiments, *known["exp"], *known["system"]}))
+        raise UserError(
+            f"conf/exp/{name}.yaml, conf/system/{name}.yaml: there is neither; choose of {have}, "
+            "or predictions:DIR"
+        )
+    return [f"+exp=[{','.join([chosen, *deltas])}]" if deltas else f"+exp={chosen}", *made]
 
 
 def cell_key(cell: Cell, updates: int, subject_digest: str) -> str:

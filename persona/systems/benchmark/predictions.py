@@ -88,15 +88,16 @@ def read_prediction(
 def score_predictions(
     folder: Path, frames: FrameDataset, metrics: MetricCollection
 ) -> list[dict[str, float | str]]:
-    """One row a test frame: ``frame`` and every number of ``metrics``.
+    """One row a test frame: ``frame`` and every number of ``metrics``, on their device.
 
     Raises:
         UserError: the folder does not hold exactly these frames.
     """
     files, rows = prediction_files(folder, len(frames)), []
+    device = next(iter(metrics.values())).device
     for row, path in enumerate(files):
-        frame = frames[[row]].to("cpu")
-        image, alpha = read_prediction(path, *frame.image.shape[-2:])
+        frame = frames[[row]].to(device)
+        image, alpha = (x.to(device) for x in read_prediction(path, *frame.image.shape[-2:]))
         try:
             values = score_frame(metrics, image, alpha, frame.image[0], frame.mask[0])
         except ValueError as error:

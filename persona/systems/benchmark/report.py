@@ -13,9 +13,10 @@ from omegaconf import DictConfig
 from persona.data.io import write_png, write_text
 from persona.systems.benchmark import tables
 from persona.systems.benchmark.page import Gallery, page
-from persona.systems.benchmark.pictures import contact_sheet, curves, picture_rows
+from persona.systems.benchmark.pictures import contact_sheet, curves, overview, picture_rows
 from persona.systems.benchmark.plan import PACKAGE, Plan
 from persona.systems.benchmark.runner import Outcome
+from persona.systems.experiment import missing_lpips
 
 ORDER = ("fg", "alpha", "crop", "full")
 """Of the tables: the ones that hide least come first."""
@@ -44,10 +45,15 @@ def write_report(
         for variant in ORDER:
             table = tables.variant_table(variant, found, names, published)
             shown.append((tables.VARIANT_TEXT[variant], table))
+        first = found[0].system
+        against = tables.difference_table(outcomes, names)
+        if len(against) > 1:
+            shown.insert(1, (f"Less {first}, frame by frame", against))
         galleries = [
             gallery(name, data, outcomes, folder, config.frames_shown, names)
             for name, data in plan.subjects.items()
         ]
+        write_png(folder / "overview.png", overview([g.pictures for g in galleries]))
     shown.append(("Sequences", tables.sequence_table(outcomes, names, published)))
     title = f"Benchmark: suite {config.suite.name}, size {config.size}"
     facts = provenance(config, outcomes, command)
@@ -85,9 +91,25 @@ def provenance(config: DictConfig, outcomes: Sequence[Outcome], command: str) ->
         f"{sum(o.cached for o in outcomes)} came from the cache; "
         f"{seconds / 60:.1f} minutes of training and rendering in all",
         f"input: {config.suite.input}",
+        *settings_lines(outcomes),
+        *missing_lpips(config.metric),
         "protocol: 8-bit frames; mean over frames, then subjects; in brackets the 95 % bootstrap "
         "interval over frames (it says nothing about other subjects)",
     ]
+
+
+def settings_lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """What each system's name stands for: its overrides, its steps, what it was shown."""
+    lines = {}
+    for cell, facts in ((o.cell, o.facts) for o in outcomes if o.facts):
+        data, told = cell.config.data, "not trained"
+        if cell.trained:
+            told = f"{facts['train_steps']:.0f} steps on "
+            told += "all frames" if data.train_splits is None else " and ".join(data.train_splits)
+            if data.train_splits is None and data.captured_ratio is not None:
+                told += f", {data.captured_ratio:.0%} of them on the photograph"
+        lines.setdefault(cell.system, f"{cell.system}: `{cell.experiment}`, {told}")
+    return list(lines.values())
 
 
 def commit() -> str:

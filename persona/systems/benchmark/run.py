@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 from persona.systems.benchmark.plan import make_plan
 from persona.systems.benchmark.report import log_table, write_report
 from persona.systems.benchmark.runner import run_cells
-from persona.systems.experiment import quiet_libraries, warn_missing_lpips
+from persona.systems.drive import pick_device
+from persona.systems.experiment import missing_lpips, quiet_libraries
 
 log = logging.getLogger(__name__)
 
@@ -23,14 +24,16 @@ def run_benchmark(config: DictConfig, folder: Path) -> int:
         UserError: the suite has no such size or subject.
     """
     quiet_libraries()
-    warn_missing_lpips(config)
+    for line in missing_lpips(config.metric):
+        log.warning(line)
     plan = make_plan(config)
     outcomes = run_cells(
         plan,
-        instantiate(config.metric),
+        instantiate(config.metric).to(pick_device("auto")),
         cache=Path(config.cache_dir).resolve(),
         updates=config.updates,
         jobs=config.jobs,
+        budget_s=config.budget_s,
     )
     command = shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]])
     print(write_report(config, plan, outcomes, folder, command))

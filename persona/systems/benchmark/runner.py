@@ -1,9 +1,11 @@
 """Runs the cells of a benchmark: from the cache, in this process, or in processes of their own."""
 
+import math
 import os
 import queue
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +50,13 @@ class Outcome:
 
 
 def run_cells(
-    plan: Plan, metrics: MetricCollection, *, cache: Path, updates: int, jobs: int
+    plan: Plan,
+    metrics: MetricCollection,
+    *,
+    cache: Path,
+    updates: int,
+    jobs: int,
+    budget_s: float | int | None = None,
 ) -> list[Outcome]:
     """Runs every cell, in the order of the plan; a failed one does not stop the rest.
 
@@ -58,7 +66,9 @@ def run_cells(
         cache: folder of finished cells.
         updates: of a test-time pose fit, per frame.
         jobs: processes at a time; 0 runs the cells in this one, for debugging.
+        budget_s: seconds after which no cell is begun; None is no limit.
     """
+    ends = math.inf if budget_s is None else time.monotonic() + budget_s
     slots: queue.Queue[int] = queue.Queue()
     for slot in range(max(jobs, 1)):
         slots.put(slot)
@@ -67,9 +77,8 @@ def run_cells(
         """Trains and renders; the scoring is left to the main thread."""
         slot = slots.get()
         try:
-            return render_cell(
-                cell, plan, cache, updates, environment(slot, jobs) if jobs else None
-            )
+            variables = environment(slot, jobs) if jobs else None
+            return render_cell(cell, plan, cache, updates, variables, ends)
         except Exception as error:
             return Outcome(cell, error=one_line(error))
         finally:
@@ -79,19 +88,31 @@ def run_cells(
     with progress_bar() as bar, ThreadPoolExecutor(max(jobs, 1)) as pool:
         task = bar.add_task("cells", total=len(plan.cells))
         futures = {pool.submit(frames_of, cell): i for i, cell in enumerate(plan.cells)}
-        for future in as_completed(futures):
-            outcome = score(future.result(), plan, metrics)
-            done[futures[future]] = outcome
-            state = outcome.error and f"failed: {outcome.error}"
-            bar.console.print(f"{outcome.cell.name}: {state or summary(outcome)}", markup=False)
-            bar.advance(task)
+        try:
+            for future in as_completed(futures):
+                outcome = score(future.result(), plan, metrics)
+                done[futures[future]] = outcome
+                state = outcome.error and f"failed: {outcome.error}"
+                bar.console.print(f"{outcome.cell.name}: {state or summary(outcome)}", markup=False)
+                bar.advance(task)
+        except BaseException:  # Ctrl-C: nothing more is begun.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return [done[i] for i in range(len(plan.cells))]
 
 
 def render_cell(
-    cell: Cell, plan: Plan, cache: Path, updates: int, variables: dict[str, str] | None
+    cell: Cell,
+    plan: Plan,
+    cache: Path,
+    updates: int,
+    variables: dict[str, str] | None,
+    ends: float | int = math.inf,
 ) -> Outcome:
-    """The cell's frames, made now unless they are there. ``variables`` None: in this process."""
+    """The cell's frames, made now unless they are there, or ``time.monotonic()`` is past ``ends``.
+
+    variables: of its process; None runs it in this one.
+    """
     if cell.error:
         return Outcome(cell, error=cell.error)
     if cell.predictions is not None:
@@ -100,6 +121,8 @@ def render_cell(
     # Two names of one configuration share a folder: the second waits and finds it finished.
     with _FOLDERS.setdefault(folder, Lock()):
         cached = (folder / RESULT_FILE).is_file()
+        if not cached and time.monotonic() > ends:
+            return Outcome(cell, error="not begun: budget_s is used up; run the same command again")
         if not cached:
             train = OmegaConf.to_container(cell.config, resolve=True)
             settings = {"pose_fit": cell.pose_fit, "updates": updates, "train": train}

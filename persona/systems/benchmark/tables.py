@@ -55,15 +55,48 @@ def _line(system: str, pose_fit: str, found: list[Outcome]) -> Line:
     seeds = sorted({outcome.cell.seed for outcome in found})
     values, spread = {}, {}
     for name in metric_names(found):
-        frames = [
-            np.mean([[float(row[name]) for row in o.rows] for o in of_subject], 0).tolist()
-            for of_subject in by_subject.values()
-        ]
-        values[name] = estimate(frames)
+        frames = [_by_frame(of_subject, [name])[:, 0] for of_subject in by_subject.values()]
+        values[name] = estimate([values.tolist() for values in frames])
         if len(seeds) > 1:
             spread[name] = float(np.std([_seed_mean(found, s, name) for s in seeds], ddof=1))
     frames = sum(len(of_subject[0].rows) for of_subject in by_subject.values())
     return Line(system, pose_fit, len(by_subject), len(seeds), frames, values, spread)
+
+
+def differences(
+    outcomes: Sequence[Outcome], names: Sequence[str]
+) -> dict[tuple[str, str], dict[str, Estimate]]:
+    """Every other system less the first one, frame by frame, on the subjects that both have.
+
+    The frames are the same, and most of a number's spread is the frame's: the interval of the
+    differences is narrower than those of the means.
+    """
+    frames: dict[tuple[str, str], dict[str, list[Outcome]]] = {}
+    for o in outcomes:
+        if not o.error:
+            key = o.cell.system, o.cell.pose_fit
+            frames.setdefault(key, {}).setdefault(o.cell.subject, []).append(o)
+    if not frames:
+        return {}
+    first, *others = frames
+    found = {}
+    for other in others:
+        both = [s for s in frames[first] if s in frames[other]]
+        pairs = [(_by_frame(frames[other][s], names), _by_frame(frames[first][s], names))
+                 for s in both]  # fmt: skip
+        if pairs:
+            # Truth against itself is infinite: no difference can be told from it.
+            with np.errstate(invalid="ignore"):
+                gaps = [theirs - ours for theirs, ours in pairs]
+            found[other] = {
+                name: estimate([gap[:, i].tolist() for gap in gaps]) for i, name in enumerate(names)
+            }
+    return found
+
+
+def _by_frame(outcomes: Sequence[Outcome], names: Sequence[str]) -> np.ndarray:
+    """Numbers of a subject, (frames, names): the mean over seeds."""
+    return np.mean([[[float(row[n]) for n in names] for row in o.rows] for o in outcomes], 0)
 
 
 def _seed_mean(found: list[Outcome], seed: int, name: str) -> float:
@@ -129,7 +162,7 @@ def variant_table(
     shown = variant_metrics(variant, names)
     header = ["system", "pose fit", "subjects", *(title(name) for name in shown)]
     rows = [
-        [line.system, line.pose_fit, str(line.subjects), *(show(line.values[n]) for n in shown)]
+        [line.system, line.pose_fit, str(line.subjects), *(show(line.values[n], n) for n in shown)]
         for line in found
     ]
     figures = [] if published is None else published.figures
@@ -143,6 +176,20 @@ def variant_table(
     blank = [""] * (2 + len(shown))
     rows += [[f.method, *blank, *_published(f)] for f in figures if f.method not in measured]
     return [header, *rows]
+
+
+def difference_table(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[list[str]]:
+    """Header and a row per system but the first: what it has more or less than the first."""
+    shown = [
+        *variant_metrics("fg", names),
+        *(n for n in variant_metrics("alpha", names) if "psnr" in n or n == "mask_iou"),
+    ]
+    titles = [f"{variant_of(name)} {title(name)}".strip() for name in shown]
+    rows = []
+    for (system, fit), gaps in differences(outcomes, shown).items():
+        cells = [show(gaps[name], name, sign="+") for name in shown]
+        rows.append([system, fit, *cells])
+    return [["system", "pose fit", *titles], *rows]
 
 
 def sequence_table(
@@ -202,17 +249,16 @@ def title(name: str) -> str:
     return {"psnr": "PSNR ↑", "ssim": "SSIM ↑", "mask_iou": "mask IoU ↑"}.get(plain, plain)
 
 
-def number(name: str, value: float) -> str:
-    """A number with as many digits as mean something."""
+def number(name: str, value: float, sign: str = "-") -> str:
+    """A number with as many digits as mean something; ``sign`` + shows that of positive ones."""
     if not math.isfinite(value):
         return str(value)
-    return f"{value:.2f}" if "psnr" in name else f"{value:.4f}"
+    return f"{value:{sign}.{2 if 'psnr' in name else 4}f}"
 
 
-def show(value: Estimate) -> str:
+def show(value: Estimate, name: str, sign: str = "-") -> str:
     """Mean and interval."""
-    name = "psnr" if max(abs(value.mean), abs(value.high)) > 1.5 else ""
-    mean, low, high = (number(name, v) for v in (value.mean, value.low, value.high))
+    mean, low, high = (number(name, v, sign) for v in (value.mean, value.low, value.high))
     return f"{mean} [{low}, {high}]"
 
 

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_datasets import write_neuman, write_xhumans
+from tiny_datasets import write_exavatar, write_neuman, write_xhumans
 
 from persona.modules.body.smplx_body import SmplxBody
 
@@ -19,10 +19,11 @@ def pristine(tmp_path_factory, body) -> Path:
     root = tmp_path_factory.mktemp("datasets")
     write_neuman(root / "neuman", body)
     write_xhumans(root / "xhumans", body)
+    write_exavatar(root / "exavatar", body)
     return root
 
 
 @pytest.fixture
 def datasets(pristine, tmp_path) -> Path:
-    """A copy to break: ``neuman/bike`` and ``xhumans/00028``."""
+    """A copy to break: ``neuman/bike``, ``xhumans/00028`` and ``exavatar/me``."""
     return Path(shutil.copytree(pristine, tmp_path / "datasets"))

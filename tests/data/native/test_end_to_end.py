@@ -34,6 +34,7 @@ def composed(*overrides, name="train"):
         ("neuman", ["data.sequence=bike"], 1),
         ("xhumans", ["data.subject=00028", "data.input_frame=2/3"], 2),
         ("neuman", ["data.sequence=bike", "data.setting=video"], 1),
+        ("exavatar", ["data.subject=me"], 3),
     ],
 )
 def test_training(pristine, tmp_path, dataset, options, frames):

@@ -1,4 +1,4 @@
-"""NeuMan and X-Humans in their native formats, a few small frames of a painted body.
+"""NeuMan, X-Humans and ExAvatar's subjects in their native formats, a few frames of a painted body.
 
 Written without the readers: quaternions by scipy, tiff by Pillow, Python 2's pickle by opcodes.
 """
@@ -17,6 +17,7 @@ from persona.types import BodyIdentity, BodyPose, Camera
 HEIGHT, WIDTH = 120, 100
 FOCAL, CENTRE = (230.0, 228.0), (51.5, 59.0)
 NEUMAN_FRAMES = 10
+FITTED = "smplx_optimized/smplx_params"
 GREY = 120
 
 
@@ -94,16 +95,44 @@ def write_neuman(root, body, sequence="bike", count=NEUMAN_FRAMES, smplx=True):
     lens = f"1 PINHOLE {WIDTH} {HEIGHT} {FOCAL[0]} {FOCAL[1]} {CENTRE[0]} {CENTRE[1]}"
     (folder / "sparse/cameras.txt").write_text(f"# Camera list\n{lens}\n")
     if smplx:
-        for file, value in (
-            ("shape_param", identity.betas),
-            ("face_offset", identity.face_offset),
-            ("joint_offset", identity.joint_offset),
-        ):
-            (folder / f"smplx_optimized/{file}.json").write_text(json.dumps(value.tolist()))
+        write_identity(folder, identity)
     return folder
 
 
-def write_smplx(folder, number, body, identity, pose, camera):
+def write_identity(folder, identity):
+    """ExAvatar's files of a person's shape."""
+    for file, value in (
+        ("shape_param", identity.betas),
+        ("face_offset", identity.face_offset),
+        ("joint_offset", identity.joint_offset),
+    ):
+        (folder / f"smplx_optimized/{file}.json").write_text(json.dumps(value.tolist()))
+
+
+def write_exavatar(root, body, subject="me", count=6):
+    """A video in ExAvatar's Custom layout; the fits before smoothing lie a decimetre beside."""
+    folder, identity = root / subject, person(body)
+    for name in ("frames", "masks", "cam_params", f"{FITTED}_smoothed", FITTED):
+        (folder / name).mkdir(parents=True)
+    for number in range(count):
+        camera, pose = camera_of(number), pose_in_world(body, number)
+        image, mask, _ = photograph(body, identity, pose, camera)
+        Image.fromarray(image).save(folder / f"frames/{number}.png")
+        Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"masks/{number}.png")
+        matrix = camera.cam_from_world
+        values = {"R": matrix[:3, :3].tolist(), "t": matrix[:3, 3].tolist()}
+        values |= {"focal": list(FOCAL), "princpt": list(CENTRE)}
+        (folder / f"cam_params/{number}.json").write_text(json.dumps(values))
+        write_smplx(folder, number, body, identity, pose, camera, f"{FITTED}_smoothed")
+        pose.trans[0] += 0.1
+        write_smplx(folder, number, body, identity, pose, camera)
+    write_identity(folder, identity)
+    for split, numbers in (("train", range(0, count, 2)), ("test", range(1, count, 2))):
+        (folder / f"frame_list_{split}.txt").write_text("\n".join(map(str, numbers)) + "\n")
+    return folder
+
+
+def write_smplx(folder, number, body, identity, pose, camera, place=FITTED):
     """ExAvatar's parameters of one frame, in camera coordinates."""
     root, trans = camera_pose(body, identity, pose, camera)
     values = {
@@ -111,8 +140,7 @@ def write_smplx(folder, number, body, identity, pose, camera):
         "leye_pose": [0.0] * 3, "reye_pose": [0.0] * 3, "lhand_pose": pose.left_hand.tolist(),
         "rhand_pose": pose.right_hand.tolist(), "expr": [0.0] * 50, "trans": trans.tolist(),
     }  # fmt: skip
-    path = folder / f"smplx_optimized/smplx_params/{number}.json"
-    path.write_text(json.dumps(values))
+    (folder / place / f"{number}.json").write_text(json.dumps(values))
 
 
 def write_xhumans(root, body, subject="00028", counts=None):
