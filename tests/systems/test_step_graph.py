@@ -78,15 +78,25 @@ def test_branches_give_what_one_stream_gives(tiny, tmp_path, split):
     expected = plain.graph(frame)
     values = expected(frame).clone()
     assert torch.isfinite(values).all()
+    # Atomic sums differ in their last bits, which bfloat16 features grow: one stream says how far.
+    replays = []
+    for _ in range(10):
+        expected(frame)
+        replays.append([g.clone() for g in filled(expected.grads)])
+    means = [torch.stack(g).mean(0) for g in zip(*replays, strict=True)]
+    noise = [max(distance(g, m) for g in gs) for gs, m in zip(zip(*replays, strict=True), means,
+                                                              strict=True)]  # fmt: skip
     graph = parallel.graph(frame)
     for _ in range(200):
-        torch.testing.assert_close(graph(frame), values, rtol=1e-4, atol=1e-6)
-        pairs = zip(filled(graph.grads), filled(expected.grads), strict=True)
-        for ours, theirs in pairs:
-            # Sums of atomic additions differ in their last bits.
-            torch.testing.assert_close(
-                ours, theirs, rtol=1e-2, atol=1e-4 * float(theirs.abs().max())
-            )
+        torch.testing.assert_close(graph(frame), values, rtol=1e-3, atol=1e-6)
+        found = map(distance, filled(graph.grads), means)
+        for name, far, usual in zip(parallel.parameters, found, noise, strict=False):
+            assert far < 4 * usual + 1e-5, name
+
+
+def distance(a, b):
+    """Relative, of whole tensors."""
+    return float((a - b).norm() / b.norm().clamp_min(1e-12))
 
 
 def filled(grads):
