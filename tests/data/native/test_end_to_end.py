@@ -81,6 +81,14 @@ def test_check_data_says_what_is_ready(pristine):
     assert "mks0601/ExAvatar_RELEASE" in smplx and "non-commercial" in smplx
 
 
+def test_check_data_of_the_chosen_video(pristine):
+    """ExAvatar's layout has no list of recordings: the one that is asked for."""
+    (finding,) = check(
+        "data=exavatar", f"data.path={pristine / 'exavatar'}", "data.subject=me"
+    ).values()
+    assert finding.problems == [] and finding.summary.startswith("(3 training and 3 test frames")
+
+
 def test_check_data_of_some_recordings(pristine):
     found = check("data=xhumans", f"data.path={pristine / 'xhumans'}", "recordings=[28,'00016']")
     assert found["xhumans 28"].summary.startswith("(5 training and 2 test frames, input train 2 1)")
