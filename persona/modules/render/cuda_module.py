@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from persona.errors import UserError
+
 
 def compile_cuda(
     source: str, name: str, architecture: str, defines: Mapping[str, int | str]
@@ -26,9 +28,16 @@ def compile_cuda(
         defines: Macros and their values.
 
     Raises:
+        UserError: The bindings are absent.
         RuntimeError: The compiler's messages, warnings included: kernels have none.
     """
-    from cuda.bindings import nvrtc
+    try:
+        from cuda.bindings import nvrtc
+    except ImportError as error:
+        raise UserError(
+            "CUDA kernels need NVIDIA's Python bindings, which come with torch's CUDA builds: "
+            "pip install cuda-bindings, or use renderer=cpu trainer.accelerator=cpu"
+        ) from error
 
     program = _checked(nvrtc.nvrtcCreateProgram(source.encode(), name.encode(), 0, [], []))
     options = [f"--gpu-architecture={architecture}", "--std=c++17"]
