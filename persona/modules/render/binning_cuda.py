@@ -41,7 +41,7 @@ def sorted_pairs(
         "boxes", blocks, THREADS, means2d.contiguous(), radii.int().contiguous(), order, box,
         touched, count, rows, columns, tile,
     )  # fmt: skip
-    ends = touched.cumsum(0, dtype=torch.int32)
+    ends = touched.cumsum(0)  # 64 bits: their sum may not fit into 32.
     if slots is None:
         slots = int(ends[-1])
     key = torch.empty(slots, dtype=dtype, device=device)
