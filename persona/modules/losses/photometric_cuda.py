@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from persona.modules.render.cuda_module import load_cuda
 
@@ -50,6 +51,7 @@ class _Photometric(torch.autograd.Function):
         return sums.sum() / x.numel()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         x, y, weight, slopes, shares = ctx.saved_tensors
         result = torch.empty_like(x)
