@@ -131,6 +131,7 @@ class AvatarSystem(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Builds the avatar and the pose tables from the DataModule's subject, once."""
         data, device = self.trainer.datamodule, self.device
+        self.graphed = None  # Of an interrupted fit: they read memory that the next line frees.
         self.cpu()  # Building is host work.
         if self.avatar is None:
             poses = data.train_frames.poses(self.body.num_expression).to("cpu")

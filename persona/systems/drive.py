@@ -105,7 +105,7 @@ def read_background(background: str, height: int, width: int) -> ndarray | tuple
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one.
+    """``auto`` is CUDA where there is one; a CUDA device becomes the current one.
 
     Raises:
         UserError: no such device here.
@@ -113,6 +113,9 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # Torch built without CUDA asserts.
         raise UserError(f"device={name} is not to be had here: choose auto, cpu or cuda") from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # Kernels are launched on the current one.
+    return device

@@ -2,15 +2,17 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from persona.data.io import write_png
 from persona.errors import UserError
-from persona.systems.drive import animate, read_background
+from persona.systems.drive import animate, pick_device, read_background
 from persona.systems.experiment import train
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -173,3 +175,10 @@ def test_background_that_is_no_picture(tmp_path):
     (tmp_path / "b.png").write_text("words")
     with pytest.raises(UserError, match="not an image"):
         read_background(str(tmp_path / "b.png"), 8, 8)
+
+
+def test_a_second_gpu_becomes_the_current_one(monkeypatch):
+    second, chosen = torch.device("cuda", 1), []
+    monkeypatch.setattr(torch, "empty", lambda *size, device: SimpleNamespace(device=second))
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert pick_device("cuda:1") == second and chosen == [second]

@@ -1,6 +1,7 @@
 """Captured frames whose features are kept: the loss stays, in graphs as well."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,6 +78,16 @@ def test_graphs_are_for_one_captured_frame_where_features_are_kept(tiny):
     generated = frames[[frames.captured.index(False)]]
     other = replace(generated, name=("generated_0/99",))
     assert system.frame_kind(generated) == system.frame_kind(other)
+
+
+def test_graphs_of_an_interrupted_fit_are_dropped_where_the_avatar_moves(tiny):
+    """They would go on reading the memory that its parameters had."""
+    config = tiny()
+    system, data = instantiate(config.system), instantiate(config.data)
+    system.trainer = trainer = SimpleNamespace(datamodule=data)
+    system.graphed = "left over"
+    system.setup("fit")
+    assert system.graphed is None and trainer.datamodule is data
 
 
 def test_training_looks_at_the_photo_once(tiny, tmp_path, monkeypatch):

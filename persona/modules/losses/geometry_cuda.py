@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from persona.modules.losses.photometric_cuda import on_device
 from persona.modules.render.cuda_module import load_cuda
@@ -33,6 +34,7 @@ class _GeometryError(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         saved = ctx.saved_tensors
         grads = [torch.empty_like(t) for t in saved[:4]]

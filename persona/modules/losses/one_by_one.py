@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class OneByOne(nn.Module):
@@ -58,6 +59,7 @@ class _Distance(torch.autograd.Function):
         return distance.detach()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_distance):
         (grad,) = ctx.saved_tensors
         return None, grad * grad_distance.view(-1, 1, 1, 1), None, None

@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -174,9 +174,9 @@ def layer_distance(
     return (difference.square() * weight[:, None, None]).sum(1).mean((1, 2))
 
 
-@lru_cache(maxsize=64)
+@cache
 def _on_device(values: tuple[int, ...], device: torch.device) -> Tensor:
-    """Indices on a device, copied once: a copy from the host would wait."""
+    """Indices on a device, copied once: a copy from the host would wait. Kept for graphs."""
     return torch.tensor(values, device=device)
 
 

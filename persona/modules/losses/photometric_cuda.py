@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from persona.modules.render.cuda_module import load_cuda
 
@@ -22,10 +23,13 @@ def window(size: int = 11, sigma: float = 1.5) -> str:
     return ",".join(f"{tap:.9g}f" for tap in (taps / taps.sum()).tolist())
 
 
-@lru_cache(maxsize=64)
+@cache
 def on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Numbers on a device, copied once: a copy from the host would wait."""
-    return torch.tensor(values, device=device)
+    """Numbers on a device, copied once: a copy from the host would wait.
+
+    They are never freed, since captured graphs go on reading them.
+    """
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 class _Photometric(torch.autograd.Function):
@@ -47,6 +51,7 @@ class _Photometric(torch.autograd.Function):
         return sums.sum() / x.numel()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         x, y, weight, slopes, shares = ctx.saved_tensors
         result = torch.empty_like(x)

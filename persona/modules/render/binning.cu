@@ -24,20 +24,23 @@ extern "C" __global__ void boxes(
 
 // Tile and Gaussian of every pair, in the order of the Gaussians; tile -1 in free slots.
 extern "C" __global__ void pairs(
-    const int4* __restrict__ box, const int* __restrict__ count, const int* __restrict__ ends,
+    const int4* __restrict__ box, const int* __restrict__ count,
+    const long long* __restrict__ ends,
     KEY* key, int* member, bool* overflowed, int gaussians, int columns, int slots
 ) {
     const int place = blockIdx.x * blockDim.x + threadIdx.x;
-    const int total = ends[gaussians - 1];
+    // Of Gaussians that all grew large there are more pairs than an int counts.
+    const long long total = ends[gaussians - 1];
     if (place < gaussians) {
         const int4 own = box[place];
-        const int many = count[place], first = ends[place] - many;
+        const int many = count[place];
+        const long long first = ends[place] - many;
         for (int k = 0; k < many && first + k < slots; ++k) {
             key[first + k] = (own.y + k / own.z) * columns + own.x + k % own.z;
             member[first + k] = own.w;
         }
     }
-    for (int slot = total + place; slot < slots; slot += gridDim.x * blockDim.x) {
+    for (long long slot = total + place; slot < slots; slot += gridDim.x * blockDim.x) {
         key[slot] = -1;
         member[slot] = 0;
     }

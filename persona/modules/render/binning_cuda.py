@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -16,8 +16,9 @@ THREADS = 256
 KEYS = {torch.int16: "short", torch.int32: "int"}
 
 
-@lru_cache(maxsize=16)
+@cache
 def _tiles(count: int, dtype: torch.dtype, device: torch.device) -> Int[Tensor, "t"]:
+    """Numbers of the tiles; never freed, since captured graphs go on reading them."""
     return torch.arange(count, dtype=dtype, device=device)
 
 
@@ -41,7 +42,7 @@ def sorted_pairs(
         "boxes", blocks, THREADS, means2d.contiguous(), radii.int().contiguous(), order, box,
         touched, count, rows, columns, tile,
     )  # fmt: skip
-    ends = touched.cumsum(0, dtype=torch.int32)
+    ends = touched.cumsum(0)  # 64 bits: their sum may not fit into 32.
     if slots is None:
         slots = int(ends[-1])
     key = torch.empty(slots, dtype=dtype, device=device)

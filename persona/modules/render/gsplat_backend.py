@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -141,9 +141,9 @@ class GsplatRenderer(GaussianRenderer):
         return _Splats(means2d[0], conics[0], (opacities * factors)[0], bins, (height, width))
 
 
-@lru_cache(maxsize=4)
+@cache
 def _bottom_row(device: torch.device) -> Tensor:
-    """Of a 3 x 3 intrinsic matrix; made once, since a copy from the host waits."""
+    """Of a 3 x 3 intrinsic matrix; made once, since a copy from the host waits; kept for graphs."""
     return torch.tensor([[0.0, 0.0, 1.0]], device=device)
 
 

@@ -222,6 +222,15 @@ def test_one_by_one_is_the_batch(which):
     torch.testing.assert_close(by_apart, by_whole, atol=1e-7, rtol=1e-4)
 
 
+def test_the_gradient_of_a_gradient_is_refused():
+    """One by one, the inner graph is gone by then: its share would be missing without a word."""
+    x, network = images(1).requires_grad_(), OneByOne(Perceptual("squeeze", random_weights=True))
+    value = network(x, images(1, seed=1)).square().sum()
+    (grad,) = torch.autograd.grad(value, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.square().sum().backward()
+
+
 def test_one_by_one_keeps_an_image_and_no_activation():
     network, kept = OneByOne(Perceptual("squeeze", random_weights=True)), []
     x = images(3).requires_grad_()

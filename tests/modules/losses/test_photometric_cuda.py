@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from persona.modules.losses.functional import photometric, ssim_map
-from persona.modules.losses.photometric_cuda import SOURCE, window
+from persona.modules.losses.photometric_cuda import SOURCE, on_device, window
 from persona.modules.render.cuda_module import compile_cuda
 
 
@@ -42,3 +42,13 @@ def test_values_and_gradients_equal_the_plain_ones(shape, weighted):
     torch.testing.assert_close(fast, plain.float(), atol=0, rtol=1e-5)
     scale = by_plain.abs().max()
     torch.testing.assert_close(by_fast / scale, (by_plain / scale).float(), atol=2e-5, rtol=1e-4)
+
+
+def test_numbers_that_graphs_read_are_never_freed():
+    """A captured graph does not look them up again: it reads where they were."""
+    device = torch.device("cpu")
+    first = on_device((0.25, 0.75), device)
+    for i in range(500):
+        on_device((float(i),), device)
+    assert on_device((0.25, 0.75), device) is first
+    torch.testing.assert_close(first, torch.tensor([0.25, 0.75]))

@@ -101,6 +101,20 @@ def test_any_number_of_channels(cpu, gsplat, count):
 
 
 @gpu
+def test_gradients_of_more_channels_than_a_pass_takes(cpu, gsplat):
+    """Passes of 26 channels: all moving, some of them, none."""
+    gaussians, view = scenes.cloud(), scenes.camera()
+    values = torch.randn(120, 60, generator=torch.Generator().manual_seed(0))
+    channels = {"still": Channel(values[:, 40:], False), "moving": Channel(values[:, :40], True)}
+    sure = oracle.render(gaussians, view, scenes.channels(120))[1] > 3e-4
+    scene = gaussians.to(torch.float32), view.to(torch.float32), channels
+    a = scenes.gradients(cpu, *scene, sure)
+    b = scenes.gradients(gsplat, *on_gpu(*scene), sure.cuda())
+    for name in a:
+        assert cosine(a[name], b[name]) >= 0.999, name
+
+
+@gpu
 def test_detached_channels_reach_only_their_values(gsplat):
     scene = on_gpu(
         scenes.cloud(dtype=torch.float32), scenes.camera(dtype=torch.float32),
