@@ -43,8 +43,9 @@ def evaluate(config: DictConfig, folder: Path) -> dict[str, float]:
     if losses is not None:
         system.test_table = fit_poses(system, data.test_frames, losses, updates=config.updates)
     trainer = L.Trainer(
-        accelerator=device.type, devices=1, logger=False, enable_checkpointing=False,
-        enable_model_summary=False, default_root_dir=folder,
+        accelerator=device.type, devices=1 if device.index is None else [device.index],
+        logger=False, enable_checkpointing=False, enable_model_summary=False,
+        inference_mode=False, default_root_dir=folder,
     )  # fmt: skip
     metrics = test(trainer, system, data, "test")
     record = metrics | {"pose_fit": config.pose_fit, "run": str(run)}
