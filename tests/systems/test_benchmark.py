@@ -23,6 +23,7 @@ from persona.data.datamodule import SubjectDataModule
 from persona.data.io import read_image, read_mask, write_png
 from persona.errors import UserError
 from persona.systems.benchmark import cell as cell_module
+from persona.systems.benchmark import plan as plan_module
 from persona.systems.benchmark import runner, tables
 from persona.systems.benchmark.plan import Cell, cell_key, make_plan
 from persona.systems.benchmark.run import run_benchmark
@@ -308,6 +309,27 @@ def test_key_holds_settings_subject_code_and_fit_but_no_paths(conf, subjects, tm
     source.write_text(source.read_text() + "\n# changed\n")
     others.append(key())
     assert len({first, *others}) == 6
+
+
+@pytest.mark.parametrize("file", ["modules/kernel.cu", "modules/body.npz", "systems/new.py"])
+def test_code_is_more_than_python(file, tmp_path, monkeypatch):
+    """Another kernel or body makes other frames; what is compiled from them does not."""
+    monkeypatch.setattr(plan_module, "PACKAGE", tmp_path)
+
+    def digest() -> str:
+        plan_module._package_digest.cache_clear()
+        return plan_module._package_digest()
+
+    path = tmp_path / file
+    path.parent.mkdir()
+    path.write_bytes(b"\xff one")
+    first = digest()
+    (path.parent / "__pycache__").mkdir()
+    (path.parent / "__pycache__/new.pyc").write_bytes(b"compiled")
+    assert digest() == first
+    path.write_bytes(b"\xff two")
+    assert digest() != first
+    plan_module._package_digest.cache_clear()
 
 
 def test_a_subject_that_is_missing_fails_its_cells_only(benchmark):

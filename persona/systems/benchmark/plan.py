@@ -191,7 +191,7 @@ def cell_key(cell: Cell, updates: int, subject_digest: str) -> str:
 
 
 def code_digest(cell: Cell) -> str:
-    """Hash of the package's sources, but for the benchmark itself, and of files from outside."""
+    """Hash of the package's files, but for the benchmark itself, and of modules from outside."""
     outside = sorted(_targets(cell.config))
     return hashlib.sha256(repr((_package_digest(), *map(_source, outside))).encode()).hexdigest()
 
@@ -199,9 +199,15 @@ def code_digest(cell: Cell) -> str:
 @cache
 def _package_digest() -> str:
     own = Path(__file__).parent
-    files = sorted(p for p in PACKAGE.rglob("*.py") if own not in p.parents)
-    texts = [(str(p.relative_to(PACKAGE)), p.read_text()) for p in files]
-    return hashlib.sha256(repr(texts).encode()).hexdigest()
+    files = [p for p in PACKAGE.rglob("*") if p.is_file() and own not in p.parents]
+    # CUDA sources and the body count as well; what Python and numba compile does not.
+    files = sorted(p for p in files if p.parent.name != "__pycache__")
+    texts = [(str(p.relative_to(PACKAGE)), _digest(p.read_bytes())) for p in files]
+    return _digest(repr(texts).encode())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _targets(node: object) -> set[str]:
