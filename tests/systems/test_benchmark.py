@@ -499,8 +499,16 @@ def test_unknown_size_and_subject(benchmark):
         benchmark("subjects=[bob]")
 
 
+def test_systems_of_one_name_are_refused(benchmark, tmp_path):
+    """Their numbers would be averaged as if they were one system's seeds."""
+    folders = f"predictions:{tmp_path}/a/frames,predictions:{tmp_path}/b/frames/"
+    with pytest.raises(UserError, match="systems: two are called frames; leave one out or rename"):
+        benchmark(f"systems=[{folders}]")
+
+
 def test_suite_that_needs_a_dataset(conf, benchmark):
     text = (conf / "suite/tiny.yaml").read_text() + "path: ???\n"
+    text = text.replace("[data=subject,", "[data=subject, 'data.root=${suite.path}',")
     (conf / "suite/tiny.yaml").write_text(text)
     with pytest.raises(UserError, match=r"suite tiny needs suite\.path"):
         benchmark("systems=[one_color]")

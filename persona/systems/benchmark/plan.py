@@ -65,11 +65,13 @@ def make_plan(config: DictConfig) -> Plan:
     What goes wrong with one of them becomes the error of its cells: the others can run.
 
     Raises:
-        UserError: the suite has no such size or subject, or lacks a setting.
+        UserError: the suite has no such size or subject, or lacks a setting, or two systems have
+            one name.
     """
     suite, size = config.suite, chosen_size(config)
-    if missing := sorted(OmegaConf.missing_keys(suite)):
-        raise UserError(f"suite {suite.name} needs {missing[0]}; see its file in conf/suite")
+    if missing := [key for key in suite if OmegaConf.is_missing(suite, key)]:
+        raise UserError(f"suite {suite.name} needs suite.{missing[0]}; see its file in conf/suite")
+    check_names(config.systems)
     names = list(suite.subjects if config.subjects is None else config.subjects)
     if unknown := [name for name in names if name not in suite.subjects]:
         have = ", ".join(suite.subjects)
@@ -95,6 +97,18 @@ def make_plan(config: DictConfig) -> Plan:
                 if not cell.trained:
                     break
     return Plan(subjects, digests, cells)
+
+
+def check_names(systems: Sequence[str]) -> None:
+    """Refuses systems that the tables could not tell apart.
+
+    Raises:
+        UserError: one is given twice, or two folders of predictions have one name.
+    """
+    names = [Path(s.removeprefix(PREDICTIONS)).name if s.startswith(PREDICTIONS) else s
+             for s in systems]  # fmt: skip
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"systems: two are called {twice[0]}; leave one out or rename its folder")
 
 
 def chosen_size(config: DictConfig) -> DictConfig:
