@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from speed import machine
 
+from persona.errors import UserError
 from persona.modules.render.factory import make_renderer
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.types import Camera, Channel, Gaussians
@@ -109,4 +110,7 @@ def main(path: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -98,6 +98,18 @@ def test_every_cell_of_a_suite_composes(name, size):
     assert len(suite.subjects) >= 3
 
 
+@pytest.mark.parametrize("size", ["quick", "full"])
+def test_systems_of_the_synthetic_suite_are_of_one_size(size):
+    """Networks on as many points and triplanes as fine: none is given more than another."""
+    experiments = composed("suite=synthetic", name="benchmark").suite.sizes[size].experiments
+    sizes = set()
+    for system in ("persona", "exavatar", "gaussians_lbs"):
+        names = experiments.get(system, system).replace("+", ",")
+        avatar = composed(f"+exp=[{names}]").avatar
+        sizes.add((avatar.levels, avatar.network_level, avatar.triplane_resolution))
+    assert len(sizes) == 1
+
+
 @pytest.mark.parametrize(
     "name", ["animate", "benchmark", "evaluate", "preprocess", "create", "search", "check_data"]
 )

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -66,9 +67,12 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     started = time.perf_counter()
     if system.trained:
         system.train()  # Lightning keeps whatever mode the test left.
-        trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if trainer.interrupted:
-        raise UserError(f"interrupted; go on with: python train.py resume={folder}")
+        try:
+            trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit:  # So Lightning ends at Ctrl-C, without a word; a sweep ends as well.
+            if trainer.is_global_zero:
+                print(f"interrupted; {how_to_go_on(folder)}", file=sys.stderr)
+            raise
     # ModelCheckpoint saves every so many steps; these are the ones after.
     trainer.save_checkpoint(folder / CHECKPOINT_FILE)
     metrics["train/seconds"] = time.perf_counter() - started
@@ -155,6 +159,13 @@ def checkpoint_file(folder: Path) -> Path:
     if not path.is_file():
         raise UserError(f"{folder} has no {CHECKPOINT_FILE}: it stopped too early; start anew")
     return path
+
+
+def how_to_go_on(folder: Path) -> str:
+    """What to do about a run that was stopped."""
+    if (folder / CHECKPOINT_FILE).is_file():
+        return f"go on with: python train.py resume={folder}"
+    return f"{folder} has no {CHECKPOINT_FILE} yet: start anew"
 
 
 def load_system(folder: Path, device: str | torch.device = "cpu") -> AvatarSystem:

@@ -30,6 +30,7 @@ class SweepTable(Callback):
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
+        self.notes: list[str] = []
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Keeps one job's row."""
@@ -40,14 +41,21 @@ class SweepTable(Callback):
         if "hydra" in config and config.hydra.mode == RunMode.MULTIRUN:
             # After each job: a later crash loses nothing.
             write_sweep(self.rows, Path(config.hydra.sweep.dir))
+            # Not before a job: what it sets in the environment counts when torch is imported.
+            from persona.systems.experiment import missing_lpips
+
+            found = missing_lpips(config.metric) if config.get("metric") else []
+            self.notes = list(dict.fromkeys([*self.notes, *found]))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Prints the table; exits with 1 if a job failed."""
+        """Prints the table and why LPIPS is missing in it; exits with 1 if a job failed."""
         folder = Path(config.hydra.sweep.dir)
         # A cluster's jobs end elsewhere: what they left tells.
         rows = self.rows or folder_rows(folder)
         write_sweep(rows, folder)
         show_sweep(rows, folder)
+        for note in self.notes:
+            print(note)
         if any(len(row) == 1 for row in rows):
             sys.exit(1)
 

@@ -23,7 +23,9 @@ from persona.data.datamodule import SubjectDataModule
 from persona.data.io import read_image, read_mask, write_png
 from persona.errors import UserError
 from persona.systems.benchmark import cell as cell_module
+from persona.systems.benchmark import plan as plan_module
 from persona.systems.benchmark import runner, tables
+from persona.systems.benchmark.pictures import curves
 from persona.systems.benchmark.plan import Cell, cell_key, make_plan
 from persona.systems.benchmark.run import run_benchmark
 
@@ -222,6 +224,8 @@ def test_suite_with_a_new_baseline_predictions_and_failures(benchmark, subjects,
     text = (report / "report.md").read_text()
     assert "inf [inf, inf]" in text and "of which 2 failed" in text
     assert "## Less one_color, frame by frame" in text
+    assert "- test frames, pixels high and wide: tiny 2 of 64 x 48\n- seed: 0\n" in text
+    assert "in all, 1 at a time\n" in text
 
 
 def test_numbers_are_those_of_the_run_itself(benchmark, tmp_path):
@@ -310,6 +314,27 @@ def test_key_holds_settings_subject_code_and_fit_but_no_paths(conf, subjects, tm
     assert len({first, *others}) == 6
 
 
+@pytest.mark.parametrize("file", ["modules/kernel.cu", "modules/body.npz", "systems/new.py"])
+def test_code_is_more_than_python(file, tmp_path, monkeypatch):
+    """Another kernel or body makes other frames; what is compiled from them does not."""
+    monkeypatch.setattr(plan_module, "PACKAGE", tmp_path)
+
+    def digest() -> str:
+        plan_module._package_digest.cache_clear()
+        return plan_module._package_digest()
+
+    path = tmp_path / file
+    path.parent.mkdir()
+    path.write_bytes(b"\xff one")
+    first = digest()
+    (path.parent / "__pycache__").mkdir()
+    (path.parent / "__pycache__/new.pyc").write_bytes(b"compiled")
+    assert digest() == first
+    path.write_bytes(b"\xff two")
+    assert digest() != first
+    plan_module._package_digest.cache_clear()
+
+
 def test_a_subject_that_is_missing_fails_its_cells_only(benchmark):
     failed, report = benchmark("systems=[textured_mesh]", "subjects=[absent,tiny]")
     assert failed == 1
@@ -355,6 +380,7 @@ def test_seeds_are_averaged_by_frame_and_their_spread_told(benchmark):
     assert (row["seeds"], row["subjects"], row["frames"]) == ("2", "1", "2")
     assert float(row["mean"]) == pytest.approx(np.mean(values))
     assert float(row["seed_std"]) == pytest.approx(np.std(values, ddof=1))
+    assert "\n- seeds: 0, 1, averaged by frame; " in (report / "report.md").read_text()
     # No seed makes a difference to it: it is run once.
     floor = table["textured_mesh", "psnr"]
     assert (floor["seeds"], floor["seed_std"]) == ("1", "")
@@ -477,8 +503,16 @@ def test_unknown_size_and_subject(benchmark):
         benchmark("subjects=[bob]")
 
 
+def test_systems_of_one_name_are_refused(benchmark, tmp_path):
+    """Their numbers would be averaged as if they were one system's seeds."""
+    folders = f"predictions:{tmp_path}/a/frames,predictions:{tmp_path}/b/frames/"
+    with pytest.raises(UserError, match="systems: two are called frames; leave one out or rename"):
+        benchmark(f"systems=[{folders}]")
+
+
 def test_suite_that_needs_a_dataset(conf, benchmark):
     text = (conf / "suite/tiny.yaml").read_text() + "path: ???\n"
+    text = text.replace("[data=subject,", "[data=subject, 'data.root=${suite.path}',")
     (conf / "suite/tiny.yaml").write_text(text)
     with pytest.raises(UserError, match=r"suite tiny needs suite\.path"):
         benchmark("systems=[one_color]")
@@ -493,13 +527,25 @@ def test_cells_join_a_group_on_wandb(conf, subjects):
     assert logger["offline"] is True
 
 
-def test_process_that_was_killed_is_told(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [("kill -9 $$", "the process ended by signal 9"),
+     ("exit 3", "the process ended with 3 and no word")],
+)  # fmt: skip
+def test_process_that_was_killed_is_told(command, message, tmp_path, monkeypatch):
     script = tmp_path / "python"
-    script.write_text("#!/bin/sh\nkill -9 $$\n")
+    script.write_text(f"#!/bin/sh\n{command}\n")
     script.chmod(0o755)
     monkeypatch.setattr(runner.sys, "executable", str(script))
     told = runner.run_apart(tmp_path, runner.environment(0, 1))
-    assert told == "the process ended by signal 9"
+    assert told == message
+
+
+def test_curves_of_a_subject_on_which_all_failed(tmp_path):
+    """A warning would be an error here."""
+    failed = runner.Outcome(Cell("one", "a", 0, "none"), error="broken")
+    curves(tmp_path / "curves.png", [failed], ["fg_psnr"])
+    assert (tmp_path / "curves.png").is_file()
 
 
 def test_truth_is_decoded_once(conf, subjects, monkeypatch):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 
 import cv2
 import pytest
@@ -95,6 +96,26 @@ def test_interrupted_and_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatc
     assert {k: v for k, v in metrics[0].items() if k != "train/seconds"} == {
         k: v for k, v in metrics[1].items() if k != "train/seconds"
     }
+
+
+@pytest.mark.parametrize(("every", "told"), [(1, "python train.py resume="), (9, "start anew")])
+def test_ctrl_c_tells_how_to_go_on(tiny, tmp_path, monkeypatch, capsys, every, told):
+    """Lightning then ignores further interrupts and exits: a sweep must not go on behind it."""
+
+    def stopped(self, batch, batch_idx):
+        if self.global_step == 2:
+            raise KeyboardInterrupt
+        return plain(self, batch, batch_idx)
+
+    plain, handler = AvatarSystem.training_step, signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(AvatarSystem, "training_step", stopped)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            train(tiny(f"checkpoint_every={every}"), tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert ended.value.code == 1
+    assert told in capsys.readouterr().err
 
 
 def test_training_lowers_the_loss_on_the_photograph(tiny, tmp_path):

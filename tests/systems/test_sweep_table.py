@@ -29,3 +29,14 @@ def test_a_failed_job_keeps_the_others_and_is_told(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "19.5" in shown and "failed" in shown
     assert "[demo,abl/x]" in shown and "seed=0" not in shown
+
+
+def test_missing_lpips_is_told_once_below_the_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    hydra = {"mode": RunMode.MULTIRUN, "sweep": {"dir": str(tmp_path)}}
+    config = OmegaConf.create({"hydra": hydra, "metric": {"lpips_net": "squeeze"}})
+    table = SweepTable()
+    for seed in range(2):
+        table.on_job_end(config, job(f"seed={seed}", {"test/fg_psnr": 19.5}))
+    table.on_multirun_end(config)
+    assert capsys.readouterr().out.count("LPIPS is left out of the metrics: LPIPS (squeeze)") == 1

@@ -65,11 +65,13 @@ def make_plan(config: DictConfig) -> Plan:
     What goes wrong with one of them becomes the error of its cells: the others can run.
 
     Raises:
-        UserError: the suite has no such size or subject, or lacks a setting.
+        UserError: the suite has no such size or subject, or lacks a setting, or two systems have
+            one name.
     """
     suite, size = config.suite, chosen_size(config)
-    if missing := sorted(OmegaConf.missing_keys(suite)):
-        raise UserError(f"suite {suite.name} needs {missing[0]}; see its file in conf/suite")
+    if missing := [key for key in suite if OmegaConf.is_missing(suite, key)]:
+        raise UserError(f"suite {suite.name} needs suite.{missing[0]}; see its file in conf/suite")
+    check_names(config.systems)
     names = list(suite.subjects if config.subjects is None else config.subjects)
     if unknown := [name for name in names if name not in suite.subjects]:
         have = ", ".join(suite.subjects)
@@ -95,6 +97,18 @@ def make_plan(config: DictConfig) -> Plan:
                 if not cell.trained:
                     break
     return Plan(subjects, digests, cells)
+
+
+def check_names(systems: Sequence[str]) -> None:
+    """Refuses systems that the tables could not tell apart.
+
+    Raises:
+        UserError: one is given twice, or two folders of predictions have one name.
+    """
+    names = [Path(s.removeprefix(PREDICTIONS)).name if s.startswith(PREDICTIONS) else s
+             for s in systems]  # fmt: skip
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"systems: two are called {twice[0]}; leave one out or rename its folder")
 
 
 def chosen_size(config: DictConfig) -> DictConfig:
@@ -191,7 +205,7 @@ def cell_key(cell: Cell, updates: int, subject_digest: str) -> str:
 
 
 def code_digest(cell: Cell) -> str:
-    """Hash of the package's sources, but for the benchmark itself, and of files from outside."""
+    """Hash of the package's files, but for the benchmark itself, and of modules from outside."""
     outside = sorted(_targets(cell.config))
     return hashlib.sha256(repr((_package_digest(), *map(_source, outside))).encode()).hexdigest()
 
@@ -199,9 +213,15 @@ def code_digest(cell: Cell) -> str:
 @cache
 def _package_digest() -> str:
     own = Path(__file__).parent
-    files = sorted(p for p in PACKAGE.rglob("*.py") if own not in p.parents)
-    texts = [(str(p.relative_to(PACKAGE)), p.read_text()) for p in files]
-    return hashlib.sha256(repr(texts).encode()).hexdigest()
+    files = [p for p in PACKAGE.rglob("*") if p.is_file() and own not in p.parents]
+    # CUDA sources and the body count as well; what Python and numba compile does not.
+    files = sorted(p for p in files if p.parent.name != "__pycache__")
+    texts = [(str(p.relative_to(PACKAGE)), _digest(p.read_bytes())) for p in files]
+    return _digest(repr(texts).encode())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _targets(node: object) -> set[str]:

@@ -56,7 +56,7 @@ def write_report(
         write_png(folder / "overview.png", overview([g.pictures for g in galleries]))
     shown.append(("Sequences", tables.sequence_table(outcomes, names, published)))
     title = f"Benchmark: suite {config.suite.name}, size {config.size}"
-    facts = provenance(config, outcomes, command)
+    facts = provenance(config, plan, outcomes, command)
     text = "\n".join([f"# {title}", "", *(f"- {line}" for line in facts), ""])
     for heading, table in shown:
         text += f"\n## {heading}\n\n{tables.markdown(table)}"
@@ -78,7 +78,9 @@ def gallery(
     return Gallery(subject, frames, pictures, path)
 
 
-def provenance(config: DictConfig, outcomes: Sequence[Outcome], command: str) -> list[str]:
+def provenance(
+    config: DictConfig, plan: Plan, outcomes: Sequence[Outcome], command: str
+) -> list[str]:
     """What made the numbers, and how they are to be read."""
     failed = sum(bool(o.error) for o in outcomes)
     seconds = sum(float(o.facts.get("seconds", 0)) for o in outcomes)
@@ -89,13 +91,27 @@ def provenance(config: DictConfig, outcomes: Sequence[Outcome], command: str) ->
         + (", ".join(sorted({str(o.facts["device"]) for o in outcomes if o.facts})) or "none"),
         f"cells: {len(outcomes)}, of which {failed} failed and "
         f"{sum(o.cached for o in outcomes)} came from the cache; "
-        f"{seconds / 60:.1f} minutes of training and rendering in all",
+        f"{seconds / 60:.1f} minutes of training and rendering in all, {max(config.jobs, 1)} at a "
+        "time",
         f"input: {config.suite.input}",
+        *test_lines(plan, outcomes),
         *settings_lines(outcomes),
         *missing_lpips(config.metric),
         "protocol: 8-bit frames; mean over frames, then subjects; in brackets the 95 % bootstrap "
         "interval over frames (it says nothing about other subjects)",
     ]
+
+
+def test_lines(plan: Plan, outcomes: Sequence[Outcome]) -> list[str]:
+    """What was tested: frames and their size, on which all numbers depend, and seeds."""
+    frames = {name: data.test_frames for name, data in plan.subjects.items()}
+    told = [f"{name} {len(f)} of {f.sizes[0][0]} x {f.sizes[0][1]}" for name, f in frames.items()]
+    seeds = sorted({o.cell.seed for o in outcomes if o.cell.trained and not o.error})
+    lines = [f"test frames, pixels high and wide: {', '.join(told)}"] if told else []
+    if len(seeds) > 1:
+        text = ", ".join(map(str, seeds))
+        lines.append(f"seeds: {text}, averaged by frame; table.csv has their spread, seed_std")
+    return lines + [f"seed: {seed}" for seed in seeds if len(seeds) == 1]
 
 
 def settings_lines(outcomes: Sequence[Outcome]) -> list[str]:

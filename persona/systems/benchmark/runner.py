@@ -145,9 +145,9 @@ def run_apart(folder: Path, variables: dict[str, str]) -> str:
     lines = (folder / LOG_FILE).read_text(errors="replace").split("\n")
     told = [line.strip() for line in lines if line.strip()]
     ours = [line.removeprefix("error: ") for line in told if line.startswith("error: ")]
-    if done.returncode < 0 or not told:
+    if done.returncode < 0:
         return f"the process ended by signal {-done.returncode}"
-    return (ours or told)[-1][:300]
+    return (ours or told or [f"the process ended with {done.returncode} and no word"])[-1][:300]
 
 
 def environment(slot: int, jobs: int) -> dict[str, str]:
