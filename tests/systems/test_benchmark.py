@@ -219,8 +219,8 @@ def test_suite_with_a_new_baseline_predictions_and_failures(benchmark, subjects,
     assert read_image(report / "sheet_tiny.png").shape == (5 * 64, 28 + 2 * 48, 3)
     assert (report / "curves_tiny.png").is_file()
     sheet = read_image(report / "overview.png")
-    assert sheet.shape == (5 * 64, 28 + 48, 3)
-    assert (sheet[:64, 28:] == sheet[-64:, 28:]).all()  # Truth, and a copy of it.
+    assert sheet.shape == (28 + 5 * 64, 28 + 48, 3)  # Names above and beside.
+    assert (sheet[28:92, 28:] == sheet[-64:, 28:]).all()  # Truth, and a copy of it.
     text = (report / "report.md").read_text()
     assert "inf [inf, inf]" in text and "of which 2 failed" in text
     assert "## Less one_color, frame by frame" in text

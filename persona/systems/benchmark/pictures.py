@@ -1,7 +1,7 @@
 """Contact sheets and curves of a benchmark."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -54,15 +54,15 @@ def contact_sheet(
 
 
 def overview(
-    subjects: Sequence[dict[str, list[Image]]],
+    subjects: Mapping[str, dict[str, list[Image]]],
 ) -> UInt8[ndarray, "sheet_h sheet_w 3"]:
     """One frame of every subject: a row per method, a column per subject; white where it failed.
 
-    subjects: ``picture_rows`` of each.
+    subjects: by name, the pictures of ``picture_rows``.
     """
     place = 1  # The second frame shown: neither the input's view nor the back.
-    methods = list(dict.fromkeys(name for pictures in subjects for name in pictures))
-    tiles = [[pictures.get(name) for pictures in subjects] for name in methods]
+    methods = list(dict.fromkeys(name for pictures in subjects.values() for name in pictures))
+    tiles = [[pictures.get(name) for pictures in subjects.values()] for name in methods]
     shown = [[t[min(place, len(t) - 1)] if t else None for t in row] for row in tiles]
     sizes = [tile.shape[:2] for row in shown for tile in row if tile is not None]
     height, width = np.max(sizes, 0)
@@ -74,7 +74,7 @@ def overview(
         return canvas
 
     sheet = np.vstack([np.hstack([padded(tile) for tile in row]) for row in shown])
-    return labelled(sheet, tuple(methods))
+    return labelled(sheet, methods, tuple(subjects))
 
 
 def curves(path: Path, outcomes: Sequence[Outcome], metrics: Sequence[str]) -> None:

@@ -53,7 +53,7 @@ def write_report(
             gallery(name, data, outcomes, folder, config.frames_shown, names)
             for name, data in plan.subjects.items()
         ]
-        write_png(folder / "overview.png", overview([g.pictures for g in galleries]))
+        write_png(folder / "overview.png", overview({g.subject: g.pictures for g in galleries}))
     shown.append(("Sequences", tables.sequence_table(outcomes, names, published)))
     title = f"Benchmark: suite {config.suite.name}, size {config.size}"
     facts = provenance(config, plan, outcomes, command)
