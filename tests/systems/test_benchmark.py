@@ -371,6 +371,16 @@ def test_systems_are_compared_frame_by_frame():
     assert table[1] == ["theirs", "none", "+1.00 [+1.00, +1.00]"]
 
 
+def test_a_failed_seed_is_left_out_of_both_sides():
+    outcomes = [made_up("ours", "a", seed, [20.0 + seed, 22.0 + seed]) for seed in (0, 1, 2)]
+    outcomes += [made_up("theirs", "a", seed, [21.0 + seed, 23.0 + seed]) for seed in (0, 1)]
+    outcomes += [runner.Outcome(Cell("theirs", "a", 2, "none"), error="broken")]
+    outcomes += [made_up("floor", "a", 0, [11.0, 13.0])]  # It has no seeds.
+    found = tables.differences(outcomes, ["fg_psnr"])
+    assert found["theirs", "none"]["fg_psnr"].mean == pytest.approx(1)
+    assert found["floor", "none"]["fg_psnr"].mean == pytest.approx(-10)
+
+
 def test_seeds_are_averaged_by_frame_and_their_spread_told(benchmark):
     _, report = benchmark("systems=[one_color,textured_mesh]", "size=full")
     cells = [r for r in rows_of(report / "sequences.csv") if r["system"] == "one_color"]

@@ -82,8 +82,8 @@ def differences(
     found = {}
     for other in others:
         both = [s for s in frames[first] if s in frames[other]]
-        pairs = [(_by_frame(frames[other][s], names), _by_frame(frames[first][s], names))
-                 for s in both]  # fmt: skip
+        runs = (_same_seeds(frames[other][s], frames[first][s]) for s in both)
+        pairs = [(_by_frame(theirs, names), _by_frame(ours, names)) for theirs, ours in runs]
         if pairs:
             # Truth against itself is infinite: no difference can be told from it.
             with np.errstate(invalid="ignore"):
@@ -92,6 +92,16 @@ def differences(
                 name: estimate([gap[:, i].tolist() for gap in gaps]) for i, name in enumerate(names)
             }
     return found
+
+
+def _same_seeds(
+    a: Sequence[Outcome], b: Sequence[Outcome]
+) -> tuple[Sequence[Outcome], Sequence[Outcome]]:
+    """Those of the seeds that both have, if one failed; a system of one seed is met by all."""
+    common = {o.cell.seed for o in a} & {o.cell.seed for o in b}
+    if min(len(a), len(b)) == 1 or not common:
+        return a, b
+    return tuple([o for o in side if o.cell.seed in common] for side in (a, b))
 
 
 def _by_frame(outcomes: Sequence[Outcome], names: Sequence[str]) -> np.ndarray:
