@@ -25,6 +25,7 @@ from persona.errors import UserError
 from persona.systems.benchmark import cell as cell_module
 from persona.systems.benchmark import plan as plan_module
 from persona.systems.benchmark import runner, tables
+from persona.systems.benchmark.page import with_code
 from persona.systems.benchmark.pictures import curves
 from persona.systems.benchmark.plan import Cell, cell_key, make_plan
 from persona.systems.benchmark.run import run_benchmark
@@ -369,6 +370,10 @@ def test_systems_are_compared_frame_by_frame():
     assert half.mean == pytest.approx(0.25) and half.low == 0 and half.high > 0.25
     table = tables.difference_table(outcomes, ["fg_psnr"])
     assert table[1] == ["theirs", "none", "+1.00 [+1.00, +1.00]"]
+
+
+def test_code_in_a_line_of_the_page():
+    assert with_code("command: `a < b`, c") == "command: <code>a &lt; b</code>, c"
 
 
 def test_a_failed_seed_is_left_out_of_both_sides():

@@ -43,6 +43,12 @@ def table_html(table: Sequence[Sequence[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def with_code(text: str) -> str:
+    """A line of the report as HTML: what stands between backticks is code."""
+    parts = html.escape(text).split("`")
+    return "".join(f"<code>{p}</code>" if i % 2 else p for i, p in enumerate(parts))
+
+
 def page(
     title: str,
     facts: Sequence[str],
@@ -57,7 +63,7 @@ def page(
         tables: heading and content of each.
         galleries: one per subject.
     """
-    parts = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(line)}</p>" for line in facts)]
+    parts = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{with_code(line)}</p>" for line in facts)]
     for heading, table in tables:
         parts.append(f"<h2>{html.escape(heading)}</h2>{table_html(table)}")
     data = {}

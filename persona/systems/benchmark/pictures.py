@@ -13,6 +13,7 @@ from persona.data.datamodule import SubjectDataModule, spread
 from persona.data.io import write_bytes
 from persona.systems.benchmark.predictions import prediction_files, read_prediction
 from persona.systems.benchmark.runner import Outcome
+from persona.systems.benchmark.tables import title
 from persona.systems.report import labelled, to_uint8
 
 matplotlib.use("agg")
@@ -90,7 +91,7 @@ def curves(path: Path, outcomes: Sequence[Outcome], metrics: Sequence[str]) -> N
             label = outcome.cell.system if outcome is first else None
             values = [float(row[metric]) for row in outcome.rows]
             axis.plot(values, color=f"C{place}", label=label, marker=".", linewidth=1)
-        axis.set_ylabel(metric)
+        axis.set_ylabel(title(metric))
         axis.grid(alpha=0.3)
     if systems:  # Else all have failed on this subject.
         axes[0, 0].legend(fontsize="small")

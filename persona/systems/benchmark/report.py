@@ -72,7 +72,8 @@ def gallery(
     own = [o for o in outcomes if o.cell.subject == subject]
     frames, pictures = picture_rows(data, own, count)
     write_png(folder / f"sheet_{subject}.png", contact_sheet(pictures))
-    drawn = [n for n in names if n == "fg_psnr" or n.startswith("fg_lpips") or n == "mask_iou"]
+    drawn = [n for n in tables.variant_metrics("fg", names) if n != "fg_ssim"]
+    drawn += [n for n in names if n == "mask_iou"]
     path = folder / f"curves_{subject}.png"
     curves(path, own, drawn)
     return Gallery(subject, frames, pictures, path)
