@@ -6,7 +6,6 @@ of mixed opacity. A Gaussian whose share of a pixel is about 1/255, and one that
 are drawn or not by rounding: how many pixels differ by more than 1e-3 is told beside the maximum.
 """
 
-import json
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from speed import machine
 
+from persona.data.io import write_json
 from persona.errors import UserError
 from persona.modules.render.factory import make_renderer
 from persona.modules.render.gaussian import GaussianRenderer
@@ -106,7 +106,7 @@ def main(path: str | None = None) -> None:
     if path is not None:
         result = {"command": "python benchmarks/agreement.py", "gaussians": COUNT, "size": SIZE,
                   "machine": machine(), "scenes": results}  # fmt: skip
-        Path(path).write_text(json.dumps(result, indent=1) + "\n")
+        write_json(Path(path), result, indent=1)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from persona.modules.losses.photometric_cuda import on_device
+from persona.modules.constants import on_device
 from persona.modules.render.cuda_module import load_cuda
 
 SOURCE = Path(__file__).with_name("geometry.cu")

@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from persona.errors import UserError
+from persona.modules.constants import on_device
 from persona.modules.losses.base import Window
 from persona.modules.losses.one_by_one import OneByOne
 
@@ -92,9 +93,9 @@ class Perceptual(nn.Module):
         if self._fused(x):
             from persona.modules.losses.lpips_vgg import vgg_distances
 
-            rows = _on_device(tuple(len(x) + row for row in which), x.device)
+            rows = on_device(tuple(len(x) + row for row in which), x.device, torch.int64)
             return vgg_distances(self._on_cuda(), x, y.detach(), rows, *_place(x, window), kept)
-        pairs, total = _on_device(which, x.device), x.new_zeros(len(x))
+        pairs, total = on_device(which, x.device, torch.int64), x.new_zeros(len(x))
         targets = self.features(y, window)
         if kept:
             targets = [torch.cat(pair) for pair in zip(targets, kept, strict=True)]
@@ -172,12 +173,6 @@ def layer_distance(
 
     difference = unit(x) - unit(y)[which]
     return (difference.square() * weight[:, None, None]).sum(1).mean((1, 2))
-
-
-@cache
-def _on_device(values: tuple[int, ...], device: torch.device) -> Tensor:
-    """Indices on a device, copied once: a copy from the host would wait. Kept for graphs."""
-    return torch.tensor(values, device=device)
 
 
 @lru_cache(maxsize=4)

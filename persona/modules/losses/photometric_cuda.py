@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from persona.modules.constants import on_device
 from persona.modules.render.cuda_module import load_cuda
 
 SOURCE = Path(__file__).with_name("photometric.cu")
@@ -21,15 +21,6 @@ def window(size: int = 11, sigma: float = 1.5) -> str:
     offset = torch.arange(size, dtype=torch.float64) - size // 2
     taps = (-(offset.square()) / (2 * sigma**2)).exp()
     return ",".join(f"{tap:.9g}f" for tap in (taps / taps.sum()).tolist())
-
-
-@cache
-def on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Numbers on a device, copied once: a copy from the host would wait.
-
-    They are never freed, since captured graphs go on reading them.
-    """
-    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 class _Photometric(torch.autograd.Function):

@@ -7,12 +7,12 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
 
 from persona.errors import UserError
+from persona.modules.constants import on_device
 from persona.modules.render.binning import Bins, bin_splats
 from persona.modules.render.composite_cuda import CHANNELS, TILE, composite
 from persona.modules.render.gaussian import GaussianRenderer
@@ -120,7 +120,7 @@ class GsplatRenderer(GaussianRenderer):
         view = camera.cam_from_world.detach().to(means)[None]
         focal, center = (t.detach().to(means) for t in (camera.focal_px, camera.center_px))
         intrinsics = torch.cat([focal.diag(), center[:, None]], 1)
-        intrinsics = torch.cat([intrinsics, _bottom_row(means.device)])
+        intrinsics = torch.cat([intrinsics, on_device((0.0, 0.0, 1.0), means.device)[None]])
         height, width = camera.height, camera.width
         radii, means2d, depths, conics, factors = gsplat.fully_fused_projection(
             means, None, quats, scales, view, intrinsics[None], width, height,
@@ -139,12 +139,6 @@ class GsplatRenderer(GaussianRenderer):
             needed = int(ROOM * len(bins.members)) + 1
             self._slots[size] = max(needed, self._slots.get(size, 0))
         return _Splats(means2d[0], conics[0], (opacities * factors)[0], bins, (height, width))
-
-
-@cache
-def _bottom_row(device: torch.device) -> Tensor:
-    """Of a 3 x 3 intrinsic matrix; made once, since a copy from the host waits; kept for graphs."""
-    return torch.tensor([[0.0, 0.0, 1.0]], device=device)
 
 
 def _load_gsplat():

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from persona.modules.constants import on_device
 from persona.modules.losses.functional import photometric, ssim_map
-from persona.modules.losses.photometric_cuda import SOURCE, on_device, window
+from persona.modules.losses.photometric_cuda import SOURCE, window
 from persona.modules.render.cuda_module import compile_cuda
 
 
