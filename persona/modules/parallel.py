@@ -17,11 +17,17 @@ work of that stream only, without asking other streams:
 - A gradient that passes from one stream to another is recorded by autograd on the stream that reads
   it. While a graph is captured, the allocator does not hand out such memory again at all.
 
+And why none is written too early, although autograd adds a second gradient onto a first in place
+once nobody else holds the first: an addition hands one tensor on to both its sides, and a side that
+has been started holds it no more, while its stream has yet to read it. ``hold_gradients`` holds
+what is handed on until the end, so that the sum is made elsewhere.
+
 A tensor that branches change in place must be changed by atomic operations.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -32,6 +38,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 _lanes: ContextVar[Iterator[torch.cuda.Stream] | None] = ContextVar("lanes", default=None)
+_kept: ContextVar[list[Tensor] | None] = ContextVar("kept", default=None)
 
 
 class Lane:
@@ -64,15 +71,41 @@ def side_streams(streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
 
     for stream in streams:
         stream.wait_stream(trunk)
-    token = _lanes.set(cycle(streams))
+    tokens = _lanes.set(cycle(streams)), _kept.set(kept)
     try:
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             yield
     finally:
-        _lanes.reset(token)
+        _lanes.reset(tokens[0])
+        _kept.reset(tokens[1])
     # The backward pass, too, leaves work on them.
     for stream in streams:
         trunk.wait_stream(stream)
+    kept.clear()  # The hooks that fill it live as long as the autograd graph.
+
+
+def hold_gradients(root: Tensor) -> None:
+    """Between the passes of a ``side_streams``: what its backward pass hands on is held to its end.
+
+    root: what will be differentiated. Outside, and without streams, nothing is done.
+    """
+    kept = _kept.get()
+    if kept is None:
+        return
+
+    def hold(given: Sequence[Tensor | None], got: Sequence[Tensor | None]) -> None:
+        places = Counter(t.untyped_storage().data_ptr() for t in (*given, *got) if t is not None)
+        kept.extend(
+            t for t in given if t is not None and places[t.untyped_storage().data_ptr()] > 1
+        )
+
+    nodes, waiting = set(), [root.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in nodes:
+            nodes.add(node)
+            node.register_hook(hold)
+            waiting += [behind for behind, _ in node.next_functions]
 
 
 @contextmanager

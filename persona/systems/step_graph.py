@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from persona.modules.parallel import side_streams
+from persona.modules.parallel import hold_gradients, side_streams
 from persona.types import Camera, Frame
 
 LANES = 12
@@ -35,6 +35,7 @@ def gradients(
 ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor | None, ...]]:
     """Loss, its terms and its gradient by each parameter, None for one that it does not use."""
     total, terms = functional_call(loss, parameters, (frame,))
+    hold_gradients(total)
     grads = torch.autograd.grad(total, tuple(parameters.values()), allow_unused=True)
     return total, terms, grads
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from persona.modules import parallel
-from persona.modules.parallel import branches, side_streams
+from persona.modules.parallel import branches, hold_gradients, side_streams
 
 
 class Stream:
@@ -109,3 +109,35 @@ def test_streams_are_forgotten_after_an_error(trunk):
         raise ValueError
     with branches() as branch, branch() as lane:
         assert lane.stream is None
+
+
+class Reads(torch.autograd.Function):
+    """What a branch does: in its backward pass it reads the gradient that it is given."""
+
+    @staticmethod
+    def forward(ctx, x, places):
+        ctx.places = places
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        ctx.places.append(grad.data_ptr())
+        return 2 * grad, None
+
+
+@pytest.mark.parametrize("streams", [[], [Stream(0)]], ids=["no streams", "streams"])
+def test_a_gradient_that_a_branch_reads_is_not_added_onto(trunk, streams):
+    """``both`` hands one gradient to ``base``, which gets a second one, and to the branch."""
+    x, y, places = torch.ones(1000, requires_grad=True), torch.ones(1000, requires_grad=True), []
+    with side_streams(streams):
+        base = 3 * x
+        first = 5 * base  # Made first, its backward pass comes last.
+        both = base + Reads.apply(2 * y, places)
+        total = (7 * both).sum() + first.sum()
+        base.register_hook(lambda grad: places.append(grad.data_ptr()))
+        hold_gradients(total)
+        grads = torch.autograd.grad(total, (x, y))
+    torch.testing.assert_close(grads, (torch.full([1000], 36.0), torch.full([1000], 28.0)))
+    read, summed = places
+    # Without streams autograd may save the memory: what reads it has done so.
+    assert (read == summed) == (not streams)

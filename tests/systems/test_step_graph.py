@@ -1,5 +1,7 @@
 """Steps replayed from CUDA graphs train as plain ones do."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -73,25 +75,41 @@ def test_branches_give_what_one_stream_gives(tiny, tmp_path, split):
     frames = instantiate(config.data).train_frames.to("cuda")
     row = next(i for i, name in enumerate(frames.names) if name.startswith(split))
     frame = frames[[row]]
+    # Another one in turn: what waits too little may read what the last replay left.
+    shown = frame, replace(frame, image=frame.image.flip(-1))
     systems = [load_system(tmp_path, "cuda").train() for _ in range(2)]
-    plain, parallel = (GraphedLoss(s, n) for s, n in zip(systems, (0, 12), strict=True))
-    expected = plain.graph(frame)
-    values = expected(frame).clone()
-    assert torch.isfinite(values).all()
+    plain, parallel = (GraphedLoss(s, n).graph(frame)
+                       for s, n in zip(systems, (0, 12), strict=True))  # fmt: skip
+    values = [plain(frame).clone() for frame in shown]
+    assert all(torch.isfinite(v).all() for v in values)
     # Atomic sums differ in their last bits, which bfloat16 features grow: one stream says how far.
-    replays = []
-    for _ in range(10):
-        expected(frame)
-        replays.append([g.clone() for g in filled(expected.grads)])
-    means = [torch.stack(g).mean(0) for g in zip(*replays, strict=True)]
-    noise = [max(distance(g, m) for g in gs) for gs, m in zip(zip(*replays, strict=True), means,
-                                                              strict=True)]  # fmt: skip
-    graph = parallel.graph(frame)
-    for _ in range(200):
-        torch.testing.assert_close(graph(frame), values, rtol=1e-3, atol=1e-6)
-        found = map(distance, filled(graph.grads), means)
-        for i, (far, usual) in enumerate(zip(found, noise, strict=True)):
-            assert far < 4 * usual + 1e-5, f"gradient {i} of those that are used"
+    found = [replays(plain, shown, 10) for _ in range(2)]
+    means = [[torch.stack(g).mean(0) for g in zip(*grads, strict=True)] for grads in found[0]]
+    noise = [[max(map(distance, g, [m] * len(g))) for g, m in zip(zip(*grads, strict=True), mean,
+              strict=True)] for grads, mean in zip(found[1], means, strict=True)]  # fmt: skip
+    alike = 0
+    for _ in range(100):
+        for frame, value, mean, usual in zip(shown, values, means, noise, strict=True):
+            got = parallel(frame)
+            torch.testing.assert_close(got, value, rtol=1e-3, atol=1e-6)
+            # A feature rounded the other way shows in the loss, and moves gradients by a hundredth.
+            if (got - value).abs().max() > 5e-7 * value.max():
+                continue
+            alike += 1
+            far = map(distance, filled(parallel.grads), mean)
+            for i, (a, b) in enumerate(zip(far, usual, strict=True)):
+                assert a < 4 * b + 1e-5, f"gradient {i} of those that are used"
+    assert alike > 150
+
+
+def replays(graph, frames, count):
+    """Gradients of each replay, by frame; the frames take turns."""
+    found = [[] for _ in frames]
+    for _ in range(count):
+        for frame, grads in zip(frames, found, strict=True):
+            graph(frame)
+            grads.append([g.clone() for g in filled(graph.grads)])
+    return found
 
 
 def distance(a, b):
