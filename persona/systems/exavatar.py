@@ -1,6 +1,6 @@
 """ExAvatar as a LightningModule: an avatar of a video, or of one photo as a baseline."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from persona.data.subject import Subject
 from persona.modules.avatar.exavatar import ExAvatarBuilder, PosedExAvatar
 from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.losses.base import Loss
+from persona.modules.losses.base import Loss, Window
 from persona.modules.losses.exavatar_step import ExAvatarStep
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.avatar_system import AvatarSystem
@@ -23,6 +23,8 @@ NUM_COLORS = 4099
 """Background colours; prime, so that strides over frames and steps visit all."""
 FRAME_STRIDE = 1009
 CROP_GRID_PX = 32
+MOST_SIDES = 8
+"""Lengths that a side of a crop may have: each size of it is a CUDA graph of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class ExAvatarSystem(AvatarSystem):
         rates: learning rates.
         crop_scale: side of the image losses' crop, in sides of the person's bounding box.
 
-    The other arguments are of every ``AvatarSystem``. Its steps are not captured in CUDA graphs.
+    The other arguments are of every ``AvatarSystem``.
     """
 
     def __init__(  # noqa: PLR0913
@@ -59,6 +61,7 @@ class ExAvatarSystem(AvatarSystem):
         optimizer: Callable[..., Optimizer],
         rates: ExAvatarRates,
         decay_at: Sequence[float] = (0.75, 0.95),
+        cuda_graph: bool = True,
         rate_rule: str = "sqrt",
         crop_scale: float = 1.2,
     ) -> None:
@@ -69,6 +72,8 @@ class ExAvatarSystem(AvatarSystem):
             metrics=metrics,
             optimizer=optimizer,
             decay_at=decay_at,
+            cuda_graph=cuda_graph,
+            focus_margin_px=None,  # Its networks see crops.
             rate_rule=rate_rule,
         )
         self.builder = avatar
@@ -109,7 +114,6 @@ class ExAvatarSystem(AvatarSystem):
             view: self.renderer(posed.gaussians(view), camera, {"rgb": Channel(posed.colors(view))})
             for view in self.losses.needs(frame.name[0].startswith("captured"))
         }
-        crop = crop_slices(frame.person_box_px[0], self.crop_scale, camera.height, camera.width)
         return ExAvatarStep(
             frame=frame,
             avatar=self.avatar,
@@ -118,15 +122,24 @@ class ExAvatarSystem(AvatarSystem):
             mesh_masks={},
             boundary={},
             background=self._background(frame),
-            crop=crop,
+            crop=Window.around(frame.mask[0, 0], self._crop_px(frame)),
         )
+
+    def frame_kind(self, frame: Frame) -> Hashable:
+        """The crop's size as well."""
+        return super().frame_kind(frame), self._crop_px(frame)
+
+    def _crop_px(self, frame: Frame) -> tuple[int, int]:
+        camera = frame.camera
+        return crop_size(frame.person_box_px[0], self.crop_scale, camera.height, camera.width)
 
     def _background(self, frame: Frame) -> Float[Tensor, "3"]:
         """Another colour in each step and frame; the same whoever computes the frame, and when."""
         if not self.training:  # Test poses are being fitted.
             self._fit_updates += 1
-        turn = self.avatar.steps + self._fit_updates
-        return self.colors[(turn + FRAME_STRIDE * frame.index[0]) % NUM_COLORS]
+        turn = self.avatar.steps + self._fit_updates + FRAME_STRIDE * frame.index
+        # An index that lies on the device would be waited for.
+        return self.colors.index_select(0, turn % NUM_COLORS)[0]
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """Avatar and pose table."""
@@ -136,17 +149,16 @@ class ExAvatarSystem(AvatarSystem):
         )
 
 
-def crop_slices(
+def crop_size(
     box_px: tuple[int, int, int, int], scale: float, height: int, width: int
-) -> tuple[slice, slice]:
-    """Rows and columns of a box (x, y, w, h) scaled about its centre, within the image.
+) -> tuple[int, int]:
+    """Height and width of a box (x, y, w, h) whose sides are scaled, at most the image's.
 
     Sides are rounded up to a grid, so that few sizes occur; an empty box gives the whole image.
     """
-    slices = []
-    for start, side, limit in ((box_px[1], box_px[3], height), (box_px[0], box_px[2], width)):
-        size = -(-round(side * scale) // CROP_GRID_PX) * CROP_GRID_PX
-        size = min(size, limit) if side else limit
-        first = min(max(0, round(start + side / 2 - size / 2)), limit - size)
-        slices.append(slice(first, first + size))
-    return slices[0], slices[1]
+    sides = []
+    for side, limit in ((box_px[3], height), (box_px[2], width)):
+        grid = CROP_GRID_PX * -(-limit // (MOST_SIDES * CROP_GRID_PX))
+        size = -(-round(side * scale) // grid) * grid
+        sides.append(min(size, limit) if side else limit)
+    return sides[0], sides[1]

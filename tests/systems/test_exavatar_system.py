@@ -211,3 +211,22 @@ def test_two_processes_train_as_one_with_twice_the_batch(subjects, tmp_path):
         # Where a joint hardly matters, rounding decides the sign of its gradient and with it Adam's
         # step: single entries may be a step of 1e-3 apart.
         assert difference.mean() < 1e-5 and difference.max() < 3e-3, key
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_captured_steps_equal_plain_ones(tiny, tmp_path):
+    """Beyond the warm-up, whose end a captured step must see. Two plain runs differ as well."""
+    options = ("renderer=gsplat", "trainer.accelerator=gpu", "trainer.max_steps=20",
+               "trainer.log_every_n_steps=1", "avatar.warmup_steps=6",
+               "report.turntable_frames=0")  # fmt: skip
+    losses = []
+    for name, graph in (("graph", True), ("plain", False), ("again", False)):
+        train(tiny(*options, f"system.cuda_graph={graph}"), tmp_path / name)
+        rows = csv.DictReader((tmp_path / name / "logs/version_0/metrics.csv").open())
+        losses.append(torch.tensor([float(r["train/loss"]) for r in rows if r["train/loss"]]))
+    graph, plain, again = losses
+    assert len(graph) == 20
+    found, noise = (graph / plain - 1).abs(), (again / plain - 1).abs()
+    assert found[:3].max() < 1e-4
+    assert found.mean() < 3 * noise.mean() + 1e-4

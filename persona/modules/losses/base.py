@@ -1,6 +1,6 @@
 """What a loss is, what it may look at, and the one place where losses are weighted and summed."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -29,6 +29,20 @@ class Window(NamedTuple):
             rows = first + torch.arange(size, device=images.device)
             images = images.index_select(dim, rows)
         return images
+
+    @staticmethod
+    def around(mask: Float[Tensor, "h w"], size: tuple[int, int]) -> "Window":
+        """The window of a size whose middle is that of a mask's bounding box, within the image.
+
+        It stays on the device: asking for its place would wait. An empty mask's box is the image.
+        """
+        taken, starts = mask > 0, []
+        for dim, side in enumerate(size):
+            line = taken.any(1 - dim)
+            first = line.float().argmax()
+            last = len(line) - 1 - line.flip(0).float().argmax()
+            starts.append(((first + last - side) // 2 + 1).clamp(0, len(line) - side))
+        return Window(torch.stack(starts), size)
 
 
 class Pair(NamedTuple):
@@ -63,7 +77,6 @@ class Step:
     """Occlusion boundary of ``base``, ``refined`` and ``patch``: 1 inside."""
     focus_px: tuple[int, int] | None = None
     """Height and width around the person that networks look at; None for whole images."""
-    cache: dict[str, Tensor] = field(default_factory=dict)
     pairs: list[Pair] = field(default_factory=list)
     """What the losses asked to ``compare``."""
 
@@ -71,12 +84,6 @@ class Step:
     def captured(self) -> bool:
         """Whether the frame is the photograph. From the name: asks the device for nothing."""
         return self.frame.name[0].startswith("captured")
-
-    def once(self, key: str, make: Callable[[], Tensor]) -> Tensor:
-        """A value that several losses share, made on first use."""
-        if key not in self.cache:
-            self.cache[key] = make()
-        return self.cache[key]
 
     def compare(
         self,
@@ -112,14 +119,7 @@ class Step:
         """
         if self.focus_px is None:
             return None
-        taken, starts = self.frame.mask[0, 0] > 0, []
-        for dim, size in enumerate(self.focus_px):
-            # The window's place stays on the device: asking for it would wait.
-            line = taken.any(1 - dim)
-            first = line.float().argmax()
-            last = len(line) - 1 - line.flip(0).float().argmax()
-            starts.append(((first + last - size) // 2 + 1).clamp(0, len(line) - size))
-        return Window(torch.stack(starts), self.focus_px)
+        return Window.around(self.frame.mask[0, 0], self.focus_px)
 
     def truth(self, view: str) -> Float[Tensor, "3 h w"]:
         """The image that a view is compared with."""

@@ -28,4 +28,4 @@ class FaceTextureLoss(Loss):
         vertices = means[: len(step.avatar.template.body.template)]
         image, known = step.avatar.face_texture(vertices, step.frame.camera[0].local())
         error = (image - step.frame.image[0]).abs() * known * step.frame.mask[0]
-        return error[:, *step.crop].mean()
+        return step.crop.cut(error[None]).mean()

@@ -42,7 +42,7 @@ class CropImageLoss(ImageLoss):
 
     def forward(self, step: ExAvatarStep) -> Float[Tensor, ""]:
         """Applies to every frame."""
-        image = step.human(self.view)[:, *step.crop].contiguous()
+        image = step.crop.cut(step.human(self.view)[None])[0]
         return self.distance(step, image, step.crop_truth)
 
 

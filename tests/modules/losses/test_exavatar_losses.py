@@ -7,15 +7,20 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.subject import make_synthetic_subject
+from persona.modules.avatar import exavatar, textured_face
 from persona.modules.avatar.pose_table import PoseTable
+from persona.modules.body.nearest import nearest_of_all
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import uniform_laplacian
+from persona.modules.losses.base import Window
 from persona.modules.losses.exavatar_geometry import region_weight
 from persona.modules.losses.functional import ssim_map
-from persona.systems.exavatar import crop_slices
+from persona.systems.exavatar import MOST_SIDES, crop_size
+from persona.types import Render
 
 CONF = Path(__file__).parents[3] / "conf"
 NAMES = sorted(p.stem for p in (CONF / "loss/exavatar").glob("*.yaml"))
@@ -118,7 +123,7 @@ def test_images_lie_on_the_same_colour_and_are_cropped(world):
     human = instantiate(settings.loss.human_refined)(step)
     torch.testing.assert_close(human, (image - truth).abs().mean())
     rows, columns = slice(3, 67), slice(8, 72)
-    cropped = replace(step, crop=(rows, columns), cache={})
+    cropped = replace(step, crop=Window(torch.tensor([3, 8]), (64, 64)))
     x, y = image[:, rows, columns], truth[:, rows, columns]
     expected = 0.8 * (x - y).abs().mean() + 0.2 * (1 - ssim_map(x, y)).mean()
     torch.testing.assert_close(instantiate(settings.loss.img_refined)(cropped), expected)
@@ -130,7 +135,7 @@ def test_background_does_not_matter_to_a_perfect_render(world):
     perfect = replace(step.renders["base"], images={"rgb": step.frame.image[0] * mask}, alpha=mask)
     for color in (torch.zeros(3), torch.rand(3)):
         value = instantiate(settings.loss.human)(
-            replace(step, renders={"base": perfect}, background=color, cache={})
+            replace(step, renders={"base": perfect}, background=color)
         )
         assert value.item() == pytest.approx(0, abs=1e-7)
 
@@ -275,10 +280,78 @@ def test_every_frame_and_step_has_its_own_background(world):
         system.train()
 
 
-def test_crop():
-    rows, columns = crop_slices((40, 50, 50, 100), 1.2, 256, 192)
-    assert (rows, columns) == (slice(36, 164), slice(33, 97))  # 120 and 60 up to 128 and 64
-    assert crop_slices((0, 0, 10, 10), 1.2, 256, 192) == (slice(0, 32), slice(0, 32))
-    assert crop_slices((180, 240, 12, 16), 1.2, 256, 192) == (slice(224, 256), slice(160, 192))
-    assert crop_slices((3, 3, 186, 250), 1.2, 256, 192) == (slice(0, 256), slice(0, 192))
-    assert crop_slices((0, 0, 0, 0), 1.2, 256, 192) == (slice(0, 256), slice(0, 192))
+@pytest.mark.parametrize(
+    "box, size, start",
+    [
+        ((40, 50, 50, 100), (128, 64), (36, 33)),  # 120 and 60, up to the grid.
+        ((0, 0, 10, 10), (32, 32), (0, 0)),
+        ((180, 240, 12, 16), (32, 32), (224, 160)),
+        ((3, 3, 186, 250), (256, 192), (0, 0)),
+        ((0, 0, 0, 0), (256, 192), (0, 0)),
+    ],
+)
+def test_crop(box, size, start):
+    assert crop_size(box, 1.2, 256, 192) == size
+    x, y, w, h = box
+    mask = torch.zeros(256, 192)
+    mask[y : y + h, x : x + w] = 1
+    assert tuple(Window.around(mask, size).start.tolist()) == start
+
+
+def test_crops_have_few_sizes():
+    """Each is a CUDA graph of its own."""
+    sizes = {crop_size((0, 0, w, h), 1.2, 1024, 576) for w in range(1, 577) for h in range(1, 1025)}
+    assert len(sizes) <= MOST_SIDES**2
+    assert all(rows <= 1024 and columns <= 576 for rows, columns in sizes)
+
+
+def test_the_step_is_about_the_crop(world):
+    _, _, step = world
+    (top, left), (height, width) = step.crop.start.tolist(), step.crop.size
+    part = slice(top, top + height), slice(left, left + width)
+    assert torch.equal(step.crop_truth, step.human_truth[:, *part])
+    outside = step.frame.mask[0, 0].clone()
+    outside[part] = 0
+    assert not outside.any() and (height, width) != tuple(outside.shape)
+
+
+class AsksTheHost(TorchDispatchMode):
+    """Refuses what waits for the device on CUDA, or copies to it: no capture may hold it."""
+
+    WAITS = (
+        "aten::_local_scalar_dense", "aten::nonzero", "aten::lift_fresh", "aten::masked_select",
+        "aten::_unique2", "aten::repeat_interleave", "aten::linalg_inv_ex",
+    )  # fmt: skip
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func._schema.name not in self.WAITS, func
+        if func._schema.name in ("aten::index", "aten::index_put", "aten::index_put_"):
+            assert all(i is None or i.dtype != torch.bool for i in args[1]), "mask as an index"
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_asks_the_host_for_nothing(world, monkeypatch):
+    """All but the rasterisers, which have twins on CUDA."""
+    system, _, step = world
+    frame = step.frame
+    monkeypatch.setattr(exavatar, "nearest_vertex", nearest_of_all)
+    monkeypatch.setattr(
+        textured_face, "nearest_faces", lambda v, f, c: torch.zeros(c.height, c.width).long()
+    )
+    sheet = torch.ones(1, frame.camera.height, frame.camera.width)
+
+    def render(gaussians, camera, channels):
+        total = gaussians.means.sum() + gaussians.scales.sum()
+        values = channels["rgb"].values.mean(0)[:, None, None] * sheet
+        return Render({"rgb": values + total}, sheet * total)
+
+    monkeypatch.setattr(type(system), "renderer", staticmethod(render), raising=False)
+    table = PoseTable(num_frames=1, num_expression=system.body.num_expression)
+    with torch.no_grad():
+        for row in (table.joints, table.hands):
+            row.normal_()
+    first = frame.index * 0
+    with AsksTheHost():
+        total, _ = system.losses(system.frame_step(frame, table(first[0])))
+        total.backward()
+    assert torch.isfinite(total)
