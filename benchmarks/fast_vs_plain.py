@@ -42,6 +42,12 @@ def run(overrides: list[str], seed: int, folder: Path) -> dict[str, float]:
     return {k: v for k, v in found.items() if isinstance(v, float)}
 
 
+def save(config: DictConfig, folder: Path, result: dict) -> None:
+    """So far: what is finished is kept if the rest is not."""
+    for where in filter(None, (folder, config.save)):
+        write_json(Path(where) / "fast_vs_plain.json", result)
+
+
 @hydra.main(config_path="../conf", config_name="fast_vs_plain", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
@@ -49,11 +55,14 @@ def main(config: DictConfig) -> None:
     folder, paths = output_folder(), {"fast": FAST, "plain": PLAIN}
     if config.repeat:
         paths["plain again"] = PLAIN
-    runs = {
-        name: [run([*extra, *config.overrides], seed, folder / f"{name}_{seed}".replace(" ", "_"))
-               for seed in config.seeds]
-        for name, extra in paths.items()
-    }  # fmt: skip
+    command = " ".join(["python benchmarks/fast_vs_plain.py", *HydraConfig.get().overrides.task])
+    result = {"command": command, "machine": machine(), "seeds": list(config.seeds)}
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in paths}
+    for seed in config.seeds:
+        for name, extra in paths.items():
+            made = folder / f"{name}_{seed}".replace(" ", "_")
+            runs[name].append(run([*extra, *config.overrides], seed, made))
+            save(config, folder, result | {"runs": runs})
     keys = [key for key in METRICS if all(key in r for found in runs.values() for r in found)]
     table = Table("path", "seed", *keys, "seconds", title="refined asset, test frames")
     for name, found in runs.items():
@@ -67,10 +76,7 @@ def main(config: DictConfig) -> None:
     for name, found in differences.items():
         table.add_row(f"{name} - plain", "mean", *(f"{mean(v):+.4f}" for v in found.values()), "")
     Console(width=110).print(table)
-    command = " ".join(["python benchmarks/fast_vs_plain.py", *HydraConfig.get().overrides.task])
-    result = {"command": command, "machine": machine(), "runs": runs, "differences": differences}
-    for where in filter(None, (folder, config.save)):
-        write_json(Path(where) / "fast_vs_plain.json", result)
+    save(config, folder, result | {"runs": runs, "differences": differences})
 
 
 if __name__ == "__main__":
