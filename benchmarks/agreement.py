@@ -1,4 +1,4 @@
-"""How well the gsplat backend agrees with the cpu backend, in values and gradients.
+"""How well the CUDA backends agree with the cpu backend, in values and gradients.
 
 ``python benchmarks/agreement.py [FILE.json]``, on a machine with CUDA. Two scenes in float32: an
 avatar-like one (opaque Gaussians as large as their spacing on a capsule person) and a random cloud
@@ -25,6 +25,7 @@ from persona.types import Camera, Channel, Gaussians
 COUNT = 4000
 SIZE = 256, 192
 BOUND = 1e-3
+BACKENDS = "cuda", "gsplat"
 
 
 def random_cloud(count: int) -> Gaussians:
@@ -66,12 +67,12 @@ def drawn(
     return {name: image.detach().cpu() for name, image in images.items()}, grads
 
 
-def compare(gaussians: Gaussians, camera: Camera) -> dict[str, object]:
-    """Largest difference of each image and the cosine of each gradient."""
+def compare(backend: str, gaussians: Gaussians, camera: Camera) -> dict[str, object]:
+    """Largest difference of each image and the cosine of each gradient, against the CPU's."""
     channels = channel_set(len(gaussians.means))
     (ours, a), (theirs, b) = (
         drawn(make_renderer(name).to(device), gaussians, camera, channels)
-        for name, device in (("gsplat", "cuda"), ("cpu", "cpu"))
+        for name, device in ((backend, "cuda"), ("cpu", "cpu"))
     )
     differences = {name: (ours[name] - theirs[name]).abs() for name in ours}
     stacked = torch.cat(list(differences.values())).amax(0)
@@ -93,9 +94,18 @@ def main(path: str | None = None) -> None:
         "avatar-like": (body_cloud(COUNT, opaque=True), body_camera(*SIZE)),
         "random": (random_cloud(COUNT), random_camera(*SIZE)),
     }
-    results = {name: compare(*scene) for name, scene in scenes.items()}
-    title = f"gsplat against cpu, {COUNT} Gaussians, {SIZE[0]} x {SIZE[1]}"
-    columns = "scene", "max image difference", "pixels above 1e-3", "lowest gradient cosine"
+    results = {
+        f"{backend}, {name}": compare(backend, *scene)
+        for backend in BACKENDS
+        for name, scene in scenes.items()
+    }
+    title = f"against cpu, {COUNT} Gaussians, {SIZE[0]} x {SIZE[1]}"
+    columns = (
+        "backend, scene",
+        "max image difference",
+        "pixels above 1e-3",
+        "lowest gradient cosine",
+    )
     table = Table(*columns, title=title)
     for name, found in results.items():
         worst, cosine = (f(found[key].items(), key=lambda item: item[1]) for f, key in

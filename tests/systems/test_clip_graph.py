@@ -102,10 +102,10 @@ class TestOnTheDevice:
         assert (fast[0] != fast[9]).any()
 
     def test_too_little_room_is_noticed_and_drawn_again(self, system, scene, graphs, monkeypatch):
-        from persona.modules.render import gsplat_backend
+        from persona.modules.render import cuda_backend
 
         monkeypatch.setattr(system.renderer, "_slots", {})
-        monkeypatch.setattr(gsplat_backend, "ROOM", 0.3)
+        monkeypatch.setattr(cuda_backend, "ROOM", 0.3)
         poses, camera = scene
         fast = list(render_motion(system, poses, several(camera, len(poses.trans))))
         assert len(graphs) > 1

@@ -49,19 +49,19 @@ def test_fifty_steps_equal_plain_ones(tiny, tmp_path):
 
 def test_batches_and_growing_room(tiny, tmp_path, monkeypatch):
     """Several frames a step, and a renderer that at first has too little room."""
-    from persona.modules.render import gsplat_backend
+    from persona.modules.render import cuda_backend
     from persona.systems import avatar_system
 
-    monkeypatch.setattr(gsplat_backend, "ROOM", 0.7)
+    monkeypatch.setattr(cuda_backend, "ROOM", 0.7)
     monkeypatch.setattr(avatar_system, "CHECK_EVERY", 5)
     grown = []
-    plain = gsplat_backend.GsplatRenderer.grow_slots
+    plain = cuda_backend.CudaRenderer.grow_slots
 
     def grow(renderer):
         grown.append(plain(renderer))
         return grown[-1]
 
-    monkeypatch.setattr(gsplat_backend.GsplatRenderer, "grow_slots", grow)
+    monkeypatch.setattr(cuda_backend.CudaRenderer, "grow_slots", grow)
     train(tiny(*OPTIONS, "data.batch_size=2", "trainer.max_steps=20"), tmp_path)
     assert True in grown and grown[-1] is False
 

@@ -60,8 +60,8 @@ def cut_segments(module: CudaModule, bins: Bins) -> Segments:
     if bins.starts.numel() > MOST_TILES:
         rows, columns = bins.starts.shape
         raise UserError(
-            f"an image of {columns * TILE} x {rows * TILE} pixels is too large for the gsplat "
-            f"renderer: at most {MOST_TILES * PIXELS:,} pixels fit; render it smaller"
+            f"an image of {columns * TILE} x {rows * TILE} pixels is too large for the CUDA "
+            f"renderers: at most {MOST_TILES * PIXELS:,} pixels fit; render it smaller"
         )
     starts = bins.starts.flatten().contiguous()
     slots, tiles = len(bins.members), len(starts)

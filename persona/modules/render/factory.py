@@ -10,10 +10,10 @@ def make_renderer(name: str = "auto") -> GaussianRenderer:
     """Builds a renderer by name.
 
     Args:
-        name: "cpu", "gsplat", or "auto" (gsplat where CUDA is available, else cpu).
+        name: "cpu", "cuda", "gsplat", or "auto" (gsplat where CUDA is available, else cpu).
 
     Raises:
-        UserError: Unknown name, or gsplat without CUDA.
+        UserError: Unknown name, or cuda or gsplat without a CUDA device.
     """
     if name == "auto":
         name = "gsplat" if torch.cuda.is_available() else "cpu"
@@ -22,8 +22,12 @@ def make_renderer(name: str = "auto") -> GaussianRenderer:
         from persona.modules.render.cpu import CpuRenderer
 
         return CpuRenderer()
+    if name == "cuda":
+        from persona.modules.render.cuda_backend import CudaRenderer
+
+        return CudaRenderer()
     if name == "gsplat":
         from persona.modules.render.gsplat_backend import GsplatRenderer
 
         return GsplatRenderer()
-    raise UserError(f"renderer '{name}' is unknown: choose auto, cpu or gsplat")
+    raise UserError(f"renderer '{name}' is unknown: choose auto, cpu, cuda or gsplat")

@@ -1,4 +1,4 @@
-"""The gsplat backend against the cpu backend: ``pytest -m gpu -s tests/modules/render``."""
+"""The CUDA backends against the cpu backend: ``pytest -m gpu -s tests/modules/render``."""
 
 import gaussian_oracle as oracle
 import gaussian_scenes as scenes
@@ -20,9 +20,9 @@ def cpu():
     return make_renderer("cpu")
 
 
-@pytest.fixture(scope="module")
-def gsplat():
-    return make_renderer("gsplat").cuda()
+@pytest.fixture(scope="module", params=["cuda", "gsplat"])
+def backend(request):
+    return make_renderer(request.param).cuda()
 
 
 def on_gpu(gaussians, camera, channels):
@@ -36,14 +36,15 @@ def cosine(a, b):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
-def test_without_cuda_it_says_so():
-    with pytest.raises(UserError, match="needs a CUDA device"):
-        make_renderer("gsplat")
+@pytest.mark.parametrize("name", ["cuda", "gsplat"])
+def test_without_cuda_it_says_so(name):
+    with pytest.raises(UserError, match=f"'{name}' needs a CUDA device"):
+        make_renderer(name)
 
 
 @gpu
 @pytest.mark.parametrize("count, opacity", [(250, None), (1500, 1.0)])
-def test_equals_cpu_away_from_thresholds(cpu, gsplat, count, opacity):
+def test_equals_cpu_away_from_thresholds(cpu, backend, count, opacity):
     gaussians = scenes.cloud(count, opacity=opacity)
     view, values = scenes.camera(), scenes.channels(count)
     # A splat at 1/255 is drawn or not by rounding, and so is the one that would end a pixel.
@@ -53,7 +54,7 @@ def test_equals_cpu_away_from_thresholds(cpu, gsplat, count, opacity):
         gaussians.to(torch.float32), view.to(torch.float32),
         {n: Channel(c.values.float(), c.geometry) for n, c in values.items()},
     )  # fmt: skip
-    ours, theirs = cpu(*scene), gsplat(*on_gpu(*scene))
+    ours, theirs = cpu(*scene), backend(*on_gpu(*scene))
     images = {"alpha": (ours.alpha, theirs.alpha)}
     images |= {n: (ours.images[n], theirs.images[n]) for n in values}
     for name, (a, b) in images.items():
@@ -64,25 +65,25 @@ def test_equals_cpu_away_from_thresholds(cpu, gsplat, count, opacity):
         assert a.shape == b.shape
         assert difference[:, sure].max() <= 1e-3, name
     a = scenes.gradients(cpu, *scene, sure)
-    b = scenes.gradients(gsplat, *on_gpu(*scene), sure.cuda())
+    b = scenes.gradients(backend, *on_gpu(*scene), sure.cuda())
     for name in a:
         print(f"{name}: gradient cosine {cosine(a[name], b[name]):.7f}")
         assert cosine(a[name], b[name]) >= 0.999, name
 
 
 @gpu
-def test_equals_cpu_on_an_opaque_surface(cpu, gsplat):
+def test_equals_cpu_on_an_opaque_surface(cpu, backend):
     focal, centre = torch.full((2,), 230.0), torch.tensor([95.0, 130.0])
     scene = (
         scenes.shell(), Camera.identity(focal, centre, 256, 192),
         scenes.channels(14_000, torch.float32),
     )  # fmt: skip
-    ours, theirs = cpu(*scene), gsplat(*on_gpu(*scene))
+    ours, theirs = cpu(*scene), backend(*on_gpu(*scene))
     difference = (ours.images["rgb"] - theirs.images["rgb"].cpu()).abs().amax(0)
     above = (difference > 1e-3).float().mean()
     print(f"rgb: max difference {difference.max():.1e}, above 1e-3 at {above:.2%} of pixels")
     assert above < 1e-3
-    a, b = scenes.gradients(cpu, *scene), scenes.gradients(gsplat, *on_gpu(*scene))
+    a, b = scenes.gradients(cpu, *scene), scenes.gradients(backend, *on_gpu(*scene))
     for name in a:
         print(f"{name}: gradient cosine {cosine(a[name], b[name]):.7f}")
         assert cosine(a[name], b[name]) >= 0.999, name
@@ -90,18 +91,18 @@ def test_equals_cpu_on_an_opaque_surface(cpu, gsplat):
 
 @gpu
 @pytest.mark.parametrize("count", [1, 7, 33, 80])
-def test_any_number_of_channels(cpu, gsplat, count):
+def test_any_number_of_channels(cpu, backend, count):
     gaussians, view = scenes.cloud(dtype=torch.float32), scenes.camera(dtype=torch.float32)
     values = torch.rand(120, count, generator=torch.Generator().manual_seed(0))
     for moves in (True, False):
         channels = {"c": Channel(values, moves)}
         ours = cpu(gaussians, view, channels).images["c"]
-        theirs = gsplat(*on_gpu(gaussians, view, channels)).images["c"].cpu()
+        theirs = backend(*on_gpu(gaussians, view, channels)).images["c"].cpu()
         assert (ours - theirs).abs().median() < 1e-6 and (ours - theirs).abs().max() < 0.01
 
 
 @gpu
-def test_gradients_of_more_channels_than_a_pass_takes(cpu, gsplat):
+def test_gradients_of_more_channels_than_a_pass_takes(cpu, backend):
     """Passes of 26 channels: all moving, some of them, none."""
     gaussians, view = scenes.cloud(), scenes.camera()
     values = torch.randn(120, 60, generator=torch.Generator().manual_seed(0))
@@ -109,32 +110,30 @@ def test_gradients_of_more_channels_than_a_pass_takes(cpu, gsplat):
     sure = oracle.render(gaussians, view, scenes.channels(120))[1] > 3e-4
     scene = gaussians.to(torch.float32), view.to(torch.float32), channels
     a = scenes.gradients(cpu, *scene, sure)
-    b = scenes.gradients(gsplat, *on_gpu(*scene), sure.cuda())
+    b = scenes.gradients(backend, *on_gpu(*scene), sure.cuda())
     for name in a:
         assert cosine(a[name], b[name]) >= 0.999, name
 
 
 @gpu
-def test_detached_channels_reach_only_their_values(gsplat):
+def test_detached_channels_reach_only_their_values(backend):
     scene = on_gpu(
         scenes.cloud(dtype=torch.float32), scenes.camera(dtype=torch.float32),
         scenes.channels(120, torch.float32),
     )  # fmt: skip
     gaussians, values = scenes.leaves(scene[0], scene[2])
-    result = gsplat(gaussians, scene[1], values)
+    result = backend(gaussians, scene[1], values)
     (result.images["aux"].square().sum() + result.images["ids"].sum()).backward()
     assert values["aux"].values.grad.any() and values["ids"].values.grad.any()
     assert gaussians.means.grad is None or not gaussians.means.grad.any()
-    gsplat(gaussians, scene[1], {}).alpha.sum().backward()
+    backend(gaussians, scene[1], {}).alpha.sum().backward()
     assert gaussians.means.grad.any()
 
 
 @gpu
-def test_work_is_shared(gsplat, monkeypatch):
+def test_work_is_shared(backend, monkeypatch):
     """One projection, one sort and one pass, whatever the channels."""
-    import gsplat as library
-
-    from persona.modules.render import gsplat_backend
+    from persona.modules.render import cuda_backend
 
     calls = []
 
@@ -147,26 +146,26 @@ def test_work_is_shared(gsplat, monkeypatch):
 
         monkeypatch.setattr(module, name, counted)
 
-    count(library, "fully_fused_projection")
-    count(gsplat_backend, "bin_splats")
-    count(gsplat_backend, "composite")
+    count(type(backend), "_project")
+    count(cuda_backend, "bin_splats")
+    count(cuda_backend, "composite")
     gaussians, view, values = on_gpu(
         scenes.cloud(dtype=torch.float32), scenes.camera(dtype=torch.float32),
         scenes.channels(120, torch.float32),
     )  # fmt: skip
     gaussians, values = scenes.leaves(gaussians, values)
-    gsplat(gaussians, view, values)
-    assert sorted(calls) == ["bin_splats", "composite", "fully_fused_projection"]
+    backend(gaussians, view, values)
+    assert sorted(calls) == ["_project", "bin_splats", "composite"]
 
 
 @gpu
-def test_fixed_slots_draw_the_same_and_grow_when_too_few(gsplat):
+def test_fixed_slots_draw_the_same_and_grow_when_too_few(backend):
     scene = on_gpu(
         scenes.cloud(dtype=torch.float32), scenes.camera(dtype=torch.float32),
         scenes.channels(120, torch.float32),
     )  # fmt: skip
-    exact = gsplat(*scene)
-    fixed = make_renderer("gsplat").cuda()
+    exact = backend(*scene)
+    fixed = make_renderer(backend.name).cuda()
     camera = scene[1]
     size = (len(scene[0].means), camera.height, camera.width)
     fixed._slots[size] = 5
@@ -180,18 +179,18 @@ def test_fixed_slots_draw_the_same_and_grow_when_too_few(gsplat):
 
 
 @gpu
-def test_nothing_to_draw(gsplat):
+def test_nothing_to_draw(backend):
     for gaussians in (scenes.cloud(0), scenes.cloud(depth=-5.0)):
         gaussians = gaussians.to(torch.float32)
         values = {"rgb": Channel(torch.rand(len(gaussians.means), 3), True)}
         scene = on_gpu(gaussians, scenes.camera(dtype=torch.float32), values)
         gaussians, values = scenes.leaves(scene[0], scene[2])
-        result = gsplat(gaussians, scene[1], values)
+        result = backend(gaussians, scene[1], values)
         assert result.images["rgb"].shape == (3, 38, 53)
         assert not result.images["rgb"].any() and not result.alpha.any()
 
 
 @gpu
-def test_tensors_elsewhere_are_refused(gsplat):
+def test_tensors_elsewhere_are_refused(backend):
     with pytest.raises(UserError, match="needs cuda tensors"):
-        gsplat(scenes.cloud(), scenes.camera(), {})
+        backend(scenes.cloud(), scenes.camera(), {})

@@ -1,0 +1,129 @@
+"""Gaussian rasteriser for CUDA, of kernels that need no toolkit to compile."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from persona.errors import UserError
+from persona.modules.render.binning import Bins, bin_splats
+from persona.modules.render.composite_cuda import CHANNELS, TILE, composite
+from persona.modules.render.gaussian import GaussianRenderer
+from persona.modules.render.project_triton import Splats, project
+from persona.types import Camera, Gaussians
+
+log = logging.getLogger(__name__)
+
+SLOTS_PER_GAUSSIAN = 4
+"""Pairs of Gaussian and tile to make room for where no pass was counted before."""
+ROOM = 1.5
+"""Share of the pairs counted before that a pass of fixed size makes room for."""
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """Projected Gaussians and their sorted tiles, which every pass shares."""
+
+    splats: Splats
+    bins: Bins
+    size: tuple[int, int]
+
+    def composite(self, values: Tensor, moving: int) -> tuple[Tensor, Tensor]:
+        """Alpha (1, h, w) and image (c, h, w) of (n, c) values, c at least 1; see ``composite``."""
+        shapes = self.splats.means, self.splats.conics, self.splats.opacities
+        parts = [
+            composite(*shapes, part, min(max(moving - first, 0), part.shape[1]), self.bins,
+                      self.size)
+            for first, part in zip(
+                range(0, values.shape[1], CHANNELS), values.split(CHANNELS, 1), strict=True
+            )
+        ]  # fmt: skip
+        if len(parts) == 1:
+            return parts[0]
+        # The alpha's gradient flows through the first part: the others have none.
+        return parts[0][0], torch.cat([image for _, image in parts])
+
+
+class CudaRenderer(GaussianRenderer):
+    """Float32 on CUDA.
+
+    A pass waits for the device once, to learn how many (Gaussian, tile) pairs there are, except
+    inside ``fixed_slots``.
+
+    Raises:
+        UserError: There is no CUDA device.
+    """
+
+    name = device_type = "cuda"
+
+    def __init__(self, near_m: float = 0.01, far_m: float = 100.0, eps2d: float = 0.1):
+        super().__init__(near_m, far_m, eps2d)
+        if not torch.cuda.is_available():
+            raise UserError(f"renderer '{self.name}' needs a CUDA device: choose renderer cpu")
+        self._fixed = False
+        self._slots: dict[tuple[int, ...], int] = {}
+        self.register_buffer("_overflows", torch.zeros(1, dtype=torch.int32), persistent=False)
+        self.register_buffer("_place", torch.zeros(1, dtype=torch.int64), persistent=False)
+
+    @contextmanager
+    def fixed_slots(self) -> Iterator[None]:
+        """Makes room for half as many pairs again as passes of the same size had before.
+
+        Where that is too small the nearest are drawn.
+        """
+        before, self._fixed = self._fixed, True
+        try:
+            yield
+        finally:
+            self._fixed = before
+
+    def grow_slots(self) -> bool:
+        """Waits for the device; doubles the room if it was too small."""
+        if not bool(self._overflows):
+            return False
+        log.warning("some recent steps left the farthest Gaussians out; making room for them")
+        self._slots = {size: 2 * slots for size, slots in self._slots.items()}
+        self._overflows.zero_()
+        return True
+
+    def _rasterize(
+        self, gaussians: Gaussians, camera: Camera, moving: list[Tensor], still: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        height, width, count = camera.height, camera.width, len(gaussians.means)
+        sizes = [v.shape[1] for v in (*moving, *still)]
+        like = gaussians.means.float()
+        if count == 0:
+            image = like.new_zeros(sum(sizes), height, width)
+            return like.new_zeros(1, height, width), list(image.split(sizes))
+        seen = self._sorted(self._project(gaussians, camera), (height, width))
+        if not sizes:
+            return seen.composite(like.new_zeros(count, 1), 0)[0], []
+        values = torch.cat([v.float() for v in (*moving, *still)], 1)
+        alpha, image = seen.composite(values, sum(sizes[: len(moving)]))
+        return alpha, list(image.split(sizes))
+
+    def _project(self, gaussians: Gaussians, camera: Camera) -> Splats:
+        """The Gaussians as the image sees them."""
+        return project(gaussians, camera, near_m=self.near_m, far_m=self.far_m, eps2d=self.eps2d)
+
+    def _sorted(self, splats: Splats, size: tuple[int, int]) -> _Sorted:
+        """One sort for all passes over an image of a size."""
+        count, (rows, columns) = len(splats.means), (math.ceil(side / TILE) for side in size)
+        kind = count, *size
+        slots = self._slots.get(kind, SLOTS_PER_GAUSSIAN * count) if self._fixed else None
+        places = splats.means.detach(), splats.radii, splats.depths.detach()
+        bins = bin_splats(*places, (rows, columns), TILE, slots)
+        if slots is not None:
+            self._slots[kind] = slots
+            # An atomic addition: passes may run side by side.
+            self._overflows.scatter_add_(0, self._place, bins.overflowed.int()[None])
+        else:
+            needed = int(ROOM * len(bins.members)) + 1
+            self._slots[kind] = max(needed, self._slots.get(kind, 0))
+        return _Sorted(splats, bins, size)
