@@ -10,7 +10,6 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from smplx.vertex_ids import vertex_ids
 from torch import Tensor, nn
 
 NUM_KEYPOINTS = 133
@@ -23,12 +22,12 @@ _HAND_STARTS = {91: (20, 25), 112: (21, 40)}
 _FINGER_OFFSETS = (12, 0, 3, 9, 6)
 """SMPL-X keeps index, middle, pinky, ring, thumb; COCO starts at the thumb, ends at the pinky."""
 _LICENSED_VERTICES = {
-    0: "nose", 1: "leye", 2: "reye", 3: "lear", 4: "rear",
-    17: "LBigToe", 18: "LSmallToe", 19: "LHeel", 20: "RBigToe", 21: "RSmallToe", 22: "RHeel",
-    95: "lthumb", 99: "lindex", 103: "lmiddle", 107: "lring", 111: "lpinky",
-    116: "rthumb", 120: "rindex", 124: "rmiddle", 128: "rring", 132: "rpinky",
+    0: 9120, 1: 9448, 2: 9929, 3: 6, 4: 616,
+    17: 5770, 18: 5780, 19: 8846, 20: 8463, 21: 8474, 22: 8635,
+    95: 5361, 99: 4933, 103: 5058, 107: 5169, 111: 5286,
+    116: 8079, 120: 7669, 124: 7794, 128: 7905, 132: 8022,
 }  # fmt: skip
-"""Keypoint to the name the smplx package has for a vertex of the licensed topology."""
+"""Keypoint to vertex of the licensed topology: nose, eyes, ears, toes and heels, finger tips."""
 
 
 def keypoint_joints() -> np.ndarray:
@@ -103,8 +102,8 @@ def _licensed(
         raise KeyError("keypoint_joint")
     corners, bary = np.zeros((NUM_KEYPOINTS, 3), int), np.zeros((NUM_KEYPOINTS, 3))
     bary[:, 0] = 1
-    for keypoint, name in _LICENSED_VERTICES.items():
-        corners[keypoint] = vertex_ids["smplx"][name]
+    for keypoint, vertex in _LICENSED_VERTICES.items():
+        corners[keypoint] = vertex
     # The contour slides with the head's yaw; its place in the front view (row 0) is kept.
     corners[23:40] = faces[arrays["dynamic_lmk_faces_idx"][0].astype(int)]
     bary[23:40] = arrays["dynamic_lmk_bary_coords"][0]

@@ -7,11 +7,9 @@ licensed ones. Frame of the rest body: metres, y up, facing +z, the person's lef
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from pathlib import Path
 
 import numpy as np
-import smplx
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -20,23 +18,13 @@ from persona.errors import UserError
 from persona.modules.body.keypoints import KeypointPicker
 from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.modules.body.skinning import blend_skin
+from persona.modules.body.smplx_file import read_smplx_file
 from persona.types import NUM_JOINTS, BodyIdentity, BodyPose
 
 PACKAGED = Path(__file__).parent / "assets" / "smplx_anny.npz"
 LEFT_HIP, RIGHT_HIP = 1, 2
 LEGS_APART = 1 / 3
 """Roll of the canonical pose's hips, radians (PERSONA)."""
-
-_REQUIRED = (
-    "v_template", "f", "shapedirs", "posedirs", "weights", "J_regressor", "kintree_table",
-    "hands_meanl", "hands_meanr", "lmk_faces_idx", "lmk_bary_coords",
-)  # fmt: skip
-_KEPT = (
-    "v_template", "vt", "ft", "num_betas", "expression_names", "keypoint_joint", "keypoint_faces",
-    "keypoint_bary", "lmk_faces_idx", "lmk_bary_coords", "dynamic_lmk_faces_idx",
-    "dynamic_lmk_bary_coords",
-)  # fmt: skip
-"""What is read beside what smplx keeps; plain arrays, so that nothing is unpickled for them."""
 
 
 class SmplxBody(nn.Module):
@@ -63,47 +51,45 @@ class SmplxBody(nn.Module):
     ):
         super().__init__()
         file = Path(path) if path is not None else PACKAGED
-        arrays, model = _load(file)
-        shape_dirs, expr_dirs = model.shapedirs, model.expr_dirs
-        if "num_betas" in arrays:
-            shape_dirs = shape_dirs[..., : int(arrays["num_betas"])]
+        arrays = read_smplx_file(file)
+        shape_dirs, expr_dirs = arrays["shape_dirs"], arrays["expr_dirs"]
         names = tuple(map(str, arrays.get("expression_names", ())))
-        if names:
-            expr_dirs = expr_dirs[..., : len(names)]
         self.num_betas = _count(file, "betas", num_betas, shape_dirs.shape[-1])
         self.num_expression = _count(file, "expressions", num_expression, expr_dirs.shape[-1])
         self.expression_names = names[: self.num_expression] or None
         self.name = "anny" if path is None else file.stem
         self.digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
-        self._hold("template", model.v_template)
-        self._hold("faces", model.faces_tensor)
+        self._hold("template", arrays["v_template"])
+        self._hold("faces", arrays["f"], np.int64)
         self._hold("shape_dirs", shape_dirs[..., : self.num_betas])
         self._hold("expr_dirs", expr_dirs[..., : self.num_expression])
-        self._hold("joint_regressor", model.J_regressor)
-        self._hold("weights", model.lbs_weights)
-        self._hold("parents", model.parents)
+        self._hold("joint_regressor", arrays["J_regressor"])
+        self._hold("weights", arrays["weights"])
+        parents = arrays["kintree_table"][0].astype(np.int64)
+        parents[0] = -1  # Files have the largest unsigned integer there.
+        self._hold("parents", parents, np.int64)
         # Only the components that move anything: the packaged body has none.
-        used = (model.posedirs != 0).any(1)
-        dirs = model.posedirs[used].unflatten(1, (-1, 3)).permute(1, 2, 0)
-        self._hold("pose_dirs", dirs.contiguous())
-        self._hold("pose_features", used.nonzero()[:, 0])
-        self._hold(
-            "hands_mean", torch.cat([model.left_hand_mean, model.right_hand_mean]).view(30, 3)
-        )
+        used = (arrays["posedirs"] != 0).any((0, 1))
+        self._hold("pose_dirs", arrays["posedirs"][..., used])
+        self._hold("pose_features", used.nonzero()[0], np.int64)
+        hands = [arrays[key].reshape(15, 3) for key in ("hands_meanl", "hands_meanr")]
+        self._hold("hands_mean", np.concatenate(hands))
         self.has_uv = "vt" in arrays and "ft" in arrays
         if self.has_uv:
-            self._hold("_uv", torch.as_tensor(arrays["vt"], dtype=torch.float32))
-            self._hold("_uv_faces", torch.as_tensor(arrays["ft"].astype(np.int64)))
+            self._hold("_uv", arrays["vt"])
+            self._hold("_uv_faces", arrays["ft"], np.int64)
         self._file = file
-        self._hold("_jumps", ancestor_jumps(self.parents.tolist()))
+        jumps = ancestor_jumps(self.parents.tolist())
+        self.register_buffer("_jumps", jumps, persistent=False)
         has_parent = (self._jumps[0] < NUM_JOINTS).to(self.template.dtype)
-        self._hold("_has_parent", has_parent[:, None])
+        self.register_buffer("_has_parent", has_parent[:, None], persistent=False)
         self.picker = _picker(file, arrays, self.faces)
 
-    def _hold(self, name: str, value: Tensor) -> None:
+    def _hold(self, name: str, values: np.ndarray, dtype: type = np.float32) -> None:
         """A constant of the file: moves with the module, is not saved with it."""
-        self.register_buffer(name, value.detach().clone(), persistent=False)
+        values = torch.from_numpy(np.array(values, dtype, order="C"))
+        self.register_buffer(name, values, persistent=False)
 
     @property
     def uv(self) -> Float[Tensor, "t 2"]:
@@ -254,34 +240,6 @@ def ancestor_jumps(parents: list[int]) -> Int[Tensor, "k j"]:
         beyond = [*jump, none]
         jump = [beyond[parent] for parent in jump]
     return torch.tensor(tables)
-
-
-def _load(file: Path) -> tuple[dict[str, np.ndarray], smplx.SMPLX]:
-    """The small arrays of the file and the smplx layer built from it."""
-    if not file.is_file():
-        raise UserError(
-            f"{file}: no such body file; get SMPLX_NEUTRAL.npz from smpl-x.is.tue.mpg.de, "
-            "or use body=anny"
-        )
-    wrong = f"{file}: not a SMPL-X .npz file"
-    if not zipfile.is_zipfile(file):
-        raise UserError(f"{wrong}, or only a part of one")
-    try:
-        with np.load(file) as data:
-            missing = [key for key in _REQUIRED if key not in data.files]
-            if missing:
-                raise UserError(f"{wrong}: it has no {', '.join(missing)}")
-            arrays = {key: data[key] for key in _KEPT if key in data.files}
-        # smplx.create asks for a file name that begins with "smplx_"; this is what it would call.
-        model = smplx.SMPLX(
-            str(file), use_pca=False, flat_hand_mean=False, num_betas=300,
-            num_expression_coeffs=100,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{wrong} ({error})") from error
-    if model.lbs_weights.shape[1] != NUM_JOINTS:
-        raise UserError(f"{wrong}: {model.lbs_weights.shape[1]} joints instead of {NUM_JOINTS}")
-    return arrays, model
 
 
 def _count(file: Path, what: str, asked: int | None, available: int) -> int:

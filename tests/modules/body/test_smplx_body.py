@@ -6,10 +6,10 @@ from dataclasses import replace
 import anny_oracle
 import numpy as np
 import pytest
-import smplx
 import torch
 
 from persona.errors import UserError
+from persona.modules.body.keypoints import _LICENSED_VERTICES
 from persona.modules.body.smplx_body import PACKAGED, SmplxBody
 from persona.modules.detect.wholebody import flip_order
 from persona.types import BodyPose
@@ -83,7 +83,51 @@ def test_a_rebuild_gives_the_packaged_file_and_the_stored_sample(tmp_path):
 # The smplx package --------------------------------------------------------------------------------
 
 
-def test_agrees_with_the_plain_smplx_package(body):
+@pytest.fixture(scope="module")
+def smplx():
+    return pytest.importorskip("smplx", reason="non-commercial licence: only in persona[dev]")
+
+
+def test_the_licensed_vertices_are_those_of_the_smplx_package(smplx):
+    names = (
+        "nose leye reye lear rear LBigToe LSmallToe LHeel RBigToe RSmallToe RHeel lthumb lindex "
+        "lmiddle lring lpinky rthumb rindex rmiddle rring rpinky"
+    )
+    vertices = [smplx.vertex_ids.vertex_ids["smplx"][name] for name in names.split()]
+    assert list(_LICENSED_VERTICES.values()) == vertices
+
+
+def test_licensed_arrays_are_read_as_the_smplx_package_does(licensed, smplx):
+    """Coefficients of shape and expression, the tree, the mean hands, pose blend shapes."""
+    model = smplx.SMPLX(str(licensed), use_pca=False, num_betas=300, num_expression_coeffs=100)
+    body = SmplxBody(str(licensed))
+    pairs = {
+        "template": model.v_template, "faces": model.faces_tensor, "parents": model.parents,
+        "shape_dirs": model.shapedirs, "expr_dirs": model.expr_dirs,
+        "joint_regressor": model.J_regressor, "weights": model.lbs_weights,
+    }  # fmt: skip
+    for name, expected in pairs.items():
+        assert torch.equal(getattr(body, name), expected), name
+    hands = torch.cat([model.left_hand_mean, model.right_hand_mean])
+    assert torch.equal(body.hands_mean.flatten(), hands)
+    dirs = torch.zeros(len(model.posedirs), len(body.template), 3)
+    dirs[body.pose_features] = body.pose_dirs.permute(2, 0, 1)
+    assert len(body.pose_features) == 4 and torch.equal(dirs.flatten(1), model.posedirs)
+
+
+def test_older_files_have_ten_coefficients_of_each(licensed, tmp_path):
+    with np.load(licensed) as data:
+        arrays = dict(data)
+    arrays["shapedirs"] = arrays["shapedirs"][..., :20]
+    old = tmp_path / "old.npz"
+    np.savez(old, **arrays)
+    body = SmplxBody(str(old))
+    assert (body.num_betas, body.num_expression) == (10, 10)
+    expected = torch.from_numpy(arrays["shapedirs"].astype(np.float32))
+    assert torch.equal(torch.cat([body.shape_dirs, body.expr_dirs], -1), expected)
+
+
+def test_agrees_with_the_plain_smplx_package(body, smplx):
     model = smplx.create(
         str(PACKAGED), model_type="smplx", use_pca=False, flat_hand_mean=False, batch_size=2,
         num_betas=body.num_betas, num_expression_coeffs=body.num_expression, use_face_contour=True,
@@ -278,11 +322,13 @@ def licensed(tmp_path_factory):
     weights = rng.random((count, 55))
     regressor = np.zeros((55, count))
     regressor[np.arange(55), rng.integers(0, count, 55)] = 1
+    posedirs = np.zeros((count, 3, 486), np.float16)
+    posedirs[:, :, [3, 77, 200, 485]] = rng.normal(size=(count, 3, 4))
     path = tmp_path_factory.mktemp("bodies") / "SMPLX_NEUTRAL.npz"
     np.savez(
         path, v_template=rng.normal(size=(count, 3)), f=rng.integers(0, count, (20908, 3)),
         shapedirs=rng.normal(size=(count, 3, 400)).astype(np.float16),
-        posedirs=np.zeros((count, 3, 486), np.float16), J_regressor=regressor,
+        posedirs=posedirs, J_regressor=regressor,
         weights=weights / weights.sum(1, keepdims=True), kintree_table=tree,
         hands_meanl=np.full(45, 0.1), hands_meanr=np.full(45, -0.1),
         hands_componentsl=np.eye(45), hands_componentsr=np.eye(45),
@@ -326,5 +372,17 @@ def test_bad_files_are_named_in_one_line(tmp_path):
     cut = tmp_path / "cut.npz"
     cut.write_bytes(PACKAGED.read_bytes()[:100000])
     assert f"{cut}: not a SMPL-X .npz file" in message(cut)
+
+    class Runs:
+        def __reduce__(self):
+            return exec, ("raise SystemExit('it ran')",)
+
+    evil = tmp_path / "evil.npz"
+    with np.load(PACKAGED) as packaged:
+        np.savez(evil, **{**packaged, "weights": np.array([Runs()], object)})
+    assert "Object arrays cannot be loaded" in message(evil)
+    with np.load(PACKAGED) as packaged:
+        np.savez(evil, **{**packaged, "weights": packaged["weights"][:, :24]})
+    assert "weights is (13718, 24) instead of (13718, 55)" in message(evil)
     with pytest.raises(UserError, match="400 betas asked for, the file has"):
         SmplxBody(num_betas=400)
