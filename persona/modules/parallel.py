@@ -66,8 +66,9 @@ def side_streams(streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
     trunk, kept = torch.cuda.current_stream(), []
 
     def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor)
-        return tensor
+        # Detached: an operation that saves its own result would hold itself.
+        kept.append(tensor.detach())
+        return kept[-1]
 
     for stream in streams:
         stream.wait_stream(trunk)
@@ -75,6 +76,9 @@ def side_streams(streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
     try:
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             yield
+    except BaseException:
+        kept.clear()
+        raise
     finally:
         _lanes.reset(tokens[0])
         _kept.reset(tokens[1])
@@ -85,7 +89,9 @@ def side_streams(streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
 
 
 def hold_gradients(root: Tensor) -> None:
-    """Between the passes of a ``side_streams``: what its backward pass hands on is held to its end.
+    """Between the passes of a ``side_streams``: gradients that are handed on are held to its end.
+
+    Those are what a node of the backward pass gives to two others, or gives as it got it.
 
     root: what will be differentiated. Outside, and without streams, nothing is done.
     """

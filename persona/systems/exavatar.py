@@ -126,8 +126,8 @@ class ExAvatarSystem(AvatarSystem):
         )
 
     def frame_kind(self, frame: Frame) -> Hashable:
-        """The crop's size as well."""
-        return super().frame_kind(frame), self._crop_px(frame)
+        """The crop's size as well, and the warm-up, after which more is drawn."""
+        return super().frame_kind(frame), self._crop_px(frame), self.avatar.warming
 
     def _crop_px(self, frame: Frame) -> tuple[int, int]:
         camera = frame.camera
@@ -154,7 +154,8 @@ def crop_size(
 ) -> tuple[int, int]:
     """Height and width of a box (x, y, w, h) whose sides are scaled, at most the image's.
 
-    Sides are rounded up to a grid, so that few sizes occur; an empty box gives the whole image.
+    Sides are rounded up to a grid of at least an eighth of the image, so that few sizes occur; an
+    empty box gives the whole image.
     """
     sides = []
     for side, limit in ((box_px[3], height), (box_px[2], width)):

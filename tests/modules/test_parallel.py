@@ -1,6 +1,8 @@
 """Branches: plain code outside a capture, forked and joined streams inside."""
 
-from contextlib import contextmanager
+import gc
+import weakref
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -102,6 +104,30 @@ def test_saved_tensors_live_until_the_end(trunk):
         others = [torch.ones(1000) for _ in range(20)]
         assert place not in {t.data_ptr() for t in others}
     torch.testing.assert_close(grad, 2 * torch.ones(1000).exp().square())
+
+
+@pytest.mark.parametrize("fails", [None, "forward", "backward"])
+def test_nothing_is_held_afterwards(trunk, fails):
+    """Operations that save their own result, one of them beside the loss."""
+    x = torch.ones(1000, requires_grad=True)
+
+    def work():
+        with side_streams([Stream(0)]):
+            middle, _beside = x.exp(), x.sigmoid()
+            found.extend(map(weakref.ref, (middle, _beside)))
+            if fails == "forward":
+                raise ValueError
+            total = (middle + middle.tanh()).sum()
+            hold_gradients(total)
+            torch.autograd.grad(total, x)
+            if fails == "backward":
+                raise ValueError
+
+    found = []
+    with pytest.raises(ValueError) if fails else nullcontext():
+        work()
+    gc.collect()
+    assert [ref() for ref in found] == [None, None]
 
 
 def test_streams_are_forgotten_after_an_error(trunk):

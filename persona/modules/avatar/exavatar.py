@@ -38,13 +38,13 @@ class PosedExAvatar(TensorTuple):
     """What the pose adds to it, as the network gives it: on hands and face it is not used."""
     scale_offset: Float[Tensor, "n 1"]
     """What the pose adds to the log of the scale."""
-    max_scale_m: Float[Tensor, ""]
+    max_scale_m: float = torch.inf
     """Limit of what is rendered."""
 
     def gaussians(self, asset: str) -> Gaussians:
         """Isotropic, opaque Gaussians of the ``base`` or ``refined`` asset."""
         means = getattr(self, asset)
-        scales = getattr(self, f"{asset}_scale").minimum(self.max_scale_m)
+        scales = getattr(self, f"{asset}_scale").clamp_max(self.max_scale_m)
         quaternions = means.new_zeros(len(means), 4)
         quaternions[:, 0] = 1
         return Gaussians(means, scales.expand(-1, 3), quaternions, means.new_ones(len(means)))
@@ -107,23 +107,31 @@ class ExAvatar(nn.Module):
         body = template.body
         self.face_texture = TexturedFace(body, template.face[: len(body.template)], texture_size)
         self.warmup_steps, self.warmup_scale_m = warmup_steps, warmup_scale_m
-        # On the device, where a captured step reads it anew.
+        self._steps = 0
+        # The same on the device, where a captured step reads it anew.
         self.register_buffer("steps", torch.tensor(0), persistent=False)
 
     capturable = True
-    """Its step asks the host for nothing but the frame's kind."""
+    """Its step asks the host for nothing but ``warming`` and the frame's kind."""
+
+    @property
+    def warming(self) -> bool:
+        """Whether rendered scales are limited."""
+        return self._steps <= self.warmup_steps
 
     def next_step(self) -> None:
         """Begins an optimiser step."""
+        self._steps += 1
         self.steps += 1
 
     def get_extra_state(self) -> Int[Tensor, ""]:
         """Steps so far."""
-        return self.steps.cpu()
+        return torch.tensor(self._steps)
 
     def set_extra_state(self, state: Int[Tensor, ""]) -> None:
         """From a checkpoint."""
-        self.steps.fill_(int(state))
+        self._steps = int(state)
+        self.steps.fill_(self._steps)
 
     @property
     def identity(self) -> BodyIdentity:
@@ -187,7 +195,6 @@ class ExAvatar(nn.Module):
             normals = vertex_normals(refined, template.faces)
             if cam_from_world is not None:
                 normals = normals @ cam_from_world
-        warming = self.steps <= self.warmup_steps
         logits = self.rgb(features)["rgb"]
         shading = self.rgb_offset(torch.cat([features, normals], 1), code)["rgb"]
         return PosedExAvatar(
@@ -200,7 +207,7 @@ class ExAvatar(nn.Module):
             mean_offset=mean_offset,
             mean_offset_offset=mean_offset_offset,
             scale_offset=scale_offset,
-            max_scale_m=torch.where(warming, self.warmup_scale_m, torch.inf),
+            max_scale_m=self.warmup_scale_m if self.warming else torch.inf,
         )
 
     def parameter_groups(self, *, lr: float) -> list[dict[str, object]]:

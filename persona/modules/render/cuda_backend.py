@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from persona.errors import UserError
 from persona.modules.render.binning import Bins, bin_splats
 from persona.modules.render.composite_cuda import CHANNELS, TILE, composite
 from persona.modules.render.gaussian import GaussianRenderer
@@ -55,17 +54,12 @@ class CudaRenderer(GaussianRenderer):
 
     A pass waits for the device once, to learn how many (Gaussian, tile) pairs there are, except
     inside ``fixed_slots``.
-
-    Raises:
-        UserError: There is no CUDA device.
     """
 
     name = device_type = "cuda"
 
     def __init__(self, near_m: float = 0.01, far_m: float = 100.0, eps2d: float = 0.1):
         super().__init__(near_m, far_m, eps2d)
-        if not torch.cuda.is_available():
-            raise UserError(f"renderer '{self.name}' needs a CUDA device: choose renderer cpu")
         self._fixed = False
         self._slots: dict[tuple[int, ...], int] = {}
         self.register_buffer("_overflows", torch.zeros(1, dtype=torch.int32), persistent=False)

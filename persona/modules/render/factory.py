@@ -17,6 +17,8 @@ def make_renderer(name: str = "auto") -> GaussianRenderer:
     """
     if name == "auto":
         name = "gsplat" if torch.cuda.is_available() else "cpu"
+    if name in ("cuda", "gsplat") and not torch.cuda.is_available():
+        raise UserError(f"renderer '{name}' needs a CUDA device: choose renderer cpu")
     # Each import costs about a second and the other backend is never needed.
     if name == "cpu":
         from persona.modules.render.cpu import CpuRenderer

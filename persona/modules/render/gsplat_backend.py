@@ -15,7 +15,7 @@ class GsplatRenderer(CudaRenderer):
     """Float32 on CUDA; an independent check of the projection.
 
     Raises:
-        UserError: There is no CUDA device, or gsplat's extension does not load.
+        UserError: gsplat's extension does not load.
     """
 
     name = "gsplat"

@@ -32,7 +32,7 @@ blow up."""
 
 
 class Splats(NamedTuple):
-    """Gaussians as the image sees them; what is not drawn has zeros."""
+    """Gaussians as the image sees them."""
 
     means: Float[Tensor, "n 2"]
     """Centres, pixels."""
@@ -41,7 +41,7 @@ class Splats(NamedTuple):
     opacities: Float[Tensor, "n"]
     """Times the filter's factor."""
     radii: Int[Tensor, "n 2"]
-    """Half the sides of the boxes, pixels."""
+    """Half the sides of the boxes, pixels; zero for what is not drawn."""
     depths: Float[Tensor, "n"]
     """Camera z, metres."""
 

@@ -298,6 +298,14 @@ def test_crop(box, size, start):
     assert tuple(Window.around(mask, size).start.tolist()) == start
 
 
+def test_the_end_of_the_warm_up_is_another_kind_of_step(world, monkeypatch):
+    """Another CUDA graph: more is drawn than there was room for."""
+    system, _, step = world
+    kind = system.frame_kind(step.frame)
+    monkeypatch.setattr(system.avatar, "warmup_steps", 1000)
+    assert system.avatar.warming and system.frame_kind(step.frame) != kind
+
+
 def test_crops_have_few_sizes():
     """Each is a CUDA graph of its own."""
     sizes = {crop_size((0, 0, w, h), 1.2, 1024, 576) for w in range(1, 577) for h in range(1, 1025)}
