@@ -1,10 +1,10 @@
-"""Does the fast path train as well as the plain one? Whole trainings of the demo subject on a GPU.
+"""Does the fast path train as well as the plain one? Whole trainings of one subject on a GPU.
 
 ``TORCH_HOME=DIR python benchmarks/fast_vs_plain.py`` (options in conf/fast_vs_plain.yaml). Fast:
 steps from CUDA graphs, LPIPS in bfloat16 and around the person. Plain: none of it. Both by gsplat,
-with LPIPS (squeeze) in the loss, from the same seed and subject. Sums by atomic additions make two
-runs of one path differ as well: with ``repeat=true`` the plain path runs twice a seed, and that
-difference stands beside.
+with LPIPS (squeeze) in the loss, from the same seed and subject, at 512 x 384: around the person is
+all of the demo's smaller images. Sums by atomic additions make two runs of one path differ as well:
+with ``repeat=true`` the plain path runs twice a seed, and that difference stands beside.
 """
 
 from pathlib import Path
@@ -26,7 +26,8 @@ FAST: list[str] = []
 PLAIN = ["system.cuda_graph=false", "perceptual.half=false", "system.focus_margin_px=null"]
 COMMON = ["+exp=demo", "perceptual=squeeze", "logger=none", "name=demo",
           "report.turntable_frames=0", "report.num_images=1", "trainer.enable_progress_bar=false",
-          "data.root=${subjects_dir}/demo_0", "data.source.config.seed=0"]  # fmt: skip
+          "data.root=${subjects_dir}/fast_vs_plain", "data.source.config.seed=0",
+          "data.source.config.height=512", "data.source.config.width=384"]  # fmt: skip
 # Weights that are looked up every few steps cannot be part of a graph.
 COMMON += ["avatar.refresh_every=1"]
 METRICS = ("fg_psnr", "psnr", "fg_lpips_squeeze", "lpips_squeeze")

@@ -76,9 +76,6 @@ def side_streams(streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
     try:
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             yield
-    except BaseException:
-        kept.clear()
-        raise
     finally:
         _lanes.reset(tokens[0])
         _kept.reset(tokens[1])
