@@ -126,8 +126,8 @@ class ExAvatarSystem(AvatarSystem):
         )
 
     def frame_kind(self, frame: Frame) -> Hashable:
-        """The crop's size as well, and the warm-up, after which more is drawn."""
-        return super().frame_kind(frame), self._crop_px(frame), self.avatar.warming
+        """The crop's size as well."""
+        return super().frame_kind(frame), self._crop_px(frame)
 
     def _crop_px(self, frame: Frame) -> tuple[int, int]:
         camera = frame.camera

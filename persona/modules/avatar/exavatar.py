@@ -111,13 +111,18 @@ class ExAvatar(nn.Module):
         # The same on the device, where a captured step reads it anew.
         self.register_buffer("steps", torch.tensor(0), persistent=False)
 
-    capturable = True
-    """Its step asks the host for nothing but ``warming`` and the frame's kind."""
-
     @property
     def warming(self) -> bool:
         """Whether rendered scales are limited."""
         return self._steps <= self.warmup_steps
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a step asks the host for nothing but the frame's kind, as a CUDA graph needs.
+
+        Behind the warm-up alone: more is drawn there than a graph captured in it has room for.
+        """
+        return not self.warming
 
     def next_step(self) -> None:
         """Begins an optimiser step."""

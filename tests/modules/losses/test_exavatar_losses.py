@@ -298,12 +298,15 @@ def test_crop(box, size, start):
     assert tuple(Window.around(mask, size).start.tolist()) == start
 
 
-def test_the_end_of_the_warm_up_is_another_kind_of_step(world, monkeypatch):
-    """Another CUDA graph: more is drawn than there was room for."""
-    system, _, step = world
-    kind = system.frame_kind(step.frame)
-    monkeypatch.setattr(system.avatar, "warmup_steps", 1000)
-    assert system.avatar.warming and system.frame_kind(step.frame) != kind
+def test_the_warm_up_limits_scales_and_is_not_captured(world, monkeypatch):
+    system, _, _ = world
+    avatar = system.avatar
+    assert avatar.capturable
+    monkeypatch.setattr(avatar, "warmup_steps", avatar._steps)
+    assert not avatar.capturable
+    posed = avatar(system.table(torch.tensor(0)))
+    assert posed.base_scale.max() > avatar.warmup_scale_m
+    assert posed.gaussians("base").scales.max() == avatar.warmup_scale_m
 
 
 def test_crops_have_few_sizes():
