@@ -22,12 +22,13 @@ from PIL import Image
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import read_image, read_mask, write_png
 from persona.errors import UserError
+from persona.systems.benchmark import apart, runner, tables
 from persona.systems.benchmark import cell as cell_module
 from persona.systems.benchmark import plan as plan_module
-from persona.systems.benchmark import runner, tables
 from persona.systems.benchmark.page import with_code
 from persona.systems.benchmark.pictures import curves
 from persona.systems.benchmark.plan import Cell, cell_key, make_plan
+from persona.systems.benchmark.prepare import prepare_subjects
 from persona.systems.benchmark.run import run_benchmark
 
 ROOT = Path(__file__).parents[2]
@@ -551,9 +552,47 @@ def test_process_that_was_killed_is_told(command, message, tmp_path, monkeypatch
     script = tmp_path / "python"
     script.write_text(f"#!/bin/sh\n{command}\n")
     script.chmod(0o755)
-    monkeypatch.setattr(runner.sys, "executable", str(script))
-    told = runner.run_apart(tmp_path, runner.environment(0, 1))
+    monkeypatch.setattr(apart.sys, "executable", str(script))
+    told = apart.run_apart("module", tmp_path, tmp_path / "log.txt", apart.environment(0, 1))
     assert told == message
+
+
+MARKS = """
+import os, pathlib, time
+
+class Marks:
+    def __init__(self, root):
+        self.root = pathlib.Path(root)
+
+    def prepare_data(self):
+        if self.root.name == "broken":
+            raise ValueError("no such person")
+        self.root.with_suffix(".begun").touch()
+        ends = time.time() + 60
+        while not all(self.root.with_name(f"{n}.begun").exists() for n in ("one", "two")):
+            assert time.time() < ends, "one after the other"
+            time.sleep(0.05)
+        self.root.mkdir()
+        (self.root / "subject.json").write_text(os.environ["OMP_NUM_THREADS"])
+"""
+
+
+def test_absent_subjects_are_made_side_by_side(tmp_path, monkeypatch):
+    (tmp_path / "marks.py").write_text(MARKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(apart.os, "cpu_count", lambda: 6)
+    configs = [
+        OmegaConf.create({"data": {"_target_": "marks.Marks", "root": str(tmp_path / name)}})
+        for name in ("there", "broken", "one", "two")
+    ]
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/subject.json").touch()
+    prepare_subjects(configs[:3], 1)
+    assert not (tmp_path / "one").exists()
+    prepare_subjects(configs, 8)
+    for name in ("one", "two"):
+        assert (tmp_path / name / "subject.json").read_text() == "2"
+    assert not (tmp_path / "there/subject.json").read_text()
 
 
 def test_curves_of_a_subject_on_which_all_failed(tmp_path):

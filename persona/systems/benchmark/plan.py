@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from persona.cli import user_error
 from persona.data.datamodule import SubjectDataModule
 from persona.errors import UserError
+from persona.systems.benchmark.prepare import prepare_subjects
 
 PREDICTIONS = "predictions:"
 CELL_VERSION = 1
@@ -77,11 +78,16 @@ def make_plan(config: DictConfig) -> Plan:
         have = ", ".join(suite.subjects)
         raise UserError(f"suite {suite.name} has no subject {unknown[0]}: choose of {have}")
     seeds = size.seeds if config.seeds is None else config.seeds
-    subjects: dict[str, SubjectDataModule] = {}
-    digests, errors = {}, {}
+    truths, subjects, digests, errors = {}, {}, {}, {}
     for name in names:
         try:
-            truth = compose("train", cell_overrides(config, ["+exp=baseline"], name, seeds[0]))
+            chosen = cell_overrides(config, ["+exp=baseline"], name, seeds[0])
+            truths[name] = compose("train", chosen)
+        except Exception as error:
+            errors[name] = one_line(error)
+    prepare_subjects(truths.values(), config.jobs)
+    for name, truth in truths.items():
+        try:
             data: SubjectDataModule = instantiate(truth.data)
             data.prepare_data()
             data.test_frames  # noqa: B018 - decodes them: a broken frame shows now.

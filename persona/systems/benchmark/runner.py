@@ -1,17 +1,13 @@
 """Runs the cells of a benchmark: from the cache, in this process, or in processes of their own."""
 
 import math
-import os
 import queue
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
-import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import (
@@ -25,11 +21,13 @@ from rich.progress import (
 from torchmetrics import MetricCollection
 
 from persona.data.io import read_json, write_text
+from persona.systems.benchmark.apart import environment, run_apart
 from persona.systems.benchmark.cell import FRAMES_FOLDER, RESULT_FILE, SETTINGS_FILE, run_cell
 from persona.systems.benchmark.plan import Cell, Plan, cell_key, one_line
 from persona.systems.benchmark.predictions import score_predictions
 
 LOG_FILE = "log.txt"
+CELL_MODULE = run_cell.__module__
 _FOLDERS: dict[Path, Lock] = {}
 
 
@@ -129,38 +127,10 @@ def render_cell(
             write_text(folder / SETTINGS_FILE, OmegaConf.to_yaml(OmegaConf.create(settings)))
             if variables is None:
                 run_cell(folder)
-            elif error := run_apart(folder, variables):
+            elif error := run_apart(CELL_MODULE, folder, folder / LOG_FILE, variables):
                 return Outcome(cell, error=f"{error} (all of it: {folder / LOG_FILE})")
     facts = read_json(folder / RESULT_FILE)
     return Outcome(cell, folder=folder / FRAMES_FOLDER, facts=facts, cached=cached)
-
-
-def run_apart(folder: Path, variables: dict[str, str]) -> str:
-    """Runs a cell in a process of its own. Returns its error in one line, or nothing."""
-    command = [sys.executable, "-m", "persona.systems.benchmark.cell", str(folder)]
-    with (folder / LOG_FILE).open("w") as log:
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=variables)
-    if done.returncode == 0:
-        return ""
-    lines = (folder / LOG_FILE).read_text(errors="replace").split("\n")
-    told = [line.strip() for line in lines if line.strip()]
-    ours = [line.removeprefix("error: ") for line in told if line.startswith("error: ")]
-    if done.returncode < 0:
-        return f"the process ended by signal {-done.returncode}"
-    return (ours or told or [f"the process ended with {done.returncode} and no word"])[-1][:300]
-
-
-def environment(slot: int, jobs: int) -> dict[str, str]:
-    """Variables of a cell: its share of the cores, and its GPU where there are several."""
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    paths = os.pathsep.join([p for p in sys.path if p])  # So that it imports what this one can.
-    variables = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": paths}
-    variables |= {"NUMBA_NUM_THREADS": threads}
-    if torch.cuda.device_count() > 1:
-        shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-        names = shown.split(",") if shown else list(map(str, range(torch.cuda.device_count())))
-        variables["CUDA_VISIBLE_DEVICES"] = names[slot % len(names)]
-    return variables
 
 
 def score(outcome: Outcome, plan: Plan, metrics: MetricCollection) -> Outcome:

@@ -1,0 +1,39 @@
+"""Processes of a benchmark's own, which share the cores and the GPUs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+
+def run_apart(module: str, argument: Path, log: Path, variables: dict[str, str]) -> str:
+    """Runs ``python -m MODULE ARGUMENT``. Returns its error in one line, or nothing."""
+    command = [sys.executable, "-m", module, str(argument)]
+    with log.open("w") as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=variables)
+    if done.returncode == 0:
+        return ""
+    lines = log.read_text(errors="replace").split("\n")
+    told = [line.strip() for line in lines if line.strip()]
+    ours = [line.removeprefix("error: ") for line in told if line.startswith("error: ")]
+    if done.returncode < 0:
+        return f"the process ended by signal {-done.returncode}"
+    return (ours or told or [f"the process ended with {done.returncode} and no word"])[-1][:300]
+
+
+def environment(slot: int, jobs: int) -> dict[str, str]:
+    """Variables of one of several processes: its share of the cores, its GPU where there are more.
+
+    Threads that wait for cores spin: processes that each take all of them take many times as long.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    paths = os.pathsep.join([p for p in sys.path if p])  # So that it imports what this one can.
+    variables = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": paths}
+    variables |= {"NUMBA_NUM_THREADS": threads}
+    if torch.cuda.device_count() > 1:
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = shown.split(",") if shown else list(map(str, range(torch.cuda.device_count())))
+        variables["CUDA_VISIBLE_DEVICES"] = names[slot % len(names)]
+    return variables
