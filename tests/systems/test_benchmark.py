@@ -22,6 +22,7 @@ from PIL import Image
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import read_image, read_mask, write_png
 from persona.errors import UserError
+from persona.modules.body.smplx_body import PACKAGED
 from persona.systems.benchmark import apart, runner, tables
 from persona.systems.benchmark import cell as cell_module
 from persona.systems.benchmark import plan as plan_module
@@ -314,6 +315,14 @@ def test_key_holds_settings_subject_code_and_fit_but_no_paths(conf, subjects, tm
     source.write_text(source.read_text() + "\n# changed\n")
     others.append(key())
     assert len({first, *others}) == 6
+    licensed, same = tmp_path / "SMPLX_MALE.npz", tmp_path / "elsewhere/SMPLX_MALE.npz"
+    for file in (licensed, same):
+        shutil.copyfile(PACKAGED, file)
+    body = key(f"overrides=['body.path={licensed}']")
+    assert body not in {first, *others} and key(f"overrides=['body.path={same}']") == body
+    with licensed.open("ab") as file:
+        file.write(b"more")
+    assert key(f"overrides=['body.path={licensed}']") != body
 
 
 @pytest.mark.parametrize("file", ["modules/kernel.cu", "modules/body.npz", "systems/new.py"])

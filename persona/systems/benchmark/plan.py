@@ -200,8 +200,11 @@ def experiment_of(system: str, experiments: DictConfig) -> list[str]:
 
 
 def cell_key(cell: Cell, updates: int, subject_digest: str) -> str:
-    """Content hash of all that a cell's frames depend on: settings, subject, code."""
-    settings = OmegaConf.to_container(cell.config, resolve=True)
+    """Content hash of all that a cell's frames depend on: settings, subject, body, code."""
+    config = cell.config.copy()
+    if body := config.body.get("path"):  # What is in the file counts, not where it lies.
+        config.body.path = _digest(Path(body).read_bytes())
+    settings = OmegaConf.to_container(config, resolve=True)
     for where in ("logger", "name", "subjects_dir"):
         settings.pop(where, None)
     for where in ("root", "path", "source"):  # The digest stands for what they lead to.
