@@ -135,6 +135,8 @@ class AvatarSystem(L.LightningModule):
         self.cpu()  # Building is host work.
         if self.avatar is None:
             poses = data.train_frames.poses(self.body.num_expression).to("cpu")
+            # The same start whatever drew numbers before, such as LPIPS where its weights are.
+            torch.manual_seed(torch.initial_seed())
             self.build(data.subject.identity(self.body), len(poses.trans))
             self.initialise(data.subject)
             start = PoseTable.from_poses(self.body, poses)

@@ -11,6 +11,7 @@ import yaml
 
 from persona.errors import UserError
 from persona.modules.avatar.pose_table import pose_state
+from persona.systems import experiment
 from persona.systems.avatar_system import AvatarSystem
 from persona.systems.experiment import load_system, train
 
@@ -156,3 +157,15 @@ def test_checkpoint_of_another_body_or_size(run, tmp_path, change, message):
     torch.save(checkpoint, tmp_path / "last.ckpt")
     with pytest.raises(UserError, match=message):
         load_system(tmp_path)
+
+
+def test_the_start_does_not_depend_on_what_else_is_built(tiny, tmp_path, monkeypatch):
+    """LPIPS, where its weights are, draws random numbers too."""
+    states = []
+    for draws in (0, 5):
+        monkeypatch.setattr(experiment, "missing_lpips", lambda _, n=draws: list(torch.rand(n)[:0]))
+        train(tiny("trainer.max_steps=1"), tmp_path / str(draws))
+        saved = torch.load(tmp_path / str(draws) / "last.ckpt", weights_only=True)
+        states.append(saved["state_dict"])
+    for key, value in states[0].items():
+        assert torch.equal(value, states[1][key]), key
