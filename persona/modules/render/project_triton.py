@@ -52,6 +52,14 @@ def _dot(a0, a1, a2, b0, b1, b2):
 
 
 @triton_kernel
+def _vector(ptr, row, rows, columns, used):
+    """Three values of each row, by strides."""
+    at = ptr + rows * row
+    first, second = tl.load(at, used, 0.0), tl.load(at + columns, used, 0.0)
+    return first, second, tl.load(at + 2 * columns, used, 0.0)
+
+
+@triton_kernel
 def _view(pose_ptr, focal_ptr, center_ptr):
     """Rows of the rotation, shift, focal lengths and principal point."""
     r00, r01, r02, t0 = _row(pose_ptr)
@@ -121,17 +129,13 @@ def _forward(
     r00, r01, r02, r10, r11, r12, r20, r21, r22, t0, t1, t2, fx, fy, cx, cy = _view(
         pose_ptr, focal_ptr, center_ptr
     )
-    w0 = tl.load(mean_ptr + 3 * row, used, 0.0)
-    w1 = tl.load(mean_ptr + 3 * row + 1, used, 0.0)
-    w2 = tl.load(mean_ptr + 3 * row + 2, used, 0.0)
+    w0, w1, w2 = _vector(mean_ptr, row, 3, 1, used)
     mx = _dot(r00, r01, r02, w0, w1, w2) + t0
     my = _dot(r10, r11, r12, w0, w1, w2) + t1
     mz = _dot(r20, r21, r22, w0, w1, w2) + t2
     # Every test is written so that NaN culls.
     drawn = used & (mz >= near) & (mz <= far)
-    s0 = tl.load(scale_ptr + scale_row * row, used, 0.0)
-    s1 = tl.load(scale_ptr + scale_row * row + scale_column, used, 0.0)
-    s2 = tl.load(scale_ptr + scale_row * row + 2 * scale_column, used, 0.0)
+    s0, s1, s2 = _vector(scale_ptr, row, scale_row, scale_column, used)
     _, _, _, _, _, a00, a01, a02, a10, a11, a12, a20, a21, a22 = _turn(quat_ptr, row, used)
     u, _ = _slope(mx, mz, fx, cx, width)
     v, _ = _slope(my, mz, fy, cy, height)
@@ -214,15 +218,11 @@ def _backward(
     r00, r01, r02, r10, r11, r12, r20, r21, r22, t0, t1, t2, fx, fy, cx, cy = _view(
         pose_ptr, focal_ptr, center_ptr
     )
-    w0 = tl.load(mean_ptr + 3 * row, used, 0.0)
-    w1 = tl.load(mean_ptr + 3 * row + 1, used, 0.0)
-    w2 = tl.load(mean_ptr + 3 * row + 2, used, 0.0)
+    w0, w1, w2 = _vector(mean_ptr, row, 3, 1, used)
     mx = _dot(r00, r01, r02, w0, w1, w2) + t0
     my = _dot(r10, r11, r12, w0, w1, w2) + t1
     mz = _dot(r20, r21, r22, w0, w1, w2) + t2
-    s0 = tl.load(scale_ptr + scale_row * row, used, 1.0)
-    s1 = tl.load(scale_ptr + scale_row * row + scale_column, used, 1.0)
-    s2 = tl.load(scale_ptr + scale_row * row + 2 * scale_column, used, 1.0)
+    s0, s1, s2 = _vector(scale_ptr, row, scale_row, scale_column, used)
     qw, qx, qy, qz, norm, a00, a01, a02, a10, a11, a12, a20, a21, a22 = _turn(quat_ptr, row, used)
     b00 = _dot(r00, r01, r02, a00, a10, a20) * s0
     b01 = _dot(r00, r01, r02, a01, a11, a21) * s1
@@ -240,12 +240,10 @@ def _backward(
     )
     a, b, c, raw, det = _filtered(x0, x1, x2, y0, y1, y2, eps)
 
+    ha, hb, hc = _vector(by_conic_ptr, row, conic_row, 1, used)
     ga, gb, gc, by_opacity = _covariance_gradient(
         a, b, c, raw, det, eps, tl.load(opacity_ptr + row, used, 0.0),
-        tl.load(by_conic_ptr + conic_row * row, used, 0.0),
-        tl.load(by_conic_ptr + conic_row * row + 1, used, 0.0),
-        tl.load(by_conic_ptr + conic_row * row + 2, used, 0.0),
-        tl.load(by_seen_ptr + seen_row * row, used, 0.0),
+        ha, hb, hc, tl.load(by_seen_ptr + seen_row * row, used, 0.0),
     )  # fmt: skip
     tl.store(by_opacity_ptr + row, by_opacity, used)
     # Of the rows, times what carries them: the Jacobian's rows are fx / z (1, 0, -u) and
