@@ -52,6 +52,23 @@ def _dot(a0, a1, a2, b0, b1, b2):
 
 
 @triton_kernel
+def _rotated(r00, r01, r02, r10, r11, r12, r20, r21, r22, x, y, z):
+    return _dot(r00, r01, r02, x, y, z), _dot(r10, r11, r12, x, y, z), _dot(r20, r21, r22, x, y, z)
+
+
+@triton_kernel
+def _axes(
+    r00, r01, r02, r10, r11, r12, r20, r21, r22,
+    a00, a01, a02, a10, a11, a12, a20, a21, a22, s0, s1, s2,
+):  # fmt: skip
+    """Rows of the scaled axes in camera coordinates."""
+    b00, b10, b20 = _rotated(r00, r01, r02, r10, r11, r12, r20, r21, r22, a00, a10, a20)
+    b01, b11, b21 = _rotated(r00, r01, r02, r10, r11, r12, r20, r21, r22, a01, a11, a21)
+    b02, b12, b22 = _rotated(r00, r01, r02, r10, r11, r12, r20, r21, r22, a02, a12, a22)
+    return b00 * s0, b01 * s1, b02 * s2, b10 * s0, b11 * s1, b12 * s2, b20 * s0, b21 * s1, b22 * s2
+
+
+@triton_kernel
 def _vector(ptr, row, rows, columns, used):
     """Three values of each row, by strides."""
     at = ptr + rows * row
@@ -130,24 +147,21 @@ def _forward(
         pose_ptr, focal_ptr, center_ptr
     )
     w0, w1, w2 = _vector(mean_ptr, row, 3, 1, used)
-    mx = _dot(r00, r01, r02, w0, w1, w2) + t0
-    my = _dot(r10, r11, r12, w0, w1, w2) + t1
-    mz = _dot(r20, r21, r22, w0, w1, w2) + t2
+    mx, my, mz = _rotated(r00, r01, r02, r10, r11, r12, r20, r21, r22, w0, w1, w2)
+    mx, my, mz = mx + t0, my + t1, mz + t2
     # Every test is written so that NaN culls.
     drawn = used & (mz >= near) & (mz <= far)
     s0, s1, s2 = _vector(scale_ptr, row, scale_row, scale_column, used)
     _, _, _, _, _, a00, a01, a02, a10, a11, a12, a20, a21, a22 = _turn(quat_ptr, row, used)
+    b00, b01, b02, b10, b11, b12, b20, b21, b22 = _axes(
+        r00, r01, r02, r10, r11, r12, r20, r21, r22,
+        a00, a01, a02, a10, a11, a12, a20, a21, a22, s0, s1, s2,
+    )  # fmt: skip
     u, _ = _slope(mx, mz, fx, cx, width)
     v, _ = _slope(my, mz, fy, cy, height)
     x0, x1, x2, y0, y1, y2 = _footprint(
-        fx, fy, mz, u, v,
-        _dot(r00, r01, r02, a00, a10, a20) * s0, _dot(r00, r01, r02, a01, a11, a21) * s1,
-        _dot(r00, r01, r02, a02, a12, a22) * s2,
-        _dot(r10, r11, r12, a00, a10, a20) * s0, _dot(r10, r11, r12, a01, a11, a21) * s1,
-        _dot(r10, r11, r12, a02, a12, a22) * s2,
-        _dot(r20, r21, r22, a00, a10, a20) * s0, _dot(r20, r21, r22, a01, a11, a21) * s1,
-        _dot(r20, r21, r22, a02, a12, a22) * s2,
-    )  # fmt: skip
+        fx, fy, mz, u, v, b00, b01, b02, b10, b11, b12, b20, b21, b22
+    )
     a, b, c, raw, det = _filtered(x0, x1, x2, y0, y1, y2, eps)
     a, c = a + eps, c + eps
     drawn = drawn & (det > 0) & (det < float("inf"))
@@ -219,20 +233,14 @@ def _backward(
         pose_ptr, focal_ptr, center_ptr
     )
     w0, w1, w2 = _vector(mean_ptr, row, 3, 1, used)
-    mx = _dot(r00, r01, r02, w0, w1, w2) + t0
-    my = _dot(r10, r11, r12, w0, w1, w2) + t1
-    mz = _dot(r20, r21, r22, w0, w1, w2) + t2
+    mx, my, mz = _rotated(r00, r01, r02, r10, r11, r12, r20, r21, r22, w0, w1, w2)
+    mx, my, mz = mx + t0, my + t1, mz + t2
     s0, s1, s2 = _vector(scale_ptr, row, scale_row, scale_column, used)
     qw, qx, qy, qz, norm, a00, a01, a02, a10, a11, a12, a20, a21, a22 = _turn(quat_ptr, row, used)
-    b00 = _dot(r00, r01, r02, a00, a10, a20) * s0
-    b01 = _dot(r00, r01, r02, a01, a11, a21) * s1
-    b02 = _dot(r00, r01, r02, a02, a12, a22) * s2
-    b10 = _dot(r10, r11, r12, a00, a10, a20) * s0
-    b11 = _dot(r10, r11, r12, a01, a11, a21) * s1
-    b12 = _dot(r10, r11, r12, a02, a12, a22) * s2
-    b20 = _dot(r20, r21, r22, a00, a10, a20) * s0
-    b21 = _dot(r20, r21, r22, a01, a11, a21) * s1
-    b22 = _dot(r20, r21, r22, a02, a12, a22) * s2
+    b00, b01, b02, b10, b11, b12, b20, b21, b22 = _axes(
+        r00, r01, r02, r10, r11, r12, r20, r21, r22,
+        a00, a01, a02, a10, a11, a12, a20, a21, a22, s0, s1, s2,
+    )  # fmt: skip
     u, u_free = _slope(mx, mz, fx, cx, width)
     v, v_free = _slope(my, mz, fy, cy, height)
     x0, x1, x2, y0, y1, y2 = _footprint(
@@ -262,24 +270,16 @@ def _backward(
     gz = -inv * (gx * mx + gy * my) + inv * inv * (u * jxz + v * jyz - jx - jy)
     jxz, jyz = tl.where(u_free, inv * inv * jxz, 0.0), tl.where(v_free, inv * inv * jyz, 0.0)
     gx, gy, gz = gx - jxz, gy - jyz, gz + u * jxz + v * jyz
-    tl.store(by_mean_ptr + 3 * row, _dot(r00, r10, r20, gx, gy, gz), used)
-    tl.store(by_mean_ptr + 3 * row + 1, _dot(r01, r11, r21, gx, gy, gz), used)
-    tl.store(by_mean_ptr + 3 * row + 2, _dot(r02, r12, r22, gx, gy, gz), used)
+    gx, gy, gz = _rotated(r00, r10, r20, r01, r11, r21, r02, r12, r22, gx, gy, gz)
+    tl.store(by_mean_ptr + 3 * row, gx, used)
+    tl.store(by_mean_ptr + 3 * row + 1, gy, used)
+    tl.store(by_mean_ptr + 3 * row + 2, gz, used)
     # Axes in camera coordinates, then in the world's.
     p0, p1, p2, q0, q1, q2 = inv * p0, inv * p1, inv * p2, inv * q0, inv * q1, inv * q2
     n0, n1, n2 = -(u * p0 + v * q0), -(u * p1 + v * q1), -(u * p2 + v * q2)
-    g00, g01, g02 = (
-        _dot(r00, r10, r20, p0, q0, n0), _dot(r00, r10, r20, p1, q1, n1),
-        _dot(r00, r10, r20, p2, q2, n2),
-    )  # fmt: skip
-    g10, g11, g12 = (
-        _dot(r01, r11, r21, p0, q0, n0), _dot(r01, r11, r21, p1, q1, n1),
-        _dot(r01, r11, r21, p2, q2, n2),
-    )  # fmt: skip
-    g20, g21, g22 = (
-        _dot(r02, r12, r22, p0, q0, n0), _dot(r02, r12, r22, p1, q1, n1),
-        _dot(r02, r12, r22, p2, q2, n2),
-    )  # fmt: skip
+    g00, g10, g20 = _rotated(r00, r10, r20, r01, r11, r21, r02, r12, r22, p0, q0, n0)
+    g01, g11, g21 = _rotated(r00, r10, r20, r01, r11, r21, r02, r12, r22, p1, q1, n1)
+    g02, g12, g22 = _rotated(r00, r10, r20, r01, r11, r21, r02, r12, r22, p2, q2, n2)
     tl.store(by_scale_ptr + 3 * row, _dot(g00, g10, g20, a00, a10, a20), used)
     tl.store(by_scale_ptr + 3 * row + 1, _dot(g01, g11, g21, a01, a11, a21), used)
     tl.store(by_scale_ptr + 3 * row + 2, _dot(g02, g12, g22, a02, a12, a22), used)
