@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -44,17 +45,50 @@ class RowAdam(torch.optim.Adam):
         return loss
 
     def _update_rows(self, parameter: Tensor, group: dict) -> None:
-        grad, state = parameter.grad, self.state[parameter]
+        state = self.state[parameter]
         if not state:
             shape = len(parameter), *[1] * (parameter.dim() - 1)
             state["step"] = torch.zeros(shape, device=parameter.device)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-        beta1, beta2 = group["betas"]
-        used = (grad.flatten(1) != 0).any(1).view_as(state["step"]).to(grad.dtype)
-        state["step"] += used
-        mean = state["exp_avg"].lerp_(grad, (1 - beta1) * used)
-        square = state["exp_avg_sq"].lerp_(grad.square(), (1 - beta2) * used)
-        step = state["step"].clamp_min(1)
-        denominator = (square / (1 - beta2**step)).sqrt_().add_(group["eps"])
-        parameter.sub_(group["lr"] * used * (mean / (1 - beta1**step)) / denominator)
+        update = update_rows
+        if parameter.device.type == "cuda":
+            from persona.modules import optim_triton  # Comes with CUDA builds of torch.
+
+            update = optim_triton.update_rows
+        moments = state["exp_avg"], state["exp_avg_sq"], state["step"]
+        settings = {key: group[key] for key in ("lr", "betas", "eps")}
+        update(parameter, parameter.grad, *moments, **settings)
+
+
+def update_rows(
+    table: Float[Tensor, "n *k"],
+    grad: Float[Tensor, "n *k"],
+    mean: Float[Tensor, "n *k"],
+    square: Float[Tensor, "n *k"],
+    step: Float[Tensor, "n *one"],
+    *,
+    lr: float,
+    betas: Sequence[float],
+    eps: float,
+) -> None:
+    """One Adam step, in place, of the rows whose gradient is not zero throughout.
+
+    Args:
+        table: What is trained.
+        grad: Its gradient.
+        mean: Of each row's gradients.
+        square: Mean of their squares.
+        step: Updates of each row so far, ones behind the first dimension.
+        lr: Learning rate.
+        betas: Decay of both means.
+        eps: Added to the root of ``square``.
+    """
+    beta1, beta2 = betas
+    used = (grad.flatten(1) != 0).any(1).view_as(step).to(grad.dtype)
+    step += used
+    mean.lerp_(grad, (1 - beta1) * used)
+    square.lerp_(grad.square(), (1 - beta2) * used)
+    count = step.clamp_min(1)
+    denominator = (square / (1 - beta2**count)).sqrt_().add_(eps)
+    table.sub_(lr * used * (mean / (1 - beta1**count)) / denominator)

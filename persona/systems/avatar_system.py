@@ -90,6 +90,8 @@ class AvatarSystem(L.LightningModule):
         self.decay_at = tuple(decay_at)
         self.rate_rule = rate_rule
         self.avatar: nn.Module | None = None
+        self.last_loss: float | None = None
+        """Of the last step that was logged."""
         self.table: PoseTable | None = None
         self.test_table: PoseTable | None = None
         self.identity: BodyIdentity | None = None
@@ -158,22 +160,17 @@ class AvatarSystem(L.LightningModule):
         every = self.trainer.log_every_n_steps
         if every and (self.trainer.global_step + 1) % every == 0:
             # Elsewhere nothing is written, and keeping two dozen values costs milliseconds.
-            count = len(batch.name)
+            count, means = len(batch.name), mean_terms(terms)
             # Processes see different terms: only the sum can be averaged over them.
-            self.log("train/loss", loss.detach(), prog_bar=True, batch_size=count, sync_dist=True)
-            self.log_dict({f"train/loss/{k}": v for k, v in terms.items()}, batch_size=count)
+            self.log("train/loss", loss.detach(), batch_size=count, sync_dist=True)
+            self.log_dict({f"train/loss/{k}": v for k, v in means.items()}, batch_size=count)
+            self.last_loss = float(loss.detach())
         return loss
 
-    def batch_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Mean loss of the batch's frames and the means of its terms."""
-        totals: list[Tensor] = []
-        terms: dict[str, list[Tensor]] = {}
-        for i in range(len(batch.name)):
-            total, parts = self.frame_loss(batch[i : i + 1])
-            totals.append(total)
-            for name, value in parts.items():
-                terms.setdefault(name, []).append(value)
-        return torch.stack(totals).mean(), {k: torch.stack(v).mean() for k, v in terms.items()}
+    def batch_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], list[dict[str, Tensor]]]:
+        """Mean loss of the batch's frames and the terms of each."""
+        losses = [self.frame_loss(batch[i : i + 1]) for i in range(len(batch.name))]
+        return torch.stack([total for total, _ in losses]).mean(), [terms for _, terms in losses]
 
     def frame_loss(self, frame: Frame) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Loss of one frame in its row's pose, and its terms."""
@@ -184,7 +181,7 @@ class AvatarSystem(L.LightningModule):
         """Whether steps are replayed from CUDA graphs."""
         return self.cuda_graph and self.device.type == "cuda" and self.avatar.capturable
 
-    def graphed_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    def graphed_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], list[dict[str, Tensor]]]:
         """``batch_loss`` by CUDA graphs."""
         if self.graphed is None:
             self.graphed = GraphedLoss(self)
@@ -374,6 +371,15 @@ class AvatarSystem(L.LightningModule):
             )
         if self.avatar is None:
             self.build(BodyIdentity(**made["identity"]), made["num_frames"])
+
+
+def mean_terms(terms: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Each loss term's mean over the frames that have it."""
+    values: dict[str, list[Tensor]] = {}
+    for frame in terms:
+        for name, value in frame.items():
+            values.setdefault(name, []).append(value)
+    return {name: torch.stack(v).mean() for name, v in values.items()}
 
 
 def rate_factor(rule: str, frames: int) -> float:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from subprocess import Popen
 
 import torch.distributed as dist
+from lightning import Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -55,6 +56,15 @@ class DDP(DDPStrategy):
             gradient_as_bucket_view=gradient_as_bucket_view,
         )
         self._watched = self._ending = False
+
+    def setup(self, trainer: Trainer) -> None:
+        """Leaves out Lightning's question, in every step, whether a process was told to end.
+
+        Its host would wait for the device each time. All processes are told (by the launcher,
+        torchrun or SLURM), and each ends by itself at the end of its step.
+        """
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+        super().setup(trainer)
 
     def setup_distributed(self) -> None:
         """Begins the watch before the processes first wait for each other."""

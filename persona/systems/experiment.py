@@ -10,7 +10,7 @@ from pathlib import Path
 import lightning as L
 import torch
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +22,7 @@ from persona.modules.losses.perceptual import missing_weights
 from persona.modules.metrics.protocol import lpips_nets
 from persona.systems.avatar_system import AvatarSystem
 from persona.systems.checkpoint import AtomicCheckpointIO
+from persona.systems.progress import LossBar
 from persona.systems.report import print_table, read_metrics, write_metrics, write_report
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def callbacks(config: DictConfig, folder: Path) -> list[Callback]:
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    bar = [RichProgressBar(leave=False)] if config.trainer.enable_progress_bar else []
+    bar = [LossBar()] if config.trainer.enable_progress_bar else []
     return [checkpoint, *bar]
 
 

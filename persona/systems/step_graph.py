@@ -126,11 +126,10 @@ class GraphedLoss:
         self.stream = torch.cuda.Stream()
         self.lanes = [torch.cuda.Stream() for _ in range(lanes)]
 
-    def __call__(self, batch: Frame) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Loss with gradient to the parameters, and the terms' means."""
-        terms: dict[str, list[Tensor]] = {}
-        total = _Replay.apply(self, batch, terms, *self.parameters.values())
-        return total, {name: torch.stack(values).mean() for name, values in terms.items()}
+    def __call__(self, batch: Frame) -> tuple[Float[Tensor, ""], list[dict[str, Tensor]]]:
+        """Loss with gradient to the parameters, and each frame's terms."""
+        terms: list[dict[str, Tensor]] = []
+        return _Replay.apply(self, batch, terms, *self.parameters.values()), terms
 
     def graph(self, frame: Frame) -> StepGraph:
         """The graph for a frame, captured at first."""
@@ -143,15 +142,14 @@ class GraphedLoss:
 
 class _Replay(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, graphed: GraphedLoss, batch: Frame, terms: dict, *parameters: Tensor):
+    def forward(ctx, graphed: GraphedLoss, batch: Frame, terms: list, *parameters: Tensor):
         count, totals, sums = len(batch.name), [], None
         for i in range(count):
             frame = batch[i : i + 1]
             graph = graphed.graph(frame)
             values = graph(frame).clone()
             totals.append(values[0])
-            for name, value in zip(graph.names, values[1:], strict=True):
-                terms.setdefault(name, []).append(value)
+            terms.append(dict(zip(graph.names, values[1:], strict=True)))
             sums = graph.grads if count == 1 else _add(sums, graph.grads)
         ctx.sums, ctx.count = sums, count
         return torch.stack(totals).mean()

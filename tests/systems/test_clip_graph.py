@@ -38,7 +38,7 @@ def made(settings, *overrides):
 @pytest.fixture(scope="module")
 def system(tiny_settings):
     if torch.cuda.is_available():
-        return made(tiny_settings, "renderer=gsplat").cuda()
+        return made(tiny_settings, "renderer=cuda").cuda()
     return made(tiny_settings)
 
 

@@ -217,7 +217,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(subjects, tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_captured_steps_equal_plain_ones(tiny, tmp_path, caplog):
     """Beyond the warm-up, after which more is drawn. Two plain runs differ as well."""
-    options = ("renderer=gsplat", "trainer.accelerator=gpu", "trainer.max_steps=20",
+    options = ("renderer=cuda", "trainer.accelerator=gpu", "trainer.max_steps=20",
                "trainer.log_every_n_steps=1", "avatar.warmup_steps=6",
                "report.turntable_frames=0")  # fmt: skip
     losses = []

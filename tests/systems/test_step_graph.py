@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"),
 ]
 OPTIONS = (
-    "renderer=gsplat", "trainer.accelerator=gpu", "trainer.max_steps=50", "avatar.refresh_every=1",
+    "renderer=cuda", "trainer.accelerator=gpu", "trainer.max_steps=50", "avatar.refresh_every=1",
     "trainer.log_every_n_steps=1", "report.turntable_frames=0",
 )  # fmt: skip
 
