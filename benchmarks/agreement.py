@@ -50,9 +50,10 @@ def drawn(
     """Images and gradients of a fixed random functional of them, on the host."""
     device = renderer.device_type
     leaves = {
-        f.name: getattr(gaussians, f.name).to(device).requires_grad_() for f in fields(Gaussians)
+        f.name: getattr(gaussians, f.name).detach().to(device).requires_grad_()
+        for f in fields(Gaussians)
     }
-    values = {n: c.values.to(device).requires_grad_() for n, c in channels.items()}
+    values = {n: c.values.detach().to(device).requires_grad_() for n, c in channels.items()}
     render = renderer(
         Gaussians(**leaves),
         camera.to(device),

@@ -10,13 +10,13 @@ def make_renderer(name: str = "auto") -> GaussianRenderer:
     """Builds a renderer by name.
 
     Args:
-        name: "cpu", "cuda", "gsplat", or "auto" (gsplat where CUDA is available, else cpu).
+        name: "cpu", "cuda", "gsplat", or "auto" (cuda where there is CUDA, else cpu).
 
     Raises:
         UserError: Unknown name, or cuda or gsplat without a CUDA device.
     """
     if name == "auto":
-        name = "gsplat" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name in ("cuda", "gsplat") and not torch.cuda.is_available():
         raise UserError(f"renderer '{name}' needs a CUDA device: choose renderer cpu")
     # Each import costs about a second and the other backend is never needed.

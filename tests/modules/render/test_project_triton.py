@@ -81,8 +81,9 @@ def test_gradients_equal_those_of_the_twin(name):
 
     def gradients(splats, leaves, mask):
         parts = (splats.means, splats.conics, splats.opacities[:, None])
-        total = sum((p * (w * mask[:, None]).to(p)).sum() for p, w in zip(parts, weights,
-                                                                          strict=True))  # fmt: skip
+        total = sum(
+            (p * w.to(p) * mask[:, None]).sum() for p, w in zip(parts, weights, strict=True)
+        )
         return torch.autograd.grad(total, tuple(vars(leaves).values()))
 
     leaves, _ = scenes.leaves(gaussians, {})
