@@ -19,7 +19,8 @@ class BalancedSampler(Sampler[list[int]]):
     and half is ``captured_ratio=0.5``. Without generated frames it holds each captured one
     ``captured_repeats`` times. The order depends on seed and epoch alone. Ranks split
     each global batch (``batch_size * world_size`` frames) among them, so that several processes
-    see together what one process with that batch size sees.
+    see together what one process with that batch size sees. Its frames are of one kind, captured
+    or generated: a captured one costs half as much again, and ranks wait for each other.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class BalancedSampler(Sampler[list[int]]):
             raise ValueError("needs a size for each frame, a frame, and a rank below world_size")
         flags = np.asarray(captured, bool)
         self.captured_rows, self.generated_rows = np.flatnonzero(flags), np.flatnonzero(~flags)
-        self.sizes = list(sizes)
+        self.kinds = list(zip(flags.tolist(), sizes, strict=True))
         self.batch_size, self.captured_ratio, self.seed = batch_size, captured_ratio, seed
         self.captured_repeats = captured_repeats
         self.rank, self.world_size = rank, world_size
@@ -85,7 +86,7 @@ class BalancedSampler(Sampler[list[int]]):
     def upcoming(self) -> list[int]:
         """The batch after the one handed out last; empty at the end of the epoch."""
         following = self._batches[self.position : self.position + 1]
-        return [row for batch in following for row in batch[self.rank :: self.world_size].tolist()]
+        return [row for batch in following for row in batch[self.rank :: self.world_size]]
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of the next epoch."""
@@ -125,15 +126,18 @@ class BalancedSampler(Sampler[list[int]]):
         rest = random.permutation(captured)[: draws % len(captured)]
         return np.concatenate([rounds, rest, generated])
 
-    def _global_batches(self, epoch: int) -> list[np.ndarray]:
+    def _global_batches(self, epoch: int) -> list[list[int]]:
         """All batches of an epoch, each over all processes."""
         random = np.random.default_rng([self.seed, epoch])
-        by_size: dict[Hashable, list[int]] = defaultdict(list)
-        for row in random.permutation(self._rows(random)):
-            by_size[self.sizes[row]].append(int(row))
+        alike: dict[Hashable, list[int]] = defaultdict(list)
         width, batches = self.width, []
-        for rows in by_size.values():
-            # The last batch is filled up from the start, so that all ranks have equally many.
-            filled = np.resize(rows, -(-len(rows) // width) * width)
-            batches.extend(filled.reshape(-1, width))
+        for row in random.permutation(self._rows(random)).tolist():
+            rows = alike[self.kinds[row]]
+            rows.append(row)
+            if len(rows) % width == 0:
+                batches.append(rows[-width:])
+        for rows in alike.values():
+            if left := len(rows) % width:
+                # The last batch is filled up from the start, so that all ranks have equally many.
+                batches.append(np.resize(rows, len(rows) + width - left)[-width:].tolist())
         return [batches[i] for i in random.permutation(len(batches))]

@@ -82,6 +82,15 @@ def test_ranks_together_see_what_one_process_sees(world_size, batch_size):
             assert Counter(flat(parts)) == Counter(batch)
 
 
+@pytest.mark.parametrize("arguments", [{"batch_size": 3}, {"world_size": 3, "rank": 1}])
+def test_the_frames_of_a_step_are_of_one_kind(arguments):
+    """Processes wait for each other, and a captured frame costs more."""
+    for batches in epochs(make(2, 12, **arguments)):
+        kinds = [{row < 2 for row in batch} for batch in batches]
+        assert all(len(kind) == 1 for kind in kinds)
+        assert {True} in kinds and {False} in kinds
+
+
 def test_a_batch_holds_one_size_and_misses_no_frame():
     sizes = [LARGE] * 2 + [SMALL] * 4 + [LARGE] * 5
     batches = list(make(2, 9, sizes=sizes, batch_size=4))
