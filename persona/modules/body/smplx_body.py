@@ -193,7 +193,8 @@ class SmplxBody(nn.Module):
         """
         rest, rest_joints = self.shape(identity)
         pose = torch.zeros_like(rest_joints)
-        pose[LEFT_HIP, 2], pose[RIGHT_HIP, 2] = legs_apart, -legs_apart
+        # As slices: some versions of torch copy what is set to a single entry from the host.
+        pose[LEFT_HIP, 2:], pose[RIGHT_HIP, 2:] = legs_apart, -legs_apart
         bones = self.joint_transforms(rest_joints, pose)
         joints = (bones[..., :3, :3] @ rest_joints[..., None])[..., 0] + bones[..., :3, 3]
         return blend_skin(rest, self.weights, bones), joints, bones
