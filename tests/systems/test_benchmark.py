@@ -589,7 +589,7 @@ class Marks:
 def test_absent_subjects_are_made_side_by_side(tmp_path, monkeypatch):
     (tmp_path / "marks.py").write_text(MARKS)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(apart.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(apart, "available_cores", lambda: 6)
     configs = [
         OmegaConf.create({"data": {"_target_": "marks.Marks", "root": str(tmp_path / name)}})
         for name in ("there", "broken", "one", "two")

@@ -23,12 +23,19 @@ def run_apart(module: str, argument: Path, log: Path, variables: dict[str, str])
     return (ours or told or [f"the process ended with {done.returncode} and no word"])[-1][:300]
 
 
+def available_cores() -> int:
+    """Those that this process may use, which a container or a scheduler may keep below all."""
+    if hasattr(os, "sched_getaffinity"):  # Linux.
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def environment(slot: int, jobs: int) -> dict[str, str]:
     """Variables of one of several processes: its share of the cores, its GPU where there are more.
 
     Threads that wait for cores spin: processes that each take all of them take many times as long.
     """
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    threads = str(max(1, available_cores() // jobs))
     paths = os.pathsep.join([p for p in sys.path if p])  # So that it imports what this one can.
     variables = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": paths}
     variables |= {"NUMBA_NUM_THREADS": threads}
