@@ -49,8 +49,12 @@ class TexturedFace(nn.Module):
         vertices: in the camera's world. Gradient reaches them through where the texture is read.
         """
         owner = nearest_faces(vertices.detach(), self.faces, camera)
-        face = owner.clamp_min(0)
-        uv = (barycentric(vertices[self.faces[face]], camera) * self.corner_uv[face].mT).sum(-1)
+        # Pixels beside the mesh, whose gradient is zero, take all faces in turns: if they shared one,
+        # a GPU would add their zeros up one after another, for a tenth of a second.
+        turns = torch.arange(owner.numel(), device=owner.device) % len(self.faces)
+        face = torch.where(owner < 0, turns.view_as(owner), owner)
+        corners = vertices.index_select(0, self.faces[face].flatten()).view(*face.shape, 3, 3)
+        uv = (barycentric(corners, camera) * self.corner_uv[face].mT).sum(-1)
         grid = torch.stack([uv[..., 0] * 2 - 1, 1 - uv[..., 1] * 2], -1)[None]
         maps = torch.cat([self.texture / 255, self.seen]).to(vertices)[None]
         read = F.grid_sample(maps, grid, align_corners=False, padding_mode="border")[0]

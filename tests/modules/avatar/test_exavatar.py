@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
+from persona.modules.avatar import textured_face
 from persona.modules.avatar.exavatar import ExAvatar, ExAvatarBuilder, invert_rigid
 from persona.modules.avatar.exavatar_network import PointNetwork
 from persona.modules.avatar.exavatar_template import LEGS_APART, ExAvatarTemplate
@@ -340,3 +341,20 @@ def test_unseen_texels_count_for_nothing(body):
     face, vertices = textured(body)
     face.initialise(torch.ones(3, 64, 64), torch.zeros(1, 64, 64))
     assert not face(vertices, camera())[1].any()
+
+
+def test_pixels_beside_the_mesh_share_no_face(body, monkeypatch):
+    """A GPU adds the gradients of one vertex one after another: here half a second a step."""
+    face, vertices = textured(body)
+    seen = []
+    plain = textured_face.barycentric
+    monkeypatch.setattr(
+        textured_face, "barycentric", lambda c, camera: seen.append(c) or plain(c, camera)
+    )
+    moving = vertices.clone().requires_grad_()
+    image, known = face(moving + torch.tensor([100.0, 0.0, 0.0]), camera())
+    assert not known.any()
+    image.sum().backward()
+    assert torch.isfinite(moving.grad).all()
+    corners = seen[0].flatten(0, 2)
+    assert torch.unique(corners, dim=0, return_counts=True)[1].max() < 30
