@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import time
 import warnings
@@ -70,10 +71,11 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
         system.train()  # Lightning keeps whatever mode the test left.
         try:
             trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        except SystemExit:  # So Lightning ends at Ctrl-C, without a word; a sweep ends as well.
+        except SystemExit as end:
+            # So Lightning ends at Ctrl-C, without a word, and at SIGTERM, without a status even.
             if trainer.is_global_zero:
                 print(f"interrupted; {how_to_go_on(folder)}", file=sys.stderr)
-            raise
+            raise SystemExit(end.code or 128 + signal.SIGTERM) from end
     # ModelCheckpoint saves every so many steps; these are the ones after.
     trainer.save_checkpoint(folder / CHECKPOINT_FILE)
     metrics["train/seconds"] = time.perf_counter() - started

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 
 import cv2
@@ -117,6 +118,27 @@ def test_ctrl_c_tells_how_to_go_on(tiny, tmp_path, monkeypatch, capsys, every, t
         signal.signal(signal.SIGINT, handler)
     assert ended.value.code == 1
     assert told in capsys.readouterr().err
+
+
+def test_a_run_that_is_told_to_end_says_how_to_go_on(tiny, tmp_path, monkeypatch, capsys):
+    """By a scheduler, say: it ends behind its step, and not as if it were done."""
+
+    def told(self, batch, batch_idx):
+        if self.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, batch, batch_idx)
+
+    plain, handler = AvatarSystem.training_step, signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(AvatarSystem, "training_step", told)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            train(tiny("checkpoint_every=1"), tmp_path)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert ended.value.code == 143
+    assert "python train.py resume=" in capsys.readouterr().err
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 3
 
 
 def test_training_lowers_the_loss_on_the_photograph(tiny, tmp_path):
