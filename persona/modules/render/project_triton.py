@@ -169,7 +169,8 @@ def _forward(
     drawn = drawn & (opacity >= ALPHA_MIN) & (opacity < float("inf"))
     extent = tl.minimum(EXTENT_MAX, tl.sqrt(2 * tl.log(opacity / ALPHA_MIN)))
     half_x, half_y = tl.ceil(extent * tl.sqrt(a)), tl.ceil(extent * tl.sqrt(c))
-    x, y = fx * mx / mz + cx, fy * my / mz + cy
+    # Rounded as on the CPU: pixels are large numbers, and Triton's own division is a few ulp off.
+    x, y = fx * tl.div_rn(mx, mz) + cx, fy * tl.div_rn(my, mz) + cy
     drawn = drawn & (x + half_x > 0) & (x - half_x < width)
     drawn = drawn & (y + half_y > 0) & (y - half_y < height)
     tl.store(xy_ptr + 2 * row, tl.where(drawn, x, 0.0), used)
