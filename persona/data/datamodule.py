@@ -93,6 +93,7 @@ class SubjectDataModule(lightning.LightningDataModule):
         batch_size: int = 1,
         captured_ratio: float | None = 0.5,
         captured_repeats: int = 1,
+        abreast: int | None = None,
         seed: int = 0,
         train_splits: Sequence[str] | None = None,
         test_split: str = "auto",
@@ -109,6 +110,7 @@ class SubjectDataModule(lightning.LightningDataModule):
             captured_ratio: Share of the photograph in [0, 1); None takes every frame once.
             captured_repeats: How often an epoch shows each captured frame where nothing is
                 generated.
+            abreast: Frames of one kind side by side in a step; None is one of each process.
             seed: Of the order of the batches.
             train_splits: Splits that train; None takes all but ``test``.
             test_split: Split that is evaluated; auto is ``test`` where it exists, else
@@ -125,7 +127,7 @@ class SubjectDataModule(lightning.LightningDataModule):
             raise UserError(f"frames_on={frames_on} is unknown: choose {', '.join(FRAMES_ON)}")
         self.root, self.source, self.frames_on = Path(root), source, frames_on
         self.batch_size, self.captured_ratio, self.seed = batch_size, captured_ratio, seed
-        self.captured_repeats = captured_repeats
+        self.captured_repeats, self.abreast = captured_repeats, abreast
         self._train_splits, self._test_split = train_splits, test_split
         self.max_frames, self.max_height_px = max_frames, max_height_px
         self._frames: dict[str, FrameDataset] = {}
@@ -184,6 +186,7 @@ class SubjectDataModule(lightning.LightningDataModule):
             batch_size=self.batch_size,
             captured_ratio=self.captured_ratio,
             captured_repeats=self.captured_repeats,
+            abreast=self.abreast,
             seed=self.seed,
             rank=rank,
             world_size=world_size,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import cycle, islice
+from typing import Any, TypeVar
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from persona.errors import UserError
+
+T = TypeVar("T")
 
 
 class BalancedSampler(Sampler[list[int]]):
@@ -18,12 +21,13 @@ class BalancedSampler(Sampler[list[int]]):
     Each epoch holds every generated frame once and the captured ones repeated; PERSONA's half
     and half is ``captured_ratio=0.5``. Without generated frames it holds each captured one
     ``captured_repeats`` times. The order depends on seed and epoch alone. Ranks split
-    each global batch (``batch_size * world_size`` frames) among them, so that several processes
-    see together what one process with that batch size sees. Its frames are of one kind, captured
-    or generated: a captured one costs half as much again, and ranks wait for each other.
+    each global batch (``batch_size * world_size`` frames) among them. What they take at one time
+    is of one kind, captured or generated: a captured frame costs half as much again, and ranks wait
+    for each other. Otherwise, and with the same ``abreast``, they see together what one process
+    with that batch size sees.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         captured: Sequence[bool],
         sizes: Sequence[Hashable],
@@ -31,6 +35,7 @@ class BalancedSampler(Sampler[list[int]]):
         batch_size: int = 1,
         captured_ratio: float | None = 0.5,
         captured_repeats: int = 1,
+        abreast: int | None = None,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -44,12 +49,14 @@ class BalancedSampler(Sampler[list[int]]):
             captured_ratio: Share of captured frames, in [0, 1); None takes each frame once.
             captured_repeats: How often an epoch shows each captured frame where there are no
                 others, so that it is long enough; without effect where there are.
+            abreast: Frames of one kind side by side in a global batch; None is one of each rank.
             seed: Of the order.
             rank: This process.
             world_size: Number of processes.
 
         Raises:
-            UserError: ``captured_ratio``, ``captured_repeats`` or ``batch_size`` is out of range.
+            UserError: ``captured_ratio``, ``captured_repeats``, ``batch_size`` or ``abreast`` is
+                out of range.
             ValueError: nothing to sample.
         """
         if captured_ratio is not None and not 0 <= captured_ratio < 1:
@@ -59,13 +66,15 @@ class BalancedSampler(Sampler[list[int]]):
                 raise UserError(f"{name}={value}: must be 1 or more")
         if len(captured) != len(sizes) or not len(captured) or not 0 <= rank < world_size:
             raise ValueError("needs a size for each frame, a frame, and a rank below world_size")
+        self.width, self.abreast = batch_size * world_size, abreast or world_size
+        if self.abreast < 1 or self.width % self.abreast:
+            raise UserError(f"abreast={abreast}: must divide the {self.width} frames of a step")
         flags = np.asarray(captured, bool)
         self.captured_rows, self.generated_rows = np.flatnonzero(flags), np.flatnonzero(~flags)
         self.kinds = list(zip(flags.tolist(), sizes, strict=True))
         self.batch_size, self.captured_ratio, self.seed = batch_size, captured_ratio, seed
         self.captured_repeats = captured_repeats
         self.rank, self.world_size = rank, world_size
-        self.width = batch_size * world_size
         self.epoch = self.position = self._resume_at = 0
         self._batches = self._global_batches(0)
         self._length = len(self._batches)
@@ -95,8 +104,9 @@ class BalancedSampler(Sampler[list[int]]):
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch, the number of batches already handed out in it, and their size over all ranks."""
-        return {"epoch": self.epoch, "position": self.position, "width": self.width}
+        """Epoch, the number of batches already handed out in it, and how they were made."""
+        made = {"width": self.width, "abreast": self.abreast}
+        return {"epoch": self.epoch, "position": self.position, **made}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on after the last batch handed out before ``state_dict``.
@@ -108,6 +118,11 @@ class BalancedSampler(Sampler[list[int]]):
             raise UserError(
                 f"the checkpoint was made with {state.get('width')} frames a step (batch_size x "
                 f"processes) and this run has {self.width}; resume with as many"
+            )
+        if (abreast := state.get("abreast", 1)) != self.abreast:
+            raise UserError(
+                f"the checkpoint was made with {abreast} frames of one kind abreast and this run "
+                f"has {self.abreast}; resume with as many processes, or data.abreast={abreast}"
             )
         self.epoch = state["epoch"]
         self._resume_at = self.position = state["position"] % len(self)
@@ -129,15 +144,26 @@ class BalancedSampler(Sampler[list[int]]):
     def _global_batches(self, epoch: int) -> list[list[int]]:
         """All batches of an epoch, each over all processes."""
         random = np.random.default_rng([self.seed, epoch])
-        alike: dict[Hashable, list[int]] = defaultdict(list)
-        width, batches = self.width, []
-        for row in random.permutation(self._rows(random)).tolist():
-            rows = alike[self.kinds[row]]
-            rows.append(row)
-            if len(rows) % width == 0:
-                batches.append(rows[-width:])
-        for rows in alike.values():
-            if left := len(rows) % width:
-                # The last batch is filled up from the start, so that all ranks have equally many.
-                batches.append(np.resize(rows, len(rows) + width - left)[-width:].tolist())
-        return [batches[i] for i in random.permutation(len(batches))]
+        rows = random.permutation(self._rows(random)).tolist()
+        groups = packs(rows, lambda row: self.kinds[row], self.abreast)
+        batches = packs(groups, lambda group: self.kinds[group[0]][1], self.width // self.abreast)
+        order = random.permutation(len(batches))
+        return [[row for group in batches[i] for row in group] for i in order]
+
+
+def packs(items: Sequence[T], kind: Callable[[T], Hashable], count: int) -> list[list[T]]:
+    """``count`` items of one kind each, in the order in which they are complete.
+
+    The last of a kind is filled up from its first items, so that all ranks have equally many.
+    """
+    alike: dict[Hashable, list[T]] = defaultdict(list)
+    full = []
+    for item in items:
+        same = alike[kind(item)]
+        same.append(item)
+        if len(same) % count == 0:
+            full.append(same[-count:])
+    for same in alike.values():
+        if left := len(same) % count:
+            full.append([*same[-left:], *islice(cycle(same), count - left)])
+    return full

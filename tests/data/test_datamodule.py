@@ -248,9 +248,9 @@ class Recorder(lightning.LightningModule):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("stop", [1, 5, 6, 8, 12])
+@pytest.mark.parametrize("stop", [1, 4, 5, 7, 10])
 def test_lightning_resumes_at_the_very_batch(pristine, tmp_path, stop):
-    """Two epochs of 6 steps, resumed within and between epochs."""
+    """Two epochs of 5 steps, resumed within and between epochs."""
 
     def fit(folder, checkpoint=None):
         keep = ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
@@ -264,7 +264,7 @@ def test_lightning_resumes_at_the_very_batch(pristine, tmp_path, stop):
         return model.seen
 
     whole = fit(tmp_path / "whole")
-    assert len(whole) == 12
+    assert len(whole) == 10
     resumed = fit(tmp_path / "again", tmp_path / "whole" / f"step={stop}.ckpt")
     assert resumed == whole[stop:]
 

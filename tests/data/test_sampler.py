@@ -73,7 +73,8 @@ def test_ranks_together_see_what_one_process_sees(world_size, batch_size):
         epochs(make(sizes=sizes, batch_size=batch_size, rank=rank, world_size=world_size))
         for rank in range(world_size)
     ]
-    alone = epochs(make(sizes=sizes, batch_size=batch_size * world_size))
+    width = batch_size * world_size
+    alone = epochs(make(sizes=sizes, batch_size=width, abreast=world_size))
     for epoch, batches in enumerate(alone):
         assert all(len(rank[epoch]) == len(batches) for rank in ranks)
         for step, batch in enumerate(batches):
@@ -82,13 +83,41 @@ def test_ranks_together_see_what_one_process_sees(world_size, batch_size):
             assert Counter(flat(parts)) == Counter(batch)
 
 
-@pytest.mark.parametrize("arguments", [{"batch_size": 3}, {"world_size": 3, "rank": 1}])
-def test_the_frames_of_a_step_are_of_one_kind(arguments):
-    """Processes wait for each other, and a captured frame costs more."""
-    for batches in epochs(make(2, 12, **arguments)):
-        kinds = [{row < 2 for row in batch} for batch in batches]
-        assert all(len(kind) == 1 for kind in kinds)
-        assert {True} in kinds and {False} in kinds
+def together(world_size, **arguments):
+    """The batches of all ranks, side by side."""
+    ranks = [make(2, 12, world_size=world_size, rank=r, **arguments) for r in range(world_size)]
+    return [list(zip(*epoch, strict=True)) for epoch in zip(*map(epochs, ranks), strict=True)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_processes_take_frames_of_one_kind_at_a_time(batch_size):
+    """They wait for each other, and a captured frame costs more."""
+    mixed = set()
+    for steps in together(3, batch_size=batch_size):
+        for step in steps:
+            kinds = [[row < 2 for row in batch] for batch in step]
+            assert all(kind == kinds[0] for kind in kinds)
+            mixed.add(len(set(kinds[0])))
+        rows = Counter(row for step in steps for batch in step for row in batch)
+        assert all(rows[row] >= 1 for row in range(14)) and sum(rows.values()) == 24
+    assert mixed == {1} if batch_size == 1 else 2 in mixed
+
+
+def test_frames_of_all_kinds_may_be_mixed_over_processes():
+    steps = [step for epoch in together(3, abreast=1) for step in epoch]
+    assert any(len({row < 2 for batch in step for row in batch}) == 2 for step in steps)
+
+
+def test_one_process_mixes_kinds_unless_told():
+    for abreast, several in ((None, True), (2, False)):
+        steps = [step for e in epochs(make(2, 12, batch_size=2, abreast=abreast)) for step in e]
+        assert any(len({row < 2 for row in step}) == 2 for step in steps) == several
+
+
+@pytest.mark.parametrize("abreast", [-1, 3, 5])
+def test_abreast_divides_the_frames_of_a_step(abreast):
+    with pytest.raises(UserError, match=f"abreast={abreast}: must divide the 4 frames of a step"):
+        make(batch_size=2, world_size=2, abreast=abreast)
 
 
 def test_a_batch_holds_one_size_and_misses_no_frame():
@@ -126,7 +155,14 @@ def test_a_state_from_the_end_of_an_epoch_starts_the_next_whole():
 
 def test_a_state_of_other_batches_is_refused():
     state = make(batch_size=2).state_dict()
-    make(batch_size=1, rank=1, world_size=2).load_state_dict(state)  # The same two frames a step.
+    other = {"batch_size": 1, "rank": 1, "world_size": 2}
+    make(**other, abreast=1).load_state_dict(state)  # The same two frames a step.
+    with pytest.raises(
+        UserError, match=r"made with 1 frames of one kind abreast .* this run has 2"
+    ):
+        make(**other).load_state_dict(state)
+    del state["abreast"]  # As checkpoints before there was a choice.
+    make(batch_size=2).load_state_dict(state)
     with pytest.raises(UserError, match=r"made with 2 frames a step .* this run has 4"):
         make(batch_size=2, world_size=2).load_state_dict(state)
 

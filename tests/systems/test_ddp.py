@@ -64,7 +64,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(odd, command, tmp_path)
         f"subjects_dir={odd}", "trainer.log_every_n_steps=1", "trainer.max_steps=12",
         "trainer.limit_val_batches=1.0",
     )  # fmt: skip
-    one = finish(command(*common, "data.batch_size=2"), tmp_path / "one")
+    one = finish(command(*common, "data.batch_size=2", "data.abreast=2"), tmp_path / "one")
     two = finish(command(*common, *DDP, "data.batch_size=1"), tmp_path / "two")
 
     # Halving is exact, so that here both agree bit for bit; another library may round otherwise.
