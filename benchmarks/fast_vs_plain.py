@@ -1,10 +1,11 @@
 """Does the fast path train as well as the plain one? Whole trainings of one subject on a GPU.
 
 ``TORCH_HOME=DIR python benchmarks/fast_vs_plain.py`` (options in conf/fast_vs_plain.yaml). Fast:
-steps from CUDA graphs, LPIPS in bfloat16 and around the person. Plain: none of it. Both by gsplat,
-with LPIPS (squeeze) in the loss, from the same seed and subject, at 512 x 384: around the person is
-all of the demo's smaller images. Sums by atomic additions make two runs of one path differ as well:
-with ``repeat=true`` the plain path runs twice a seed, and that difference stands beside.
+steps from CUDA graphs, LPIPS in bfloat16 and around the person. Plain: none of it. Both with one
+renderer and LPIPS (squeeze) in the loss, from the same seed and subject, at 512 x 384: around the
+person is all of the demo's smaller images. Sums by atomic additions make two runs of one path
+differ as well: with ``repeat=true`` the plain path runs twice a seed, and that difference stands
+beside.
 """
 
 from pathlib import Path

@@ -93,7 +93,7 @@ class SubjectDataModule(lightning.LightningDataModule):
         batch_size: int = 1,
         captured_ratio: float | None = 0.5,
         captured_repeats: int = 1,
-        abreast: int | None = None,
+        abreast: int = 1,
         seed: int = 0,
         train_splits: Sequence[str] | None = None,
         test_split: str = "auto",
@@ -110,7 +110,7 @@ class SubjectDataModule(lightning.LightningDataModule):
             captured_ratio: Share of the photograph in [0, 1); None takes every frame once.
             captured_repeats: How often an epoch shows each captured frame where nothing is
                 generated.
-            abreast: Frames of one kind side by side in a step; None is one of each process.
+            abreast: Frames of one kind side by side in a step, see ``BalancedSampler``.
             seed: Of the order of the batches.
             train_splits: Splits that train; None takes all but ``test``.
             test_split: Split that is evaluated; auto is ``test`` where it exists, else

@@ -21,10 +21,8 @@ class BalancedSampler(Sampler[list[int]]):
     Each epoch holds every generated frame once and the captured ones repeated; PERSONA's half
     and half is ``captured_ratio=0.5``. Without generated frames it holds each captured one
     ``captured_repeats`` times. The order depends on seed and epoch alone. Ranks split
-    each global batch (``batch_size * world_size`` frames) among them. What they take at one time
-    is of one kind, captured or generated: a captured frame costs half as much again, and ranks wait
-    for each other. Otherwise, and with the same ``abreast``, they see together what one process
-    with that batch size sees.
+    each global batch (``batch_size * world_size`` frames) among them. so that several processes
+    see together what one process with that batch size sees.
     """
 
     def __init__(  # noqa: PLR0913
@@ -35,7 +33,7 @@ class BalancedSampler(Sampler[list[int]]):
         batch_size: int = 1,
         captured_ratio: float | None = 0.5,
         captured_repeats: int = 1,
-        abreast: int | None = None,
+        abreast: int = 1,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -49,7 +47,8 @@ class BalancedSampler(Sampler[list[int]]):
             captured_ratio: Share of captured frames, in [0, 1); None takes each frame once.
             captured_repeats: How often an epoch shows each captured frame where there are no
                 others, so that it is long enough; without effect where there are.
-            abreast: Frames of one kind side by side in a global batch; None is one of each rank.
+            abreast: Frames of one kind, captured or generated, side by side in a global batch. As
+                many as ranks let none wait for another's costlier one.
             seed: Of the order.
             rank: This process.
             world_size: Number of processes.
@@ -66,7 +65,7 @@ class BalancedSampler(Sampler[list[int]]):
                 raise UserError(f"{name}={value}: must be 1 or more")
         if len(captured) != len(sizes) or not len(captured) or not 0 <= rank < world_size:
             raise ValueError("needs a size for each frame, a frame, and a rank below world_size")
-        self.width, self.abreast = batch_size * world_size, abreast or world_size
+        self.width, self.abreast = batch_size * world_size, abreast
         if self.abreast < 1 or self.width % self.abreast:
             raise UserError(f"abreast={abreast}: must divide the {self.width} frames of a step")
         flags = np.asarray(captured, bool)

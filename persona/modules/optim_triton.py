@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log
+from math import inf, log
 
 import triton
 import triton.language as tl
@@ -46,9 +46,18 @@ def update_rows(
     betas: Sequence[float],
     eps: float,
 ) -> None:
-    """As ``optim.update_rows``; contiguous tensors, changed in place."""
+    """As ``optim.update_rows``; on the current device.
+
+    Raises:
+        ValueError: what is changed in place is not contiguous.
+    """
+    if not all(t.is_contiguous() for t in (table, mean, square, step)):
+        raise ValueError("a table and its moments must be contiguous")
+    if not table.numel():
+        return
+    logs = (log(beta) if beta else -inf for beta in betas)
     columns = table[0].numel()
     _update[(len(table),)](
-        table, grad.contiguous(), mean, square, step, columns, lr, *betas, *map(log, betas), eps,
+        table, grad.contiguous(), mean, square, step, columns, float(lr), *betas, *logs, eps,
         triton.next_power_of_2(columns),
     )  # fmt: skip

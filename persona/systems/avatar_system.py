@@ -91,7 +91,7 @@ class AvatarSystem(L.LightningModule):
         self.rate_rule = rate_rule
         self.avatar: nn.Module | None = None
         self.last_loss: float | None = None
-        """Of the last step that was logged."""
+        """Of this process, in the last step that was logged."""
         self.table: PoseTable | None = None
         self.test_table: PoseTable | None = None
         self.identity: BodyIdentity | None = None

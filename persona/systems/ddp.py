@@ -11,7 +11,7 @@ from subprocess import Popen
 
 import torch.distributed as dist
 from lightning import Trainer
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from persona.cli import user_error
@@ -60,11 +60,36 @@ class DDP(DDPStrategy):
     def setup(self, trainer: Trainer) -> None:
         """Leaves out Lightning's question, in every step, whether a process was told to end.
 
-        Its host would wait for the device each time. All processes are told (by the launcher,
-        torchrun or SLURM), and each ends by itself at the end of its step.
+        The host would wait for the device each time. ``_told_to_end`` stands in for it.
         """
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
         super().setup(trainer)
+
+    def on_train_start(self) -> None:
+        """Lightning's hook, behind its own handling of signals."""
+        super().on_train_start()
+        self._listen()
+
+    def on_test_start(self) -> None:
+        """Lightning's hook, behind its own handling of signals."""
+        super().on_test_start()
+        self._listen()
+
+    def _listen(self) -> None:
+        # Under SLURM Lightning itself saves and requeues.
+        if not isinstance(self.cluster_environment, SLURMEnvironment):
+            signal.signal(signal.SIGTERM, self._told_to_end)
+
+    def _told_to_end(self, *_: object) -> None:
+        """Ends at once: the last checkpoint is whole, and a common step would be waited for."""
+        if self.local_rank and not self._external:
+            return  # Rank 0 ends this one.
+        self._ending = True
+        for process in self._children:
+            process.kill()
+        if not self.global_rank:
+            print(f"interrupted; {REMEDY}", file=sys.stderr)
+        leave(None, 128 + signal.SIGTERM)
 
     def setup_distributed(self) -> None:
         """Begins the watch before the processes first wait for each other."""
@@ -150,10 +175,10 @@ def end_of(status: int) -> str:
     return f"ended with status {status}"
 
 
-def leave(message: str | None) -> None:
+def leave(message: str | None, status: int = TOLD) -> None:
     """Ends this process with what is wrong, from any thread and whatever it is waiting for."""
     if message is not None:
         print(f"error: {message}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(TOLD)
+    os._exit(status)

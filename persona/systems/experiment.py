@@ -6,6 +6,8 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
@@ -14,6 +16,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from persona.data.datamodule import SubjectDataModule
@@ -61,32 +64,40 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(folder),
     )
-    if checkpoint is None:
-        metrics = test(trainer, system, data, "init")
-        write_metrics(folder / INIT_FILE, metrics)
-    else:
-        metrics = read_metrics(folder / INIT_FILE)
-    started = time.perf_counter()
-    if system.trained:
-        system.train()  # Lightning keeps whatever mode the test left.
-        try:
+    with interruptions(trainer, folder):
+        if checkpoint is None:
+            metrics = test(trainer, system, data, "init")
+            write_metrics(folder / INIT_FILE, metrics)
+        else:
+            metrics = read_metrics(folder / INIT_FILE)
+        started = time.perf_counter()
+        if system.trained:
+            system.train()  # Lightning keeps whatever mode the test left.
             trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        except SystemExit as end:
-            # So Lightning ends at Ctrl-C, without a word, and at SIGTERM, without a status even.
-            if trainer.is_global_zero:
-                print(f"interrupted; {how_to_go_on(folder)}", file=sys.stderr)
-            raise SystemExit(end.code or 128 + signal.SIGTERM) from end
-    # ModelCheckpoint saves every so many steps; these are the ones after.
-    trainer.save_checkpoint(folder / CHECKPOINT_FILE)
-    metrics["train/seconds"] = time.perf_counter() - started
-    metrics["train/steps"] = float(trainer.global_step)
-    metrics |= test(trainer, system, data, "test")
+        # ModelCheckpoint saves every so many steps; these are the ones after.
+        trainer.save_checkpoint(folder / CHECKPOINT_FILE)
+        metrics["train/seconds"] = time.perf_counter() - started
+        metrics["train/steps"] = float(trainer.global_step)
+        metrics |= test(trainer, system, data, "test")
     if trainer.is_global_zero:
         write_metrics(folder / METRICS_FILE, metrics)
         write_report(system, data, metrics, folder, config.report, trainer.loggers)
         print_table(metrics, system.assets, notes=left_out)
         print(f"run: {folder}")
     return metrics
+
+
+@contextmanager
+def interruptions(trainer: L.Trainer, folder: Path) -> Iterator[None]:
+    """Says how to go on where Lightning ends: at Ctrl-C without a word, at SIGTERM as if done."""
+    try:
+        yield
+    except SystemExit as end:
+        if trainer.is_global_zero:
+            print(f"interrupted; {how_to_go_on(folder)}", file=sys.stderr)
+        if isinstance(end, SIGTERMException):
+            raise SystemExit(128 + signal.SIGTERM) from end
+        raise
 
 
 def test(

@@ -74,7 +74,7 @@ def test_ranks_together_see_what_one_process_sees(world_size, batch_size):
         for rank in range(world_size)
     ]
     width = batch_size * world_size
-    alone = epochs(make(sizes=sizes, batch_size=width, abreast=world_size))
+    alone = epochs(make(sizes=sizes, batch_size=width))
     for epoch, batches in enumerate(alone):
         assert all(len(rank[epoch]) == len(batches) for rank in ranks)
         for step, batch in enumerate(batches):
@@ -90,10 +90,10 @@ def together(world_size, **arguments):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_processes_take_frames_of_one_kind_at_a_time(batch_size):
+def test_processes_may_take_frames_of_one_kind_at_a_time(batch_size):
     """They wait for each other, and a captured frame costs more."""
     mixed = set()
-    for steps in together(3, batch_size=batch_size):
+    for steps in together(3, batch_size=batch_size, abreast=3):
         for step in steps:
             kinds = [[row < 2 for row in batch] for batch in step]
             assert all(kind == kinds[0] for kind in kinds)
@@ -103,18 +103,18 @@ def test_processes_take_frames_of_one_kind_at_a_time(batch_size):
     assert mixed == {1} if batch_size == 1 else 2 in mixed
 
 
-def test_frames_of_all_kinds_may_be_mixed_over_processes():
-    steps = [step for epoch in together(3, abreast=1) for step in epoch]
+def test_kinds_are_mixed_over_processes_unless_told():
+    steps = [step for epoch in together(3) for step in epoch]
     assert any(len({row < 2 for batch in step for row in batch}) == 2 for step in steps)
 
 
 def test_one_process_mixes_kinds_unless_told():
-    for abreast, several in ((None, True), (2, False)):
+    for abreast, several in ((1, True), (2, False)):
         steps = [step for e in epochs(make(2, 12, batch_size=2, abreast=abreast)) for step in e]
         assert any(len({row < 2 for row in step}) == 2 for step in steps) == several
 
 
-@pytest.mark.parametrize("abreast", [-1, 3, 5])
+@pytest.mark.parametrize("abreast", [0, -1, 3, 5])
 def test_abreast_divides_the_frames_of_a_step(abreast):
     with pytest.raises(UserError, match=f"abreast={abreast}: must divide the 4 frames of a step"):
         make(batch_size=2, world_size=2, abreast=abreast)
@@ -156,11 +156,11 @@ def test_a_state_from_the_end_of_an_epoch_starts_the_next_whole():
 def test_a_state_of_other_batches_is_refused():
     state = make(batch_size=2).state_dict()
     other = {"batch_size": 1, "rank": 1, "world_size": 2}
-    make(**other, abreast=1).load_state_dict(state)  # The same two frames a step.
+    make(**other).load_state_dict(state)  # The same two frames a step.
     with pytest.raises(
         UserError, match=r"made with 1 frames of one kind abreast .* this run has 2"
     ):
-        make(**other).load_state_dict(state)
+        make(**other, abreast=2).load_state_dict(state)
     del state["abreast"]  # As checkpoints before there was a choice.
     make(batch_size=2).load_state_dict(state)
     with pytest.raises(UserError, match=r"made with 2 frames a step .* this run has 4"):

@@ -27,3 +27,18 @@ def test_rows_move_as_the_plain_ones(shape):
         torch.testing.assert_close(a.cpu(), b, rtol=1e-4, atol=1e-6)
     assert torch.equal(there[3].cpu(), plain[3])
     assert torch.equal(there[0][3:].cpu(), start[3:])
+
+
+def test_what_cannot_be_changed_in_place_is_refused():
+    table = torch.zeros(4, 3, device=DEVICE).T
+    with pytest.raises(ValueError, match="contiguous"):
+        optim_triton.update_rows(table, table, table, table, table[:, :1], **SETTINGS)
+
+
+def test_no_decay_and_no_rows():
+    table, ones = torch.zeros(2, 3, device=DEVICE), torch.zeros(2, 1, device=DEVICE)
+    grad = torch.ones_like(table)
+    settings = SETTINGS | {"betas": (0.0, 0.0)}
+    optim_triton.update_rows(table, grad, table * 0, table * 0, ones, **settings)
+    torch.testing.assert_close(table.cpu(), torch.full((2, 3), -0.01))
+    optim_triton.update_rows(*(t[:0] for t in (table, grad, table, table, ones)), **SETTINGS)

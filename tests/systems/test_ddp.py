@@ -64,7 +64,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(odd, command, tmp_path)
         f"subjects_dir={odd}", "trainer.log_every_n_steps=1", "trainer.max_steps=12",
         "trainer.limit_val_batches=1.0",
     )  # fmt: skip
-    one = finish(command(*common, "data.batch_size=2", "data.abreast=2"), tmp_path / "one")
+    one = finish(command(*common, "data.batch_size=2"), tmp_path / "one")
     two = finish(command(*common, *DDP, "data.batch_size=1"), tmp_path / "two")
 
     # Halving is exact, so that here both agree bit for bit; another library may round otherwise.
@@ -117,9 +117,14 @@ def alive(pid: int) -> bool:
 
 
 def kill_one(
-    command: list[str], cwd: Path, rank: int, ready: Callable[[Path], bool]
+    command: list[str],
+    cwd: Path,
+    rank: int,
+    ready: Callable[[Path], bool],
+    by: signal.Signals = signal.SIGKILL,
+    after_s: float = 0.0,
 ) -> tuple[Path, list[str]]:
-    """Kills one of two processes once the run is ``ready``; returns its folder and what it said.
+    """Ends one of two processes once the run is ``ready``; returns its folder and what it said.
 
     The other must end by itself within seconds.
     """
@@ -135,8 +140,9 @@ def kill_one(
             assert time.monotonic() < deadline, "never got there"
             time.sleep(0.02)
         (other,) = (pid for pid in children(process.pid) if "train.py" in command_of(pid))
+        time.sleep(after_s)
         killed = time.monotonic()
-        os.kill((process.pid, other)[rank], signal.SIGKILL)
+        os.kill((process.pid, other)[rank], by)
         status = process.wait(20)
         while alive(other):
             assert time.monotonic() < killed + 20, "an orphan"
@@ -144,11 +150,14 @@ def kill_one(
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    assert status == (-signal.SIGKILL if rank == 0 else 1)
+    told = 128 + by if by == signal.SIGTERM else -by
+    assert status == (told if rank == 0 else 1)
     (folder,) = cwd.glob("outputs/tiny/*")
     said = (cwd / "log").read_text()
     assert "Traceback" not in said, said
-    return folder, [line for line in said.splitlines() if line.startswith("error: ")]
+    return folder, [
+        line for line in said.splitlines() if line.startswith(("error: ", "interrupted"))
+    ]
 
 
 def command_of(pid: int) -> str:
@@ -189,6 +198,14 @@ def test_the_first_process_dies(command, tmp_path):
     run = command(*DDP, "checkpoint_every=4", "trainer.max_steps=5000")
     _, said = kill_one(run, tmp_path / "cut", 0, has_checkpoint)
     assert said == ["error: process 0 died; go on with: python train.py resume=RUN_FOLDER"]
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.13, 0.41, 0.77])
+def test_processes_that_are_told_to_end_do_so(command, tmp_path, after_s):
+    """Whatever they are at: one that waited for the others would wait for good."""
+    run = command(*DDP, "checkpoint_every=2", "trainer.max_steps=5000")
+    _, said = kill_one(run, tmp_path / "cut", 0, has_checkpoint, signal.SIGTERM, after_s)
+    assert said == ["interrupted; go on with: python train.py resume=RUN_FOLDER"]
 
 
 def test_bad_input_is_told_once(command, tmp_path):

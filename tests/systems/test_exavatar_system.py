@@ -194,7 +194,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(subjects, tmp_path):
     common = (*TINY, f"subjects_dir={subjects}", "trainer.max_steps=6")
     weights = []
     for name, own in (
-        ("one", ["data.batch_size=2", "data.abreast=2"]),
+        ("one", ["data.batch_size=2"]),
         ("two", [*ddp, "data.batch_size=1"]),
     ):
         folder = tmp_path / name

@@ -141,6 +141,24 @@ def test_a_run_that_is_told_to_end_says_how_to_go_on(tiny, tmp_path, monkeypatch
     assert checkpoint["global_step"] == 3
 
 
+@pytest.mark.parametrize("when", ["init", "test"])
+def test_a_run_that_is_told_to_end_while_it_tests(tiny, tmp_path, monkeypatch, capsys, when):
+    def told(self, batch, batch_idx):
+        if (self.trainer.global_step == 0) == (when == "init"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, batch, batch_idx)
+
+    plain, handler = AvatarSystem.test_step, signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(AvatarSystem, "test_step", told)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            train(tiny("trainer.max_steps=1", "checkpoint_every=1"), tmp_path)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert ended.value.code == 143
+    assert ("start anew" if when == "init" else "resume=") in capsys.readouterr().err
+
+
 def test_training_lowers_the_loss_on_the_photograph(tiny, tmp_path):
     train(tiny("trainer.max_steps=30", "trainer.log_every_n_steps=1"), tmp_path)
     rows = list(csv.DictReader((tmp_path / "logs/version_0/metrics.csv").open()))

@@ -50,7 +50,7 @@ class TexturedFace(nn.Module):
         """
         owner = nearest_faces(vertices.detach(), self.faces, camera)
         # Pixels beside the mesh, whose gradient is zero, take all faces in turns: if they shared
-        # one, a GPU would add their zeros up one after another, for a tenth of a second.
+        # one, a GPU would add their zeros up one after another, for tenths of a second.
         turns = torch.arange(owner.numel(), device=owner.device) % len(self.faces)
         face = torch.where(owner < 0, turns.view_as(owner), owner)
         corners = vertices.index_select(0, self.faces[face].flatten()).view(*face.shape, 3, 3)

@@ -24,7 +24,7 @@ def run_apart(module: str, argument: Path, log: Path, variables: dict[str, str])
 
 
 def available_cores() -> int:
-    """Those that this process may use, which a container or a scheduler may keep below all."""
+    """Those that this process may run on, which a scheduler may keep below all."""
     if hasattr(os, "sched_getaffinity"):  # Linux.
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
