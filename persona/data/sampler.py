@@ -21,7 +21,7 @@ class BalancedSampler(Sampler[list[int]]):
     Each epoch holds every generated frame once and the captured ones repeated; PERSONA's half
     and half is ``captured_ratio=0.5``. Without generated frames it holds each captured one
     ``captured_repeats`` times. The order depends on seed and epoch alone. Ranks split
-    each global batch (``batch_size * world_size`` frames) among them. so that several processes
+    each global batch (``batch_size * world_size`` frames) among them, so that several processes
     see together what one process with that batch size sees.
     """
 
@@ -121,7 +121,7 @@ class BalancedSampler(Sampler[list[int]]):
         if (abreast := state.get("abreast", 1)) != self.abreast:
             raise UserError(
                 f"the checkpoint was made with {abreast} frames of one kind abreast and this run "
-                f"has {self.abreast}; resume with as many processes, or data.abreast={abreast}"
+                f"has {self.abreast}; set data.abreast to {abreast} in its config.yaml"
             )
         self.epoch = state["epoch"]
         self._resume_at = self.position = state["position"] % len(self)

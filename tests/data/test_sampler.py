@@ -73,8 +73,7 @@ def test_ranks_together_see_what_one_process_sees(world_size, batch_size):
         epochs(make(sizes=sizes, batch_size=batch_size, rank=rank, world_size=world_size))
         for rank in range(world_size)
     ]
-    width = batch_size * world_size
-    alone = epochs(make(sizes=sizes, batch_size=width))
+    alone = epochs(make(sizes=sizes, batch_size=batch_size * world_size))
     for epoch, batches in enumerate(alone):
         assert all(len(rank[epoch]) == len(batches) for rank in ranks)
         for step, batch in enumerate(batches):

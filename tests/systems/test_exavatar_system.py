@@ -193,10 +193,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(subjects, tmp_path):
     ddp = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
     common = (*TINY, f"subjects_dir={subjects}", "trainer.max_steps=6")
     weights = []
-    for name, own in (
-        ("one", ["data.batch_size=2"]),
-        ("two", [*ddp, "data.batch_size=1"]),
-    ):
+    for name, own in (("one", ["data.batch_size=2"]), ("two", [*ddp, "data.batch_size=1"])):
         folder = tmp_path / name
         folder.mkdir()
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -100,6 +100,17 @@ def test_interrupted_and_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatc
     }
 
 
+def interrupted(config, folder, number):
+    """The status of a run that a signal ends; its handler is put back."""
+    handler = signal.getsignal(number)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            train(config, folder)
+    finally:
+        signal.signal(number, handler)
+    return ended.value.code
+
+
 @pytest.mark.parametrize(("every", "told"), [(1, "python train.py resume="), (9, "start anew")])
 def test_ctrl_c_tells_how_to_go_on(tiny, tmp_path, monkeypatch, capsys, every, told):
     """Lightning then ignores further interrupts and exits: a sweep must not go on behind it."""
@@ -109,14 +120,9 @@ def test_ctrl_c_tells_how_to_go_on(tiny, tmp_path, monkeypatch, capsys, every, t
             raise KeyboardInterrupt
         return plain(self, batch, batch_idx)
 
-    plain, handler = AvatarSystem.training_step, signal.getsignal(signal.SIGINT)
+    plain = AvatarSystem.training_step
     monkeypatch.setattr(AvatarSystem, "training_step", stopped)
-    try:
-        with pytest.raises(SystemExit) as ended:
-            train(tiny(f"checkpoint_every={every}"), tmp_path)
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    assert ended.value.code == 1
+    assert interrupted(tiny(f"checkpoint_every={every}"), tmp_path, signal.SIGINT) == 1
     assert told in capsys.readouterr().err
 
 
@@ -128,14 +134,9 @@ def test_a_run_that_is_told_to_end_says_how_to_go_on(tiny, tmp_path, monkeypatch
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(self, batch, batch_idx)
 
-    plain, handler = AvatarSystem.training_step, signal.getsignal(signal.SIGTERM)
+    plain = AvatarSystem.training_step
     monkeypatch.setattr(AvatarSystem, "training_step", told)
-    try:
-        with pytest.raises(SystemExit) as ended:
-            train(tiny("checkpoint_every=1"), tmp_path)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    assert ended.value.code == 143
+    assert interrupted(tiny("checkpoint_every=1"), tmp_path, signal.SIGTERM) == 143
     assert "python train.py resume=" in capsys.readouterr().err
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 3
@@ -148,14 +149,10 @@ def test_a_run_that_is_told_to_end_while_it_tests(tiny, tmp_path, monkeypatch, c
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(self, batch, batch_idx)
 
-    plain, handler = AvatarSystem.test_step, signal.getsignal(signal.SIGTERM)
+    plain = AvatarSystem.test_step
     monkeypatch.setattr(AvatarSystem, "test_step", told)
-    try:
-        with pytest.raises(SystemExit) as ended:
-            train(tiny("trainer.max_steps=1", "checkpoint_every=1"), tmp_path)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    assert ended.value.code == 143
+    config = tiny("trainer.max_steps=1", "checkpoint_every=1")
+    assert interrupted(config, tmp_path, signal.SIGTERM) == 143
     assert ("start anew" if when == "init" else "resume=") in capsys.readouterr().err
 
 
