@@ -17,6 +17,10 @@ def nearest_vertex(
     if points.device.type == "cpu":
         tree = cKDTree(vertices.numpy(), balanced_tree=False)
         return torch.from_numpy(tree.query(points.numpy())[1])
+    if points.is_cuda:
+        from persona.modules.body import nearest_triton  # Comes with CUDA builds of torch.
+
+        return nearest_triton.nearest_vertex(points, vertices)
     return nearest_of_all(points, vertices)
 
 
