@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import warnings
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 
 import torch
@@ -136,8 +138,20 @@ class GraphedLoss:
         key = (self.kind(frame), *(t.shape for t in tensors(frame)))
         if key not in self.graphs:
             place = self.pool, self.stream, self.lanes
-            self.graphs[key] = StepGraph(self.loss, frame, self.parameters, *place)
+            with _gradients_from_other_streams():
+                self.graphs[key] = StepGraph(self.loss, frame, self.parameters, *place)
         return self.graphs[key]
+
+
+@contextmanager
+def _gradients_from_other_streams() -> Iterator[None]:
+    """Says that a parameter may be used first in one branch and get its gradient from another.
+
+    Autograd orders the two, and warns since one could be the default stream; none is here.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
+        yield
 
 
 class _Replay(torch.autograd.Function):

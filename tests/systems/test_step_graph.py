@@ -1,11 +1,17 @@
 """Steps replayed from CUDA graphs train as plain ones do."""
 
+import random
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import cycle
 
 import pytest
 import torch
 from hydra.utils import instantiate
 
+from persona.modules import parallel
+from persona.modules.parallel import hold_gradients
+from persona.systems import step_graph
 from persona.systems.experiment import load_system, train
 from persona.systems.step_graph import GraphedLoss
 
@@ -67,55 +73,87 @@ def test_batches_and_growing_room(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("split", ["captured", "generated"])
-def test_branches_give_what_one_stream_gives(tiny, tmp_path, split):
-    """Again and again: what waits too little, or reuses memory too early, does not always show."""
-    overrides = "avatar.refined_lookup=true", "perceptual=vgg", "perceptual.random_weights=true"
-    config = tiny(*OPTIONS, *overrides, "trainer.max_steps=10")
+def test_branches_give_what_one_stream_gives(tiny, tmp_path, monkeypatch, split):
+    """Though parts of them sleep: what waits too little, or reuses memory too early, then shows.
+
+    Atomic sums differ in their last bits. In bfloat16 that rounds a feature the other way now and
+    then and moves gradients by a thousandth (on the CPU, images shaken by their last bit: 8e-4,
+    at most 2.5e-3, in a tenth of 900 steps); in float32 it may change which value a pooling takes
+    (2.3e-4 at most in 500 steps). One stream says how far the usual goes.
+    """
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: None)
+    overrides = ("avatar.refined_lookup=true", "perceptual=vgg", "perceptual.random_weights=true",
+                 "perceptual.half=false", "trainer.max_steps=10")  # fmt: skip
+    config = tiny(*OPTIONS, *overrides)
     train(config, tmp_path)
     frames = instantiate(config.data).train_frames.to("cuda")
     row = next(i for i, name in enumerate(frames.names) if name.startswith(split))
     frame = frames[[row]]
     # Another one in turn: what waits too little may read what the last replay left.
     shown = frame, replace(frame, image=frame.image.flip(-1))
-    systems = [load_system(tmp_path, "cuda").train() for _ in range(2)]
-    plain, parallel = (GraphedLoss(s, n).graph(frame)
-                       for s, n in zip(systems, (0, 12), strict=True))  # fmt: skip
-    values = [plain(frame).clone() for frame in shown]
-    assert all(torch.isfinite(v).all() for v in values)
-    # Atomic sums differ in their last bits, which bfloat16 features grow: one stream says how far.
-    found = [replays(plain, shown, 10) for _ in range(2)]
-    means = [[torch.stack(g).mean(0) for g in zip(*grads, strict=True)] for grads in found[0]]
-    noise = [[max(map(distance, g, [m] * len(g))) for g, m in zip(zip(*grads, strict=True), mean,
-              strict=True)] for grads, mean in zip(found[1], means, strict=True)]  # fmt: skip
-    alike = 0
-    for _ in range(100):
-        for frame, value, mean, usual in zip(shown, values, means, noise, strict=True):
-            got = parallel(frame)
-            torch.testing.assert_close(got, value, rtol=1e-3, atol=1e-6)
-            # A feature rounded the other way shows in the loss, and moves gradients by a hundredth.
-            if (got - value).abs().max() > 5e-7 * value.max():
-                continue
-            alike += 1
-            far = map(distance, filled(parallel.grads), mean)
-            for i, (a, b) in enumerate(zip(far, usual, strict=True)):
-                assert a < 4 * b + 1e-5, f"gradient {i} of those that are used"
-    assert alike > 150
+
+    def graph(lanes):
+        return GraphedLoss(load_system(tmp_path, "cuda").train(), lanes).graph(frame)
+
+    plain = replays(graph(0), shown, 30)
+    assert all(torch.isfinite(t).all() for frame in plain for replay in frame for t in replay)
+    middle = [[torch.stack(ts).mean(0) for ts in zip(*frame, strict=True)] for frame in plain]
+    usual = [farthest(frame, mean) for frame, mean in zip(plain, middle, strict=True)]
+    for seed in range(6):
+        with sleeps(monkeypatch, seed):
+            parallel = graph(12)
+        for found, mean, spread in zip(replays(parallel, shown, 10), middle, usual, strict=True):
+            for i, (far, near) in enumerate(zip(farthest(found, mean), spread, strict=True)):
+                what = f"gradient {i - 1} of those that are used" if i else "the loss"
+                assert far < 4 * near + 1e-3, f"{what}, sleeps {seed}"
+
+
+@contextmanager
+def sleeps(monkeypatch, seed, share=0.1, cycles=300_000):
+    """Puts pauses of up to 0.2 ms before some branches and some nodes of the backward pass."""
+    chance = random.Random(seed)
+
+    def sleep(*_):
+        if chance.random() < share:
+            torch.cuda._sleep(chance.randrange(cycles))
+
+    def lanes(streams):
+        for stream in cycle(streams):
+            sleep()  # What the branch is begun from.
+            with torch.cuda.stream(stream):
+                sleep()
+            yield stream
+
+    def hold(root):
+        hold_gradients(root)
+        nodes, waiting = set(), [root.grad_fn]
+        while waiting:
+            node = waiting.pop()
+            if node is not None and node not in nodes:
+                nodes.add(node)
+                node.register_prehook(sleep)
+                waiting += [behind for behind, _ in node.next_functions]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parallel, "cycle", lanes)
+        patch.setattr(step_graph, "hold_gradients", hold)
+        yield
 
 
 def replays(graph, frames, count):
-    """Gradients of each replay, by frame; the frames take turns."""
+    """Loss and terms, then gradients, of each replay, by frame; the frames take turns."""
     found = [[] for _ in frames]
     for _ in range(count):
-        for frame, grads in zip(frames, found, strict=True):
-            graph(frame)
-            grads.append([g.clone() for g in filled(graph.grads)])
+        for frame, values in zip(frames, found, strict=True):
+            total = graph(frame)
+            values.append([t.clone() for t in (total, *graph.grads) if t is not None])
     return found
 
 
-def distance(a, b):
-    """Relative, of whole tensors."""
-    return float((a - b).norm() / b.norm().clamp_min(1e-12))
-
-
-def filled(grads):
-    return [g for g in grads if g is not None]
+def farthest(replays, middle):
+    """Largest distance of each tensor from ``middle``, relative to the whole tensor's norm."""
+    return [
+        max(float((t - m).norm() / m.norm().clamp_min(1e-12)) for t in tensors)
+        for tensors, m in zip(zip(*replays, strict=True), middle, strict=True)
+    ]
