@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -67,6 +66,7 @@ class StepGraph:
         stream: torch.cuda.Stream,
         lanes: Sequence[torch.cuda.Stream] = (),
     ) -> None:
+        self.loss = loss  # A replay reads the system's memory.
         self.frame = replace(frame._map(Tensor.clone), camera=frame.camera._map(Tensor.clone))
         self.inputs = tensors(self.frame)
         # Stand-ins on the same memory: autograd ties a parameter's own gradient to the stream that
@@ -138,20 +138,27 @@ class GraphedLoss:
         key = (self.kind(frame), *(t.shape for t in tensors(frame)))
         if key not in self.graphs:
             place = self.pool, self.stream, self.lanes
-            with _gradients_from_other_streams():
+            with _gradients_between_branches():
                 self.graphs[key] = StepGraph(self.loss, frame, self.parameters, *place)
         return self.graphs[key]
 
 
 @contextmanager
-def _gradients_from_other_streams() -> Iterator[None]:
-    """Says that a parameter may be used first in one branch and get its gradient from another.
+def _gradients_between_branches() -> Iterator[None]:
+    """Keeps autograd from warning that a parameter first used in one branch has another's gradient.
 
-    Autograd orders the two, and warns since one could be the default stream; none is here.
+    It orders the two, and warns since one could be the default stream; none is here. PyTorch before
+    2.10 does not warn.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
+    warn = getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None)
+    if warn is None:
         yield
+        return
+    warn(False)
+    try:
+        yield
+    finally:
+        warn(True)
 
 
 class _Replay(torch.autograd.Function):

@@ -27,7 +27,7 @@ def nearest_vertex(
 def nearest_of_all(
     points: Float[Tensor, "n 3"], vertices: Float[Tensor, "p 3"]
 ) -> Int[Tensor, "n"]:
-    """Compares each point with every vertex, without waiting for the device."""
+    """Compares each point with every vertex, without waiting for the device: what kernels equal."""
     # By way of a matrix product neighbours a millimetre apart would be mistaken.
     exact = "donot_use_mm_for_euclid_dist"
     chunks = points.split(CHUNK)

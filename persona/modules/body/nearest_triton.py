@@ -15,7 +15,7 @@ from torch import Tensor
 from persona.modules.render.jit import triton_kernel
 
 POINTS, VERTICES = 32, 32
-"""Of one tile of pairs."""
+"""Points and vertices of a tile of pairs."""
 
 
 @triton_kernel
@@ -46,11 +46,20 @@ def _nearest(points_ptr, vertices_ptr, out_ptr, n, p, N: tl.constexpr, P: tl.con
 def nearest_vertex(
     points: Float[Tensor, "n 3"], vertices: Float[Tensor, "p 3"]
 ) -> Int[Tensor, "n"]:
-    """As ``nearest.nearest_of_all``: of vertices equally near the first; on the current device."""
+    """As ``nearest.nearest_of_all`` in float32, up to rounding; on the current device.
+
+    Of vertices equally near the first. One that is not finite is never nearest; where none is left,
+    or the point is not finite, row 0.
+
+    Raises:
+        ValueError: There is no vertex.
+    """
     n, p = len(points), len(vertices)
+    if not p:
+        raise ValueError("no vertex to be nearest")
     out = torch.empty(n, dtype=torch.long, device=points.device)
     if n:
         _nearest[(triton.cdiv(n, POINTS),)](
-            points.contiguous(), vertices.contiguous(), out, n, p, POINTS, VERTICES
+            points.float().contiguous(), vertices.float().contiguous(), out, n, p, POINTS, VERTICES
         )
     return out

@@ -1,6 +1,6 @@
 """Loss maths on plain tensors."""
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-@lru_cache(maxsize=16)
+@cache  # Never freed: captured graphs go on reading them.
 def _blur_matrix(
     length: int, size: int, sigma: float, device: torch.device, dtype: torch.dtype
 ) -> Tensor:

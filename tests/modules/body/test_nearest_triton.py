@@ -18,6 +18,21 @@ def test_equals_the_plain_comparison(n, p):
     assert torch.equal(found.cpu(), nearest_of_all(points, vertices))
 
 
+def test_columns_and_other_types():
+    g = torch.Generator().manual_seed(0)
+    points, vertices = torch.randn(3, 70, generator=g).T, torch.randn(3, 75, generator=g).T
+    expected = nearest_of_all(points, vertices)
+    for dtype in (torch.float32, torch.float64):
+        found = nearest_vertex(points.to(DEVICE, dtype), vertices.to(DEVICE, dtype))
+        assert torch.equal(found.cpu(), expected)
+
+
+def test_no_vertex_is_refused():
+    points = torch.zeros(2, 3, device=DEVICE)
+    with pytest.raises(ValueError, match="no vertex"):
+        nearest_vertex(points, points[:0])
+
+
 def test_neighbours_a_tenth_of_a_millimetre_apart_two_metres_from_the_origin():
     g = torch.Generator().manual_seed(0)
     vertices = 2 + 0.003 * torch.randn(200, 3, generator=g)
