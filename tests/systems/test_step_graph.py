@@ -78,7 +78,7 @@ def test_branches_give_what_one_stream_gives(tiny, tmp_path, monkeypatch, split)
 
     Atomic sums differ in their last bits. In bfloat16 that rounds a feature the other way now and
     then and moves gradients by a thousandth (on the CPU, images shaken by their last bit: 8e-4,
-    at most 2.5e-3, in a tenth of 900 steps); in float32 it may change which value a pooling takes
+    at most 2.5e-3, in a fifth of 3,000 steps); in float32 it may change which value a pooling takes
     (2.3e-4 at most in 500 steps). One stream says how far the usual goes.
     """
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
