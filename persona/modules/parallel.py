@@ -35,7 +35,7 @@ from itertools import cycle
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
+from torch.autograd.graph import Node, saved_tensors_hooks
 
 _lanes: ContextVar[Iterator[torch.cuda.Stream] | None] = ContextVar("lanes", default=None)
 _kept: ContextVar[list[Tensor] | None] = ContextVar("kept", default=None)
@@ -102,13 +102,19 @@ def hold_gradients(root: Tensor) -> None:
             t for t in given if t is not None and places[t.untyped_storage().data_ptr()] > 1
         )
 
+    for node in backward_nodes(root):
+        node.register_hook(hold)
+
+
+def backward_nodes(root: Tensor) -> set[Node]:
+    """All nodes of the backward pass that begins at ``root``."""
     nodes, waiting = set(), [root.grad_fn]
     while waiting:
         node = waiting.pop()
         if node is not None and node not in nodes:
             nodes.add(node)
-            node.register_hook(hold)
             waiting += [behind for behind, _ in node.next_functions]
+    return nodes
 
 
 @contextmanager

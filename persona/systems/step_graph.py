@@ -147,8 +147,8 @@ class GraphedLoss:
 def _gradients_between_branches() -> Iterator[None]:
     """Keeps autograd from warning that a parameter first used in one branch has another's gradient.
 
-    It orders the two, and warns since one could be the default stream; none is here. PyTorch before
-    2.10 does not warn.
+    It orders the two, and warns since one could be the default stream; none is here. Where PyTorch
+    lacks the switch nothing is changed.
     """
     warn = getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None)
     if warn is None:

@@ -9,7 +9,7 @@ import torch
 from hydra.utils import instantiate
 
 from persona.modules import parallel
-from persona.modules.parallel import hold_gradients
+from persona.modules.parallel import backward_nodes, hold_gradients
 from persona.systems import step_graph
 from persona.systems.experiment import load_system, train
 from persona.systems.step_graph import GraphedLoss
@@ -104,6 +104,8 @@ def test_branches_give_what_one_stream_gives(tiny, tmp_path, monkeypatch, split)
         with sleeps(monkeypatch, turn):
             branched = graph(12)
         for found, mean, spread in zip(replays(branched, shown, 10), middle, usual, strict=True):
+            for values, *_ in found:  # Each term, however small.
+                torch.testing.assert_close(values, mean[0], rtol=1e-3, atol=1e-6)
             for i, (far, near) in enumerate(zip(farthest(found, mean), spread, strict=True)):
                 what = f"gradient {i - 1} of those that are used" if i else "the loss"
                 assert far < 4 * near + 1e-3, f"{what}, turn {turn}"
@@ -127,13 +129,8 @@ def sleeps(monkeypatch, turn):
 
     def hold(root):
         hold_gradients(root)
-        nodes, waiting = set(), [root.grad_fn]
-        while waiting:
-            node = waiting.pop()
-            if node is not None and node not in nodes:
-                nodes.add(node)
-                node.register_prehook(sleep)
-                waiting += [behind for behind, _ in node.next_functions]
+        for node in backward_nodes(root):
+            node.register_prehook(sleep)
 
     with monkeypatch.context() as patch:
         patch.setattr(parallel, "cycle", lanes)
