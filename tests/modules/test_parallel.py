@@ -2,46 +2,26 @@
 
 import gc
 import weakref
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import pytest
 import torch
+from counting_streams import Stream, count_streams
 
-from persona.modules import parallel
 from persona.modules.parallel import branches, hold_gradients, side_streams
-
-
-class Stream:
-    """Keeps what it waits for: ``seen`` is all work that is done before its next."""
-
-    __class__ = torch.cuda.Stream  # What a type check sees.
-
-    def __init__(self, name):
-        self.name, self.seen = name, set()
-
-    def wait_stream(self, other):
-        self.seen |= other.seen
-
-    def work(self, what):
-        before = set(self.seen)
-        self.seen.add(what)
-        return before
 
 
 @pytest.fixture
 def trunk(monkeypatch):
-    """A trunk whose current stream is what CUDA would say, without CUDA."""
-    current = [Stream("trunk")]
+    """Notes work on the current stream, and says what was done before it."""
+    used = count_streams(monkeypatch)
 
-    @contextmanager
-    def on(stream):
-        current.append(stream)
-        yield
-        current.pop()
+    def work(what):
+        before = set(used[-1].seen)
+        used[-1].seen.add(what)
+        return before
 
-    monkeypatch.setattr(parallel.torch.cuda, "current_stream", lambda: current[-1])
-    monkeypatch.setattr(parallel.torch.cuda, "stream", on)
-    return lambda what: current[-1].work(what)
+    return work
 
 
 def run(work):
@@ -63,7 +43,7 @@ def run(work):
 
 def test_branches_wait_for_their_trunk_alone(trunk):
     trunk("earlier")
-    with side_streams([Stream(i) for i in range(3)]):
+    with side_streams([Stream() for i in range(3)]):
         before = run(trunk)
     begun = {"earlier", "start"}
     assert before["a"] == before["b"] == begun
@@ -73,10 +53,10 @@ def test_branches_wait_for_their_trunk_alone(trunk):
 
 
 def test_what_follows_waits_for_the_backward_pass_too(trunk):
-    streams = [Stream(0), Stream(1)]
+    streams = [Stream(), Stream()]
     trunk("earlier")
     with side_streams(streams):
-        streams[1].work("backward")
+        streams[1].seen.add("backward")
     assert trunk("later") == {"earlier", "backward"}
 
 
@@ -95,7 +75,7 @@ def test_without_streams_nothing_is_forked(trunk, streams):
 def test_saved_tensors_live_until_the_end(trunk):
     """A stream may read them after another, which made them, would have used their place again."""
     x = torch.ones(1000, requires_grad=True)
-    with side_streams([Stream(0)]):
+    with side_streams([Stream()]):
         middle = x.exp()
         place = middle.data_ptr()
         y = middle.square().sum()
@@ -112,7 +92,7 @@ def test_nothing_is_held_afterwards(trunk, fails):
     x = torch.ones(1000, requires_grad=True)
 
     def work():
-        with side_streams([Stream(0)]):
+        with side_streams([Stream()]):
             middle, _beside = x.exp(), x.sigmoid()
             found.extend(map(weakref.ref, (middle, _beside)))
             if fails == "forward":
@@ -131,7 +111,7 @@ def test_nothing_is_held_afterwards(trunk, fails):
 
 
 def test_streams_are_forgotten_after_an_error(trunk):
-    with pytest.raises(ValueError), side_streams([Stream(0)]):
+    with pytest.raises(ValueError), side_streams([Stream()]):
         raise ValueError
     with branches() as branch, branch() as lane:
         assert lane.stream is None
@@ -151,7 +131,7 @@ class Reads(torch.autograd.Function):
         return 2 * grad, None
 
 
-@pytest.mark.parametrize("streams", [[], [Stream(0)]], ids=["no streams", "streams"])
+@pytest.mark.parametrize("streams", [[], [Stream()]], ids=["no streams", "streams"])
 def test_a_gradient_that_a_branch_reads_is_not_added_onto(trunk, streams):
     """``both`` hands one gradient to ``base``, which gets a second one, and to the branch."""
     x, y, places = torch.ones(1000, requires_grad=True), torch.ones(1000, requires_grad=True), []

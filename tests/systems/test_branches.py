@@ -1,33 +1,16 @@
 """A step's branches on streams that only count: each operation is behind what it reads."""
 
-from contextlib import contextmanager
+from itertools import count
 
 import pytest
 import torch
+from counting_streams import Stream, count_streams
 from hydra.utils import instantiate
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from persona.modules import parallel
 from persona.modules.parallel import branches, side_streams
 from persona.systems.experiment import load_system, train
-
-
-class Stream:
-    """A vector clock: how much of each stream's work is done before its next."""
-
-    __class__ = torch.cuda.Stream  # What a type check sees.
-
-    def __init__(self):
-        self.done = {self: 0}
-
-    def wait_stream(self, other):
-        for stream, count in other.done.items():
-            self.done[stream] = max(count, self.done.get(stream, 0))
-
-    def behind(self, work):
-        stream, count = work
-        return self.done.get(stream, 0) >= count
 
 
 class Order(TorchDispatchMode):
@@ -37,22 +20,16 @@ class Order(TorchDispatchMode):
     arguments. The backward pass is autograd's to order.
     """
 
-    def __init__(self):
+    def __init__(self, streams):
         super().__init__()
-        self.current, self.wrong = [Stream()], []
+        self.streams, self.work, self.wrong = streams, count(), []
         self.written, self.read, self.alive = {}, {}, []
-
-    @contextmanager
-    def on(self, stream):
-        self.current.append(stream)
-        yield
-        self.current.pop()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        stream = self.current[-1]
-        stream.done[stream] += 1
-        now = stream, stream.done[stream]
+        stream = self.streams[-1]
+        now = stream, next(self.work)
+        stream.seen.add(now)
         names = [a.name for a in func._schema.arguments if a.alias_info and a.alias_info.is_write]
         given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
         changed = set(map(memory, tensors([given.get(name) for name in names])))
@@ -60,7 +37,7 @@ class Order(TorchDispatchMode):
             before = [self.written[place]] if place in self.written else []
             if place in changed:
                 before += self.read.get(place, [])
-            if not all(map(stream.behind, before)):
+            if not stream.seen.issuperset(before):
                 self.wrong.append(str(func))
             self.read.setdefault(place, []).append(now)
         result = func(*args, **kwargs)
@@ -82,10 +59,7 @@ def memory(tensor):
 
 @pytest.fixture
 def order(monkeypatch):
-    order = Order()
-    monkeypatch.setattr(parallel.torch.cuda, "current_stream", lambda: order.current[-1])
-    monkeypatch.setattr(parallel.torch.cuda, "stream", order.on)
-    return order
+    return Order(count_streams(monkeypatch))
 
 
 def wrongs(order, work):

@@ -77,9 +77,10 @@ def test_branches_give_what_one_stream_gives(tiny, tmp_path, monkeypatch, split)
     """Though each part sleeps once: what waits too little, or reuses memory too early, then shows.
 
     Atomic sums differ in their last bits. In bfloat16 that rounds a feature the other way now and
-    then and moves gradients by a thousandth (on the CPU, images shaken by their last bit: 8e-4,
-    at most 2.5e-3, in a fifth of 3,000 steps); in float32 it may change which value a pooling takes
-    (2.3e-4 at most in 500 steps). One stream says how far the usual goes.
+    then and moves gradients, on one stream too (by 5e-3 on an H200); in float32 it may change which
+    value a pooling takes (6e-5 there; 2.3e-4 at most in 500 steps on the CPU with images shaken by
+    their last bit). One stream says how far the usual goes. Without ``hold_gradients`` one is off
+    by 0.08 and more.
     """
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: None)
@@ -106,9 +107,12 @@ def test_branches_give_what_one_stream_gives(tiny, tmp_path, monkeypatch, split)
         for found, mean, spread in zip(replays(branched, shown, 10), middle, usual, strict=True):
             for values, *_ in found:  # Each term, however small.
                 torch.testing.assert_close(values, mean[0], rtol=1e-3, atol=1e-6)
-            for i, (far, near) in enumerate(zip(farthest(found, mean), spread, strict=True)):
+            apart = farthest(found, mean)
+            print(f"turn {turn}: loss {apart[0]:.1e} ({spread[0]:.1e} on one stream), "
+                  f"gradients at most {max(apart[1:]):.1e} ({max(spread[1:]):.1e})")  # fmt: skip
+            for i, (far, near) in enumerate(zip(apart, spread, strict=True)):
                 what = f"gradient {i - 1} of those that are used" if i else "the loss"
-                assert far < 4 * near + 1e-3, f"{what}, turn {turn}"
+                assert far < 4 * near + 5e-4, f"{what}, turn {turn}"
 
 
 @contextmanager
