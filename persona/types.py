@@ -201,7 +201,7 @@ class MeshRender(TensorTuple):
         return self.face >= 0
 
 
-FRAME_LISTS = ("name", "person_px", "has_patch", "person_box_px")
+FRAME_LISTS = ("name", "person_px", "has_patch", "person_box_px", "weight")
 """Fields of a ``Frame`` that are not tensors: one entry a frame."""
 
 
@@ -235,6 +235,14 @@ class Frame(TensorTuple):
     has_patch: tuple[bool, ...] = field(default=())
     person_box_px: tuple[tuple[int, int, int, int], ...] = field(default=())
     """Bounding box (x, y, w, h) of each mask; w = 0 where it is empty. Known to the host too."""
+    weight: tuple[float, ...] = field(default=())
+    """What each frame counts for in the batch's mean loss; empty where all count alike."""
+
+    @property
+    def shares(self) -> list[float]:
+        """What each frame's loss is multiplied by in the batch's: weight by number of frames."""
+        weights = self.weight or (1.0,) * len(self.name)
+        return [weight / len(weights) for weight in weights]
 
     def to(self, *args, **kwargs):
         """Moves the tensors and the camera."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -45,9 +46,12 @@ class FrameLoader:
 
     def __iter__(self) -> Iterator[Frame]:
         for rows, following in self._order():
-            batch = self.dataset[rows]
+            batch = self._batch(rows)
             self.dataset.stage(following)
             yield batch
+
+    def _batch(self, rows: list[int]) -> Frame:
+        return self.dataset[rows]
 
     def _order(self) -> Iterator[tuple[list[int], list[int]]]:
         """Rows of each batch and of the one after it, none after the last."""
@@ -60,7 +64,7 @@ class BalancedLoader(FrameLoader):
     def __init__(self, dataset: FrameDataset, sampler: BalancedSampler):
         """``sampler``: over the rows of ``dataset``."""
         super().__init__(dataset, ())
-        self.sampler = sampler
+        self.sampler, self.weights = sampler, sampler.weights
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -68,6 +72,9 @@ class BalancedLoader(FrameLoader):
     def _order(self) -> Iterator[tuple[list[int], list[int]]]:
         # The sampler stands where the loader does: looking ahead does not move it.
         return ((rows, self.sampler.upcoming) for rows in self.sampler)
+
+    def _batch(self, rows: list[int]) -> Frame:
+        return replace(super()._batch(rows), weight=tuple(self.weights[row] for row in rows))
 
     def state_dict(self) -> dict[str, Any]:
         """The sampler's."""
@@ -93,7 +100,6 @@ class SubjectDataModule(lightning.LightningDataModule):
         batch_size: int = 1,
         captured_ratio: float | None = 0.5,
         captured_repeats: int = 1,
-        abreast: int = 1,
         seed: int = 0,
         train_splits: Sequence[str] | None = None,
         test_split: str = "auto",
@@ -107,10 +113,10 @@ class SubjectDataModule(lightning.LightningDataModule):
             root: Subject folder.
             source: Makes the folder when it is absent or of another configuration.
             batch_size: Frames a step and process.
-            captured_ratio: Share of the photograph in [0, 1); None takes every frame once.
+            captured_ratio: Share of steps that see the photograph, and its share of the loss, in
+                [0, 1); None takes every frame once.
             captured_repeats: How often an epoch shows each captured frame where nothing is
                 generated.
-            abreast: Frames of one kind side by side in a step, see ``BalancedSampler``.
             seed: Of the order of the batches.
             train_splits: Splits that train; None takes all but ``test``.
             test_split: Split that is evaluated; auto is ``test`` where it exists, else
@@ -127,7 +133,7 @@ class SubjectDataModule(lightning.LightningDataModule):
             raise UserError(f"frames_on={frames_on} is unknown: choose {', '.join(FRAMES_ON)}")
         self.root, self.source, self.frames_on = Path(root), source, frames_on
         self.batch_size, self.captured_ratio, self.seed = batch_size, captured_ratio, seed
-        self.captured_repeats, self.abreast = captured_repeats, abreast
+        self.captured_repeats = captured_repeats
         self._train_splits, self._test_split = train_splits, test_split
         self.max_frames, self.max_height_px = max_frames, max_height_px
         self._frames: dict[str, FrameDataset] = {}
@@ -186,7 +192,6 @@ class SubjectDataModule(lightning.LightningDataModule):
             batch_size=self.batch_size,
             captured_ratio=self.captured_ratio,
             captured_repeats=self.captured_repeats,
-            abreast=self.abreast,
             seed=self.seed,
             rank=rank,
             world_size=world_size,

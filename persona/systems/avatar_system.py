@@ -154,7 +154,7 @@ class AvatarSystem(L.LightningModule):
     # Training --------------------------------------------------------------------------------
 
     def training_step(self, batch: Frame, batch_idx: int) -> Float[Tensor, ""]:
-        """Mean loss of the batch's frames."""
+        """Weighted mean loss of the batch's frames."""
         self.avatar.next_step()
         loss, terms = self.graphed_loss(batch) if self.uses_graph else self.batch_loss(batch)
         every = self.trainer.log_every_n_steps
@@ -168,9 +168,10 @@ class AvatarSystem(L.LightningModule):
         return loss
 
     def batch_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], list[dict[str, Tensor]]]:
-        """Mean loss of the batch's frames and the terms of each."""
+        """Mean loss of the batch's frames, each by its weight, and the terms of each."""
         losses = [self.frame_loss(batch[i : i + 1]) for i in range(len(batch.name))]
-        return torch.stack([total for total, _ in losses]).mean(), [terms for _, terms in losses]
+        total = sum(s * total for s, (total, _) in zip(batch.shares, losses, strict=True))
+        return total, [terms for _, terms in losses]
 
     def frame_loss(self, frame: Frame) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Loss of one frame in its row's pose, and its terms."""

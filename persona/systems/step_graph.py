@@ -164,28 +164,30 @@ def _gradients_between_branches() -> Iterator[None]:
 class _Replay(torch.autograd.Function):
     @staticmethod
     def forward(ctx, graphed: GraphedLoss, batch: Frame, terms: list, *parameters: Tensor):
-        count, totals, sums = len(batch.name), [], None
-        for i in range(count):
+        shares, loss, sums = batch.shares, 0.0, None
+        for i, share in enumerate(shares):
             frame = batch[i : i + 1]
             graph = graphed.graph(frame)
             values = graph(frame).clone()
-            totals.append(values[0])
+            loss = loss + share * values[0]
             terms.append(dict(zip(graph.names, values[1:], strict=True)))
-            sums = graph.grads if count == 1 else _add(sums, graph.grads)
-        ctx.sums, ctx.count = sums, count
-        return torch.stack(totals).mean()
+            sums = graph.grads if len(shares) == 1 else _add(sums, graph.grads, share)
+        ctx.sums, ctx.share = sums, shares[0] if len(shares) == 1 else 1.0
+        return loss
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         # One kernel for all rather than one for each.
         used = [g for g in ctx.sums if g is not None]
-        scaled = iter(torch._foreach_mul(used, grad / ctx.count))
+        scaled = iter(torch._foreach_mul(used, grad * ctx.share))
         return None, None, None, *(None if g is None else next(scaled) for g in ctx.sums)
 
 
-def _add(sums: tuple | None, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+def _add(
+    sums: tuple | None, grads: tuple[Tensor | None, ...], share: float
+) -> tuple[Tensor | None, ...]:
     """Running sum; the next replay overwrites ``grads``."""
-    if sums is None:
-        return tuple(None if g is None else g.clone() for g in grads)
-    pairs = zip(sums, grads, strict=True)
-    return tuple(a if b is None else b.clone() if a is None else a.add_(b) for a, b in pairs)
+    pairs = zip(sums or [None] * len(grads), grads, strict=True)
+    return tuple(
+        a if b is None else share * b if a is None else a.add_(b, alpha=share) for a, b in pairs
+    )

@@ -269,6 +269,21 @@ def test_lightning_resumes_at_the_very_batch(pristine, tmp_path, stop):
     assert resumed == whole[stop:]
 
 
+def test_a_batch_says_what_its_frames_count_for(pristine):
+    """The photograph once in half of the steps, for half of the loss."""
+    loader = SubjectDataModule(root=pristine, batch_size=3).train_dataloader()
+    batches, share = list(loader), {True: 0.0, False: 0.0}
+    for batch in batches:
+        assert sum(batch.captured.tolist()) <= 1
+        for captured, part in zip(batch.captured.tolist(), batch.shares, strict=True):
+            share[captured] += part
+    assert share[True] == pytest.approx(sum(True in b.captured for b in batches))
+    assert sum(share.values()) == pytest.approx(len(batches))
+    first = batches[0]
+    assert first[1:].weight == first.weight[1:]
+    assert replace(first, weight=()).shares == [1 / 3] * 3
+
+
 def test_a_dataset_moves(pristine):
     frames = SubjectDataModule(root=pristine).test_frames
     assert isinstance(frames.to("cpu"), FrameDataset) and frames.sizes == [(32, 24)] * 3

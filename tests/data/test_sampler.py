@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -60,9 +61,42 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert first != other and first[0] != first[1]
 
 
-def test_the_photograph_is_spread_over_the_epoch():
-    rows = flat(make(1, 200))
-    assert 70 <= rows[:200].count(0) <= 130
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 0.8])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_the_photograph_is_spread_over_the_epoch(ratio, batch_size):
+    """One in each of as many equal parts of the epoch."""
+    for steps in epochs(make(1, 200, captured_ratio=ratio, batch_size=batch_size)):
+        seen = [0 in step for step in steps]
+        assert sum(seen) == round(ratio * len(steps))
+        parts = [round(i * len(steps) / sum(seen) - 0.5 + 1e-9) for i in range(sum(seen) + 1)]
+        assert all(sum(seen[a:b]) == 1 for a, b in pairwise(parts))
+
+
+def test_the_photograph_comes_at_other_places_each_time():
+    first, second = epochs(make(1, 200), 2)
+    assert 50 < sum((0 in a) != (0 in b) for a, b in zip(first, second, strict=True)) < 350
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize(("captured", "batch_size"), [(1, 1), (1, 2), (1, 4), (2, 4), (6, 4)])
+def test_a_step_shows_a_frame_once_and_weights_make_up_for_it(captured, batch_size, ratio):
+    sampler = make(captured, 360, captured_ratio=ratio, batch_size=batch_size)
+    weights = sampler.weights
+    for steps in epochs(sampler):
+        assert all(len(set(step)) == batch_size for step in steps)
+        assert len(steps) == -(-(360 + round(360 * ratio / (1 - ratio))) // batch_size)
+        generated = Counter(row for step in steps for row in step if row >= captured)
+        assert len(generated) == 360 and max(generated.values()) - min(generated.values()) <= 1
+        total, share = (
+            sum(weights[row] for row in flat(steps) if row < below)
+            for below in (captured + 360, captured)
+        )
+        assert total == pytest.approx(len(flat(steps)), rel=0.02)
+        assert share == pytest.approx(ratio * total, rel=0.02)
+        together = {sum(row < captured for row in step) for step in steps}
+        assert together <= {0, min(captured, batch_size)}
+    if batch_size == 1:
+        assert set(weights) == {1.0}
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
@@ -82,41 +116,23 @@ def test_ranks_together_see_what_one_process_sees(world_size, batch_size):
             assert Counter(flat(parts)) == Counter(batch)
 
 
-def together(world_size, **arguments):
-    """The batches of all ranks, side by side."""
-    ranks = [make(2, 12, world_size=world_size, rank=r, **arguments) for r in range(world_size)]
-    return [list(zip(*epoch, strict=True)) for epoch in zip(*map(epochs, ranks), strict=True)]
+def test_the_photograph_is_shown_by_one_process_which_takes_turns():
+    ranks = [epochs(make(1, 60, rank=rank, world_size=3))[0] for rank in range(3)]
+    steps = list(zip(*ranks, strict=True))
+    shown = [[0 in batch for batch in step] for step in steps]
+    assert {sum(step) for step in shown} == {0, 1}
+    assert {step.index(True) for step in shown if True in step} == {0, 1, 2}
 
 
-@pytest.mark.parametrize("batch_size", [1, 2])
-def test_processes_may_take_frames_of_one_kind_at_a_time(batch_size):
-    """They wait for each other, and a captured frame costs more."""
-    mixed = set()
-    for steps in together(3, batch_size=batch_size, abreast=3):
-        for step in steps:
-            kinds = [[row < 2 for row in batch] for batch in step]
-            assert all(kind == kinds[0] for kind in kinds)
-            mixed.add(len(set(kinds[0])))
-        rows = Counter(row for step in steps for batch in step for row in batch)
-        assert all(rows[row] >= 1 for row in range(14)) and sum(rows.values()) == 24
-    assert mixed == {1} if batch_size == 1 else 2 in mixed
-
-
-def test_kinds_are_mixed_over_processes_unless_told():
-    steps = [step for epoch in together(3) for step in epoch]
-    assert any(len({row < 2 for batch in step for row in batch}) == 2 for step in steps)
-
-
-def test_one_process_mixes_kinds_unless_told():
-    for abreast, several in ((1, True), (2, False)):
-        steps = [step for e in epochs(make(2, 12, batch_size=2, abreast=abreast)) for step in e]
-        assert any(len({row < 2 for row in step}) == 2 for step in steps) == several
-
-
-@pytest.mark.parametrize("abreast", [0, -1, 3, 5])
-def test_abreast_divides_the_frames_of_a_step(abreast):
-    with pytest.raises(UserError, match=f"abreast={abreast}: must divide the 4 frames of a step"):
-        make(batch_size=2, world_size=2, abreast=abreast)
+def test_a_photograph_of_another_size_has_steps_to_itself():
+    sampler = make(2, 9, sizes=[LARGE] * 2 + [SMALL] * 9, batch_size=4)
+    for steps in epochs(sampler):
+        kinds = [{row < 2 for row in step} for step in steps]
+        assert all(len(kind) == 1 for kind in kinds)
+        assert kinds.count({True}) == 2 and kinds.count({False}) == 3
+    assert set(sampler.weights) == {1.0}
+    with pytest.raises(ValueError, match="one size"):
+        make(2, 2, sizes=[LARGE, SMALL, SMALL, SMALL])
 
 
 def test_a_batch_holds_one_size_and_misses_no_frame():
@@ -156,12 +172,8 @@ def test_a_state_of_other_batches_is_refused():
     state = make(batch_size=2).state_dict()
     other = {"batch_size": 1, "rank": 1, "world_size": 2}
     make(**other).load_state_dict(state)  # The same two frames a step.
-    with pytest.raises(
-        UserError, match=r"made with 1 frames of one kind abreast .* this run has 2"
-    ):
-        make(**other, abreast=2).load_state_dict(state)
-    del state["abreast"]  # As checkpoints before there was a choice.
-    make(batch_size=2).load_state_dict(state)
+    with pytest.raises(UserError, match="another version of persona"):
+        make(**other).load_state_dict(state | {"order": 1})
     with pytest.raises(UserError, match=r"made with 2 frames a step .* this run has 4"):
         make(batch_size=2, world_size=2).load_state_dict(state)
 
