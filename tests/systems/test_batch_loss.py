@@ -18,8 +18,9 @@ CUDA = [
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
 @pytest.mark.parametrize("copies", [1, 3])
 def test_a_frame_of_weight_counts_as_its_copies(tiny, tmp_path, device, copies):
-    options = f"renderer={device}", "avatar.refresh_every=1", "perceptual=none"
-    config = tiny(*options, "trainer.max_steps=1")
+    accelerator = "gpu" if device == "cuda" else "cpu"
+    options = f"renderer={device}", f"trainer.accelerator={accelerator}", "perceptual=none"
+    config = tiny(*options, "avatar.refresh_every=1", "trainer.max_steps=1")
     train(config, tmp_path)
     frames = instantiate(config.data).train_frames.to(device)
     photo = frames.captured.index(True)
