@@ -28,6 +28,7 @@ from separate import separate
 
 from persona.cli import one_line_errors, output_folder, stamp_run
 from persona.data.io import write_json, write_text
+from persona.data.layout import CAPTURED
 from persona.errors import UserError
 from persona.systems.avatar_system import AvatarSystem
 from persona.systems.experiment import quiet_libraries
@@ -57,7 +58,8 @@ class StepClock(L.Callback):
         """One mark per step: an event in the stream, so that the host runs on."""
         if len(self.marks) == self.steps:
             return
-        self.marks.append((batch.name[0].split("/")[0], mark(system.device)))
+        captured = any(name.startswith(CAPTURED) for name in batch.name)
+        self.marks.append(("captured" if captured else "generated", mark(system.device)))
         if system.device.type == "cuda" and len(self.marks) in (self.warmup, self.steps):
             self._look_at_memory(system.device)
 
@@ -77,7 +79,7 @@ class StepClock(L.Callback):
         torch.cuda.reset_peak_memory_stats()
 
     def milliseconds(self) -> dict[str, list[float]]:
-        """Of every counted step, under ``all`` and the kind of its frame."""
+        """Of every counted step, under ``all`` and by whether this process has a captured frame."""
         if self.marks and hasattr(self.marks[0][1], "synchronize"):
             torch.cuda.synchronize()
         times = defaultdict(list)
@@ -85,7 +87,7 @@ class StepClock(L.Callback):
         for (_, before), (kind, after) in pairwise(counted):
             value = between(before, after)
             times["all"].append(value)
-            times["captured" if kind == "captured" else "generated"].append(value)
+            times[kind].append(value)
         return dict(times)
 
 

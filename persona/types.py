@@ -236,13 +236,14 @@ class Frame(TensorTuple):
     person_box_px: tuple[tuple[int, int, int, int], ...] = field(default=())
     """Bounding box (x, y, w, h) of each mask; w = 0 where it is empty. Known to the host too."""
     weight: tuple[float, ...] = field(default=())
-    """What each frame counts for in the batch's mean loss; empty where all count alike."""
+    """What each frame counts for in the batch's loss, 1 in the mean of an epoch; empty where all
+    count alike."""
 
     @property
     def shares(self) -> list[float]:
         """What each frame's loss is multiplied by in the batch's: weight by number of frames."""
         weights = self.weight or (1.0,) * len(self.name)
-        return [weight / len(weights) for weight in weights]
+        return [weight / len(self.name) for weight in weights]
 
     def to(self, *args, **kwargs):
         """Moves the tensors and the camera."""

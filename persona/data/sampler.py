@@ -14,25 +14,26 @@ from torch.utils.data import Sampler
 from persona.errors import UserError
 
 ORDER = 2
-"""Which order this is: an epoch cannot be gone on with in another."""
+"""Of steps of several frames; steps of one have the first order still."""
 
 
 class BalancedSampler(Sampler[list[int]]):
     """Batches in which the photograph has a fixed share, whatever the number of other frames.
 
-    A share of the steps, evenly spread, has captured frames; PERSONA's half and half is
-    ``captured_ratio=0.5``. An epoch of steps of one frame holds each generated frame once.
+    With steps of one frame each epoch holds every generated frame once and the captured ones
+    repeated; PERSONA's half and half is ``captured_ratio=0.5``. Without generated frames it holds
+    each captured one ``captured_repeats`` times.
 
-    A step of several frames shows a captured one once, since again it would give the same gradient
-    again: such a frame weighs more instead (``weights``), and the place is another generated
-    frame's. An epoch then has as many frames as one of single frames, and generated frames come
-    more often. Captured frames come together, so that processes wait for one that has a captured
-    frame, which takes longest, in as few steps as possible.
+    With steps of several frames captured ones come in that share of the steps, evenly spread, and
+    there each at most once, since again it would give the same gradient again: they weigh more
+    instead (``weights``), and the places are other generated frames'. They come together, so that
+    processes wait for one that has a captured frame, which takes longest, in few steps. An epoch
+    has as many frames as one of single frames, so that generated ones come more often. Only a
+    process whose batch of several frames has none of the photograph's size sees it repeated.
 
-    Without generated frames an epoch holds each captured one ``captured_repeats`` times. The order
-    depends on seed and epoch alone. Ranks split each global batch (``batch_size * world_size``
-    frames) among them, so that several processes see together what one process with that batch
-    size sees.
+    The order depends on seed and epoch alone. Ranks split each global batch (``batch_size *
+    world_size`` frames) among them, so that several processes see together what one process with
+    that batch size sees, if all frames have one size.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class BalancedSampler(Sampler[list[int]]):
 
         Raises:
             UserError: ``captured_ratio``, ``captured_repeats`` or ``batch_size`` is out of range.
-            ValueError: nothing to sample, or captured frames of several sizes.
+            ValueError: nothing to sample.
         """
         if captured_ratio is not None and not 0 <= captured_ratio < 1:
             raise UserError(f"captured_ratio={captured_ratio}: must be in [0, 1), or null")
@@ -72,30 +73,31 @@ class BalancedSampler(Sampler[list[int]]):
                 raise UserError(f"{name}={value}: must be 1 or more")
         if len(captured) != len(sizes) or not len(captured) or not 0 <= rank < world_size:
             raise ValueError("needs a size for each frame, a frame, and a rank below world_size")
-        self.width = batch_size * world_size
+        self.width, self.seed = batch_size * world_size, seed
+        # A batch of one frame has one size, whatever the other processes' have.
+        self.sizes = list(sizes) if batch_size > 1 else [None] * len(sizes)
         flags = np.asarray(captured, bool)
         self.captured_rows, self.generated_rows = np.flatnonzero(flags), np.flatnonzero(~flags)
-        self.sizes, self.seed = list(sizes), seed
-        self.captured_repeats, self.rank, self.world_size = captured_repeats, rank, world_size
-        balanced = len(self.captured_rows) and len(self.generated_rows)
-        self.captured_ratio = captured_ratio if balanced else None
-        # Of other sizes than the generated frames, captured ones have a step to themselves.
-        together = len(set(sizes)) == 1
-        if self.captured_ratio and len({sizes[row] for row in self.captured_rows}) > 1:
-            raise ValueError("captured frames have one size")
-        self.captured_a_step = min(len(self.captured_rows), self.width) if together else self.width
+        self.captured_ratio, self.captured_repeats = captured_ratio, captured_repeats
+        self.rank, self.world_size = rank, world_size
+        balanced = captured_ratio and len(self.captured_rows) and len(self.generated_rows)
+        self.weighs = bool(balanced and self.width > 1)
         self.epoch = self.position = self._resume_at = 0
         self._batches = self._global_batches(0)
         self._length = len(self._batches)
 
     @property
     def weights(self) -> list[float]:
-        """What each frame counts for in the mean over a step's frames; 1 on average."""
+        """What each frame counts for in the mean over a step's frames; 1 in the mean of an epoch.
+
+        So that captured frames' share of an epoch's loss is ``captured_ratio``.
+        """
         weights = np.ones(len(self.sizes))
-        if ratio := self.captured_ratio:
-            shown = ratio * self.captured_a_step / self.width  # Share of the frames shown.
-            weights[self.captured_rows] = ratio / shown
-            weights[self.generated_rows] = (1 - ratio) / (1 - shown)
+        if self.weighs:
+            # Epochs differ in their order alone.
+            shown = np.isin(self._batches, self.captured_rows).mean()
+            weights[self.captured_rows] = self.captured_ratio / shown
+            weights[self.generated_rows] = (1 - self.captured_ratio) / (1 - shown)
         return weights.tolist()
 
     def __len__(self) -> int:
@@ -124,8 +126,13 @@ class BalancedSampler(Sampler[list[int]]):
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch, the number of batches already handed out in it, and how they were made."""
-        made = {"width": self.width, "order": ORDER}
-        return {"epoch": self.epoch, "position": self.position, **made}
+        return {"epoch": self.epoch, "position": self.position, **self._made}
+
+    @property
+    def _made(self) -> dict[str, Any]:
+        """What the order depends on, beside seed and epoch."""
+        order, sizes = ORDER if self.weighs else 1, len(set(self.sizes))
+        return {"width": self.width, "order": order, "sizes": sizes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on after the last batch handed out before ``state_dict``.
@@ -139,10 +146,16 @@ class BalancedSampler(Sampler[list[int]]):
                 f"the checkpoint was made with {state.get('width')} frames a step (batch_size x "
                 f"processes) and this run has {self.width}; resume with as many"
             )
-        if state.get("order") != ORDER:
+        made = self._made
+        if state.get("order", 1) != made["order"]:
             raise UserError(
                 "the checkpoint was made by another version of persona, which orders frames "
                 "differently; resume with that version, or train anew"
+            )
+        if state.get("sizes", made["sizes"]) != made["sizes"]:
+            raise UserError(
+                "the checkpoint was made with another number of processes, and frames of several "
+                "sizes were batched differently; resume with as many"
             )
         self.epoch = state["epoch"]
         self._resume_at = self.position = state["position"] % len(self)
@@ -150,48 +163,69 @@ class BalancedSampler(Sampler[list[int]]):
     def _global_batches(self, epoch: int) -> list[list[int]]:
         """All batches of an epoch, each over all processes."""
         random = np.random.default_rng([self.seed, epoch])
-        if self.captured_ratio is None:
-            return self._unbalanced(random)
+        if self.weighs:
+            return self._weighed(random)
+        rows = random.permutation(self._rows(random)).tolist()
+        batches = packs(rows, self.sizes, self.width)
+        return [batches[i] for i in random.permutation(len(batches))]
+
+    @property
+    def _draws(self) -> int:
+        """Captured frames of an epoch of single frames."""
+        ratio = self.captured_ratio or 0
+        return round(len(self.generated_rows) * ratio / (1 - ratio))
+
+    def _rows(self, random: np.random.Generator) -> np.ndarray:
+        """The frames of an epoch, unordered."""
+        captured, generated = self.captured_rows, self.generated_rows
+        if not len(generated):
+            return np.tile(captured, self.captured_repeats)
+        if self.captured_ratio is None or not len(captured):
+            return np.concatenate([captured, generated])
+        # Whole rounds over the captured frames, then a random choice for the remainder.
+        rounds = np.tile(captured, self._draws // len(captured))
+        rest = random.permutation(captured)[: self._draws % len(captured)]
+        return np.concatenate([rounds, rest, generated])
+
+    def _weighed(self, random: np.random.Generator) -> list[list[int]]:
+        """Steps of which some have captured frames, each once; all generated ones at least once."""
         captured = cycle(random.permutation(self.captured_rows).tolist())
         generated = random.permutation(self.generated_rows).tolist()
+        together = len(set(self.sizes)) == 1
+        count = min(len(self.captured_rows), self.width) if together else self.width
         parts = [
-            self._balanced(random, captured, list(rows)) for rows in alike(generated, self.sizes)
+            self._steps(random, captured, count, rows) for rows in alike(generated, self.sizes)
         ]
         # Sizes take turns at random.
         turns = random.permutation(np.repeat(np.arange(len(parts)), list(map(len, parts))))
         queues = list(map(iter, parts))
         return [next(queues[turn]) for turn in turns]
 
-    def _unbalanced(self, random: np.random.Generator) -> list[list[int]]:
-        """Each frame once, or as often as captured frames alone are repeated."""
-        repeats = 1 if len(self.generated_rows) else self.captured_repeats
-        rows = random.permutation(np.tile(np.arange(len(self.sizes)), repeats)).tolist()
-        batches = [batch for same in alike(rows, self.sizes) for batch in packs(same, self.width)]
-        return [batches[i] for i in random.permutation(len(batches))]
-
-    def _balanced(
-        self, random: np.random.Generator, captured: Iterator[int], generated: list[int]
+    def _steps(
+        self, random: np.random.Generator, captured: Iterator[int], count: int, rows: list[int]
     ) -> list[list[int]]:
-        """Steps that hold all of some generated frames of one size, with captured ones."""
-        width, ratio, count = self.width, self.captured_ratio, self.captured_a_step
-        frames = len(generated) + round(len(generated) * ratio / (1 - ratio))
-        steps = math.ceil(frames / width)
-        while steps * width - round(ratio * steps) * count < len(generated):
+        """Steps for generated frames of one size, ``count`` captured ones in some of them."""
+        frames = len(rows) * (1 + self._draws / len(self.generated_rows))
+        steps = math.ceil(round(frames / self.width, 9))
+
+        def with_captured() -> int:
+            return max(1, round(self.captured_ratio * steps))
+
+        while steps * self.width - with_captured() * count < len(rows):
             steps += 1
-        with_captured = spread(random, round(ratio * steps), steps)
-        others, batches = cycle(generated), []
+        others, batches, chosen = cycle(rows), [], spread(random, with_captured(), steps)
         for step in range(steps):
-            batch = list(islice(captured, count if step in with_captured else 0))
-            batch += islice(others, width - len(batch))
+            batch = list(islice(captured, count if step in chosen else 0))
+            batch += islice(others, self.width - len(batch))
             # Any process may be the one that has a captured frame.
-            first = random.integers(width)
+            first = random.integers(self.width)
             batches.append(batch[first:] + batch[:first])
         return batches
 
 
 def spread(random: np.random.Generator, count: int, length: int) -> set[int]:
     """``count`` numbers below ``length``, each anywhere in its own one of as many equal parts."""
-    edges = np.arange(count + 1) * length // max(count, 1)
+    edges = np.arange(count + 1) * length // count
     return set(random.integers(edges[:-1], edges[1:]).tolist())
 
 
@@ -203,7 +237,13 @@ def alike(rows: Iterable[int], sizes: Sequence[Hashable]) -> list[list[int]]:
     return list(parts.values())
 
 
-def packs(rows: Sequence[int], width: int) -> list[list[int]]:
-    """``width`` rows each; the last is filled up from the first, so that all ranks have as many."""
-    filled = [*rows, *islice(cycle(rows), -len(rows) % width)]
-    return [filled[i : i + width] for i in range(0, len(filled), width)]
+def packs(rows: Sequence[int], sizes: Sequence[Hashable], width: int) -> list[list[int]]:
+    """``width`` rows of one size each.
+
+    The last of a size is filled up from its first rows, so that all ranks have equally many.
+    """
+    return [
+        list(islice(cycle(same), first, first + width))
+        for same in alike(rows, sizes)
+        for first in range(0, len(same), width)
+    ]

@@ -154,21 +154,23 @@ class AvatarSystem(L.LightningModule):
     # Training --------------------------------------------------------------------------------
 
     def training_step(self, batch: Frame, batch_idx: int) -> Float[Tensor, ""]:
-        """Weighted mean loss of the batch's frames."""
+        """Loss of the batch's frames, each by its share."""
         self.avatar.next_step()
         loss, terms = self.graphed_loss(batch) if self.uses_graph else self.batch_loss(batch)
         every = self.trainer.log_every_n_steps
         if every and (self.trainer.global_step + 1) % every == 0:
             # Elsewhere nothing is written, and keeping two dozen values costs milliseconds.
             count, means = len(batch.name), mean_terms(terms)
-            # Processes see different terms: only the sum can be averaged over them.
-            self.log("train/loss", loss.detach(), batch_size=count, sync_dist=True)
+            # Processes see different terms: only the sum can be averaged over them. Of their
+            # shares frames have more in one step than in another: that is divided out.
+            mean = loss.detach() / sum(batch.shares)
+            self.log("train/loss", mean, batch_size=count, sync_dist=True)
             self.log_dict({f"train/loss/{k}": v for k, v in means.items()}, batch_size=count)
-            self.last_loss = float(loss.detach())
+            self.last_loss = float(mean)
         return loss
 
     def batch_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], list[dict[str, Tensor]]]:
-        """Mean loss of the batch's frames, each by its weight, and the terms of each."""
+        """Loss of the batch's frames, each by its share, and the terms of each."""
         losses = [self.frame_loss(batch[i : i + 1]) for i in range(len(batch.name))]
         total = sum(s * total for s, (total, _) in zip(batch.shares, losses, strict=True))
         return total, [terms for _, terms in losses]

@@ -160,7 +160,9 @@ def load_config(folder: Path) -> DictConfig:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder (no {CONFIG_FILE}); train.py prints one")
-    return OmegaConf.load(path)
+    config = OmegaConf.load(path)
+    config.get("data", {}).pop("abreast", None)  # Of a version that took several ways to order.
+    return config
 
 
 def checkpoint_file(folder: Path) -> Path:

@@ -109,7 +109,7 @@ def tensors(frame: Frame) -> list[Tensor]:
 
 
 class GraphedLoss:
-    """Mean loss of a batch by captured graphs, one per kind of frame, sharing their memory.
+    """A batch's loss by captured graphs, one per kind of frame, sharing their memory.
 
     ``system.frame_loss(frame)`` is what is captured, and ``system.frame_kind(frame)`` names what
     of a frame is fixed in a capture, beside its sizes.
@@ -165,7 +165,7 @@ class _Replay(torch.autograd.Function):
     @staticmethod
     def forward(ctx, graphed: GraphedLoss, batch: Frame, terms: list, *parameters: Tensor):
         shares, loss, sums = batch.shares, 0.0, None
-        for i, share in enumerate(shares):
+        for i, share in zip(range(len(batch.name)), shares, strict=True):
             frame = batch[i : i + 1]
             graph = graphed.graph(frame)
             values = graph(frame).clone()

@@ -55,59 +55,75 @@ def test_one_kind_of_frame_alone(captured, generated):
     assert sorted(flat(make(captured, generated))) == list(range(captured + generated))
 
 
-def test_the_order_depends_on_seed_and_epoch_alone():
-    first, again, other = epochs(make(seed=1)), epochs(make(seed=1)), epochs(make(seed=2))
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_order_depends_on_seed_and_epoch_alone(batch_size):
+    def order(seed):
+        """Of the generated frames."""
+        steps = epochs(make(seed=seed, batch_size=batch_size))
+        return steps, [[row for row in flat(epoch) if row >= 2] for epoch in steps]
+
+    (first, rows), (again, _), (other, other_rows) = order(1), order(1), order(2)
     assert first == again
     assert first != other and first[0] != first[1]
+    assert rows != other_rows and rows[0] != rows[1]
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 0.8])
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_the_photograph_is_spread_over_the_epoch(ratio, batch_size):
+def test_the_photograph_is_spread_over_the_epoch(ratio):
     """One in each of as many equal parts of the epoch."""
-    for steps in epochs(make(1, 200, captured_ratio=ratio, batch_size=batch_size)):
+    for steps in epochs(make(1, 200, captured_ratio=ratio, batch_size=4)):
         seen = [0 in step for step in steps]
         assert sum(seen) == round(ratio * len(steps))
-        parts = [round(i * len(steps) / sum(seen) - 0.5 + 1e-9) for i in range(sum(seen) + 1)]
+        parts = [i * len(steps) // sum(seen) for i in range(sum(seen) + 1)]
         assert all(sum(seen[a:b]) == 1 for a, b in pairwise(parts))
 
 
 def test_the_photograph_comes_at_other_places_each_time():
-    first, second = epochs(make(1, 200), 2)
-    assert 50 < sum((0 in a) != (0 in b) for a, b in zip(first, second, strict=True)) < 350
+    first, second = epochs(make(1, 400, batch_size=4), 2)
+    assert 50 < sum((0 in a) != (0 in b) for a, b in zip(first, second, strict=True)) < 150
 
 
-@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5, 0.9])
-@pytest.mark.parametrize(("captured", "batch_size"), [(1, 1), (1, 2), (1, 4), (2, 4), (6, 4)])
-def test_a_step_shows_a_frame_once_and_weights_make_up_for_it(captured, batch_size, ratio):
-    sampler = make(captured, 360, captured_ratio=ratio, batch_size=batch_size)
-    weights = sampler.weights
+@pytest.mark.parametrize("ratio", [0.1, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("generated", [1, 2, 5, 12, 360])
+@pytest.mark.parametrize(("captured", "batch_size"), [(1, 2), (1, 4), (1, 8), (2, 4), (6, 4)])
+def test_weights_make_up_for_what_a_step_shows_once(captured, batch_size, generated, ratio):
+    sampler = make(captured, generated, captured_ratio=ratio, batch_size=batch_size)
+    weights, count = sampler.weights, captured + generated
     for steps in epochs(sampler):
-        assert all(len(set(step)) == batch_size for step in steps)
-        assert len(steps) == -(-(360 + round(360 * ratio / (1 - ratio))) // batch_size)
-        generated = Counter(row for step in steps for row in step if row >= captured)
-        assert len(generated) == 360 and max(generated.values()) - min(generated.values()) <= 1
-        total, share = (
-            sum(weights[row] for row in flat(steps) if row < below)
-            for below in (captured + 360, captured)
-        )
-        assert total == pytest.approx(len(flat(steps)), rel=0.02)
-        assert share == pytest.approx(ratio * total, rel=0.02)
+        rows = Counter(flat(steps))
+        others = [rows[row] for row in range(captured, count)]
+        assert min(others) >= 1 and max(others) - min(others) <= 1
+        photographs = [rows[row] for row in range(captured)]
+        assert sum(photographs) >= 1 and max(photographs) - min(photographs) <= 1
+        total = sum(weights[row] for row in flat(steps))
+        share = sum(weights[row] for row in flat(steps) if row < captured)
+        assert total == pytest.approx(len(flat(steps))) and share == pytest.approx(ratio * total)
         together = {sum(row < captured for row in step) for step in steps}
         assert together <= {0, min(captured, batch_size)}
-    if batch_size == 1:
-        assert set(weights) == {1.0}
+        if generated >= batch_size:
+            assert all(len(set(step)) == batch_size for step in steps)
+        if generated == 360:  # As many frames as in steps of one; few may need more.
+            frames = generated + round(generated * ratio / (1 - ratio))
+            assert len(steps) == -(-frames // batch_size)
+
+
+@pytest.mark.parametrize(
+    ("captured", "arguments"),
+    [(1, {}), (2, {"captured_ratio": None, "batch_size": 2}), (0, {"batch_size": 3}),
+     (2, {"captured_ratio": 0.0, "batch_size": 2})],
+)  # fmt: skip
+def test_elsewhere_all_frames_weigh_the_same(captured, arguments):
+    assert set(make(captured, 9, **arguments).weights) == {1.0}
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_ranks_together_see_what_one_process_sees(world_size, batch_size):
-    sizes = [LARGE] * 2 + [SMALL] * 9
     ranks = [
-        epochs(make(sizes=sizes, batch_size=batch_size, rank=rank, world_size=world_size))
+        epochs(make(batch_size=batch_size, rank=rank, world_size=world_size))
         for rank in range(world_size)
     ]
-    alone = epochs(make(sizes=sizes, batch_size=batch_size * world_size))
+    alone = epochs(make(batch_size=batch_size * world_size))
     for epoch, batches in enumerate(alone):
         assert all(len(rank[epoch]) == len(batches) for rank in ranks)
         for step, batch in enumerate(batches):
@@ -130,9 +146,20 @@ def test_a_photograph_of_another_size_has_steps_to_itself():
         kinds = [{row < 2 for row in step} for step in steps]
         assert all(len(kind) == 1 for kind in kinds)
         assert kinds.count({True}) == 2 and kinds.count({False}) == 3
-    assert set(sampler.weights) == {1.0}
-    with pytest.raises(ValueError, match="one size"):
-        make(2, 2, sizes=[LARGE, SMALL, SMALL, SMALL])
+    assert sampler.weights == pytest.approx([0.5 / 0.4] * 2 + [0.5 / 0.6] * 9)
+
+
+def test_processes_with_a_frame_each_have_any_sizes():
+    steps = list(make(1, 9, sizes=[LARGE] + [SMALL] * 9, world_size=4))
+    plain = list(make(1, 9, world_size=4))
+    assert steps == plain
+
+
+def test_sizes_take_turns():
+    sizes = [SMALL] + [SMALL] * 40 + [LARGE] * 40
+    steps = list(make(1, 80, sizes=sizes, batch_size=2))
+    changes = sum(sizes[a[0]] != sizes[b[0]] for a, b in pairwise(steps))
+    assert len(steps) / 4 < changes < len(steps) * 3 / 4
 
 
 def test_a_batch_holds_one_size_and_misses_no_frame():
@@ -173,7 +200,13 @@ def test_a_state_of_other_batches_is_refused():
     other = {"batch_size": 1, "rank": 1, "world_size": 2}
     make(**other).load_state_dict(state)  # The same two frames a step.
     with pytest.raises(UserError, match="another version of persona"):
-        make(**other).load_state_dict(state | {"order": 1})
+        make(**other).load_state_dict({k: v for k, v in state.items() if k != "order"})
+    sizes = [SMALL] * 2 + [LARGE] * 9
+    with pytest.raises(UserError, match="another number of processes"):
+        make(**other, sizes=sizes).load_state_dict(make(batch_size=2, sizes=sizes).state_dict())
+    earlier = make().state_dict()
+    del earlier["order"], earlier["sizes"]  # Steps of one frame have kept their order.
+    make().load_state_dict(earlier)
     with pytest.raises(UserError, match=r"made with 2 frames a step .* this run has 4"):
         make(batch_size=2, world_size=2).load_state_dict(state)
 

@@ -14,7 +14,7 @@ from persona.errors import UserError
 from persona.modules.avatar.pose_table import pose_state
 from persona.systems import experiment
 from persona.systems.avatar_system import AvatarSystem
-from persona.systems.experiment import load_system, train
+from persona.systems.experiment import load_config, load_system, train
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +162,13 @@ def test_training_lowers_the_loss_on_the_photograph(tiny, tmp_path):
     losses = [float(row["train/loss/img"]) for row in rows if row["train/loss/img"]]
     assert len(losses) == 30
     assert sum(losses[-6:]) < 0.9 * sum(losses[:6])
+
+
+def test_a_run_of_a_version_with_more_options_is_read(run, tmp_path):
+    text = (run["folder"] / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace("\ndata:\n", "\ndata:\n  abreast: 1\n"))
+    assert "abreast: 1" in (tmp_path / "config.yaml").read_text()
+    assert load_config(tmp_path) == load_config(run["folder"])
 
 
 def test_not_a_run_folder(tmp_path):
