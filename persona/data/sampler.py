@@ -28,8 +28,9 @@ class BalancedSampler(Sampler[list[int]]):
     there each at most once, since again it would give the same gradient again: they weigh more
     instead (``weights``), and the places are other generated frames'. They come together, so that
     processes wait for one that has a captured frame, which takes longest, in few steps. An epoch
-    has as many frames as one of single frames, so that generated ones come more often. Only a
-    process whose batch of several frames has none of the photograph's size sees it repeated.
+    has as many frames as one of single frames, so that generated ones come more often. Where a
+    process takes several frames and they have several sizes, captured ones have steps to
+    themselves and fill them. (A step is a batch of all processes, whatever is accumulated.)
 
     The order depends on seed and epoch alone. Ranks split each global batch (``batch_size *
     world_size`` frames) among them, so that several processes see together what one process with
