@@ -23,7 +23,7 @@ from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.losses.base import Loss, LossSum, Step
 from persona.modules.metrics.protocol import score_frame
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.systems.step_graph import GraphedLoss
+from persona.systems.step_graph import TOTAL, GraphedLoss
 from persona.types import BodyIdentity, Camera, Channel, Frame
 
 log = logging.getLogger(__name__)
@@ -161,19 +161,19 @@ class AvatarSystem(L.LightningModule):
         if every and (self.trainer.global_step + 1) % every == 0:
             # Elsewhere nothing is written, and keeping two dozen values costs milliseconds.
             count, means = len(batch.name), mean_terms(terms)
-            # Processes see different terms: only the sum can be averaged over them. Of their
-            # shares frames have more in one step than in another: that is divided out.
-            mean = loss.detach() / sum(batch.shares)
+            # Processes see different terms: only their sum can be averaged over them. It is the
+            # frames' plain mean: by their shares it would go up and down with the photograph.
+            mean = means.pop(TOTAL).detach()
             self.log("train/loss", mean, batch_size=count, sync_dist=True)
             self.log_dict({f"train/loss/{k}": v for k, v in means.items()}, batch_size=count)
             self.last_loss = float(mean)
         return loss
 
     def batch_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], list[dict[str, Tensor]]]:
-        """Loss of the batch's frames, each by its share, and the terms of each."""
+        """Loss of the batch's frames, each by its share, and of each ``TOTAL`` and its terms."""
         losses = [self.frame_loss(batch[i : i + 1]) for i in range(len(batch.name))]
         total = sum(s * total for s, (total, _) in zip(batch.shares, losses, strict=True))
-        return total, [terms for _, terms in losses]
+        return total, [{TOTAL: total, **terms} for total, terms in losses]
 
     def frame_loss(self, frame: Frame) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Loss of one frame in its row's pose, and its terms."""

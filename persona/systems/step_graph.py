@@ -16,6 +16,8 @@ from persona.types import Camera, Frame
 
 LANES = 12
 """Streams for branches: two more than a captured frame has views, masks and colours at once."""
+TOTAL = "total"
+"""Beside the names of a frame's terms: the loss that they make up."""
 WARMUP = 3
 """Runs before the capture, in which kernels compile and libraries choose theirs."""
 
@@ -92,7 +94,7 @@ class StepGraph:
         ):
             total, terms, self.grads = gradients(loss, self.frame, parameters)
             self.values = torch.stack([total.detach(), *terms.values()])
-        self.names = tuple(terms)
+        self.names = TOTAL, *terms
 
     def __call__(self, frame: Frame) -> Float[Tensor, "k"]:
         """Total and terms of another frame of the kind; gradients lie in ``grads``."""
@@ -129,7 +131,7 @@ class GraphedLoss:
         self.lanes = [torch.cuda.Stream() for _ in range(lanes)]
 
     def __call__(self, batch: Frame) -> tuple[Float[Tensor, ""], list[dict[str, Tensor]]]:
-        """Loss with gradient to the parameters, and each frame's terms."""
+        """Loss with gradient to the parameters, and of each frame ``TOTAL`` and its terms."""
         terms: list[dict[str, Tensor]] = []
         return _Replay.apply(self, batch, terms, *self.parameters.values()), terms
 
@@ -170,7 +172,7 @@ class _Replay(torch.autograd.Function):
             graph = graphed.graph(frame)
             values = graph(frame).clone()
             loss = loss + share * values[0]
-            terms.append(dict(zip(graph.names, values[1:], strict=True)))
+            terms.append(dict(zip(graph.names, values, strict=True)))
             sums = graph.grads if len(shares) == 1 else _add(sums, graph.grads, share)
         ctx.sums, ctx.share = sums, shares[0] if len(shares) == 1 else 1.0
         return loss
