@@ -1,4 +1,4 @@
-"""A batch's loss: each frame by its weight."""
+"""A batch's loss: each frame by its weight, step by step and replayed."""
 
 from dataclasses import replace
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
+from persona.systems import step_graph
 from persona.systems.experiment import load_system, train
-from persona.systems.step_graph import TOTAL, GraphedLoss
+from persona.systems.step_graph import TOTAL, GraphedLoss, StepGraph, gradients
 
 CUDA = [
     pytest.mark.gpu,
@@ -15,9 +16,35 @@ CUDA = [
 ]
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
-def test_a_frame_of_weight_counts_as_its_copies(tiny, tmp_path, device):
-    accelerator = "gpu" if device == "cuda" else "cpu"
+class Uncaptured:
+    """What a graph would replay, done each time: for what is made of replays, on any device."""
+
+    __class__ = StepGraph  # What a type check sees.
+
+    def __init__(self, loss, frame, parameters, *place):
+        parameters = {k: p.detach().requires_grad_() for k, p in parameters.items()}
+        self.parts, self.places = (loss, parameters), None
+
+    def __call__(self, frame):
+        loss, parameters = self.parts
+        with torch.enable_grad():
+            total, terms, found = gradients(loss, frame, parameters)
+        self.names = TOTAL, *terms
+        if self.places is None:
+            self.places = found
+        for place, grad in zip(self.places, found, strict=True):
+            if grad is not None:
+                place.copy_(grad.clone())  # A replay writes where the last one did.
+        self.grads = self.places
+        return torch.stack([total.detach(), *terms.values()])
+
+
+@pytest.mark.parametrize(
+    "path", ["plain", "replayed", pytest.param("cuda", marks=CUDA)], ids=lambda path: path
+)
+def test_a_frame_of_weight_counts_as_its_copies(tiny, tmp_path, monkeypatch, path):
+    device = "cuda" if path == "cuda" else "cpu"
+    accelerator = "gpu" if path == "cuda" else "cpu"
     options = f"renderer={device}", f"trainer.accelerator={accelerator}", "perceptual=none"
     config = tiny(*options, "avatar.refresh_every=1", "trainer.max_steps=1")
     train(config, tmp_path)
@@ -25,20 +52,30 @@ def test_a_frame_of_weight_counts_as_its_copies(tiny, tmp_path, device):
     photo = frames.captured.index(True)
     others = [row for row, captured in enumerate(frames.captured) if not captured][:2]
     system = load_system(tmp_path, device).train()
-    parameters = {k: p for k, p in system.named_parameters() if p.requires_grad}
+    parameters = [p for p in system.parameters() if p.requires_grad]
+    if path == "replayed":
+        monkeypatch.setattr(step_graph, "StepGraph", Uncaptured)
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
 
     def found(loss, batch):
         total, terms = loss(batch)
         parts = [s * frame[TOTAL] for s, frame in zip(batch.shares, terms, strict=True)]
         torch.testing.assert_close(total, sum(parts))
-        grads = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+        grads = torch.autograd.grad(total, parameters, allow_unused=True)
         return total.detach(), [g for g in grads if g is not None]
 
-    weighed = frames[[photo, *others]]
-    weighed = replace(weighed, weight=(9 / 5, 3 / 5, 3 / 5))
-    total, grads = found(GraphedLoss(system) if device == "cuda" else system.batch_loss, weighed)
-    wanted, wanted_grads = found(system.batch_loss, frames[[photo] * 3 + others])
-    torch.testing.assert_close(total, wanted, rtol=1e-5, atol=1e-6)
-    for grad, other in zip(grads, wanted_grads, strict=True):
-        assert (grad - other).norm() <= 1e-4 * other.norm() + 1e-7
-    assert abs(total - found(system.batch_loss, replace(weighed, weight=()))[0]) > 1e-3
+    def close(one, other):
+        torch.testing.assert_close(one[0], other[0], rtol=1e-5, atol=1e-6)
+        for grad, wanted in zip(one[1], other[1], strict=True):
+            assert (grad - wanted).norm() <= 1e-4 * wanted.norm() + 1e-7
+
+    loss = system.batch_loss if path == "plain" else GraphedLoss(system)
+    weighed = replace(frames[[photo, *others]], weight=(9 / 5, 3 / 5, 3 / 5))
+    result = found(loss, weighed)
+    close(result, found(system.batch_loss, frames[[photo] * 3 + others]))
+    assert abs(result[0] - found(system.batch_loss, replace(weighed, weight=()))[0]) > 1e-3
+    # Alone, as with a frame for each process.
+    total, grads = found(system.batch_loss, frames[[photo]])
+    alone = found(loss, replace(frames[[photo]], weight=(1.5,)))
+    close(alone, (1.5 * total, [1.5 * grad for grad in grads]))
