@@ -214,7 +214,7 @@ class BalancedSampler(Sampler[list[int]]):
 
         while steps * self.width - with_captured() * count < len(rows):
             steps += 1
-        others, batches, chosen = cycle(rows), [], spread(random, with_captured(), steps)
+        others, batches, chosen = cycle(rows), [], strata(random, with_captured(), steps)
         for step in range(steps):
             batch = list(islice(captured, count if step in chosen else 0))
             batch += islice(others, self.width - len(batch))
@@ -224,7 +224,7 @@ class BalancedSampler(Sampler[list[int]]):
         return batches
 
 
-def spread(random: np.random.Generator, count: int, length: int) -> set[int]:
+def strata(random: np.random.Generator, count: int, length: int) -> set[int]:
     """``count`` numbers below ``length``, each anywhere in its own one of as many equal parts."""
     edges = np.arange(count + 1) * length // count
     return set(random.integers(edges[:-1], edges[1:]).tolist())

@@ -78,6 +78,11 @@ def test_the_photograph_is_spread_over_the_epoch(ratio):
         assert all(sum(seen[a:b]) == 1 for a, b in pairwise(parts))
 
 
+def test_the_photograph_is_spread_over_an_epoch_of_single_frames():
+    rows = flat(make(1, 200))
+    assert 70 <= rows[:200].count(0) <= 130
+
+
 def test_the_photograph_comes_at_other_places_each_time():
     first, second = epochs(make(1, 400, batch_size=4), 2)
     assert 50 < sum((0 in a) != (0 in b) for a, b in zip(first, second, strict=True)) < 150
@@ -119,11 +124,12 @@ def test_elsewhere_all_frames_weigh_the_same(captured, arguments):
 @pytest.mark.parametrize("world_size", [2, 3])
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_ranks_together_see_what_one_process_sees(world_size, batch_size):
+    sizes = [LARGE] * 2 + [SMALL] * 9 if batch_size > 1 else None
     ranks = [
-        epochs(make(batch_size=batch_size, rank=rank, world_size=world_size))
+        epochs(make(sizes=sizes, batch_size=batch_size, rank=rank, world_size=world_size))
         for rank in range(world_size)
     ]
-    alone = epochs(make(batch_size=batch_size * world_size))
+    alone = epochs(make(sizes=sizes, batch_size=batch_size * world_size))
     for epoch, batches in enumerate(alone):
         assert all(len(rank[epoch]) == len(batches) for rank in ranks)
         for step, batch in enumerate(batches):
