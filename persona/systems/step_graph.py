@@ -167,14 +167,15 @@ class _Replay(torch.autograd.Function):
     @staticmethod
     def forward(ctx, graphed: GraphedLoss, batch: Frame, terms: list, *parameters: Tensor):
         shares, loss, sums = batch.shares, 0.0, None
+        alone = len(shares) == 1
         for i, share in zip(range(len(batch.name)), shares, strict=True):
             frame = batch[i : i + 1]
             graph = graphed.graph(frame)
             values = graph(frame).clone()
             loss = loss + share * values[0]
             terms.append(dict(zip(graph.names, values, strict=True)))
-            sums = graph.grads if len(shares) == 1 else _add(sums, graph.grads, share)
-        ctx.sums, ctx.share = sums, shares[0] if len(shares) == 1 else 1.0
+            sums = graph.grads if alone else _add(sums, graph.grads, share)
+        ctx.sums, ctx.share = sums, shares[0] if alone else 1.0
         return loss
 
     @staticmethod

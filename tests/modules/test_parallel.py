@@ -43,7 +43,7 @@ def run(work):
 
 def test_branches_wait_for_their_trunk_alone(trunk):
     trunk("earlier")
-    with side_streams([Stream() for i in range(3)]):
+    with side_streams([Stream() for _ in range(3)]):
         before = run(trunk)
     begun = {"earlier", "start"}
     assert before["a"] == before["b"] == begun
