@@ -46,7 +46,8 @@ def test_a_frame_of_weight_counts_as_its_copies(tiny, tmp_path, monkeypatch, pat
     device = "cuda" if path == "cuda" else "cpu"
     accelerator = "gpu" if path == "cuda" else "cpu"
     options = f"renderer={device}", f"trainer.accelerator={accelerator}", "perceptual=none"
-    config = tiny(*options, "avatar.refresh_every=1", "trainer.max_steps=1")
+    options += "avatar.refresh_every=1", "trainer.max_steps=1", "report.turntable_frames=0"
+    config = tiny(*options)
     train(config, tmp_path)
     frames = instantiate(config.data).train_frames.to(device)
     photo = frames.captured.index(True)
