@@ -31,7 +31,7 @@ from persona.data.io import write_json, write_text
 from persona.data.layout import CAPTURED
 from persona.errors import UserError
 from persona.systems.avatar_system import AvatarSystem
-from persona.systems.experiment import quiet_libraries
+from persona.systems.experiment import quiet_libraries, set_allocator
 
 WARMUP_FRAMES = 16
 RENDERS = ("packed", "separate", "separate_asked", "separate_ours")
@@ -127,8 +127,10 @@ def measure_training(config: DictConfig, folder: Path) -> tuple[dict, AvatarSyst
                           default_root_dir=str(folder))  # fmt: skip
     started = time.perf_counter()
     trainer.fit(system, datamodule=data)
+    times = {kind: summary(v) for kind, v in clock.milliseconds().items()}
     result = {
-        "step_ms": {kind: summary(v) for kind, v in clock.milliseconds().items()},
+        "step_ms": times,
+        "samples_per_second": 1e3 * trainer.world_size * data.batch_size / times["all"]["mean"],
         "sections_ms": timer.milliseconds(),
         "num_gaussians": system.avatar.template.num_gaussians,
         "fit_seconds": time.perf_counter() - started,
@@ -217,6 +219,7 @@ def main(config: DictConfig) -> dict[str, float]:
     """Measures, prints and saves."""
     folder = output_folder()
     quiet_libraries()
+    set_allocator(config.get("allocator"))
     result, system = measure_training(config, folder)
     if rank_zero_only.rank:
         return {}
@@ -226,9 +229,6 @@ def main(config: DictConfig) -> dict[str, float]:
     overrides = hydra.core.hydra_config.HydraConfig.get().overrides.task
     result |= {"machine": machine(), "renders": config.speed.renders}
     result["random_weights"] = has_random_weights(config)
-    result["samples_per_second"] = (
-        1e3 * config.trainer.devices * config.data.batch_size / result["step_ms"]["all"]["mean"]
-    )
     result["command"] = " ".join(["python benchmarks/speed.py", *overrides])
     size = config.data.source.config
     result["frame"] = [size.height, size.width]

@@ -18,8 +18,12 @@ def stamp_run() -> None:
     """Fixes the run's time stamp before Hydra starts.
 
     Lightning's launcher starts every rank as its own process with its own Hydra: through the
-    environment they agree on one folder.
+    environment they agree on one folder. Under torchrun no process is first: the user names it.
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ and "RUN_STAMP" not in os.environ:
+        one = os.environ.get("RANK", "0") == "0"
+        text = "error: torchrun's processes need a name in common: export RUN_STAMP=NAME"
+        sys.exit(text if one else 1)
     os.environ.setdefault("RUN_STAMP", datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3])
 
 

@@ -148,7 +148,8 @@ class BalancedSampler(Sampler[list[int]]):
                 f"processes) and this run has {self.width}; resume with as many"
             )
         made = self._made
-        if state.get("order", 1) != made["order"]:
+        # States of versions without this entry: only steps of one frame have kept their order.
+        if state.get("order", 1 if self.width == 1 else 0) != made["order"]:
             raise UserError(
                 "the checkpoint was made by another version of persona, which orders frames "
                 "differently; resume with that version, or train anew"

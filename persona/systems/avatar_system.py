@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import zip_longest
+from statistics import fmean
 from typing import ClassVar
 
 import lightning as L
@@ -91,7 +92,7 @@ class AvatarSystem(L.LightningModule):
         self.rate_rule = rate_rule
         self.avatar: nn.Module | None = None
         self.last_loss: float | None = None
-        """Of this process, in the last step that was logged."""
+        """Of the last step that was logged."""
         self.table: PoseTable | None = None
         self.test_table: PoseTable | None = None
         self.identity: BodyIdentity | None = None
@@ -159,15 +160,24 @@ class AvatarSystem(L.LightningModule):
         loss, terms = self.graphed_loss(batch) if self.uses_graph else self.batch_loss(batch)
         every = self.trainer.log_every_n_steps
         if every and (self.trainer.global_step + 1) % every == 0:
-            # Elsewhere nothing is written, and keeping two dozen values costs milliseconds.
-            count, means = len(batch.name), mean_terms(terms)
-            # Processes see different terms: only their sum can be averaged over them. It is the
-            # frames' plain mean: by their shares it would go up and down with the photograph.
-            mean = means.pop(TOTAL).detach()
-            self.log("train/loss", mean, batch_size=count, sync_dist=True)
-            self.log_dict({f"train/loss/{k}": v for k, v in means.items()}, batch_size=count)
-            self.last_loss = float(mean)
+            # Elsewhere nothing is written, and reading two dozen values costs milliseconds.
+            self.log_terms(terms)
         return loss
+
+    def log_terms(self, terms: Sequence[Mapping[str, Tensor]]) -> None:
+        """Logs the mean loss over all processes' frames, and each term's over those that have it.
+
+        By the frames' shares the loss would go up and down with the photograph.
+        """
+        numbers = [
+            dict(zip(frame, torch.stack([*frame.values()]).tolist(), strict=True))
+            for frame in terms
+        ]
+        frames = [frame for part in of_all_processes(numbers) for frame in part]
+        means = mean_terms(frames)
+        self.last_loss = means.pop(TOTAL)
+        named = {f"train/loss/{name}": value for name, value in means.items()}
+        self.log_dict({"train/loss": self.last_loss, **named}, batch_size=len(frames))
 
     def batch_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], list[dict[str, Tensor]]]:
         """Loss of the batch's frames, each by its share, and of each ``TOTAL`` and its terms."""
@@ -319,10 +329,8 @@ class AvatarSystem(L.LightningModule):
 
         Every process gets the rows of all, in the order of the frames, which they took in turns.
         """
-        if dist.is_initialized():
-            parts: list[list] = [[] for _ in range(self.trainer.world_size)]
-            dist.all_gather_object(parts, self.rows)
-            self.rows = [row for turn in zip_longest(*parts) for row in turn if row is not None]
+        turns = zip_longest(*of_all_processes(self.rows))
+        self.rows = [row for turn in turns for row in turn if row is not None]
         for asset, metrics in self.metrics.items():
             prefix = self.key_prefix(asset)
             values = {f"test/{prefix}{k}": v for k, v in metrics.compute().items()}
@@ -376,13 +384,22 @@ class AvatarSystem(L.LightningModule):
             self.build(BodyIdentity(**made["identity"]), made["num_frames"])
 
 
-def mean_terms(terms: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def of_all_processes(value: object) -> list:
+    """What each process has here, by rank; all of them must ask."""
+    if not dist.is_initialized():
+        return [value]
+    parts = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, value)
+    return parts
+
+
+def mean_terms(frames: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Each loss term's mean over the frames that have it."""
-    values: dict[str, list[Tensor]] = {}
-    for frame in terms:
+    values: dict[str, list[float]] = {}
+    for frame in frames:
         for name, value in frame.items():
             values.setdefault(name, []).append(value)
-    return {name: torch.stack(v).mean() for name, v in values.items()}
+    return {name: fmean(found) for name, found in values.items()}
 
 
 def rate_factor(rule: str, frames: int) -> float:

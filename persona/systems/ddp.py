@@ -13,6 +13,7 @@ import torch.distributed as dist
 from lightning import Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from persona.cli import user_error
 
@@ -24,6 +25,26 @@ LOST_S = 30.0
 TOLD = 1
 """Exit status of a process that has said why."""
 REMEDY = "go on with: python train.py resume=RUN_FOLDER"
+
+
+class Launcher(_SubprocessScriptLauncher):
+    """Lightning's, without its watch over the processes, which ends rank 0 without a word.
+
+    Every five seconds it kills rank 0 if another died; ``DDP`` has a watch that says why.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.children: list[Popen] = []
+
+    def _call_children_scripts(self) -> None:
+        super()._call_children_scripts()
+        self.children, self.procs = self.procs, []  # Lightning's watch takes what is in ``procs``.
+
+    def kill(self, signum: int) -> None:
+        """Sends a signal to all processes that this one started and that still run."""
+        for process in self.children:
+            process.send_signal(signum)
 
 
 class DDP(DDPStrategy):
@@ -60,10 +81,15 @@ class DDP(DDPStrategy):
     def setup(self, trainer: Trainer) -> None:
         """Leaves out Lightning's question, in every step, whether a process was told to end.
 
-        The host would wait for the device each time. ``_told_to_end`` stands in for it.
+        The host would wait for the device each time. ``_told_to_end`` stands in for it, but not
+        under SLURM, where Lightning's own handling asks the same of all processes.
         """
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+        if not self._requeues:
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
         super().setup(trainer)
+
+    def _configure_launcher(self) -> None:
+        self._launcher = Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
 
     def on_train_start(self) -> None:
         """Lightning's hook, behind its own handling of signals."""
@@ -76,8 +102,7 @@ class DDP(DDPStrategy):
         self._listen()
 
     def _listen(self) -> None:
-        # Under SLURM Lightning itself saves and requeues.
-        if not isinstance(self.cluster_environment, SLURMEnvironment):
+        if not self._requeues:
             signal.signal(signal.SIGTERM, self._told_to_end)
 
     def _told_to_end(self, *_: object) -> None:
@@ -128,9 +153,14 @@ class DDP(DDPStrategy):
         return not isinstance(self.cluster_environment, LightningEnvironment)
 
     @property
+    def _requeues(self) -> bool:
+        """Whether Lightning itself saves and requeues when told to end: under SLURM."""
+        return isinstance(self.cluster_environment, SLURMEnvironment)
+
+    @property
     def _children(self) -> list[Popen]:
         """The processes that this one started."""
-        return getattr(self.launcher, "procs", [])
+        return self.launcher.children
 
     def _watch_children(self) -> None:
         while not self._ending:

@@ -52,6 +52,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
         write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
     L.seed_everything(config.seed, workers=True, verbose=False)
     quiet_libraries()
+    set_allocator(config.get("allocator"))
     left_out = missing_lpips(config.metric)
     for line in left_out:
         log.warning(line)
@@ -139,6 +140,26 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     os.environ.setdefault("WANDB_SILENT", "true")
     warnings.filterwarnings("ignore", module="lightning")
+
+
+def set_allocator(settings: str | None) -> None:
+    """From now on, in this process; None leaves what is set. Without CUDA nothing happens.
+
+    settings: as in the variable PYTORCH_ALLOC_CONF, which would come too late once torch has
+    allocated anything, and is not kept with a run that is to be resumed.
+
+    Raises:
+        UserError: torch does not know them.
+    """
+    if settings is None or not torch.cuda.is_available():
+        return
+    # Before torch 2.10 under the second name alone.
+    accelerator = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
+    apply = accelerator or torch.cuda.memory._set_allocator_settings
+    try:
+        apply(settings)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"allocator={settings}: {str(error).splitlines()[0]}") from error
 
 
 def missing_lpips(metric: DictConfig) -> list[str]:

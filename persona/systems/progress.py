@@ -5,7 +5,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 
 class LossBar(RichProgressBar):
-    """Progress, the time left and this process's loss in the last logged step.
+    """Progress, the time left and the loss of the last logged step.
 
     Lightning's own bar is given its values by ``log(prog_bar=True)``, which waits for the device in
     every step from then on, bar or not.

@@ -207,6 +207,11 @@ def test_a_state_of_other_batches_is_refused():
     make(**other).load_state_dict(state)  # The same two frames a step.
     with pytest.raises(UserError, match="another version of persona"):
         make(**other).load_state_dict({k: v for k, v in state.items() if k != "order"})
+    unbalanced = {**other, "captured_ratio": None}
+    state = make(**unbalanced).state_dict()
+    make(**unbalanced).load_state_dict(state)
+    with pytest.raises(UserError, match="another version of persona"):
+        make(**unbalanced).load_state_dict({k: v for k, v in state.items() if k != "order"})
     sizes = [SMALL] * 2 + [LARGE] * 9
     with pytest.raises(UserError, match="another number of processes"):
         make(**other, sizes=sizes).load_state_dict(make(batch_size=2, sizes=sizes).state_dict())

@@ -19,6 +19,10 @@ from persona.data.synthetic.subject import make_synthetic_subject
 pytestmark = pytest.mark.slow
 
 DDP = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
+TWO_GPUS = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -58,43 +62,65 @@ def table(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.open()))
 
 
-def test_two_processes_train_as_one_with_twice_the_batch(odd, command, tmp_path):
+@pytest.mark.parametrize(
+    "device, batch_size", [("cpu", 1), ("cpu", 2), pytest.param("cuda", 1, marks=TWO_GPUS)]
+)
+def test_two_processes_train_as_one_with_twice_the_batch(
+    odd, command, tmp_path, device, batch_size
+):
+    exact = device == "cpu" and batch_size == 1
     # Enough steps for a second look-up of the skinning weights.
     common = (
         f"subjects_dir={odd}", "trainer.log_every_n_steps=1", "trainer.max_steps=12",
         "trainer.limit_val_batches=1.0",
     )  # fmt: skip
-    one = finish(command(*common, "data.batch_size=2"), tmp_path / "one")
-    two = finish(command(*common, *DDP, "data.batch_size=1"), tmp_path / "two")
+    cuda = ("renderer=cuda", "trainer.accelerator=gpu", "avatar.refresh_every=1",
+            "report.turntable_frames=0") if device == "cuda" else ()  # fmt: skip
+    one = finish(command(*common, *cuda, f"data.batch_size={2 * batch_size}"), tmp_path / "one")
+    run = command(*common, *DDP, *cuda, f"data.batch_size={batch_size}")
+    two = finish(run, tmp_path / "two")
 
-    # Halving is exact, so that here both agree bit for bit; another library may round otherwise.
     weights = [torch.load(f / "last.ckpt", weights_only=True)["state_dict"] for f in (one, two)]
     assert weights[0].keys() == weights[1].keys()
     for key, value in weights[0].items():
-        torch.testing.assert_close(weights[1][key], value, atol=1e-5, rtol=1e-5, msg=key)
+        if exact:
+            # Halving is exact: here both agree bit for bit; another library may round otherwise.
+            torch.testing.assert_close(weights[1][key], value, atol=1e-5, rtol=1e-5, msg=key)
+        elif value.is_floating_point():
+            # Sums in another order differ in their last bits, and Adam makes steps of a full rate
+            # (1e-4 to 1e-3) of gradients that are nothing but that.
+            apart = (weights[1][key] - value).abs()
+            print(f"{key}: mean {apart.mean():.1e}, largest {apart.max():.1e}")
+            assert apart.mean() < (1e-5 if device == "cpu" else 1e-4), key
 
     metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (one, two)]
     assert metrics[0].keys() == metrics[1].keys()
+    near = 1e-3 if device == "cpu" else 2e-2
     for key in metrics[0].keys() - {"train/seconds"}:
-        assert metrics[1][key] == pytest.approx(metrics[0][key], abs=1e-3), key
+        assert metrics[1][key] == pytest.approx(metrics[0][key], abs=near), key
 
     # Three frames over two processes: the mean is over frames, not over processes.
     scores = [[row["val/psnr"] for row in table(f / "logs/version_0/metrics.csv")
                if row["val/psnr"]] for f in (one, two)]  # fmt: skip
-    assert scores[0] and list(map(float, scores[1])) == pytest.approx([float(s) for s in scores[0]])
+    scores = [[float(score) for score in found] for found in scores]
+    assert scores[0] and scores[1] == pytest.approx(scores[0], abs=2e-5 if exact else near)
 
-    losses = [
-        [float(row["train/loss"]) for row in table(f / "logs/version_0/metrics.csv")
-         if row["train/loss"]] for f in (one, two)
+    # The loss and each of its terms are those of all processes' frames.
+    logs = [
+        [{k: float(v) for k, v in row.items() if v and k.startswith("train/loss")}
+         for row in table(f / "logs/version_0/metrics.csv") if row["train/loss"]]
+        for f in (one, two)
     ]  # fmt: skip
-    assert len(losses[0]) == 12
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert len(logs[0]) == 12 and len(logs[0][0]) > 5
+    share = {("cpu", 1): 1e-4, ("cpu", 2): 1e-3, ("cuda", 1): 1e-2}[device, batch_size]
+    for first, second in zip(*logs, strict=True):
+        assert second == pytest.approx(first, rel=share, abs=1e-6)
 
     # Every frame once and in order, and its scores are the single process's.
     rows = [table(folder / "frames.csv") for folder in (one, two)]
     assert [row["frame"] for row in rows[1]] == ["test/0", "test/1", "test/2"]
     for first, second in zip(*rows, strict=True):
-        assert float(second["psnr"]) == pytest.approx(float(first["psnr"]), abs=1e-3)
+        assert float(second["psnr"]) == pytest.approx(float(first["psnr"]), abs=near)
     assert sum(float(r["psnr"]) for r in rows[1]) / 3 == pytest.approx(
         metrics[1]["test/psnr"], abs=1e-4
     )
@@ -206,6 +232,20 @@ def test_processes_that_are_told_to_end_do_so(command, tmp_path, after_s):
     run = command(*DDP, "checkpoint_every=2", "trainer.max_steps=5000")
     _, said = kill_one(run, tmp_path / "cut", 0, has_checkpoint, signal.SIGTERM, after_s)
     assert said == ["interrupted; go on with: python train.py resume=RUN_FOLDER"]
+
+
+def test_torchrun_starts_the_processes(command, tmp_path):
+    """As the README says for several nodes, here with one."""
+    run = command(*DDP, "trainer.max_steps=2", "report.turntable_frames=0")
+    run = [run[0], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *run[1:]]
+    nameless = launch(run, tmp_path / "nameless")
+    assert nameless.returncode == 1 and not (tmp_path / "nameless/outputs").exists()
+    told = [line for line in nameless.stderr.splitlines() if line.startswith("error: ")]
+    assert told == ["error: torchrun's processes need a name in common: export RUN_STAMP=NAME"]
+
+    folder = finish(["env", "RUN_STAMP=named", *run], tmp_path / "run")
+    assert folder.name == "named"
+    assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
 def test_bad_input_is_told_once(command, tmp_path):

@@ -9,12 +9,13 @@ import cv2
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 
 from persona.errors import UserError
 from persona.modules.avatar.pose_table import pose_state
 from persona.systems import experiment
 from persona.systems.avatar_system import AvatarSystem
-from persona.systems.experiment import load_config, load_system, train
+from persona.systems.experiment import load_config, load_system, set_allocator, train
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,31 @@ def interrupted(config, folder, number):
     finally:
         signal.signal(number, handler)
     return ended.value.code
+
+
+def test_allocator_settings_go_on_with_a_run(tiny, tmp_path, monkeypatch):
+    config = tiny("+exp=[demo,low_memory]")
+    assert config.allocator == "expandable_segments:True"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(OmegaConf.to_container(config)))
+    (tmp_path / "last.ckpt").touch()
+
+    def stop(settings):
+        raise InterruptedError(settings)
+
+    monkeypatch.setattr(experiment, "set_allocator", stop)
+    with pytest.raises(InterruptedError, match="expandable_segments:True"):
+        train(tiny(f"resume={tmp_path}"), tmp_path / "unused")
+
+
+def test_torch_takes_allocator_settings(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    set_allocator("nonsense:1")  # There is nothing to set.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for value in ("expandable_segments:True", "expandable_segments:False"):
+        set_allocator(value)
+        assert torch._C._accelerator_getAllocatorSettings() == value
+    with pytest.raises(UserError, match=r"^allocator=nonsense:1: .*nonsense"):
+        set_allocator("nonsense:1")
 
 
 @pytest.mark.parametrize(("every", "told"), [(1, "python train.py resume="), (9, "start anew")])
