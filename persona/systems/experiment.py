@@ -153,7 +153,7 @@ def set_allocator(settings: str | None) -> None:
     """
     if settings is None or not torch.cuda.is_available():
         return
-    # Before torch 2.10 under the second name alone.
+    # Older versions of torch have the second name alone.
     accelerator = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
     apply = accelerator or torch.cuda.memory._set_allocator_settings
     try:
