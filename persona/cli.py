@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,9 @@ from hydra.types import RunMode
 
 from persona.errors import UserError
 
+GRACE_S = 3.0
+"""How long a process waits with an error that is everyone's: one of them says it."""
+
 
 def stamp_run() -> None:
     """Fixes the run's time stamp before Hydra starts.
@@ -21,9 +25,10 @@ def stamp_run() -> None:
     environment they agree on one folder. Under torchrun no process is first: the user names it.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ and "RUN_STAMP" not in os.environ:
-        one = os.environ.get("RANK", "0") == "0"
-        text = "error: torchrun's processes need a name in common: export RUN_STAMP=NAME"
-        sys.exit(text if one else 1)
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(GRACE_S)  # Torchrun ends all when one ends: the one that speaks is first.
+            sys.exit(1)
+        sys.exit("error: torchrun's processes need a name in common: export RUN_STAMP=NAME")
     os.environ.setdefault("RUN_STAMP", datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3])
 
 

@@ -15,11 +15,9 @@ from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEn
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from persona.cli import user_error
+from persona.cli import GRACE_S, user_error
 
 POLL_S = 0.5
-GRACE_S = 3.0
-"""How long a process waits with its own error: what is wrong for all, rank 0 says alone."""
 LOST_S = 30.0
 """How long a process that lost another waits for rank 0 to find out which one died."""
 TOLD = 1

@@ -128,7 +128,8 @@ def test_two_processes_train_as_one_with_twice_the_batch(
 
 def test_fewer_test_frames_than_processes(command, tmp_path):
     """A photograph's subject has one test frame; the second process must wait for it."""
-    folder = finish(command(*DDP, "+data.max_frames=1", "trainer.max_steps=1"), tmp_path / "run")
+    options = ("+data.max_frames=1", "trainer.max_steps=1", "typecheck=true")
+    folder = finish(command(*DDP, *options), tmp_path / "run")
     assert [row["frame"] for row in table(folder / "frames.csv")] == ["test/0"]
 
 

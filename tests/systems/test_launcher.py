@@ -13,6 +13,8 @@ from persona.systems.ddp import Launcher
 
 def test_lightnings_watch_sees_no_process(monkeypatch):
     watched = []
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # Else the launcher sets it, for all that follows.
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
 
     def start_one(launcher):
         launcher.procs = [subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1)]
