@@ -35,7 +35,7 @@ def losses(folder):
 @pytest.mark.parametrize(
     "network, half, first, share",
     [
-        (["perceptual=none"], [], 1e-4, 0.02),
+        (["perceptual=none"], [], 1e-4, 0.002),
         (SQUEEZE, ["perceptual.half=false"], 5e-3, 0.1),
         (SQUEEZE, ["perceptual.half=true"], 5e-2, 1.0),
     ],
@@ -101,9 +101,9 @@ def test_branches_give_what_one_stream_gives(tiny, tmp_path, monkeypatch, split)
 
     Atomic sums differ in their last bits. In bfloat16 that rounds a feature the other way now and
     then and moves gradients, on one stream too (by 5e-3 on an H200); in float32 it may change which
-    value a pooling takes (1e-4 there; 2.3e-4 at most in 500 steps on the CPU with images shaken by
-    their last bit). One stream says how far the usual goes. Without ``hold_gradients`` one is off
-    by 0.08 and more.
+    value a pooling takes (2.5e-4 there; 2.3e-4 at most in 500 steps on the CPU with images shaken
+    by their last bit). One stream says how far the usual goes. Without ``hold_gradients`` one is
+    off by 0.08 and more.
     """
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: None)
