@@ -1,6 +1,7 @@
 """Trains, tests and reports one avatar: ``python train.py +exp=demo`` (``-m`` for sweeps)."""
 
 import hydra
+from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from persona.cli import one_line_errors, output_folder, stamp_run
@@ -15,9 +16,7 @@ def main(config: DictConfig) -> dict[str, float]:
         from jaxtyping import install_import_hook
 
         install_import_hook("persona", "beartype.beartype")
-    from persona.systems.experiment import train
-
-    return train(config, output_folder())
+    return get_method(config.entry)(config, output_folder())
 
 
 if __name__ == "__main__":

@@ -91,7 +91,11 @@ class Rig:
     @staticmethod
     def load() -> "Rig":
         """Builds Anny with jaw, eyes, all phenotypes and the 52 face units."""
-        model = anny.Anny(rig="makehuman", phenotypes="all", facial_actions="all")
+        return Rig.of(anny.Anny(rig="makehuman", phenotypes="all", facial_actions="all"))
+
+    @staticmethod
+    def of(model: "anny.Anny") -> "Rig":
+        """Merges a model's bones to the 55 joints."""
         labels, parents = model.bone_labels, model.bone_parents
         own = {bone: j for j, (_, _, bones) in enumerate(TABLE) for bone in bones if j > 0}
         merged = []

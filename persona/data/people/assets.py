@@ -1,0 +1,191 @@
+"""What people can wear: MakeHuman's CC0 assets in a folder, and the project's own wardrobe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from persona.data.people.dressed import SLOTS, Dressed, dress
+from persona.data.people.makehuman import read_wearable
+from persona.data.people.wearable import Wearable, follow_shape
+from persona.data.synthetic import paint
+from persona.data.synthetic.wardrobe import (
+    OUTFITS,
+    RestBody,
+    Style,
+    dressed_faces,
+    hair,
+    shirt,
+    shoes,
+    trousers,
+)
+from persona.errors import UserError
+from persona.modules.body.smplx_body import SmplxBody
+
+SIDE = 512
+"""Texels across each texture."""
+_EYES = "eyes/high-poly.mhclo"
+_OWN = {"upper": shirt, "lower": trousers, "shoes": shoes, "hair": hair}
+_CUTS = {
+    "sleeve": (-0.9, 0.96), "hem_m": (0.06, 0.5), "flare_m": (0.02, 0.16), "trouser": (-0.85, 0.97),
+    "hair_m": (0.008, 0.06),
+}  # fmt: skip
+"""Ranges of the own wardrobe's cuts here: wider than any one of its outfits."""
+
+
+@dataclass(frozen=True)
+class Assets:
+    """Wearables and textures by kind, on one device."""
+
+    clothes: list[Wearable]
+    shoes: list[Wearable]
+    hair: list[Wearable]
+    eyes: Wearable
+    textures: UInt8[Tensor, "t s s 4"]
+    """RGBA, all textures of all slots."""
+    texture_of: dict[str, list[int]]
+    """Rows of ``textures`` by slot; an item's own come in the order of the items."""
+
+
+def read_assets(folder: str | Path, body: SmplxBody) -> Assets:
+    """Reads a folder with ``clothes``, ``hair``, ``skins`` and ``eyes``.
+
+    Shoes are the clothes whose name holds "shoe". A texture lies beside its ``.mhclo`` as
+    ``*_diffuse.png``, optionally darkened by ``*_ao.png``.
+
+    Raises:
+        UserError: The folder lacks one of the kinds, or a file is damaged.
+    """
+    folder = Path(folder)
+    kinds: dict[str, list[Path]] = {
+        "shoes": sorted(folder.glob("clothes/*shoe*")),
+        "clothes": [p for p in sorted(folder.glob("clothes/*")) if "shoe" not in p.name],
+        "hair": sorted(folder.glob("hair/*")),
+    }
+    skins = sorted(folder.glob("skins/*.png"))
+    for kind, found in (kinds | {"skins": skins}).items():
+        if not found:
+            raise UserError(
+                f"{folder}: no {kind}; give MakeHuman assets: clothes, hair, skins, eyes"
+            )
+    worn = {k: [read_wearable(path, body, k) for path in paths] for k, paths in kinds.items()}
+    textures, texture_of = [], {name: [] for name in SLOTS}
+    slots = {"clothes": ("upper", "lower"), "shoes": ("shoes",), "hair": ("hair",)}
+    for kind, paths in kinds.items():
+        for path in paths:
+            for slot in slots[kind]:
+                texture_of[slot].append(len(textures))
+            textures.append(_texture(next(path.glob("*_diffuse.png"))))
+    for path in skins:
+        texture_of["skin"].append(len(textures))
+        textures.append(_texture(path))
+    texture_of["eyes"].append(len(textures))
+    textures.append(_texture(next(folder.glob("eyes/*.png"))))
+    return Assets(
+        **worn, eyes=read_wearable(folder / _EYES, body, "eyes"),
+        textures=torch.from_numpy(np.stack(textures)), texture_of=texture_of,
+    )  # fmt: skip
+
+
+def _texture(file: Path) -> UInt8[np.ndarray, "s s 4"]:
+    """RGBA of one side length, darkened by the ambient occlusion beside it."""
+    pixels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise UserError(f"{file}: not an image")
+    pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGRA if pixels.ndim == 2 else cv2.COLOR_BGR2RGBA
+                          if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)  # fmt: skip
+    pixels = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    shade = file.with_name(file.name.replace("_diffuse", "_ao"))
+    if shade != file and shade.is_file():
+        grey = cv2.resize(cv2.imread(str(shade), cv2.IMREAD_GRAYSCALE), (SIDE, SIDE))
+        pixels[..., :3] = (pixels[..., :3] * (grey[..., None] / 255.0)).astype(np.uint8)
+    return pixels
+
+
+@dataclass(frozen=True)
+class Outfit:
+    """A dressed mesh and which textures are made for it."""
+
+    mesh: Dressed
+    own: dict[str, int]
+    """Row of the texture that belongs to a slot's garment; a slot without one takes any print."""
+
+
+def random_outfit(
+    assets: Assets, body: SmplxBody, rng: np.random.Generator, own: float = 0.5
+) -> Outfit:
+    """Clothes, shoes and hair at random.
+
+    Args:
+        assets: What there is.
+        body: The packaged body.
+        rng: Source of chance.
+        own: Share of people in the project's own wardrobe instead of MakeHuman's clothes.
+    """
+    worn: list[tuple[Wearable, int | None]] = [(assets.eyes, SLOTS.index("eyes"))]
+    textures = {"eyes": assets.texture_of["eyes"][0]}
+    if rng.uniform() < own:
+        ranges = _CUTS if rng.uniform() < 0.7 else OUTFITS[rng.choice(list(OUTFITS))]
+        style = Style(**{name: rng.uniform(*ends) for name, ends in ranges.items()})
+        bare = [k for k, p in (("lower", 0.05), ("shoes", 0.5), ("hair", 0.7)) if rng.uniform() < p]
+        worn += _own_clothes(body, style, [k for k in _OWN if k not in bare])
+    else:
+        bare = ["shoes", "hair"]
+        index = int(rng.integers(len(assets.clothes)))
+        worn.append((assets.clothes[index], None))
+        for slot in ("upper", "lower"):
+            textures[slot] = assets.texture_of[slot][index]
+    for slot, items, share in (("shoes", assets.shoes, 0.88), ("hair", assets.hair, 0.93)):
+        if slot in bare and rng.uniform() < share:
+            index = int(rng.integers(len(items)))
+            worn.append((items[index], None))
+            textures[slot] = assets.texture_of[slot][index]
+    return Outfit(dress(body, worn), textures)
+
+
+def _own_clothes(
+    body: SmplxBody, style: Style, kinds: list[str]
+) -> list[tuple[Wearable, int | None]]:
+    """The project's own wardrobe as wearables."""
+    template, joints = body.shape(body.zero_identity())
+    rest = RestBody(
+        template.double().numpy(), joints.double().numpy(), body.weights.double().numpy(),
+        body.faces.numpy(), body.keypoints(template, joints).double().numpy(),
+    )  # fmt: skip
+    out: list[tuple[Wearable, int | None]] = []
+    hides = torch.zeros(len(body.faces), dtype=torch.bool)
+    if "lower" in kinds and "shoes" in kinds:
+        hides = torch.from_numpy(dressed_faces(rest, style))
+    for kind in kinds:
+        piece = _OWN[kind](rest, style)
+        points = torch.from_numpy(piece.vertices).float()
+        weights = torch.from_numpy(piece.weights).float()
+        out.append((
+            Wearable(
+                points, follow_shape(body, points), weights / weights.sum(1, keepdim=True),
+                torch.from_numpy(piece.faces).long(), torch.from_numpy(piece.coords).float(),
+                torch.from_numpy(piece.part).long(), hides,
+            ),
+            None,
+        ))  # fmt: skip
+    return out
+
+
+def prints(rng: np.random.Generator, count: int) -> UInt8[Tensor, "t s s 4"]:
+    """Painted cloth: badges, stripes, dots, zigzags, denim; RGBA."""
+    out = []
+    for index in range(count):
+        hue, outfit = rng.uniform(), str(rng.choice(list(OUTFITS)))
+        make = (paint.shirt, paint.sleeve)[index % 2]
+        image = paint.trousers(rng, hue) if index % 5 == 4 else make(rng, hue, outfit)
+        small = cv2.resize(
+            (image * 255).astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_AREA
+        )
+        out.append(np.dstack((small, np.full((SIDE, SIDE), 255, np.uint8))))
+    return torch.from_numpy(np.stack(out))

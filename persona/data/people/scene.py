@@ -1,0 +1,172 @@
+"""People at random in front of a camera: who, in which pose, seen from where."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.data.motion.load import load_motion
+from persona.data.motion.procedural import BUILTIN
+from persona.data.people.assets import Assets, Outfit, prints, random_outfit, read_assets
+from persona.data.people.look import Look, random_look
+from persona.data.preprocess.fit_state import FACING_CAMERA, rest_body_pose
+from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
+from persona.modules.body.smplx_body import SmplxBody
+from persona.types import BodyPose, Camera
+
+_EVERY = 6
+"""Every so many frames of a motion become poses."""
+_ARMS = slice(15, 19)
+"""Shoulders and elbows among the 21 body joints."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody: body shape, clothes and looks."""
+
+    outfit: Outfit
+    look: Look
+    betas: Float[Tensor, "b"]
+
+
+class Casting:
+    """Draws people and poses.
+
+    Args:
+        assets: What they can wear.
+        body: The packaged body.
+        motions: Files and built-in names from which poses are taken.
+        num_prints: How many painted cloth textures to add.
+        seed: Of the painted textures.
+    """
+
+    def __init__(
+        self,
+        assets: Assets,
+        body: SmplxBody,
+        motions: Sequence[str] = tuple(BUILTIN),
+        num_prints: int = 40,
+        seed: int = 0,
+    ):
+        rng = np.random.default_rng([seed, 7])
+        first = len(assets.textures)
+        rows = {**assets.texture_of, "print": list(range(first, first + num_prints))}
+        textures = torch.cat((assets.textures, prints(rng, num_prints)))
+        self.assets = replace(assets, textures=textures, texture_of=rows)
+        self.body = body
+        poses = [load_motion(name, body).pose.joints[::_EVERY] for name in motions]
+        self.poses: Float[Tensor, "n 55 3"] = torch.cat(poses)
+
+    def person(
+        self, rng: np.random.Generator, own: float = 0.5, plain_light: bool = False
+    ) -> Person:
+        """Somebody; ``own`` is the share in the project's own wardrobe."""
+        outfit = random_outfit(self.assets, self.body, rng, own)
+        look = random_look(self.assets, outfit, rng, plain_light)
+        betas = torch.zeros(self.body.num_betas)
+        count = min(12, self.body.num_betas)
+        betas[:count] = torch.from_numpy(rng.normal(size=count).clip(-2, 2) * 0.8).float()
+        return Person(outfit, look, betas)
+
+    def pose(self, rng: np.random.Generator) -> Float[Tensor, "55 3"]:
+        """A pose of a motion, a stance with the arms anywhere, or somebody at ease; shaken."""
+        kind = rng.uniform()
+        if kind < 0.5:
+            joints = self.poses[int(rng.integers(len(self.poses)))].clone()
+        else:
+            joints = torch.zeros(55, 3)
+            joints[1:22] = rest_body_pose()
+            if kind < 0.85:
+                joints[1:22][_ARMS] += torch.from_numpy(rng.normal(size=(4, 3))).float() * 0.55
+                # Elbows bend inward alone.
+                joints[18, 1] = -abs(float(joints[18, 1])) * 1.6
+                joints[19, 1] = abs(float(joints[19, 1])) * 1.6
+                legs = torch.from_numpy(rng.normal(size=(2, 3))).float()
+                joints[1:3] += legs * torch.tensor([0.35, 0.1, 0.12])
+                bend = torch.from_numpy(rng.uniform(0, 0.8, 2)).float() * (rng.uniform() < 0.5)
+                joints[4:6, 0] += bend
+        noise = torch.from_numpy(rng.normal(size=(22, 3))).float() * 0.06
+        noise[0] = 0
+        noise[[12, 15]] *= 3  # Heads turn more.
+        joints[:22] += noise
+        curl = torch.from_numpy(rng.normal(size=(30, 3))).float() * 0.12
+        joints[25:] += curl + rng.uniform(-0.3, 0.5) * self.body.hands_mean.cpu().sign() * 0.3
+        return joints
+
+
+def casting(
+    assets: str | Path,
+    body: SmplxBody,
+    motions: Sequence[str] = tuple(BUILTIN),
+    num_prints: int = 40,
+    seed: int = 0,
+) -> Casting:
+    """A ``Casting`` from a folder of MakeHuman assets; see there."""
+    return Casting(read_assets(assets, body), body, motions, num_prints, seed)
+
+
+@dataclass(frozen=True)
+class Stance:
+    """How somebody stands before the camera."""
+
+    yaw: float
+    """Radians the body turns about the vertical; 0 faces the camera, positive to the viewer's
+    right."""
+    tilt: float = 0.0
+    """Radians the camera looks down."""
+    roll: float = 0.0
+
+
+def stand(body: SmplxBody, joints: Float[Tensor, "55 3"], stance: Stance) -> BodyPose:
+    """A pose in the frame of a camera (x right, y down, z forward), at its origin.
+
+    joints: axis-angle as in a motion's world (y up, facing +z).
+    """
+    turn = torch.tensor([[0, stance.yaw, 0], [stance.tilt, 0, 0], [0, 0, stance.roll]])
+    yaw, tilt, roll = matrix_from_axis_angle(turn)
+    root = FACING_CAMERA @ roll @ tilt @ yaw @ matrix_from_axis_angle(joints[0])
+    turned = torch.cat((axis_angle_from_matrix(root)[None], joints[1:]))
+    pelvis = body.joint_regressor[0].cpu() @ body.template.cpu()
+    return BodyPose.from_joints(turned, torch.zeros(body.num_expression), -pelvis)
+
+
+def random_stance(rng: np.random.Generator, front: float = 0.65) -> Stance:
+    """Mostly facing the camera (within 60 degrees), the rest from anywhere."""
+    near = rng.uniform() < front
+    yaw = rng.uniform(-1.05, 1.05) if near else rng.uniform(-math.pi, math.pi)
+    return Stance(yaw, rng.normal() * 0.12, rng.normal() * 0.05)
+
+
+def frame_by(
+    vertices: Float[Tensor, "n 3"], size: tuple[int, int], focal: float, fill: float
+) -> tuple[Float[Tensor, "3"], Camera]:
+    """Where to put somebody so that they fill the picture, and its camera.
+
+    Args:
+        vertices: Posed about the origin, camera frame, metres.
+        size: Height and width of the picture, pixels.
+        focal: In heights of the picture.
+        fill: Share of the picture's height or width that they fill, whichever is tighter.
+
+    Returns:
+        The shift of the vertices, and a camera with its principal point in the middle.
+    """
+    height, width = size
+    focal_px = focal * height
+    low, high = vertices.amin(0), vertices.amax(0)
+    extent = (high - low)[:2]
+    distance = max(
+        float(extent[1]) * focal_px / (fill * height), float(extent[0]) * focal_px / (fill * width)
+    )
+    distance = max(distance, 0.7) - float(low[2]) * 0.5
+    middle = (low + high) / 2
+    shift = torch.stack((-middle[0], -middle[1], torch.tensor(distance).to(middle)))
+    centre = torch.tensor([width / 2, height / 2])
+    return shift, Camera.identity(torch.tensor([focal_px] * 2), centre, height, width)

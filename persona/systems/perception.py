@@ -1,0 +1,195 @@
+"""Trains the perception network on random people: ``python train.py +exp=perception``."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+from jaxtyping import Float, Int
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from persona.data.io import atomic_path, write_json, write_text
+from persona.data.people.stream import Batch, PeopleStream
+from persona.modules.perception.losses import perception_losses
+from persona.modules.perception.network import PerceptionNet
+from persona.systems.checkpoint import AtomicCheckpointIO
+from persona.systems.experiment import (
+    CHECKPOINT_FILE,
+    CONFIG_FILE,
+    METRICS_FILE,
+    checkpoint_file,
+    load_config,
+    loggers,
+    quiet_libraries,
+)
+from persona.systems.progress import LossBar
+
+log = logging.getLogger(__name__)
+WEIGHTS_FILE = "perception.safetensors"
+_TEST_SEED = 10_000
+"""People of the test: their own seed, drawn by the same rules."""
+
+
+class PerceptionSystem(L.LightningModule):
+    """The network, its averaged weights, and its schedule.
+
+    Args:
+        lr: Adam's highest rate.
+        warmup: Steps until it is reached.
+        steps: Steps of the whole training, over which it falls along a cosine.
+        decay: Of the averaged weights.
+        pretrained: Start SqueezeNet from ImageNet's weights.
+        compile: Compile the network (CUDA; a minute at the start).
+    """
+
+    def __init__(
+        self,
+        *,
+        lr: float = 1e-3,
+        warmup: int = 300,
+        steps: int = 10_000,
+        decay: float = 0.999,
+        pretrained: bool = True,
+        compile: bool = False,
+    ):
+        super().__init__()
+        self.lr, self.warmup, self.steps = lr, warmup, steps
+        self.net = PerceptionNet(pretrained).to(memory_format=torch.channels_last)
+        self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self.seen = torch.compile(self.net) if compile else self.net
+        self.last_loss: float | None = None
+
+    def training_step(self, batch: Batch, index: int) -> Float[Tensor, ""]:
+        """Sum of the losses."""
+        image = batch.image.contiguous(memory_format=torch.channels_last)
+        terms = perception_losses(self.seen(image, batch.prompt), batch.truth)
+        loss = torch.stack(list(terms.values())).sum()
+        if self.global_step % self.trainer.log_every_n_steps == 0:
+            self.log_dict({f"train/loss/{k}": v.detach() for k, v in terms.items()})
+            self.last_loss = float(loss.detach())
+        return loss
+
+    def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
+        """Averages the weights after a step."""
+        if self.global_step:
+            self.average.update_parameters(self.net)
+
+    def configure_optimizers(self) -> dict:
+        """AdamW; warm-up, then a cosine to a hundredth."""
+        optimizer = torch.optim.AdamW(self.net.parameters(), self.lr, weight_decay=0.01)
+
+        def rate(step: int) -> float:
+            share = min(1.0, step / self.steps)
+            fall = 0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2
+            return fall * min(1.0, (step + 1) / self.warmup)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, index: int) -> Batch:
+        """Batches are made where they are used."""
+        return batch
+
+
+def train(config: DictConfig, folder: Path) -> dict[str, float]:
+    """Trains, tests on people of another seed, and writes the weights.
+
+    ``config.resume`` goes on with a run. Returns the test's metrics, as in metrics.json.
+    """
+    checkpoint = None
+    if config.resume is not None:
+        folder = Path(config.resume)
+        steps = config.system.steps
+        config, checkpoint = load_config(folder), str(checkpoint_file(folder))
+        config.system.steps = config.trainer.max_steps = steps
+    write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    quiet_libraries()
+    stream: PeopleStream = instantiate(config.data)
+    system: PerceptionSystem = instantiate(config.system)
+    saver = ModelCheckpoint(
+        dirpath=folder, filename=Path(CHECKPOINT_FILE).stem,
+        every_n_train_steps=config.checkpoint_every, enable_version_counter=False,
+    )  # fmt: skip
+    trainer: L.Trainer = instantiate(
+        config.trainer,
+        callbacks=[saver, LossBar()] if config.trainer.enable_progress_bar else [saver],
+        logger=loggers(config, folder),
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(folder),
+    )
+    stream.device = trainer.strategy.root_device
+    loader = torch.utils.data.DataLoader(stream, batch_size=None)
+    trainer.fit(system, loader, ckpt_path=checkpoint, weights_only=True)
+    trainer.save_checkpoint(folder / CHECKPOINT_FILE)
+    net = system.average.module.to(trainer.strategy.root_device).eval()
+    stream.seed = _TEST_SEED
+    metrics = score(net, stream, config.test_batches)
+    if rank_zero_only.rank == 0:
+        write_weights(net, folder / WEIGHTS_FILE)
+        write_json(folder / METRICS_FILE, metrics, indent=2)
+        log.info("perception: %s", metrics)
+        print(f"run: {folder}")
+    return metrics
+
+
+def write_weights(net: PerceptionNet, path: Path) -> None:
+    """Writes all parameters in half precision, whole or not at all."""
+    state = {k: v.detach().half().contiguous().cpu() for k, v in net.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(state, str(temporary))
+
+
+@torch.no_grad()
+def score(net: PerceptionNet, stream: PeopleStream, batches: int) -> dict[str, float]:
+    """Parts (mean IoU of the classes), matte (IoU), place on the body (mm), normals (degrees)."""
+    device = stream.device
+    classes = torch.zeros(28, 28, dtype=torch.long, device=device)
+    both = either = place = angle = pixels = turn = count = 0.0
+    for _, batch in zip(range(batches), stream, strict=False):
+        pred, truth = net(batch.image, batch.prompt), batch.truth
+        classes += confusion(pred.parts.argmax(1), truth.parts)
+        mine, true = pred.alpha > 0, truth.alpha > 0.5
+        both += float((mine & true).sum())
+        either += float((mine | true).sum())
+        inside = truth.parts > 0
+        distance = (pred.surface - truth.surface).norm(dim=1)[inside]
+        cosine = (F.normalize(pred.normal, dim=1) * truth.normal).sum(1)[inside]
+        place += float(distance.sum())
+        angle += float(cosine.clamp(-1, 1).acos().rad2deg().sum())
+        pixels += float(inside.sum())
+        forward = F.normalize(pred.rotations[:, 0, :3], dim=-1)
+        turn += float((forward * truth.rotations[:, 0, 0]).sum(-1).clamp(-1, 1).acos().sum())
+        count += len(forward)
+    return {
+        "test/parts_iou": float(mean_iou(classes)), "test/mask_iou": both / either,
+        "test/surface_mm": 1e3 * place / pixels, "test/normal_deg": angle / pixels,
+        "test/root_deg": math.degrees(turn / count),
+    }  # fmt: skip
+
+
+def confusion(pred: Int[Tensor, "*b"], truth: Int[Tensor, "*b"]) -> Int[Tensor, "28 28"]:
+    """How often each true class (rows) was given as each class."""
+    return torch.bincount((truth * 28 + pred).flatten(), minlength=28 * 28).view(28, 28)
+
+
+def mean_iou(classes: Int[Tensor, "k k"]) -> Float[Tensor, ""]:
+    """Mean over the true classes but the background of intersection over union."""
+    hit = classes.diagonal().float()
+    union = classes.sum(0) + classes.sum(1) - classes.diagonal()
+    there = classes.sum(1) > 0
+    there[0] = False
+    return (hit / union.clamp(min=1))[there].mean()

@@ -1,0 +1,27 @@
+"""Writes people with exact truth, for ``benchmarks/photo.py``.
+
+Usage: ``python scripts/people.py assets=DIR out=DIR [count=100] [seed=1000]``. DIR of the assets
+holds MakeHuman's CC0 clothes, hair, skins and eyes. See conf/people.yaml.
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from persona.cli import one_line_errors, stamp_run
+
+
+@hydra.main(config_path="../conf", config_name="people", version_base="1.3")
+@one_line_errors
+def main(config: DictConfig) -> None:
+    """Writes a folder per person; see conf/people.yaml."""
+    from persona.data.people.folder import write_people
+
+    write_people(
+        config.assets, config.out, count=config.count, seed=config.seed,
+        motions=config.motions, num_poses=config.num_poses, own=config.own,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    stamp_run()
+    main()
