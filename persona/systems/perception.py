@@ -22,6 +22,7 @@ from persona.data.io import atomic_path, write_json, write_text
 from persona.data.people.stream import Batch, PeopleStream
 from persona.modules.perception.losses import perception_losses
 from persona.modules.perception.network import PerceptionNet
+from persona.modules.perception.weights import load_net
 from persona.systems.checkpoint import AtomicCheckpointIO
 from persona.systems.experiment import (
     CHECKPOINT_FILE,
@@ -49,6 +50,7 @@ class PerceptionSystem(L.LightningModule):
         steps: Steps of the whole training, over which it falls along a cosine.
         decay: Of the averaged weights.
         pretrained: Start SqueezeNet from ImageNet's weights.
+        start: Weights to start from, a file that an earlier training wrote.
         compile: Compile the network (CUDA; a minute at the start).
     """
 
@@ -60,11 +62,13 @@ class PerceptionSystem(L.LightningModule):
         steps: int = 10_000,
         decay: float = 0.999,
         pretrained: bool = True,
+        start: str | None = None,
         compile: bool = False,
     ):
         super().__init__()
         self.lr, self.warmup, self.steps = lr, warmup, steps
-        self.net = PerceptionNet(pretrained).to(memory_format=torch.channels_last)
+        net = PerceptionNet(pretrained) if start is None else load_net(start)
+        self.net = net.train().requires_grad_(True).to(memory_format=torch.channels_last)
         self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.seen = torch.compile(self.net) if compile else self.net
         self.last_loss: float | None = None

@@ -11,16 +11,22 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from persona.data.palette import PART_INDEX
 from persona.data.people.dressed import SLOTS, Dressed, dress
 from persona.data.people.makehuman import read_wearable
 from persona.data.people.wearable import Wearable, follow_shape
 from persona.data.synthetic import paint
+from persona.data.synthetic.surface import cut, drape
 from persona.data.synthetic.wardrobe import (
+    EYES,
+    NECK,
     OUTFITS,
+    Piece,
     RestBody,
     Style,
     dressed_faces,
     hair,
+    hair_field,
     shirt,
     shoes,
     trousers,
@@ -32,6 +38,7 @@ SIDE = 512
 """Texels across each texture."""
 _EYES = "eyes/high-poly.mhclo"
 _OWN = {"upper": shirt, "lower": trousers, "shoes": shoes, "hair": hair}
+_LONG_HAIR = 0.22
 _CUTS = {
     "sleeve": (-0.9, 0.96), "hem_m": (0.06, 0.5), "flare_m": (0.02, 0.16), "trouser": (-0.85, 0.97),
     "hair_m": (0.008, 0.06),
@@ -141,6 +148,10 @@ def random_outfit(
         worn.append((assets.clothes[index], None))
         for slot in ("upper", "lower"):
             textures[slot] = assets.texture_of[slot][index]
+    if "hair" in bare and rng.uniform() < _LONG_HAIR:
+        style = Style(0, 0, 0, 0, hair_m=rng.uniform(0.015, 0.045))
+        worn += _own_clothes(body, style, ["long_hair"])
+        bare.remove("hair")
     for slot, items, share in (("shoes", assets.shoes, 0.88), ("hair", assets.hair, 0.93)):
         if slot in bare and rng.uniform() < share:
             index = int(rng.integers(len(items)))
@@ -163,7 +174,7 @@ def _own_clothes(
     if "lower" in kinds and "shoes" in kinds:
         hides = torch.from_numpy(dressed_faces(rest, style))
     for kind in kinds:
-        piece = _OWN[kind](rest, style)
+        piece = long_hair(rest, style) if kind == "long_hair" else _OWN[kind](rest, style)
         points = torch.from_numpy(piece.vertices).float()
         weights = torch.from_numpy(piece.weights).float()
         out.append((
@@ -177,15 +188,44 @@ def _own_clothes(
     return out
 
 
+def long_hair(body: RestBody, style: Style) -> Piece:
+    """Hair over neck, shoulders and back, longer the thicker it is."""
+    points, eye = body.vertices, body.joints[list(EYES)].mean(0)
+    neck = body.joints[NECK]
+    end = neck[1] + 0.04 - 8 * (style.hair_m - 0.012)
+    aside = np.abs(points[:, 0] - neck[0])
+    behind = neck[2] + 0.02 - points[:, 2] + 0.8 * (aside - 0.05).clip(0, 0.06)
+    fall = np.minimum(points[:, 1] - end, np.minimum(behind, 0.15 - aside))
+    fall = np.where(points[:, 1] < eye[1] - 0.02, fall, -1.0)
+    sheet = cut(body.faces, np.maximum(hair_field(body, style), fall))
+    skin, weights = sheet.features(body.vertices), sheet.features(body.weights)
+    # Over a collar or a jacket, not under it.
+    thickness = style.hair_m + 0.03 * (skin[:, 1] < neck[1])
+    cloth = drape(skin, sheet.faces, thickness, rounds=8)
+    coords = np.stack((np.arctan2(cloth[:, 0], cloth[:, 2] - neck[2]), -3 * cloth[:, 1]), 1)
+    return Piece(
+        "hair", cloth, weights, sheet.faces, coords[sheet.faces], ("hair",) * len(sheet.faces),
+        np.full(len(sheet.faces), PART_INDEX["Hair"]),
+    )  # fmt: skip
+
+
+def strands(rng: np.random.Generator, count: int) -> UInt8[Tensor, "t s s 4"]:
+    """Textures of hair without holes, grey: for hair that is a closed surface."""
+    grey = [paint.hair(rng, np.full(3, 0.55, np.float32)) for _ in range(count)]
+    return torch.stack([_opaque(image) for image in grey])
+
+
+def _opaque(image: np.ndarray) -> UInt8[Tensor, "s s 4"]:
+    size = (SIDE, SIDE)
+    small = cv2.resize((image * 255).astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(np.dstack((small, np.full(size, 255, np.uint8))))
+
+
 def prints(rng: np.random.Generator, count: int) -> UInt8[Tensor, "t s s 4"]:
     """Painted cloth: badges, stripes, dots, zigzags, denim; RGBA."""
     out = []
     for index in range(count):
         hue, outfit = rng.uniform(), str(rng.choice(list(OUTFITS)))
         make = (paint.shirt, paint.sleeve)[index % 2]
-        image = paint.trousers(rng, hue) if index % 5 == 4 else make(rng, hue, outfit)
-        small = cv2.resize(
-            (image * 255).astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_AREA
-        )
-        out.append(np.dstack((small, np.full((SIDE, SIDE), 255, np.uint8))))
-    return torch.from_numpy(np.stack(out))
+        out.append(_opaque(paint.trousers(rng, hue) if index % 5 == 4 else make(rng, hue, outfit)))
+    return torch.stack(out)

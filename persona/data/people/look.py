@@ -63,7 +63,7 @@ def random_look(
     """Draws textures, prints and light.
 
     Args:
-        assets: Holds the textures; rows of ``texture_of["print"]`` may be used for any cloth.
+        assets: Holds the textures; ``print`` are for any cloth and ``strands`` for closed hair.
         outfit: Which textures its garments have of their own.
         rng: Source of chance.
         plain_light: Even, white light, as the given people's.
@@ -72,19 +72,19 @@ def random_look(
     texture, pattern = np.zeros(count, int), np.full(count, RECOLOUR)
     ink = np.stack([[random_colour(rng) for _ in range(3)] for _ in range(count)])
     period, gain = rng.uniform(0.03, 0.14, count), np.ones((count, 3))
-    prints = assets.texture_of.get("print", [])
+    prints = assets.texture_of["print"]
     for row, slot in enumerate(SLOTS):
         if slot in ("skin", "eyes"):
             texture[row] = int(rng.choice(assets.texture_of[slot]))
             pattern[row] = KEEP
             gain[row] = rng.uniform(0.75, 1.2) * rng.uniform(0.94, 1.06, 3)
         elif slot == "hair":
-            texture[row] = outfit.own.get(slot, int(rng.choice(assets.texture_of["hair"])))
+            texture[row] = outfit.own.get(slot, int(rng.choice(assets.texture_of["strands"])))
             pattern[row] = KEEP if rng.uniform() < 0.3 and slot in outfit.own else RECOLOUR
             ink[row] = _hair_colour(rng)
         else:
             has = slot in outfit.own
-            choices = prints if prints and not has else assets.texture_of[slot]
+            choices = prints
             texture[row] = outfit.own[slot] if has else int(rng.choice(choices))
             pattern[row] = int(rng.choice(len(_PATTERN_ODDS), p=_PATTERN_ODDS))
             if rng.uniform() < (0.4 if has else 0.5):

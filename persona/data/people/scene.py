@@ -14,13 +14,14 @@ from torch import Tensor
 
 from persona.data.motion.load import load_motion
 from persona.data.motion.procedural import BUILTIN
-from persona.data.people.assets import Assets, Outfit, prints, random_outfit, read_assets
+from persona.data.people.assets import Assets, Outfit, prints, random_outfit, read_assets, strands
 from persona.data.people.look import Look, random_look
 from persona.data.preprocess.fit_state import FACING_CAMERA, rest_body_pose
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose, Camera
 
+_STRANDS = 3
 _EVERY = 6
 """Every so many frames of a motion become poses."""
 _ARMS = slice(15, 19)
@@ -57,8 +58,12 @@ class Casting:
     ):
         rng = np.random.default_rng([seed, 7])
         first = len(assets.textures)
-        rows = {**assets.texture_of, "print": list(range(first, first + num_prints))}
-        textures = torch.cat((assets.textures, prints(rng, num_prints)))
+        last = first + num_prints
+        rows = {
+            **assets.texture_of, "print": list(range(first, last)),
+            "strands": list(range(last, last + _STRANDS)),
+        }  # fmt: skip
+        textures = torch.cat((assets.textures, prints(rng, num_prints), strands(rng, _STRANDS)))
         self.assets = replace(assets, textures=textures, texture_of=rows)
         self.body = body
         poses = [load_motion(name, body).pose.joints[::_EVERY] for name in motions]
@@ -84,7 +89,7 @@ class Casting:
             joints = torch.zeros(55, 3)
             joints[1:22] = rest_body_pose()
             if kind < 0.85:
-                joints[1:22][_ARMS] += torch.from_numpy(rng.normal(size=(4, 3))).float() * 0.55
+                joints[1:22][_ARMS] += torch.from_numpy(rng.normal(size=(4, 3))).float() * 0.65
                 # Elbows bend inward alone.
                 joints[18, 1] = -abs(float(joints[18, 1])) * 1.6
                 joints[19, 1] = abs(float(joints[19, 1])) * 1.6
@@ -92,6 +97,10 @@ class Casting:
                 joints[1:3] += legs * torch.tensor([0.35, 0.1, 0.12])
                 bend = torch.from_numpy(rng.uniform(0, 0.8, 2)).float() * (rng.uniform() < 0.5)
                 joints[4:6, 0] += bend
+        if rng.uniform() < 0.12:  # Seated.
+            joints[1:3, 0] = -rng.uniform(0.9, 1.6) + torch.from_numpy(rng.normal(size=2)) * 0.2
+            joints[4:6, 0] = rng.uniform(0.8, 1.7) + torch.from_numpy(rng.normal(size=2)) * 0.25
+            joints[1:3, 1] += torch.from_numpy(rng.normal(size=2)) * 0.3
         noise = torch.from_numpy(rng.normal(size=(22, 3))).float() * 0.06
         noise[0] = 0
         noise[[12, 15]] *= 3  # Heads turn more.
@@ -133,7 +142,7 @@ def stand(body: SmplxBody, joints: Float[Tensor, "55 3"], stance: Stance) -> Bod
     yaw, tilt, roll = matrix_from_axis_angle(turn)
     root = FACING_CAMERA @ roll @ tilt @ yaw @ matrix_from_axis_angle(joints[0])
     turned = torch.cat((axis_angle_from_matrix(root)[None], joints[1:]))
-    pelvis = body.joint_regressor[0].cpu() @ body.template.cpu()
+    pelvis = (body.joint_regressor[0] @ body.template).cpu()
     return BodyPose.from_joints(turned, torch.zeros(body.num_expression), -pelvis)
 
 

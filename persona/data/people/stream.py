@@ -7,8 +7,12 @@ light, blurred and mirrored.
 
 from __future__ import annotations
 
+import copy
 import math
+import queue
+import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +37,8 @@ from persona.modules.perception.prompt import detector_prompt
 from persona.types import TensorTuple
 
 SIZE = (512, 384)
+_SHOTS_PER_OUTFIT = 40
+_WAITING = 16
 _MIRRORED_JOINTS = (
     0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20,
 )  # fmt: skip
@@ -71,8 +77,8 @@ class PeopleStream(torch.utils.data.IterableDataset):
         casting: Draws people and poses.
         batch_size: Samples per batch.
         seed: Of everything.
-        num_outfits: Dressed meshes held at a time; one is replaced at every batch.
-        fresh: New renders per batch.
+        num_outfits: Dressed meshes held at a time; they are replaced one by one.
+        fresh: New renders that every batch waits for, beside what is there already.
         ring: Renders held.
         backdrops: Backgrounds held.
         device: Where it renders.
@@ -85,7 +91,7 @@ class PeopleStream(torch.utils.data.IterableDataset):
         batch_size: int = 32,
         seed: int = 0,
         num_outfits: int = 96,
-        fresh: int = 4,
+        fresh: int = 1,
         ring: int = 4096,
         backdrops: int = 400,
         device: str | torch.device = "cpu",
@@ -98,29 +104,66 @@ class PeopleStream(torch.utils.data.IterableDataset):
     def __iter__(self) -> Iterator[Batch]:
         # A resumed run draws other people: chance is not a part of its state.
         rng = np.random.default_rng([self.seed, torch.initial_seed() % 2**31])
-        body = self.casting.body.to(self.device)
-        textures = self.casting.assets.textures.to(self.device)
         grounds = torch.stack([
             torch.from_numpy((backdrop(rng, *SIZE) * 255).astype(np.uint8)).permute(2, 0, 1)
             for _ in range(self.num_backdrops)
         ]).to(self.device)  # fmt: skip
-        cast = [self._somebody(rng) for _ in range(self.num_outfits)]
+        shots: queue.Queue[Sample | Exception] = queue.Queue(_WAITING)
+        over = threading.Event()
+        maker = threading.Thread(target=self._render, args=(rng.spawn(1)[0], shots, over))
+        maker.start()
+        try:
+            yield from self._batches(rng, shots, grounds)
+        finally:
+            over.set()
+            maker.join()
+
+    def _batches(
+        self, rng: np.random.Generator, shots: queue.Queue, grounds: UInt8[Tensor, "g 3 h w"]
+    ) -> Iterator[Batch]:
+        """Fills the ring with what has been rendered meanwhile, and draws from it."""
         store: Sample | None = None
         made = 0
         while True:
-            cast[int(rng.integers(len(cast)))] = self._somebody(rng)
-            wanted = self.fresh if store is not None else max(self.fresh, 4 * self.batch_size)
-            for _ in range(wanted):
-                shot = self._shoot(rng, body, cast[int(rng.integers(len(cast)))], textures)
+            least = self.fresh if made else max(self.fresh, 2 * self.batch_size)
+            while least > 0 or not shots.empty():
+                shot = shots.get()
+                if isinstance(shot, Exception):
+                    raise shot
                 if store is None:
                     store = shot._map(lambda t: t.new_zeros(self.ring, *t.shape[1:]))
-                row = made % self.ring
                 for name, value in vars(shot).items():
-                    getattr(store, name)[row] = value[0]
-                made += 1
+                    getattr(store, name)[made % self.ring] = value[0]
+                made, least = made + 1, least - 1
             count = min(made, self.ring)
             rows = torch.from_numpy(rng.integers(0, count, self.batch_size)).to(self.device)
             yield compose(store._map(lambda t, r=rows: t[r]), grounds, rng)
+
+    def _render(self, rng: np.random.Generator, shots: queue.Queue, over: threading.Event) -> None:
+        """Renders people until the batches are over, on a CUDA stream of its own."""
+        try:
+            body = copy.deepcopy(self.casting.body).to(self.device)
+            textures = self.casting.assets.textures.to(self.device)
+            cast = [self._somebody(rng) for _ in range(self.num_outfits)]
+            cuda = self.device.type == "cuda"
+            lane = torch.cuda.Stream(self.device) if cuda else None
+            made = 0
+            with torch.no_grad(), torch.cuda.stream(lane) if cuda else nullcontext():
+                while not over.is_set():
+                    shot = self._shoot(rng, body, cast[int(rng.integers(len(cast)))], textures)
+                    made += 1
+                    if made % _SHOTS_PER_OUTFIT == 0:
+                        cast[int(rng.integers(len(cast)))] = self._somebody(rng)
+                    if lane is not None:
+                        lane.synchronize()
+                    while not over.is_set():
+                        try:
+                            shots.put(shot, timeout=0.2)
+                            break
+                        except queue.Full:
+                            continue
+        except Exception as error:  # Raised where the batches are drawn.
+            shots.put(error)
 
     def _somebody(self, rng: np.random.Generator) -> tuple[Person, Dressed]:
         person = self.casting.person(rng, own=0.45)
