@@ -14,7 +14,7 @@ from torch import Tensor
 from persona.data.palette import PART_INDEX
 from persona.data.people.dressed import SLOTS, Dressed, dress
 from persona.data.people.makehuman import read_wearable
-from persona.data.people.wearable import Wearable, follow_shape
+from persona.data.people.wearable import Wearable, follow_shape, tailored
 from persona.data.synthetic import paint
 from persona.data.synthetic.surface import cut, drape
 from persona.data.synthetic.wardrobe import (
@@ -39,6 +39,8 @@ SIDE = 512
 _EYES = "eyes/high-poly.mhclo"
 _OWN = {"upper": shirt, "lower": trousers, "shoes": shoes, "hair": hair}
 _LONG_HAIR = 0.22
+_TAILORED = 0.5
+"""Share of MakeHuman's clothes that are cut shorter."""
 _CUTS = {
     "sleeve": (-0.9, 0.96), "hem_m": (0.06, 0.5), "flare_m": (0.02, 0.16), "trouser": (-0.85, 0.97),
     "hair_m": (0.008, 0.06),
@@ -145,7 +147,10 @@ def random_outfit(
     else:
         bare = ["shoes", "hair"]
         index = int(rng.integers(len(assets.clothes)))
-        worn.append((assets.clothes[index], None))
+        clothes = assets.clothes[index]
+        if rng.uniform() < _TAILORED:
+            clothes = tailored(clothes, body, *_random_cuts(body, rng))
+        worn.append((clothes, None))
         for slot in ("upper", "lower"):
             textures[slot] = assets.texture_of[slot][index]
     if "hair" in bare and rng.uniform() < _LONG_HAIR:
@@ -158,6 +163,20 @@ def random_outfit(
             worn.append((items[index], None))
             textures[slot] = assets.texture_of[slot][index]
     return Outfit(dress(body, worn), textures)
+
+
+def _random_cuts(body: SmplxBody, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Sleeve, hem and trouser leg of shortened clothes; half of each stays as it is."""
+    joints = body.joint_regressor @ body.template
+    shoulder, wrist = (float(joints[j, 0].abs()) for j in (16, 20))
+    hip, chest, ankle = (float(joints[j, 1]) for j in (1, 9, 7))
+    whole = rng.uniform(size=3) < (0.4, 0.65, 0.5)
+    cuts = (
+        rng.uniform(shoulder - 0.02, wrist), rng.uniform(hip + 0.1, chest - 0.03),
+        rng.uniform(ankle + 0.05, hip - 0.1),
+    )  # fmt: skip
+    ends = (9.0, -9.0, -9.0)
+    return tuple(e if w else c for e, w, c in zip(ends, whole, cuts, strict=True))
 
 
 def _own_clothes(

@@ -77,7 +77,7 @@ def random_look(
         if slot in ("skin", "eyes"):
             texture[row] = int(rng.choice(assets.texture_of[slot]))
             pattern[row] = KEEP
-            gain[row] = rng.uniform(0.75, 1.2) * rng.uniform(0.94, 1.06, 3)
+            gain[row] = rng.uniform(0.6, 1.3) * rng.uniform(0.88, 1.12, 3)
         elif slot == "hair":
             texture[row] = outfit.own.get(slot, int(rng.choice(assets.texture_of["strands"])))
             pattern[row] = KEEP if rng.uniform() < 0.3 and slot in outfit.own else RECOLOUR

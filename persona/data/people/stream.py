@@ -134,6 +134,9 @@ class PeopleStream(torch.utils.data.IterableDataset):
                     store = shot._map(lambda t: t.new_zeros(self.ring, *t.shape[1:]))
                 for name, value in vars(shot).items():
                     getattr(store, name)[made % self.ring] = value[0]
+                    if value.is_cuda:
+                        # Its memory belongs to the renderer's stream, which may not have it yet.
+                        value.record_stream(torch.cuda.current_stream(value.device))
                 made, least = made + 1, least - 1
             count = min(made, self.ring)
             rows = torch.from_numpy(rng.integers(0, count, self.batch_size)).to(self.device)
@@ -152,10 +155,10 @@ class PeopleStream(torch.utils.data.IterableDataset):
                 while not over.is_set():
                     shot = self._shoot(rng, body, cast[int(rng.integers(len(cast)))], textures)
                     made += 1
-                    if made % _SHOTS_PER_OUTFIT == 0:
-                        cast[int(rng.integers(len(cast)))] = self._somebody(rng)
                     if lane is not None:
                         lane.synchronize()
+                    if made % _SHOTS_PER_OUTFIT == 0:
+                        cast[int(rng.integers(len(cast)))] = self._somebody(rng)
                     while not over.is_set():
                         try:
                             shots.put(shot, timeout=0.2)
