@@ -59,8 +59,6 @@ def tailored(
     skin = body.template[body.faces].mean(1)
     low, high = float(body.template[:, 1].min()), float(body.template[:, 1].max())
     waist = low + _WAIST * (high - low)
-        body.template[:, 1].max() - body.template[:, 1].min()
-    )
     bare = gone(skin, skin[:, 1] > waist, skin[:, 1] <= waist)
     return replace(
         wearable, faces=wearable.faces[kept], coords=wearable.coords[kept],
