@@ -25,9 +25,10 @@ from persona.data.native.recording import NativeFrame, Recording
 from persona.data.palette import classes_from_colours, colours_from_classes
 from persona.data.preprocess.albedo import remove_shading
 from persona.data.preprocess.canvas import Canvas, face_patch
+from persona.data.preprocess.colour_rules import classify
 from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.maps import BodyMaps, body_maps, face_labels, near_occlusion
-from persona.data.preprocess.parts import classify, limb_of_vertices
+from persona.data.preprocess.parts import limb_of_vertices
 from persona.data.preprocess.texture_fill import fill_unseen
 from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
 from persona.data.preprocess.unwrap import UvMesh, View, unwrap

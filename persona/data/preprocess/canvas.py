@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -32,6 +33,25 @@ class Canvas:
     """Pixels of the canvas."""
     source: UInt8[ndarray, "h2 w2 3"]
     """The same crop at the photograph's resolution, on white."""
+    maps: Mapping[str, ndarray] = field(default_factory=dict)
+    """What an annotator says of it (``persona.modules.detect.annotator.MAPS``)."""
+
+    @property
+    def parts(self) -> UInt8[ndarray, "h w"]:
+        """Part class of each pixel."""
+        return self.maps["parts"]
+
+    def with_maps(self, maps: Mapping[str, ndarray]) -> Canvas:
+        """The canvas with the maps of a finer or coarser one of the same box.
+
+        A refined matte replaces the detector's, and pixels outside of it have no part.
+        """
+        size = self.alpha.shape
+        maps = {name: resize_map(name, values, size) for name, values in maps.items()}
+        alpha = maps.get("alpha", self.alpha)
+        if "parts" in maps:
+            maps["parts"] = np.where(alpha > 0.5, maps["parts"], 0).astype(np.uint8)
+        return replace(self, alpha=alpha, maps=maps)
 
     @property
     def mask(self) -> Bool[ndarray, "h w"]:
@@ -101,6 +121,24 @@ def face_patch(
     patch = cv2.resize(crop, (PATCH_PX, PATCH_PX), interpolation=cv2.INTER_LANCZOS4)
     box = np.array([*corner, pixels, pixels], np.float32) / np.float32(ratio)
     return patch, box
+
+
+def resize_map(name: str, values: ndarray, size: tuple[int, int]) -> ndarray:
+    """A map of an annotator on another grid (height, width): labels by vote, points by choice."""
+    if values.shape[:2] == size:
+        return values
+    if name == "parts":
+        labels = np.unique(values)
+        votes = [_resize((values == k).astype(np.float32), size) for k in labels]
+        return labels[np.argmax(votes, 0)]
+    if name in ("surface", "normal", "depth"):
+        return cv2.resize(values, size[::-1], interpolation=cv2.INTER_NEAREST)
+    return _resize(values, size)
+
+
+def _resize(values: ndarray, size: tuple[int, int]) -> ndarray:
+    method = cv2.INTER_AREA if values.shape[0] > size[0] else cv2.INTER_LINEAR
+    return cv2.resize(values, size[::-1], interpolation=method)
 
 
 def _crop(image: ndarray, box: tuple[int, int, int, int], fill: int) -> ndarray:

@@ -23,15 +23,13 @@ from persona.data.preprocess.clothing import ClothingFit, dress
 from persona.data.preprocess.cover import Cover, sock_offset
 from persona.data.preprocess.fit import BodyFit, PhotoFit, photo_camera
 from persona.data.preprocess.hair import curtain, flat_ears, hair_end
-from persona.data.preprocess.maps import body_maps, face_labels, near_occlusion
+from persona.data.preprocess.maps import BodyMaps, body_maps, face_labels, near_occlusion
 from persona.data.preprocess.parts import (
     PARTS,
     bare_vertices,
     beside_arms,
-    classify,
     is_bare,
     limb_of_vertices,
-    skin_mask,
     strays,
 )
 from persona.data.preprocess.skirt import find_skirt, leg_vertices, skirt_offset
@@ -40,9 +38,10 @@ from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
 from persona.data.preprocess.unwrap import UvMesh, View, unwrap
 from persona.data.subject import Subject
 from persona.data.subject_writer import SubjectWriter
+from persona.errors import UserError
 from persona.modules.body.regions import body_regions
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.detect import Detection, Detector
+from persona.modules.detect import Annotator, Detection, Detector, annotate
 from persona.types import Camera
 
 log = logging.getLogger(__name__)
@@ -64,6 +63,7 @@ class PhotoPreprocessor:
 
     Args:
         detector: Finds the person.
+        annotator: Says of each of the person's pixels which part it shows.
         body: Body model.
         generator: Makes the ``generated_*`` splits.
         fit: Fits pose and identity.
@@ -73,10 +73,11 @@ class PhotoPreprocessor:
         texture_size: Side of the textures, texels.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (parts by keyword)
         self,
         *,
         detector: Detector,
+        annotator: Annotator,
         body: SmplxBody,
         generator: TexturedMeshGenerator,
         fit: PhotoFit | None = None,
@@ -85,7 +86,10 @@ class PhotoPreprocessor:
         width: int = 384,
         texture_size: int = 1024,
     ):
-        self.detector, self.body, self.generator = detector, body, generator
+        if "parts" not in annotator.provides:
+            raise UserError(f"{type(annotator).__name__} gives no parts; choose another annotator=")
+        self.detector, self.annotator = detector, annotator
+        self.body, self.generator = body, generator
         self.fit, self.clothing = fit or PhotoFit(), clothing
         self.height, self.width, self.texture_size = height, width, texture_size
         self.regions, self.limbs = body_regions(body), limb_of_vertices(body)
@@ -112,14 +116,16 @@ class PhotoPreprocessor:
             fit = self.fit(self.body, detection, camera, lambda n: progress.advance(task, n))
             naked, cover = fit, Cover.none(len(self.limbs))
             log.info("fit: mean keypoint distance %.1f px", fit.residual_px)
+            fine = self._annotated(image, detection, camera, fit)
             canvas = person_canvas(image, detection, camera, self.height, self.width)
+            canvas = canvas.with_maps(fine.maps)
             if self.clothing is not None:
                 task = progress.add_task("clothing", total=self.clothing.iterations)
                 fit, cover = self._dress(
                     canvas, detection, camera, fit, lambda n: progress.advance(task, n)
                 )
             frame = self._captured(canvas, fit)
-            textures = self._textures(image, detection, camera, fit, naked, cover)
+            textures = self._textures(fine, fit, naked, cover)
             writer = SubjectWriter(root, fresh=True)
             self._write(writer, frame, fit, textures)
             task = progress.add_task("rendering generated frames", total=self.generator.steps)
@@ -129,6 +135,27 @@ class PhotoPreprocessor:
             )  # fmt: skip
         writer.finish(self._info(photo, detection))
         return Subject(root)
+
+    def _annotated(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        detection: Detection,
+        camera: Camera,
+        fit: BodyFit,
+    ) -> Canvas:
+        """The fine crop whose pixels become texels, with the annotator's maps."""
+        height = round(CROP_PER_TEXEL * self.texture_size)
+        width = round(height * self.width / self.height)
+        canvas = person_canvas(image, detection, camera, height, width)
+        prior = self._limbs(canvas.camera, fit)[1] if self.annotator.needs_prior else None
+        maps = annotate(self.annotator, canvas.image, canvas.alpha, canvas.keypoints, prior)
+        return canvas.with_maps(maps)
+
+    def _limbs(self, camera: Camera, fit: BodyFit) -> tuple[BodyMaps, Int[ndarray, "h w"]]:
+        """What the fitted body shows in a camera, and its limb in each pixel (-1: none)."""
+        vertices, _ = self.body(fit.identity, fit.pose)
+        maps = body_maps(vertices, self.body.faces, camera)
+        return maps, face_labels(maps.render, self.body.faces, self.limbs)
 
     def _write(
         self, writer: SubjectWriter, frame: FrameData, fit: BodyFit, textures: Textures
@@ -149,7 +176,8 @@ class PhotoPreprocessor:
         advance: Callable[[int], None],
     ) -> tuple[BodyFit, Cover]:
         """The fit with the shape of skirt, clothes and hair; and what covers the vertices."""
-        classes, skin, visible, naked = self._seen_classes(canvas, fit)
+        classes, visible, naked = self._seen_classes(canvas, fit)
+        skin = torch.from_numpy(is_bare(classes))
         rest, joints = self.body.shape(fit.identity)
         posed, _ = self.body(fit.identity, fit.pose)
         canonical, _, _ = self.body.canonical(fit.identity)
@@ -179,12 +207,10 @@ class PhotoPreprocessor:
 
     def _seen_classes(
         self, canvas: Canvas, fit: BodyFit
-    ) -> tuple[UInt8[ndarray, "p"], Bool[Tensor, "p"], Bool[Tensor, "p"], Bool[ndarray, "h w"]]:
-        """Per vertex class, skin colour, and whether it is seen; the mask of the naked body."""
+    ) -> tuple[UInt8[ndarray, "p"], Bool[Tensor, "p"], Bool[ndarray, "h w"]]:
+        """Per vertex class and whether it is seen; the mask of the naked body."""
         vertices, _ = self.body(fit.identity, fit.pose)
-        maps = body_maps(vertices, self.body.faces, canvas.camera)
-        limbs = face_labels(maps.render, self.body.faces, self.limbs)
-        classes = classify(canvas.image, canvas.mask, limbs, canvas.keypoints)
+        maps, limbs = self._limbs(canvas.camera, fit)
         pixels = canvas.camera.project(vertices).long()
         limit = torch.tensor([self.width, self.height]) - 1
         inside = ((pixels >= 0) & (pixels <= limit)).all(-1)
@@ -192,44 +218,27 @@ class PhotoPreprocessor:
         front = torch.from_numpy(maps.depth)[row, column] + 0.02 > vertices[:, 2]
         beside = beside_arms(limbs, round(_EDGE * self.height))
         front &= ~torch.from_numpy(beside)[row, column]
-        skin = skin_mask(canvas.image, canvas.mask, canvas.keypoints)
-        skin = torch.from_numpy(skin[row, column])
-        return classes[row, column], skin, inside & front, maps.mask
+        return canvas.parts[row, column], inside & front, maps.mask
 
     def _captured(self, canvas: Canvas, fit: BodyFit) -> FrameData:
         """The photograph with what the fitted body says about it."""
-        vertices, _ = self.body(fit.identity, fit.pose)
-        maps = body_maps(vertices, self.body.faces, canvas.camera)
-        limbs = face_labels(maps.render, self.body.faces, self.limbs)
-        classes = classify(canvas.image, canvas.mask, limbs, canvas.keypoints)
+        maps, _ = self._limbs(canvas.camera, fit)
         both = canvas.mask & maps.mask
         patch, box = face_patch(canvas)
         return FrameData(
             image=canvas.on_white, mask=canvas.mask, camera=canvas.camera, pose=fit.pose,
             depth=_extend(maps.depth, maps.mask), normal=_extend(maps.normal, maps.mask),
-            seg=colours_from_classes(classes), depth_mask=both, normal_mask=both,
-            albedo=remove_shading(canvas.on_white, canvas.mask, maps.normal, both, classes),
+            seg=colours_from_classes(canvas.parts), depth_mask=both, normal_mask=both,
+            albedo=remove_shading(canvas.on_white, canvas.mask, maps.normal, both, canvas.parts),
             patch=patch, patch_box_px=box, keypoints=canvas.keypoints.numpy(),
         )  # fmt: skip
 
-    def _textures(
-        self,
-        image: UInt8[ndarray, "h w 3"],
-        detection: Detection,
-        camera: Camera,
-        fit: BodyFit,
-        naked: BodyFit,
-        cover: Cover,
-    ) -> Textures:
-        """Unwraps a finer crop of the photograph and fills in what it does not show."""
-        height = round(CROP_PER_TEXEL * self.texture_size)
-        width = round(height * self.width / self.height)
-        canvas = person_canvas(image, detection, camera, height, width)
+    def _textures(self, canvas: Canvas, fit: BodyFit, naked: BodyFit, cover: Cover) -> Textures:
+        """Unwraps the fine crop of the photograph and fills in what it does not show."""
+        height = canvas.camera.height
         edge = round(_EDGE * height)
         vertices, _ = self.body(fit.identity, fit.pose)
-        maps = body_maps(vertices, self.body.faces, canvas.camera)
-        limbs = face_labels(maps.render, self.body.faces, self.limbs)
-        classes = classify(canvas.image, canvas.mask, limbs, canvas.keypoints)
+        maps, limbs = self._limbs(canvas.camera, fit)
         # The outermost pixels, of the crop and of the photograph, mix with the background.
         mixed = round(_MIXED_PX * max(1, height / canvas.source.shape[0]))
         inner = ndimage.binary_erosion(canvas.mask, iterations=mixed)
@@ -237,10 +246,11 @@ class PhotoPreprocessor:
         inner &= ~near_occlusion(maps.depth, maps.mask, edge)
         inner &= ~self._covered_by_arms(canvas.camera, naked, limbs)
         inner &= ~beside_arms(limbs, edge)
-        inner &= ~strays(skin_mask(canvas.image, canvas.mask, canvas.keypoints), limbs)
+        inner &= ~strays(is_bare(canvas.parts), limbs)
         frame = FrameData(
             image=canvas.image, mask=inner, camera=canvas.camera,
-            pose=fit.pose, depth=maps.depth, normal=maps.normal, seg=colours_from_classes(classes),
+            pose=fit.pose, depth=maps.depth, normal=maps.normal,
+            seg=colours_from_classes(canvas.parts),
         )  # fmt: skip
         rest, _ = self.body.shape(fit.identity)
         mesh = UvMesh(rest, self.body.faces, self.body.uv, self.body.uv_faces)
@@ -252,10 +262,7 @@ class PhotoPreprocessor:
         self, camera: Camera, naked: BodyFit, limbs: Int[ndarray, "h w"]
     ) -> Bool[ndarray, "h w"]:
         """Pixels where an arm or hand lies over clothes that the girth has brought before it."""
-        vertices, _ = self.body(naked.identity, naked.pose)
-        before = face_labels(
-            body_maps(vertices, self.body.faces, camera).render, self.body.faces, self.limbs
-        )
+        _, before = self._limbs(camera, naked)
         arms = [i for i, name in enumerate(PARTS) if "Arm" in name or "Hand" in name]
         covered = np.isin(before, arms) & ~np.isin(limbs, arms) & (limbs >= 0)
         radius = round(_EDGE * camera.height)
@@ -271,8 +278,9 @@ class PhotoPreprocessor:
         provenance = "; ".join((
             f"photo {photo.name}",
             f"keypoints and mask by {type(self.detector).__name__}",
+            f"parts by {type(self.annotator).__name__}",
             f"SMPL-X fit with assumed focal length, {girth}",
-            "depth, normals and parts from the fitted body and colours, not from networks",
+            "depth and normals from the fitted body, not from networks",
             "albedo: smooth shading divided out, a stand-in for intrinsic decomposition",
             "face patch by Lanczos, not super-resolved",
             "unseen texture made up: plain cloth and skin, hair on the head",

@@ -1,7 +1,8 @@
-"""Person detectors: photograph to mask and whole-body keypoints."""
+"""Person detectors and annotators: photograph to mask, whole-body keypoints and maps."""
 
+from persona.modules.detect.annotator import Annotator, annotate
 from persona.modules.detect.blaze import MediapipeDetector
 from persona.modules.detect.detection import Detection, Detector
 from persona.modules.detect.files import FileDetector
 
-__all__ = ["Detection", "Detector", "FileDetector", "MediapipeDetector"]
+__all__ = ["Annotator", "Detection", "Detector", "FileDetector", "MediapipeDetector", "annotate"]

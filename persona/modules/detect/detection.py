@@ -28,7 +28,7 @@ class Detector(ABC):
 
     @abstractmethod
     def __call__(self, image: Float[Tensor, "h w 3"], source: str = "the image") -> Detection:
-        """Finds the largest person.
+        """Finds the person that is meant.
 
         Args:
             image: RGB in [0, 1].

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from persona.data.preprocess.canvas import PATCH_PX, face_patch, person_box, person_canvas
+from persona.data.preprocess.canvas import PATCH_PX, Canvas, face_patch, person_box, person_canvas
 from persona.data.preprocess.fit import photo_camera
 from persona.modules.detect import Detection, wholebody
 
@@ -68,3 +68,21 @@ def test_no_face_no_patch():
     found.keypoints[wholebody.FACE, 2] = 0
     canvas = person_canvas(photo(), found, photo_camera(300, 200), 128, 96)
     assert face_patch(canvas) == (None, None)
+
+
+def test_maps_come_along_on_another_grid():
+    parts = np.zeros((8, 6), np.uint8)
+    parts[:, 3:], parts[2, 1] = 22, 3
+    surface = np.full((8, 6, 3), np.nan, np.float32)
+    surface[:, 3:] = 0.5
+    alpha = np.ones((8, 6), np.float32)
+    alpha[:2] = 0
+    half = Canvas(
+        np.zeros((4, 3, 3), np.uint8), np.ones((4, 3), np.float32), photo_camera(4, 3),
+        torch.zeros(133, 3), np.zeros((8, 6, 3), np.uint8),
+    ).with_maps({"parts": parts, "surface": surface, "alpha": alpha})  # fmt: skip
+    assert half.parts.shape == (4, 3) and set(np.unique(half.parts)) == {0, 22}, "no class mixed"
+    assert (half.parts[1:, 2] == 22).all() and (half.parts[0] == 0).all(), "none beyond the matte"
+    assert (half.alpha[0] == 0).all() and (half.alpha[1:] == 1).all()
+    kept = half.maps["surface"][..., 0]
+    assert (np.isnan(kept) | (kept == 0.5)).all(), "no point between the body and nothing"

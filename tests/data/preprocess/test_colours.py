@@ -10,16 +10,10 @@ import torch
 from persona.data.layout import Textures
 from persona.data.palette import PART_INDEX, classes_from_colours, colours_from_classes
 from persona.data.preprocess.albedo import SHADING_LIMIT, remove_shading
+from persona.data.preprocess.colour_rules import classify, skin_mask
 from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.maps import body_maps, near_occlusion
-from persona.data.preprocess.parts import (
-    PARTS,
-    bare_vertices,
-    classify,
-    limb_of_vertices,
-    skin_mask,
-    strays,
-)
+from persona.data.preprocess.parts import PARTS, bare_vertices, limb_of_vertices, strays
 from persona.data.preprocess.texture_fill import _islands, fill_unseen
 from persona.data.preprocess.unwrap import UvMesh, texels_of
 from persona.modules.body.regions import body_regions

@@ -9,6 +9,7 @@ from PIL import Image
 from scipy import ndimage
 
 from persona.data.io import read_mask
+from persona.data.preprocess.colour_rules import ColourRuleAnnotator
 from persona.data.preprocess.fit import PhotoFit
 from persona.data.preprocess.photo import PhotoPreprocessor
 from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
@@ -24,6 +25,7 @@ PHOTOS = Path(__file__).parents[4] / "shared/data/photos"
 def preprocessor(detector=None, height=160, width=128, fit=None):
     return PhotoPreprocessor(
         detector=detector or MediapipeDetector(),
+        annotator=ColourRuleAnnotator(),
         body=SmplxBody(),
         generator=TexturedMeshGenerator(motions=("turntable",), num_frames=3),
         fit=fit or PhotoFit(iterations=(20, 40, 40)),

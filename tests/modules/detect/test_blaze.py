@@ -87,7 +87,7 @@ def test_small_person_in_a_large_photo(ryota):
 
 
 @photos
-def test_of_two_people_the_larger_is_taken_and_said():
+def test_of_two_people_the_larger_is_taken_and_said_and_another_can_be_had():
     pytest.importorskip("mediapipe")
     photo, truth = load(RYOTA), torch.from_numpy(read_mask(PHOTOS / "ryota_mask.png"))
     scene = torch.full((512, 700, 3), 0.6)
@@ -95,8 +95,17 @@ def test_of_two_people_the_larger_is_taken_and_said():
     half, half_truth = photo[::2, ::2], truth[::2, ::2]
     scene[200:456, 420:676][half_truth] = half[half_truth]
     found = MediapipeDetector()(scene, "pair.png")
-    assert found.warnings == ("pair.png: 2 people, the largest is taken",)
+    (line,) = found.warnings
+    assert line.startswith("pair.png: 2 people; number 1 from the left (columns ")
+    assert "detector.person=1, 2, ... or left, right, largest" in line
     assert abs(float(found.keypoints[wholebody.NOSE, 0]) - 248) < 15
+    for rule in (2, "right"):
+        other = MediapipeDetector(person=rule)(scene, "pair.png")
+        assert abs(float(other.keypoints[wholebody.NOSE, 0]) - 544) < 10
+        mask = other.mask[200:456, 420:676] > 0.5
+        assert (mask & half_truth).sum() / (mask | half_truth).sum() > 0.9
+    with pytest.raises(UserError, match=r"detector.person=3, but 2 people are found; give 1 to 2"):
+        MediapipeDetector(person=3)(scene, "pair.png")
 
 
 @photos

@@ -1,0 +1,51 @@
+"""The interface of what sees a picture pixel by pixel."""
+
+import numpy as np
+import pytest
+import torch
+
+from persona.modules.detect import Annotator, annotate
+
+
+class Constant(Annotator):
+    provides = frozenset({"parts", "surface"})
+
+    def __init__(self, **maps):
+        self.maps = maps
+
+    def __call__(self, image, alpha, keypoints, prior=None):
+        return self.maps
+
+
+class Needy(Constant):
+    needs_prior = True
+
+
+PICTURE = np.zeros((4, 3, 3), np.uint8), np.ones((4, 3), np.float32), torch.zeros(133, 3)
+PARTS, SURFACE = np.ones((4, 3), np.uint8), np.full((4, 3, 3), np.nan, np.float32)
+
+
+def test_what_is_promised_comes_through():
+    maps = annotate(Constant(parts=PARTS, surface=SURFACE), *PICTURE)
+    assert maps["parts"] is PARTS and maps["surface"] is SURFACE
+
+
+@pytest.mark.parametrize(
+    ("maps", "said"),
+    [
+        ({"parts": PARTS}, "not"),
+        ({"parts": PARTS.astype(np.int64), "surface": SURFACE}, "parts is"),
+        ({"parts": PARTS, "surface": SURFACE[:2]}, "surface is"),
+        ({"parts": PARTS, "surface": SURFACE, "depth": SURFACE[..., 0]}, "depth"),
+    ],
+)
+def test_anything_else_is_an_error(maps, said):
+    with pytest.raises(ValueError, match=said):
+        annotate(Constant(**maps), *PICTURE)
+
+
+def test_colour_rules_need_a_body():
+    needy = Needy(parts=PARTS, surface=SURFACE)
+    with pytest.raises(ValueError, match="fitted body"):
+        annotate(needy, *PICTURE)
+    assert annotate(needy, *PICTURE, np.zeros((4, 3), int)).keys() == needy.provides

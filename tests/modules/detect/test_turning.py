@@ -1,0 +1,57 @@
+"""Turning pictures of people who are upside down or lie."""
+
+import pytest
+import torch
+
+from persona.data.io import read_image, read_mask
+from persona.modules.detect import Detection, MediapipeDetector, wholebody
+from persona.modules.detect.turning import quarter_turns, turn_detection
+
+
+def stander(size=(60, 40)):
+    """Feet below, marked by one mask pixel at the nose."""
+    keypoints = torch.zeros(133, 3)
+    for rows, y in (((5, 6), 15.0), ((11, 12), 30.0), ((15, 16), 55.0)):
+        for row, x in zip(rows, (25.0, 15.0), strict=True):
+            keypoints[row] = torch.tensor([x, y, 0.9])
+    keypoints[wholebody.NOSE] = torch.tensor([20.5, 8.5, 0.9])
+    mask = torch.zeros(size)
+    mask[8, 20] = 1
+    points_m = torch.zeros(133, 4)
+    points_m[wholebody.NOSE] = torch.tensor([0.1, -0.6, 0.2, 0.9])
+    return Detection(mask, keypoints, points_m)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_turns_are_found_and_undone(turns):
+    upright = stander()
+    assert quarter_turns(upright.keypoints) == 0
+    turned = turn_detection(upright, turns)
+    # An independent oracle: the pixel under the nose goes with torch's own turn.
+    assert torch.equal(turned.mask, torch.rot90(upright.mask, turns))
+    x, y = turned.keypoints[wholebody.NOSE, :2].long()
+    assert turned.mask[y, x] == 1
+    assert quarter_turns(turned.keypoints) == (-turns) % 4
+    back = turn_detection(turned, quarter_turns(turned.keypoints))
+    for name in ("mask", "keypoints", "points_m"):
+        torch.testing.assert_close(getattr(back, name), getattr(upright, name))
+    head = turned.points_m[wholebody.NOSE, :2] @ turned.keypoints[wholebody.NOSE, :2].sub(
+        turned.keypoints[[11, 12], :2].mean(0)
+    )
+    assert head > 0, "the 3D guess points where the picture does"
+
+
+def test_without_a_trunk_nothing_is_turned():
+    assert quarter_turns(torch.zeros(133, 3)) == 0
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_a_turned_photo_is_measured_like_the_upright_one(shared_data, turns):
+    pytest.importorskip("mediapipe")
+    photo = torch.from_numpy(read_image(shared_data / "photos/ryota.png")).float() / 255
+    truth = torch.from_numpy(read_mask(shared_data / "photos/ryota_mask.png"))
+    found = MediapipeDetector()(torch.rot90(photo, turns), "turned.png")
+    mask, turned = found.mask > 0.5, torch.rot90(truth, turns)
+    assert (mask & turned).sum() / (mask | turned).sum() > 0.97
+    assert quarter_turns(found.keypoints) == (-turns) % 4
+    assert (found.keypoints[wholebody.FACE, 2] > 0.5).all()
