@@ -114,7 +114,7 @@ def _one_process(config: DictConfig, folder: Path, share: list[Path], slot: int)
     while left := [p for p in share if finished_row(config, folder, p) is None]:
         job = folder / "jobs" / f"{slot}.yaml"
         settings = {
-            "config": OmegaConf.to_container(config, resolve=False),
+            "config": OmegaConf.to_container(config, resolve=True),
             "folder": str(folder.resolve()),
             "people": [str(p) for p in left],
         }

@@ -27,7 +27,7 @@ NOTES = (
     "where the texture was seen in the photo or not",
     "front 000, 045, 315; side 090, 270; back 135, 180, 225; unseen: side and back; all: the "
     "eight; poses: other poses of the same person",
-    "the fitted person is turned about the vertical through its pelvis; scale and place are laid "
+    "the fitted person is turned about its pelvis as the true one is; scale and place are laid "
     "on the truth's silhouette once, in the photo's own view, and a shift to the side is granted "
     "in every other; in other poses scale and place come from each silhouette",
     "joints_mm: 22 body joints, pelvis at one place, scale removed; joints_pa_mm: best rotation "

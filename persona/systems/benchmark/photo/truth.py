@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -12,9 +13,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
+from torch import Tensor
 
 from persona.data.io import read_image, read_json, read_mask
 from persona.errors import UserError
+from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.types import BodyPose, Camera
 
 REMEDY = "the person is damaged: make or fetch it again"
@@ -33,7 +36,10 @@ class TrueView:
     parts: UInt8[ndarray, "h w"] | None = None
     """Goliath-28 classes."""
     pose: BodyPose | None = None
+    """In the frame of ``camera``."""
     camera: Camera | None = None
+    turn: Float[Tensor, "3 3"] | None = None
+    """Rotation from the photo's view, in the frame of its camera."""
 
     def resized(self, height: int, width: int) -> TrueView:
         """The view on another pixel grid."""
@@ -44,7 +50,7 @@ class TrueView:
         if parts is not None:
             parts = cv2.resize(parts, size, interpolation=cv2.INTER_NEAREST)
         camera = self.camera and self.camera.resize(height, width)
-        return TrueView(self.name, image, soft > 0.5, self.azimuth, parts, self.pose, camera)
+        return replace(self, image=image, mask=soft > 0.5, parts=parts, camera=camera)
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ def read_person(folder: Path) -> TruePerson:
     views = [_read_view(p) for p in sorted(folder.glob("views/*.png")) if _is_picture(p)]
     poses = [_read_view(p) for p in sorted(folder.glob("poses/*.png")) if _is_picture(p)]
     front = next((v for v in views if v.azimuth == 0), None)
+    views = [replace(view, turn=_turn(front, view)) for view in views]
     if front is None and "mask" not in truth:
         raise UserError(f"{folder}: neither truth.npz nor views/000.png; {REMEDY}")
     mask = truth["mask"].astype(bool) if "mask" in truth else front.mask
@@ -152,8 +159,17 @@ def _read_view(path: Path) -> TrueView:
     return TrueView(
         f"{int(path.stem):03d}" if around else f"pose {int(path.stem)}",
         image, mask, int(path.stem) if around else None, truth.get("parts"),
-        None if around else _pose(truth), _camera(truth, mask.shape),
+        _pose(truth), _camera(truth, mask.shape),
     )  # fmt: skip
+
+
+def _turn(front: TrueView | None, view: TrueView) -> Float[Tensor, "3 3"] | None:
+    """How the person is turned; about the vertical of the camera where the truth does not say."""
+    if front is not None and front.pose is not None and view.pose is not None:
+        return matrix_from_axis_angle(view.pose.root) @ matrix_from_axis_angle(front.pose.root).T
+    if view.azimuth is None:
+        return None
+    return matrix_from_axis_angle(torch.tensor([0.0, -math.radians(view.azimuth), 0.0]))
 
 
 def _read_npz(path: Path) -> dict[str, ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -107,13 +106,9 @@ def avatar_painter(system: AvatarSystem) -> Painter:
     return paint
 
 
-def turned(pose: BodyPose, azimuth_deg: float) -> BodyPose:
-    """The pose turned about the vertical through its pelvis, as the truth's views are.
-
-    SMPL-X leaves the root joint where it is, whatever its rotation.
-    """
-    angle = torch.tensor([0.0, -math.radians(azimuth_deg), 0.0])
-    root = matrix_from_axis_angle(angle) @ matrix_from_axis_angle(pose.root)
+def turned(pose: BodyPose, turn: Float[Tensor, "3 3"]) -> BodyPose:
+    """The pose turned about its pelvis: SMPL-X leaves the root joint where it is."""
+    root = turn @ matrix_from_axis_angle(pose.root)
     return replace(pose, root=axis_angle_from_matrix(root))
 
 
@@ -138,7 +133,7 @@ def paint_views(
     wide = place._replace(x=place.x + width).camera(camera, height, 3 * width)
     pictures = {}
     for view in views:
-        picture = painter(turned(pose, view.azimuth), wide)
+        picture = painter(turned(pose, view.turn), wide)
         start = width - best_shift(picture.mask, view.mask)
         pictures[view.name] = picture.columns(slice(start, start + width))
     return pictures
