@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
+from scipy import ndimage
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from persona.data.layout import CAPTURED, Textures
 from persona.data.palette import classes_from_colours
+from persona.data.preprocess.fit import photo_camera
 from persona.data.subject import Subject
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
@@ -22,6 +24,9 @@ from persona.types import BodyIdentity, BodyPose, Camera
 
 _MOST_DIFFERENT = 25.0
 """Mean difference of crop and photo, of 255, above which the crop is not of this photo."""
+_CLEARLY = 1.2
+_RIM = 0.01
+"""Width of the rim of the mask that is not compared, of the frame's height."""
 _SAMPLES = 4000
 _SCALES = np.geomspace(0.05, 4.0, 160)
 """Heights of the crop tried, in heights of the photo."""
@@ -92,7 +97,7 @@ def read_fitted(
     pose = subject.pose(CAPTURED, number, body.num_expression)
     with torch.no_grad():
         vertices, joints = body(identity, pose)
-    placement = find_placement(photo, frame.image, frame.mask, frame.camera.center_px.numpy())
+    placement = find_placement(photo, frame.image, frame.mask, frame.camera)
     if placement.difference > _MOST_DIFFERENT:
         raise UserError(
             f"{subject.root}: its captured frame is not of this photo (colours differ by "
@@ -116,40 +121,46 @@ def find_placement(
     photo: UInt8[ndarray, "h0 w0 3"],
     frame: UInt8[ndarray, "h w 3"],
     mask: Bool[ndarray, "h w"],
-    center_px: Float[ndarray, "2"],
+    camera: Camera,
 ) -> Placement:
     """Finds the captured frame in the photo by its colours.
 
-    The principal point is taken to lie in the photo's middle, so that one scale is sought; what
-    focal length the fit assumed plays no part.
+    The principal point is taken to lie in the photo's middle, so that one scale is sought. What
+    the fit takes for the focal length by default is tried first, and kept if nothing is clearly
+    better: a person of one colour would fit anywhere.
     """
-    rows, columns = np.nonzero(mask)
+    center_px = camera.center_px.numpy()
+    # The rim has white or the background in it, by the frame's smoothing.
+    inner = ndimage.binary_erosion(mask, iterations=max(1, round(_RIM * frame.shape[0])))
+    rows, columns = np.nonzero(inner if inner.any() else mask)
     chosen = np.random.default_rng(0).permutation(len(rows))[:_SAMPLES]
     rows, columns = rows[chosen], columns[chosen]
     points = np.stack([columns, rows], 1) + 0.5 - center_px
     middle = np.array([photo.shape[1], photo.shape[0]]) / 2
+    colours = frame[rows, columns].astype(np.float32)
 
-    def difference(scale: float, source: ndarray, colours: ndarray) -> float:
+    def difference(scale: float, source: ndarray) -> float:
         place = (points * scale + middle - 0.5).astype(np.float32)[None]
         there = cv2.remap(source, place, None, cv2.INTER_LINEAR, borderValue=(255,) * 3)[0]
         return float(np.abs(there - colours).mean())
 
-    def blurred(image: ndarray, sigma: float) -> ndarray:
-        return cv2.GaussianBlur(image.astype(np.float32), (0, 0), sigma)
-
-    whole = photo.shape[0] / frame.shape[0]
-    soft = blurred(photo, 0.01 * photo.shape[0]), blurred(frame, 2.0)[rows, columns]
-    rough = np.array([difference(whole * s, *soft) for s in _SCALES])
-    step = _SCALES[1] / _SCALES[0]
-    best = (np.inf, 1.0)
-    for index in np.argsort(rough)[:5]:
-        scale = whole * _SCALES[index]
-        # The photo is as smooth as what was made of it, or smoother: compare at the frame's.
-        sharp = blurred(photo, max(0.3, scale / 2)), blurred(frame, 0.5)[rows, columns]
+    def refined(scale: float) -> tuple[float, float]:
+        """The best difference around a scale, and where it is."""
+        # A pixel of the frame is the mean of so many of the photo's.
+        source = cv2.GaussianBlur(photo.astype(np.float32), (0, 0), max(0.3, scale / 2))
         found = minimize_scalar(
-            difference, bounds=(scale / step, scale * step), args=sharp, method="bounded",
+            difference, bounds=(scale / step, scale * step), args=(source,), method="bounded",
             options={"xatol": 1e-4 * scale},
         )  # fmt: skip
-        best = min(best, (float(found.fun), float(found.x)))
-    value, scale = best
+        return float(found.fun), float(found.x)
+
+    step = _SCALES[1] / _SCALES[0]
+    assumed = float((photo_camera(*photo.shape[:2]).focal_px / camera.focal_px).mean())
+    first = refined(assumed)
+    soft = cv2.GaussianBlur(photo.astype(np.float32), (0, 0), 0.01 * photo.shape[0])
+    scales = _SCALES * photo.shape[0] / frame.shape[0]
+    rough = np.array([difference(scale, soft) for scale in scales])
+    value, scale = min(refined(scales[index]) for index in np.argsort(rough)[:5])
+    if first[0] < _CLEARLY * value + 1:
+        value, scale = first
     return Placement(scale, middle - scale * center_px, value)

@@ -15,7 +15,7 @@ from persona.systems.benchmark.photo.truth import TruePerson, TrueView
 from persona.systems.benchmark.photo.views import Picture, Place, render_normals
 from persona.systems.report import label, labelled
 
-Image = UInt8[ndarray, "h w 3"]
+Image = UInt8[ndarray, "_ _ 3"]
 TILE = (320, 240)
 """Height and width, pixels."""
 STRIP_TILE = (160, 120)

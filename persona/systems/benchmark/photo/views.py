@@ -184,7 +184,7 @@ def best_place(mask: Bool[ndarray, "h w"], target: Bool[ndarray, "h2 w2"]) -> Pl
 
 def _box(mask: Float[ndarray, "h w"]) -> tuple[int, int, int, int]:
     rows, columns = np.nonzero(mask.max(1) > 0.5)[0], np.nonzero(mask.max(0) > 0.5)[0]
-    return rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
 def best_shift(wide: Bool[ndarray, "h w3"], target: Bool[ndarray, "h w"]) -> int:
