@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torchmetrics import MetricCollection
 
 from persona.data.io import atomic_path, write_json, write_png
 from persona.data.layout import FrameData, SubjectInfo, Textures
@@ -19,6 +20,7 @@ from persona.data.subject_writer import SubjectWriter
 from persona.errors import UserError
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.render.cpu import CpuRenderer
 from persona.modules.render.mesh import rasterize_uv
 from persona.systems.benchmark.photo import fit_scores, fitted, picture_scores, views
 from persona.systems.benchmark.photo.failures import gross_failures
@@ -27,6 +29,7 @@ from persona.systems.benchmark.photo.score import ROWS, Scorer, finished_row
 from persona.systems.benchmark.photo.table import differences, write_comparison, write_tables
 from persona.systems.benchmark.photo.truth import folder_of, read_person
 from persona.systems.benchmark.photo.views import Place, best_place, best_shift
+from persona.systems.textured_mesh import TexturedMeshSystem
 from persona.types import BodyPose, Camera
 
 HEIGHT, WIDTH, TEXELS = 256, 192, 256
@@ -244,6 +247,20 @@ def test_silhouettes_are_laid_over_each_other(world, scale, x, y):
     found = best_place(mask, target)
     assert found.scale == pytest.approx(scale, rel=0.01)
     assert (found.x, found.y) == pytest.approx((x, y), abs=1.5)
+
+
+def test_an_avatar_is_painted_as_its_texture_is(world):
+    system = TexturedMeshSystem(
+        body=world.body, renderer=CpuRenderer(), losses={}, metrics=MetricCollection({}),
+        optimizer=torch.optim.Adam, texture_px=TEXELS, supersample=views.SUPERSAMPLE,
+    )  # fmt: skip
+    system.build(world.identity, 1)
+    system.avatar.texture.copy_(torch.from_numpy(world.textures.inpaint))
+    picture = views.avatar_painter(system)(world.pose, world.camera)
+    assert fit_scores.iou(picture.mask, world.front.mask) > 0.99
+    both = picture.mask & world.front.mask
+    assert picture_scores.psnr(picture.image, world.front.image, both) > 40
+    assert picture.parts is None
 
 
 def test_a_shift_to_the_side_is_found():
