@@ -1,0 +1,126 @@
+"""The perception network behind the ``Annotator`` interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float32, Int, Shaped, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from persona.modules.detect import wholebody
+from persona.modules.detect.annotator import Annotator
+from persona.modules.detect.matting import guided_filter
+from persona.modules.perception.network import NUM_PARTS, Percepts
+from persona.modules.perception.prompt import detector_prompt
+from persona.modules.perception.weights import load_net
+
+_HEIGHT, _STRIDE = 512, 32
+_MIN_SCORE = 0.3
+_FACE = 2
+"""``Face_Neck`` in the palette."""
+_PAIRS = ((4, 13), (5, 14), (6, 15), (7, 16), (8, 17), (9, 18), (10, 19), (11, 20))
+"""Left and right classes of the palette, to mirror them."""
+
+
+class PerceptionAnnotator(Annotator):
+    """Matte, parts, place on the body, normals and depth by the network; needs no fitted body.
+
+    The crop is read as it is and in a mirror, and the mean is taken.
+
+    Args:
+        weights: A file that ``python train.py +exp=perception`` wrote; None is the shipped one.
+    """
+
+    provides = frozenset({"alpha", "parts", "surface", "normal", "depth"})
+    needs_prior = False
+
+    def __init__(self, weights: str | Path | None = None):
+        self.net = load_net(weights)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        alpha: Float32[ndarray, "h w"],
+        keypoints: Shaped[Tensor, "133 3"],
+        prior: Int[ndarray, "h w"] | None = None,
+    ) -> dict[str, ndarray]:
+        """See ``Annotator``."""
+        height, width = alpha.shape
+        small = _HEIGHT, max(_STRIDE, round(_HEIGHT * width / height / _STRIDE) * _STRIDE)
+        scale = torch.tensor([small[1] / width, small[0] / height])
+        pixels = torch.from_numpy(_resized(image, small)).permute(2, 0, 1)[None].float() / 255
+        prompt = detector_prompt(
+            torch.from_numpy(_resized(alpha, small))[None].float(),
+            (keypoints[:, :2] * scale)[None].float(),
+            keypoints[None, :, 2] > _MIN_SCORE,
+        )
+        percepts = self._both_ways(pixels, prompt)
+        matte = _enlarged(percepts.alpha.sigmoid()[0, 0], (height, width))
+        radius = max(2, round(0.004 * height))
+        matte = guided_filter(image, matte, radius).astype(np.float32)
+        person = matte > 0.5
+        surface = _enlarged(percepts.surface[0], (height, width))
+        normal = _enlarged(F.normalize(percepts.normal[0], dim=0), (height, width))
+        normal /= np.linalg.norm(normal, axis=-1, keepdims=True).clip(1e-6)
+        depth = _enlarged(percepts.depth[0, 0], (height, width))
+        return {
+            "alpha": matte,
+            "parts": _parts(percepts.parts[0], person, keypoints),
+            "surface": np.where(person[..., None], surface, np.nan).astype(np.float32),
+            "normal": np.where(person[..., None], normal, 0).astype(np.float32),
+            "depth": np.where(person, depth, 0).astype(np.float32),
+        }
+
+    def _both_ways(self, image: Tensor, prompt: Tensor) -> Percepts:
+        """Mean of what is read of the crop and of its mirror image."""
+        channels = [0, 1, 3, 2, 5, 4, 7, 6]
+        there = self.net(image, prompt)
+        back = self.net(image.flip(3), prompt[:, channels].flip(3))
+        swap = list(range(NUM_PARTS))
+        for left, right in _PAIRS:
+            swap[left], swap[right] = right, left
+        sign = torch.tensor([-1.0, 1, 1])[:, None, None]
+        return there._replace(
+            alpha=(there.alpha + back.alpha.flip(3)) / 2,
+            parts=(there.parts + back.parts[:, swap].flip(3)) / 2,
+            surface=(there.surface + back.surface.flip(3) * sign) / 2,
+            normal=(there.normal + back.normal.flip(3) * sign) / 2,
+            depth=(there.depth + back.depth.flip(3)) / 2,
+        )
+
+
+def _parts(
+    logits: Float32[Tensor, "28 h2 w2"], person: Bool[ndarray, "h w"], keypoints: Tensor
+) -> UInt8[ndarray, "h w"]:
+    """Classes of the person's pixels; where a detector outlined the face, it is face."""
+    best = np.full(person.shape, -np.inf, np.float32)
+    parts = np.zeros(person.shape, np.uint8)
+    # The background is the matte's to say.
+    for index in range(1, NUM_PARTS):
+        value = _enlarged(logits[index], person.shape)
+        better = value > best
+        best[better], parts[better] = value[better], index
+    points = keypoints[wholebody.FACE]
+    if (points[:, 2] > _MIN_SCORE).all():
+        hull = np.zeros(person.shape, np.uint8)
+        outline = cv2.convexHull(points[:, :2].numpy().round().astype(np.int32))
+        cv2.fillConvexPoly(hull, outline, 1)
+        parts[hull > 0] = _FACE
+    return np.where(person, parts, 0).astype(np.uint8)
+
+
+def _resized(image: ndarray, size: tuple[int, int]) -> ndarray:
+    method = cv2.INTER_AREA if image.shape[0] > size[0] else cv2.INTER_LINEAR
+    return cv2.resize(image, size[::-1], interpolation=method)
+
+
+def _enlarged(values: Tensor, size: tuple[int, int]) -> Float32[ndarray, "h w *c"]:
+    """A map at another size, channels last."""
+    array = values.permute(1, 2, 0).numpy() if values.dim() == 3 else values.numpy()
+    return cv2.resize(np.ascontiguousarray(array), size[::-1], interpolation=cv2.INTER_LINEAR)
