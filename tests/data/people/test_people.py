@@ -1,0 +1,159 @@
+"""Random people: exact maps, places in the picture, mirrors and damage."""
+
+import numpy as np
+import pytest
+import torch
+
+from persona.data.palette import PART_INDEX
+from persona.data.people.assets import read_assets
+from persona.data.people.backdrop import KINDS, backdrop
+from persona.data.people.degrade import blur, jpeg
+from persona.data.people.dressed import dress, pose_dressed
+from persona.data.people.render import render_person
+from persona.data.people.scene import Casting, Stance, frame_by, stand
+from persona.data.people.stream import PeopleStream, mirror
+from persona.errors import UserError
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.render.mesh import rasterize
+from persona.types import BodyPose
+
+
+@pytest.fixture(scope="module")
+def body():
+    return SmplxBody()
+
+
+@pytest.fixture(scope="module")
+def casting(shared_data, body):
+    return Casting(read_assets(shared_data / "makehuman_cc0", body), body, ["walk"], num_prints=2)
+
+
+@pytest.fixture(scope="module")
+def shot(casting, body):
+    """Somebody before a camera: mesh, posed vertices, camera and maps."""
+    person = casting.person(np.random.default_rng(3))
+    joints = casting.pose(np.random.default_rng(4))
+    pose = stand(body, joints, Stance(0.3))
+    vertices, _ = pose_dressed(body, person.outfit.mesh, person.betas, pose)
+    shift, camera = frame_by(vertices, (256, 192), 1.6, 0.9)
+    vertices = vertices + shift
+    maps = render_person(person.outfit.mesh, vertices, person.look, casting.assets.textures, camera)
+    return person, vertices, camera, maps
+
+
+def test_a_bare_body_is_the_body(body):
+    identity, pose = body.zero_identity(), BodyPose.zero(body.num_expression)
+    identity.betas[:3] = torch.tensor([1.0, -0.5, 0.3])
+    pose.body[:] = 0.2
+    pose.trans[:] = torch.tensor([0.1, 0.2, 0.3])
+    vertices, joints = pose_dressed(body, dress(body, []), identity.betas, pose)
+    expected, expected_joints = body(identity, pose)
+    torch.testing.assert_close(vertices, expected, atol=2e-5, rtol=0)
+    torch.testing.assert_close(joints, expected_joints, atol=2e-5, rtol=0)
+
+
+def test_maps_agree_with_the_mesh(shot):
+    person, vertices, camera, maps = shot
+    mesh = person.outfit.mesh
+    render = rasterize(vertices, mesh.faces, camera)
+    # Strands with holes show what is behind them, or nothing.
+    assert not (maps.mask & ~render.mask).any()
+    solid = render.mask & (mesh.slot[render.face.clamp(min=0)] != 4)
+    torch.testing.assert_close(maps.depth[solid], render.depth[solid], atol=1e-4, rtol=0)
+    assert (maps.part[solid] == mesh.part[render.face[solid]]).all()
+    assert (maps.part > 0).equal(maps.mask)
+    length = maps.normal.norm(dim=0)[maps.mask]
+    torch.testing.assert_close(length, torch.ones_like(length))
+    assert maps.colour.min() >= 0 and maps.colour.max() <= 1
+
+
+def test_the_place_on_the_body_projects_to_its_pixel(shot, body):
+    """Skin shows its own vertex: its projection is the pixel."""
+    _, vertices, camera, maps = shot
+    hand = maps.part == PART_INDEX["Left_Hand"]
+    row, column = hand.nonzero().unbind(-1)
+    places = maps.surface[:, row, column].T
+    nearest = torch.cdist(places, body.template).argmin(1)
+    there = camera.project(vertices[nearest])
+    pixels = torch.stack((column, row), -1) + 0.5
+    assert len(row) > 10 and (there - pixels).norm(dim=-1).median() < 2.5
+
+
+def test_stance(casting, body):
+    joints = torch.zeros(55, 3)
+    for yaw, axis in ((0.0, (0.0, 0.0, -1.0)), (np.pi / 2, (1.0, 0.0, 0.0))):
+        vertices, _ = body(body.zero_identity(), stand(body, joints, Stance(yaw)))
+        points = body.keypoints(vertices, body.shape(body.zero_identity())[1])
+        look = points[0] - points[[3, 4]].mean(0)
+        assert torch.dot(look / look.norm(), torch.tensor(axis)) > 0.9
+
+
+def test_framed_people_fill_the_picture(shot):
+    _, vertices, camera, _ = shot
+    pixels = camera.project(vertices)
+    low, high = pixels.amin(0), pixels.amax(0)
+    share = ((high - low) / torch.tensor([192.0, 256.0])).max()
+    assert 0.8 < share < 1.0 and low.min() > 0 and (high < torch.tensor([192.0, 256.0])).all()
+
+
+def test_same_seed_same_person(casting):
+    one, two = (casting.person(np.random.default_rng(9)) for _ in range(2))
+    assert one.betas.equal(two.betas) and one.look.ink.equal(two.look.ink)
+    assert one.outfit.mesh.rest.equal(two.outfit.mesh.rest)
+
+
+def test_batches(casting):
+    stream = PeopleStream(casting, batch_size=2, num_outfits=2, ring=4, backdrops=2)
+    batches = iter(stream)
+    batch = next(batches)
+    batches.close()
+    truth = batch.truth
+    assert batch.image.shape == (2, 3, 512, 384) and batch.prompt.shape == (2, 8, 512, 384)
+    assert truth.alpha.min() >= 0 and truth.alpha.max() <= 1 and (truth.parts > 0).any()
+    eye = truth.rotations @ truth.rotations.transpose(-1, -2)
+    torch.testing.assert_close(eye, torch.eye(3).expand_as(eye), atol=1e-4, rtol=0)
+    again = mirror(mirror(batch))
+    assert again.image.equal(batch.image) and again.prompt.equal(batch.prompt)
+    for name, value in vars(truth).items():
+        torch.testing.assert_close(getattr(again.truth, name), value)
+    once = mirror(batch).truth
+    left, right = PART_INDEX["Left_Shoe"], PART_INDEX["Right_Shoe"]
+    assert (once.parts == left).equal((truth.parts == right).flip(2))
+    torch.testing.assert_close(once.surface[:, 0], -truth.surface[:, 0].flip(2))
+
+
+def test_what_a_renderer_cannot_do_is_raised_where_batches_are_drawn(casting, monkeypatch):
+    def broken(self, *args):
+        raise RuntimeError("no card")
+
+    monkeypatch.setattr(PeopleStream, "_shoot", broken)
+    with pytest.raises(RuntimeError, match="no card"):
+        next(iter(PeopleStream(casting, batch_size=1, num_outfits=1, ring=2, backdrops=1)))
+
+
+def test_missing_assets_are_named(body, tmp_path):
+    with pytest.raises(UserError, match="no shoes"):
+        read_assets(tmp_path, body)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_backdrops(kind):
+    image = backdrop(np.random.default_rng(0), 64, 48, kind)
+    assert image.shape == (64, 48, 3) and image.min() >= 0 and image.max() <= 1
+    assert (np.ptp(image, (0, 1)).max() == 0) == (kind == "plain")
+
+
+def test_fine_steps_of_jpeg_change_nothing_and_coarse_ones_do():
+    image = torch.rand(2, 3, 32, 24)
+    torch.testing.assert_close(jpeg(image, 1e-3), image, atol=1e-4, rtol=0)
+    flat = jpeg(image, 4000.0)
+    torch.testing.assert_close(flat[:, :, :8, :8], flat[:, :, :1, :1].expand(-1, -1, 8, 8))
+
+
+def test_blur_keeps_the_sum():
+    image = torch.zeros(1, 1, 21, 21)
+    image[..., 10, 10] = 1
+    out = blur(image, 1.2)
+    assert abs(float(out.sum()) - 1) < 1e-5
+    variance = (out[0, 0].sum(0) * (torch.arange(21) - 10.0) ** 2).sum()
+    assert abs(float(variance) - 1.44) < 0.12

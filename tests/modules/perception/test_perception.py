@@ -1,0 +1,148 @@
+"""The perception network, its prompt, losses, weights and annotator."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from persona.data.palette import PART_INDEX, PART_NAMES
+from persona.errors import UserError
+from persona.modules.body.rotation import matrix_from_axis_angle
+from persona.modules.detect.annotator import annotate
+from persona.modules.perception.annotator import _PAIRS, PerceptionAnnotator
+from persona.modules.perception.losses import Truth, perception_losses
+from persona.modules.perception.network import PerceptionNet, Percepts
+from persona.modules.perception.prompt import PROMPT_CHANNELS, detector_prompt
+from persona.modules.perception.weights import SHIPPED, load_net
+
+
+def test_maps_have_the_crops_size():
+    with torch.no_grad():
+        out = PerceptionNet()(torch.rand(2, 3, 96, 64), torch.zeros(2, PROMPT_CHANNELS, 96, 64))
+    assert out.alpha.shape == (2, 1, 96, 64) and out.parts.shape == (2, 28, 96, 64)
+    assert out.surface.shape == out.normal.shape == (2, 3, 96, 64)
+    assert out.rotations.shape == (2, 22, 6) and out.betas.shape == (2, 12)
+
+
+def test_every_parameter_learns():
+    net = PerceptionNet()
+    out = net(torch.rand(1, 3, 64, 64), torch.rand(1, PROMPT_CHANNELS, 64, 64))
+    torch.cat([t.flatten() for t in out]).square().sum().backward()
+    assert [n for n, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_prompt_peaks_at_its_points():
+    points = torch.zeros(1, 133, 2)
+    points[0, 9] = torch.tensor([40.0, 100.0])
+    seen = torch.zeros(1, 133, dtype=torch.bool)
+    seen[0, 9] = True
+    prompt = detector_prompt(torch.full((1, 128, 96), 0.5), points, seen)
+    assert (prompt[0, 0] == 0.5).all()
+    peak = prompt[0, 2].flatten().argmax()  # The left arm's channel.
+    assert abs(int(peak) // 96 - 100) <= 2 and abs(int(peak) % 96 - 40) <= 2
+    assert not prompt[0, [1, 3, 4, 5, 6, 7]].any()
+
+
+def truth_and_perfect(size=(32, 32)):
+    generator = torch.Generator().manual_seed(0)
+    parts = torch.randint(0, 28, (1, *size), generator=generator)
+    normal = torch.nn.functional.normalize(torch.randn(1, 3, *size, generator=generator), dim=1)
+    surface = torch.randn(1, 3, *size, generator=generator)
+    turns = matrix_from_axis_angle(torch.randn(1, 22, 3, generator=generator))
+    alpha = (parts > 0)[:, None].float()
+    truth = Truth(alpha, parts, surface, normal, surface[:, :1], turns, torch.zeros(1, 12))
+    one_hot = torch.nn.functional.one_hot(parts, 28).permute(0, 3, 1, 2).float()
+    perfect = Percepts(
+        80 * (alpha - 0.5), 80 * one_hot, surface, normal, surface[:, :1],
+        turns[:, :, :2].flatten(2), torch.zeros(1, 12),
+    )  # fmt: skip
+    return truth, perfect
+
+
+def test_perfect_maps_cost_nothing_and_each_error_its_own_term():
+    truth, perfect = truth_and_perfect()
+    assert all(abs(float(v)) < 1e-3 for v in perception_losses(perfect, truth).values())
+    wrong = {
+        "alpha": {"alpha": -perfect.alpha}, "parts": {"parts": -perfect.parts},
+        "surface": {"surface": perfect.surface + 1}, "normal": {"normal": -perfect.normal},
+        "depth": {"depth": perfect.depth + 1}, "pose": {"rotations": -perfect.rotations},
+        "betas": {"betas": perfect.betas + 1},
+    }  # fmt: skip
+    for name, change in wrong.items():
+        losses = perception_losses(perfect._replace(**change), truth)
+        assert float(losses.pop(name)) > 1e-2, name
+        assert all(abs(float(v)) < 1e-3 for v in losses.values()), name
+
+
+def test_shipped_weights_are_whole_and_small():
+    assert SHIPPED.stat().st_size < 20e6
+    net = load_net()
+    assert all(torch.isfinite(p).all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("damage", ["missing", "extra", "shape"])
+def test_other_weights_are_refused_by_the_first_key_that_differs(tmp_path, damage):
+    state = load_file(str(SHIPPED))
+    key = "maps.bias"
+    if damage == "missing":
+        del state[key]
+    elif damage == "extra":
+        key = "another.bias"
+        state[key] = torch.zeros(3)
+    else:
+        state[key] = state[key][:-1].clone()
+    save_file(state, str(tmp_path / "w.safetensors"))
+    with pytest.raises(UserError, match=key):
+        load_net(tmp_path / "w.safetensors")
+
+
+def test_truncated_and_absent_weights_are_named(tmp_path):
+    file = tmp_path / "w.safetensors"
+    with pytest.raises(UserError, match="no such weights"):
+        load_net(file)
+    file.write_bytes(SHIPPED.read_bytes()[:5000])
+    with pytest.raises(UserError, match="not a safetensors file"):
+        load_net(file)
+
+
+def test_pairs_are_left_and_right():
+    for left, right in _PAIRS:
+        assert PART_NAMES[left].replace("Left", "Right") == PART_NAMES[right]
+    assert len(_PAIRS) == sum(name.startswith("Left") for name in PART_NAMES)
+
+
+@pytest.fixture(scope="module")
+def annotator():
+    return PerceptionAnnotator()
+
+
+def test_reads_somebody_it_has_never_seen(annotator, shared_data):
+    """A person of the given eight, before white: no prompt but the whole picture."""
+    folder = shared_data / "people/person_108/views"
+    image = cv2.cvtColor(cv2.imread(str(folder / "000.png")), cv2.COLOR_BGR2RGB)
+    true = cv2.imread(str(folder / "000_mask.png"), cv2.IMREAD_GRAYSCALE) > 127
+    nothing = torch.zeros(133, 3)
+    maps = annotate(annotator, image, np.zeros(true.shape, np.float32), nothing)
+    mask = maps["alpha"] > 0.5
+    assert (mask & true).sum() / (mask | true).sum() > 0.9
+    row, column = np.nonzero(true)
+    middle = row.min() + (row.max() - row.min()) * np.array([0.33, 0.62])
+    centre = int(np.median(column))
+    seen = [PART_NAMES[maps["parts"][int(r), centre]] for r in middle[:1]]
+    assert seen == ["Upper_Clothing"]
+    lower = maps["parts"][int(middle[1])]
+    assert (lower[lower > 0] == PART_INDEX["Lower_Clothing"]).mean() > 0.5
+    assert np.isfinite(maps["surface"][mask]).all() and np.isnan(maps["surface"][~mask]).all()
+    # Who faces the camera has the left hand at the right of the picture.
+    left = maps["surface"][..., 0] > 0.3
+    right = maps["surface"][..., 0] < -0.3
+    assert np.nonzero(left)[1].mean() > centre > np.nonzero(right)[1].mean()
+
+
+def test_a_mirror_image_gives_mirrored_maps(annotator):
+    image = np.random.default_rng(0).integers(0, 255, (128, 96, 3)).astype(np.uint8)
+    nothing, alpha = torch.zeros(133, 3), np.zeros((128, 96), np.float32)
+    there = annotate(annotator, image, alpha, nothing)
+    back = annotate(annotator, np.ascontiguousarray(image[:, ::-1]), alpha, nothing)
+    np.testing.assert_allclose(there["alpha"], back["alpha"][:, ::-1], atol=2e-3)
