@@ -22,8 +22,11 @@ from persona.data.preprocess.canvas import Canvas, face_patch, person_canvas
 from persona.data.preprocess.clothing import ClothingFit, dress
 from persona.data.preprocess.cover import Cover, sock_offset
 from persona.data.preprocess.fit import BodyFit, PhotoFit, photo_camera
+from persona.data.preprocess.fit_camera import exif_focal_px
+from persona.data.preprocess.fit_check import write_overlay
 from persona.data.preprocess.hair import curtain, flat_ears, hair_end
 from persona.data.preprocess.maps import BodyMaps, body_maps, face_labels, near_occlusion
+from persona.data.preprocess.matte import refine_mask
 from persona.data.preprocess.parts import (
     PARTS,
     bare_vertices,
@@ -42,6 +45,7 @@ from persona.errors import UserError
 from persona.modules.body.regions import body_regions
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Annotator, Detection, Detector, annotate
+from persona.modules.detect.turning import quarter_turns, turn_detection
 from persona.types import Camera
 
 log = logging.getLogger(__name__)
@@ -110,13 +114,27 @@ class PhotoPreprocessor:
         detection = self.detector(torch.from_numpy(image).float() / 255, str(photo))
         for line in detection.warnings:
             log.warning(line)
-        camera = photo_camera(*image.shape[:2])
+        image, detection = _upright(image, detection, photo)
+        focal_px = exif_focal_px(photo, *image.shape[:2])
+        camera = photo_camera(*image.shape[:2], focal_px)
+        fine = None
+        if not self.annotator.needs_prior:
+            if "alpha" in self.annotator.provides:
+                detection = refine_mask(image, detection, self.annotator)
+            fine = self._annotated(image, detection, camera)
         with _progress() as progress:
             task = progress.add_task("fitting the body", total=self.fit.steps)
-            fit = self.fit(self.body, detection, camera, lambda n: progress.advance(task, n))
+            fit = self.fit(
+                self.body, detection, camera, lambda n: progress.advance(task, n),
+                known_focal=focal_px is not None, seen=fine,
+            )  # fmt: skip
+            self._accept(fit, image, detection, photo, root)
+            camera = fit.camera
             naked, cover = fit, Cover.none(len(self.limbs))
             log.info("fit: mean keypoint distance %.1f px", fit.residual_px)
-            fine = self._annotated(image, detection, camera, fit)
+            if fine is None:
+                fine = self._annotated(image, detection, camera, fit)
+            fine = self._fine_canvas(image, detection, camera).with_maps(fine.maps)
             canvas = person_canvas(image, detection, camera, self.height, self.width)
             canvas = canvas.with_maps(fine.maps)
             if self.clothing is not None:
@@ -141,21 +159,47 @@ class PhotoPreprocessor:
         image: UInt8[ndarray, "h w 3"],
         detection: Detection,
         camera: Camera,
-        fit: BodyFit,
+        fit: BodyFit | None = None,
     ) -> Canvas:
-        """The fine crop whose pixels become texels, with the annotator's maps."""
-        height = round(CROP_PER_TEXEL * self.texture_size)
-        width = round(height * self.width / self.height)
-        canvas = person_canvas(image, detection, camera, height, width)
-        prior = self._limbs(canvas.camera, fit)[1] if self.annotator.needs_prior else None
+        """The fine crop with the annotator's maps, by the fitted body where it needs one."""
+        canvas = self._fine_canvas(image, detection, camera)
+        prior = None if fit is None else self._limbs(canvas.camera, fit)[1]
         maps = annotate(self.annotator, canvas.image, canvas.alpha, canvas.keypoints, prior)
         return canvas.with_maps(maps)
+
+    def _fine_canvas(
+        self, image: UInt8[ndarray, "h w 3"], detection: Detection, camera: Camera
+    ) -> Canvas:
+        """The crop whose pixels become texels."""
+        height = round(CROP_PER_TEXEL * self.texture_size)
+        width = round(height * self.width / self.height)
+        return person_canvas(image, detection, camera, height, width)
 
     def _limbs(self, camera: Camera, fit: BodyFit) -> tuple[BodyMaps, Int[ndarray, "h w"]]:
         """What the fitted body shows in a camera, and its limb in each pixel (-1: none)."""
         vertices, _ = self.body(fit.identity, fit.pose)
         maps = body_maps(vertices, self.body.faces, camera)
         return maps, face_labels(maps.render, self.body.faces, self.limbs)
+
+    def _accept(
+        self,
+        fit: BodyFit,
+        image: UInt8[ndarray, "h w 3"],
+        detection: Detection,
+        photo: Path,
+        root: Path,
+    ) -> None:
+        """Refuses a fit that failed the check, with a picture of it beside the folder."""
+        if not fit.faults:
+            return
+        picture = root.with_name(f"{root.name}_refused.png")
+        vertices, _ = self.body(fit.identity, fit.pose)
+        write_overlay(picture, image, detection, vertices, self.body.faces, fit.camera)
+        raise UserError(
+            f"{photo}: the body does not fit what is seen ({'; '.join(fit.faults)}; see "
+            f"{picture}); give a photo of one person in full, or set detector.person=, "
+            "fit.facing= or detector=file with your own mask and keypoints"
+        )
 
     def _write(
         self, writer: SubjectWriter, frame: FrameData, fit: BodyFit, textures: Textures
@@ -287,6 +331,19 @@ class PhotoPreprocessor:
             *detection.warnings,
         ))  # fmt: skip
         return SubjectInfo(self.body.name, self.body.digest, provenance, self.generator.name)
+
+
+def _upright(
+    image: UInt8[ndarray, "h w 3"], detection: Detection, photo: Path
+) -> tuple[UInt8[ndarray, "h w 3"], Detection]:
+    """Photo and detection turned so that the person stands on the feet."""
+    turns = quarter_turns(detection.keypoints)
+    if turns:
+        log.warning(
+            "%s: the person lies or is upside down; turned by %d degrees", photo, 90 * turns
+        )
+        image = np.ascontiguousarray(np.rot90(image, turns))
+    return image, turn_detection(detection, turns)
 
 
 def _extend(

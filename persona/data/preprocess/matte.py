@@ -1,0 +1,41 @@
+"""The person's mask by two who see it: the detector, and an annotator that reads mattes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from persona.data.preprocess.canvas import person_box, person_canvas
+from persona.data.preprocess.fit import photo_camera
+from persona.modules.detect import Annotator, Detection, annotate
+
+_SIZE = (512, 384)
+_AGREE = 0.85
+"""Overlap (IoU) of the two below which the annotator is believed, not their mean: it knows people
+alone, the detector's mask is often of what stands out."""
+
+
+def refine_mask(
+    image: UInt8[ndarray, "h w 3"], detection: Detection, annotator: Annotator
+) -> Detection:
+    """The detection with the mean of its mask and of the annotator's matte."""
+    canvas = person_canvas(image, detection, photo_camera(*image.shape[:2]), *_SIZE)
+    matte = annotate(annotator, canvas.image, canvas.alpha, canvas.keypoints)["alpha"]
+    both = (matte > 0.5) & canvas.mask
+    overlap = both.sum() / max(1, ((matte > 0.5) | canvas.mask).sum())
+    if not both.any():
+        return detection
+    x, y, w, h = person_box(detection.mask.numpy() > 0.5, _SIZE[1] / _SIZE[0])
+    large = cv2.resize(matte, (w, h), interpolation=cv2.INTER_LINEAR)
+    mask = np.zeros(image.shape[:2], np.float32)
+    x0, y0 = max(x, 0), max(y, 0)
+    x1, y1 = min(x + w, image.shape[1]), min(y + h, image.shape[0])
+    mask[y0:y1, x0:x1] = large[y0 - y : y1 - y, x0 - x : x1 - x]
+    if overlap > _AGREE:
+        mask = (mask + detection.mask.numpy()) / 2
+    return replace(detection, mask=torch.from_numpy(mask))
