@@ -236,7 +236,7 @@ def _plain(
     group: Int[np.ndarray, "k"],
 ) -> None:
     """Gives made-up texels their kind's plain colour, continued from what is seen, in place."""
-    kind = _kinds(colour, part, seen)
+    kind = _kinds(part)
     for label in np.unique(kind[made_up]):
         source, target = seen & (kind == label), made_up & (kind == label)
         if source.sum() < _MIN_SEEN:
@@ -254,17 +254,12 @@ def _plain(
         colour[target] = plain[target] + rest
 
 
-def _kinds(
-    colour: np.ndarray, part: np.ndarray, seen: Bool[np.ndarray, "k"]
-) -> UInt8[np.ndarray, "k"]:
-    """Kind of surface: a garment, hair, shoes, skin; a dress, of one colour, is one garment."""
-    kind = np.where(np.isin(part, _COVERS), part, PART_INDEX["Face_Neck"])
-    upper, lower = ((part == label) for label in _PATTERNED)
-    if min((upper & seen).sum(), (lower & seen).sum()) >= _MIN_SEEN:
-        tones = [np.median(colour[cloth & seen], 0) for cloth in (upper, lower)]
-        if np.linalg.norm(tones[0] - tones[1]) < _SHADING:
-            kind[lower] = _PATTERNED[0]
-    return kind
+def _kinds(part: UInt8[np.ndarray, "k"]) -> UInt8[np.ndarray, "k"]:
+    """Kind of surface: upper or lower garment, hair, a shoe, skin; the parts say which.
+
+    Colour does not: blue jeans under a blue shirt are jeans.
+    """
+    return np.where(np.isin(part, _COVERS), part, PART_INDEX["Face_Neck"])
 
 
 def _rows(colour: np.ndarray, along: np.ndarray, wanted: np.ndarray, patterned: bool) -> np.ndarray:
