@@ -28,6 +28,9 @@ from persona.modules.detect import Detection
 from persona.types import Camera
 
 FOOT_JOINTS = (7, 8, 10, 11)
+ARM_JOINTS, LEG_JOINTS = (16, 17, 18, 19), (1, 2, 4, 5)
+MAX_ARM_M, MAX_LEG_M = 0.04, 0.06
+"""Largest stand-off of sleeves and trouser legs: more is another limb or a thing held."""
 MAX_SKIN_M = 0.005
 """Largest displacement of bare skin."""
 MAX_INWARD_M = 0.01
@@ -129,8 +132,14 @@ class ClothingFit:
         It grows with the distance from face and hands, so that hair does not end in a step.
         """
         limit = torch.full((len(rest),), self.max_offset_m)
-        feet = body.weights[:, list(FOOT_JOINTS)].sum(-1)
-        limit = torch.lerp(limit, torch.tensor(self.max_foot_m), feet)
+        limbs = (
+            (FOOT_JOINTS, self.max_foot_m), (ARM_JOINTS, MAX_ARM_M), (LEG_JOINTS, MAX_LEG_M),
+        )  # fmt: skip
+        for joints, most in limbs:
+            share = body.weights[:, list(joints)].sum(-1)
+            limit = limit + share * (min(most, self.max_offset_m) - self.max_offset_m)
+        # A skirt hangs on the legs and may stand off as the trunk's clothes do.
+        limit = torch.where(cover.skirt, limit.clamp(min=self.max_offset_m), limit)
         limit[cover.bare] = limit[cover.bare].clamp(max=MAX_SKIN_M)
         limit[cover.lying] = limit[cover.lying].clamp(max=MAX_LYING_M)
         limit[regions.face] = limit[regions.face].clamp(max=MAX_HAIR_M)

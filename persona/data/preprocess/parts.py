@@ -32,6 +32,16 @@ DRESSED = {
     "Left_Shoe": ("Left_Foot",), "Right_Shoe": ("Right_Foot",),
 }  # fmt: skip
 """Cloth that may cover each limb."""
+_SHOWS = {
+    "Face": ("Face_Neck", "Hair", "Lower_Lip", "Upper_Lip", "Lower_Teeth", "Upper_Teeth", "Tongue"),
+    "Neck": ("Face_Neck", "Hair", "Torso", "Upper_Clothing"),
+    "Torso": ("Face_Neck", "Hair", "Torso", "Upper_Clothing", "Lower_Clothing"),
+    "Arm": ("Hair", "Torso", "Upper_Clothing", "Upper_Arm", "Lower_Arm"),
+    "Hand": ("Hand", "Lower_Arm", "Upper_Clothing"),
+    "Leg": ("Lower_Clothing", "Upper_Clothing", "Upper_Leg", "Lower_Leg", "Torso", "Shoe", "Sock"),
+    "Foot": ("Foot", "Shoe", "Sock", "Lower_Leg"),
+}
+"""Part classes, on either side, that a pixel of each kind of limb may show."""
 _CLEAR_SHARE = 0.7
 """Share of a limb's pixels that settles whether it is bare."""
 
@@ -48,6 +58,21 @@ def is_bare(classes: UInt8[ndarray, "*n"]) -> Bool[ndarray, "*n"]:
     """Where the classes are those of bare skin."""
     covered = ("Background", "Apparel", "Hair", "Left_Sock", "Right_Sock", *DRESSED)
     return ~np.isin(classes, [PART_INDEX[name] for name in covered])
+
+
+def agrees(classes: UInt8[ndarray, "h w"], limbs: Int[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
+    """Pixels whose part can be seen on the limb that the fitted body has there.
+
+    An arm seen where the fit has the trunk says nothing of the trunk, and what is held nothing at
+    all. Sides are not asked: a mirrored limb still shows its own colours.
+    """
+    out = np.zeros(limbs.shape, bool)
+    for index, limb in enumerate(PARTS):
+        shown = next(names for kind, names in _SHOWS.items() if kind in limb)
+        sided = [f"{side}_{name}" for side in ("Left", "Right") for name in shown]
+        allowed = [PART_INDEX[name] for name in (*shown, *sided) if name in PART_INDEX]
+        out |= (limbs == index) & np.isin(classes, allowed)
+    return out
 
 
 def strays(skin: Bool[ndarray, "h w"], limbs: Int[ndarray, "h w"]) -> Bool[ndarray, "h w"]:

@@ -29,6 +29,7 @@ from persona.data.preprocess.maps import BodyMaps, body_maps, face_labels, near_
 from persona.data.preprocess.matte import refine_mask
 from persona.data.preprocess.parts import (
     PARTS,
+    agrees,
     bare_vertices,
     beside_arms,
     is_bare,
@@ -290,7 +291,7 @@ class PhotoPreprocessor:
         inner &= ~near_occlusion(maps.depth, maps.mask, edge)
         inner &= ~self._covered_by_arms(canvas.camera, naked, limbs)
         inner &= ~beside_arms(limbs, edge)
-        inner &= ~strays(is_bare(canvas.parts), limbs)
+        inner &= ~strays(is_bare(canvas.parts), limbs) & agrees(canvas.parts, limbs)
         frame = FrameData(
             image=canvas.image, mask=inner, camera=canvas.camera,
             pose=fit.pose, depth=maps.depth, normal=maps.normal,

@@ -48,6 +48,10 @@ _MIN_ISLAND = 4e-4
 _MIN_WIDTH = 0.012
 """The same for the width of a seen part, in sides of the texture."""
 _MIN_SEEN = 50
+_FEW = 0.05
+"""Share of the feet seen below which they count as out of sight."""
+SHOE_COLOUR = (62, 56, 52)
+"""Shoes that the photograph does not show."""
 MOUTH_COLOUR = (70, 25, 28)
 """Inside of a mouth that the photograph does not show."""
 
@@ -101,6 +105,9 @@ def fill_unseen(
     part[cloth], part[fall & ~seen] = PART_INDEX["Lower_Clothing"], PART_INDEX["Hair"]
     made_up = ~seen & (group != _FACE)
     place = texels.features(canonical).numpy()
+    feet = group == _FEET
+    if feet.any() and seen[feet].mean() < _FEW:
+        _default_feet(colour, part, made_up & feet, place)
     _plain(colour, part, seen, made_up, place, group)
     # The region's rim, two rings wide, is lips: only what lies deeper is dark.
     lips = rings(mesh.faces, ~regions.mouth_in, 2)
@@ -122,6 +129,15 @@ def _islands(seen: Bool[np.ndarray, "t t"]) -> Bool[np.ndarray, "t2"]:
     size = np.bincount(labels.reshape(-1))
     small = size[labels] < _MIN_ISLAND * seen.size
     return (seen & (small | ~wide)).reshape(-1)
+
+
+def _default_feet(
+    colour: np.ndarray, part: np.ndarray, feet: Bool[np.ndarray, "k"], place: np.ndarray
+) -> None:
+    """Plain shoes on feet that nothing of the photograph shows, in place: never trousers."""
+    colour[feet] = SHOE_COLOUR
+    side = np.where(place[:, 0] > 0, PART_INDEX["Left_Shoe"], PART_INDEX["Right_Shoe"])
+    part[feet] = side[feet]
 
 
 def _inside(texels: Texels, mask: Bool[Tensor, "p"]) -> Bool[np.ndarray, "k"]:
@@ -220,7 +236,7 @@ def _plain(
     group: Int[np.ndarray, "k"],
 ) -> None:
     """Gives made-up texels their kind's plain colour, continued from what is seen, in place."""
-    kind = _kinds(colour, part, seen)
+    kind = _kinds(part)
     for label in np.unique(kind[made_up]):
         source, target = seen & (kind == label), made_up & (kind == label)
         if source.sum() < _MIN_SEEN:
@@ -238,17 +254,12 @@ def _plain(
         colour[target] = plain[target] + rest
 
 
-def _kinds(
-    colour: np.ndarray, part: np.ndarray, seen: Bool[np.ndarray, "k"]
-) -> UInt8[np.ndarray, "k"]:
-    """Kind of surface: a garment, hair, shoes, skin; a dress, of one colour, is one garment."""
-    kind = np.where(np.isin(part, _COVERS), part, PART_INDEX["Face_Neck"])
-    upper, lower = ((part == label) for label in _PATTERNED)
-    if min((upper & seen).sum(), (lower & seen).sum()) >= _MIN_SEEN:
-        tones = [np.median(colour[cloth & seen], 0) for cloth in (upper, lower)]
-        if np.linalg.norm(tones[0] - tones[1]) < _SHADING:
-            kind[lower] = _PATTERNED[0]
-    return kind
+def _kinds(part: UInt8[np.ndarray, "k"]) -> UInt8[np.ndarray, "k"]:
+    """Kind of surface: upper or lower garment, hair, a shoe, skin; the parts say which.
+
+    Colour does not: blue jeans under a blue shirt are jeans.
+    """
+    return np.where(np.isin(part, _COVERS), part, PART_INDEX["Face_Neck"])
 
 
 def _rows(colour: np.ndarray, along: np.ndarray, wanted: np.ndarray, patterned: bool) -> np.ndarray:

@@ -85,3 +85,16 @@ def test_bare_skin_keeps_its_girth(body, fit, grow):
     offset = clothed.identity.face_offset.norm(dim=-1)
     assert offset.max() <= 0.0051
     assert (offset[regions.face_expr | regions.hand] == 0).all()
+
+
+def test_sleeves_and_trouser_legs_stand_off_less_than_the_trunk(body):
+    rest, _ = body.shape(body.zero_identity())
+    regions, cover = body_regions(body), Cover.none(len(rest))
+    limit = ClothingFit()._limits(body, rest, regions, cover)
+    of = body.weights
+    assert limit[of[:, [16, 17, 18, 19]].sum(-1) > 0.999].max() <= 0.04 + 1e-5
+    assert limit[of[:, [1, 2, 4, 5]].sum(-1) > 0.999].max() <= 0.06 + 1e-5
+    assert limit[of[:, [0, 3, 6]].sum(-1) > 0.999].max() == pytest.approx(0.1, abs=1e-5)
+    skirt = replace(cover, skirt=of[:, [1, 2]].sum(-1) > 0.999)
+    wide = ClothingFit()._limits(body, rest, regions, skirt)
+    assert (wide[skirt.skirt] == limit.max()).float().mean() > 0.9, "a skirt is no trouser leg"

@@ -13,8 +13,8 @@ from persona.data.preprocess.albedo import SHADING_LIMIT, remove_shading
 from persona.data.preprocess.colour_rules import classify, skin_mask
 from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.maps import body_maps, near_occlusion
-from persona.data.preprocess.parts import PARTS, bare_vertices, limb_of_vertices, strays
-from persona.data.preprocess.texture_fill import _islands, fill_unseen
+from persona.data.preprocess.parts import PARTS, agrees, bare_vertices, limb_of_vertices, strays
+from persona.data.preprocess.texture_fill import SHOE_COLOUR, _islands, fill_unseen
 from persona.data.preprocess.unwrap import UvMesh, texels_of
 from persona.modules.body.regions import body_regions
 from persona.modules.body.smplx_body import SmplxBody
@@ -82,6 +82,28 @@ def test_strays_are_the_minority_colour_of_an_arm():
     skin[0, :] = False
     assert strays(skin, limbs).sum() == 5, "one row of cloth on the arm; the trunk is not judged"
     assert not strays(np.zeros((10, 10), bool), limbs).any(), "no skin colour known"
+
+
+def test_a_pixel_counts_where_its_part_fits_the_limb():
+    limbs = ["Torso", "Torso", "Torso", "Left_Hand", "Left_Foot", "Left_Foot", "Right_Lower_Leg"]
+    parts = ["Upper_Clothing", "Left_Hand", "Apparel", "Right_Hand", "Lower_Clothing",
+             "Left_Shoe", "Lower_Clothing"]  # fmt: skip
+    limbs = np.array([[PARTS.index(name) for name in limbs]])
+    classes = np.array([[PART_INDEX[name] for name in parts]], np.uint8)
+    assert agrees(classes, limbs)[0].tolist() == [True, False, False, True, False, True, True]
+    assert not agrees(classes, np.full_like(limbs, -1)).any(), "no body, no limb"
+
+
+def test_feet_out_of_frame_wear_shoes_and_no_trousers(dressed):
+    d = dressed
+    feet = np.isin(d.limbs.numpy(), [PARTS.index(f"{s}_Foot") for s in ("Left", "Right")])
+    near, feet = (test(feet[d.texels.corners.numpy()], -1) for test in (np.any, np.all))
+    result, part = d.fill(Cover.none(len(d.limbs)), hidden=near)
+    shoes = [PART_INDEX["Left_Shoe"], PART_INDEX["Right_Shoe"]]
+    assert np.isin(part[feet], shoes).all()
+    assert np.abs(result[feet] - SHOE_COLOUR).max() < 40
+    left = feet & (d.place[:, 0] > 0.05)
+    assert (part[left] == shoes[0]).all()
 
 
 def test_every_limb_has_vertices(body):
@@ -181,8 +203,13 @@ def dressed(body):
         square, seen.reshape(size, size), square, colours_from_classes(classes.reshape(size, size))
     )
 
-    def fill(cover):
-        filled = fill_unseen(known, mesh, canonical, limbs, regions, cover)
+    def fill(cover, hidden=None):
+        given = known
+        if hidden is not None:
+            mask = known.mask.reshape(-1).copy()
+            mask[index[hidden]] = False
+            given = known._replace(mask=mask.reshape(size, size))
+        filled = fill_unseen(given, mesh, canonical, limbs, regions, cover)
         maps = (filled.inpaint, classes_from_colours(filled.seg_inpaint)[..., None])
         return (m.reshape(size**2, -1)[index].astype(int) for m in maps)
 
