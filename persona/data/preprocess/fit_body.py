@@ -8,13 +8,12 @@ from torch import Tensor
 
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
-from persona.types import BodyIdentity
 
 
 class SampledBody:
     """Poses keypoints and a sample of the vertices, with gradients, in about a millisecond.
 
-    Only identities without a face offset: betas and joint offset.
+    Each of a batch has its own identity, but none a face offset: betas and joint offset.
 
     Args:
         body: The full body.
@@ -37,7 +36,8 @@ class SampledBody:
 
     def __call__(
         self,
-        identity: BodyIdentity,
+        betas: Float[Tensor, "b s"],
+        joint_offset: Float[Tensor, "b 55 3"],
         rotations: Float[Tensor, "b 55 3 3"],
         expression: Float[Tensor, "b e"],
         trans: Float[Tensor, "b 3"],
@@ -45,15 +45,16 @@ class SampledBody:
         """Sampled vertices and keypoints, as the full body gives them.
 
         Args:
-            identity: Betas and joint offset.
+            betas: Shape coefficients.
+            joint_offset: Metres, added to the regressed rest joints.
             rotations: Joint rotations relative to the parent, mean hands included.
             expression: Expression coefficients.
             trans: Translation, metres.
         """
-        joints = self._joints + self._joint_dirs @ identity.betas + identity.joint_offset
+        joints = self._joints + torch.einsum("jcs,bs->bjc", self._joint_dirs, betas) + joint_offset
         bones = self.body.transforms_from_matrices(joints, rotations)
-        rest = self._template + (self._shape_dirs @ identity.betas).view(-1, 3)
-        rest = rest + (expression @ self._expr_dirs.T).unflatten(-1, (-1, 3))
+        moved = betas @ self._shape_dirs.T + expression @ self._expr_dirs.T
+        rest = self._template + moved.unflatten(-1, (-1, 3))
         shift = trans[:, None]
         vertices = blend_skin(rest, self._weights, bones) + shift
         posed = (bones[..., :3, :3] @ joints[..., None])[..., 0] + bones[..., :3, 3] + shift

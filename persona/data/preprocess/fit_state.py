@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import copy
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from persona.data.preprocess.fit_starts import Start
 from persona.modules.body.rotation import (
     axis_angle_from_matrix,
     matrix_from_axis_angle,
@@ -18,9 +19,6 @@ from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import wholebody
 from persona.types import BodyIdentity, BodyPose, Camera
 
-FACING_CAMERA = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
-"""Root rotation of a person who stands upright and faces an OpenCV camera."""
-TORSO = [wholebody.LEFT_SHOULDER, wholebody.RIGHT_SHOULDER, wholebody.LEFT_HIP, wholebody.RIGHT_HIP]
 LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_ELBOW, RIGHT_ELBOW = 15, 16, 17, 18
 LEFT_KNEE, RIGHT_KNEE = 3, 4
 OFFSET_JOINTS = range(3, 22)
@@ -38,27 +36,53 @@ def rest_body_pose() -> Float[Tensor, "21 3"]:
 
 
 class FitState(nn.Module):
-    """One identity and ``b`` candidate poses of it."""
+    """``b`` candidates: a pose, an identity and a camera each.
 
-    def __init__(self, body: SmplxBody, root: Float[Tensor, "b 3 3"], trans: Float[Tensor, "b 3"]):
+    Args:
+        body: Body model.
+        start: Which start each comes from.
+        root: Root rotations.
+        trans: Translations, metres.
+        focal_px: Focal length of each.
+    """
+
+    def __init__(
+        self,
+        body: SmplxBody,
+        start: Int[Tensor, "b"],
+        root: Float[Tensor, "b 3 3"],
+        trans: Float[Tensor, "b 3"],
+        focal_px: Float[Tensor, "b"],
+    ):
         super().__init__()
         count = len(root)
         self.zero = body.zero_identity()
+        self.start, self.focal_px = start, focal_px
         self.root = nn.Parameter(sixd_from_matrix(root))
         self.trans = nn.Parameter(trans.clone())
         self.body = nn.Parameter(rest_body_pose().repeat(count, 1, 1))
         self.jaw = nn.Parameter(torch.zeros(count, 3))
         self.hands = nn.Parameter(torch.zeros(count, 30, 3))
         self.expression = nn.Parameter(torch.zeros(count, body.num_expression))
-        self.betas = nn.Parameter(torch.zeros(body.num_betas))
-        self.joint_offset = nn.Parameter(torch.zeros(55, 3))
+        self.betas = nn.Parameter(torch.zeros(count, body.num_betas))
+        self.joint_offset = nn.Parameter(torch.zeros(count, 55, 3))
         self.positive_expression = body.expression_names is not None
 
-    def identity(self) -> BodyIdentity:
-        """Shape of the person."""
+    def free_offset(self) -> Float[Tensor, "b 55 3"]:
+        """Joint offsets, zero where a joint keeps its place."""
         free = torch.zeros(55, 1)
         free[list(OFFSET_JOINTS)] = 1
-        return BodyIdentity(self.betas, self.zero.face_offset, self.joint_offset * free)
+        return self.joint_offset * free
+
+    def identity(self, index: int = 0) -> BodyIdentity:
+        """Shape of one candidate."""
+        return BodyIdentity(self.betas[index], self.zero.face_offset, self.free_offset()[index])
+
+    def camera(self, camera: Camera) -> Camera:
+        """The photograph's camera with each candidate's focal length."""
+        focal = self.focal_px[:, None].expand(-1, 2)
+        center = camera.center_px.expand(len(focal), 2)
+        return Camera.identity(focal, center, camera.height, camera.width)
 
     def pose(self) -> BodyPose:
         """Candidate poses."""
@@ -87,43 +111,34 @@ class FitState(nn.Module):
             self.expression.clamp_(0, 1)
 
     @torch.no_grad()
-    def keep(self, index: int) -> None:
-        """Drops all candidates but one."""
-        for name in ("root", "trans", "body", "jaw", "hands", "expression"):
-            parameter = getattr(self, name)
-            parameter.data = parameter.data[index : index + 1].clone()
-            parameter.grad = None
+    def pick(self, rows: list[int]) -> FitState:
+        """A copy of some candidates."""
+        out = copy.deepcopy(self)
+        for parameter in out.parameters():
+            parameter.data, parameter.grad = parameter.data[rows].clone(), None
+        out.start, out.focal_px = self.start[rows], self.focal_px[rows]
+        return out
+
+    @torch.no_grad()
+    def with_focals(self, ratios: tuple[float, ...]) -> FitState:
+        """Every candidate at several focal lengths, as far away as keeps its size."""
+        rows = torch.arange(len(self.root)).repeat_interleave(len(ratios))
+        out = self.pick(rows.tolist())
+        ratio = torch.tensor(ratios).repeat(len(self.root))
+        out.focal_px = out.focal_px * ratio
+        out.trans[:, 2] *= ratio
+        return out
 
 
 @torch.no_grad()
-def initial_state(
-    body: SmplxBody,
-    target: Float[Tensor, "133 3"],
-    guess: Float[Tensor, "133 4"],
-    camera: Camera,
-) -> FitState:
-    """Places the resting body by the torso.
-
-    With a 3D guess there is one candidate, turned as the guess says; without, six turns about the
-    vertical are tried.
-
-    Args:
-        body: Body model.
-        target: Detected keypoints, pixels and score.
-        guess: The detector's 3D guess, metres and score.
-        camera: The photograph's camera.
-    """
+def initial_state(body: SmplxBody, starts: list[Start], camera: Camera) -> FitState:
+    """Places the resting body by the keypoints of each start."""
     keypoints = resting_keypoints(body)
-    if (guess[TORSO, 3] > 0.3).all():
-        ours, theirs = keypoints[TORSO], guess[TORSO, :3]
-        roots = _procrustes(ours - ours.mean(0), theirs - theirs.mean(0))[None]
-    else:
-        yaws = torch.arange(6) * (2 * math.pi / 6)
-        turn = torch.stack((torch.zeros(6), yaws, torch.zeros(6)), -1)
-        roots = FACING_CAMERA @ matrix_from_axis_angle(turn)
     pelvis = body.shape(body.zero_identity())[1][0]
-    trans = torch.stack([_place(keypoints, pelvis, root, target, camera) for root in roots])
-    return FitState(body, roots, trans)
+    trans = [_place(keypoints, pelvis, s.root, s.keypoints, camera) for s in starts]
+    roots = torch.stack([s.root for s in starts])
+    focal = camera.focal_px.mean().expand(len(starts))
+    return FitState(body, torch.arange(len(starts)), roots, torch.stack(trans), focal)
 
 
 def resting_keypoints(body: SmplxBody) -> Float[Tensor, "133 3"]:
@@ -131,13 +146,6 @@ def resting_keypoints(body: SmplxBody) -> Float[Tensor, "133 3"]:
     pose = BodyPose.zero(body.num_expression)
     pose.body[:] = rest_body_pose()
     return body.keypoints(*body(body.zero_identity(), pose))
-
-
-def _procrustes(source: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"]) -> Float[Tensor, "3 3"]:
-    """Rotation that brings centred ``source`` closest to ``target`` (Kabsch 1976)."""
-    u, _, v = torch.linalg.svd(target.T @ source)
-    flip = torch.diag(torch.tensor([1.0, 1.0, float(torch.linalg.det(u @ v).sign())]))
-    return u @ flip @ v
 
 
 def _place(

@@ -9,14 +9,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from persona.data.preprocess.fit_starts import MIN_SCORE
 from persona.data.preprocess.fit_state import rest_body_pose
 from persona.modules.body.topology import vertex_normals
 from persona.modules.detect import Detection, wholebody
 from persona.types import BodyPose, Camera
 
 CROP_SIDE = 8.0
-MIN_SCORE = 0.3
 _FIELD_PX = 512
+_MAX_SPREADS = 3.0
 _BONES = (
     (5, 6), (11, 12), (5, 11), (6, 12), (5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15),
     (12, 14), (14, 16), (15, 17), (16, 20), (15, 19), (16, 22),
@@ -58,50 +59,38 @@ def keypoint_weights(keypoints: Float[Tensor, "133 3"]) -> Float[Tensor, "133"]:
 
 def keypoint_term(
     projected: Float[Tensor, "b 133 2"],
-    target: Float[Tensor, "133 2"],
-    weights: Float[Tensor, "133"],
+    target: Float[Tensor, "b 133 2"],
+    weights: Float[Tensor, "b 133"],
 ) -> Float[Tensor, "b"]:
     """Weighted mean L1 distance."""
-    return ((projected - target).abs().sum(-1) * weights).sum(-1) / weights.sum()
+    return ((projected - target).abs().sum(-1) * weights).sum(-1) / weights.sum(-1)
 
 
 def bone_term(
-    points: Float[Tensor, "b 133 3"], guess: Float[Tensor, "133 4"]
+    points: Float[Tensor, "b 133 3"], guess: Float[Tensor, "b 133 4"]
 ) -> Float[Tensor, "b"]:
     """1 - cosine between limb directions and the detector's 3D guess, mean over limbs."""
     start, end = torch.tensor(_BONES).T
-    score = torch.minimum(guess[start, 3], guess[end, 3])
+    score = torch.minimum(guess[:, start, 3], guess[:, end, 3])
     score = score * (score > MIN_SCORE)
-    if not score.any():
-        return points.new_zeros(len(points))
     ours = F.normalize(points[:, end] - points[:, start], dim=-1)
-    theirs = F.normalize(guess[end, :3] - guess[start, :3], dim=-1)
-    return ((1 - (ours * theirs).sum(-1)) * score).sum(-1) / score.sum()
+    theirs = F.normalize(guess[:, end, :3] - guess[:, start, :3], dim=-1)
+    return ((1 - (ours * theirs).sum(-1)) * score).sum(-1) / score.sum(-1).clamp(min=1e-6)
 
 
-def is_standing(keypoints: Float[Tensor, "133 3"]) -> bool:
-    """Whether the picture shows trunk and legs upright and straight (within 20 degrees)."""
-    x, y = keypoints[:, :2].unbind(-1)
-    limbs = [(5, 11), (6, 12), (11, 13), (12, 14), (13, 15), (14, 16)]
-    tilts = [torch.atan2((x[b] - x[a]).abs(), y[b] - y[a]) for a, b in limbs]
-    seen = (keypoints[[5, 6, 11, 12, 13, 14, 15, 16], 2] > MIN_SCORE).all()
-    return bool(seen and max(tilts) < 0.35)
+def face_term(points: Float[Tensor, "b 133 3"], score: Float[Tensor, ""]) -> Float[Tensor, "b"]:
+    """Whether the head is turned as the face found, or not found, says.
 
+    A face that is found looks at the camera. None found says little: detectors miss faces.
 
-def upright_guess(guess: Float[Tensor, "133 4"]) -> Float[Tensor, "133 4"]:
-    """Takes the lean out of the 3D guess of somebody who stands.
-
-    The detector's depth leans standing people by up to 20 degrees and bends their knees. The trunk
-    is sheared along the view until the shoulders lie over the hips, and the legs are made straight
-    and vertical.
+    Args:
+        points: Keypoints in the camera's frame.
+        score: Of the face [0, 1]; 0 when none is found.
     """
-    out = guess.clone()
-    shoulders = guess[[5, 6], :3].mean(0)
-    out[:11, 2] -= shoulders[2] / shoulders[1] * guess[:11, 1]
-    for hip, knee, ankle, foot in ((11, 13, 15, range(17, 20)), (12, 14, 16, range(20, 23))):
-        out[list(foot), 2] += guess[hip, 2] - guess[ankle, 2]
-        out[[knee, ankle], 2] = guess[hip, 2]
-    return out
+    ears = points[:, [wholebody.LEFT_EAR, wholebody.RIGHT_EAR]].mean(1)
+    look = F.normalize(points[:, wholebody.NOSE] - ears, dim=-1)
+    towards = -(look * F.normalize(ears, dim=-1)).sum(-1)
+    return score * F.relu(0.2 - towards) + 0.03 * (1 - score) * F.relu(towards - 0.5)
 
 
 def pose_spread() -> Float[Tensor, "21 3"]:
@@ -120,6 +109,8 @@ def pose_spread() -> Float[Tensor, "21 3"]:
 def pose_term(pose: BodyPose) -> Float[Tensor, "b"]:
     """Squared deviation from the resting pose in spreads, and joint limits.
 
+    No joint goes beyond three spreads: wrists and forearms without a clear hand would twist.
+
     Knees bend forward (x > 0) and elbows inward (y < 0 left, y > 0 right), neither above 150
     degrees; the detector's 2D points alone cannot tell.
     """
@@ -128,6 +119,7 @@ def pose_term(pose: BodyPose) -> Float[Tensor, "b"]:
         (pose.body[:, 3, 0], pose.body[:, 4, 0], -pose.body[:, 17, 1], pose.body[:, 18, 1]), -1
     )
     limit = (F.relu(-bend).square() + F.relu(bend - 2.6).square()).sum(-1)
+    limit = limit + F.relu(deviation.abs() - _MAX_SPREADS).square().sum((-2, -1))
     return deviation.square().mean((-2, -1)) + 10 * limit
 
 
@@ -138,11 +130,11 @@ def hand_term(pose: BodyPose) -> Float[Tensor, "b"]:
     return hands.square().mean((-2, -1))
 
 
-def joint_offset_term(offset: Float[Tensor, "55 3"]) -> Float[Tensor, ""]:
+def joint_offset_term(offset: Float[Tensor, "b 55 3"]) -> Float[Tensor, "b"]:
     """PERSONA's size (weight 100) and symmetry (weight 1) of the joint offset."""
     left, right = torch.tensor(_SIDES).T
-    mirror = offset[left] * torch.tensor([-1.0, 1.0, 1.0]) - offset[right]
-    return 100 * offset.square().mean() + mirror.abs().mean()
+    mirror = offset[:, left] * torch.tensor([-1.0, 1.0, 1.0]) - offset[:, right]
+    return 100 * offset.square().mean((-2, -1)) + mirror.abs().mean((-2, -1))
 
 
 class SilhouetteTerm:
@@ -168,21 +160,24 @@ class SilhouetteTerm:
         self.contour = crop.points(self.contour_px)
         self.contour_weight = torch.ones(len(self.contour))
 
-    def distance(self, pixels: Float[Tensor, "p 2"]) -> Float[Tensor, "p"]:
+    def distance(self, pixels: Float[Tensor, "*b p 2"]) -> Float[Tensor, "*b p"]:
         """Distance to the mask; what lies outside the image is not judged."""
         grid = pixels / self.image_px * 2 - 1
         near = F.grid_sample(
-            self.field, grid[None, None], padding_mode="border", align_corners=False
-        )[0, 0, 0]
+            self.field,
+            grid.reshape(1, -1, *grid.shape[-2:]),
+            padding_mode="border",
+            align_corners=False,
+        ).view(grid.shape[:-1])
         return near * (grid.detach().abs() < 1).all(-1)
 
-    def inside(self, pixels: Float[Tensor, "p 2"]) -> Float[Tensor, ""]:
+    def inside(self, pixels: Float[Tensor, "*b p 2"]) -> Float[Tensor, "*b"]:
         """Mean distance of projected vertices to the mask."""
-        return self.distance(pixels).mean()
+        return self.distance(pixels).mean(-1)
 
     def outline(
-        self, pixels: Float[Tensor, "p 2"], match: Int[Tensor, "c"], sigma: float
-    ) -> Float[Tensor, ""]:
+        self, pixels: Float[Tensor, "*b p 2"], match: Int[Tensor, "*b c"], sigma: float
+    ) -> Float[Tensor, "*b"]:
         """Robust mean distance of contour points to their vertices.
 
         Args:
@@ -190,10 +185,11 @@ class SilhouetteTerm:
             match: Vertex of each contour point.
             sigma: Distance (crop units) beyond which a contour point hardly counts.
         """
-        square = (self.crop.points(pixels[match]) - self.contour).square().sum(-1)
+        matched = pixels.take_along_dim(match[..., None], -2)
+        square = (self.crop.points(matched) - self.contour).square().sum(-1)
         distance = (square + 1e-6).sqrt()
         robust = sigma * distance / (distance + sigma)
-        return (robust * self.contour_weight).mean()
+        return (robust * self.contour_weight).mean(-1)
 
     @torch.no_grad()
     def match(

@@ -22,6 +22,8 @@ from persona.data.preprocess.canvas import Canvas, face_patch, person_canvas
 from persona.data.preprocess.clothing import ClothingFit, dress
 from persona.data.preprocess.cover import Cover, sock_offset
 from persona.data.preprocess.fit import BodyFit, PhotoFit, photo_camera
+from persona.data.preprocess.fit_camera import exif_focal_px
+from persona.data.preprocess.fit_check import write_overlay
 from persona.data.preprocess.hair import curtain, flat_ears, hair_end
 from persona.data.preprocess.maps import body_maps, face_labels, near_occlusion
 from persona.data.preprocess.parts import (
@@ -40,9 +42,11 @@ from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
 from persona.data.preprocess.unwrap import UvMesh, View, unwrap
 from persona.data.subject import Subject
 from persona.data.subject_writer import SubjectWriter
+from persona.errors import UserError
 from persona.modules.body.regions import body_regions
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Detection, Detector
+from persona.modules.detect.turning import quarter_turns, turn_detection
 from persona.types import Camera
 
 log = logging.getLogger(__name__)
@@ -106,10 +110,17 @@ class PhotoPreprocessor:
         detection = self.detector(torch.from_numpy(image).float() / 255, str(photo))
         for line in detection.warnings:
             log.warning(line)
-        camera = photo_camera(*image.shape[:2])
+        image, detection = _upright(image, detection, photo)
+        focal_px = exif_focal_px(photo, *image.shape[:2])
+        camera = photo_camera(*image.shape[:2], focal_px)
         with _progress() as progress:
             task = progress.add_task("fitting the body", total=self.fit.steps)
-            fit = self.fit(self.body, detection, camera, lambda n: progress.advance(task, n))
+            fit = self.fit(
+                self.body, detection, camera, lambda n: progress.advance(task, n),
+                known_focal=focal_px is not None,
+            )  # fmt: skip
+            self._accept(fit, image, detection, photo, root)
+            camera = fit.camera
             naked, cover = fit, Cover.none(len(self.limbs))
             log.info("fit: mean keypoint distance %.1f px", fit.residual_px)
             canvas = person_canvas(image, detection, camera, self.height, self.width)
@@ -129,6 +140,26 @@ class PhotoPreprocessor:
             )  # fmt: skip
         writer.finish(self._info(photo, detection))
         return Subject(root)
+
+    def _accept(
+        self,
+        fit: BodyFit,
+        image: UInt8[ndarray, "h w 3"],
+        detection: Detection,
+        photo: Path,
+        root: Path,
+    ) -> None:
+        """Refuses a fit that failed the check, with a picture of it beside the folder."""
+        if not fit.faults:
+            return
+        picture = root.with_name(f"{root.name}_refused.png")
+        vertices, _ = self.body(fit.identity, fit.pose)
+        write_overlay(picture, image, detection, vertices, self.body.faces, fit.camera)
+        raise UserError(
+            f"{photo}: the body does not fit what is seen ({'; '.join(fit.faults)}; see "
+            f"{picture}); give a photo of one person in full, or set detector.person=, "
+            "fit.facing= or detector=file with your own mask and keypoints"
+        )
 
     def _write(
         self, writer: SubjectWriter, frame: FrameData, fit: BodyFit, textures: Textures
@@ -279,6 +310,19 @@ class PhotoPreprocessor:
             *detection.warnings,
         ))  # fmt: skip
         return SubjectInfo(self.body.name, self.body.digest, provenance, self.generator.name)
+
+
+def _upright(
+    image: UInt8[ndarray, "h w 3"], detection: Detection, photo: Path
+) -> tuple[UInt8[ndarray, "h w 3"], Detection]:
+    """Photo and detection turned so that the person stands on the feet."""
+    turns = quarter_turns(detection.keypoints)
+    if turns:
+        log.warning(
+            "%s: the person lies or is upside down; turned by %d degrees", photo, 90 * turns
+        )
+        image = np.ascontiguousarray(np.rot90(image, turns))
+    return image, turn_detection(detection, turns)
 
 
 def _extend(

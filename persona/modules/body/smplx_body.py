@@ -130,11 +130,12 @@ class SmplxBody(nn.Module):
         return vertices, self.joint_regressor @ vertices + identity.joint_offset * keep
 
     def transforms_from_matrices(
-        self, rest_joints: Float[Tensor, "55 3"], rotations: Float[Tensor, "*b 55 3 3"]
+        self, rest_joints: Float[Tensor, "*#b 55 3"], rotations: Float[Tensor, "*b 55 3 3"]
     ) -> Float[Tensor, "*b 55 4 4"]:
         """Forward kinematics: posed_from_rest per joint, rotations relative to the parent."""
-        offset = rest_joints - rest_joints[self.parents.clamp(min=0)] * self._has_parent
-        chain = torch.cat([rotations, _expand_like(offset[..., None], rotations)], -1)
+        above = rest_joints.index_select(-2, self.parents.clamp(min=0))
+        offset = (rest_joints - above * self._has_parent)[..., None]
+        chain = torch.cat([rotations, offset.expand(*rotations.shape[:-1], 1)], -1)
         chain = torch.cat([chain, _bottom_row(chain)], -2)
         # Each joint times the product above it, which doubles in length every time.
         identity = torch.eye(4, dtype=chain.dtype, device=chain.device)
@@ -218,11 +219,6 @@ def _bottom_row(transforms: Float[Tensor, "*b 3 4"]) -> Float[Tensor, "*b 1 4"]:
     row = torch.zeros_like(transforms[..., :1, :])
     row[..., 3] = 1
     return row
-
-
-def _expand_like(values: Float[Tensor, "j r c"], like: Tensor) -> Tensor:
-    """Repeats over the batch of ``like``."""
-    return values.expand(*like.shape[:-3], *values.shape)
 
 
 def ancestor_jumps(parents: list[int]) -> Int[Tensor, "k j"]:

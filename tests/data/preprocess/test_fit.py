@@ -5,14 +5,15 @@ import torch
 
 from persona.data.preprocess.fit import PhotoFit, photo_camera
 from persona.data.preprocess.fit_body import SampledBody
-from persona.data.preprocess.fit_state import FACING_CAMERA, initial_state, rest_body_pose
-from persona.data.preprocess.fit_terms import (
-    CropSpace,
-    SilhouetteTerm,
+from persona.data.preprocess.fit_starts import (
+    FACING_CAMERA,
     is_standing,
-    outline_vertices,
+    make_starts,
     upright_guess,
 )
+from persona.data.preprocess.fit_state import initial_state, rest_body_pose, resting_keypoints
+from persona.data.preprocess.fit_terms import CropSpace, SilhouetteTerm, outline_vertices
+from persona.errors import UserError
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Detection, wholebody
@@ -60,7 +61,8 @@ def test_sampled_body_is_the_full_body(body):
     vertices, joints = body(identity, pose)
     sampled = SampledBody(body, samples=500)
     rotations = matrix_from_axis_angle(body.full_pose(pose))[None]
-    some, points = sampled(identity, rotations, pose.expression[None], pose.trans[None])
+    betas, offset = identity.betas[None], identity.joint_offset[None]
+    some, points = sampled(betas, offset, rotations, pose.expression[None], pose.trans[None])
     torch.testing.assert_close(some[0], vertices[sampled.index], atol=1e-5, rtol=0)
     torch.testing.assert_close(points[0], body.keypoints(vertices, joints), atol=1e-5, rtol=0)
 
@@ -84,24 +86,87 @@ def test_fit_recovers_a_known_pose(body):
 @pytest.mark.parametrize("yaw", [0.0, 2.5])
 def test_fit_finds_the_turn_without_a_guess(body, yaw):
     _, pose, camera, detection = known_person(body, yaw)
-    blind = Detection(detection.mask, detection.keypoints, torch.zeros(133, 4))
+    keypoints = detection.keypoints.clone()
+    keypoints[wholebody.FACE, 2] = float(yaw < 1)  # no face is seen from behind
+    blind = Detection(detection.mask, keypoints, torch.zeros(133, 4))
     fit = PhotoFit(iterations=(60, 150, 100))(body, blind, camera)
     turn = matrix_from_axis_angle(pose.root).T @ matrix_from_axis_angle(fit.pose.root)
     assert axis_angle_from_matrix(turn).norm() < 0.6
     assert fit.residual < 0.015
 
 
-def test_initial_state_has_one_candidate_with_a_guess_and_six_without(body):
+def test_starts_read_the_guess_and_its_mirror_and_turns_without_one(body):
     _, pose, camera, detection = known_person(body)
-    state = initial_state(body, detection.keypoints, detection.points_m, camera)
-    assert len(state.root) == 1
+    starts = make_starts(detection, resting_keypoints(body))
+    assert starts[0].front and starts[0].cost == 0
+    turned = [s for s in starts if not s.front]
+    assert len(turned) == 1 and turned[0].cost > 0
+    order = list(wholebody.flip_order())
+    assert torch.equal(turned[0].keypoints, detection.keypoints[order])
+    state = initial_state(body, starts, camera)
     assert (state.trans[0] - pose.trans).norm() < 0.4
-    assert len(initial_state(body, detection.keypoints, torch.zeros(133, 4), camera).root) == 6
+    blind = Detection(detection.mask, detection.keypoints, torch.zeros(133, 4))
+    assert len(make_starts(blind, resting_keypoints(body))) == 12
+
+
+@pytest.mark.parametrize("facing", ["front", "back"])
+def test_the_user_can_say_the_facing(body, facing):
+    _, _, _, detection = known_person(body)
+    starts = make_starts(detection, resting_keypoints(body), facing)
+    assert starts and all(s.front == (facing == "front") for s in starts)
+    with pytest.raises(UserError, match=r"fit\.facing=side: give one of auto, front, back"):
+        PhotoFit(facing="side")
+
+
+def mislabelled(detection, face):
+    """Left and right exchanged, and the depth with them: as good a reading of the same picture."""
+    order = list(wholebody.flip_order())
+    keypoints = detection.keypoints[order]
+    keypoints[wholebody.FACE] = detection.keypoints[wholebody.FACE]
+    keypoints[wholebody.FACE, 2] = face
+    guess = detection.points_m[order] * torch.tensor([1.0, 1.0, -1.0, 1.0])
+    return Detection(detection.mask, keypoints, guess)
+
+
+def test_a_face_overrules_exchanged_sides(body):
+    """A ghost's labels, fitted as they are, turn the person back to front."""
+    _, pose, camera, detection = known_person(body)
+    fit = PhotoFit(iterations=(40, 100, 60))(body, mislabelled(detection, face=1.0), camera)
+    turn = matrix_from_axis_angle(pose.root).T @ matrix_from_axis_angle(fit.pose.root)
+    assert "turned" in fit.start
+    assert axis_angle_from_matrix(turn).norm() < 0.5 and fit.faults == ()
+
+
+def test_no_face_does_not_turn_a_person(body):
+    _, pose, camera, detection = known_person(body)
+    keypoints = detection.keypoints.clone()
+    keypoints[wholebody.FACE, 2] = 0
+    faceless = Detection(detection.mask, keypoints, detection.points_m)
+    fit = PhotoFit(iterations=(40, 100, 60))(body, faceless, camera)
+    turn = matrix_from_axis_angle(pose.root).T @ matrix_from_axis_angle(fit.pose.root)
+    assert axis_angle_from_matrix(turn).norm() < 0.5 and fit.faults == ()
+
+
+def test_a_known_focal_length_is_kept(body):
+    _, _, camera, detection = known_person(body)
+    fit = PhotoFit(iterations=(10, 10, 10))(body, detection, camera, known_focal=True)
+    assert torch.equal(fit.camera.focal_px, camera.focal_px)
+
+
+def test_focal_lengths_keep_the_size(body):
+    _, _, camera, detection = known_person(body)
+    state = initial_state(body, make_starts(detection, resting_keypoints(body))[:1], camera)
+    several = state.with_focals((0.5, 1.0, 2.0))
+    assert several.focal_px.tolist() == pytest.approx(
+        [float(camera.focal_px[0]) * r for r in (0.5, 1.0, 2.0)]
+    )
+    ratio = several.trans[:, 2] / several.focal_px
+    torch.testing.assert_close(ratio, ratio[:1].expand(3))
 
 
 def test_state_rotations_are_those_of_its_pose(body):
     _, _, camera, detection = known_person(body)
-    state = initial_state(body, detection.keypoints, torch.zeros(133, 4), camera)
+    state = initial_state(body, make_starts(detection, resting_keypoints(body)), camera)
     expected = matrix_from_axis_angle(body.full_pose(state.pose()))
     rotations = state.rotations(body.hands_mean)
     torch.testing.assert_close(rotations, expected, atol=1e-5, rtol=0)
@@ -111,7 +176,7 @@ def test_state_rotations_are_those_of_its_pose(body):
 
 def test_named_expressions_stay_blend_weights(body):
     _, _, camera, detection = known_person(body)
-    state = initial_state(body, detection.keypoints, detection.points_m, camera)
+    state = initial_state(body, make_starts(detection, resting_keypoints(body)), camera)
     state.expression.data.fill_(-0.5)
     state.project()
     assert (state.expression == 0).all()

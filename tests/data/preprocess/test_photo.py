@@ -9,7 +9,7 @@ from PIL import Image
 from scipy import ndimage
 
 from persona.data.io import read_mask
-from persona.data.preprocess.fit import PhotoFit
+from persona.data.preprocess.fit import FOCAL_PER_SIDE, PhotoFit
 from persona.data.preprocess.photo import PhotoPreprocessor
 from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
 from persona.data.subject import Subject
@@ -83,7 +83,7 @@ def test_mask_overlaps_the_truth(ryota, shared_data):
     frame = ryota.frame("captured", 0)
     truth = torch.from_numpy(read_mask(shared_data / "photos/ryota_mask.png")).float()
     # The truth, brought to the captured frame by its camera: pixels are an affine map of the photo.
-    scale = frame.camera.focal_px / (2000 / 1024 * 512)
+    scale = frame.camera.focal_px / (FOCAL_PER_SIDE * 512)
     shift = frame.camera.center_px - 256 * scale
     rows, columns = np.mgrid[:160, :128] + 0.5
     source = np.stack(((columns - shift[0].item()) / scale[0].item(),

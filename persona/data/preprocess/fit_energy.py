@@ -1,0 +1,194 @@
+"""The energies of the photo fit: one value for each candidate, all judged by the same terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from persona.data.preprocess.fit_body import SampledBody
+from persona.data.preprocess.fit_starts import MIN_SCORE, Start
+from persona.data.preprocess.fit_state import FitState
+from persona.data.preprocess.fit_terms import (
+    CropSpace,
+    SilhouetteTerm,
+    bone_term,
+    face_term,
+    hand_term,
+    joint_offset_term,
+    keypoint_term,
+    keypoint_weights,
+    outline_vertices,
+    pose_term,
+)
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.detect import Detection, wholebody
+from persona.types import Camera
+
+REFRESH = 20
+"""Steps after which the outline is looked for again."""
+
+VertexTerm = Callable[[Float[Tensor, "b q 3"], Camera], Float[Tensor, "b"]]
+"""Sampled vertices (rows ``SampledBody.index``) and a camera for each candidate to an energy."""
+
+
+@dataclass(frozen=True)
+class FitWeights:
+    """Weight of each term of the fit, all in crop units or dimensionless."""
+
+    keypoint: float = 1.0
+    bone: float = 0.3
+    pose: float = 0.004
+    hand: float = 0.002
+    face: float = 0.002
+    shape: float = 0.01
+    joint_offset: float = 1.0
+    inside: float = 8.0
+    outline: float = 0.5
+
+
+class FitProblem:
+    """The energies of the stages for one photograph.
+
+    Args:
+        body: Body model.
+        detection: What was found.
+        starts: The readings that the candidates come from.
+        camera: The photograph's camera.
+        weights: Weight of each term.
+        outline_sigma: Robustness of the outline (fraction of the crop's side).
+    """
+
+    def __init__(
+        self,
+        body: SmplxBody,
+        detection: Detection,
+        starts: list[Start],
+        camera: Camera,
+        weights: FitWeights,
+        outline_sigma: float,
+    ):
+        self.body, self.detection, self.camera, self.weights = body, detection, camera, weights
+        self.crop = CropSpace(detection.keypoints)
+        self.target = torch.stack([self.crop.points(s.keypoints[:, :2]) for s in starts])
+        self.keypoint_weights = torch.stack([keypoint_weights(s.keypoints) for s in starts])
+        self.guess = torch.stack([s.guess for s in starts])
+        self.trust = weights.bone * torch.tensor([s.trust for s in starts])
+        self.cost = torch.tensor([s.cost for s in starts])
+        self.face_score = detection.keypoints[wholebody.FACE, 2].mean()
+        self.silhouette = SilhouetteTerm(detection, self.crop)
+        self.sigma = outline_sigma * 8
+        self.silhouette.contour_weight = self._below_chin().float()
+        self.steps, self.match = 0, None
+        self.sampled = SampledBody(body)
+        # Before the silhouette counts only the keypoints are looked at.
+        self.points_only = SampledBody(body, samples=2)
+        self.vertex_terms = self._vertex_terms()
+
+    def _vertex_terms(self) -> list[VertexTerm]:
+        """The energies of the sampled vertices; a further one is a further line here."""
+        return [self._inside]
+
+    def _below_chin(self) -> Bool[Tensor, "c"]:
+        """Outline points that are not hair: those below the chin."""
+        face = self.detection.keypoints[wholebody.FACE]
+        seen = face[:, 2] > MIN_SCORE
+        chin = face[seen, 1].max() if seen.any() else -torch.inf
+        return self.silhouette.contour_px[:, 1] > chin
+
+    def _posed(self, state: FitState, sampled: SampledBody) -> tuple[Tensor, Tensor]:
+        rotations = state.rotations(self.body.hands_mean)
+        offset = state.free_offset()
+        return sampled(state.betas, offset, rotations, state.expression, state.trans)
+
+    def _keypoint_energy(
+        self, state: FitState, points: Float[Tensor, "b 133 3"]
+    ) -> Float[Tensor, "b"]:
+        projected = self.crop.points(state.camera(self.camera).project(points))
+        target, weights = self.target[state.start], self.keypoint_weights[state.start]
+        return self.weights.keypoint * keypoint_term(projected, target, weights)
+
+    def _bone_energy(self, state: FitState, points: Float[Tensor, "b 133 3"]) -> Float[Tensor, "b"]:
+        return self.trust[state.start] * bone_term(points, self.guess[state.start])
+
+    def placement(self, state: FitState) -> Float[Tensor, "b"]:
+        """Root and translation alone."""
+        _, points = self._posed(state, self.points_only)
+        return self._keypoint_energy(state, points)
+
+    def posing(self, state: FitState) -> Float[Tensor, "b"]:
+        """Body pose of the mean person."""
+        _, points = self._posed(state, self.points_only)
+        energy = self._keypoint_energy(state, points) + self._bone_energy(state, points)
+        return energy + self.weights.pose * pose_term(state.pose())
+
+    def full(self, state: FitState) -> Float[Tensor, "b"]:
+        """Everything, with the silhouette."""
+        vertices, points = self._posed(state, self.sampled)
+        if self.steps % REFRESH == 0:
+            self.match = self._matched(state, vertices)
+        self.steps += 1
+        energy = self._keypoint_energy(state, points) + self._bone_energy(state, points)
+        return energy + self._priors(state) + self._vertex_energy(state, vertices, self.match)
+
+    @torch.no_grad()
+    def judge(self, state: FitState, trust: float = 1.0) -> Float[Tensor, "b"]:
+        """What decides between candidates: all that the picture shows, and the priors.
+
+        Each start's own 3D guess is left out, since every start fulfils its own.
+
+        Args:
+            state: Candidates.
+            trust: Of the vertices' terms; before the shape is fitted they tell of the shape more
+                than of the pose.
+        """
+        vertices, points = self._posed(state, self.sampled)
+        energy = self._keypoint_energy(state, points) + self._priors(state)
+        match = self._matched(state, vertices)
+        energy = energy + trust * self._vertex_energy(state, vertices, match)
+        return energy + face_term(points, self.face_score) + self.cost[state.start]
+
+    def _priors(self, state: FitState) -> Float[Tensor, "b"]:
+        w, pose = self.weights, state.pose()
+        energy = w.pose * pose_term(pose) + w.hand * hand_term(pose)
+        face = pose.expression.square().sum(-1) + 10 * pose.jaw.square().sum(-1)
+        energy = energy + w.face * face + w.shape * state.betas.square().mean(-1)
+        return energy + w.joint_offset * joint_offset_term(state.joint_offset)
+
+    def _vertex_energy(
+        self, state: FitState, vertices: Float[Tensor, "b q 3"], match: Int[Tensor, "b c"]
+    ) -> Float[Tensor, "b"]:
+        camera = state.camera(self.camera)
+        outline = self.silhouette.outline(camera.project(vertices), match, self.sigma)
+        return self.weights.outline * outline + sum(
+            term(vertices, camera) for term in self.vertex_terms
+        )
+
+    def _inside(self, vertices: Float[Tensor, "b q 3"], camera: Camera) -> Float[Tensor, "b"]:
+        return self.weights.inside * self.silhouette.inside(camera.project(vertices))
+
+    @torch.no_grad()
+    def _matched(self, state: FitState, vertices: Float[Tensor, "b q 3"]) -> Int[Tensor, "b c"]:
+        """The outline's vertices for each candidate."""
+        cameras, poses = state.camera(self.camera), state.pose()
+        pixels, index = cameras.project(vertices), self.sampled.index
+        matches = []
+        for i in range(len(vertices)):
+            surface, _ = self.body(state.identity(i), poses[i])
+            rim, normals = outline_vertices(surface, self.body.faces, cameras[i])
+            matches.append(self.silhouette.match(pixels[i], normals[index], rim[index]))
+        return torch.stack(matches)
+
+    @torch.no_grad()
+    def residual_px(self, state: FitState) -> float:
+        """Mean keypoint distance of the first candidate in pixels."""
+        _, points = self._posed(state, self.points_only)
+        target = self.target[state.start[0]] / self.crop.scale + self.crop.center_px
+        error = (state.camera(self.camera).project(points)[0] - target).norm(dim=-1)
+        seen = self.keypoint_weights[state.start[0]] > 0
+        seen[wholebody.CONTOUR] = False
+        seen[wholebody.FEET] = False
+        return float(error[seen].mean())
