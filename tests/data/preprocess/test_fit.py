@@ -86,7 +86,9 @@ def test_fit_recovers_a_known_pose(body):
 @pytest.mark.parametrize("yaw", [0.0, 2.5])
 def test_fit_finds_the_turn_without_a_guess(body, yaw):
     _, pose, camera, detection = known_person(body, yaw)
-    blind = Detection(detection.mask, detection.keypoints, torch.zeros(133, 4))
+    keypoints = detection.keypoints.clone()
+    keypoints[wholebody.FACE, 2] = float(yaw < 1)  # no face is seen from behind
+    blind = Detection(detection.mask, keypoints, torch.zeros(133, 4))
     fit = PhotoFit(iterations=(60, 150, 100))(body, blind, camera)
     turn = matrix_from_axis_angle(pose.root).T @ matrix_from_axis_angle(fit.pose.root)
     assert axis_angle_from_matrix(turn).norm() < 0.6
