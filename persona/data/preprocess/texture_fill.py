@@ -48,6 +48,12 @@ _MIN_ISLAND = 4e-4
 _MIN_WIDTH = 0.012
 """The same for the width of a seen part, in sides of the texture."""
 _MIN_SEEN = 50
+_CONTRAST, _ALL_OVER = 54.0, 0.25
+"""A print: this share of a garment differs by this much (RGB distance) from its plain colour."""
+_TROUSERS = 0.3
+"""Share of what is seen below a skirt's hem that makes it trousers, if it is another garment."""
+_EAR_M = 0.085
+"""How far behind the eyes the ears begin."""
 _FEW = 0.05
 """Share of the feet seen below which they count as out of sight."""
 SHOE_COLOUR = (62, 56, 52)
@@ -82,29 +88,39 @@ def fill_unseen(
     points = texels.features(canonical).numpy() * (1, 1, _DEPTH)
     group = _groups(texels, limbs, regions)
     cloth, fall = (_inside(texels, mask) for mask in (cover.skirt, cover.hair))
+    garment = PART_INDEX["Lower_Clothing"]
     if cover.skirt.any():
         hem = float(canonical[cover.skirt, 1].mean())
         below = torch.isin(limbs, torch.tensor(_LEGS)) & ~cover.skirt & (canonical[:, 1] < hem)
         below = below[texels.corners].any(-1).numpy() & ~cloth
-        group[below] = _FEET
-        seen = seen & ~(below & np.isin(part, _PATTERNED))
+        garment = _falling(part[cloth & seen])
+        trousers = below & seen & np.isin(part, _PATTERNED) & (part != garment)
+        if trousers.sum() < _TROUSERS * (below & seen).sum():
+            # Bare legs: cloth seen on them is the skirt, seen through a misfit.
+            group[below] = _FEET
+            seen = seen & ~(below & np.isin(part, _PATTERNED))
     seen = seen & ~(cloth & ~np.isin(part, _PATTERNED))
     seen = seen & ~(_islands(textures.mask)[texels.index.numpy()] & np.isin(group, (_ARM, _BODY)))
+    place = texels.features(canonical).numpy()
     normal = texels.features(vertex_normals(canonical, mesh.faces)).numpy()
     lookup = _behind_neckline(points, normal, group)
     for label in np.unique(group):
         here = group == label
         source = here & seen
         if label == _HEAD:
-            source = _hair(source, colour, part)
+            # Before the ears the other side, or what is next to it, shows skin and hair alike.
+            front = here & ~seen & (place[:, 2] > float(canonical[regions.eye, 2].mean()) - _EAR_M)
+            around = seen & np.isin(group, (_HEAD, _FACE))
+            if front.any() and around.any():
+                colour[front], part[front] = _borrow(points, lookup[front], colour, part, around)
+            here, source = here & ~front, _hair(source, colour, part)
         elif label == _BODY and cover.hair.any():
             source = source & (part != PART_INDEX["Hair"])  # ``cover`` says how far hair falls
         target = here & ~seen
         if target.any() and source.any():
             colour[target], part[target] = _borrow(points, lookup[target], colour, part, source)
-    part[cloth], part[fall & ~seen] = PART_INDEX["Lower_Clothing"], PART_INDEX["Hair"]
+    part[cloth], part[fall & ~seen] = garment, PART_INDEX["Hair"]
     made_up = ~seen & (group != _FACE)
-    place = texels.features(canonical).numpy()
     feet = group == _FEET
     if feet.any() and seen[feet].mean() < _FEW:
         _default_feet(colour, part, made_up & feet, place)
@@ -239,8 +255,8 @@ def _plain(
     kind = _kinds(part)
     for label in np.unique(kind[made_up]):
         source, target = seen & (kind == label), made_up & (kind == label)
-        if source.sum() < _MIN_SEEN:
-            continue
+        if source.sum() < _MIN_SEEN or (label in _PATTERNED and _is_print(colour[source])):
+            continue  # What was borrowed stands: a print runs around.
         plain = np.zeros_like(colour)
         for limb in np.unique(group[target | source]):
             here = group == limb
@@ -252,6 +268,18 @@ def _plain(
             plain[rows] = _rows(colour[near], along[near], along[rows], label in _PATTERNED)
         rest = _continued((colour - plain)[source], place[source], place[target])
         colour[target] = plain[target] + rest
+
+
+def _is_print(colour: np.ndarray) -> bool:
+    """Whether a garment has a pattern all over, and not a plain ground with a badge or shadows."""
+    away = np.linalg.norm(colour - np.median(colour, 0), axis=-1)
+    return bool((away > _CONTRAST).mean() > _ALL_OVER)
+
+
+def _falling(part: UInt8[np.ndarray, "k"]) -> int:
+    """Class of what hangs around the legs, by its seen texels: a skirt, or a long shirt."""
+    upper, lower = (PART_INDEX[f"{name}_Clothing"] for name in ("Upper", "Lower"))
+    return upper if (part == upper).sum() > (part == lower).sum() else lower
 
 
 def _kinds(part: UInt8[np.ndarray, "k"]) -> UInt8[np.ndarray, "k"]:
