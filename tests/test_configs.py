@@ -14,6 +14,7 @@ CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENTS = sorted(p.stem for p in (CONF / "exp").glob("*.yaml"))
 ABLATIONS = sorted(f"abl/{p.stem}" for p in (CONF / "exp/abl").glob("*.yaml"))
 SUITES = sorted(p.stem for p in (CONF / "suite").glob("*.yaml"))
+OF_PREPROCESS = ("annotator", "detector", "fit", "generator")
 NO_OPTIONS_OF_TRAIN = ("exp", "loss", "suite", "sweep", "published")
 INSTANTIATE_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
@@ -111,7 +112,18 @@ def test_systems_of_the_synthetic_suite_are_of_one_size(size):
 
 
 @pytest.mark.parametrize(
-    "name", ["animate", "benchmark", "evaluate", "preprocess", "create", "search", "check_data"]
+    "name",
+    [
+        "animate",
+        "benchmark",
+        "evaluate",
+        "preprocess",
+        "create",
+        "search",
+        "check_data",
+        "people",
+        "photo_benchmark",
+    ],
 )
 def test_script_config(name):
     assert composed(name=name)
@@ -123,7 +135,7 @@ def test_script_config(name):
      for option in sorted(group.glob("*.yaml")) if group.name not in NO_OPTIONS_OF_TRAIN],
 )  # fmt: skip
 def test_group_option(override):
-    name = "preprocess" if override.split("=")[0] in ("detector", "fit", "generator") else "train"
+    name = "preprocess" if override.split("=")[0] in OF_PREPROCESS else "train"
     check(composed(override, name=name))
 
 

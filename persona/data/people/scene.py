@@ -16,7 +16,8 @@ from persona.data.motion.load import load_motion
 from persona.data.motion.procedural import BUILTIN
 from persona.data.people.assets import Assets, Outfit, prints, random_outfit, read_assets, strands
 from persona.data.people.look import Look, random_look
-from persona.data.preprocess.fit_state import FACING_CAMERA, rest_body_pose
+from persona.data.preprocess.fit_starts import FACING_CAMERA
+from persona.data.preprocess.fit_state import rest_body_pose
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose, Camera

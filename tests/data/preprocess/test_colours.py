@@ -9,6 +9,7 @@ import torch
 
 from persona.data.layout import Textures
 from persona.data.palette import PART_INDEX, classes_from_colours, colours_from_classes
+from persona.data.preprocess import texture_fill
 from persona.data.preprocess.albedo import SHADING_LIMIT, remove_shading
 from persona.data.preprocess.colour_rules import classify, skin_mask
 from persona.data.preprocess.cover import Cover
@@ -251,7 +252,7 @@ def test_the_back_has_the_stripes_but_not_the_print_nor_the_neckline(body, dress
     assert (part[nape, 0] == PART_INDEX["Upper_Clothing"]).mean() > 0.9
 
 
-def test_cover_makes_skirts_cloth_and_long_hair_hair(body, dressed):
+def test_cover_makes_skirts_the_cloth_that_is_seen_of_them_and_long_hair_hair(body, dressed):
     d = dressed
     upper_back = (d.limbs == PARTS.index("Torso")) & (d.canonical[:, 2] < -0.05)
     hair = upper_back & (d.canonical[:, 1] > d.canonical[upper_back, 1].quantile(0.8))
@@ -262,7 +263,8 @@ def test_cover_makes_skirts_cloth_and_long_hair_hair(body, dressed):
     assert (part[covered] == PART_INDEX["Hair"]).all()
     assert np.median(np.abs(result[covered] - HAIR).sum(-1)) < 40
     cloth = skirt[d.texels.corners].all(-1).numpy()
-    assert (part[cloth & ~d.front] == PART_INDEX["Lower_Clothing"]).all()
+    # What is seen of it in front is the shirt, which hangs down that far.
+    assert (part[cloth & ~d.front] == PART_INDEX["Upper_Clothing"]).all()
 
 
 def _zero(body):
@@ -277,3 +279,23 @@ def test_specks_are_islands_and_large_regions_are_not():
     seen[80, 80:83] = True
     islands = _islands(seen).reshape(100, 100)
     assert islands[80, 80:83].all() and not islands[12:58, 12:58].any()
+
+
+def test_stripes_are_a_print_and_a_badge_or_a_shadow_is_not():
+    rng = np.random.default_rng(0)
+    ground = np.array([40.0, 60, 160]) + rng.normal(size=(4000, 3)) * 8
+    stripes, badge, shadow = ground.copy(), ground.copy(), ground.copy()
+    stripes[::3] = 230
+    badge[:400] = 230
+    shadow *= rng.uniform(0.75, 1.1, (4000, 1))
+    assert texture_fill._is_print(stripes)
+    assert not texture_fill._is_print(ground)
+    assert not texture_fill._is_print(badge)
+    assert not texture_fill._is_print(shadow)
+
+
+def test_what_falls_around_the_legs_is_named_by_what_is_seen_of_it():
+    upper, lower = PART_INDEX["Upper_Clothing"], PART_INDEX["Lower_Clothing"]
+    assert texture_fill._falling(np.array([upper, upper, lower], np.uint8)) == upper
+    assert texture_fill._falling(np.array([upper, lower, lower], np.uint8)) == lower
+    assert texture_fill._falling(np.array([], np.uint8)) == lower

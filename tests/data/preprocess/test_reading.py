@@ -1,0 +1,133 @@
+"""What the annotator's maps do for mask and fit."""
+
+import numpy as np
+import pytest
+import torch
+
+from persona.data.preprocess.canvas import person_canvas
+from persona.data.preprocess.fit import photo_camera
+from persona.data.preprocess.fit_surface import SurfaceTerm
+from persona.data.preprocess.fit_terms import CropSpace
+from persona.data.preprocess.matte import refine_mask
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.detect import Annotator, Detection
+from persona.modules.render.mesh import interpolate, rasterize
+from persona.types import BodyPose
+
+HEIGHT, WIDTH = 320, 240
+
+
+@pytest.fixture(scope="module")
+def body():
+    return SmplxBody()
+
+
+@pytest.fixture(scope="module")
+def person(body):
+    """Posed vertices, what each pixel shows of the template, and a perfect detection."""
+    pose = BodyPose.zero(body.num_expression)
+    pose.root[0] = torch.pi
+    pose.body[15, 2], pose.body[16, 2] = -1.0, 0.7
+    pose.trans[:] = torch.tensor([0.0, -0.3, 4.0])
+    vertices, joints = body(body.zero_identity(), pose)
+    camera = photo_camera(HEIGHT, WIDTH)
+    points = camera.project(body.keypoints(vertices, joints))
+    render = rasterize(vertices, body.faces, camera)
+    detection = Detection(
+        render.mask.float(), torch.cat((points, torch.ones(133, 1)), -1), torch.zeros(133, 4)
+    )
+    surface = interpolate(render, body.faces, body.template).numpy()
+    surface[~render.mask.numpy()] = np.nan
+    return vertices, camera, surface.astype(np.float32), detection
+
+
+def term(body, person):
+    _, camera, surface, detection = person
+    parts = np.where(np.isfinite(surface[..., 0]), 22, 0).astype(np.uint8)
+    index = torch.arange(0, body.num_vertices, 4)
+    space = CropSpace(detection.keypoints)
+    return SurfaceTerm(surface, parts, camera, camera, body.template, index, space), index
+
+
+def energy(term, vertices, camera):
+    return float(term(vertices[None], camera.resize(camera.height, camera.width)))
+
+
+def test_the_true_pose_costs_least(body, person):
+    vertices, camera, _, _ = person
+    found, index = term(body, person)
+    true = energy(found, vertices[index], camera)
+    centre = vertices.mean(0)
+    turned = (vertices - centre) * torch.tensor([-1.0, 1.0, -1.0]) + centre
+    moved = vertices + torch.tensor([0.05, 0, 0])
+    assert true < 0.06 and energy(found, moved[index], camera) > true + 0.04
+    # Who is turned around looks the same in outline, and costs most.
+    assert energy(found, turned[index], camera) > energy(found, moved[index], camera)
+
+
+def test_a_crop_names_the_same_pixels(body, person):
+    vertices, camera, _, detection = person
+    box = torch.tensor([20.0, 10.0, 180.0, 240.0])
+    cropped = camera.crop(box, 480, 360)
+    render = rasterize(vertices, body.faces, cropped)
+    inside = interpolate(render, body.faces, body.template).numpy().astype(np.float32)
+    inside[~render.mask.numpy()] = np.nan
+    parts = np.where(render.mask.numpy(), 22, 0).astype(np.uint8)
+    index = torch.arange(0, body.num_vertices, 4)
+    space = CropSpace(detection.keypoints)
+    found = SurfaceTerm(inside, parts, cropped, camera, body.template, index, space)
+    assert energy(found, vertices[index], camera) < 0.06
+
+
+def test_hair_and_nothing_say_nothing(body, person):
+    vertices, camera, surface, detection = person
+    index, space = torch.arange(0, body.num_vertices, 4), CropSpace(detection.keypoints)
+    hair = np.where(np.isfinite(surface[..., 0]), 3, 0).astype(np.uint8)
+    found = SurfaceTerm(surface, hair, camera, camera, body.template, index, space)
+    assert energy(found, vertices[index], camera) == 0
+
+
+def test_gradient_reaches_the_vertices(body, person):
+    vertices, camera, _, _ = person
+    found, index = term(body, person)
+    moved = (vertices[index] + 0.02).requires_grad_()
+    found(moved[None], camera).sum().backward()
+    assert moved.grad.isfinite().all() and moved.grad.abs().sum() > 0
+
+
+class Told(Annotator):
+    """Gives a matte that it was told, on the crop's grid."""
+
+    provides = frozenset({"alpha"})
+
+    def __init__(self, image, mask, detection):
+        camera = photo_camera(*image.shape[:2])
+        told = Detection(detection.mask, detection.keypoints, detection.points_m)
+        canvas = person_canvas(np.repeat(mask[..., None], 3, 2), told, camera, 512, 384)
+        self.matte = (canvas.image[..., 0] > 127).astype(np.float32)
+        self.matte[canvas.image.min(-1) > 254] = 1.0
+
+    def __call__(self, image, alpha, keypoints, prior=None):
+        return {"alpha": self.matte}
+
+
+def test_a_matte_that_disagrees_grossly_is_believed(person):
+    """The detector took the person and a post beside; the annotator sees the person."""
+    _, _, _, detection = person
+    true = detection.mask.numpy() > 0.5
+    post = detection.mask.clone()
+    post[60:260, 10:90] = 1
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    wrong = Detection(post, detection.keypoints, detection.points_m)
+    told = Told(image, (true * 255).astype(np.uint8), wrong)
+    mended = refine_mask(image, wrong, told).mask.numpy() > 0.5
+    assert (mended & true).sum() / (mended | true).sum() > 0.9
+    assert (mended[60:260, 10:60] & ~true[60:260, 10:60]).mean() < 0.02
+
+
+def test_an_empty_matte_changes_nothing(person):
+    _, _, _, detection = person
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    told = Told(image, np.zeros((HEIGHT, WIDTH), np.uint8), detection)
+    told.matte[:] = 0
+    assert refine_mask(image, detection, told).mask.equal(detection.mask)
