@@ -27,7 +27,7 @@ from persona.modules.metrics.protocol import lpips_nets
 from persona.systems.avatar_system import AvatarSystem
 from persona.systems.checkpoint import AtomicCheckpointIO
 from persona.systems.progress import LossBar
-from persona.systems.report import print_table, read_metrics, write_metrics, write_report
+from persona.systems.report import no_gain, print_table, read_metrics, write_metrics, write_report
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,8 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     if trainer.is_global_zero:
         write_metrics(folder / METRICS_FILE, metrics)
         write_report(system, data, metrics, folder, config.report, trainer.loggers)
-        print_table(metrics, system.assets, notes=left_out)
+        worse = no_gain(metrics, data.test_split) if system.trained else []
+        print_table(metrics, system.assets, notes=[*left_out, *worse])
         print(f"run: {folder}")
     return metrics
 

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import read_json, write_json, write_png, write_text
+from persona.data.layout import CAPTURED
 from persona.data.motion.load import load_motion
 from persona.systems.animation import WHITE, frame_motion, render_motion, write_video
 from persona.systems.avatar_system import AvatarSystem
@@ -149,6 +150,24 @@ def turntable(system: AvatarSystem, path: Path, num_frames: int, height: int) ->
     motion = load_motion("turntable", system.body, fps=num_frames / 4)
     poses, camera = frame_motion(system, motion.pose, height, height * 3 // 4)
     write_video(path, render_motion(system, poses, camera, background=WHITE), motion.fps)
+
+
+def no_gain(metrics: Mapping[str, float], split: str) -> list[str]:
+    """One line where training made the result worse on the photograph than it began; else none.
+
+    split: of the test frames. Others than the photograph tell nothing of how sharp it came out.
+    """
+    lost = []
+    for name, sign in (("fg_psnr", 1), ("fg_lpips_squeeze", -1)):
+        begun, ended = (metrics.get(f"{stage}/{name}") for stage in ("init", "test"))
+        if begun is not None and ended is not None and sign * (ended - begun) < 0:
+            lost.append(f"{name} {begun:.4g} before, {ended:.4g} after")
+    if split != CAPTURED or not lost:
+        return []
+    return [
+        f"training did not sharpen the avatar in the photo's view ({'; '.join(lost)}): look at the "
+        "fit in comparison.png, or train longer with trainer.max_steps=800"
+    ]
 
 
 def print_table(

@@ -18,6 +18,11 @@ class AvatarBuilder:
         levels: mid-edge subdivisions of the body mesh; one Gaussian per vertex.
         network_level: subdivisions of the mesh that the offset network runs on; the rest of
             ``levels`` carry its offsets on. None is every Gaussian.
+        edge_m: each subdivision splits the edges longer than this on the mean body, metres, so
+            that Gaussians lie about equally close everywhere; None splits all edges.
+        surface_scale: start with Gaussians of so many mean edge lengths, as far beneath the
+            surface, so that the first render has the body's outline; None is a size of one
+            neighbour's distance, on the surface.
         pose_offsets: whether there is a pose-driven offset network.
         diffused_skinning: look skinning weights up in the diffused field, or keep the mesh's.
         field_resolution: voxels along each side of the field.
@@ -33,6 +38,8 @@ class AvatarBuilder:
 
     levels: int = 2
     network_level: int | None = None
+    edge_m: float | None = None
+    surface_scale: float | None = None
     pose_offsets: bool = True
     diffused_skinning: bool = True
     field_resolution: int = 128
@@ -51,6 +58,7 @@ class AvatarBuilder:
             body=body,
             identity=identity,
             levels=self.levels,
+            edge_m=self.edge_m,
             network_level=self.network_level,
             ring_edges=self.ring_edges,
             field_resolution=self.field_resolution,
@@ -65,9 +73,12 @@ class AvatarBuilder:
                 extent_m=self.triplane_extent_m,
             )
             offsets = OffsetNetwork(triplane=triplane, width=self.width)
-        return GaussianAvatar(
+        avatar = GaussianAvatar(
             template=template,
             offsets=offsets,
             refresh_every=self.refresh_every,
             refined_lookup=self.refined_lookup,
         )
+        if self.surface_scale is not None:
+            avatar.cover_surface(self.surface_scale)
+        return avatar

@@ -11,6 +11,7 @@ from persona.modules.avatar.offset_network import OffsetNetwork
 from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, pose_code
 from persona.modules.avatar.template import AvatarTemplate
 from persona.modules.body.skinning import blend_skin
+from persona.modules.body.topology import vertex_normals
 from persona.modules.parallel import branches
 from persona.types import Gaussians, TensorTuple
 
@@ -124,6 +125,21 @@ class GaussianAvatar(nn.Module):
         self.seg_logit.copy_(seg.logit(COLOR_EPS))
         self.initial_rgb.copy_(rgb)
 
+    @torch.no_grad()
+    def cover_surface(self, share: float) -> None:
+        """Sizes the Gaussians by the mesh around them and sinks each by its standard deviation.
+
+        On the surface, their outer halves make limbs fatter, and sizes by the nearest neighbours
+        leave gaps where triangles are long.
+
+        share: standard deviation over the edge of equilateral triangles as large as those around.
+        """
+        template = self.template
+        scales = share * mean_edge(template.vertices, template.faces)
+        normals = vertex_normals(template.vertices, template.faces, template.fans)
+        self.log_scale.copy_(scales.log())
+        self.mean_offset.copy_(-scales * normals)
+
     def pose_offsets(self, rotations: Float[Tensor, "55 3 3"]) -> Float[Tensor, "n 3"]:
         """Pose-driven displacement, metres, canonical; zero on hands, face_expr and eyes."""
         template = self.template
@@ -214,3 +230,15 @@ def neighbour_log_scale(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 1"]:
     distance, _ = cKDTree(values).query(values, k=4)
     square = torch.from_numpy((distance[:, 1:] ** 2).mean(1)).to(points)
     return square.clamp_min(1e-10).sqrt().log()[:, None]
+
+
+def mean_edge(points: Float[Tensor, "n 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "n 1"]:
+    """Edge of the equilateral triangles that would give each vertex its share of the area, metres.
+
+    A vertex has a third of the area of each of its faces; of a regular grid, sqrt(3) / 2 edges
+    squared.
+    """
+    a, b, c = points[faces].unbind(1)
+    third = torch.linalg.cross(b - a, c - a).norm(dim=-1) / 6
+    area = points.new_zeros(len(points)).index_add_(0, faces.flatten(), third.repeat_interleave(3))
+    return (area * 2 / 3**0.5).clamp_min(1e-10).sqrt()[:, None]

@@ -10,7 +10,13 @@ from persona.modules.avatar.pose_code import ring_mask
 from persona.modules.body.regions import BodyRegions, body_regions
 from persona.modules.body.skinning_field import SkinningField
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.body.topology import Neighbours, Subdivision, neighbours, vertex_fans
+from persona.modules.body.topology import (
+    Neighbours,
+    Subdivision,
+    long_sides,
+    neighbours,
+    vertex_fans,
+)
 from persona.types import BodyIdentity, BodyPose
 
 OPEN_MOUTH_RAD = 1 / 3
@@ -30,12 +36,13 @@ class AvatarTemplate(nn.Module):
     weights: Float[Tensor, "n j"]
     """Subdivided mesh skinning weights."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         *,
         body: SmplxBody,
         identity: BodyIdentity,
         levels: int,
+        edge_m: float | None = None,
         network_level: int | None = None,
         ring_edges: int = 4,
         field_resolution: int = 128,
@@ -45,7 +52,10 @@ class AvatarTemplate(nn.Module):
         super().__init__()
         self._made: dict[Hashable, Tensor] = {}
         self.body = body
-        subdivision = Subdivision(body.faces.cpu(), levels)
+        faces = body.faces.cpu()
+        # Of the mean body: a checkpoint has the same Gaussians wherever it is loaded.
+        sides = None if edge_m is None else long_sides(body.template.cpu(), faces, levels, edge_m)
+        subdivision = Subdivision(faces, levels, len(body.template), sides)
         self.subdivision = subdivision
         canonical, joints, transforms = body.canonical(identity)
         rest, _ = body.shape(identity)
@@ -76,7 +86,11 @@ class AvatarTemplate(nn.Module):
             self._constant(name, getattr(self.regions, name))
         self._constant("fixed", self.regions.hand | self.regions.face_expr | self.regions.eye)
         level = levels if network_level is None else min(network_level, levels)
-        self._prepare_offsets(Subdivision(body.faces.cpu(), level), levels - level, ring_edges)
+        mesh = Subdivision(faces, level, len(body.template), sides)
+        self.carry = Subdivision(
+            mesh.faces, levels - level, mesh.num_vertices, sides and sides[level:]
+        )
+        self._prepare_offsets(mesh, ring_edges)
         self._constant("mesh_skinned", self.regions.hand | self.regions.face)
         self.field = (
             SkinningField.build(
@@ -100,14 +114,13 @@ class AvatarTemplate(nn.Module):
         self._made.clear()
         return super()._apply(*args, **kwargs)
 
-    def _prepare_offsets(self, mesh: Subdivision, levels: int, ring_edges: int) -> None:
-        """Inputs of the offset network on ``mesh``; ``levels`` more carry its offsets on."""
+    def _prepare_offsets(self, mesh: Subdivision, ring_edges: int) -> None:
+        """Inputs of the offset network on ``mesh``; ``carry`` takes its offsets on."""
         regions = self.coarse_regions.subdivide(mesh)
         # Only these have pose offsets: the network never sees the others.
         moving = (~(regions.hand | regions.face_expr | regions.eye)).nonzero()[:, 0]
         ring = ring_mask(mesh.features(self.body.weights), self.body.parents, ring_edges)
         points = mesh.features(self._feature_points())
-        self.carry = Subdivision(mesh.faces, levels, mesh.num_vertices)
         self._constant("moving", moving)
         self._constant("moving_points", points[moving])
         self._constant("moving_ring", ring[moving])

@@ -31,7 +31,7 @@ def texture_colors(
     the edge of a chart where unwrap and inpaint bleed: it takes the mean over its neighbours off
     the seam instead, so the mesh and not the chart decides.
     """
-    charts = Subdivision(uv_faces, subdivision.levels, len(uv))
+    charts = Subdivision(uv_faces, subdivision.levels, len(uv), subdivision.sides)
     fine_uv = charts.features(uv)
     corner_vertex = subdivision.faces.flatten()
     corner_uv = charts.faces.flatten()

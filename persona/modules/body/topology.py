@@ -4,6 +4,7 @@ Faces are vertex indices, counter-clockwise seen from outside. Every result depe
 only, so it is the same on each machine and rank.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,30 +39,41 @@ class Subdivision(nn.Module):
 
     The first vertices keep their ids. Face ``i`` becomes faces ``4 i .. 4 i + 3`` (its corners 0, 1
     and 2, then the middle), so a uv mesh subdivided on its own, ``Subdivision(uv_faces, levels)``,
-    stays aligned with the surface face by face and corner by corner, and seams survive.
+    stays aligned with the surface face by face and corner by corner, and seams survive. Where
+    only some sides are split, that holds for a uv mesh given the same ``sides``.
     """
 
     faces: Int[Tensor, "g 3"]
 
-    def __init__(self, faces: Int[Tensor, "f 3"], levels: int, num_vertices: int | None = None):
+    def __init__(
+        self,
+        faces: Int[Tensor, "f 3"],
+        levels: int,
+        num_vertices: int | None = None,
+        sides: Sequence[Bool[Tensor, "_ 3"]] | None = None,
+    ):
         """Builds the levels.
 
         Args:
             faces: Base mesh.
             levels: How often to subdivide; 0 keeps the mesh.
             num_vertices: Base vertices; by default one more than the largest id in ``faces``.
+            sides: Per level, which sides 01, 12, 20 of its faces are split, both faces at an edge
+                alike (``long_sides``); by default all are.
         """
         super().__init__()
-        self.levels = levels
+        self.levels, self.sides = levels, sides
         self.num_base_vertices = int(faces.max()) + 1 if num_vertices is None else num_vertices
         self.num_vertices = self.num_base_vertices
         for level in range(levels):
             edge, side_edge = _edges_of_faces(faces)
-            mid = self.num_vertices + side_edge
-            corners = torch.stack([faces, mid, mid.roll(1, 1)], -1)
-            faces = torch.cat([corners, mid[:, None]], 1).flatten(0, 1)
-            self.register_buffer(f"edges_{level}", edge, persistent=False)
-            self.num_vertices += len(edge)
+            split = torch.ones_like(side_edge, dtype=torch.bool) if sides is None else sides[level]
+            chosen = torch.zeros(len(edge), dtype=torch.bool, device=faces.device)
+            chosen[side_edge[split]] = True
+            mid = (self.num_vertices - 1 + chosen.cumsum(0))[side_edge]
+            faces = _split_faces(faces, mid, split)
+            self.register_buffer(f"edges_{level}", edge[chosen], persistent=False)
+            self.num_vertices += int(chosen.sum())
         self.register_buffer("faces", faces, persistent=False)
 
     def features(self, values: Float[Tensor, "p *c"]) -> Float[Tensor, "n *c"]:
@@ -74,6 +86,48 @@ class Subdivision(nn.Module):
     def masks(self, inside: Bool[Tensor, "p *c"]) -> Bool[Tensor, "n *c"]:
         """Carries regions along: a new vertex belongs only if both ends do (mean == 1)."""
         return self.features(inside.float()) == 1
+
+
+def _split_faces(faces: Tensor, mid: Tensor, split: Tensor) -> Tensor:
+    """Faces in two, three or four where one, two or three sides are split; those of none first.
+
+    mid: vertex in the middle of each side; split: sides that have one.
+    """
+    # Turned so that side 0 is split and, of two, side 1 as well: then one rule serves each number.
+    count = split.sum(1)
+    turn = split.int().argmax(1) + (split[:, 0] & ~split[:, 1] & split[:, 2]) * 2
+    order = (turn[:, None] + torch.arange(3, device=faces.device)) % 3
+    order[count % 3 == 0] = torch.arange(3, device=faces.device)
+    (a, b, c), (ab, bc, ca) = (t.gather(1, order).unbind(1) for t in (faces, mid))
+    children = (
+        [(a, b, c)],
+        [(a, ab, c), (ab, b, c)],
+        [(ab, b, bc), (a, ab, bc), (a, bc, c)],
+        [(a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca)],
+    )
+    parts = [
+        torch.stack([torch.stack(child, 1) for child in group], 1)[count == number].flatten(0, 1)
+        for number, group in enumerate(children)
+    ]
+    return torch.cat(parts)
+
+
+def long_sides(
+    vertices: Float[Tensor, "p 3"], faces: Int[Tensor, "f 3"], levels: int, edge_m: float
+) -> list[Bool[Tensor, "_ 3"]]:
+    """Sides longer than ``edge_m`` at each of ``levels`` subdivisions that split just these.
+
+    Elementwise in float64, so that the topology is the same on each machine.
+    """
+    points, sides = vertices.double(), []
+    for _ in range(levels):
+        edge, side_edge = _edges_of_faces(faces)
+        length = (points[edge[:, 0]] - points[edge[:, 1]]).square()
+        longer = length[:, 0] + length[:, 1] + length[:, 2] > edge_m**2
+        sides.append(longer[side_edge])
+        step = Subdivision(faces, 1, len(points), sides[-1:])
+        points, faces = step.features(points), step.faces
+    return sides
 
 
 def neighbours(

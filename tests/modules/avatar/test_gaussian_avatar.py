@@ -2,11 +2,13 @@ import pytest
 import torch
 
 from persona.modules.avatar.builder import AvatarBuilder
-from persona.modules.avatar.gaussian_avatar import neighbour_log_scale
+from persona.modules.avatar.gaussian_avatar import mean_edge, neighbour_log_scale
 from persona.modules.avatar.pose_table import PoseTable, pose_state
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import Subdivision
-from persona.types import BodyPose
+from persona.modules.render.cpu import CpuRenderer
+from persona.modules.render.mesh import rasterize
+from persona.types import BodyPose, Camera, Gaussians
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +111,49 @@ def test_eval_looks_weights_up_and_training_remembers_them(body):
     avatar.eval()
     avatar(pose)
     assert len(calls) == 3
+
+
+def test_mean_edge_of_a_regular_grid_is_its_edge():
+    i, j = torch.meshgrid(torch.arange(6), torch.arange(6), indexing="ij")
+    points = torch.stack([i + 0.5 * j, j * 3**0.5 / 2, 0 * j], -1).view(-1, 3) * 0.01
+    corner = (torch.arange(5)[:, None] * 6 + torch.arange(5)).flatten()
+    lower = torch.stack([corner, corner + 6, corner + 1], 1)
+    upper = torch.stack([corner + 6, corner + 7, corner + 1], 1)
+    edge = mean_edge(points, torch.cat([lower, upper])).view(6, 6)
+    torch.testing.assert_close(edge[1:-1, 1:-1], torch.full((4, 4), 0.01))
+
+
+def test_long_edges_alone_are_split_and_their_offsets_are_carried_on(body):
+    options = {"diffused_skinning": False, "triplane_resolution": 8}
+    builder = AvatarBuilder(levels=2, edge_m=0.012, network_level=0, **options)
+    template = builder.build(body, body.zero_identity()).template
+    plain = Subdivision(body.faces, 2).num_vertices
+    assert len(body.template) < template.num_gaussians < plain
+    assert torch.equal(template.carry.faces, template.subdivision.faces)
+    shaped = body.zero_identity()
+    shaped.face_offset[:] = torch.rand_like(shaped.face_offset) * 0.1
+    other = builder.build(body, shaped).template
+    assert torch.equal(other.faces, template.faces)  # whoever it is: checkpoints fit
+
+
+def test_surface_cover_has_the_outline_of_the_mesh(body):
+    """In a view from the front, against the rasterised mesh; on the surface it would be fatter."""
+    camera = Camera.identity(torch.tensor([500.0, 500.0]), torch.tensor([128.0, 160.0]), 320, 256)
+    place = torch.tensor([0.0, 0.3, 3.0])
+    overlap = {}
+    for share in (None, 0.55):
+        builder = AvatarBuilder(
+            levels=2, edge_m=0.006, surface_scale=share, pose_offsets=False, diffused_skinning=False
+        )
+        avatar = builder.build(body, body.zero_identity())
+        template = avatar.template
+        points = torch.tensor([1.0, -1.0, -1.0])
+        mesh = rasterize(template.vertices * points + place, template.faces, camera).mask
+        means = (template.vertices + avatar.mean_offset) * points + place
+        scales = avatar.log_scale.exp().expand(-1, 3)
+        turn = torch.tensor([1.0, 0, 0, 0]).expand(len(means), 4)
+        gaussians = Gaussians(means, scales, turn, torch.ones(len(means)))
+        alpha = CpuRenderer()(gaussians.detach(), camera, {}).alpha[0] > 0.5
+        overlap[share] = (alpha & mesh).sum() / (alpha | mesh).sum()
+    assert overlap[0.55] > 0.94
+    assert 1 - overlap[0.55] < (1 - overlap[None]) / 2

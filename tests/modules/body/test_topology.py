@@ -1,5 +1,6 @@
 """Topology against brute force on small meshes."""
 
+import itertools
 from collections import defaultdict
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from persona.modules.body.topology import (
     Subdivision,
     edges,
+    long_sides,
     neighbours,
     rings,
     seam_vertices,
@@ -201,3 +203,52 @@ def test_seam_vertices_have_two_uv_corners():
     faces = torch.tensor([[0, 1, 2], [2, 1, 3]])
     uv_faces = torch.tensor([[0, 1, 2], [2, 4, 3]])
     assert seam_vertices(faces, uv_faces, 5).tolist() == [False, True, False, False, False]
+
+
+def area(points: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """Signed areas of triangles in the plane."""
+    a, b, c = points[faces].unbind(1)
+    ab, ac = b - a, c - a
+    return (ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]) / 2
+
+
+@pytest.mark.parametrize("pattern", list(itertools.product([False, True], repeat=3)))
+def test_a_triangle_is_split_at_any_of_its_sides(pattern):
+    points = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    faces, sides = torch.tensor([[0, 1, 2]]), [torch.tensor([pattern])]
+    mesh = Subdivision(faces, 1, sides=sides)
+    parts = area(mesh.features(points), mesh.faces)
+    assert len(parts) == 1 + sum(pattern)
+    assert mesh.num_vertices == 3 + sum(pattern)
+    # They fill the triangle, all wound as it is.
+    assert (parts > 0).all()
+    torch.testing.assert_close(parts.sum(), torch.tensor(0.5))
+
+
+def test_splitting_long_sides_leaves_none_and_no_cracks():
+    points = CORNERS * torch.tensor([3.0, 1.0, 0.5])
+    sides = long_sides(points, OCTAHEDRON, 4, 0.6)
+    mesh = Subdivision(OCTAHEDRON, 4, sides=sides)
+    edge = edges(mesh.faces)
+    # A closed surface of genus 0 stays one: V - E + F = 2.
+    assert mesh.num_vertices - len(edge) + len(mesh.faces) == 2
+    ends = mesh.features(points.double())[edge]
+    assert (ends[:, 0] - ends[:, 1]).norm(dim=1).max() <= 0.6
+    assert len(mesh.faces) < len(Subdivision(OCTAHEDRON, 4).faces)
+
+
+def test_all_sides_long_is_plain_subdivision():
+    sides = long_sides(CORNERS, OCTAHEDRON, 2, 1e-3)
+    assert torch.equal(
+        Subdivision(OCTAHEDRON, 2, sides=sides).faces, Subdivision(OCTAHEDRON, 2).faces
+    )
+
+
+def test_a_cut_uv_mesh_given_the_same_sides_stays_aligned():
+    uv_faces = torch.arange(24).view(8, 3)
+    points = CORNERS * torch.tensor([3.0, 1.0, 0.5])
+    sides = long_sides(points, OCTAHEDRON, 3, 0.6)
+    mesh = Subdivision(OCTAHEDRON, 3, sides=sides)
+    charts = Subdivision(uv_faces, 3, sides=sides)
+    uv = points[OCTAHEDRON].flatten(0, 1)
+    torch.testing.assert_close(charts.features(uv)[charts.faces], mesh.features(points)[mesh.faces])
