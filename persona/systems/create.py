@@ -7,7 +7,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from persona.data.preprocess.photo import PhotoPreprocessor
+from persona.data.preprocess.photo import SHEET_FILE, PhotoPreprocessor
 from persona.errors import UserError
 from persona.systems.drive import animate
 from persona.systems.experiment import train
@@ -26,6 +26,7 @@ def preprocess(config: DictConfig) -> Path:
     root = Path(config.subjects_dir) / config.name
     preprocessor: PhotoPreprocessor = instantiate(config.preprocess)
     preprocessor.run(config.photo, root)
+    print(f"look at: {root / SHEET_FILE}", flush=True)
     return root
 
 

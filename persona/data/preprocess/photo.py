@@ -36,6 +36,7 @@ from persona.data.preprocess.parts import (
     limb_of_vertices,
     strays,
 )
+from persona.data.preprocess.sheet import write_sheet
 from persona.data.preprocess.skirt import find_skirt, leg_vertices, skirt_offset
 from persona.data.preprocess.texture_fill import fill_unseen
 from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
@@ -52,6 +53,8 @@ from persona.types import Camera
 log = logging.getLogger(__name__)
 
 CAPTURED_NUMBER = 0
+SHEET_FILE = "sheet.png"
+"""What was seen, fitted and guessed, at a glance."""
 DEFAULT_CLOTHING = ClothingFit()
 CROP_PER_TEXEL = 1.25
 """Height of the crop that is unwrapped, in texture sides: about a pixel per texel."""
@@ -147,6 +150,7 @@ class PhotoPreprocessor:
             textures = self._textures(fine, fit, naked, cover)
             writer = SubjectWriter(root, fresh=True)
             self._write(writer, frame, fit, textures)
+            write_sheet(root / SHEET_FILE, canvas, self.body, fit, textures, self.generator)
             task = progress.add_task("rendering generated frames", total=self.generator.steps)
             self.generator(
                 writer, self.body, fit.identity, textures, canvas.camera,
@@ -166,6 +170,8 @@ class PhotoPreprocessor:
         canvas = self._fine_canvas(image, detection, camera)
         prior = None if fit is None else self._limbs(canvas.camera, fit)[1]
         maps = annotate(self.annotator, canvas.image, canvas.alpha, canvas.keypoints, prior)
+        # The detection's mask has the annotator's matte in it already.
+        maps.pop("alpha", None)
         return canvas.with_maps(maps)
 
     def _fine_canvas(

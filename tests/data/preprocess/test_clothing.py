@@ -7,7 +7,8 @@ from scipy import ndimage
 from persona.data.preprocess.clothing import ClothingFit, dress
 from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.fit import BodyFit, photo_camera
-from persona.data.preprocess.fit_state import FACING_CAMERA, rest_body_pose
+from persona.data.preprocess.fit_starts import FACING_CAMERA
+from persona.data.preprocess.fit_state import rest_body_pose
 from persona.modules.body.regions import body_regions
 from persona.modules.body.rotation import axis_angle_from_matrix
 from persona.modules.body.smplx_body import SmplxBody

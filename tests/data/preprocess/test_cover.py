@@ -8,7 +8,7 @@ from scipy.spatial import ConvexHull
 
 from persona.data.preprocess.cover import sock_offset
 from persona.data.preprocess.fit import photo_camera
-from persona.data.preprocess.fit_state import FACING_CAMERA
+from persona.data.preprocess.fit_starts import FACING_CAMERA
 from persona.data.preprocess.hair import curtain, ear_vertices, flat_ears, hair_end
 from persona.data.preprocess.hull import circle, reach, sphere, support
 from persona.data.preprocess.parts import PARTS, limb_of_vertices

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from persona.data.io import read_mask
+from persona.data.io import read_image, read_mask
 from persona.data.preprocess.colour_rules import ColourRuleAnnotator
 from persona.data.preprocess.fit import FOCAL_PER_SIDE, PhotoFit
-from persona.data.preprocess.photo import PhotoPreprocessor
+from persona.data.preprocess.photo import SHEET_FILE, PhotoPreprocessor
 from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
 from persona.data.subject import Subject
 from persona.errors import UserError
@@ -54,6 +54,16 @@ def test_writes_a_valid_subject(ryota):
     assert "textured_mesh" in ryota.info.generator
     for said in ("photo ryota.png", "stand-in", "made up", "assumed focal length"):
         assert said in ryota.info.provenance
+
+
+def test_the_sheet_shows_what_is_seen_fitted_and_guessed(ryota):
+    sheet = read_image(ryota.root / SHEET_FILE)
+    tiles = sheet.reshape(2, sheet.shape[0] // 2, 5, sheet.shape[1] // 5, 3).swapaxes(1, 2)
+    # Photo, mask, fit, parts, texture; guessed, front, side, back, other side: no two alike.
+    flat = tiles.reshape(10, -1).astype(int)
+    assert all(np.abs(a - b).mean() > 0.5 for i, a in enumerate(flat) for b in flat[:i])
+    pink = (tiles[1, 0] == (255, 60, 200)).all(-1).mean()
+    assert 0.2 < pink < 0.6, "most of a body is not seen"
 
 
 def test_fitted_body_lies_on_the_person(ryota):
