@@ -25,9 +25,9 @@ MIN_SCORE = 0.3
 """Below it a keypoint does not count."""
 FACINGS = ("auto", "front", "back")
 _LEGS = [13, 14, 15, 16, 17, 18, 19, 20, 21, 22]
-_STANDING_TRUST = 5.0
+_STANDING_TRUST = 12.0
 """How much more the 3D guess counts when it has been set upright."""
-_MIRROR_COST, _OTHER_COST = 0.08, 0.04
+_MIRROR_COST, _OTHER_COST = 0.08, 0.15
 """What it takes (crop units) to believe that the detector is wrong: it seldom is. 0.08 is a
 hundredth of the crop's side at every keypoint."""
 _PROFILE = 0.35

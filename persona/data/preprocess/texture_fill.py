@@ -50,6 +50,9 @@ _MIN_WIDTH = 0.012
 _MIN_SEEN = 50
 _CONTRAST, _ALL_OVER = 54.0, 0.25
 """A print: this share of a garment differs by this much (RGB distance) from its plain colour."""
+_PRINT_M, _LOCAL = 0.03, 30.0
+"""And as much of it varies by this much (standard deviation) within this distance."""
+_PROBES = 12_000
 _TROUSERS = 0.3
 """Share of what is seen below a skirt's hem that makes it trousers, if it is another garment."""
 _EAR_M = 0.085
@@ -255,7 +258,9 @@ def _plain(
     kind = _kinds(part)
     for label in np.unique(kind[made_up]):
         source, target = seen & (kind == label), made_up & (kind == label)
-        if source.sum() < _MIN_SEEN or (label in _PATTERNED and _is_print(colour[source])):
+        if source.sum() < _MIN_SEEN or (
+            label in _PATTERNED and _is_print(colour[source], place[source])
+        ):
             continue  # What was borrowed stands: a print runs around.
         plain = np.zeros_like(colour)
         for limb in np.unique(group[target | source]):
@@ -270,10 +275,18 @@ def _plain(
         colour[target] = plain[target] + rest
 
 
-def _is_print(colour: np.ndarray) -> bool:
-    """Whether a garment has a pattern all over, and not a plain ground with a badge or shadows."""
+def _is_print(colour: np.ndarray, place: np.ndarray) -> bool:
+    """Whether a garment has a pattern all over, and not a plain ground with a badge or shadows.
+
+    Shadows change colours over a hand's breadth, prints over a finger's.
+    """
+    chosen = np.linspace(0, len(colour) - 1, min(len(colour), _PROBES)).astype(int)
+    colour, place = colour[chosen], place[chosen]
     away = np.linalg.norm(colour - np.median(colour, 0), axis=-1)
-    return bool((away > _CONTRAST).mean() > _ALL_OVER)
+    near = cKDTree(place).query_ball_point(place[::8], _PRINT_M)
+    local = [np.linalg.norm(colour[i].std(0)) for i in near if len(i) > 5]
+    busy = np.mean(np.array(local) > _LOCAL) if local else 0.0
+    return bool((away > _CONTRAST).mean() > _ALL_OVER and busy > _ALL_OVER)
 
 
 def _falling(part: UInt8[np.ndarray, "k"]) -> int:

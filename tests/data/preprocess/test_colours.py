@@ -283,15 +283,17 @@ def test_specks_are_islands_and_large_regions_are_not():
 
 def test_stripes_are_a_print_and_a_badge_or_a_shadow_is_not():
     rng = np.random.default_rng(0)
-    ground = np.array([40.0, 60, 160]) + rng.normal(size=(4000, 3)) * 8
-    stripes, badge, shadow = ground.copy(), ground.copy(), ground.copy()
-    stripes[::3] = 230
-    badge[:400] = 230
-    shadow *= rng.uniform(0.75, 1.1, (4000, 1))
-    assert texture_fill._is_print(stripes)
-    assert not texture_fill._is_print(ground)
-    assert not texture_fill._is_print(badge)
-    assert not texture_fill._is_print(shadow)
+    place = rng.uniform(0, 0.5, (8000, 3)) * (1, 1, 0.02)
+    ground = np.array([40.0, 60, 160]) + rng.normal(size=(8000, 3)) * 8
+    stripes, badge, shadow = ground.copy(), ground.copy(), np.full((8000, 3), 220.0)
+    stripes[place[:, 1] % 0.06 < 0.025] = 230
+    badge[np.linalg.norm(place - (0.25, 0.3, 0), axis=1) < 0.06] = 230
+    # From light to dark over the whole garment.
+    shadow *= np.linspace(0.3, 1.1, 8000)[np.argsort(np.argsort(place[:, 0]))][:, None]
+    assert texture_fill._is_print(stripes, place)
+    assert not texture_fill._is_print(ground, place)
+    assert not texture_fill._is_print(badge, place)
+    assert not texture_fill._is_print(shadow, place)
 
 
 def test_what_falls_around_the_legs_is_named_by_what_is_seen_of_it():
