@@ -154,7 +154,7 @@ def random_outfit(
         for slot in ("upper", "lower"):
             textures[slot] = assets.texture_of[slot][index]
     if "hair" in bare and rng.uniform() < _LONG_HAIR:
-        style = Style(0, 0, 0, 0, hair_m=rng.uniform(0.015, 0.045))
+        style = Style(0.0, 0.0, 0.0, 0.0, hair_m=rng.uniform(0.015, 0.045))
         worn += _own_clothes(body, style, ["long_hair"])
         bare.remove("hair")
     for slot, items, share in (("shoes", assets.shoes, 0.88), ("hair", assets.hair, 0.93)):
