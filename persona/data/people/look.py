@@ -84,8 +84,7 @@ def random_look(
             ink[row] = _hair_colour(rng)
         else:
             has = slot in outfit.own
-            choices = prints
-            texture[row] = outfit.own[slot] if has else int(rng.choice(choices))
+            texture[row] = outfit.own[slot] if has else int(rng.choice(prints))
             pattern[row] = int(rng.choice(len(_PATTERN_ODDS), p=_PATTERN_ODDS))
             if rng.uniform() < (0.4 if has else 0.5):
                 pattern[row] = KEEP

@@ -45,7 +45,7 @@ def skin_mask(
     keypoints: Float[Tensor, "133 3"],
 ) -> Bool[ndarray, "h w"]:
     """Pixels of the person that have the colour of the face; none where no face is seen."""
-    face = _face_hull(mask.shape, keypoints)
+    face = wholebody.face_hull(mask.shape, keypoints)
     lab = _lab(image)
     inner = ndimage.binary_erosion(face & mask, iterations=2)
     if inner.sum() < 20:
@@ -76,7 +76,7 @@ def classify(
     nearest = ndimage.distance_transform_edt(limbs < 0, return_distances=False, return_indices=True)
     limbs = limbs[tuple(nearest)]
     skin = skin_mask(image, mask, keypoints)
-    face = _face_hull(mask.shape, keypoints) & mask
+    face = wholebody.face_hull(mask.shape, keypoints) & mask
     classes = np.zeros(mask.shape, np.uint8)
     for index, part in enumerate(PARTS):
         here = mask & (limbs == index)
@@ -139,16 +139,6 @@ def _spread_hair(
     # What outgrows the hair that it hangs on is a garment of its colour.
     if (spread & ~hair).sum() <= hair.sum():
         classes[spread] = PART_INDEX["Hair"]
-
-
-def _face_hull(size: tuple[int, int], keypoints: Float[Tensor, "133 3"]) -> Bool[ndarray, "h w"]:
-    """Inside of the face's contour and brows."""
-    points = keypoints[wholebody.FACE]
-    hull = np.zeros(size, np.uint8)
-    if (points[:, 2] > 0.3).all():
-        outline = cv2.convexHull(points[:, :2].numpy().round().astype(np.int32))
-        cv2.fillConvexPoly(hull, outline, 1)
-    return hull > 0
 
 
 def _lab(image: UInt8[ndarray, "h w 3"]) -> Float[ndarray, "h w 3"]:

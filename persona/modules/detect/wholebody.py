@@ -7,8 +7,11 @@ face points (the 68-point set, the subject's right side first), 21 left and 21 r
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from numpy import ndarray
 from torch import Tensor
 
 NUM_KEYPOINTS = 133
@@ -113,3 +116,13 @@ def drop_outside(
     x, y, score = keypoints.unbind(-1)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     return torch.stack((x, y, score * inside), -1)
+
+
+def face_hull(size: tuple[int, int], keypoints: Float[Tensor, "133 3"]) -> Bool[ndarray, "h w"]:
+    """Inside of the face's contour and brows; nothing where the face is not found."""
+    points = keypoints[FACE]
+    hull = np.zeros(size, np.uint8)
+    if (points[:, 2] > 0.3).all():
+        outline = cv2.convexHull(points[:, :2].numpy().round().astype(np.int32))
+        cv2.fillConvexPoly(hull, outline, 1)
+    return hull > 0

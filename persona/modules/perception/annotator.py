@@ -106,12 +106,7 @@ def _parts(
         value = _enlarged(logits[index], person.shape)
         better = value > best
         best[better], parts[better] = value[better], index
-    points = keypoints[wholebody.FACE]
-    if (points[:, 2] > _MIN_SCORE).all():
-        hull = np.zeros(person.shape, np.uint8)
-        outline = cv2.convexHull(points[:, :2].numpy().round().astype(np.int32))
-        cv2.fillConvexPoly(hull, outline, 1)
-        parts[hull > 0] = _FACE
+    parts[wholebody.face_hull(person.shape, keypoints)] = _FACE
     return np.where(person, parts, 0).astype(np.uint8)
 
 
