@@ -159,10 +159,10 @@ def write_weights(net: PerceptionNet, path: Path) -> None:
 
 @torch.no_grad()
 def score(net: PerceptionNet, stream: PeopleStream, batches: int) -> dict[str, float]:
-    """Parts (mean IoU of the classes), matte (IoU), place on the body (mm), normals (degrees)."""
+    """Parts (mean IoU of the classes), matte (IoU), place on the body, normals, depth, joints."""
     device = stream.device
     classes = torch.zeros(28, 28, dtype=torch.long, device=device)
-    both = either = place = angle = pixels = turn = count = 0.0
+    both = either = place = angle = depth = pixels = joint_depth = joint_row = count = 0.0
     for _, batch in zip(range(batches), stream, strict=False):
         pred, truth = net(batch.image, batch.prompt), batch.truth
         classes += confusion(pred.parts.argmax(1), truth.parts)
@@ -174,14 +174,18 @@ def score(net: PerceptionNet, stream: PeopleStream, batches: int) -> dict[str, f
         cosine = (F.normalize(pred.normal, dim=1) * truth.normal).sum(1)[inside]
         place += float(distance.sum())
         angle += float(cosine.clamp(-1, 1).acos().rad2deg().sum())
+        depth += float((pred.depth - truth.depth)[:, 0].abs()[inside].sum())
         pixels += float(inside.sum())
-        forward = F.normalize(pred.rotations[:, 0, :3], dim=-1)
-        turn += float((forward * truth.rotations[:, 0, 0]).sum(-1).clamp(-1, 1).acos().sum())
-        count += len(forward)
+        # The pelvis is where depth is measured from.
+        off = (pred.joints - F.pad(truth.joints, (0, 1)))[:, 1:].abs()
+        joint_depth += float(off[..., 2].mean(1).sum())
+        joint_row += float(off[..., 1].mean(1).sum())
+        count += len(off)
     return {
         "test/parts_iou": float(mean_iou(classes)), "test/mask_iou": both / either,
         "test/surface_mm": 1e3 * place / pixels, "test/normal_deg": angle / pixels,
-        "test/root_deg": math.degrees(turn / count),
+        "test/joint_depth_mm": 1e3 * joint_depth / count,
+        "test/joint_row_percent": 100 * joint_row / count, "test/depth_mm": 1e3 * depth / pixels,
     }  # fmt: skip
 
 

@@ -1,64 +1,37 @@
-"""An endless stream of random people for the perception network, rendered where it is trained.
+"""An endless stream of random people for the perception network.
 
-Rendering a person costs more than a training step on it. So people go into a ring of the latest
-renders, and each is seen several times: before other backgrounds, behind other things, in other
-light, blurred and mirrored.
+Rendering a person costs more than a training step on it. So worker processes render into a ring of
+the latest people, and each is seen several times: before other backgrounds, behind other things, in
+other light, blurred and mirrored, large and small.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import queue
 import threading
 from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from persona.data.palette import PART_NAMES
 from persona.data.people.backdrop import backdrop
 from persona.data.people.degrade import degrade
-from persona.data.people.dressed import Dressed, pose_dressed
-from persona.data.people.look import Look, random_look
-from persona.data.people.render import render_person
-from persona.data.people.scene import Casting, Person, frame_by, random_stance, stand
-from persona.modules.body.rotation import matrix_from_axis_angle
-from persona.modules.body.smplx_body import SmplxBody
+from persona.data.people.scene import Casting
+from persona.data.people.shots import SIZE, Sample, Shots
 from persona.modules.detect import wholebody
 from persona.modules.perception.losses import Truth
-from persona.modules.perception.network import NUM_BETAS, NUM_ROTATIONS
+from persona.modules.perception.network import MIRRORED_JOINTS
 from persona.modules.perception.prompt import detector_prompt
-from persona.types import TensorTuple
 
-SIZE = (512, 384)
-_SHOTS_PER_OUTFIT = 40
-_WAITING = 16
-_MIRRORED_JOINTS = (
-    0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20,
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Sample(TensorTuple):
-    """Rendered people, in small numbers."""
-
-    colour: UInt8[Tensor, "b 3 h w"]
-    part: UInt8[Tensor, "b h w"]
-    surface: Float[Tensor, "b 3 h w"]
-    normal: Float[Tensor, "b 3 h w"]
-    depth: Float[Tensor, "b h w"]
-    points: Float[Tensor, "b 133 2"]
-    """Keypoints, pixels."""
-    rotations: Float[Tensor, "b 22 3 3"]
-    betas: Float[Tensor, "b 12"]
-    cut: Int[Tensor, "b"]
-    """Row from which on the photograph ends."""
+_WAITING = 64
+_MOST_FRESH = 4
+"""New renders taken in for a batch at most: the training waits while they are copied."""
 
 
 @dataclass(frozen=True)
@@ -76,47 +49,52 @@ class PeopleStream(torch.utils.data.IterableDataset):
     Args:
         casting: Draws people and poses.
         batch_size: Samples per batch.
+        small_share: Share of the batches that have half the height and width, and four times the
+            samples for that.
         seed: Of everything.
-        num_outfits: Dressed meshes held at a time; they are replaced one by one.
+        num_outfits: Dressed meshes that each worker holds at a time.
         fresh: New renders that every batch waits for, beside what is there already.
         ring: Renders held.
         backdrops: Backgrounds held.
-        device: Where it renders.
+        workers: Processes that render; 0 renders in a thread.
+        device: Where the batches are made.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (by keyword)
         self,
         casting: Casting,
         *,
         batch_size: int = 32,
+        small_share: float = 0.6,
         seed: int = 0,
-        num_outfits: int = 96,
+        num_outfits: int = 24,
         fresh: int = 1,
         ring: int = 4096,
         backdrops: int = 400,
+        workers: int = 0,
         device: str | torch.device = "cpu",
     ):
         super().__init__()
-        self.casting, self.batch_size, self.seed = casting, batch_size, seed
-        self.num_outfits, self.fresh, self.ring = num_outfits, fresh, ring
+        self.casting, self.batch_size, self.small_share = casting, batch_size, small_share
+        self.seed, self.num_outfits, self.workers = seed, num_outfits, workers
+        self.fresh, self.ring = fresh, ring
         self.num_backdrops, self.device = backdrops, torch.device(device)
 
     def __iter__(self) -> Iterator[Batch]:
-        # A resumed run draws other people: chance is not a part of its state.
         rng = np.random.default_rng([self.seed, torch.initial_seed() % 2**31])
-        grounds = torch.stack([
-            torch.from_numpy((backdrop(rng, *SIZE) * 255).astype(np.uint8)).permute(2, 0, 1)
-            for _ in range(self.num_backdrops)
-        ]).to(self.device)  # fmt: skip
         shots: queue.Queue[Sample | Exception] = queue.Queue(_WAITING)
         over = threading.Event()
-        maker = threading.Thread(target=self._render, args=(rng.spawn(1)[0], shots, over))
-        maker.start()
+        feeder = threading.Thread(target=self._feed, args=(shots, over))
+        feeder.start()
         try:
+            grounds = torch.stack([
+                torch.from_numpy((backdrop(rng, *SIZE) * 255).astype(np.uint8)).permute(2, 0, 1)
+                for _ in range(self.num_backdrops)
+            ]).to(self.device)  # fmt: skip
             yield from self._batches(rng, shots, grounds)
         finally:
             over.set()
-            maker.join()
+            feeder.join()
 
     def _batches(
         self, rng: np.random.Generator, shots: queue.Queue, grounds: UInt8[Tensor, "g 3 h w"]
@@ -126,137 +104,94 @@ class PeopleStream(torch.utils.data.IterableDataset):
         made = 0
         while True:
             least = self.fresh if made else max(self.fresh, 2 * self.batch_size)
-            while least > 0 or not shots.empty():
+            most = max(least, _MOST_FRESH)
+            while least > 0 or (most > 0 and not shots.empty()):
                 shot = shots.get()
                 if isinstance(shot, Exception):
                     raise shot
                 if store is None:
-                    store = shot._map(lambda t: t.new_zeros(self.ring, *t.shape[1:]))
+                    store = shot._map(
+                        lambda t: torch.zeros(
+                            self.ring, *t.shape[1:], dtype=t.dtype, device=self.device
+                        )
+                    )
                 for name, value in vars(shot).items():
-                    getattr(store, name)[made % self.ring] = value[0]
-                    if value.is_cuda:
-                        # Its memory belongs to the renderer's stream, which may not have it yet.
-                        value.record_stream(torch.cuda.current_stream(value.device))
-                made, least = made + 1, least - 1
-            count = min(made, self.ring)
-            rows = torch.from_numpy(rng.integers(0, count, self.batch_size)).to(self.device)
-            yield compose(store._map(lambda t, r=rows: t[r]), grounds, rng)
+                    getattr(store, name)[made % self.ring] = value[0].to(self.device)
+                made, least, most = made + 1, least - 1, most - 1
+            small = rng.uniform() < self.small_share
+            size = self.batch_size * (4 if small else 1)
+            rows = torch.from_numpy(rng.integers(0, min(made, self.ring), size)).to(self.device)
+            sample = store._map(lambda t, r=rows: t[r])
+            yield compose(sample, grounds, rng, 2 if small else 1)
 
-    def _render(self, rng: np.random.Generator, shots: queue.Queue, over: threading.Event) -> None:
-        """Renders people until the batches are over, on a CUDA stream of its own."""
+    def _feed(self, shots: queue.Queue, over: threading.Event) -> None:
+        """Hands on what the workers render until the batches are over."""
         try:
-            body = copy.deepcopy(self.casting.body).to(self.device)
-            textures = self.casting.assets.textures.to(self.device)
-            cast = [self._somebody(rng) for _ in range(self.num_outfits)]
-            cuda = self.device.type == "cuda"
-            lane = torch.cuda.Stream(self.device) if cuda else None
-            made = 0
-            with torch.no_grad(), torch.cuda.stream(lane) if cuda else nullcontext():
+            loader = torch.utils.data.DataLoader(
+                Shots(self.casting, self.seed, self.num_outfits), batch_size=None,
+                num_workers=self.workers, multiprocessing_context="spawn" if self.workers else None,
+            )  # fmt: skip
+            for shot in loader:
                 while not over.is_set():
-                    shot = self._shoot(rng, body, cast[int(rng.integers(len(cast)))], textures)
-                    made += 1
-                    if lane is not None:
-                        lane.synchronize()
-                    if made % _SHOTS_PER_OUTFIT == 0:
-                        cast[int(rng.integers(len(cast)))] = self._somebody(rng)
-                    while not over.is_set():
-                        try:
-                            shots.put(shot, timeout=0.2)
-                            break
-                        except queue.Full:
-                            continue
+                    try:
+                        shots.put(shot, timeout=0.2)
+                        break
+                    except queue.Full:
+                        continue
+                if over.is_set():
+                    break
         except Exception as error:  # Raised where the batches are drawn.
             shots.put(error)
 
-    def _somebody(self, rng: np.random.Generator) -> tuple[Person, Dressed]:
-        person = self.casting.person(rng, own=0.45)
-        return person, person.outfit.mesh.to(self.device)
 
-    def _shoot(
-        self,
-        rng: np.random.Generator,
-        body: SmplxBody,
-        who: tuple[Person, Dressed],
-        textures: UInt8[Tensor, "t s s 4"],
-    ) -> Sample:
-        """One render; looks, shape and pose are drawn anew."""
-        person, mesh = who
-        look: Look = random_look(
-            self.casting.assets, person.outfit, rng, plain_light=rng.uniform() < 0.3
-        ).to(self.device)
-        betas = torch.zeros(body.num_betas)
-        betas[:NUM_BETAS] = torch.from_numpy(rng.normal(size=NUM_BETAS).clip(-2.2, 2.2) * 0.8)
-        pose = stand(body, self.casting.pose(rng), random_stance(rng)).to(self.device)
-        vertices, joints = pose_dressed(body, mesh, betas.to(self.device), pose)
-        share, ends = _visible_share(rng)
-        top, bottom = vertices[:, 1].amin(), vertices[:, 1].amax()
-        shown = vertices[vertices[:, 1] < top + share * (bottom - top) + 1e-4]
-        shift, camera = frame_by(shown, SIZE, rng.uniform(1.0, 3.0), rng.uniform(0.8, 0.93))
-        camera = camera.to(self.device)
-        vertices, joints = vertices + shift, joints + shift
-        aside = torch.from_numpy(rng.normal(size=2)).float().to(self.device) * 12
-        camera = replace(camera, center_px=camera.center_px + aside)
-        maps = render_person(mesh, vertices, look, textures, camera)
-        points = camera.project(body.keypoints(vertices[: body.num_vertices], joints))
-        cut = SIZE[0]
-        if ends:
-            cut = int(min(SIZE[0], float(camera.project(shown).amax(0)[1]) + 1))
-        inside = maps.mask
-        return Sample(
-            colour=(maps.colour * 255).round().byte()[None],
-            part=maps.part.byte()[None],
-            surface=maps.surface.half()[None],
-            normal=maps.normal.half()[None],
-            depth=((maps.depth - joints[0, 2]) * inside).half()[None],
-            points=points[None],
-            rotations=matrix_from_axis_angle(pose.joints[:NUM_ROTATIONS])[None],
-            betas=betas[None, :NUM_BETAS].to(self.device),
-            cut=torch.tensor([cut], device=self.device),
-        )
+def compose(
+    sample: Sample, grounds: UInt8[Tensor, "g 3 h w"], rng: np.random.Generator, stride: int = 1
+) -> Batch:
+    """Puts people before backgrounds, among others, behind things; and mirrors, blurs, cuts.
 
-
-def _visible_share(rng: np.random.Generator) -> tuple[float, bool]:
-    """How much of the person's height the crop shows, and whether the photo ends there."""
-    kind = rng.uniform()
-    if kind < 0.55:
-        return 1.0, False
-    if kind < 0.75:
-        return rng.uniform(0.35, 1.0), True
-    return rng.uniform(0.13, 0.6), False
-
-
-def compose(sample: Sample, grounds: UInt8[Tensor, "g 3 h w"], rng: np.random.Generator) -> Batch:
-    """Puts people before backgrounds, among others, behind things; and mirrors, blurs, cuts."""
+    Args:
+        sample: Rendered people.
+        grounds: Backgrounds of the same size.
+        rng: Chance.
+        stride: Pixels of the render, down and across, for a pixel of the batch.
+    """
     device, count = sample.colour.device, len(sample.colour)
-    height, width = SIZE
-    mask = (sample.part > 0)[:, None].float()
-    colour = sample.colour.float() / 255
-    ground = _grounds(grounds, count, rng)
+    height, width = (s // stride for s in SIZE)
+    mask = _shrunk((sample.part > 0)[:, None].float(), stride)
+    colour = _shrunk(sample.colour.float() / 255, stride)
+    points, cut = sample.points / stride, sample.cut // stride
+    ground = _grounds(grounds, count, stride, rng)
     ground = _with_strangers(ground, colour, mask, rng)
-    image = colour * mask + ground * (1 - mask)
-    image, cover = _with_occluders(image, grounds, sample.points, rng)
+    image = colour + ground * (1 - mask)
+    image, cover = _with_occluders(image, _grounds(grounds, count, stride, rng), points, rng)
     alpha = mask * (1 - cover)
     row = torch.arange(height, device=device)[:, None]
-    beyond = (row >= sample.cut[:, None, None, None]).float()
+    beyond = (row >= cut[:, None, None, None]).float()
     image, alpha = torch.lerp(image, torch.ones_like(image), beyond), alpha * (1 - beyond)
-    part = sample.part.long() * (alpha[:, 0] > 0.5)
+    part = sample.part[:, ::stride, ::stride].long() * (alpha[:, 0] > 0.5)
     image, alpha = degrade(image, alpha, rng)
-    x, y = sample.points.unbind(-1)
-    seen = (x > 0) & (x < width) & (y > 0) & (y < torch.minimum(sample.cut[:, None], row.amax()))
-    prompt = _prompt(alpha, sample.points, seen, rng)
+    x, y = points.unbind(-1)
+    seen = (x > 0) & (x < width) & (y > 0) & (y < torch.minimum(cut[:, None], row.amax()))
+    prompt = _prompt(alpha, points, seen, rng)
     truth = Truth(
-        alpha=alpha, parts=part, surface=sample.surface.float(), normal=sample.normal.float(),
-        depth=sample.depth[:, None].float(), rotations=sample.rotations, betas=sample.betas,
+        alpha=alpha, parts=part, surface=sample.surface[..., ::stride, ::stride].float(),
+        normal=sample.normal[..., ::stride, ::stride].float(),
+        depth=sample.depth[:, None, ::stride, ::stride].float(),
+        joints=sample.joints / sample.joints.new_tensor([SIZE[1], SIZE[0], 1]),
     )  # fmt: skip
     batch = Batch(image.clamp(0, 1), prompt, truth)
     return mirror(batch) if rng.uniform() < 0.5 else batch
 
 
+def _shrunk(values: Float[Tensor, "b c h w"], stride: int) -> Float[Tensor, "b c h2 w2"]:
+    return values if stride == 1 else F.avg_pool2d(values, stride)
+
+
 def _grounds(
-    grounds: UInt8[Tensor, "g 3 h w"], count: int, rng: np.random.Generator
-) -> Float[Tensor, "b 3 h w"]:
+    grounds: UInt8[Tensor, "g 3 h w"], count: int, stride: int, rng: np.random.Generator
+) -> Float[Tensor, "b 3 h2 w2"]:
     rows = torch.from_numpy(rng.integers(0, len(grounds), count)).to(grounds.device)
-    out = grounds[rows].float() / 255
+    out = _shrunk(grounds[rows].float() / 255, stride)
     gain = torch.from_numpy(rng.uniform(0.8, 1.25, (count, 3, 1, 1))).float().to(out)
     gain[::3] = 1
     out = (out * gain).clamp(0, 1)
@@ -275,7 +210,7 @@ def _with_strangers(
     theta[:, 0, 0] = theta[:, 1, 1] = torch.from_numpy(1 / scale)
     theta[:, 0, 2] = torch.from_numpy(shift / scale)
     theta[:, 1, 2] = torch.from_numpy(rng.normal(size=count) * 0.15)
-    both = torch.cat((colour * mask, mask), 1).roll(1, 0)
+    both = torch.cat((colour, mask), 1).roll(1, 0)
     grid = F.affine_grid(theta.to(ground), list(both.shape), align_corners=False)
     moved = F.grid_sample(both, grid, align_corners=False)
     alpha = moved[:, 3:] * chosen[:, None, None, None]
@@ -283,22 +218,25 @@ def _with_strangers(
 
 
 def _with_occluders(
-    image: Tensor, grounds: Tensor, points: Float[Tensor, "b 133 2"], rng: np.random.Generator
+    image: Tensor, stuff: Tensor, points: Float[Tensor, "b 133 2"], rng: np.random.Generator
 ) -> tuple[Tensor, Float[Tensor, "b 1 h w"]]:
-    """Bags at hands and things before the person; and where they are."""
+    """Bags at hands and things before the person, that look like ``stuff``; and where they are."""
     count, _, height, width = image.shape
     device = image.device
     grid_y = torch.arange(height, device=device)[:, None].float()
     grid_x = torch.arange(width, device=device).float()
     cover = torch.zeros(count, 1, height, width, device=device)
-    rows = torch.from_numpy(rng.integers(0, len(grounds), count)).to(device)
-    stuff = grounds[rows].flip(2).float() / 255
+    stuff = stuff.flip(2)
     wrist = points[:, [wholebody.LEFT_WRIST, wholebody.RIGHT_WRIST]]
     for turn in range(2):
         near = torch.from_numpy(rng.uniform(size=(count, 1)) < 0.6).to(device)
         anywhere = torch.from_numpy(rng.uniform(size=(count, 2)) * (width, height)).float()
         centre = torch.where(near, wrist[:, turn], anywhere.to(device))
-        size = torch.from_numpy(rng.gamma(2.0, 14, (count, 2)) + 4).float().to(device)
+        size = (
+            torch.from_numpy((rng.gamma(2.0, 14, (count, 2)) + 4) * height / SIZE[0])
+            .float()
+            .to(device)
+        )
         angle = torch.from_numpy(rng.uniform(0, math.pi, count)).float().to(device)
         dx = grid_x - centre[:, 0, None, None]
         dy = grid_y - centre[:, 1, None, None]
@@ -334,7 +272,9 @@ def _prompt(
     soft = (F.interpolate(coarse, size=(height, width), mode="bilinear") - 0.5) * 4 + 0.5
     soft = torch.where(chance(0.25, 1, 1, 1), alpha, soft.clamp(0, 1))
     soft = soft * ~chance(0.2, 1, 1, 1)
-    sigma = torch.from_numpy(rng.gamma(1.5, 2.5, (count, 1, 1))).float().to(device)
+    sigma = (
+        torch.from_numpy(rng.gamma(1.5, 2.5 * height / SIZE[0], (count, 1, 1))).float().to(device)
+    )
     jitter = torch.from_numpy(rng.normal(size=(count, 133, 2))).float().to(device)
     moved = points + sigma * jitter
     order = torch.tensor(wholebody.flip_order(), device=device)
@@ -357,13 +297,13 @@ def mirror(batch: Batch) -> Batch:
     flip3 = sign[:, None, None]
     # Channels of the prompt: mask, head, then pairs of left and right.
     channels = [0, 1, 3, 2, 5, 4, 7, 6]
-    rotations = truth.rotations[:, list(_MIRRORED_JOINTS)] * sign[:, None] * sign
+    joints = truth.joints[:, list(MIRRORED_JOINTS)] * sign + (1 - sign) / 2
     return Batch(
         batch.image.flip(3),
         batch.prompt[:, channels].flip(3),
         Truth(
             alpha=truth.alpha.flip(3), parts=swap.to(device)[truth.parts].flip(2),
             surface=truth.surface.flip(3) * flip3, normal=truth.normal.flip(3) * flip3,
-            depth=truth.depth.flip(3), rotations=rotations, betas=truth.betas,
+            depth=truth.depth.flip(3), joints=joints,
         ),
     )  # fmt: skip

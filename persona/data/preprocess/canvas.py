@@ -13,6 +13,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from persona.modules.detect import Detection, wholebody
+from persona.modules.detect.annotator import JOINTS
 from persona.types import Camera
 
 PATCH_PX = 256
@@ -125,7 +126,7 @@ def face_patch(
 
 def resize_map(name: str, values: ndarray, size: tuple[int, int]) -> ndarray:
     """A map of an annotator on another grid (height, width): labels by vote, points by choice."""
-    if values.shape[:2] == size:
+    if name == JOINTS or values.shape[:2] == size:
         return values
     if name == "parts":
         labels = np.unique(values)

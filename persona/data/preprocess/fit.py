@@ -1,9 +1,9 @@
 """Fits pose and identity of the body to one photograph, in stages.
 
 Follows PERSONA's fit with identity (8 x 8 crop, L1 keypoints, shape and joint-offset priors)
-without what needs absent networks (DECA, depth, a regressed pose). In their place: the detector's
-rough 3D guess, joint limits and a resting-pose prior, and the silhouette, since keypoints alone
-leave the girth free.
+without what needs absent networks (DECA, depth, a regressed pose). In their place: how deep the
+joints lie as an annotator reads it, else the detector's rough 3D guess, joint limits and a
+resting-pose prior, and the silhouette, since keypoints alone leave the girth free.
 """
 
 from __future__ import annotations
@@ -18,21 +18,19 @@ from torch import Tensor
 from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.fit_check import find_faults
 from persona.data.preprocess.fit_energy import FitProblem, FitWeights
+from persona.data.preprocess.fit_joints import with_read_joints
 from persona.data.preprocess.fit_starts import FACINGS, make_starts
 from persona.data.preprocess.fit_state import FitState, initial_state, resting_keypoints
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Detection
+from persona.modules.detect.annotator import JOINTS
 from persona.types import BodyIdentity, BodyPose, Camera
 
 FOCAL_PER_SIDE = 1.6
 """Assumed focal length per longer image side: what most portraits in full are taken with."""
-_FOCAL_RATIOS = (0.75, 1.0, 1.25)
-"""Focal lengths tried, of the assumed one."""
-_FOCAL_STAGE = 0.3
-"""Share of the last stage after which one focal length is kept."""
-_FOCAL_COST = 0.02
-"""What a focal length other than the assumed one costs (crop units): the picture must show it."""
+_CHOICE_STAGE = 0.3
+"""Share of the last stage after which one of several candidates is kept."""
 _TRIES = 3
 """Groups of starts that are fitted in full while the result fails the check."""
 _GROUP, _GROUP_MARGIN = 2, 0.1
@@ -52,8 +50,6 @@ class BodyFit:
     """Mean distance of the seen keypoints (face contour and feet left out) to their projection."""
     residual: float
     """The same as a fraction of the person's crop side."""
-    camera: Camera | None = None
-    """The photograph's camera with the focal length that was kept."""
     start: str = ""
     """Which reading of the keypoints was kept."""
     faults: tuple[str, ...] = ()
@@ -91,7 +87,6 @@ class PhotoFit:
         detection: Detection,
         camera: Camera,
         advance: Callable[[int], None] = lambda steps: None,
-        known_focal: bool = False,
         seen: Canvas | None = None,
     ) -> BodyFit:
         """Runs the stages from several starts and keeps what the picture bears out best.
@@ -101,13 +96,15 @@ class PhotoFit:
             detection: What was found in the photograph.
             camera: The photograph's camera (identity extrinsics).
             advance: Called with the number of finished steps, for a progress bar.
-            known_focal: Take the camera's focal length as it is; else others are tried.
             seen: The person's crop with an annotator's maps.
 
         Returns:
             The first fit that passes the final check; else the one with the fewest faults.
         """
-        starts = make_starts(detection, resting_keypoints(body), self.facing)
+        read = seen is not None and JOINTS in seen.maps
+        if read:
+            detection = with_read_joints(detection, seen, body)
+        starts = make_starts(detection, resting_keypoints(body), self.facing, leans=not read)
         problem = FitProblem(
             body, detection, starts, camera, self.weights, self.outline_sigma, seen
         )
@@ -118,10 +115,9 @@ class PhotoFit:
         posed = [state.root, state.trans, state.body]
         self._descend(second, self.lr[1], posed, problem.posing, state)
         advance(second)
-        ratios = (1.0,) if known_focal else _FOCAL_RATIOS
         fits = []
         for rows in _groups(problem.judge(state, _UNSHAPED_TRUST))[:_TRIES]:
-            fitted = self._finish(problem, state.pick(rows).with_focals(ratios))
+            fitted = self._finish(problem, state.pick(rows))
             advance(third if not fits else 0)
             fits.append(_result(problem, fitted, starts[int(fitted.start[0])].name))
             if not fits[-1].faults:
@@ -129,15 +125,13 @@ class PhotoFit:
         return min(fits, key=lambda fit: len(fit.faults))
 
     def _finish(self, problem: FitProblem, state: FitState) -> FitState:
-        """The last stage: shape, hands and face too, and the focal length."""
+        """The last stage: shape, hands and face too."""
         lr, steps = self.lr[2], self.iterations[2]
-        part = round(_FOCAL_STAGE * steps) if len(state.root) > 1 else 0
+        part = round(_CHOICE_STAGE * steps) if len(state.root) > 1 else 0
         problem.steps = 0
         if part:
             self._descend(part, lr, list(state.parameters()), problem.full, state)
-            assumed = problem.camera.focal_px.mean()
-            cost = _FOCAL_COST * ((state.focal_px / assumed - 1).abs() > 0.01)
-            state = state.pick([int((problem.judge(state) + cost).argmin())])
+            state = state.pick([int(problem.judge(state).argmin())])
             problem.steps = 0
         self._descend(steps - part, lr, list(state.parameters()), problem.full, state)
         return state
@@ -183,11 +177,12 @@ def _result(problem: FitProblem, state: FitState, start: str) -> BodyFit:
     residual_px = problem.residual_px(state)
     residual = residual_px * problem.crop.scale / 8
     identity, pose = state.identity().detach(), state.pose().detach()[0]
-    camera = state.camera(problem.camera)[0]
     vertices, joints = problem.body(identity, pose)
     points = problem.body.keypoints(vertices, joints)
-    faults = find_faults(vertices, problem.body.faces, points, camera, problem.detection, residual)
-    return BodyFit(identity, pose, residual_px, residual, camera, start, faults)
+    faults = find_faults(
+        vertices, problem.body.faces, points, problem.camera, problem.detection, residual
+    )
+    return BodyFit(identity, pose, residual_px, residual, start, faults)
 
 
 def photo_camera(height: int, width: int, focal_px: float | None = None) -> Camera:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
+
+
+class SampledPose(NamedTuple):
+    """What the fit looks at of each candidate; metres, in the frame of the pose."""
+
+    vertices: Float[Tensor, "b q 3"]
+    points: Float[Tensor, "b 133 3"]
+    """COCO-WholeBody."""
+    joints: Float[Tensor, "b 55 3"]
 
 
 class SampledBody:
@@ -41,8 +52,8 @@ class SampledBody:
         rotations: Float[Tensor, "b 55 3 3"],
         expression: Float[Tensor, "b e"],
         trans: Float[Tensor, "b 3"],
-    ) -> tuple[Float[Tensor, "b q 3"], Float[Tensor, "b 133 3"]]:
-        """Sampled vertices and keypoints, as the full body gives them.
+    ) -> SampledPose:
+        """Sampled vertices, keypoints and joints, as the full body gives them.
 
         Args:
             betas: Shape coefficients.
@@ -61,4 +72,5 @@ class SampledBody:
         picker = self.body.picker
         surface = (vertices[:, self._corners] * picker.barycentric[..., None]).sum(-2)
         chosen = posed[:, picker.joint.clamp(min=0)]
-        return vertices, torch.where(picker.joint[:, None] >= 0, chosen, surface)
+        points = torch.where(picker.joint[:, None] >= 0, chosen, surface)
+        return SampledPose(vertices, points, posed)

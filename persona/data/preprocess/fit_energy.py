@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from persona.data.preprocess.canvas import Canvas
-from persona.data.preprocess.fit_body import SampledBody
+from persona.data.preprocess.fit_body import SampledBody, SampledPose
+from persona.data.preprocess.fit_joints import JointDepthTerm
 from persona.data.preprocess.fit_starts import MIN_SCORE, Start
 from persona.data.preprocess.fit_state import FitState
 from persona.data.preprocess.fit_surface import SurfaceTerm
@@ -28,13 +29,14 @@ from persona.data.preprocess.fit_terms import (
 )
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Detection, wholebody
+from persona.modules.detect.annotator import JOINTS
 from persona.types import Camera
 
 REFRESH = 20
 """Steps after which the outline is looked for again."""
 
-VertexTerm = Callable[[Float[Tensor, "b q 3"], Camera], Float[Tensor, "b"]]
-"""Sampled vertices (rows ``SampledBody.index``) and a camera for each candidate to an energy."""
+PoseTerm = Callable[[SampledPose], Float[Tensor, "b"]]
+"""What the candidates look like to an energy of each."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class FitWeights:
     inside: float = 8.0
     outline: float = 0.5
     surface: float = 2.0
+    joint_depth: float = 3.0
 
 
 class FitProblem:
@@ -63,8 +66,8 @@ class FitProblem:
         camera: The photograph's camera.
         weights: Weight of each term.
         outline_sigma: Robustness of the outline (fraction of the crop's side).
-        seen: The person's crop with an annotator's maps, if it says which place of the body each
-            pixel shows.
+        seen: The person's crop with an annotator's maps: which place of the body each pixel shows,
+            how deep the joints lie.
     """
 
     def __init__(
@@ -92,17 +95,25 @@ class FitProblem:
         self.sampled = SampledBody(body)
         # Before the silhouette counts only the keypoints are looked at.
         self.points_only = SampledBody(body, samples=2)
+        self.depth_terms = self._depth_terms(seen)
         self.vertex_terms = self._vertex_terms(seen)
 
-    def _vertex_terms(self, seen: Canvas | None) -> list[VertexTerm]:
+    def _depth_terms(self, seen: Canvas | None) -> list[PoseTerm]:
+        """What an annotator says of the joints' depth; from the first pose on."""
+        if seen is None or JOINTS not in seen.maps:
+            return []
+        depth = JointDepthTerm(seen.maps[JOINTS])
+        return [lambda posed: self.weights.joint_depth * depth(posed.joints)]
+
+    def _vertex_terms(self, seen: Canvas | None) -> list[PoseTerm]:
         """The energies of the sampled vertices; a further one is a further line here."""
-        terms: list[VertexTerm] = [self._inside]
+        terms: list[PoseTerm] = [self._inside]
         if seen is not None and "surface" in seen.maps:
             surface = SurfaceTerm(
                 seen.maps["surface"], seen.parts, seen.camera, self.camera, self.body.template,
                 self.sampled.index, self.crop,
             )  # fmt: skip
-            terms.append(lambda *args: self.weights.surface * surface(*args))
+            terms.append(lambda posed: self.weights.surface * surface(posed.vertices))
         return terms
 
     def _below_chin(self) -> Bool[Tensor, "c"]:
@@ -112,7 +123,7 @@ class FitProblem:
         chin = face[seen, 1].max() if seen.any() else -torch.inf
         return self.silhouette.contour_px[:, 1] > chin
 
-    def _posed(self, state: FitState, sampled: SampledBody) -> tuple[Tensor, Tensor]:
+    def _posed(self, state: FitState, sampled: SampledBody) -> SampledPose:
         rotations = state.rotations(self.body.hands_mean)
         offset = state.free_offset()
         return sampled(state.betas, offset, rotations, state.expression, state.trans)
@@ -120,32 +131,33 @@ class FitProblem:
     def _keypoint_energy(
         self, state: FitState, points: Float[Tensor, "b 133 3"]
     ) -> Float[Tensor, "b"]:
-        projected = self.crop.points(state.camera(self.camera).project(points))
+        projected = self.crop.points(self.camera.project(points))
         target, weights = self.target[state.start], self.keypoint_weights[state.start]
         return self.weights.keypoint * keypoint_term(projected, target, weights)
 
-    def _bone_energy(self, state: FitState, points: Float[Tensor, "b 133 3"]) -> Float[Tensor, "b"]:
-        return self.trust[state.start] * bone_term(points, self.guess[state.start])
+    def _posing_energy(self, state: FitState, posed: SampledPose) -> Float[Tensor, "b"]:
+        """Keypoints, and how they lie in depth as each start and the annotator have it."""
+        bones = bone_term(posed.points, self.guess[state.start])
+        energy = self._keypoint_energy(state, posed.points) + self.trust[state.start] * bones
+        return energy + sum(term(posed) for term in self.depth_terms)
 
     def placement(self, state: FitState) -> Float[Tensor, "b"]:
         """Root and translation alone."""
-        _, points = self._posed(state, self.points_only)
-        return self._keypoint_energy(state, points)
+        return self._keypoint_energy(state, self._posed(state, self.points_only).points)
 
     def posing(self, state: FitState) -> Float[Tensor, "b"]:
         """Body pose of the mean person."""
-        _, points = self._posed(state, self.points_only)
-        energy = self._keypoint_energy(state, points) + self._bone_energy(state, points)
-        return energy + self.weights.pose * pose_term(state.pose())
+        posed = self._posed(state, self.points_only)
+        return self._posing_energy(state, posed) + self.weights.pose * pose_term(state.pose())
 
     def full(self, state: FitState) -> Float[Tensor, "b"]:
         """Everything, with the silhouette."""
-        vertices, points = self._posed(state, self.sampled)
+        posed = self._posed(state, self.sampled)
         if self.steps % REFRESH == 0:
-            self.match = self._matched(state, vertices)
+            self.match = self._matched(state, posed.vertices)
         self.steps += 1
-        energy = self._keypoint_energy(state, points) + self._bone_energy(state, points)
-        return energy + self._priors(state) + self._vertex_energy(state, vertices, self.match)
+        energy = self._posing_energy(state, posed) + self._priors(state)
+        return energy + self._vertex_energy(posed, self.match)
 
     @torch.no_grad()
     def judge(self, state: FitState, trust: float = 1.0) -> Float[Tensor, "b"]:
@@ -158,11 +170,11 @@ class FitProblem:
             trust: Of the vertices' terms; before the shape is fitted they tell of the shape more
                 than of the pose.
         """
-        vertices, points = self._posed(state, self.sampled)
-        energy = self._keypoint_energy(state, points) + self._priors(state)
-        match = self._matched(state, vertices)
-        energy = energy + trust * self._vertex_energy(state, vertices, match)
-        return energy + face_term(points, self.face_score) + self.cost[state.start]
+        posed = self._posed(state, self.sampled)
+        energy = self._keypoint_energy(state, posed.points) + self._priors(state)
+        energy = energy + sum(term(posed) for term in self.depth_terms)
+        energy = energy + trust * self._vertex_energy(posed, self._matched(state, posed.vertices))
+        return energy + face_term(posed.points, self.face_score) + self.cost[state.start]
 
     def _priors(self, state: FitState) -> Float[Tensor, "b"]:
         w, pose = self.weights, state.pose()
@@ -171,36 +183,33 @@ class FitProblem:
         energy = energy + w.face * face + w.shape * state.betas.square().mean(-1)
         return energy + w.joint_offset * joint_offset_term(state.joint_offset)
 
-    def _vertex_energy(
-        self, state: FitState, vertices: Float[Tensor, "b q 3"], match: Int[Tensor, "b c"]
-    ) -> Float[Tensor, "b"]:
-        camera = state.camera(self.camera)
-        outline = self.silhouette.outline(camera.project(vertices), match, self.sigma)
-        return self.weights.outline * outline + sum(
-            term(vertices, camera) for term in self.vertex_terms
-        )
+    def _vertex_energy(self, posed: SampledPose, match: Int[Tensor, "b c"]) -> Float[Tensor, "b"]:
+        pixels = self.camera.project(posed.vertices)
+        outline = self.silhouette.outline(pixels, match, self.sigma)
+        return self.weights.outline * outline + sum(term(posed) for term in self.vertex_terms)
 
-    def _inside(self, vertices: Float[Tensor, "b q 3"], camera: Camera) -> Float[Tensor, "b"]:
-        return self.weights.inside * self.silhouette.inside(camera.project(vertices))
+    def _inside(self, posed: SampledPose) -> Float[Tensor, "b"]:
+        inside = self.silhouette.inside(self.camera.project(posed.vertices))
+        return self.weights.inside * inside
 
     @torch.no_grad()
     def _matched(self, state: FitState, vertices: Float[Tensor, "b q 3"]) -> Int[Tensor, "b c"]:
         """The outline's vertices for each candidate."""
-        cameras, poses = state.camera(self.camera), state.pose()
-        pixels, index = cameras.project(vertices), self.sampled.index
+        poses, index = state.pose(), self.sampled.index
+        pixels = self.camera.project(vertices)
         matches = []
         for i in range(len(vertices)):
             surface, _ = self.body(state.identity(i), poses[i])
-            rim, normals = outline_vertices(surface, self.body.faces, cameras[i])
+            rim, normals = outline_vertices(surface, self.body.faces, self.camera)
             matches.append(self.silhouette.match(pixels[i], normals[index], rim[index]))
         return torch.stack(matches)
 
     @torch.no_grad()
     def residual_px(self, state: FitState) -> float:
         """Mean keypoint distance of the first candidate in pixels."""
-        _, points = self._posed(state, self.points_only)
+        points = self._posed(state, self.points_only).points
         target = self.target[state.start[0]] / self.crop.scale + self.crop.center_px
-        error = (state.camera(self.camera).project(points)[0] - target).norm(dim=-1)
+        error = (self.camera.project(points)[0] - target).norm(dim=-1)
         seen = self.keypoint_weights[state.start[0]] > 0
         seen[wholebody.CONTOUR] = False
         seen[wholebody.FEET] = False

@@ -55,7 +55,10 @@ class Start:
 
 
 def make_starts(
-    detection: Detection, resting: Float[Tensor, "133 3"], facing: str = "auto"
+    detection: Detection,
+    resting: Float[Tensor, "133 3"],
+    facing: str = "auto",
+    leans: bool = True,
 ) -> list[Start]:
     """Every reading worth trying, the detector's own first.
 
@@ -63,11 +66,13 @@ def make_starts(
         detection: What was found.
         resting: Keypoints of the resting body in its own frame.
         facing: ``front`` or ``back`` (as the user says) leaves out what contradicts.
+        leans: Whether the 3D guess may lean and bend what is straight, as the detector's does: then
+            it is tried straightened as well.
     """
     if facing not in FACINGS:
         raise UserError(f"fit.facing={facing}: give one of {', '.join(FACINGS)}")
     if (detection.points_m[TORSO, 3] > MIN_SCORE).all():
-        plain = _guessed(detection, resting)
+        plain = _guessed(detection, resting, leans)
         starts = [*plain, *(_mirrored(start, resting) for start in plain[:1])]
     else:
         plain = _turns(detection)
@@ -77,27 +82,30 @@ def make_starts(
     return starts
 
 
-def _guessed(detection: Detection, resting: Float[Tensor, "133 3"]) -> list[Start]:
-    """As the detector says; with its depth made straight or left bent; with the legs exchanged."""
+def _guessed(detection: Detection, resting: Float[Tensor, "133 3"], leans: bool) -> list[Start]:
+    """As the guess says; with its depth made straight or left bent; with the legs exchanged."""
     raw, keypoints = detection.points_m, detection.keypoints
     straight = upright_guess(raw)
-    standing = is_standing(keypoints)
-    root = _root(resting, straight if standing else raw)
-    if standing:
-        first = Start("standing", root, keypoints, straight, _STANDING_TRUST)
+    if not leans:
+        starts = [Start("as read", _root(resting, raw), keypoints, raw)]
+    elif is_standing(keypoints):
+        first = Start("standing", _root(resting, straight), keypoints, straight, _STANDING_TRUST)
         second = Start("bent", _root(resting, raw), keypoints, raw, cost=_OTHER_COST)
+        starts = [first, second]
     else:
-        first = Start("as guessed", root, keypoints, raw)
+        first = Start("as guessed", _root(resting, raw), keypoints, raw)
         second = Start("straight", _root(resting, straight), keypoints, straight, cost=_OTHER_COST)
-    starts = [first, second]
+        starts = [first, second]
     trunk = keypoints[[5, 6], :2].mean(0) - keypoints[[11, 12], :2].mean(0)
     hips = keypoints[wholebody.LEFT_HIP, :2] - keypoints[wholebody.RIGHT_HIP, :2]
     if hips.norm() < _PROFILE * trunk.norm():
         order = torch.tensor(wholebody.flip_order())[_LEGS]
-        swapped, guess = keypoints.clone(), first.guess.clone()
-        swapped[_LEGS], guess[_LEGS] = keypoints[order], first.guess[order]
+        swapped, guess = keypoints.clone(), starts[0].guess.clone()
+        swapped[_LEGS], guess[_LEGS] = keypoints[order], starts[0].guess[order]
         starts.append(
-            replace(first, name="legs exchanged", keypoints=swapped, guess=guess, cost=_OTHER_COST)
+            replace(
+                starts[0], name="legs exchanged", keypoints=swapped, guess=guess, cost=_OTHER_COST
+            )
         )
     return starts
 

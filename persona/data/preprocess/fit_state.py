@@ -36,14 +36,13 @@ def rest_body_pose() -> Float[Tensor, "21 3"]:
 
 
 class FitState(nn.Module):
-    """``b`` candidates: a pose, an identity and a camera each.
+    """``b`` candidates: a pose and an identity each.
 
     Args:
         body: Body model.
         start: Which start each comes from.
         root: Root rotations.
         trans: Translations, metres.
-        focal_px: Focal length of each.
     """
 
     def __init__(
@@ -52,12 +51,11 @@ class FitState(nn.Module):
         start: Int[Tensor, "b"],
         root: Float[Tensor, "b 3 3"],
         trans: Float[Tensor, "b 3"],
-        focal_px: Float[Tensor, "b"],
     ):
         super().__init__()
         count = len(root)
         self.zero = body.zero_identity()
-        self.start, self.focal_px = start, focal_px
+        self.start = start
         self.root = nn.Parameter(sixd_from_matrix(root))
         self.trans = nn.Parameter(trans.clone())
         self.body = nn.Parameter(rest_body_pose().repeat(count, 1, 1))
@@ -77,12 +75,6 @@ class FitState(nn.Module):
     def identity(self, index: int = 0) -> BodyIdentity:
         """Shape of one candidate."""
         return BodyIdentity(self.betas[index], self.zero.face_offset, self.free_offset()[index])
-
-    def camera(self, camera: Camera) -> Camera:
-        """The photograph's camera with each candidate's focal length."""
-        focal = self.focal_px[:, None].expand(-1, 2)
-        center = camera.center_px.expand(len(focal), 2)
-        return Camera.identity(focal, center, camera.height, camera.width)
 
     def pose(self) -> BodyPose:
         """Candidate poses."""
@@ -116,17 +108,7 @@ class FitState(nn.Module):
         out = copy.deepcopy(self)
         for parameter in out.parameters():
             parameter.data, parameter.grad = parameter.data[rows].clone(), None
-        out.start, out.focal_px = self.start[rows], self.focal_px[rows]
-        return out
-
-    @torch.no_grad()
-    def with_focals(self, ratios: tuple[float, ...]) -> FitState:
-        """Every candidate at several focal lengths, as far away as keeps its size."""
-        rows = torch.arange(len(self.root)).repeat_interleave(len(ratios))
-        out = self.pick(rows.tolist())
-        ratio = torch.tensor(ratios).repeat(len(self.root))
-        out.focal_px = out.focal_px * ratio
-        out.trans[:, 2] *= ratio
+        out.start = self.start[rows]
         return out
 
 
@@ -137,8 +119,7 @@ def initial_state(body: SmplxBody, starts: list[Start], camera: Camera) -> FitSt
     pelvis = body.shape(body.zero_identity())[1][0]
     trans = [_place(keypoints, pelvis, s.root, s.keypoints, camera) for s in starts]
     roots = torch.stack([s.root for s in starts])
-    focal = camera.focal_px.mean().expand(len(starts))
-    return FitState(body, torch.arange(len(starts)), roots, torch.stack(trans), focal)
+    return FitState(body, torch.arange(len(starts)), roots, torch.stack(trans))
 
 
 def resting_keypoints(body: SmplxBody) -> Float[Tensor, "133 3"]:

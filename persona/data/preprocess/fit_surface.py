@@ -30,7 +30,7 @@ class SurfaceTerm:
         surface: Place on the template body of each pixel of a crop, metres, NaN where none.
         parts: Goliath class of each pixel.
         crop_camera: The crop's camera.
-        camera: The photograph's, with the same axis.
+        camera: The photograph's.
         template: The body's template.
         index: Vertices that the fit looks at.
         space: Crop units of the fit.
@@ -62,18 +62,13 @@ class SurfaceTerm:
         scale = crop_camera.focal_px / camera.focal_px
         photo = (pixels - crop_camera.center_px) / scale + camera.center_px
         self.target: Float[Tensor, "k 2"] = space.points(photo)
-        self.space = space
+        self.space, self.camera = space, camera
 
-    def __call__(self, vertices: Float[Tensor, "b q 3"], camera: Camera) -> Float[Tensor, "b"]:
-        """Energy of each candidate.
-
-        Args:
-            vertices: The vertices that the fit looks at.
-            camera: A camera for each candidate.
-        """
+    def __call__(self, vertices: Float[Tensor, "b q 3"]) -> Float[Tensor, "b"]:
+        """Energy of each candidate, from the vertices that the fit looks at."""
         if not len(self.vertex):
             return vertices.new_zeros(len(vertices))
-        points = self.space.points(camera.project(vertices[:, self.vertex]))
+        points = self.space.points(self.camera.project(vertices[:, self.vertex]))
         distance = ((points - self.target).square().sum(-1) + 1e-6).sqrt()
         sigma = CROP_SIDE * _SIGMA
         return (sigma * distance / (distance + sigma)).mean(-1)

@@ -129,11 +129,9 @@ class PhotoPreprocessor:
         with _progress() as progress:
             task = progress.add_task("fitting the body", total=self.fit.steps)
             fit = self.fit(
-                self.body, detection, camera, lambda n: progress.advance(task, n),
-                known_focal=focal_px is not None, seen=fine,
+                self.body, detection, camera, lambda n: progress.advance(task, n), seen=fine,
             )  # fmt: skip
-            self._accept(fit, image, detection, photo, root)
-            camera = fit.camera
+            self._accept(fit, image, detection, camera, photo, root)
             naked, cover = fit, Cover.none(len(self.limbs))
             log.info("fit: mean keypoint distance %.1f px", fit.residual_px)
             if fine is None:
@@ -193,6 +191,7 @@ class PhotoPreprocessor:
         fit: BodyFit,
         image: UInt8[ndarray, "h w 3"],
         detection: Detection,
+        camera: Camera,
         photo: Path,
         root: Path,
     ) -> None:
@@ -201,7 +200,7 @@ class PhotoPreprocessor:
             return
         picture = root.with_name(f"{root.name}_refused.png")
         vertices, _ = self.body(fit.identity, fit.pose)
-        write_overlay(picture, image, detection, vertices, self.body.faces, fit.camera)
+        write_overlay(picture, image, detection, vertices, self.body.faces, camera)
         raise UserError(
             f"{photo}: the body does not fit what is seen ({'; '.join(fit.faults)}; see "
             f"{picture}); give a photo of one person in full, or set detector.person=, "

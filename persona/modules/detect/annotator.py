@@ -24,13 +24,17 @@ MAPS = MappingProxyType({
 ``normal``: unit, x right, y up, z to the camera, zero where none. ``depth``: camera z in metres up
 to an unknown shift and scale, larger is farther, zero where none.
 """
+JOINTS = "joints"
+"""What else an annotator may give, an array (22, 4) of float32: SMPL-X's pelvis and body joints; x
+and y as shares of the crop's width and height, metres behind the pelvis, and by how many metres
+that may be off."""
 
 
 class Annotator(ABC):
     """Makes maps of a person's crop."""
 
     provides: frozenset[str] = frozenset()
-    """Names out of ``MAPS`` that every call returns."""
+    """Names out of ``MAPS``, and perhaps ``JOINTS``: what every call returns."""
     needs_prior: bool = False
     """Whether a call needs the fitted body; one that does not can also serve the fit."""
 
@@ -72,8 +76,8 @@ def annotate(
     if set(maps) != annotator.provides:
         raise ValueError(f"{name} gives {sorted(maps)}, not {sorted(annotator.provides)}")
     for key, values in maps.items():
-        channels, dtype = MAPS[key]
-        expected = (*alpha.shape, *channels)
+        channels, dtype = MAPS.get(key, ((22, 4), np.dtype(np.float32)))
+        expected = channels if key == JOINTS else (*alpha.shape, *channels)
         if values.shape != expected or values.dtype != dtype:
             form = f"{values.shape} {values.dtype}"
             raise ValueError(f"{name}: {key} is {form}, not {expected} {dtype}")

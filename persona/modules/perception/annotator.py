@@ -13,13 +13,15 @@ from numpy import ndarray
 from torch import Tensor
 
 from persona.modules.detect import wholebody
-from persona.modules.detect.annotator import Annotator
+from persona.modules.detect.annotator import JOINTS, Annotator
 from persona.modules.detect.matting import guided_filter
-from persona.modules.perception.network import NUM_PARTS, Percepts
+from persona.modules.perception.network import MIRRORED_JOINTS, NUM_PARTS, Percepts
 from persona.modules.perception.prompt import detector_prompt
 from persona.modules.perception.weights import load_net
 
 _HEIGHT, _STRIDE = 512, 32
+_JOINT_HEIGHT = 256
+"""Joints are read where the network has seen most people: of half the size."""
 _MIN_SCORE = 0.3
 _FACE = 2
 """``Face_Neck`` in the palette."""
@@ -28,7 +30,7 @@ _PAIRS = ((4, 13), (5, 14), (6, 15), (7, 16), (8, 17), (9, 18), (10, 19), (11, 2
 
 
 class PerceptionAnnotator(Annotator):
-    """Matte, parts, place on the body, normals and depth by the network; needs no fitted body.
+    """Matte, parts, place on the body, normals, depth, joints by the network; needs no fitted body.
 
     The crop is read as it is and in a mirror, and the mean is taken.
 
@@ -36,7 +38,7 @@ class PerceptionAnnotator(Annotator):
         weights: A file that ``python train.py +exp=perception`` wrote; None is the shipped one.
     """
 
-    provides = frozenset({"alpha", "parts", "surface", "normal", "depth"})
+    provides = frozenset({"alpha", "parts", "surface", "normal", "depth", JOINTS})
     needs_prior = False
 
     def __init__(self, weights: str | Path | None = None):
@@ -52,15 +54,9 @@ class PerceptionAnnotator(Annotator):
     ) -> dict[str, ndarray]:
         """See ``Annotator``."""
         height, width = alpha.shape
-        small = _HEIGHT, max(_STRIDE, round(_HEIGHT * width / height / _STRIDE) * _STRIDE)
-        scale = torch.tensor([small[1] / width, small[0] / height])
-        pixels = torch.from_numpy(_resized(image, small)).permute(2, 0, 1)[None].float() / 255
-        prompt = detector_prompt(
-            torch.from_numpy(_resized(alpha, small))[None].float(),
-            (keypoints[:, :2] * scale)[None].float(),
-            keypoints[None, :, 2] > _MIN_SCORE,
-        )
-        percepts = self._both_ways(pixels, prompt)
+        percepts = self._read(image, alpha, keypoints, _HEIGHT)
+        joints = self._read(image, alpha, keypoints, _JOINT_HEIGHT).joints[0]
+        joints = torch.cat((joints[:, :3], joints[:, 3:].exp()), -1)
         matte = _enlarged(percepts.alpha.sigmoid()[0, 0], (height, width))
         radius = max(2, round(0.004 * height))
         matte = guided_filter(image, matte, radius).astype(np.float32)
@@ -75,7 +71,28 @@ class PerceptionAnnotator(Annotator):
             "surface": np.where(person[..., None], surface, np.nan).astype(np.float32),
             "normal": np.where(person[..., None], normal, 0).astype(np.float32),
             "depth": np.where(person, depth, 0).astype(np.float32),
+            JOINTS: joints.numpy(),
         }
+
+    def _read(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        alpha: Float32[ndarray, "h w"],
+        keypoints: Shaped[Tensor, "133 3"],
+        read_height: int,
+    ) -> Percepts:
+        """What the network says of the crop at a size of its own."""
+        height, width = alpha.shape
+        read_width = max(_STRIDE, round(read_height * width / height / _STRIDE) * _STRIDE)
+        small = read_height, read_width
+        scale = torch.tensor([read_width / width, read_height / height])
+        pixels = torch.from_numpy(_resized(image, small)).permute(2, 0, 1)[None].float() / 255
+        prompt = detector_prompt(
+            torch.from_numpy(_resized(alpha, small))[None].float(),
+            (keypoints[:, :2] * scale)[None].float(),
+            keypoints[None, :, 2] > _MIN_SCORE,
+        )
+        return self._both_ways(pixels, prompt)
 
     def _both_ways(self, image: Tensor, prompt: Tensor) -> Percepts:
         """Mean of what is read of the crop and of its mirror image."""
@@ -86,12 +103,15 @@ class PerceptionAnnotator(Annotator):
         for left, right in _PAIRS:
             swap[left], swap[right] = right, left
         sign = torch.tensor([-1.0, 1, 1])[:, None, None]
+        joints = back.joints[:, list(MIRRORED_JOINTS)] * torch.tensor([-1.0, 1, 1, 1])
+        joints[..., 0] += 1
         return there._replace(
             alpha=(there.alpha + back.alpha.flip(3)) / 2,
             parts=(there.parts + back.parts[:, swap].flip(3)) / 2,
             surface=(there.surface + back.surface.flip(3) * sign) / 2,
             normal=(there.normal + back.normal.flip(3) * sign) / 2,
             depth=(there.depth + back.depth.flip(3)) / 2,
+            joints=(there.joints + joints) / 2,
         )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persona.modules.body.rotation import matrix_from_sixd
 from persona.modules.perception.network import NUM_PARTS, Percepts
 from persona.types import TensorTuple
 
@@ -28,8 +29,8 @@ class Truth(TensorTuple):
     surface: Float[Tensor, "b 3 h w"]
     normal: Float[Tensor, "b 3 h w"]
     depth: Float[Tensor, "b 1 h w"]
-    rotations: Float[Tensor, "b 22 3 3"]
-    betas: Float[Tensor, "b 12"]
+    joints: Float[Tensor, "b 22 3"]
+    """x and y as shares of the crop's width and height, metres behind the pelvis."""
 
 
 def perception_losses(pred: Percepts, truth: Truth) -> dict[str, Float[Tensor, ""]]:
@@ -43,15 +44,27 @@ def perception_losses(pred: Percepts, truth: Truth) -> dict[str, Float[Tensor, "
     # Most of a crop is background: the person alone counts in full.
     parts = F.cross_entropy(pred.parts, truth.parts, weight=weight, reduction="none")
     unit = F.normalize(pred.normal, dim=1)
-    turns = matrix_from_sixd(pred.rotations)
-    root = (turns[:, 0] - truth.rotations[:, 0]).abs().mean()
+    place = (pred.joints[..., :2] - truth.joints[..., :2]).abs().sum(-1)
+    # What lies outside of the crop is a guess: it counts, but not much.
+    shown = ((truth.joints[..., :2] - 0.5).abs() < 0.5).all(-1)
     return {
         "alpha": 2 * F.binary_cross_entropy_with_logits(pred.alpha, truth.alpha)
         + F.l1_loss(pred.alpha.sigmoid(), truth.alpha),
         "parts": 2 * (parts * inside[:, 0]).sum() / count + parts.mean(),
         "surface": 6 * (surface * inside).sum() / count,
-        "normal": 0.5 * ((1 - (unit * truth.normal).sum(1, keepdim=True)) * inside).sum() / count,
-        "depth": ((pred.depth - truth.depth).abs() * inside).sum() / count,
-        "pose": (turns[:, 1:] - truth.rotations[:, 1:]).abs().mean() + root,
-        "betas": 0.02 * F.l1_loss(pred.betas, truth.betas),
+        "normal": ((1 - (unit * truth.normal).sum(1, keepdim=True)) * inside).sum() / count,
+        "depth": 4 * ((pred.depth - truth.depth).abs() * inside).sum() / count,
+        "joints": 10 * (place.clamp(max=0.3) * torch.where(shown, 1.0, 0.1)).mean(),
+        "joint_depth": 0.5
+        * laplace(pred.joints[..., 2] - truth.joints[..., 2], pred.joints[..., 3]),
     }
+
+
+def laplace(error: Float[Tensor, "*b"], log_scale: Float[Tensor, "*b"]) -> Float[Tensor, ""]:
+    """Mean negative log-likelihood of errors under Laplace distributions of these scales.
+
+    Shifted so that an error of zero at the least scale, 5 mm, costs nothing.
+    """
+    least = math.log(0.005)
+    log_scale = log_scale.clamp(min=least, max=0.5)
+    return (error.abs() * torch.exp(-log_scale) + log_scale - least).mean()

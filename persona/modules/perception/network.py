@@ -1,4 +1,4 @@
-"""A network that reads a person's crop: matte, parts, place on the body, normals, depth, pose.
+"""A network that reads a person's crop: matte, parts, place on the body, normals, depth, joints.
 
 It sees the crop and, where a detector has looked before, its mask and keypoints as further channels
 (zero where there are none). The encoder is a small residual network beside ImageNet's SqueezeNet,
@@ -19,7 +19,12 @@ from torchvision.models import squeezenet1_1
 from persona.modules.perception.prompt import PROMPT_CHANNELS
 
 NUM_PARTS = 28
-NUM_ROTATIONS, NUM_BETAS = 22, 12
+NUM_JOINTS = 22
+"""Pelvis and body joints, in SMPL-X's order."""
+MIRRORED_JOINTS = (
+    0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20,
+)  # fmt: skip
+"""The same joints with left and right exchanged."""
 _STAGES = ((32, 0), (64, 2), (128, 3), (256, 4), (384, 4))
 """Channels and blocks at stride 2, 4, 8, 16, 32."""
 _TAPS = (1, 4, 7, 12)
@@ -41,9 +46,9 @@ class Percepts(NamedTuple):
     """x right, y up, z to the camera; not yet of unit length."""
     depth: Float[Tensor, "b 1 h w"]
     """Metres behind the pelvis, for a person of the template's size."""
-    rotations: Float[Tensor, "b 22 6"]
-    """Root (camera frame) and body joints, six numbers each (Zhou et al. 2019)."""
-    betas: Float[Tensor, "b 12"]
+    joints: Float[Tensor, "b 22 4"]
+    """x and y as shares of the crop's width and height, metres behind the pelvis, and the logarithm
+    of the metres by which that may be off (the scale of a Laplace distribution)."""
 
 
 class PerceptionNet(nn.Module):
@@ -73,7 +78,7 @@ class PerceptionNet(nn.Module):
             Up(384, 256, 160), Up(160, 128, 128), Up(128, 64, 96), Up(96, 32, 64),
         ])  # fmt: skip
         self.maps = nn.Conv2d(64, 1 + NUM_PARTS + 3 + 3 + 1, 1)
-        self.person = nn.Linear(384, 6 * NUM_ROTATIONS + NUM_BETAS)
+        self.joints = JointReader(128, widths[-1])
 
     def forward(
         self, image: Float[Tensor, "b 3 h w"], prompt: Float[Tensor, "b p h w"]
@@ -96,14 +101,13 @@ class PerceptionNet(nn.Module):
             x = self.blocks[level](x)
             skips.append(x)
         x, person = self.mixer(skips[-1])
-        for up, skip in zip(self.ups, skips[-2::-1], strict=True):
+        middle = x
+        for level, (up, skip) in enumerate(zip(self.ups, skips[-2::-1], strict=True)):
             x = up(x, skip)
+            middle = x if level == 1 else middle
         maps = F.interpolate(self.maps(x), scale_factor=2, mode="bilinear").float()
         alpha, parts, surface, normal, depth = maps.split([1, NUM_PARTS, 3, 3, 1], 1)
-        turns, betas = self.person(person).float().split([6 * NUM_ROTATIONS, NUM_BETAS], -1)
-        return Percepts(
-            alpha, parts, surface, normal, depth, turns.unflatten(-1, (NUM_ROTATIONS, 6)), betas
-        )
+        return Percepts(alpha, parts, surface, normal, depth, self.joints(middle, person))
 
     def _taps(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         out, x = [], image
@@ -177,3 +181,54 @@ class Up(nn.Module):
         """The map at the size of ``skip``."""
         large = F.interpolate(x, size=skip.shape[2:], mode="bilinear")
         return self.look(self.narrow(torch.cat((large, skip), 1)))
+
+
+class JointReader(nn.Module):
+    """Looks at the picture once for each joint, and lets the joints agree.
+
+    A joint's place is the mean of where it looks (integral regression, Sun et al. 2018), corrected
+    like its depth by what all joints saw.
+
+    Args:
+        width: Channels of the map.
+        person: Channels of the person's token.
+        inner: Channels of a joint's token.
+        layers: Of attention between the joints.
+    """
+
+    def __init__(self, width: int, person: int, inner: int = 192, layers: int = 2):
+        super().__init__()
+        self.look = nn.Conv2d(width, 2 * NUM_JOINTS, 1)
+        self.value = nn.Conv2d(width, inner, 1)
+        self.place = nn.Linear(4, inner)
+        self.person = nn.Linear(person, inner)
+        self.joint = nn.Parameter(torch.randn(NUM_JOINTS, inner) * 0.02)
+        self.both = nn.Linear(2 * inner, inner)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                inner, 6, 2 * inner, 0.0, "gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(layers)
+        )
+        self.out = nn.Linear(inner, 4)
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], person: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b 22 4"]:
+        """See ``Percepts.joints``."""
+        height, width = x.shape[2:]
+        # Each joint has a look at itself and another at whatever tells of its depth.
+        weight = self.look(x).float().flatten(2).softmax(-1)
+        row = (torch.arange(height, device=x.device) + 0.5) / height
+        column = (torch.arange(width, device=x.device) + 0.5) / width
+        grid = torch.stack((column.expand(height, width), row[:, None].expand(height, width)), -1)
+        place = weight @ grid.flatten(0, 1)
+        seen = weight.to(x.dtype) @ self.value(x).flatten(2).transpose(1, 2)
+        itself, other = place.split(NUM_JOINTS, 1)
+        tokens = self.both(torch.cat(seen.split(NUM_JOINTS, 1), -1)) + self.joint
+        tokens = tokens + self.place(torch.cat((itself, other), -1).to(x.dtype))
+        tokens = tokens + self.person(person)[:, None]
+        for layer in self.layers:
+            tokens = layer(tokens)
+        out = self.out(tokens).float()
+        return torch.cat((itself + 0.1 * out[..., :2], out[..., 2:]), -1)

@@ -11,7 +11,8 @@ from persona.data.people.degrade import blur, jpeg
 from persona.data.people.dressed import dress, pose_dressed
 from persona.data.people.render import render_person
 from persona.data.people.scene import Casting, Stance, frame_by, stand
-from persona.data.people.stream import PeopleStream, mirror
+from persona.data.people.shots import Sample, Shots
+from persona.data.people.stream import PeopleStream, compose, mirror
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.render.mesh import rasterize
@@ -108,17 +109,29 @@ def test_same_seed_same_person(casting):
     assert one.outfit.mesh.rest.equal(two.outfit.mesh.rest)
 
 
-def test_batches(casting):
+@pytest.fixture(scope="module")
+def samples(casting):
+    """Two renders, as a worker makes them."""
     torch.manual_seed(0)
-    stream = PeopleStream(casting, batch_size=2, num_outfits=2, ring=4, backdrops=2)
+    shots = iter(Shots(casting, num_outfits=1))
+    return Sample(*map(torch.cat, zip(*(tuple(vars(next(shots)).values()) for _ in range(2)),
+                                      strict=True)))  # fmt: skip
+
+
+@pytest.mark.parametrize("small", [0.0, 1.0])
+def test_batches(casting, small):
+    torch.manual_seed(0)
+    stream = PeopleStream(
+        casting, batch_size=2, small_share=small, num_outfits=1, ring=4, backdrops=2
+    )
     batches = iter(stream)
     batch = next(batches)
     batches.close()
     truth = batch.truth
-    assert batch.image.shape == (2, 3, 512, 384) and batch.prompt.shape == (2, 8, 512, 384)
+    count, size = (8, (256, 192)) if small else (2, (512, 384))
+    assert batch.image.shape == (count, 3, *size) and batch.prompt.shape == (count, 8, *size)
     assert truth.alpha.min() >= 0 and truth.alpha.max() <= 1 and (truth.parts > 0).any()
-    eye = truth.rotations @ truth.rotations.transpose(-1, -2)
-    torch.testing.assert_close(eye, torch.eye(3).expand_as(eye), atol=1e-4, rtol=0)
+    assert (truth.joints[:, 0, 2] == 0).all() and truth.joints[..., 2].abs().max() < 1.5
     again = mirror(mirror(batch))
     assert again.image.equal(batch.image) and again.prompt.equal(batch.prompt)
     for name, value in vars(truth).items():
@@ -127,13 +140,30 @@ def test_batches(casting):
     left, right = PART_INDEX["Left_Shoe"], PART_INDEX["Right_Shoe"]
     assert (once.parts == left).equal((truth.parts == right).flip(2))
     torch.testing.assert_close(once.surface[:, 0], -truth.surface[:, 0].flip(2))
+    torch.testing.assert_close(once.joints[:, 20, 0], 1 - truth.joints[:, 21, 0])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_joints_lie_in_the_person_at_both_sizes(samples, stride):
+    """Pelvis, spine and chest are seen as part of the person, where the truth says."""
+    grounds = torch.zeros(1, 3, 512, 384, dtype=torch.uint8)
+    truth = compose(samples, grounds, np.random.default_rng(1), stride).truth
+    height, width = truth.alpha.shape[2:]
+    shares = []
+    for person in range(2):
+        place = truth.joints[person, [0, 3, 6, 9], :2]
+        inside = ((place > 0.02) & (place < 0.98)).all(-1)
+        column, row = (place[inside] * torch.tensor([width, height])).long().unbind(-1)
+        shown = truth.parts[person, row, column] > 0
+        shares += shown.float().tolist()
+    assert len(shares) >= 4 and sum(shares) / len(shares) > 0.7
 
 
 def test_what_a_renderer_cannot_do_is_raised_where_batches_are_drawn(casting, monkeypatch):
     def broken(self, *args):
         raise RuntimeError("no card")
 
-    monkeypatch.setattr(PeopleStream, "_shoot", broken)
+    monkeypatch.setattr(Shots, "_shoot", broken)
     with pytest.raises(RuntimeError, match="no card"):
         next(iter(PeopleStream(casting, batch_size=1, num_outfits=1, ring=2, backdrops=1)))
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from persona.modules.detect import Annotator, annotate
+from persona.modules.detect.annotator import JOINTS
 
 
 class Constant(Annotator):
@@ -49,3 +50,13 @@ def test_colour_rules_need_a_body():
     with pytest.raises(ValueError, match="fitted body"):
         annotate(needy, *PICTURE)
     assert annotate(needy, *PICTURE, np.zeros((4, 3), int)).keys() == needy.provides
+
+
+def test_joints_are_no_map():
+    class Reader(Constant):
+        provides = frozenset({"parts", JOINTS})
+
+    joints = np.zeros((22, 4), np.float32)
+    assert annotate(Reader(parts=PARTS, joints=joints), *PICTURE)[JOINTS] is joints
+    with pytest.raises(ValueError, match="joints is"):
+        annotate(Reader(parts=PARTS, joints=joints[:21]), *PICTURE)

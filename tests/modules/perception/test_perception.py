@@ -1,5 +1,7 @@
 """The perception network, its prompt, losses, weights and annotator."""
 
+import math
+
 import cv2
 import numpy as np
 import pytest
@@ -8,11 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from persona.data.palette import PART_INDEX, PART_NAMES
 from persona.errors import UserError
-from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.modules.detect.annotator import annotate
 from persona.modules.perception.annotator import _PAIRS, PerceptionAnnotator
-from persona.modules.perception.losses import Truth, perception_losses
-from persona.modules.perception.network import PerceptionNet, Percepts
+from persona.modules.perception.losses import Truth, laplace, perception_losses
+from persona.modules.perception.network import MIRRORED_JOINTS, JointReader, PerceptionNet, Percepts
 from persona.modules.perception.prompt import PROMPT_CHANNELS, detector_prompt
 from persona.modules.perception.weights import SHIPPED, load_net
 
@@ -22,7 +23,7 @@ def test_maps_have_the_crops_size():
         out = PerceptionNet()(torch.rand(2, 3, 96, 64), torch.zeros(2, PROMPT_CHANNELS, 96, 64))
     assert out.alpha.shape == (2, 1, 96, 64) and out.parts.shape == (2, 28, 96, 64)
     assert out.surface.shape == out.normal.shape == (2, 3, 96, 64)
-    assert out.rotations.shape == (2, 22, 6) and out.betas.shape == (2, 12)
+    assert out.joints.shape == (2, 22, 4)
 
 
 def test_every_parameter_learns():
@@ -49,13 +50,13 @@ def truth_and_perfect(size=(32, 32)):
     parts = torch.randint(0, 28, (1, *size), generator=generator)
     normal = torch.nn.functional.normalize(torch.randn(1, 3, *size, generator=generator), dim=1)
     surface = torch.randn(1, 3, *size, generator=generator)
-    turns = matrix_from_axis_angle(torch.randn(1, 22, 3, generator=generator))
+    joints = torch.rand(1, 22, 3, generator=generator)
     alpha = (parts > 0)[:, None].float()
-    truth = Truth(alpha, parts, surface, normal, surface[:, :1], turns, torch.zeros(1, 12))
+    truth = Truth(alpha, parts, surface, normal, surface[:, :1], joints)
     one_hot = torch.nn.functional.one_hot(parts, 28).permute(0, 3, 1, 2).float()
     perfect = Percepts(
         80 * (alpha - 0.5), 80 * one_hot, surface, normal, surface[:, :1],
-        turns[:, :, :2].flatten(2), torch.zeros(1, 12),
+        torch.nn.functional.pad(joints, (0, 1), value=math.log(0.005)),
     )  # fmt: skip
     return truth, perfect
 
@@ -66,13 +67,40 @@ def test_perfect_maps_cost_nothing_and_each_error_its_own_term():
     wrong = {
         "alpha": {"alpha": -perfect.alpha}, "parts": {"parts": -perfect.parts},
         "surface": {"surface": perfect.surface + 1}, "normal": {"normal": -perfect.normal},
-        "depth": {"depth": perfect.depth + 1}, "pose": {"rotations": -perfect.rotations},
-        "betas": {"betas": perfect.betas + 1},
+        "depth": {"depth": perfect.depth + 1},
+        "joints": {"joints": perfect.joints + torch.tensor([0.1, 0, 0, 0])},
+        "joint_depth": {"joints": perfect.joints + torch.tensor([0, 0, 0.1, 0])},
     }  # fmt: skip
     for name, change in wrong.items():
         losses = perception_losses(perfect._replace(**change), truth)
         assert float(losses.pop(name)) > 1e-2, name
         assert all(abs(float(v)) < 1e-3 for v in losses.values()), name
+
+
+def test_the_scale_that_costs_least_is_the_mean_error():
+    error = torch.tensor([0.02, -0.06, 0.1])
+    scale = torch.tensor(0.06, dtype=torch.float64).log().requires_grad_()
+    laplace(error.double(), scale.expand(3)).backward()
+    assert abs(float(scale.grad)) < 1e-6
+    # By hand: (1/3 + 1 + 5/3) / 3 + log 0.06 - log 0.005.
+    assert float(laplace(error, scale.detach().float().expand(3))) == pytest.approx(
+        1 + math.log(12), abs=1e-5
+    )
+
+
+def test_joints_are_read_where_they_look():
+    """With a look at one pixel, a joint's place is that pixel; the rest is a correction."""
+    reader = JointReader(4, 8, inner=12, layers=1)
+    torch.nn.init.zeros_(reader.out.weight)
+    torch.nn.init.zeros_(reader.out.bias)
+    x = torch.zeros(1, 4, 6, 8)
+    x[0, 0, 4, 2] = 1
+    torch.nn.init.zeros_(reader.look.weight)
+    reader.look.weight.data[:, 0] = 50
+    out = reader(x, torch.zeros(1, 8))
+    torch.testing.assert_close(out[0, :, 0], torch.full((22,), 2.5 / 8))
+    torch.testing.assert_close(out[0, :, 1], torch.full((22,), 4.5 / 6))
+    assert (out[..., 2:] == 0).all()
 
 
 def test_shipped_weights_are_whole_and_small():
@@ -134,6 +162,10 @@ def test_reads_somebody_it_has_never_seen(annotator, shared_data):
     lower = maps["parts"][int(middle[1])]
     assert (lower[lower > 0] == PART_INDEX["Lower_Clothing"]).mean() > 0.5
     assert np.isfinite(maps["surface"][mask]).all() and np.isnan(maps["surface"][~mask]).all()
+    x, y, depth_m, off_m = maps["joints"].T
+    assert ((x > 0) & (x < 1) & (y > 0) & (y < 1)).all() and y[15] < y[0] < y[7]
+    assert np.abs(depth_m).max() < 0.5 and (off_m > 0).all() and (off_m < 0.3).all()
+    assert x[16] > x[17], "the left shoulder is at the right of the picture"
     # Who faces the camera has the left hand at the right of the picture.
     left = maps["surface"][..., 0] > 0.3
     right = maps["surface"][..., 0] < -0.3
@@ -146,3 +178,5 @@ def test_a_mirror_image_gives_mirrored_maps(annotator):
     there = annotate(annotator, image, alpha, nothing)
     back = annotate(annotator, np.ascontiguousarray(image[:, ::-1]), alpha, nothing)
     np.testing.assert_allclose(there["alpha"], back["alpha"][:, ::-1], atol=2e-3)
+    joints = back["joints"][list(MIRRORED_JOINTS)] * [-1, 1, 1, 1] + [1, 0, 0, 0]
+    np.testing.assert_allclose(there["joints"], joints, atol=2e-3)

@@ -1,0 +1,63 @@
+"""How deep the joints lie, as an annotator reads it off the picture."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Float32
+from numpy import ndarray
+from torch import Tensor
+
+from persona.data.preprocess.canvas import Canvas
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.detect import Detection, wholebody
+from persona.modules.detect.annotator import JOINTS
+
+NUM_JOINTS = 22
+_SURE_M = 0.05
+"""A joint whose depth may be off by no more than this counts in full."""
+_BODY = ((5, 16), (6, 17), (7, 18), (8, 19), (9, 20), (10, 21), (11, 1), (12, 2), (13, 4), (14, 5),
+         (15, 7), (16, 8), (17, 10), (18, 10), (20, 11), (21, 11))  # fmt: skip
+"""COCO-WholeBody points and the joints that lie nearest to them."""
+
+
+class JointDepthTerm:
+    """Mean distance of the joints' depth to the one read, surer ones counting more (metres).
+
+    Args:
+        joints: See ``persona.modules.detect.annotator.JOINTS``.
+    """
+
+    def __init__(self, joints: Float32[ndarray, "22 4"]):
+        read = torch.from_numpy(joints)
+        self.depth_m: Float[Tensor, "22"] = read[:, 2] - read[0, 2]
+        self.weight: Float[Tensor, "22"] = (_SURE_M / read[:, 3]).clamp(max=1)
+        self.weight[0] = 0  # The pelvis is where depth is measured from.
+
+    def __call__(self, joints: Float[Tensor, "b 55 3"]) -> Float[Tensor, "b"]:
+        """Energy of each candidate, from its joints in the camera's frame."""
+        depth_m = joints[:, :NUM_JOINTS, 2] - joints[:, :1, 2]
+        return ((depth_m - self.depth_m).abs() * self.weight).mean(-1)
+
+
+def with_read_joints(detection: Detection, seen: Canvas, body: SmplxBody) -> Detection:
+    """The detection with the annotator's joints as its 3D guess.
+
+    Pixels become metres by the scale at which the limbs are as long as those of the mean body.
+    """
+    read = torch.from_numpy(seen.maps[JOINTS])
+    size = torch.tensor([seen.camera.width, seen.camera.height])
+    pixels, depth_m = read[:, :2] * size, read[:, 2]
+    rest = (body.joint_regressor @ body.template)[:NUM_JOINTS]
+    parents = torch.as_tensor(body.parents[:NUM_JOINTS])
+    limbs = torch.tensor([1, 2, 4, 5, 7, 8, 12, 16, 17, 18, 19, 20, 21])
+    ends = parents[limbs]
+    long_m = (rest[limbs] - rest[ends]).norm(dim=-1)
+    across_m = (long_m.square() - (depth_m[limbs] - depth_m[ends]).square()).clamp(min=0)
+    across_px = (pixels[limbs] - pixels[ends]).square().sum(-1)
+    scale = (across_m.sum() / across_px.sum().clamp(min=1)).sqrt()
+    place = torch.cat(((pixels - pixels[0]) * scale, depth_m[:, None]), -1)
+    points_m = torch.zeros(wholebody.NUM_KEYPOINTS, 4)
+    for point, joint in _BODY:
+        points_m[point, :3] = place[joint]
+        points_m[point, 3] = (_SURE_M / read[joint, 3]).clamp(0.31, 1)
+    return Detection(detection.mask, detection.keypoints, points_m, detection.warnings)
