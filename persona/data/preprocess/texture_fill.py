@@ -21,6 +21,7 @@ from persona.data.layout import Textures
 from persona.data.palette import PART_INDEX, classes_from_colours, colours_from_classes
 from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.parts import PARTS
+from persona.data.preprocess.prints import run_around, tubes
 from persona.data.preprocess.unwrap import Texels, UvMesh, texels_of
 from persona.modules.body.regions import BodyRegions
 from persona.modules.body.topology import rings, vertex_normals
@@ -127,7 +128,9 @@ def fill_unseen(
     feet = group == _FEET
     if feet.any() and seen[feet].mean() < _FEW:
         _default_feet(colour, part, made_up & feet, place)
-    _plain(colour, part, seen, made_up, place, group)
+    heaviest = texels.corners.gather(1, texels.weights.argmax(1, keepdim=True))[:, 0]
+    tube = tubes(limbs[heaviest].numpy(), place[:, 0], cloth)
+    _plain(colour, part, seen, made_up, place, group, tube)
     # The region's rim, two rings wide, is lips: only what lies deeper is dark.
     lips = rings(mesh.faces, ~regions.mouth_in, 2)
     lining = texels.features((~lips).float()).numpy() > 0.5
@@ -253,15 +256,17 @@ def _plain(
     made_up: Bool[np.ndarray, "k"],
     place: np.ndarray,
     group: Int[np.ndarray, "k"],
+    tube: Int[np.ndarray, "k"],
 ) -> None:
-    """Gives made-up texels their kind's plain colour, continued from what is seen, in place."""
+    """Gives made-up texels their kind's plain colour or print, in place."""
     kind = _kinds(part)
     for label in np.unique(kind[made_up]):
         source, target = seen & (kind == label), made_up & (kind == label)
-        if source.sum() < _MIN_SEEN or (
-            label in _PATTERNED and _is_print(colour[source], place[source])
-        ):
-            continue  # What was borrowed stands: a print runs around.
+        if source.sum() < _MIN_SEEN:
+            continue  # What was borrowed stands.
+        if label in _PATTERNED and _is_print(colour[source], place[source]):
+            run_around(colour, place, tube, source, target)
+            continue
         plain = np.zeros_like(colour)
         for limb in np.unique(group[target | source]):
             here = group == limb

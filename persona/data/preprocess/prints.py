@@ -1,0 +1,121 @@
+"""Runs a print on around the body: the side that no photograph shows repeats the side it shows."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+from numpy import ndarray
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial import cKDTree
+
+from persona.data.preprocess.parts import PARTS
+
+TRUNK, LEFT_LEG, RIGHT_LEG, LEFT_ARM, RIGHT_ARM = range(5)
+_ROW_M = 0.02
+_EDGE = 0.95
+"""Quantile of the seen angles that counts as the edge of what is seen: single glimpses do not."""
+_LEAST, _MOST = 0.6, 2.6
+"""Bounds of that edge, radians from the front."""
+_MIN_SEEN = 12
+_NEAREST = 4
+_SMOOTH_ROWS = 2.0
+
+
+def tubes(
+    limb: Int[ndarray, "k"], side: Float[ndarray, "k"], skirt: Bool[ndarray, "k"]
+) -> Int[ndarray, "k"]:
+    """The tube of cloth that each texel belongs to: trunk, a leg, or an arm.
+
+    Args:
+        limb: Index in ``PARTS``.
+        side: x of the canonical pose; the body's left is positive.
+        skirt: What hangs around both legs; it is of the trunk.
+    """
+    leg = np.isin(limb, [i for i, name in enumerate(PARTS) if "Leg" in name]) & ~skirt
+    arm = np.isin(limb, [i for i, name in enumerate(PARTS) if "Arm" in name])
+    out = np.full(len(limb), TRUNK)
+    out[leg] = np.where(side[leg] > 0, LEFT_LEG, RIGHT_LEG)
+    out[arm] = np.where(side[arm] > 0, LEFT_ARM, RIGHT_ARM)
+    return out
+
+
+def run_around(
+    colour: Float32[ndarray, "k 3"],
+    place: Float[ndarray, "k 3"],
+    tube: Int[ndarray, "k"],
+    source: Bool[ndarray, "k"],
+    target: Bool[ndarray, "k"],
+) -> None:
+    """Colours the targets from the sources of the same tube, in place; other targets stay.
+
+    Around the tube's axis the unseen angles, from the edge of what is seen to the middle of the
+    back, take the colours of the seen ones from that edge to the middle of the front. So a print
+    goes on where it is no longer seen, and meets itself at the back.
+
+    Args:
+        colour: RGB.
+        place: In the canonical pose, metres: arms along x, all else along y, facing +z.
+        tube: See ``tubes``.
+        source: Seen texels of the garment.
+        target: Texels to be coloured.
+    """
+    for label in np.unique(tube[target]):
+        here = tube == label
+        wanted, known = here & target, here & source
+        if known.sum() < _MIN_SEEN:
+            continue
+        along, across = (0, 1) if label in (LEFT_ARM, RIGHT_ARM) else (1, 0)
+        axis, angle, radius = _unrolled(place, here & (source | target), along, across)
+        edge = _edges(axis, angle, known)
+        folded = angle.copy()
+        for side in (-1, 1):
+            away = wanted & (angle * side >= 0)
+            limit = np.interp(axis[away], *edge[side])
+            behind = np.clip((np.pi - np.abs(angle[away])) / (np.pi - limit), 0, 1)
+            beyond = np.abs(angle[away]) > limit
+            folded[away] = np.where(beyond, side * limit * behind, angle[away])
+        tree = cKDTree(np.stack((axis, radius * angle), -1)[known])
+        distance, index = tree.query(
+            np.stack((axis, radius * folded), -1)[wanted], min(_NEAREST, int(known.sum()))
+        )
+        weight = 1 / (distance.reshape(len(distance), -1) + 1e-3)
+        near = colour[known][index.reshape(weight.shape)]
+        colour[wanted] = (near * weight[..., None]).sum(1) / weight.sum(1, keepdims=True)
+
+
+def _unrolled(
+    place: Float[ndarray, "k 3"], here: Bool[ndarray, "k"], along: int, across: int
+) -> tuple[Float[ndarray, "k"], Float[ndarray, "k"], float]:
+    """Place along the tube, angle around it (0 in front), and the tube's mean radius (metres)."""
+    axis = place[:, along]
+    rows, row = np.unique((axis[here] // _ROW_M).astype(int), return_inverse=True)
+    middle = []
+    for column in (across, 2):
+        values = place[here, column]
+        low, high = np.full(len(rows), np.inf), np.full(len(rows), -np.inf)
+        np.minimum.at(low, row, values)
+        np.maximum.at(high, row, values)
+        smooth = gaussian_filter1d((low + high) / 2, _SMOOTH_ROWS, mode="nearest")
+        middle.append(np.interp(axis, (rows + 0.5) * _ROW_M, smooth))
+    aside, ahead = place[:, across] - middle[0], place[:, 2] - middle[1]
+    return axis, np.arctan2(aside, ahead), float(np.hypot(aside, ahead)[here].mean())
+
+
+def _edges(
+    axis: Float[ndarray, "k"], angle: Float[ndarray, "k"], known: Bool[ndarray, "k"]
+) -> dict[int, tuple[ndarray, ndarray]]:
+    """For each sign of the angle: places along the tube, and up to which angle it is seen there."""
+    out = {}
+    for side in (-1, 1):
+        chosen = known & (angle * side >= 0)
+        turn = np.abs(angle[chosen])
+        whole = np.quantile(turn, _EDGE) if chosen.any() else _LEAST
+        row = (axis[chosen] // _ROW_M).astype(int)
+        rows = np.unique((axis[known] // _ROW_M).astype(int))
+        limit = [
+            np.quantile(turn[row == k], _EDGE) if (row == k).sum() >= _MIN_SEEN else whole
+            for k in rows
+        ]
+        smooth = gaussian_filter1d(np.array(limit, float), _SMOOTH_ROWS, mode="nearest")
+        out[side] = ((rows + 0.5) * _ROW_M, smooth.clip(_LEAST, _MOST))
+    return out
