@@ -3,10 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from persona.data.synthetic.config import SyntheticConfig
@@ -16,7 +18,7 @@ from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.nearest import nearest_of_all
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import uniform_laplacian
-from persona.modules.losses.base import Window
+from persona.modules.losses.base import LossSum, Window
 from persona.modules.losses.exavatar_geometry import region_weight
 from persona.modules.losses.functional import ssim_map
 from persona.systems.exavatar import MOST_SIDES, crop_size
@@ -127,6 +129,34 @@ def test_images_lie_on_the_same_colour_and_are_cropped(world):
     x, y = image[:, rows, columns], truth[:, rows, columns]
     expected = 0.8 * (x - y).abs().mean() + 0.2 * (1 - ssim_map(x, y)).mean()
     torch.testing.assert_close(instantiate(settings.loss.img_refined)(cropped), expected)
+
+
+class SquaredDifference(nn.Module):
+    """In LPIPS's place: a distance that is easily said."""
+
+    def forward(self, x, y, which, window, kept):
+        assert window is None  # The images are cut already.
+        return (x - y[list(which)]).square().mean((1, 2, 3))
+
+
+def test_lpips_of_the_crop_counts_by_the_terms_weight_and_its_own(world):
+    _, settings, step = world
+    losses = {name: instantiate(settings.loss[name]) for name in ("img", "img_refined")}
+    for loss, weight, lpips in zip(losses.values(), (1.0, 3.0), (0.2, 0.5), strict=True):
+        assert loss.lpips == 0.2  # As in the paper.
+        loss.weight, loss.lpips = weight, lpips
+    _, without = LossSum(losses)(replace(step, pairs=[]))
+    for loss in losses.values():
+        loss.perceptual = SquaredDifference()
+    _, terms = LossSum(losses)(replace(step, pairs=[]))
+    (top, left), (height, width) = step.crop.start.tolist(), step.crop.size
+    part = np.s_[:, top : top + height, left : left + width]
+    for name, view, factor in (("img", "base", 0.2), ("img_refined", "refined", 1.5)):
+        render = step.renders[view]
+        image = render.images["rgb"] + step.background[:, None, None] * (1 - render.alpha)
+        added = factor * (image[part] - step.human_truth[part]).square().mean()
+        assert added > 1e-4
+        torch.testing.assert_close(terms[name] - without[name], added, rtol=1e-3, atol=1e-6)
 
 
 def test_background_does_not_matter_to_a_perfect_render(world):

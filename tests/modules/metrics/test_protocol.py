@@ -53,18 +53,31 @@ def test_psnr_variants_equal_skimage(images):
         assert float(metric.compute()) == pytest.approx(mean_over_frames(oracle, *images), abs=1e-4)
 
 
-def test_ssim_equals_skimage(images):
-    def oracle(pred, alpha, truth, mask):
+def test_ssim_variants_equal_skimage(images):
+    def ssim(truth, pred):
         _, image = structural_similarity(
-            white(truth, mask), white(pred, mask), data_range=1, channel_axis=0, full=True,
-            gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+            truth, pred, data_range=1, channel_axis=0, full=True, gaussian_weights=True, sigma=1.5,
+            use_sample_covariance=False,
         )  # fmt: skip
-        # The two pad differently, but the border is white in both images.
-        return image.mean()
+        return image
 
-    metric = SSIM()
-    metric.update(*images)
-    assert float(metric.compute()) == pytest.approx(mean_over_frames(oracle, *images), abs=1e-4)
+    # The two pad differently, but the border is white in both images.
+    def full(pred, alpha, truth, mask):
+        return ssim(white(truth, mask), white(pred, mask)).mean()
+
+    def own_alpha(pred, alpha, truth, mask):
+        return ssim(white(truth, mask), white(pred, 1.0)).mean()
+
+    def foreground(pred, alpha, truth, mask):
+        return ssim(white(truth, mask), white(pred, mask))[:, mask[0] > 0.5].mean()
+
+    found = []
+    for variant, oracle in (("full", full), ("alpha", own_alpha), ("fg", foreground)):
+        metric = SSIM(variant=variant)
+        metric.update(*images)
+        found.append(float(metric.compute()))
+        assert found[-1] == pytest.approx(mean_over_frames(oracle, *images), abs=1e-4)
+    assert np.ptp(found) > 0.1  # The variants tell each other's faults.
 
 
 def test_truth_against_itself_is_perfect(images):
