@@ -16,8 +16,9 @@ from persona.modules.avatar.gaussian_avatar import PosedAvatar, PoseState
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.avatar.views import HANDS, BodyMasks, ViewRenderer
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.losses.base import Loss, Step
+from persona.modules.losses.base import Loss
 from persona.modules.losses.functional import occlusion_boundary
+from persona.modules.losses.persona_step import PersonaStep
 from persona.modules.parallel import branches
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.avatar_system import AvatarSystem
@@ -110,7 +111,7 @@ class PersonaSystem(AvatarSystem):
             texture, body.uv, body.uv_faces, body.faces, self.avatar.template.subdivision
         )
 
-    def frame_step(self, frame: Frame, pose: PoseState) -> Step:
+    def frame_step(self, frame: Frame, pose: PoseState) -> PersonaStep:
         """Poses the avatar for one frame and renders what the losses ask for."""
         captured = frame.name[0].startswith("captured")
         camera = frame.camera[0].local()
@@ -138,7 +139,7 @@ class PersonaSystem(AvatarSystem):
                 if "position" in render.images:
                     with branch():
                         boundary[view] = self._boundary(frame, view, render, masks)
-        return Step(frame, self.avatar, posed, renders, masks, boundary, self.focus_px)
+        return PersonaStep(frame, self.avatar, posed, renders, masks, boundary, self.focus_px)
 
     def _masks(
         self,

@@ -1,14 +1,14 @@
 """What a loss is, what it may look at, and the one place where losses are weighted and summed."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from persona.modules.parallel import branches
+from persona.modules.parallel import Lane, branches
 from persona.types import Frame, Render
 
 MOST_KEPT = 4
@@ -45,10 +45,30 @@ class Window(NamedTuple):
         return Window(torch.stack(starts), size)
 
 
+@runtime_checkable
+class ImageDistance(Protocol):
+    """A network that compares images with targets, which get no gradient; see ``Perceptual``."""
+
+    def __call__(
+        self,
+        x: Float[Tensor, "b 3 h w"],
+        y: Float[Tensor, "m 3 h w"],
+        which: tuple[int, ...],
+        window: Window | None,
+        kept: Sequence[Tensor],
+    ) -> Float[Tensor, "b"]:
+        """Distance of each image from its target, a row of ``y`` with ``kept`` behind it."""
+
+    def features(
+        self, images: Float[Tensor, "m 3 h w"], window: Window | None
+    ) -> tuple[Tensor, ...]:
+        """All that is needed of targets."""
+
+
 class Pair(NamedTuple):
     """Two images that a network is to compare."""
 
-    network: nn.Module
+    network: ImageDistance
     image: Float[Tensor, "3 h w"]
     target: Float[Tensor, "3 h w"]
     weight: float
@@ -87,7 +107,7 @@ class Step:
 
     def compare(
         self,
-        network: nn.Module,
+        network: ImageDistance,
         image: Float[Tensor, "3 h w"],
         target: Float[Tensor, "3 h w"],
         weight: float,
@@ -137,7 +157,11 @@ class Step:
         return render.images[channel] + background * (1 - alpha)
 
 
-class Loss(nn.Module):
+StepT = TypeVar("StepT", bound=Step)
+"""The step of a method: its losses know its avatar."""
+
+
+class Loss(nn.Module, Generic[StepT]):
     """One term. ``forward`` gives the unweighted value, or None where it does not apply.
 
     ``frames`` says which frames it is for: ``all``, ``captured`` or ``generated``. ``needs`` names
@@ -155,7 +179,7 @@ class Loss(nn.Module):
         """Whether the loss is for such frames."""
         return self.frames == "all" or (self.frames == "captured") == captured
 
-    def forward(self, step: Step) -> Float[Tensor, ""] | None:
+    def forward(self, step: StepT) -> Float[Tensor, ""] | None:
         """Unweighted loss of one frame; called only where it ``applies``."""
         raise NotImplementedError
 
@@ -166,7 +190,7 @@ class LossSum(nn.Module):
     def __init__(self, losses: Mapping[str, Loss]) -> None:
         super().__init__()
         active = {name: loss for name, loss in losses.items() if loss.weight != 0}
-        self.losses = nn.ModuleDict(active)
+        self.losses = cast("Mapping[str, Loss]", nn.ModuleDict(active))
         self.kept: dict[Hashable, tuple] | None = None
 
     def keep_targets(self, frames: int) -> None:
@@ -189,7 +213,9 @@ class LossSum(nn.Module):
 
     def forward(self, step: Step) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Weighted sum and the weighted terms by name, detached."""
-        terms, owners, compared = {}, [], []
+        terms: dict[str, Tensor] = {}
+        owners: list[str] = []
+        compared: list[Lane] = []
         applied = {n: loss for n, loss in self.losses.items() if loss.applies(step.captured)}
         with branches() as branch:
             for name, loss in applied.items():
@@ -220,7 +246,7 @@ def distances(step: Step, kept: dict[Hashable, tuple] | None = None) -> list[Flo
     groups: dict[tuple, list[int]] = {}
     for i, pair in enumerate(pairs):
         groups.setdefault((pair.network, pair.image.shape, pair.whole), []).append(i)
-    results: list[Tensor | None] = [None] * len(pairs)
+    results: dict[int, Tensor] = {}
     for (network, shape, whole), members in groups.items():
         window = step.window if whole else None
         # Two views of one image are one target.
@@ -234,8 +260,8 @@ def distances(step: Step, kept: dict[Hashable, tuple] | None = None) -> list[Flo
         which = tuple(rows[pairs[i].target.data_ptr()] for i in members)
         images = torch.stack([pairs[i].image for i in members])
         wanted = torch.stack([targets[p] for p in live]) if live else images[:0].detach()
-        features = ()
-        if fixed:
+        features: Sequence[Tensor] = ()
+        if kept is not None and fixed:
             key = network, step.frame.name[0], *fixed.values(), window and window.size
             if key not in kept:
                 kept[key] = network.features(torch.stack([targets[p] for p in fixed]), window)
@@ -245,7 +271,7 @@ def distances(step: Step, kept: dict[Hashable, tuple] | None = None) -> list[Flo
             values = values * (window.size[0] * window.size[1] / (shape[1] * shape[2]))
         for i, value in zip(members, values.unbind(), strict=True):
             results[i] = value
-    return results
+    return [results[i] for i in range(len(pairs))]
 
 
 def needs(view: str, channels: Iterable[str]) -> frozenset[str]:

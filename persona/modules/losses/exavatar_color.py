@@ -18,7 +18,7 @@ def both_colors(step: ExAvatarStep) -> Float[Tensor, "n 6"]:
     return torch.cat([step.posed.base_rgb, step.posed.refined_rgb], 1)
 
 
-class ColorLaplacian(Loss):
+class ColorLaplacian(Loss[ExAvatarStep]):
     """Squared Laplacian of the colours.
 
     Args:
@@ -37,7 +37,7 @@ class ColorLaplacian(Loss):
         return 2 * (square * region_weight(template, self.regions)).mean()
 
 
-class HandColor(Loss):
+class HandColor(Loss[ExAvatarStep]):
     """Hand colours pulled to their mean, which is fixed."""
 
     def forward(self, step: ExAvatarStep) -> Float[Tensor, ""]:
@@ -48,7 +48,7 @@ class HandColor(Loss):
         return 2 * ((rgb - mean).square() * hand).sum() / (rgb.shape[1] * count)
 
 
-class ArmColor(Loss):
+class ArmColor(Loss[ExAvatarStep]):
     """Undersides of the arms, which are seldom seen, pulled to the fixed upper sides near them."""
 
     def forward(self, step: ExAvatarStep) -> Float[Tensor, ""]:

@@ -7,7 +7,7 @@ from persona.modules.losses.base import Loss
 from persona.modules.losses.exavatar_step import ExAvatarStep
 
 
-class FaceTextureLoss(Loss):
+class FaceTextureLoss(Loss[ExAvatarStep]):
     """L1 of the textured head against the frame; moves geometry only.
 
     The mesh is the body's own, at the Gaussians of its vertices. Pixels beside the face would

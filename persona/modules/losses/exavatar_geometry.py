@@ -22,7 +22,7 @@ def region_weight(template: ExAvatarTemplate, regions: dict[str, float]) -> Floa
     return weight
 
 
-class OffsetSize(Loss):
+class OffsetSize(Loss[ExAvatarStep]):
     """Squared mean offsets, of the base and of what the pose adds.
 
     Args:
@@ -45,7 +45,7 @@ class OffsetSize(Loss):
         return (value * region_weight(step.avatar.template, self.regions)).mean()
 
 
-class HandOffsetDirection(Loss):
+class HandOffsetDirection(Loss[ExAvatarStep]):
     """Hands may shrink, not grow: the outward part of their mean offsets."""
 
     def forward(self, step: ExAvatarStep) -> Float[Tensor, ""]:
@@ -56,7 +56,7 @@ class HandOffsetDirection(Loss):
         return (outward.sum(0) * template.hand).mean()
 
 
-class ScaleSize(Loss):
+class ScaleSize(Loss[ExAvatarStep]):
     """Squared scales, and squared changes of their logarithm by the pose.
 
     Args:
@@ -79,7 +79,7 @@ class ScaleSize(Loss):
         return (value * region_weight(step.avatar.template, self.regions)).mean()
 
 
-class OffsetLaplacian(Loss):
+class OffsetLaplacian(Loss[ExAvatarStep]):
     """Squared Laplacian of the means against the template's, of base and refined.
 
     The Laplacian is linear, so that of the offsets.
@@ -103,7 +103,7 @@ class OffsetLaplacian(Loss):
         return 2 * (square * region_weight(template, self.regions)).mean()
 
 
-class ScaleLaplacian(Loss):
+class ScaleLaplacian(Loss[ExAvatarStep]):
     """Squared Laplacian of the scales, of base and refined.
 
     Args:

@@ -9,7 +9,7 @@ from persona.modules.losses.image import ImageLoss
 from persona.modules.losses.perceptual import Perceptual
 
 
-class CropImageLoss(ImageLoss):
+class CropImageLoss(ImageLoss[ExAvatarStep]):
     """L1, SSIM and LPIPS of the crop around the person.
 
     ExAvatar compares it over its reconstruction of the scene where it has one. Without, as in its
@@ -46,7 +46,7 @@ class CropImageLoss(ImageLoss):
         return self.distance(step, image, step.crop_truth)
 
 
-class HumanLoss(Loss):
+class HumanLoss(Loss[ExAvatarStep]):
     """L1 of the person alone on the random colour: what ExAvatar learns the silhouette from.
 
     Source: ExAvatar, arXiv:2407.21686.

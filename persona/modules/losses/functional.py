@@ -68,8 +68,8 @@ def photometric(
         from persona.modules.losses import photometric_cuda
 
         return photometric_cuda.photometric(x, y, weight, l1, ssim)
-    weight = 1.0 if weight is None else weight
-    return l1 * (weight * (x - y).abs()).mean() + ssim * (weight * (1 - ssim_map(x, y))).mean()
+    factor = 1.0 if weight is None else weight
+    return l1 * (factor * (x - y).abs()).mean() + ssim * (factor * (1 - ssim_map(x, y))).mean()
 
 
 def depth_silog(

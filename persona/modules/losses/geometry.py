@@ -10,7 +10,7 @@ from persona.modules.losses.base import Loss, Step, needs
 from persona.modules.losses.functional import depth_silog
 
 
-class GeometryLoss(Loss):
+class GeometryLoss(Loss[Step]):
     """mask L1 + bracket * [depth + normal + seg].
 
     Depth is a scale-invariant log error, normals L1 + (1 - cosine) where both are known, seg L1 on
@@ -89,7 +89,7 @@ def normal_error(
     return ((difference + 1 - cosine) * valid).mean()
 
 
-class FaceGeometryLoss(Loss):
+class FaceGeometryLoss(Loss[Step]):
     """The face in its initial colours against the image: L1 that only moves geometry.
 
     Source: PERSONA, arXiv:2508.09973 (face_geo, patch_face_geo).
@@ -110,7 +110,7 @@ class FaceGeometryLoss(Loss):
         return (images["face_rgb"] - truth * images["face"]).abs().mean()
 
 
-class RegionMaskLoss(Loss):
+class RegionMaskLoss(Loss[Step]):
     """Rendered mask of a body region against the mesh's own, L1.
 
     Source: PERSONA, arXiv:2508.09973 (mask_hand, mask_eye, patch_mask_face).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -46,9 +47,9 @@ class _GeometryError(torch.autograd.Function):
 
 def geometry_error(
     alpha: Float[Tensor, "1 h w"],
-    images: dict[str, Tensor],
+    images: Mapping[str, Tensor],
     mask: Float[Tensor, "1 h w"],
-    truths: dict[str, Tensor],
+    truths: Mapping[str, Tensor],
     bracket: float,
     depth: float,
 ) -> Float[Tensor, ""]:

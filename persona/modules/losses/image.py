@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.modules.losses.base import Loss, Step, needs
+from persona.modules.losses.base import Loss, Step, StepT, needs
 from persona.modules.losses.functional import photometric
 from persona.modules.losses.perceptual import Perceptual
 
@@ -11,7 +11,7 @@ BOUNDARY_WEIGHT = 0.1
 """Captured pixels at an occlusion boundary: the photo is not to be trusted there."""
 
 
-class ImageLoss(Loss):
+class ImageLoss(Loss[StepT]):
     """img(x, y) = l1 |x - y| + ssim (1 - SSIM) + lpips LPIPS, each map averaged.
 
     Source: PERSONA, arXiv:2508.09973.
@@ -47,7 +47,7 @@ class ImageLoss(Loss):
 
     def distance(
         self,
-        step: Step,
+        step: StepT,
         x: Float[Tensor, "3 h w"],
         y: Float[Tensor, "3 h w"],
         weight: Float[Tensor, "1 h w"] | None = None,
@@ -58,7 +58,7 @@ class ImageLoss(Loss):
             step.compare(self.perceptual, x, y, self.lpips, whole=self.view != "patch")
         return value
 
-    def forward(self, step: Step) -> Float[Tensor, ""] | None:
+    def forward(self, step: StepT) -> Float[Tensor, ""] | None:
         """Captured frames count less inside the boundary."""
         if self.view not in step.renders:
             return None
@@ -69,13 +69,13 @@ class ImageLoss(Loss):
         return self.distance(step, step.over(self.view, self.channel, truth), truth, weight)
 
 
-class CapturedImageLoss(ImageLoss):
+class CapturedImageLoss(ImageLoss[Step]):
     """The image loss on captured frames alone (albedo, face patch)."""
 
     frames = "captured"
 
 
-class AuxImageLoss(ImageLoss):
+class AuxImageLoss(ImageLoss[Step]):
     """The auxiliary colours against generated frames, geometry fixed.
 
     They keep what the video model shows, drift included, and teach rgb only where the photo
@@ -86,7 +86,7 @@ class AuxImageLoss(ImageLoss):
     frames = "generated"
 
 
-class BoundaryLoss(ImageLoss):
+class BoundaryLoss(ImageLoss[Step]):
     """rgb pulled to the fixed auxiliary colours inside the occlusion boundary of captured frames.
 
     Source: PERSONA, arXiv:2508.09973 (seam handling).

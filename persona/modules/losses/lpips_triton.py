@@ -139,7 +139,8 @@ def _backward(
     for corner in tl.static_range(4):
         at, inside = _corner(corner, window, wide, height, width, channel, channels)
         x = tl.load(x_ptr + image * size + at, inside, 0.0)
-        corners = corners + (x,)  # noqa: RUF005 (Triton knows no unpacking)
+        # Triton knows no unpacking.
+        corners = corners + (x,)  # type: ignore[assignment] # noqa: RUF005
         best = tl.maximum(best, x.to(tl.float32))
     if POOL:
         at, inside = _pooled(window, wide, height, width, channel, channels)
@@ -205,8 +206,8 @@ def image_gradient(
     return out
 
 
-def _channels_last(values: Tensor | None) -> Tensor | None:
-    return None if values is None else values.contiguous(memory_format=torch.channels_last)
+def _channels_last(values: Tensor) -> Tensor:
+    return values.contiguous(memory_format=torch.channels_last)
 
 
 def _blocks(features: Tensor) -> tuple[int, int, int]:
@@ -228,7 +229,8 @@ def layer_forward(
 
     which: the row of each one's target in the batch with ``kept`` behind it.
     """
-    features, kept = _channels_last(features), _channels_last(kept)
+    features = _channels_last(features)
+    kept = features if kept is None else _channels_last(kept)
     rows, channels, height, width = features.shape
     blocks, windows, room = _blocks(features)
     sums = torch.empty(len(which), blocks, device=features.device)
@@ -240,7 +242,7 @@ def layer_forward(
         )  # fmt: skip
     programs = rows if pool else len(which)
     _forward[(programs, blocks)](
-        features, features if kept is None else kept, which, weight,
+        features, kept, which, weight,
         features if pooled is None else pooled, sums, len(which), rows, height, width,
         channels, EPS, pool, windows, room,
     )  # fmt: skip
@@ -256,14 +258,15 @@ def layer_backward(
     pooled_grad: Float[Tensor, "b c hh ww"] | None,
 ) -> Float[Tensor, "b c h w"]:
     """Gradient to what the ReLU made the first features of, from distances and pooled features."""
-    features, kept = _channels_last(features), _channels_last(kept)
+    features = _channels_last(features)
+    kept = features if kept is None else _channels_last(kept)
     channels, height, width = features.shape[1:]
     blocks, windows, room = _blocks(features)
-    out, pooled_grad = torch.empty_like(features[: len(which)]), _channels_last(pooled_grad)
-    pool = pooled_grad is not None
+    out, pool = torch.empty_like(features[: len(which)]), pooled_grad is not None
+    behind = features if pooled_grad is None else _channels_last(pooled_grad)
     _backward[(len(which), blocks)](
-        features, features if kept is None else kept, which, weight, grad,
-        pooled_grad if pool else features, out, len(features), height, width, channels, EPS,
+        features, kept, which, weight, grad,
+        behind, out, len(features), height, width, channels, EPS,
         pool, windows, room,
     )  # fmt: skip
     return out

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -47,8 +48,9 @@ class VggSlices:
         """From the modules of a network."""
         convolutions = []
         for part in slices:
-            layers = [layer for layer in part if isinstance(layer, nn.Conv2d)]
-            convolutions.append([[c.weight.detach(), c.bias.detach()] for c in layers])
+            layers = [layer for layer in part.children() if isinstance(layer, nn.Conv2d)]
+            pairs = [(c.weight, cast(Tensor, c.bias)) for c in layers]
+            convolutions.append([[weight.detach(), bias.detach()] for weight, bias in pairs])
         first = convolutions[0][0]
         first[0] = F.pad(first[0], (0, 0, 0, 0, 0, IMAGE_CHANNELS - first[0].shape[1]))
         return VggSlices(
@@ -120,8 +122,10 @@ def _layers(
             values = _convolve(values, weight, bias)
             results.append(values)
         target = kept[i] if kept else None
-        sums, values = layer_forward(values, target, which, network.distance_weights[i], i < last)
+        sums, pooled = layer_forward(values, target, which, network.distance_weights[i], i < last)
         yield results, sums
+        if pooled is not None:
+            values = pooled
 
 
 def _convolve(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -148,17 +152,17 @@ class _Distances(torch.autograd.Function):
         network, num_kept, size = ctx.settings
         which, start, *tensors = ctx.saved_tensors
         kept, results = tensors[:num_kept], tensors[num_kept:]
-        grad, values = grad.contiguous(), None
+        grad = grad.contiguous()
+        values: Tensor | None = None
         for i in reversed(range(len(network.convolutions))):
             target = kept[i] if kept else None
             weight = network.distance_weights[i]
-            values = layer_backward(results.pop(), target, which, weight, grad, values)
+            slope = layer_backward(results.pop(), target, which, weight, grad, values)
             for j in reversed(range(len(network.convolutions[i]))):
                 # A convolution's adjoint by its input: the transposed one, which needs no input.
-                values = F.conv_transpose2d(values, network.convolutions[i][j][0], padding=1)
+                slope = F.conv_transpose2d(slope, network.convolutions[i][j][0], padding=1)
                 if j > 0:
                     result = results.pop()[: len(which)]
-                    torch.ops.aten.threshold_backward.grad_input(
-                        values, result, 0, grad_input=values
-                    )
-        return image_gradient(values, start, size, network.scale), *[None] * 6
+                    torch.ops.aten.threshold_backward.grad_input(slope, result, 0, grad_input=slope)
+            values = slope
+        return image_gradient(slope, start, size, network.scale), *[None] * 6

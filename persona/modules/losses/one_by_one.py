@@ -1,11 +1,14 @@
 """A perceptual network that looks at the images of a step one after another."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from persona.modules.losses.base import ImageDistance
 
 
 class OneByOne(nn.Module):
@@ -18,7 +21,7 @@ class OneByOne(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         """``network``: gives each image's distance from its target, and has ``features``."""
         super().__init__()
-        self.network = network
+        self.network = cast("ImageDistance", network)
 
     def forward(
         self,
@@ -32,14 +35,15 @@ class OneByOne(nn.Module):
         rows = tuple(range(len(x))) if which is None else which
         count, distances = len(y), []
         for i, row in enumerate(rows):
-            target, extra = y[row : row + 1].detach(), () if window is None else (window,)
+            target = y[row : row + 1].detach()
+            extra: tuple[object, ...] = () if window is None else (window,)
             if row >= count:
                 at = row - count
                 extra = window, tuple(layer[at : at + 1] for layer in kept)
             distances.append(_Distance.apply(self.network, x[i : i + 1], target, extra))
         return torch.cat(distances)
 
-    def features(self, *args: object) -> Sequence[Tensor]:
+    def features(self, *args: Any) -> Sequence[Tensor]:
         """The network's."""
         return self.network.features(*args)
 

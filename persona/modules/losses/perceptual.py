@@ -55,6 +55,9 @@ class Perceptual(nn.Module):
         UserError: the backbone's weights are absent.
     """
 
+    shift: Float[Tensor, "1 3 1 1"]
+    scale: Float[Tensor, "1 3 1 1"]
+
     def __init__(self, net: str, random_weights: bool = False, half: bool = True) -> None:
         super().__init__()
         if not random_weights and (message := missing_weights(net)):
@@ -98,7 +101,7 @@ class Perceptual(nn.Module):
         pairs, total = on_device(which, x.device, torch.int64), x.new_zeros(len(x))
         targets = self.features(y, window)
         if kept:
-            targets = [torch.cat(pair) for pair in zip(targets, kept, strict=True)]
+            targets = tuple(torch.cat(pair) for pair in zip(targets, kept, strict=True))
         for i, (a, b) in enumerate(zip(self._layers(x, window), targets, strict=True)):
             weight = getattr(self, f"weight_{i}")
             total = total + layer_distance(a.float(), b.float(), pairs, weight)
@@ -144,7 +147,8 @@ class Perceptual(nn.Module):
                 self.slices, weights, self.shift, self.scale, self._dtype
             )
         elif device not in self._made:
-            self._made[device] = copy.deepcopy(self.slices).to(
+            # The stub has no such overload.
+            self._made[device] = copy.deepcopy(self.slices).to(  # type: ignore[call-overload]
                 self._dtype, memory_format=torch.channels_last
             )
         return self._made[device]
@@ -153,7 +157,8 @@ class Perceptual(nn.Module):
 def _place(images: Tensor, window: Window | None) -> tuple[Tensor, tuple[int, int]]:
     """Corner and size of the window, or of the whole images."""
     if window is None:
-        return torch.zeros(2, dtype=torch.int64, device=images.device), tuple(images.shape[2:])
+        corner = torch.zeros(2, dtype=torch.int64, device=images.device)
+        return corner, (images.shape[2], images.shape[3])
     return window.start, window.size
 
 

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from persona.modules.avatar.template import AvatarTemplate
 from persona.modules.body.topology import uniform_laplacian
-from persona.modules.losses.base import Loss, Step, needs
+from persona.modules.losses.base import Loss, needs
 from persona.modules.losses.functional import total_variation
+from persona.modules.losses.persona_step import PersonaStep
 
 
 def region_weight(template: AvatarTemplate, fine: float, hands: float) -> Float[Tensor, "n 1"]:
@@ -20,7 +21,7 @@ def region_weight(template: AvatarTemplate, fine: float, hands: float) -> Float[
     return template.once(("region weight", fine, hands), make)
 
 
-class MeanLaplacian(Loss):
+class MeanLaplacian(Loss[PersonaStep]):
     """Squared Laplacian of the base canonical means.
 
     Relative to the template on hands, eyes and face_expr, absolute elsewhere: cloth should be
@@ -31,7 +32,7 @@ class MeanLaplacian(Loss):
         super().__init__(weight=weight)
         self.fine, self.hands = fine, hands
 
-    def forward(self, step: Step) -> Float[Tensor, ""]:
+    def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Metres squared."""
         template = step.avatar.template
         value = uniform_laplacian(step.posed.base_canonical, template.neighbours)
@@ -45,7 +46,7 @@ class MeanLaplacian(Loss):
         return ((value - rest).square() * weight).mean()
 
 
-class RefinedLaplacian(Loss):
+class RefinedLaplacian(Loss[PersonaStep]):
     """Squared absolute Laplacian of the posed refined means, off hands, eyes and face_expr.
 
     Source: PERSONA, arXiv:2508.09973 (lap_mean_refined).
@@ -55,7 +56,7 @@ class RefinedLaplacian(Loss):
         super().__init__(weight=weight)
         self.hands = hands
 
-    def forward(self, step: Step) -> Float[Tensor, ""]:
+    def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Metres squared."""
         template = step.avatar.template
         value = uniform_laplacian(step.posed.refined, template.neighbours)
@@ -66,13 +67,13 @@ class RefinedLaplacian(Loss):
         return (value.square() * weight).mean()
 
 
-class ScaleLaplacian(Loss):
+class ScaleLaplacian(Loss[PersonaStep]):
     """Squared Laplacian of the scales on the subdivided and on the body's own mesh.
 
     Source: PERSONA, arXiv:2508.09973 (lap_scale).
     """
 
-    def forward(self, step: Step) -> Float[Tensor, ""]:
+    def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Metres squared."""
         template, scales = step.avatar.template, step.posed.scales
         fine = uniform_laplacian(scales, template.neighbours)
@@ -81,34 +82,34 @@ class ScaleLaplacian(Loss):
         return fine.square().mean() + coarse.square().mean()
 
 
-class ColorLaplacian(Loss):
+class ColorLaplacian(Loss[PersonaStep]):
     """Squared Laplacian of rgb. Source: PERSONA, arXiv:2508.09973 (lap_rgb)."""
 
-    def forward(self, step: Step) -> Float[Tensor, ""]:
+    def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Colour squared."""
         return uniform_laplacian(step.posed.rgb, step.avatar.template.neighbours).square().mean()
 
 
-class HandColor(Loss):
+class HandColor(Loss[PersonaStep]):
     """Hand colours pulled to the auxiliary ones, which see the hands from every side.
 
     Source: PERSONA, arXiv:2508.09973 (hand_rgb).
     """
 
-    def forward(self, step: Step) -> Float[Tensor, ""]:
+    def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Colour squared."""
         hand = step.avatar.template.hand[:, None]
         difference = step.posed.rgb - step.posed.rgb_aux.detach()
         return (difference.square() * hand).sum() / (3 * hand.sum())
 
 
-class MouthColor(Loss):
+class MouthColor(Loss[PersonaStep]):
     """The inside of the mouth pulled to the mean colour of the lips around it.
 
     Source: PERSONA, arXiv:2508.09973 (mouth_in_rgb).
     """
 
-    def forward(self, step: Step) -> Float[Tensor, ""]:
+    def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Colour squared."""
         template, rgb = step.avatar.template, step.posed.rgb
         outside, inside = template.mouth_out[:, None], template.mouth_in[:, None]
@@ -116,7 +117,7 @@ class MouthColor(Loss):
         return ((rgb - mean).square() * inside).sum() / (3 * inside.sum()).clamp_min(1)
 
 
-class HandVariation(Loss):
+class HandVariation(Loss[PersonaStep]):
     """Total variation of each hand rendered alone, where its alpha is above 0.9.
 
     Source: PERSONA, arXiv:2508.09973 (hand_rgb_tv).
@@ -128,7 +129,10 @@ class HandVariation(Loss):
         super().__init__(weight=weight)
         self.needs = frozenset().union(*(needs(v, {"rgb_fixed", "alpha"}) for v in self.views))
 
-    def forward(self, step: Step) -> Float[Tensor, ""]:
+    def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Mean absolute difference of neighbours."""
-        renders = [step.renders[view] for view in self.views]
-        return sum(total_variation(r.images["rgb_fixed"], r.alpha.detach() > 0.9) for r in renders)
+        left, right = (
+            total_variation(r.images["rgb_fixed"], r.alpha.detach() > 0.9)
+            for r in (step.renders[view] for view in self.views)
+        )
+        return left + right

@@ -11,6 +11,7 @@ fg    Foreground only: pixels of the ground-truth mask (PSNR, SSIM), or their bo
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -98,6 +99,8 @@ class FrameMetric(Metric):
 
     full_state_update = False
     higher_is_better = True
+    total: Float[Tensor, ""]
+    count: Float[Tensor, ""]
 
     def __init__(self, *, variant: str = "full") -> None:
         super().__init__()
@@ -174,7 +177,8 @@ class LPIPS(FrameMetric):
         super().__init__(variant=variant)
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-        self.lpips = LearnedPerceptualImagePatchSimilarity(net_type=net, normalize=False)
+        kind: Any = net  # One of three strings; torchmetrics refuses others.
+        self.lpips = LearnedPerceptualImagePatchSimilarity(net_type=kind, normalize=False)
 
     def value(self, pred, truth, alpha, mask):
         """Source: torchmetrics; ``fg`` is the bounding box of the mask, at least 64 pixels."""
@@ -232,7 +236,7 @@ def protocol_metrics(lpips_net: str | Sequence[str] | None) -> MetricCollection:
     An LPIPS network is left out if its weights are absent (`missing_weights` says).
     """
     nets = [net for net in lpips_nets(lpips_net) if not missing_weights(net)]
-    metrics: dict[str, Metric] = {"mask_iou": MaskIoU()}
+    metrics: dict[str, Metric | MetricCollection] = {"mask_iou": MaskIoU()}
     for variant in VARIANTS:
         prefix = "" if variant == "full" else f"{variant}_"
         metrics[f"{prefix}psnr"] = PSNR(variant=variant)

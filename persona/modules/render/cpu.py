@@ -167,10 +167,10 @@ class _Rasterize(torch.autograd.Function):
         )
         g_gaussians: tuple[Tensor | None, ...] = (None,) * 4
         if moves:
-            g_gaussians = tuple(torch.zeros_like(t).contiguous() for t in inputs[:4])
+            made = tuple(torch.zeros_like(t).contiguous() for t in inputs[:4])
             cpu_project.project_backward(
                 _arrays(inputs[:4]), setup.view, setup.bounds[2], tiles, g_splats,
-                _arrays(g_gaussians),
+                _arrays(made),
             )  # fmt: skip
-        g_values = torch.from_numpy(g_values)
-        return None, *g_gaussians, *g_values.split(setup.sizes, 1)
+            g_gaussians = made
+        return None, *g_gaussians, *torch.from_numpy(g_values).split(setup.sizes, 1)

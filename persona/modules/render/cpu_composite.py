@@ -94,7 +94,8 @@ def _falloff(splats, g, dy, column, out):
 def _add_scaled(out, i, values, j, weight):
     """Adds weight * values[j] to out[i] over the channels of ``values``."""
     for column in range(0, values.shape[1], LANES):
-        add_scaled_lanes(out, i, values, j, column, weight)
+        # numba fills the first argument, its typing context, in.
+        add_scaled_lanes(out, i, values, j, column, weight)  # type: ignore[call-arg]
 
 
 @kernel()
@@ -102,7 +103,7 @@ def _inner(a, i, b, j):
     """Dot product of a[i] and b[j] over the channels of ``b``."""
     total = a.dtype.type(0)
     for column in range(0, b.shape[1], LANES):
-        total += inner_lanes(a, i, b, j, column)
+        total += inner_lanes(a, i, b, j, column)  # type: ignore[call-arg]
     return total
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from persona.modules.render.binning import Bins, bin_splats
@@ -57,6 +58,9 @@ class CudaRenderer(GaussianRenderer):
     """
 
     name = device_type = "cuda"
+
+    _overflows: Int[Tensor, "1"]
+    _place: Int[Tensor, "1"]
 
     def __init__(self, near_m: float = 0.01, far_m: float = 100.0, eps2d: float = 0.1):
         super().__init__(near_m, far_m, eps2d)
