@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from bare_module import bare
 
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar, PosedAvatar
 from persona.modules.avatar.template import AvatarTemplate
@@ -44,18 +44,9 @@ def mask(*rows: int, size: int = 9) -> torch.Tensor:
     return torch.isin(torch.arange(size), torch.tensor(rows))
 
 
-def module(kind: type[nn.Module], **values: object) -> nn.Module:
-    """A module that has nothing but these."""
-    made = kind.__new__(kind)
-    nn.Module.__init__(made)
-    for name, value in values.items():
-        setattr(made, name, value)
-    return made
-
-
 @pytest.fixture
 def avatar() -> GaussianAvatar:
-    template = module(
+    template = bare(
         AvatarTemplate,
         vertices=torch.arange(27.0).view(9, 3),
         faces=FACES,
@@ -65,7 +56,7 @@ def avatar() -> GaussianAvatar:
         left_hand_rows=LEFT,
         right_hand_rows=RIGHT,
     )
-    return module(GaussianAvatar, template=template, initial_rgb=torch.full((9, 3), 0.25))
+    return bare(GaussianAvatar, template=template, initial_rgb=torch.full((9, 3), 0.25))
 
 
 @pytest.fixture
@@ -180,7 +171,7 @@ def masks() -> tuple[BodyMasks, AvatarTemplate]:
     regions = dict.fromkeys(names, none)
     for name, rows in (("face", (0, 1, 2, 3)), ("eye", (1, 2, 3)), ("left_hand", (4, 5, 6, 7))):
         regions[name] = mask(*rows, size=8)
-    template = module(
+    template = bare(
         AvatarTemplate,
         coarse_vertices=vertices,
         coarse_regions=BodyRegions(**regions),
