@@ -44,6 +44,15 @@ def same(a, b):
     return a == b
 
 
+def test_splits_come_in_the_order_of_their_numbers(root):
+    for number in (10, 2):
+        shutil.copytree(root / "generated_1", root / f"generated_{number}")
+    (root / "generated_old").mkdir()
+    assert Subject(root).splits == (
+        "captured", "generated_0", "generated_1", "generated_2", "generated_10", "test"
+    )  # fmt: skip
+
+
 def test_round_trip_is_exact(root):
     subject = Subject(root)
     assert subject.splits == ("captured", "generated_0", "generated_1", "test")

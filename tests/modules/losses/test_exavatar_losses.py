@@ -232,6 +232,35 @@ def test_regularisers_by_hand(world):
     torch.testing.assert_close(value("joint_offset"), expected)
 
 
+def test_joint_offsets_are_counted_from_where_they_began(world):
+    """All of the body 2 cm from there, all of the fingers 1 cm, along one axis of three."""
+    system, settings, step = world
+    avatar, loss = system.avatar, instantiate(settings.loss.joint_offset)
+    kept = avatar.initial_joint_offset.clone()
+    try:
+        change = torch.zeros(55, 3)
+        change[:25, 1], change[25:, 1] = 0.02, -0.01
+        avatar.initial_joint_offset.copy_(avatar.joint_offset.detach() - change)
+        expected = (25 * 0.02**2 + 30 * 10 * 0.01**2) / (55 * 3)
+        assert float(loss(step).detach()) == pytest.approx(expected, rel=1e-4)
+    finally:
+        avatar.initial_joint_offset.copy_(kept)
+
+
+def test_the_face_in_its_texture_is_compared_on_the_person_alone(world):
+    _, settings, step = world
+    loss = instantiate(settings.loss.face)
+    mask = step.frame.mask
+    rows = mask[0, 0].any(1).nonzero()[:, 0]
+    upper = mask.clone()
+    upper[:, :, : int(rows[0]) + len(rows) // 16] = 0  # Without the top of the head.
+    values = [
+        float(loss(replace(step, frame=replace(step.frame, mask=m))).detach())
+        for m in (mask, upper, 0 * mask)
+    ]
+    assert values[0] > values[1] > values[2] == 0
+
+
 def test_hands_may_shrink_but_not_grow(world):
     system, settings, step = world
     template = system.avatar.template

@@ -9,6 +9,7 @@ from persona.modules.metrics.protocol import (
     PSNR,
     SSIM,
     MaskIoU,
+    person_box,
     protocol_metrics,
     quantize,
     score_frame,
@@ -107,6 +108,27 @@ def test_mask_iou_by_hand(images):
     assert float(metric.compute()) == pytest.approx(21 / 27)
 
 
+def test_half_opaque_is_inside(images):
+    """Of the mask's 24 columns 12 are opaque and 12 are 0.4; 6 beside it are 0.6."""
+    _, _, truth, mask = images
+    alpha = torch.zeros_like(mask)
+    alpha[:, :, 10:50, 12:24] = 1
+    alpha[:, :, 10:50, 24:36] = 0.4
+    alpha[:, :, 10:50, 36:42] = 0.6
+    metric = MaskIoU()
+    metric.update(truth, alpha, truth, mask)
+    assert float(metric.compute()) == pytest.approx(12 / 30)
+
+
+def test_person_box_by_hand():
+    """Rows 20 to 75, columns 24 to 55: 56 is more than 32 / 0.75. Lying, the width decides."""
+    mask = torch.zeros(1, 96, 80)
+    mask[:, 20:76, 24:56] = 1
+    assert person_box(mask).tolist() == [40 - 52.5 / 2, 48 - 35, 52.5, 70]
+    lying = mask.transpose(1, 2)
+    assert person_box(lying).tolist() == pytest.approx([48 - 35, 40 - 70 / 1.5, 70, 70 / 0.75])
+
+
 def test_mean_over_frames_is_not_pooled(images):
     pred, alpha, truth, mask = images
     one, both = PSNR(), PSNR()
@@ -133,6 +155,19 @@ def test_lpips_squeeze(images, torch_home):
         assert float(metric.compute()) == pytest.approx(0, abs=1e-6)
         metric.update(own.flip(3), mask, truth, mask)
         assert float(metric.compute()) > 0.01
+
+
+def test_lpips_of_the_foreground_looks_at_the_masks_box_alone(torch_home):
+    """On the whole image the same error is diluted by white."""
+    generator = torch.Generator().manual_seed(3)
+    pred, truth = torch.rand(2, 1, 3, 128, 160, generator=generator)
+    mask = torch.zeros(1, 1, 128, 160)
+    mask[:, :, 30:100, 50:130] = 1
+    metrics = {variant: LPIPS(net="squeeze", variant=variant) for variant in ("full", "fg")}
+    values = {v: float(metric(pred, mask, truth, mask)) for v, metric in metrics.items()}
+    cut = [image[:, :, 30:100, 50:130] for image in (pred, mask, truth, mask)]
+    assert values["fg"] == pytest.approx(float(metrics["full"](*cut)), rel=1e-5)
+    assert values["full"] < 0.9 * values["fg"]
 
 
 def test_unknown_variant():
