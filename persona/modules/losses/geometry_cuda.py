@@ -53,7 +53,7 @@ def geometry_error(
     bracket: float,
     depth: float,
 ) -> Float[Tensor, ""]:
-    """As ``geometry.geometry_error``; float32."""
+    """``geometry.geometry_error`` in float32."""
     names = ("depth", "normal", "seg")
     rendered, truth = ([source[name] for name in names] for source in (images, truths))
     return _GeometryError.apply(alpha, *rendered, mask, truth, bracket, depth)

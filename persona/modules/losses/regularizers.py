@@ -12,7 +12,13 @@ from persona.modules.losses.persona_step import PersonaStep
 
 
 def region_weight(template: AvatarTemplate, fine: float, hands: float) -> Float[Tensor, "n 1"]:
-    """``fine`` on face_expr and eyes, ``hands`` on hands and the expression boundary, 1 else."""
+    """Weight of each Gaussian by its region, 1 where none is named.
+
+    Args:
+        template: Of the avatar.
+        fine: On what expressions move, and on the eyes.
+        hands: On the hands and on the rim of what expressions move; holds where both apply.
+    """
 
     def make() -> Tensor:
         weight = torch.where(template.face_expr | template.eye, fine, 1.0)
@@ -24,8 +30,14 @@ def region_weight(template: AvatarTemplate, fine: float, hands: float) -> Float[
 class MeanLaplacian(Loss[PersonaStep]):
     """Squared Laplacian of the base canonical means.
 
-    Relative to the template on hands, eyes and face_expr, absolute elsewhere: cloth should be
-    smooth, a finger should keep its shape. Source: PERSONA, arXiv:2508.09973 (lap_mean).
+    On hands, eyes and what expressions move it is the difference from the template's Laplacian:
+    a finger should keep its shape, while cloth should be smooth.
+    Source: PERSONA, arXiv:2508.09973 (lap_mean).
+
+    Args:
+        weight: of the term.
+        fine: factor on eyes and on what expressions move.
+        hands: factor on the hands and on the rim of what expressions move.
     """
 
     def __init__(self, *, weight: float, fine: float = 50.0, hands: float = 10.0) -> None:
@@ -47,9 +59,13 @@ class MeanLaplacian(Loss[PersonaStep]):
 
 
 class RefinedLaplacian(Loss[PersonaStep]):
-    """Squared absolute Laplacian of the posed refined means, off hands, eyes and face_expr.
+    """Squared Laplacian of the posed refined means, except on hands, eyes and face_expr.
 
     Source: PERSONA, arXiv:2508.09973 (lap_mean_refined).
+
+    Args:
+        weight: of the term.
+        hands: as in ``MeanLaplacian``; without effect, since all that it weighs is excepted.
     """
 
     def __init__(self, *, weight: float, hands: float = 10.0) -> None:
@@ -91,7 +107,7 @@ class ColorLaplacian(Loss[PersonaStep]):
 
 
 class HandColor(Loss[PersonaStep]):
-    """Hand colours pulled to the auxiliary ones, which see the hands from every side.
+    """Pulls the hands' colours to the auxiliary ones, which generated frames show from all sides.
 
     Source: PERSONA, arXiv:2508.09973 (hand_rgb).
     """
@@ -104,7 +120,7 @@ class HandColor(Loss[PersonaStep]):
 
 
 class MouthColor(Loss[PersonaStep]):
-    """The inside of the mouth pulled to the mean colour of the lips around it.
+    """Pulls the inside of the mouth to the mean colour of the ring of skin around it.
 
     Source: PERSONA, arXiv:2508.09973 (mouth_in_rgb).
     """
@@ -118,7 +134,7 @@ class MouthColor(Loss[PersonaStep]):
 
 
 class HandVariation(Loss[PersonaStep]):
-    """Total variation of each hand rendered alone, where its alpha is above 0.9.
+    """Total variation of each hand, rendered by itself, where its alpha is above 0.9.
 
     Source: PERSONA, arXiv:2508.09973 (hand_rgb_tv).
     """
