@@ -284,6 +284,32 @@ def test_all_parts_of_a_clothed_person_are_there(subject):
         assert PALETTE[name] in seen, name
 
 
+def test_normals_have_x_right_and_y_up(subject):
+    """On the head, a tenth of the person, they turn with the place in the image."""
+    normal, known = subject.normal("captured", 0)
+    rows, columns = np.nonzero(known)
+    head = rows < rows.min() + 0.1 * np.ptp(rows)
+    x, y, z = normal[rows, columns][head].T
+    assert np.corrcoef(columns[head], x)[0, 1] > 0.7 and z.mean() > 0.5
+    assert np.corrcoef(rows[head], y)[0, 1] < -0.4 and y[rows[head] < rows.min() + 2].mean() > 0.4
+
+
+def test_depth_at_the_silhouette_is_that_of_the_surface(subject, body):
+    """Also where only a part of a pixel's rays hit."""
+    vertices, _ = body(subject.identity(body), subject.pose("captured", 0))
+    depth = subject.depth("captured", 0)[0][subject.mask("captured", 0)]
+    assert depth.min() > vertices[:, 2].min() - 0.1 and depth.max() < vertices[:, 2].max() + 0.1
+
+
+def test_every_pose_stands_on_one_ground(clean, body):
+    identity = clean.identity(body)
+    lowest = [
+        float(body(identity, clean.pose(split, number))[0][:, 1].max())  # y points down
+        for split, number in (("captured", 0), ("generated_0", 1), ("generated_1", 2), ("test", 1))
+    ]
+    assert np.ptp(lowest) < 1e-4
+
+
 def test_same_seed_same_bytes_other_seed_other_person(body, subject, clean):
     """Both subjects were made from the same seed, each from nothing."""
     for split in ("captured", "test"):

@@ -282,6 +282,23 @@ def test_shift_and_blur_cost_every_variant(frame, torch_home):
     assert blur["mask_iou"] == 1
 
 
+@pytest.mark.parametrize(
+    "row, column, seen",
+    [
+        (75, 74, True), (76, 74, False), (75, 75, False),
+        (5, 10, True), (4, 10, False), (5, 9, False),
+    ],
+)  # fmt: skip
+def test_a_box_is_rounded_outwards(row, column, seen):
+    """Rows 5.7 to 75.8 and columns 10.2 to 74.7 reach into pixels 5 to 75 and 10 to 74."""
+    truth, mask = torch.full((3, 96, 80), 0.5), torch.ones(1, 96, 80)
+    pred = truth.clone()
+    pred[:, row, column] = 1
+    box = torch.tensor([10.2, 5.7, 64.5, 70.1])
+    values = score_frame(protocol_metrics(None), pred, mask, truth, mask, box)
+    assert np.isfinite(values["crop_psnr"]) == seen
+
+
 def test_nobody_to_score(frame):
     truth, mask = frame
     with pytest.raises(ValueError, match="mask is empty"):
