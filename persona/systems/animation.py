@@ -43,7 +43,13 @@ def render_motion(
     """Renders every pose to a frame on the host: over a background, or RGBA with straight alpha.
 
     On CUDA the host waits only for the batch before the one that is being rendered.
-    poses: batched, in the world of ``cameras``, which hold one camera or one per pose.
+
+    Args:
+        system: Renders.
+        poses: Batched, in the world of ``cameras``.
+        cameras: One camera, or one per pose.
+        asset: One of the system's; by default its result.
+        background: What the avatar is composited over; None gives RGBA.
     """
     frames = draw_frames(system, poses, cameras, asset, background)
     if system.device.type != "cuda":

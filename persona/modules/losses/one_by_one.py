@@ -20,7 +20,7 @@ class OneByOne(nn.Module):
     """
 
     def __init__(self, network: nn.Module) -> None:
-        """``network``: an ``ImageDistance``."""
+        """Takes the network, an ``ImageDistance``."""
         super().__init__()
         self.network = cast("ImageDistance", network)
 

@@ -107,9 +107,15 @@ def render_cell(
     variables: dict[str, str] | None,
     ends: float | int = math.inf,
 ) -> Outcome:
-    """The cell's frames, made now unless they are there, or ``time.monotonic()`` is past ``ends``.
+    """Renders a cell's frames, unless they are there or the time is over.
 
-    variables: of its process; None runs it in this one.
+    Args:
+        cell: Of the plan.
+        plan: Of the suite.
+        cache: Folder of finished cells.
+        updates: Of a test-time pose fit, per frame.
+        variables: Environment of the process that renders; None renders in this one.
+        ends: ``time.monotonic()`` from which on no cell is started.
     """
     if cell.error:
         return Outcome(cell, error=cell.error)
