@@ -21,6 +21,7 @@ NUM_JOINTS = 55
 """SMPL-X: 22 body (pelvis first), jaw, left eye, right eye, 15 left hand, 15 right hand."""
 
 
+@dataclass(frozen=True)
 class TensorTuple:
     """Gives a frozen dataclass of tensors ``to``, ``detach`` and batch indexing."""
 
@@ -135,8 +136,8 @@ class BodyPose(TensorTuple):
         root, body, jaw, left_eye, right_eye, left, right = joints.split(
             [1, 21, 1, 1, 1, 15, 15], -2
         )
-        heads = [t[..., 0, :] for t in (jaw, left_eye, right_eye)]
-        return BodyPose(root[..., 0, :], body, *heads, left, right, expression, trans)
+        root, jaw, left_eye, right_eye = (t[..., 0, :] for t in (root, jaw, left_eye, right_eye))
+        return BodyPose(root, body, jaw, left_eye, right_eye, left, right, expression, trans)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,11 @@ if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--store-losses`` rewrites what the gate of stored losses compares with."""
+    parser.addoption("--store-losses", action="store_true", help="rewrite stored_losses.json")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Reference data beside the checkout; a public clone has none."""

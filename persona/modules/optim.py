@@ -22,10 +22,12 @@ class RowAdam(torch.optim.Adam):
         betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-15,
     ) -> None:
-        super().__init__(params, lr=lr, betas=tuple(betas), eps=eps, fused=True)
+        super().__init__(params, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(  # type: ignore[override]  # Lightning's closures give tensors, torch's type floats.
+        self, closure: Callable[[], Tensor] | None = None
+    ) -> Tensor | None:
         """One update of every parameter that has a gradient."""
         loss = None
         if closure is not None:
@@ -41,10 +43,10 @@ class RowAdam(torch.optim.Adam):
             if group.get("rows"):
                 for parameter in group["params"]:
                     if parameter.grad is not None:
-                        self._update_rows(parameter, group)
+                        self._update_rows(parameter, parameter.grad, group)
         return loss
 
-    def _update_rows(self, parameter: Tensor, group: dict) -> None:
+    def _update_rows(self, parameter: Tensor, grad: Tensor, group: dict) -> None:
         state = self.state[parameter]
         if not state:
             shape = len(parameter), *[1] * (parameter.dim() - 1)
@@ -58,7 +60,7 @@ class RowAdam(torch.optim.Adam):
             update = optim_triton.update_rows
         moments = state["exp_avg"], state["exp_avg_sq"], state["step"]
         settings = {key: group[key] for key in ("lr", "betas", "eps")}
-        update(parameter, parameter.grad, *moments, **settings)
+        update(parameter, grad, *moments, **settings)
 
 
 def update_rows(

@@ -131,10 +131,11 @@ def branches() -> Iterator[Callable[[], AbstractContextManager[Lane]]]:
         if lanes is None:
             yield Lane()
             return
-        lane = Lane(next(lanes))
-        lane.stream.wait_stream(torch.cuda.current_stream())
+        stream = next(lanes)
+        lane = Lane(stream)
+        stream.wait_stream(torch.cuda.current_stream())
         begun.append(lane)
-        with torch.cuda.stream(lane.stream):
+        with torch.cuda.stream(stream):
             yield lane
 
     yield branch

@@ -26,9 +26,9 @@ from persona.types import BodyPose, Camera
 HEAD_JOINTS = torch.tensor([15, 22, 23, 24])
 """Head, jaw and eyes in SMPL-X order."""
 BATCH = 8
-"""Frames that leave a GPU in one copy."""
+"""Frames that are copied from the GPU together."""
 QUEUE = 8
-"""Frames that may wait to be written."""
+"""Most frames that may wait to be written."""
 WHITE = (255, 255, 255)
 Background = UInt8[ndarray, "h w 3"] | tuple[int, int, int]
 
@@ -40,10 +40,16 @@ def render_motion(
     asset: str | None = None,
     background: Background | None = None,
 ) -> Iterator[UInt8[ndarray, "h w c"]]:
-    """Frames of every pose on the host: over a background, or RGBA with straight alpha.
+    """Renders every pose to a frame on the host: over a background, or RGBA with straight alpha.
 
-    On CUDA the host waits for nothing but a batch rendered before the one in the making.
-    poses: batched, in the world of ``cameras``, which hold one camera or one per pose.
+    On CUDA the host waits only for the batch before the one that is being rendered.
+
+    Args:
+        system: Renders.
+        poses: Batched, in the world of ``cameras``.
+        cameras: One camera, or one per pose.
+        asset: One of the system's; by default its result.
+        background: What the avatar is composited over; None gives RGBA.
     """
     frames = draw_frames(system, poses, cameras, asset, background)
     if system.device.type != "cuda":
@@ -66,9 +72,9 @@ def draw_frames(
     asset: str | None = None,
     background: Background | None = None,
 ) -> Iterator[UInt8[Tensor, "h w c"]]:
-    """The frames of ``render_motion`` on the system's device: its work without any copy.
+    """The frames of ``render_motion``, left on the system's device.
 
-    On CUDA the frame of a method that can be captured is a graph, replayed (``system.cuda_graph``).
+    On CUDA, methods that can be captured draw by replaying a CUDA graph (``system.cuda_graph``).
     """
     system.eval()
     device = system.device
@@ -97,7 +103,7 @@ def draw_frames(
 
 
 def camera_at(cameras: Camera, row: int | Int[Tensor, "1"]) -> Camera:
-    """One of several cameras; a row on the device is looked up there."""
+    """The camera of a row; a row given as a tensor is looked up on its device."""
     if isinstance(row, int):
         return cameras[row]
     return cameras._map(lambda t: t.index_select(0, row)[0])
@@ -108,7 +114,7 @@ def to_pixels(
     alpha: Float[Tensor, "1 h w"],
     under: Float[Tensor, "3 #h #w"] | None,
 ) -> UInt8[Tensor, "h w c"]:
-    """A premultiplied render over what lies under it; without, RGBA with straight alpha."""
+    """8-bit pixels of a premultiplied render, over a background or as RGBA with straight alpha."""
     if under is None:
         image = torch.cat([color / alpha.clamp_min(1e-6), alpha])
     else:
@@ -117,9 +123,9 @@ def to_pixels(
 
 
 def copy_out(batch: UInt8[Tensor, "b h w c"]) -> tuple[Tensor, torch.cuda.Event]:
-    """Starts the copy of a CUDA tensor to the host: the copy, and the event of its arrival.
+    """Starts to copy a CUDA tensor to the host; returns the copy and the event of its completion.
 
-    Pinned memory comes from torch's pool, which takes it back when the last frame is dropped.
+    The pinned memory is torch's, which reuses it once the last frame is dropped.
     """
     host = torch.empty(batch.shape, dtype=batch.dtype, pin_memory=True)
     host.copy_(batch, non_blocking=True)
@@ -129,7 +135,7 @@ def copy_out(batch: UInt8[Tensor, "b h w c"]) -> tuple[Tensor, torch.cuda.Event]
 
 
 def arrived(host: UInt8[Tensor, "b h w c"], event: torch.cuda.Event) -> Iterator[ndarray]:
-    """The frames of a copy, once it is there."""
+    """Waits for a copy to complete and yields its frames."""
     event.synchronize()
     yield from host.numpy()
 
@@ -168,10 +174,10 @@ def composite(rgba: UInt8[ndarray, "h w 4"], background: Background) -> UInt8[nd
 
 @contextmanager
 def background_calls(workers: int) -> Iterator[Callable[..., None]]:
-    """Yields ``call(function, *args)``, which leaves the work to threads.
+    """Yields ``call(function, *args)``, which runs the function in another thread.
 
-    At most ``QUEUE`` calls wait, then ``call`` does. An error of one comes out of a later ``call``
-    or at the end, when all are done.
+    When ``QUEUE`` calls are waiting, ``call`` itself waits. An exception is raised by a later
+    ``call``, or at the end, when all are done.
     """
     waiting: deque[Future] = deque()
 

@@ -30,19 +30,19 @@ from persona.types import BodyIdentity, Camera, Channel, Frame
 log = logging.getLogger(__name__)
 
 RATE_RULES = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
-"""Power of the frames per step that the rates grow with."""
+"""Learning rates grow with this power of the number of frames per step."""
 IDENTITY = ("betas", "face_offset", "joint_offset")
 CHECK_EVERY = 100
-"""Steps between two looks at whether the renderer ran out of slots; each waits for the device."""
+"""Steps between two checks whether the renderer ran out of room; a check waits for the GPU."""
 
 
 class AvatarSystem(L.LightningModule):
-    """Trains, tests and poses one subject's avatar. A method says what its avatar is.
+    """Trains, tests and poses one subject's avatar; the base class of all methods.
 
     A subclass sets ``self.avatar`` in ``build``, gives it colours in ``initialise``, renders what
-    its losses ask for in ``frame_step`` and names its ``parameter_groups``. ``self.avatar(pose)``
-    gives an object with ``gaussians(asset)`` and ``colors(asset)``, or the subclass overrides
-    ``render_posed``.
+    its losses need in ``frame_step`` and lists its ``parameter_groups``. ``self.avatar(pose)``
+    returns an object with ``gaussians(asset)`` and ``colors(asset)``; a subclass whose avatar does
+    not overrides ``render_posed``.
 
     Args:
         body: body model.
@@ -50,18 +50,18 @@ class AvatarSystem(L.LightningModule):
         losses: terms by name.
         metrics: the protocol, cloned for each asset.
         optimizer: takes parameter groups.
-        decay_at: shares of the steps after each of which every rate is divided by 10.
-        focus_margin_px: perceptual losses look at the largest person's box and so much around it;
-            None lets them look at whole images.
+        decay_at: after each of these shares of all steps every rate is divided by 10.
+        focus_margin_px: perceptual losses see the largest person's box and this margin around it;
+            None shows them whole images.
         cuda_graph: on CUDA, capture the step of each kind of frame once and replay it.
-        rate_rule: how the rates grow with the frames of a step, see ``rate_factor``.
+        rate_rule: how the rates grow with the frames per step, see ``rate_factor``.
     """
 
     assets: ClassVar[tuple[str, ...]] = ("base", "refined")
-    """What is rendered and scored; the last one is the method's result, the others are logged
-    under their name."""
+    """Variants of the avatar that are rendered and scored. The last one is the method's result; the
+    others' metrics are logged with their name as prefix."""
     trained: ClassVar[bool] = True
-    """False for a method without parameters: no training, and no gradient to fit poses by."""
+    """False for a method without parameters: it is not trained, and no pose is fitted to it."""
 
     def __init__(  # noqa: PLR0913
         self,
@@ -81,7 +81,7 @@ class AvatarSystem(L.LightningModule):
         self.focus_px: tuple[int, int] | None = None
         self.cuda_graph = cuda_graph
         self.graphed: GraphedLoss | None = None
-        rate_factor(rate_rule, 1)  # A wrong name is told now, not after the first test.
+        rate_factor(rate_rule, 1)  # Report a wrong name now, not after the first test.
         self.body = body.requires_grad_(False)
         self.renderer = renderer
         self.losses = LossSum(losses)
@@ -98,10 +98,13 @@ class AvatarSystem(L.LightningModule):
         self.identity: BodyIdentity | None = None
         self.rows: list[dict[str, float | str]] = []
 
-    # What a method says ----------------------------------------------------------------------
+    # What a method defines -------------------------------------------------------------------
 
     def focus(self, frames: FrameDataset) -> tuple[int, int] | None:
-        """The window that holds every frame's person, its sides multiples of 32 pixels."""
+        """Size of a window that holds the person of every frame: sides are multiples of 32 pixels.
+
+        None where perceptual losses see whole images, or where frames differ in size.
+        """
         if self.focus_margin_px is None or len({store.size for store in frames.stores}) > 1:
             return None
         extents, sizes = frames.person_extent_px, frames.stores[0].size
@@ -114,7 +117,7 @@ class AvatarSystem(L.LightningModule):
         self.table = PoseTable(num_frames=num_frames, num_expression=self.body.num_expression)
 
     def initialise(self, subject: Subject) -> None:
-        """Takes from the subject's folder what training starts from."""
+        """Reads from the subject's folder what training starts from, such as colours."""
         raise NotImplementedError
 
     def pose_frame(self, frame: Frame, pose: PoseState) -> object:
@@ -134,11 +137,11 @@ class AvatarSystem(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Builds the avatar and the pose tables from the DataModule's subject, once."""
         data, device = self.trainer.datamodule, self.device
-        self.graphed = None  # Of an interrupted fit: they read memory that the next line frees.
-        self.cpu()  # Building is host work.
+        self.graphed = None  # Drop stale CUDA graphs before moving to the CPU frees their memory.
+        self.cpu()  # The avatar is built on the CPU.
         if self.avatar is None:
             poses = data.train_frames.poses(self.body.num_expression).to("cpu")
-            # The same start whatever drew numbers before, such as LPIPS where its weights are.
+            # Start from the same random state, whether or not LPIPS, for example, was built before.
             torch.manual_seed(torch.initial_seed())
             self.build(data.subject.identity(self.body), len(poses.trans))
             self.initialise(data.subject)
@@ -155,19 +158,20 @@ class AvatarSystem(L.LightningModule):
     # Training --------------------------------------------------------------------------------
 
     def training_step(self, batch: Frame, batch_idx: int) -> Float[Tensor, ""]:
-        """Loss of the batch's frames, each by its share."""
+        """Loss of the batch: the sum of its frames' losses, each times its share."""
         self.avatar.next_step()
         loss, terms = self.graphed_loss(batch) if self.uses_graph else self.batch_loss(batch)
         every = self.trainer.log_every_n_steps
         if every and (self.trainer.global_step + 1) % every == 0:
-            # Elsewhere nothing is written, and reading two dozen values costs milliseconds.
+            # Only in steps that are logged, because reading the values takes milliseconds.
             self.log_terms(terms)
         return loss
 
     def log_terms(self, terms: Sequence[Mapping[str, Tensor]]) -> None:
-        """Logs the mean loss over all processes' frames, and each term's over those that have it.
+        """Logs the mean loss over the frames of all processes, and the mean of each term.
 
-        By the frames' shares the loss would go up and down with the photograph.
+        A term's mean is over the frames that have it. Frames count alike: weighted by their shares,
+        the logged loss would jump whenever the photograph is in the batch.
         """
         numbers = [
             dict(zip(frame, torch.stack([*frame.values()]).tolist(), strict=True))
@@ -180,13 +184,13 @@ class AvatarSystem(L.LightningModule):
         self.log_dict({"train/loss": self.last_loss, **named}, batch_size=len(frames))
 
     def batch_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], list[dict[str, Tensor]]]:
-        """Loss of the batch's frames, each by its share, and of each ``TOTAL`` and its terms."""
+        """Loss of the batch, and for each frame its loss (``TOTAL``) and its terms."""
         losses = [self.frame_loss(batch[i : i + 1]) for i in range(len(batch.name))]
         total = sum(s * total for s, (total, _) in zip(batch.shares, losses, strict=True))
         return total, [{TOTAL: total, **terms} for total, terms in losses]
 
     def frame_loss(self, frame: Frame) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Loss of one frame in its row's pose, and its terms."""
+        """Loss and terms of one frame, in the pose of its row of the pose table."""
         return self.losses(self.frame_step(frame, self.table(frame.index[0])))
 
     @property
@@ -204,20 +208,21 @@ class AvatarSystem(L.LightningModule):
         return result
 
     def on_fit_start(self) -> None:
-        """Few captured frames are looked at by perceptual losses once."""
+        """Lets perceptual losses keep the features of captured frames, if these are few."""
         self.losses.keep_targets(sum(self.trainer.datamodule.train_frames.captured))
 
     def on_train_end(self) -> None:
-        """Frees graphs and features, after a last look at whether anything was left out."""
+        """Frees graphs and features, after a last check whether the renderer ran out of room."""
         if self.graphed is not None:
             self.renderer.grow_slots()
             self.graphed = None
         self.losses.keep_targets(0)
 
     def frame_kind(self, frame: Frame) -> Hashable:
-        """What of a frame is known to the host and steers its step: part of a graph's key.
+        """What a step depends on besides the frame's tensors; each kind has its own CUDA graph.
 
-        Features that the losses keep are constants of a graph: it is then for one captured frame.
+        Features that the losses keep are constants of a graph, so a captured frame with kept
+        features is a kind of its own.
         """
         captured = frame.name[0].startswith(CAPTURED)
         keeps = captured and self.losses.kept is not None
@@ -226,9 +231,9 @@ class AvatarSystem(L.LightningModule):
     def configure_optimizers(self) -> dict[str, object]:
         """One optimiser for avatar and pose tables; the rates fall tenfold at each ``decay_at``.
 
-        The rates of what all frames share follow ``rate_rule``. Those of the tables' rows do not:
-        a row moves once for each step that sees its frame, by a rate that does not know how many
-        other frames the step has, since Adam divides their number out of the mean again.
+        Parameters that all frames share follow ``rate_rule``. Rows of the pose table do not: only
+        its own frame gives a row a gradient, and Adam cancels the factor that the mean over the
+        step's frames puts on it.
         """
         groups, steps = self.parameter_groups(), self.trainer.estimated_stepping_batches
         frames = self.frames_per_step()
@@ -248,7 +253,7 @@ class AvatarSystem(L.LightningModule):
         }
 
     def frames_per_step(self) -> int:
-        """Frames whose mean gradient makes one optimiser step, over all processes."""
+        """Number of frames, over all processes, whose gradients one optimiser step averages."""
         trainer = self.trainer
         batches = trainer.world_size * trainer.accumulate_grad_batches
         return trainer.datamodule.batch_size * batches
@@ -260,8 +265,10 @@ class AvatarSystem(L.LightningModule):
     ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]:
         """Premultiplied colour and alpha of the avatar in one pose.
 
-        camera: unbatched; its world is the frame that ``pose`` is given in; asset: one of
-        ``assets``, by default the last, the method's result.
+        Args:
+            pose: of one frame.
+            camera: unbatched; its world is the frame that ``pose`` is given in.
+            asset: one of ``assets``; by default the last, the method's result.
         """
         asset = asset or self.assets[-1]
         return self.render_posed(self.avatar(pose), camera, (asset,))[asset]
@@ -269,7 +276,13 @@ class AvatarSystem(L.LightningModule):
     def render_posed(
         self, posed: object, camera: Camera, assets: Sequence[str]
     ) -> dict[str, tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]]:
-        """Premultiplied colour and alpha of several assets of what ``self.avatar`` gave."""
+        """Premultiplied colour and alpha of several assets of a posed avatar.
+
+        Args:
+            posed: what ``self.avatar`` returned.
+            camera: unbatched.
+            assets: which to render.
+        """
         renders = {
             a: self.renderer(posed.gaussians(a), camera, {"rgb": Channel(posed.colors(a))})
             for a in assets
@@ -279,16 +292,16 @@ class AvatarSystem(L.LightningModule):
     def clip(
         self, poses: PoseState, asset: str | None = None
     ) -> Callable[[int, Camera], tuple[Tensor, Tensor]]:
-        """How the frames of a batch of poses are rendered: by their row, as ``render`` does.
+        """A function that renders the poses of a clip by their row, as ``render`` does.
 
-        A method that can prepare a clip as a whole overrides this.
+        A method that can precompute something for a whole clip overrides this.
         """
         return lambda row, camera: self.render(poses[row], camera, asset)
 
     def predict_frames(
         self, batch: Frame
     ) -> Iterator[tuple[Frame, dict[str, tuple[Tensor, Tensor]]]]:
-        """Each frame with its renders over white and alphas by asset, batches of one."""
+        """Each frame, as a batch of one, with its renders over white and alphas by asset."""
         for i in range(len(batch.name)):
             frame = batch[i : i + 1]
             posed = self.pose_frame(frame, self.test_table(frame.index[0]))
@@ -317,7 +330,7 @@ class AvatarSystem(L.LightningModule):
             self.rows.append(row)
 
     def key_prefix(self, asset: str) -> str:
-        """What precedes the metrics of an asset: nothing for the method's result."""
+        """Prefix of an asset's metrics: empty for the method's result."""
         return "" if asset == self.assets[-1] else f"{asset}_"
 
     def on_test_start(self) -> None:
@@ -327,7 +340,7 @@ class AvatarSystem(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Logs ``test/psnr`` of the result and ``test/base_psnr`` of an asset ``base``.
 
-        Every process gets the rows of all, in the order of the frames, which they took in turns.
+        Afterwards every process has the rows of all processes, in the order of the frames.
         """
         turns = zip_longest(*of_all_processes(self.rows))
         self.rows = [row for turn in turns for row in turn if row is not None]
@@ -358,7 +371,7 @@ class AvatarSystem(L.LightningModule):
         return super().load_state_dict(state_dict, strict=False, **kwargs)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Adds what the avatar is built from."""
+        """Adds what is needed to build the avatar again: body, identity and number of frames."""
         checkpoint["persona"] = {
             "body": self.body.name,
             "body_digest": self.body.digest,
@@ -367,7 +380,7 @@ class AvatarSystem(L.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Builds the avatar of the checkpoint where there is none yet.
+        """Builds the checkpoint's avatar if none is built yet.
 
         Raises:
             UserError: not a checkpoint of this system, or made with another body.
@@ -385,7 +398,7 @@ class AvatarSystem(L.LightningModule):
 
 
 def of_all_processes(value: object) -> list:
-    """What each process has here, by rank; all of them must ask."""
+    """Gathers a value from every process, ordered by rank; all processes must call this."""
     if not dist.is_initialized():
         return [value]
     parts = [None] * dist.get_world_size()
@@ -403,11 +416,14 @@ def mean_terms(frames: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def rate_factor(rule: str, frames: int) -> float:
-    """What the learning rates for steps of one frame are multiplied with for ``frames``.
+    """Factor on the learning rates, which are set for one frame per step.
 
-    ``none``: 1. ``sqrt``: Adam's noise stays the same, as far as the gradients are noise.
-    ``linear``: Adam moves as far per frame, as far as they are not.
-    Source: Malladi et al. 2022, arXiv:2205.10287 (sqrt; the betas are left as they are).
+    Source: Malladi et al. 2022, arXiv:2205.10287 (sqrt; the betas stay unchanged).
+
+    Args:
+        rule: ``none`` gives 1. ``sqrt`` keeps the noise of Adam's path unchanged where gradients
+            are mostly noise. ``linear`` keeps the progress per frame where they are not.
+        frames: per step.
 
     Raises:
         UserError: no such rule.

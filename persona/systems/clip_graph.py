@@ -1,4 +1,4 @@
-"""The drawing of one frame of a clip as a CUDA graph: the host only says which."""
+"""Drawing a frame of a clip as a CUDA graph: the host only tells which frame."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,12 +14,12 @@ make."""
 
 
 class ClipGraph:
-    """A clip's frames by their row, replayed.
+    """Draws the frames of a clip by replaying one captured graph.
 
     Args:
-        draw: the picture of one frame, always of one size; asks the host nothing.
-        renderer: what ``draw`` draws with.
-        count: frames of the clip; those of the warm-up are spread over it.
+        draw: draws the frame of a row, always of one size, without waiting for the host.
+        renderer: the one that ``draw`` uses.
+        count: number of frames; the warm-up draws frames spread over the clip.
         device: CUDA.
     """
 
@@ -36,14 +36,14 @@ class ClipGraph:
         self._capture()
 
     def _capture(self) -> None:
-        self.graph = self.image = None  # The old graph's memory goes first.
+        self.graph = self.image = None  # Free the old graph's memory.
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             for i in range(WARMUP):
                 self.draw(self.row.fill_(i * (self.count - 1) // (WARMUP - 1)))
         torch.cuda.current_stream().wait_stream(self.stream)
         self.graph = torch.cuda.CUDAGraph()
-        # Threads that encode may be at work meanwhile.
+        # Threads that encode the video may use the device during the capture.
         with (
             self.renderer.fixed_slots(),
             torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"),
@@ -53,8 +53,8 @@ class ClipGraph:
     def frames(self, batch: int) -> Iterator[UInt8[Tensor, "h w c"]]:
         """All frames, in order.
 
-        A batch is held back until it is known that the renderer had room for all of it, else it is
-        drawn again: the host waits for the device once a batch.
+        A batch is handed out once it is known that the renderer had room for all of it; otherwise
+        it is drawn again. The host waits for the device once per batch.
         """
         for start in range(0, self.count, batch):
             rows, short = range(start, min(start + batch, self.count)), True

@@ -19,16 +19,17 @@ from persona.cli import GRACE_S, user_error
 
 POLL_S = 0.5
 LOST_S = 30.0
-"""How long a process that lost another waits for rank 0 to find out which one died."""
+"""Seconds that a process which lost another waits for rank 0 to find out which one died."""
 TOLD = 1
-"""Exit status of a process that has said why."""
+"""Exit status of a process that has printed the reason."""
 REMEDY = "go on with: python train.py resume=RUN_FOLDER"
 
 
 class Launcher(_SubprocessScriptLauncher):
-    """Lightning's, without its watch over the processes, which ends rank 0 without a word.
+    """Lightning's launcher without its own watch over the processes.
 
-    Every five seconds it kills rank 0 if another died; ``DDP`` has a watch that says why.
+    That watch kills rank 0, without a message, when another process has died. ``DDP`` has a watch
+    that says why.
     """
 
     def __init__(self, *args: object) -> None:
@@ -37,7 +38,7 @@ class Launcher(_SubprocessScriptLauncher):
 
     def _call_children_scripts(self) -> None:
         super()._call_children_scripts()
-        self.children, self.procs = self.procs, []  # Lightning's watch takes what is in ``procs``.
+        self.children, self.procs = self.procs, []  # Hidden from Lightning's watch.
 
     def kill(self, signum: int) -> None:
         """Sends a signal to all processes that this one started and that still run."""
@@ -46,18 +47,18 @@ class Launcher(_SubprocessScriptLauncher):
 
 
 class DDP(DDPStrategy):
-    """One process per device; when one of them fails, all end at once with one line.
+    """One process per device; when one fails, all end at once with a one-line message.
 
-    Without it the others would wait in a collective operation until its time-out, and every process
-    would print the trace of its broken connection. Rank 0 watches the processes that it started,
-    and they watch rank 0. Under torchrun or SLURM, which start and end the processes themselves,
-    only the traces are replaced.
+    Otherwise the others would wait in a collective operation until its time-out, and each would
+    print the traceback of its broken connection. Rank 0 watches the processes that it started, and
+    they watch rank 0. Under torchrun or SLURM, which start and end the processes themselves, only
+    the tracebacks are replaced.
 
     Args:
-        timeout_s: longest wait for the other processes in a collective operation.
-        find_unused_parameters: whether some parameters may get no gradient in a step.
-        broadcast_buffers: whether rank 0's buffers are sent to all in every step.
-        gradient_as_bucket_view: whether gradients are kept where they are reduced, without a copy.
+        timeout_s: longest wait for the other processes in a collective operation, seconds.
+        find_unused_parameters: allow parameters that get no gradient in a step.
+        broadcast_buffers: send rank 0's buffers to all processes in every step.
+        gradient_as_bucket_view: keep gradients in the memory where they are reduced, uncopied.
     """
 
     def __init__(
@@ -77,10 +78,10 @@ class DDP(DDPStrategy):
         self._watched = self._ending = False
 
     def setup(self, trainer: Trainer) -> None:
-        """Leaves out Lightning's question, in every step, whether a process was told to end.
+        """Switches off Lightning's check, in every step, whether a process was told to end.
 
-        The host would wait for the device each time. ``_told_to_end`` stands in for it, but not
-        under SLURM, where Lightning's own handling asks the same of all processes.
+        The check makes the host wait for the device. ``_told_to_end`` replaces it, except under
+        SLURM, where Lightning's own signal handling needs it.
         """
         if not self._requeues:
             trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
@@ -104,7 +105,7 @@ class DDP(DDPStrategy):
             signal.signal(signal.SIGTERM, self._told_to_end)
 
     def _told_to_end(self, *_: object) -> None:
-        """Ends at once: the last checkpoint is whole, and a common step would be waited for."""
+        """Ends at once: the last checkpoint is whole, and waiting for a common step could hang."""
         if self.local_rank and not self._external:
             return  # Rank 0 ends this one.
         self._ending = True
@@ -115,7 +116,7 @@ class DDP(DDPStrategy):
         leave(None, 128 + signal.SIGTERM)
 
     def setup_distributed(self) -> None:
-        """Begins the watch before the processes first wait for each other."""
+        """Starts the watch before the processes first wait for each other."""
         if not self._watched and not self._external:
             watch = self._watch_parent if self.local_rank else self._watch_children
             threading.Thread(target=watch, daemon=True).start()
@@ -179,7 +180,7 @@ class DDP(DDPStrategy):
 
 
 def lost_process(exception: BaseException) -> bool:
-    """Whether a collective operation failed, which is seldom the fault of who hears of it."""
+    """Whether a collective operation failed: mostly because of another process than this one."""
     seen: BaseException | None = exception
     while seen is not None:
         text = str(seen)
@@ -192,7 +193,7 @@ def lost_process(exception: BaseException) -> bool:
 
 
 def first_line(exception: BaseException) -> str:
-    """What a long message begins with."""
+    """First line of a long message."""
     return (str(exception).splitlines() or [type(exception).__name__])[0]
 
 
@@ -204,7 +205,7 @@ def end_of(status: int) -> str:
 
 
 def leave(message: str | None, status: int = TOLD) -> None:
-    """Ends this process with what is wrong, from any thread and whatever it is waiting for."""
+    """Ends this process with a message, from any thread and whatever the process is waiting for."""
     if message is not None:
         print(f"error: {message}", file=sys.stderr)
     sys.stdout.flush()

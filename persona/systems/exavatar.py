@@ -20,7 +20,7 @@ from persona.systems.avatar_system import AvatarSystem
 from persona.types import BodyIdentity, Channel, Frame
 
 NUM_COLORS = 4099
-"""Background colours; prime, so that strides over frames and steps visit all."""
+"""Number of background colours: a prime, so that strides over frames and steps reach all."""
 FRAME_STRIDE = 1009
 CROP_GRID_PX = 32
 MOST_SIDES = 8
@@ -73,7 +73,7 @@ class ExAvatarSystem(AvatarSystem):
             optimizer=optimizer,
             decay_at=decay_at,
             cuda_graph=cuda_graph,
-            focus_margin_px=None,  # Its networks see crops.
+            focus_margin_px=None,  # Its perceptual losses see crops.
             rate_rule=rate_rule,
         )
         self.builder = avatar
@@ -85,7 +85,7 @@ class ExAvatarSystem(AvatarSystem):
 
     @property
     def identity(self) -> BodyIdentity | None:
-        """The person: as trained, once there is an avatar."""
+        """The person; once there is an avatar, with the shape and joints trained so far."""
         return self._identity if self.avatar is None else self.avatar.identity.detach()
 
     @identity.setter
@@ -126,7 +126,7 @@ class ExAvatarSystem(AvatarSystem):
         )
 
     def frame_kind(self, frame: Frame) -> Hashable:
-        """The crop's size as well."""
+        """Frames with crops of different sizes are of different kinds."""
         return super().frame_kind(frame), self._crop_px(frame)
 
     def _crop_px(self, frame: Frame) -> tuple[int, int]:
@@ -134,11 +134,11 @@ class ExAvatarSystem(AvatarSystem):
         return crop_size(frame.person_box_px[0], self.crop_scale, camera.height, camera.width)
 
     def _background(self, frame: Frame) -> Float[Tensor, "3"]:
-        """Another colour in each step and frame; the same whoever computes the frame, and when."""
-        if not self.training:  # Test poses are being fitted.
+        """Random colour, a different one for each step and frame, the same in every process."""
+        if not self.training:  # A test-time pose fit takes no training steps.
             self._fit_updates += 1
         turn = self.avatar.steps + self._fit_updates + FRAME_STRIDE * frame.index
-        # An index that lies on the device would be waited for.
+        # Indexing with a tensor that lies on the device would wait for it.
         return self.colors.index_select(0, turn % NUM_COLORS)[0]
 
     def parameter_groups(self) -> list[dict[str, object]]:

@@ -16,8 +16,9 @@ from persona.modules.avatar.gaussian_avatar import PosedAvatar, PoseState
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.avatar.views import HANDS, BodyMasks, ViewRenderer
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.losses.base import Loss, Step
+from persona.modules.losses.base import Loss
 from persona.modules.losses.functional import occlusion_boundary
+from persona.modules.losses.persona_step import PersonaStep
 from persona.modules.parallel import branches
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.avatar_system import AvatarSystem
@@ -45,8 +46,8 @@ class PersonaSystem(AvatarSystem):
     Args:
         avatar: builds the avatar once the subject is known.
         rates: learning rates of the groups.
-        boundary_side: side of the boundary's dilation, share of the person's size.
-        patch_boundary_side: the same on the face patch.
+        boundary_side: width of an occlusion boundary, as a share of the person's size.
+        patch_boundary_side: width of one on the face patch, as a share of the patch.
 
     The other arguments are those of every ``AvatarSystem``.
     """
@@ -92,9 +93,9 @@ class PersonaSystem(AvatarSystem):
         self.body_masks = BodyMasks(self.avatar.template)
 
     def initialise(self, subject: Subject) -> None:
-        """Colours from the textures: captured where the photo saw the body, else generated.
+        """Takes colours from the captured texture where the photo shows the body, else generated.
 
-        Without generated frames the captured texture, filled in, serves for both.
+        Without generated frames the captured texture, filled in, serves as both.
         """
         splits = subject.textured_splits
         captured, generated = (subject.textures(split) for split in (splits[0], splits[-1]))
@@ -110,8 +111,8 @@ class PersonaSystem(AvatarSystem):
             texture, body.uv, body.uv_faces, body.faces, self.avatar.template.subdivision
         )
 
-    def frame_step(self, frame: Frame, pose: PoseState) -> Step:
-        """Poses the avatar for one frame and renders what the losses ask for."""
+    def frame_step(self, frame: Frame, pose: PoseState) -> PersonaStep:
+        """Poses the avatar for one frame and renders the channels that the losses need."""
         captured = frame.name[0].startswith("captured")
         camera = frame.camera[0].local()
         posed = self.avatar(pose)
@@ -138,7 +139,7 @@ class PersonaSystem(AvatarSystem):
                 if "position" in render.images:
                     with branch():
                         boundary[view] = self._boundary(frame, view, render, masks)
-        return Step(frame, self.avatar, posed, renders, masks, boundary, self.focus_px)
+        return PersonaStep(frame, self.avatar, posed, renders, masks, boundary, self.focus_px)
 
     def _masks(
         self,
@@ -147,7 +148,7 @@ class PersonaSystem(AvatarSystem):
         cameras: Mapping[str, Camera],
         views: Mapping[str, frozenset[str]],
     ) -> dict[str, Tensor]:
-        """Region masks of the body mesh for the views that ask for them."""
+        """Region masks of the body mesh for the views whose losses need them."""
         asked = {view for view, needs in views.items() if needs & {"mesh", "boundary"}}
         masks: dict[str, Tensor] = {}
         if not asked:
@@ -176,14 +177,14 @@ class PersonaSystem(AvatarSystem):
         return max(1, round(self.boundary_side * frame.person_px[0]))
 
     def frame_kind(self, frame: Frame) -> Hashable:
-        """Captured frames differ by the side of their boundary, which is made on the host."""
+        """Captured frames differ by the width of their boundary, which the host computes."""
         kind = super().frame_kind(frame)
         return *kind, self._boundary_px(frame) | 1 if frame.name[0].startswith("captured") else None
 
     def clip(
         self, poses: PoseState, asset: str | None = None
     ) -> Callable[[int, Camera], tuple[Tensor, Tensor]]:
-        """As ``AvatarSystem.clip``, with what no pose changes computed once."""
+        """As ``AvatarSystem.clip``; what does not depend on the pose is computed once."""
         return ClipDrawer(PoseDriver(self.avatar, asset or self.assets[-1]), self.renderer, poses)
 
     def parameter_groups(self) -> list[dict[str, object]]:

@@ -7,8 +7,8 @@ from lightning.pytorch.callbacks import RichProgressBar
 class LossBar(RichProgressBar):
     """Progress, the time left and the loss of the last logged step.
 
-    Lightning's own bar is given its values by ``log(prog_bar=True)``, which waits for the device in
-    every step from then on, bar or not.
+    Lightning's own way to show a value, ``log(prog_bar=True)``, makes every step wait for the
+    device, even without a bar.
     """
 
     def __init__(self) -> None:

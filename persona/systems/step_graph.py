@@ -1,4 +1,4 @@
-"""Forward and backward pass of one frame as a CUDA graph: the host only starts it."""
+"""Forward and backward pass of one frame as a CUDA graph, which the host only has to start."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from persona.modules.parallel import hold_gradients, side_streams
 from persona.types import Camera, Frame
 
 LANES = 12
-"""Streams for branches: two more than a captured frame has views, masks and colours at once."""
+"""Streams for parallel branches: two more than a captured frame has at a time."""
 TOTAL = "total"
-"""Beside the names of a frame's terms: the loss that they make up."""
+"""Name of a frame's whole loss, beside the names of its terms."""
 WARMUP = 3
-"""Runs before the capture, in which kernels compile and libraries choose theirs."""
+"""Runs before a capture, in which kernels are compiled and libraries select theirs."""
 
 
 class _FrameLoss(nn.Module):
-    """A system's ``frame_loss`` as a module's call, so that its parameters can be stood in for."""
+    """Makes a system's ``frame_loss`` a module call, in which its parameters can be replaced."""
 
     def __init__(self, system: nn.Module):
         super().__init__()
@@ -36,7 +36,7 @@ class _FrameLoss(nn.Module):
 def gradients(
     loss: _FrameLoss, frame: Frame, parameters: dict[str, Tensor]
 ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor | None, ...]]:
-    """Loss, its terms and its gradient by each parameter, None for one that it does not use."""
+    """Loss, terms, and the gradient by each parameter: None for parameters that are not used."""
     total, terms = functional_call(loss, parameters, (frame,))
     hold_gradients(total)
     grads = torch.autograd.grad(total, tuple(parameters.values()), allow_unused=True)
@@ -44,19 +44,19 @@ def gradients(
 
 
 class StepGraph:
-    """One kind of frame's loss and gradients, captured.
+    """The captured loss and gradients of one kind of frame.
 
-    Everything that the loss reads besides the frame's tensors (sizes, names) is fixed by the frame
-    that it is captured with.
+    What the loss reads besides the frame's tensors (sizes, names) is that of the frame it was
+    captured with.
 
     Args:
         loss: what is captured.
-        frame: of the kind.
-        parameters: by name; their values are read anew in each replay.
-        pool: memory that graphs share: they are replayed one after another.
-        stream: on which it is captured. The allocator parts memory by streams, so graphs that share
-            memory share this and ``lanes``.
-        lanes: for what need not wait for each other; none captures one kernel after another.
+        frame: a frame of the kind.
+        parameters: by name; each replay reads their current values.
+        pool: memory shared by all graphs, which are replayed one after another.
+        stream: on which the graph is captured. The allocator keeps the memory of streams apart, so
+            graphs that share memory must share the stream and the ``lanes``.
+        lanes: streams for branches that run in parallel; without any, kernels run in sequence.
     """
 
     def __init__(
@@ -71,19 +71,19 @@ class StepGraph:
         self.loss = loss  # A replay reads the system's memory.
         self.frame = replace(frame._map(Tensor.clone), camera=frame.camera._map(Tensor.clone))
         self.inputs = tensors(self.frame)
-        # Stand-ins on the same memory: autograd ties a parameter's own gradient to the stream that
-        # it was first used in, which a capture must not touch.
+        # Copies that share the parameters' memory: autograd ties the gradient of a parameter itself
+        # to the stream of its first use, which a capture must not touch.
         parameters = {k: p.detach().requires_grad_() for k, p in parameters.items()}
         stream.wait_stream(torch.cuda.current_stream())
         with torch.enable_grad(), torch.cuda.stream(stream):
             for run in range(WARMUP):
-                # The first run makes what is kept between steps: one branch may not make what
-                # another uses.
+                # The first run has no branches: it creates what is kept between steps, which no
+                # branch may use while another creates it.
                 with side_streams(lanes if run else ()):
                     gradients(loss, self.frame, parameters)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        # Other threads (NCCL's watchdog) may talk to the device meanwhile.
+        # Other threads, such as NCCL's watchdog, may use the device during the capture.
         with (
             torch.enable_grad(),
             loss.system.renderer.fixed_slots(),
@@ -111,10 +111,10 @@ def tensors(frame: Frame) -> list[Tensor]:
 
 
 class GraphedLoss:
-    """A batch's loss by captured graphs, one per kind of frame, sharing their memory.
+    """Computes a batch's loss with captured graphs, one per kind of frame, in shared memory.
 
-    ``system.frame_loss(frame)`` is what is captured, and ``system.frame_kind(frame)`` names what
-    of a frame is fixed in a capture, beside its sizes.
+    ``system.frame_loss(frame)`` is captured once for each ``system.frame_kind(frame)`` and image
+    size.
 
     Args:
         system: whose loss it is.
@@ -131,12 +131,12 @@ class GraphedLoss:
         self.lanes = [torch.cuda.Stream() for _ in range(lanes)]
 
     def __call__(self, batch: Frame) -> tuple[Float[Tensor, ""], list[dict[str, Tensor]]]:
-        """Loss with gradient to the parameters, and of each frame ``TOTAL`` and its terms."""
+        """Differentiable loss of the batch, and each frame's loss (``TOTAL``) and terms."""
         terms: list[dict[str, Tensor]] = []
         return _Replay.apply(self, batch, terms, *self.parameters.values()), terms
 
     def graph(self, frame: Frame) -> StepGraph:
-        """The graph for a frame, captured at first."""
+        """The graph for a frame, captured at its first use."""
         key = (self.kind(frame), *(t.shape for t in tensors(frame)))
         if key not in self.graphs:
             place = self.pool, self.stream, self.lanes
@@ -147,10 +147,10 @@ class GraphedLoss:
 
 @contextmanager
 def _gradients_between_branches() -> Iterator[None]:
-    """Keeps autograd from warning that a parameter first used in one branch has another's gradient.
+    """Silences autograd's warning about gradients that arrive on another stream than expected.
 
-    It orders the two, and warns since one could be the default stream; none is here. Where PyTorch
-    lacks the switch nothing is changed.
+    Autograd orders the two streams correctly. It warns because one of them could be the default
+    stream, which is not used here. PyTorch versions without the switch are left as they are.
     """
     warn = getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None)
     if warn is None:
@@ -180,7 +180,7 @@ class _Replay(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        # One kernel for all rather than one for each.
+        # One kernel for all gradients instead of one for each.
         used = [g for g in ctx.sums if g is not None]
         scaled = iter(torch._foreach_mul(used, grad * ctx.share))
         return None, None, None, *(None if g is None else next(scaled) for g in ctx.sums)
@@ -189,7 +189,7 @@ class _Replay(torch.autograd.Function):
 def _add(
     sums: tuple | None, grads: tuple[Tensor | None, ...], share: float
 ) -> tuple[Tensor | None, ...]:
-    """Running sum; the next replay overwrites ``grads``."""
+    """Adds to the sums so far; copies at first, because the next replay overwrites ``grads``."""
     pairs = zip(sums or [None] * len(grads), grads, strict=True)
     return tuple(
         a if b is None else share * b if a is None else a.add_(b, alpha=share) for a, b in pairs

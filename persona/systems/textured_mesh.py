@@ -53,7 +53,7 @@ class TexturedBody(nn.Module):
     def shade(
         self, vertices: Float[Tensor, "p 3"], camera: Camera, supersample: int
     ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]:
-        """Premultiplied colour and coverage, from ``supersample`` rays a pixel side."""
+        """Premultiplied colour and coverage, from ``supersample`` squared rays per pixel."""
         fine = camera.resize(camera.height * supersample, camera.width * supersample)
         render = rasterize(vertices, self.faces, fine)
         uv = interpolate(render, self.uv_faces, self.uv)
@@ -66,7 +66,7 @@ class TexturedBody(nn.Module):
 
 
 class TexturedMeshSystem(AvatarSystem):
-    """Renders the captured texture, filled up from the generated frames', on the body mesh.
+    """Renders the body mesh with the captured texture, completed from the generated frames.
 
     A method that does not beat it has learnt nothing from its frames.
 
@@ -121,7 +121,7 @@ class TexturedMeshSystem(AvatarSystem):
         return {asset: self.avatar.shade(posed, camera, self.supersample) for asset in assets}
 
     def frame_step(self, frame: Frame, pose: PoseState) -> Step:
-        """Is never asked for: nothing is trained."""
+        """Never called, because nothing is trained."""
         raise NotImplementedError("textured_mesh has nothing to train")
 
     def parameter_groups(self) -> list[dict[str, object]]:

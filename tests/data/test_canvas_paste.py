@@ -23,6 +23,7 @@ def test_pasting_moves_every_pixel_and_the_camera():
     for key in ("image", "mask", "depth", "normal", "seg", "albedo", "seg_mask"):
         assert np.array_equal(getattr(whole, key)[9:41, 5:29], getattr(frame, key)), key
     assert (whole.image[~inside] == 255).all() and not whole.mask[~inside].any()
+    assert (whole.albedo[~inside] == 255).all()
     assert (whole.seg[~inside] == 50).all() and not whole.depth[~inside].any()
     point = torch.tensor([[0.1, -0.2, 3.0]])
     moved = whole.camera.local().project(point) - frame.camera.local().project(point)

@@ -17,6 +17,7 @@ from tiny_subject import (
 )
 
 from persona.data import palette
+from persona.data.io import read_image
 from persona.data.layout import FRAME_FILES, FrameData, SubjectInfo
 from persona.data.subject import Subject, needs_making
 from persona.data.subject_writer import SubjectWriter
@@ -42,6 +43,15 @@ def same(a, b):
     if isinstance(a, BodyPose | Camera):
         return all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
     return a == b
+
+
+def test_splits_come_in_the_order_of_their_numbers(root):
+    for number in (10, 2):
+        shutil.copytree(root / "generated_1", root / f"generated_{number}")
+    (root / "generated_old").mkdir()
+    assert Subject(root).splits == (
+        "captured", "generated_0", "generated_1", "generated_2", "generated_10", "test"
+    )  # fmt: skip
 
 
 def test_round_trip_is_exact(root):
@@ -81,6 +91,19 @@ def test_files_are_personas(root):
     assert table["name"][2] == "Face_Neck" and table["color"][2] == [128, 200, 255]
     for name in ("texture", "texture_mask", "texture_inpaint", "seg", "seg_mask", "seg_inpaint"):
         assert (root / f"captured/smplx_optimized/smplx_{name}.png").exists()
+    wrote = random_textures()
+    seen = np.where(wrote.mask[..., None], wrote.seg_inpaint, 0)  # Black where no frame sees it.
+    read = read_image(root / "captured/smplx_optimized/smplx_seg.png", "")
+    assert np.array_equal(read, seen) and not seen.all()
+
+
+def test_a_joint_offset_of_the_root_does_not_count(root):
+    """It would be a translation, which poses have."""
+    path = root / "captured/smplx_optimized/joint_offset.json"
+    offsets = json.loads(path.read_text())
+    offsets[0] = [0.1, 0.2, 0.3]
+    path.write_text(json.dumps(offsets))
+    assert same(Subject(root).identity(TinyBody()).joint_offset, random_identity().joint_offset)
 
 
 def test_missing_maps_default_to_the_person(tmp_path):

@@ -14,9 +14,10 @@ from persona.data.synthetic import poses
 from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.folds import ACTIVATION_INDEX, activations
 from persona.data.synthetic.person import Person
-from persona.data.synthetic.studio import Light, Studio
+from persona.data.synthetic.studio import Light, Shot, Studio
 from persona.data.synthetic.subject import SyntheticSubject, make_synthetic_subject
 from persona.data.synthetic.surface import boundary, cut, drape, inflate_to_hull, normals_of
+from persona.data.synthetic.video_errors import VideoErrors
 from persona.data.synthetic.wardrobe import OUTFITS, Style, dress
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
@@ -283,6 +284,32 @@ def test_all_parts_of_a_clothed_person_are_there(subject):
         assert PALETTE[name] in seen, name
 
 
+def test_normals_have_x_right_and_y_up(subject):
+    """On the head, a tenth of the person, they turn with the place in the image."""
+    normal, known = subject.normal("captured", 0)
+    rows, columns = np.nonzero(known)
+    head = rows < rows.min() + 0.1 * np.ptp(rows)
+    x, y, z = normal[rows, columns][head].T
+    assert np.corrcoef(columns[head], x)[0, 1] > 0.7 and z.mean() > 0.5
+    assert np.corrcoef(rows[head], y)[0, 1] < -0.4 and y[rows[head] < rows.min() + 2].mean() > 0.4
+
+
+def test_depth_at_the_silhouette_is_that_of_the_surface(subject, body):
+    """Also where only a part of a pixel's rays hit."""
+    vertices, _ = body(subject.identity(body), subject.pose("captured", 0))
+    depth = subject.depth("captured", 0)[0][subject.mask("captured", 0)]
+    assert depth.min() > vertices[:, 2].min() - 0.1 and depth.max() < vertices[:, 2].max() + 0.1
+
+
+def test_every_pose_stands_on_one_ground(clean, body):
+    identity = clean.identity(body)
+    lowest = [
+        float(body(identity, clean.pose(split, number))[0][:, 1].max())  # y points down
+        for split, number in (("captured", 0), ("generated_0", 1), ("generated_1", 2), ("test", 1))
+    ]
+    assert np.ptp(lowest) < 1e-4
+
+
 def test_same_seed_same_bytes_other_seed_other_person(body, subject, clean):
     """Both subjects were made from the same seed, each from nothing."""
     for split in ("captured", "test"):
@@ -314,6 +341,29 @@ def test_errors_change_the_frames_but_not_the_test_set(clean, subject):
         turn = (pose_a.joints - pose_b.joints).abs()
         assert 1e-3 < turn[:22].mean() < 0.1 and turn[22:].max() < 1e-6
     assert np.array_equal(clean.image("test", 1), subject.image("test", 1))
+
+
+def test_a_warp_moves_every_map_alike():
+    """By a twelfth of the height, which is 8 of 96 pixels, down and half as many to the right."""
+    errors = VideoErrors(TINY, 3, np.random.default_rng(0))
+    errors._flow[1] = -np.array([4.0, 8.0]) / 96
+    random = np.random.default_rng(1)
+    shapes = {"image": (3,), "albedo": (3,), "coverage": (), "depth": (), "normal": (3,)}
+    maps = {k: random.random((96, 72, *more), np.float32) for k, more in shapes.items()}
+    shot = Shot(**maps, part=random.integers(0, 28, (96, 72)))
+    warped = errors.warp(1, shot)
+    for name in (*shapes, "part"):
+        before, after = getattr(shot, name), getattr(warped, name)
+        np.testing.assert_allclose(after[8:, 4:], before[:-8, :-4], atol=1e-4, err_msg=name)
+
+
+def test_poses_on_file_are_wrong_in_body_and_place_alone():
+    errors = VideoErrors(TINY, 3, np.random.default_rng(0))
+    pose = poses.a_pose(5, 1)[0]
+    stored = errors.pose(1, pose)
+    change = (stored.joints - pose.joints).abs().amax(1)
+    assert change[:22].min() > 1e-5 and not change[22:].any()
+    assert (stored.trans != pose.trans).all() and torch.equal(stored.expression, pose.expression)
 
 
 def test_prepare_makes_once_and_again_when_settings_change(body, tmp_path, monkeypatch):

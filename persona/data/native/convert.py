@@ -207,6 +207,7 @@ class SubjectMaker:
     def _with_face(self, shot: Shot) -> FrameData:
         """Adds what only captured frames have: albedo and, where a face is seen, its patch."""
         data, both = shot.data, shot.data.normal_mask
+        assert both is not None and data.keypoints is not None  # ``shoot`` made them.
         seen = Canvas(
             data.image, data.mask.astype(np.float32), data.camera,
             torch.from_numpy(data.keypoints), data.image,

@@ -100,8 +100,8 @@ class _Blend(Look):
         self.sides = one.sides
 
     def level(self, texture: int, level: int) -> Float[Tensor, "1 3 h w"]:
-        levels = (look.level(texture, level) for look in (self.one, self.two))
-        return torch.lerp(*levels, self.share)
+        one, two = (look.level(texture, level) for look in (self.one, self.two))
+        return torch.lerp(one, two, self.share)
 
 
 def _pyramid(texture: Float32[np.ndarray, "t t 3"]) -> list[Float[Tensor, "1 3 h w"]]:
@@ -172,7 +172,8 @@ class Studio:
         layers = torch.cat((image, albedo, ones, hit.depth, outward), -1)
         canvas = torch.zeros(fine.height, fine.width, layers.shape[-1])
         canvas[row, column] = layers
-        mean = sum(canvas[i::s, j::s] for i in range(s) for j in range(s)) / s**2
+        rays = [canvas[i::s, j::s] for i in range(s) for j in range(s)]
+        mean = sum(rays, torch.zeros_like(rays[0])) / s**2
         parts = torch.zeros(fine.height, fine.width, dtype=torch.int64)
         parts[row, column] = surface.part[hit.face[:, 0]]
         return _shot(mean, parts, s)

@@ -158,6 +158,7 @@ class _Maker:
         person, side = self.person, self.config.patch_size
         pose = self.place(poses.a_pose(person.body.num_expression, 1))[0]
         view, shot = self.frame(pose, pose, person.look, None)
+        assert view.frame.keypoints is not None  # Every frame of this maker has them.
         box = _face_box(view.frame.keypoints[FACE_KEYPOINTS])
         close = self.camera.crop(torch.from_numpy(box), side, side)
         patch = self.studio.shoot(person.pose(pose).vertices, close, self.light, person.look)

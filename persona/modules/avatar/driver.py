@@ -78,7 +78,7 @@ class PoseDriver:
     def means(self, pose: ClipPoses) -> Float[Tensor, "n 3"]:
         """Means in one pose, metres, camera frame."""
         rest, weights = self.base, self.weights
-        if self.offsets is not None:
+        if self.offsets is not None and self.unposed is not None:
             template = self.avatar.template
             moved = self.offsets.displace(self.unposed, template.moving_ring, pose.code)
             rest = rest + template.carry_offsets(moved)

@@ -72,6 +72,10 @@ class ExAvatar(nn.Module):
             whole avatar by decimetres first; at 0 it starts on the body's mesh.
     """
 
+    initial_joint_offset: Float[Tensor, "55 3"]
+    face_offset: Float[Tensor, "p 3"]
+    steps: Int[Tensor, ""]
+
     def __init__(  # noqa: PLR0913
         self,
         *,
@@ -93,8 +97,8 @@ class ExAvatar(nn.Module):
         self.geo_offset = PointNetwork(features=features, shared=NUM_CODE, heads=means, width=width)
         with torch.no_grad():
             for head in (self.geo.heads["mean"], self.geo_offset.heads["mean"]):
-                head.weight *= mean_gain
-                head.bias *= mean_gain
+                head.weight.mul_(mean_gain)
+                head.bias.mul_(mean_gain)
         self.rgb = PointNetwork(features=features, heads={"rgb": 3}, width=width)
         self.rgb_offset = PointNetwork(
             features=features + 3, shared=NUM_CODE, heads={"rgb": 3}, width=width

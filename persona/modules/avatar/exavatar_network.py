@@ -1,6 +1,7 @@
 """ExAvatar's networks: a small MLP over all points, with a head per quantity."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -33,16 +34,21 @@ class PointNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.first = nn.Linear(features + shared, width)
-        self.norms = nn.ModuleList(nn.GroupNorm(NUM_GROUPS, width) for _ in range(depth))
-        self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
-        self.heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in heads.items()})
+        norms = nn.ModuleList(nn.GroupNorm(NUM_GROUPS, width) for _ in range(depth))
+        hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
+        # A list of modules does not say of what kind they are.
+        self.norms = cast("Sequence[nn.GroupNorm]", norms)
+        self.hidden = cast("Sequence[nn.Linear]", hidden)
+        outputs = nn.ModuleDict({name: nn.Linear(width, size) for name, size in heads.items()})
+        self.heads = cast("Mapping[str, nn.Linear]", outputs)
 
     def forward(
         self, features: Float[Tensor, "n f"], shared: Float[Tensor, "c"] | None = None
     ) -> dict[str, Float[Tensor, "n _"]]:
         """Outputs of the heads."""
         # The shared code goes through its columns once, not once per point.
-        columns, bias = self.first.weight, self.first.bias
+        columns = self.first.weight
+        bias: Tensor = self.first.bias
         if shared is not None:
             bias = bias + columns[:, features.shape[1] :] @ shared
         hidden = F.linear(features, columns[:, : features.shape[1]], bias)

@@ -50,6 +50,15 @@ class ExAvatarTemplate(nn.Module):
     """Per underside Gaussian those of the upper side that are near it ..."""
     arm_valid: Bool[Tensor, "m k"]
     """... where they are."""
+    neighbour_index: Int[Tensor, "n k"]
+    neighbour_valid: Bool[Tensor, "n k"]
+    free: Int[Tensor, "m"]
+    """Gaussians neither on the hands nor on the head."""
+    body_points: Float[Tensor, "b 3"]
+    """Triplane coordinates of Gaussians off the head, metres; ``face_points`` of the head's."""
+    body_index: Int[Tensor, "b"]
+    face_points: Float[Tensor, "h 3"]
+    face_index: Int[Tensor, "h"]
 
     def __init__(self, *, body: SmplxBody, levels: int, network_level: int | None = None) -> None:
         super().__init__()

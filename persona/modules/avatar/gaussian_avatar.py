@@ -71,6 +71,10 @@ class GaussianAvatar(nn.Module):
         refined_lookup: look up the refined means on their own (the paper) or share the base's.
     """
 
+    initial_rgb: Float[Tensor, "n 3"]
+    """Colours that training began with."""
+    _weights: Float[Tensor, "n j"]
+
     def __init__(
         self,
         *,

@@ -1,7 +1,8 @@
 """Offset network: pose-driven displacement of each Gaussian."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +29,11 @@ class OffsetNetwork(nn.Module):
         self.triplane = triplane
         self.divisor = divisor
         self.first = nn.Linear(triplane.num_features + NUM_BODY_JOINTS * 6, width)
-        self.norms = nn.ModuleList(nn.GroupNorm(NUM_GROUPS, width) for _ in range(depth))
-        self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
+        norms = nn.ModuleList(nn.GroupNorm(NUM_GROUPS, width) for _ in range(depth))
+        hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
+        # A list of modules does not say of what kind they are.
+        self.norms = cast("Sequence[nn.GroupNorm]", norms)
+        self.hidden = cast("Sequence[nn.Linear]", hidden)
         self.head = nn.Linear(width, 3)
 
     def forward(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from persona.modules.avatar.pose_code import ring_mask
@@ -35,6 +35,42 @@ class AvatarTemplate(nn.Module):
     """Canonical positions, metres."""
     weights: Float[Tensor, "n j"]
     """Subdivided mesh skinning weights."""
+    expr_dirs: Float[Tensor, "n 3 e"]
+    """What expressions add, metres."""
+    faces: Int[Tensor, "g 3"]
+    fans: Int[Tensor, "n k 2"]
+    coarse_vertices: Float[Tensor, "p 3"]
+    """Canonical positions on the body's own mesh, metres."""
+    rest_joints: Float[Tensor, "55 3"]
+    """In the T-pose, as ``rest_vertices`` (on the body's own mesh)."""
+    rest_vertices: Float[Tensor, "p 3"]
+    canonical_joints: Float[Tensor, "55 3"]
+    rest_from_canonical: Float[Tensor, "55 4 4"]
+    fine_index: Int[Tensor, "n k"]
+    fine_valid: Bool[Tensor, "n k"]
+    coarse_index: Int[Tensor, "p k"]
+    coarse_valid: Bool[Tensor, "p k"]
+    left_hand: Bool[Tensor, "n"]
+    right_hand: Bool[Tensor, "n"]
+    hand: Bool[Tensor, "n"]
+    face: Bool[Tensor, "n"]
+    face_expr: Bool[Tensor, "n"]
+    eye: Bool[Tensor, "n"]
+    expr_boundary: Bool[Tensor, "n"]
+    mouth_in: Bool[Tensor, "n"]
+    mouth_out: Bool[Tensor, "n"]
+    fixed: Bool[Tensor, "n"]
+    """Hands, face_expr and eyes: no pose offsets, and they keep the template's shape."""
+    mesh_skinned: Bool[Tensor, "n"]
+    """Hands and face: skinned with the mesh's weights, not with diffused ones."""
+    left_hand_rows: Int[Tensor, "k"]
+    right_hand_rows: Int[Tensor, "k"]
+    moving: Int[Tensor, "m"]
+    """Vertices of the network's mesh that have pose offsets."""
+    moving_points: Float[Tensor, "m 3"]
+    """Their triplane coordinates, metres."""
+    moving_ring: Float[Tensor, "m 21"]
+    """The body joints that each of them sees."""
 
     def __init__(  # noqa: PLR0913
         self,

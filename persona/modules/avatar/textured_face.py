@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from persona.modules.body.smplx_body import SmplxBody
@@ -24,6 +24,10 @@ class TexturedFace(nn.Module):
     texture: UInt8[Tensor, "3 s s"]
     seen: Bool[Tensor, "1 s s"]
     """Where a frame showed the surface."""
+    faces: Int[Tensor, "f 3"]
+    inside: Bool[Tensor, "f"]
+    """Faces of the head."""
+    corner_uv: Float[Tensor, "f 3 2"]
 
     def __init__(self, body: SmplxBody, inside: Bool[Tensor, "p"], size: int = 512) -> None:
         super().__init__()
@@ -72,8 +76,7 @@ def barycentric(corners: Float[Tensor, "h w 3 3"], camera: Camera) -> Float[Tens
     z = local[..., 2:]
     corner = torch.cat([local[..., :2] * camera.focal_px + z * camera.center_px, z], -1)
     height, width = corners.shape[:2]
-    kind = {"dtype": corners.dtype, "device": corners.device}
-    rows, columns = (torch.arange(n, **kind) + 0.5 for n in (height, width))
+    rows, columns = (torch.arange(n).to(corners) + 0.5 for n in (height, width))
     rows, columns = torch.meshgrid(rows, columns, indexing="ij")
     pixel = torch.stack([columns, rows, torch.ones_like(rows)], -1)
     opposite = torch.linalg.cross(corner.roll(-1, 2), corner.roll(-2, 2))

@@ -1,5 +1,7 @@
 """Triplane: features of 3D points from three axis-aligned feature planes."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -16,7 +18,7 @@ class Triplane(nn.Module):
         super().__init__()
         self.extent_m = extent_m
         self.planes = nn.Parameter(torch.zeros(3, channels, resolution, resolution))
-        self._reads: tuple[Tensor, tuple[Tensor, ...]] | None = None
+        self._reads: tuple[Tensor, Any] | None = None
 
     @property
     def num_features(self) -> int:

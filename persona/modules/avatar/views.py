@@ -99,6 +99,8 @@ class BodyMasks(nn.Module):
     the face with the lips closed.
     """
 
+    faces: Int[Tensor, "f 3"]
+
     def __init__(self, template: AvatarTemplate) -> None:
         super().__init__()
         regions, faces = template.coarse_regions, template.body.faces

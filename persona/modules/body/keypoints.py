@@ -52,6 +52,10 @@ class KeypointPicker(nn.Module):
         barycentric: Its weights in the triangle, rows sum to 1.
     """
 
+    joint: Int[Tensor, "133"]
+    corners: Int[Tensor, "133 3"]
+    barycentric: Float[Tensor, "133 3"]
+
     def __init__(
         self,
         joint: Int[Tensor, "133"],

@@ -56,7 +56,8 @@ class _Laplacian(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        return _run(grad.contiguous(), *ctx.saved_tensors, True), None
+        index, degree = ctx.saved_tensors
+        return _run(grad.contiguous(), index, degree, True), None
 
 
 def _run(values: Tensor, index: Tensor, degree: Tensor, adjoint: bool) -> Tensor:

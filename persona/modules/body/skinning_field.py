@@ -44,6 +44,8 @@ class SkinningField(nn.Module):
     grid: Float[Tensor, "x y z j"]
     low: Float[Tensor, "3"]
     high: Float[Tensor, "3"]
+    last_node: Float[Tensor, "3"]
+    """Index of the last node along each axis."""
 
     def __init__(
         self,
@@ -129,7 +131,7 @@ class SkinningField(nn.Module):
             return self._look_up(points, sigmas, given, own).to(means.dtype)
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
             weights = self._sample_torch(means, scales.detach())
-            return weights if given is None else torch.where(given[:, None], own, weights)
+            return _with_own(weights, given, own)
 
     def _look_up(
         self,
@@ -146,7 +148,7 @@ class SkinningField(nn.Module):
         weights = torch.empty(len(points), self.grid.shape[-1])
         arrays = (t.float().numpy() for t in (self.grid, points, sigmas))
         _sample(*arrays, weights.numpy())
-        return weights if given is None else torch.where(given[:, None], own, weights)
+        return _with_own(weights, given, own)
 
     def _packed(self) -> Float16[Tensor, "x y z padded"]:
         """The grid as CUDA reads it, made once: half (it is kept as half), joints padded."""
@@ -172,6 +174,15 @@ class SkinningField(nn.Module):
                 sampled = F.grid_sample(volume, at, padding_mode="border", align_corners=True)
                 total = torch.add(total, sampled[0, :, 0, 0], alpha=weight)
         return (total / total.sum(0)).T.contiguous()
+
+
+def _with_own(
+    weights: Float[Tensor, "n j"],
+    given: Bool[Tensor, "n"] | None,
+    own: Float[Tensor, "n j"] | None,
+) -> Float[Tensor, "n j"]:
+    """The given Gaussians' own weights in place of those that were looked up."""
+    return weights if given is None or own is None else torch.where(given[:, None], own, weights)
 
 
 def _diffused_grid(

@@ -129,9 +129,11 @@ def look_up(
     out = points.new_empty(count, joints, dtype=torch.float32)
     points, sigmas = points.float().contiguous(), sigmas.float().contiguous()
     blocks = (triton.cdiv(count, ROWS),)
-    some = given is not None
+    some = given is not None and own is not None
     # Triton takes no None where a branch that is left out names a pointer.
-    marks, rows = (given.view(torch.uint8), own.float().contiguous()) if some else (out, out)
+    marks = rows = out
+    if given is not None and own is not None:
+        marks, rows = given.view(torch.uint8), own.float().contiguous()
     _look_up[blocks](
         grid, points, sigmas, marks, rows, out, count, nx, ny, nz, joints, some, ROWS, JOINTS
     )

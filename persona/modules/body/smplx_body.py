@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from persona.errors import UserError
@@ -42,6 +42,23 @@ class SmplxBody(nn.Module):
     Raises:
         UserError: no such file, not a SMPL-X file, or fewer coefficients than asked for.
     """
+
+    template: Float[Tensor, "p 3"]
+    faces: Int[Tensor, "f 3"]
+    shape_dirs: Float[Tensor, "p 3 s"]
+    expr_dirs: Float[Tensor, "p 3 e"]
+    joint_regressor: Float[Tensor, "55 p"]
+    weights: Float[Tensor, "p 55"]
+    parents: Int[Tensor, "55"]
+    """-1 for the root."""
+    pose_dirs: Float[Tensor, "p 3 k"]
+    pose_features: Int[Tensor, "k"]
+    hands_mean: Float[Tensor, "30 3"]
+    """Axis-angle radians, left hand first."""
+    _uv: Float[Tensor, "t 2"]
+    _uv_faces: Int[Tensor, "f 3"]
+    _jumps: Int[Tensor, "k 55"]
+    _has_parent: Float[Tensor, "55 1"]
 
     def __init__(
         self,
@@ -88,8 +105,8 @@ class SmplxBody(nn.Module):
 
     def _hold(self, name: str, values: np.ndarray, dtype: type = np.float32) -> None:
         """A constant of the file: moves with the module, is not saved with it."""
-        values = torch.from_numpy(np.array(values, dtype, order="C"))
-        self.register_buffer(name, values, persistent=False)
+        constant = torch.from_numpy(np.array(values, dtype, order="C"))
+        self.register_buffer(name, constant, persistent=False)
 
     @property
     def uv(self) -> Float[Tensor, "t 2"]:

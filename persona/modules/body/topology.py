@@ -16,7 +16,7 @@ from torch import Tensor, nn
 class Neighbours(NamedTuple):
     """Symmetric fixed-width table of the vertices one edge away."""
 
-    index: Int[Tensor, "n k"]
+    index: Int[Tensor, "n k"]  # type: ignore[assignment]  # Hides tuple.index: no use here.
     """Neighbour ids in rising order; a free slot holds the vertex itself."""
     valid: Bool[Tensor, "n k"]
     """False in free slots."""

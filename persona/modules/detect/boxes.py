@@ -53,8 +53,8 @@ def pad(box: Box, fraction: float, height: int, width: int) -> Box:
 def square(centre: Float[Tensor, "2"], side: float, height: int, width: int) -> Box | None:
     """A square box clipped to the image; None when under 8 pixels remain."""
     x0, y0 = (int(max(0, v - side / 2)) for v in centre.tolist())
-    x1 = int(min(width, centre[0] + side / 2))
-    y1 = int(min(height, centre[1] + side / 2))
+    x1 = int(min(width, float(centre[0] + side / 2)))
+    y1 = int(min(height, float(centre[1] + side / 2)))
     return (x0, y0, x1 - x0, y1 - y0) if min(x1 - x0, y1 - y0) >= 8 else None
 
 

@@ -39,7 +39,7 @@ class FileDetector(Detector):
         height, width = image.shape[:2]
         people = read_people(self.keypoints)
         mask = read_mask(self.mask, height, width)
-        warnings = ()
+        warnings: tuple[str, ...] = ()
         if len(people) > 1:
             warnings = (f"{self.keypoints}: {len(people)} people, the largest is taken",)
         best = wholebody.drop_outside(max(people, key=_area), width, height)

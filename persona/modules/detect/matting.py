@@ -55,7 +55,8 @@ def _cut(image: UInt8[ndarray, "h w 3"], mask: Float[ndarray, "h w"]) -> Float[n
         return mask
     cv2.setRNGSeed(0)
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(small, labels, None, *models, 3, cv2.GC_INIT_WITH_MASK)
+    # OpenCV's stub knows no None, which says that there is no box.
+    cv2.grabCut(small, labels, None, *models, 3, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
     cut = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
     return cv2.resize(cut, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
 

@@ -71,9 +71,10 @@ def scan(solutions: ModuleType, pixels: UInt8[ndarray, "h w 3"], confidence: flo
         enable_segmentation=True,
         min_detection_confidence=confidence,
     ) as pose:
+        height, width = pixels.shape[:2]
         for fraction in _TILES:
             people: list[Person] = []
-            for box in tiles(*pixels.shape[:2], fraction):
+            for box in tiles(height, width, fraction):
                 people += _people_in(pose, pixels, box, people)
             if people:
                 return sorted(people, key=lambda person: person.middle[0])

@@ -1,30 +1,30 @@
 """What a loss is, what it may look at, and the one place where losses are weighted and summed."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from persona.modules.parallel import branches
+from persona.modules.parallel import Lane, branches
 from persona.types import Frame, Render
 
 MOST_KEPT = 4
-"""Captured frames whose features ``LossSum.keep_targets`` keeps: about a gigabyte."""
+"""Most captured frames whose features ``LossSum.keep_targets`` keeps: about a gigabyte."""
 
 
 class Window(NamedTuple):
-    """A part of images of one size."""
+    """A rectangle that is cut out of images of one size."""
 
     start: Int[Tensor, "2"]
-    """Row and column of its corner. On the device."""
+    """Row and column of its upper left corner, on the images' device."""
     size: tuple[int, int]
     """Height and width."""
 
     def cut(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c hh ww"]:
-        """The part of each image."""
+        """The window's pixels of each image."""
         for dim, (first, size) in enumerate(zip(self.start, self.size, strict=True), 2):
             rows = first + torch.arange(size, device=images.device)
             images = images.index_select(dim, rows)
@@ -32,9 +32,14 @@ class Window(NamedTuple):
 
     @staticmethod
     def around(mask: Float[Tensor, "h w"], size: tuple[int, int]) -> "Window":
-        """The window of a size whose middle is that of a mask's bounding box, within the image.
+        """The window centred on a mask's bounding box and moved to lie within the image.
 
-        It stays on the device: asking for its place would wait. An empty mask's box is the image.
+        The place stays on the device: reading it on the host would wait for the GPU. For an empty
+        mask the box is the whole image.
+
+        Args:
+            mask: Positive on the person.
+            size: Height and width of the window.
         """
         taken, starts = mask > 0, []
         for dim, side in enumerate(size):
@@ -45,15 +50,35 @@ class Window(NamedTuple):
         return Window(torch.stack(starts), size)
 
 
-class Pair(NamedTuple):
-    """Two images that a network is to compare."""
+@runtime_checkable
+class ImageDistance(Protocol):
+    """A network that compares images with targets, which get no gradient; see ``Perceptual``."""
 
-    network: nn.Module
+    def __call__(
+        self,
+        x: Float[Tensor, "b 3 h w"],
+        y: Float[Tensor, "m 3 h w"],
+        which: tuple[int, ...],
+        window: Window | None,
+        kept: Sequence[Tensor],
+    ) -> Float[Tensor, "b"]:
+        """Distance of each image from its target, a row of ``y`` with ``kept`` behind it."""
+
+    def features(
+        self, images: Float[Tensor, "m 3 h w"], window: Window | None
+    ) -> tuple[Tensor, ...]:
+        """All that is needed of targets."""
+
+
+class Pair(NamedTuple):
+    """A comparison of two images that a loss has asked for."""
+
+    network: ImageDistance
     image: Float[Tensor, "3 h w"]
     target: Float[Tensor, "3 h w"]
     weight: float
     whole: bool
-    """Whether they are the frame, which may be cut to its person, or a part of it."""
+    """Whether they show the whole frame: only then are they cut to the window around the person."""
 
 
 @dataclass
@@ -78,7 +103,7 @@ class Step:
     focus_px: tuple[int, int] | None = None
     """Height and width around the person that networks look at; None for whole images."""
     pairs: list[Pair] = field(default_factory=list)
-    """What the losses asked to ``compare``."""
+    """Comparisons that losses have asked for with ``compare``."""
 
     @property
     def captured(self) -> bool:
@@ -87,22 +112,29 @@ class Step:
 
     def compare(
         self,
-        network: nn.Module,
+        network: ImageDistance,
         image: Float[Tensor, "3 h w"],
         target: Float[Tensor, "3 h w"],
         weight: float,
         whole: bool = True,
     ) -> None:
-        """Adds ``weight`` times the network's distance to the loss that asks, in one batch of all.
+        """Asks for a distance between two images, to be added to the loss that is being computed.
 
-        The target gets no gradient. whole: whether the images are those of the whole frame.
+        The distances of all losses are computed later, as one batch per network (``distances``).
+
+        Args:
+            network: Compares the images.
+            image: Gets a gradient.
+            target: Gets none.
+            weight: Factor of the distance in the loss.
+            whole: Whether the images show the whole frame.
         """
         self.pairs.append(Pair(network, image, target, weight, whole))
 
     def data(self, target: Float[Tensor, "3 h w"]) -> str | None:
-        """Which of the frame's data a target is, None if it was made in this step.
+        """Name of the frame's tensor that a target is, None if it was computed in this step.
 
-        It is known by its memory: what is made of the frame lies elsewhere.
+        Tensors are told apart by their memory: what is computed from the frame lies elsewhere.
         """
         for name in ("image", "albedo", "patch"):
             value = getattr(self.frame, name)[0]
@@ -114,8 +146,9 @@ class Step:
     def window(self) -> Window | None:
         """The window around the person, None for whole images.
 
-        Away from the person a render over the image equals it, so a mean over the image is the
-        mean over the window times its share, but for what a network sees across the window's edge.
+        Outside it a render composited over the image equals the image, so the mean over the image
+        is the mean over the window times the window's share of the area. Only what a network sees
+        across the window's edge is lost.
         """
         if self.focus_px is None:
             return None
@@ -137,15 +170,17 @@ class Step:
         return render.images[channel] + background * (1 - alpha)
 
 
-class Loss(nn.Module):
-    """One term. ``forward`` gives the unweighted value, or None where it does not apply.
+StepT = TypeVar("StepT", bound=Step)
+"""The step of a method: its losses know its avatar."""
 
-    ``frames`` says which frames it is for: ``all``, ``captured`` or ``generated``. ``needs`` names
-    the channels it reads there, as ``view.channel``: only those are rendered.
-    """
+
+class Loss(nn.Module, Generic[StepT]):
+    """One term of the loss. ``forward`` gives its unweighted value."""
 
     frames: str = "all"
+    """Frames that it is for: ``all``, ``captured`` or ``generated``."""
     needs: frozenset[str] = frozenset()
+    """Channels that it reads, as ``view.channel``: nothing else is rendered."""
 
     def __init__(self, *, weight: float) -> None:
         super().__init__()
@@ -155,31 +190,37 @@ class Loss(nn.Module):
         """Whether the loss is for such frames."""
         return self.frames == "all" or (self.frames == "captured") == captured
 
-    def forward(self, step: Step) -> Float[Tensor, ""] | None:
-        """Unweighted loss of one frame; called only where it ``applies``."""
+    def forward(self, step: StepT) -> Float[Tensor, ""] | None:
+        """Unweighted loss of one frame, or None where the frame lacks what it needs.
+
+        Called only for frames that the loss ``applies`` to.
+        """
         raise NotImplementedError
 
 
 class LossSum(nn.Module):
-    """Named losses: the only place that applies weights and adds. Weight 0 means off."""
+    """Weighted sum of named losses, the only place where weights apply; weight 0 means off."""
 
     def __init__(self, losses: Mapping[str, Loss]) -> None:
         super().__init__()
         active = {name: loss for name, loss in losses.items() if loss.weight != 0}
-        self.losses = nn.ModuleDict(active)
+        self.losses = cast("Mapping[str, Loss]", nn.ModuleDict(active))
         self.kept: dict[Hashable, tuple] | None = None
 
     def keep_targets(self, frames: int) -> None:
-        """Lets networks look at the data of captured frames once instead of at every step.
+        """Keeps the perceptual features of captured frames, instead of computing them in each step.
 
-        Features from earlier calls are forgotten. frames: how many captured ones the subject has;
-        more than ``MOST_KEPT`` and 0 keep nothing. For each, VGG's features of image and albedo at
-        1024 x 576 take 0.3 GB on CUDA; looking at both in a step takes twice as much.
+        Features that were kept before are dropped. A frame takes 0.3 GB on CUDA (VGG's features of
+        image and albedo at 1024 x 576); computing them in a step takes twice as much.
+
+        Args:
+            frames: Number of the subject's captured frames; 0, or more than ``MOST_KEPT``, keeps
+                nothing.
         """
         self.kept = {} if 0 < frames <= MOST_KEPT else None
 
     def needs(self, captured: bool) -> dict[str, frozenset[str]]:
-        """What the active losses read in such frames: channels by view."""
+        """Channels by view that the losses read in captured or in generated frames."""
         views: dict[str, set[str]] = {}
         for loss in self.losses.values():
             for need in loss.needs if loss.applies(captured) else ():
@@ -188,8 +229,10 @@ class LossSum(nn.Module):
         return {view: frozenset(channels) for view, channels in views.items()}
 
     def forward(self, step: Step) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Weighted sum and the weighted terms by name, detached."""
-        terms, owners, compared = {}, [], []
+        """Weighted sum, and each weighted term by name, detached."""
+        terms: dict[str, Tensor] = {}
+        owners: list[str] = []
+        compared: list[Lane] = []
         applied = {n: loss for n, loss in self.losses.items() if loss.applies(step.captured)}
         with branches() as branch:
             for name, loss in applied.items():
@@ -200,7 +243,8 @@ class LossSum(nn.Module):
                 added = len(step.pairs) - len(owners)
                 owners += [name] * added
                 compared += [lane] * bool(added)
-            # Networks are the longest part: they wait for nothing but their images.
+            # Networks take longest: start them as soon as their images are there, without waiting
+            # for the other losses.
             for lane in compared:
                 lane.join()
             values = distances(step, self.kept)
@@ -211,19 +255,23 @@ class LossSum(nn.Module):
 
 
 def distances(step: Step, kept: dict[Hashable, tuple] | None = None) -> list[Float[Tensor, ""]]:
-    """Distance of each pair: one batch per network and image size, each target looked at once.
+    """Distance of each pair of a step: one batch per network and image size.
 
-    kept: features of targets that are data of captured frames, made where they are not in it yet;
-    None keeps none. A frame is known by its name: a dictionary serves one subject.
+    Each target goes through the network once, even if several images are compared with it.
+
+    Args:
+        step: Holds the pairs.
+        kept: Cache of the features of captured frames' data, filled here; None caches nothing. Its
+            keys hold the frame's name, so each subject needs a cache of its own.
     """
     pairs = step.pairs
     groups: dict[tuple, list[int]] = {}
     for i, pair in enumerate(pairs):
         groups.setdefault((pair.network, pair.image.shape, pair.whole), []).append(i)
-    results: list[Tensor | None] = [None] * len(pairs)
+    results: dict[int, Tensor] = {}
     for (network, shape, whole), members in groups.items():
         window = step.window if whole else None
-        # Two views of one image are one target.
+        # Tensors at one address, such as two slices of one image, are one target.
         targets = {pairs[i].target.data_ptr(): pairs[i].target for i in members}
         fixed: dict[int, str] = {}
         if kept is not None and step.captured:
@@ -234,8 +282,8 @@ def distances(step: Step, kept: dict[Hashable, tuple] | None = None) -> list[Flo
         which = tuple(rows[pairs[i].target.data_ptr()] for i in members)
         images = torch.stack([pairs[i].image for i in members])
         wanted = torch.stack([targets[p] for p in live]) if live else images[:0].detach()
-        features = ()
-        if fixed:
+        features: Sequence[Tensor] = ()
+        if kept is not None and fixed:
             key = network, step.frame.name[0], *fixed.values(), window and window.size
             if key not in kept:
                 kept[key] = network.features(torch.stack([targets[p] for p in fixed]), window)
@@ -245,7 +293,7 @@ def distances(step: Step, kept: dict[Hashable, tuple] | None = None) -> list[Flo
             values = values * (window.size[0] * window.size[1] / (shape[1] * shape[2]))
         for i, value in zip(members, values.unbind(), strict=True):
             results[i] = value
-    return results
+    return [results[i] for i in range(len(pairs))]
 
 
 def needs(view: str, channels: Iterable[str]) -> frozenset[str]:

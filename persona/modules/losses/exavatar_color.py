@@ -1,4 +1,4 @@
-"""ExAvatar's regularisers on colours, each of base and refined.
+"""ExAvatar's regularisers on colours, each for the base and the refined colours.
 
 Source of all: ExAvatar, arXiv:2407.21686.
 """
@@ -14,11 +14,11 @@ from persona.modules.losses.exavatar_step import ExAvatarStep
 
 
 def both_colors(step: ExAvatarStep) -> Float[Tensor, "n 6"]:
-    """Base and refined side by side."""
+    """Base and refined colours side by side."""
     return torch.cat([step.posed.base_rgb, step.posed.refined_rgb], 1)
 
 
-class ColorLaplacian(Loss):
+class ColorLaplacian(Loss[ExAvatarStep]):
     """Squared Laplacian of the colours.
 
     Args:
@@ -37,8 +37,8 @@ class ColorLaplacian(Loss):
         return 2 * (square * region_weight(template, self.regions)).mean()
 
 
-class HandColor(Loss):
-    """Hand colours pulled to their mean, which is fixed."""
+class HandColor(Loss[ExAvatarStep]):
+    """Pulls the hands' colours to their mean, which gets no gradient."""
 
     def forward(self, step: ExAvatarStep) -> Float[Tensor, ""]:
         """Colour squared, mean over the hands."""
@@ -48,11 +48,11 @@ class HandColor(Loss):
         return 2 * ((rgb - mean).square() * hand).sum() / (rgb.shape[1] * count)
 
 
-class ArmColor(Loss):
-    """Undersides of the arms, which are seldom seen, pulled to the fixed upper sides near them."""
+class ArmColor(Loss[ExAvatarStep]):
+    """Pulls the seldom seen undersides of the arms to the upper sides, which get no gradient."""
 
     def forward(self, step: ExAvatarStep) -> Float[Tensor, ""]:
-        """Colour squared, mean over the undersides that have an upper side near."""
+        """Colour squared, mean over the undersides that have upper sides nearby."""
         template, rgb = step.avatar.template, both_colors(step)
         valid = template.arm_valid[..., None]
         count = valid.sum(1)

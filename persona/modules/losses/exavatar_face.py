@@ -1,4 +1,4 @@
-"""ExAvatar's face loss: the face in a fixed texture must fall onto the face in the frame."""
+"""ExAvatar's face loss: the face, in a fixed texture, must coincide with the face in the frame."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -7,11 +7,11 @@ from persona.modules.losses.base import Loss
 from persona.modules.losses.exavatar_step import ExAvatarStep
 
 
-class FaceTextureLoss(Loss):
-    """L1 of the textured head against the frame; moves geometry only.
+class FaceTextureLoss(Loss[ExAvatarStep]):
+    """L1 between the head, rendered as a textured mesh, and the frame; moves geometry only.
 
-    The mesh is the body's own, at the Gaussians of its vertices. Pixels beside the face would
-    repeat the image loss and are left out. Source: ExAvatar, arXiv:2407.21686.
+    The mesh has the body's faces and the Gaussians of its vertices as corners. Pixels off the face
+    are left out: they would only repeat the image loss. Source: ExAvatar, arXiv:2407.21686.
 
     Args:
         weight: of the term.

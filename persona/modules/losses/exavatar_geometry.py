@@ -1,7 +1,7 @@
 """ExAvatar's regularisers on offsets and scales.
 
-Source of all: ExAvatar, arXiv:2407.21686. Each map is averaged over the Gaussians. Weights by
-region are factors of the term's own weight.
+Source of all: ExAvatar, arXiv:2407.21686. Each term is a mean over the Gaussians. A region's
+factor multiplies the term's own weight there.
 """
 
 import torch
@@ -15,15 +15,15 @@ from persona.modules.losses.exavatar_step import ExAvatarStep
 
 
 def region_weight(template: ExAvatarTemplate, regions: dict[str, float]) -> Float[Tensor, "n 1"]:
-    """A factor for each named region, 1 elsewhere; where regions overlap the last one holds."""
+    """Factor of each Gaussian: that of its region, 1 elsewhere; the last of overlapping regions."""
     weight = torch.ones_like(template.normals[:, :1])
     for name, factor in regions.items():
         weight = weight.masked_fill(getattr(template, name)[:, None], factor)
     return weight
 
 
-class OffsetSize(Loss):
-    """Squared mean offsets, of the base and of what the pose adds.
+class OffsetSize(Loss[ExAvatarStep]):
+    """Squared offsets of the means: those of the base and those that the pose adds.
 
     Args:
         weight: of the term.
@@ -45,8 +45,8 @@ class OffsetSize(Loss):
         return (value * region_weight(step.avatar.template, self.regions)).mean()
 
 
-class HandOffsetDirection(Loss):
-    """Hands may shrink, not grow: the outward part of their mean offsets."""
+class HandOffsetDirection(Loss[ExAvatarStep]):
+    """The outward part of the hands' mean offsets: hands may shrink, but not grow."""
 
     def forward(self, step: ExAvatarStep) -> Float[Tensor, ""]:
         """Metres."""
@@ -56,7 +56,7 @@ class HandOffsetDirection(Loss):
         return (outward.sum(0) * template.hand).mean()
 
 
-class ScaleSize(Loss):
+class ScaleSize(Loss[ExAvatarStep]):
     """Squared scales, and squared changes of their logarithm by the pose.
 
     Args:
@@ -79,10 +79,10 @@ class ScaleSize(Loss):
         return (value * region_weight(step.avatar.template, self.regions)).mean()
 
 
-class OffsetLaplacian(Loss):
-    """Squared Laplacian of the means against the template's, of base and refined.
+class OffsetLaplacian(Loss[ExAvatarStep]):
+    """Squared difference of the means' Laplacian from the template's, for base and refined.
 
-    The Laplacian is linear, so that of the offsets.
+    The Laplacian is linear, so that the difference is the Laplacian of the offsets.
 
     Args:
         weight: of the term.
@@ -103,8 +103,8 @@ class OffsetLaplacian(Loss):
         return 2 * (square * region_weight(template, self.regions)).mean()
 
 
-class ScaleLaplacian(Loss):
-    """Squared Laplacian of the scales, of base and refined.
+class ScaleLaplacian(Loss[ExAvatarStep]):
+    """Squared Laplacian of the scales, for base and refined.
 
     Args:
         weight: of the term.

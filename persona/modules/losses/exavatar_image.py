@@ -9,11 +9,11 @@ from persona.modules.losses.image import ImageLoss
 from persona.modules.losses.perceptual import Perceptual
 
 
-class CropImageLoss(ImageLoss):
+class CropImageLoss(ImageLoss[ExAvatarStep]):
     """L1, SSIM and LPIPS of the crop around the person.
 
-    ExAvatar compares it over its reconstruction of the scene where it has one. Without, as in its
-    variant for X-Humans, both images lie on the random colour.
+    ExAvatar composites the person over its reconstruction of the scene, where it has one. Here
+    both images lie on a random colour, as in its variant for X-Humans.
     Source: ExAvatar, arXiv:2407.21686.
 
     Args:
@@ -41,13 +41,13 @@ class CropImageLoss(ImageLoss):
         self.needs = needs(view, {"rgb", "alpha"})
 
     def forward(self, step: ExAvatarStep) -> Float[Tensor, ""]:
-        """Applies to every frame."""
+        """Compares the crops."""
         image = step.crop.cut(step.human(self.view)[None])[0]
         return self.distance(step, image, step.crop_truth)
 
 
-class HumanLoss(Loss):
-    """L1 of the person alone on the random colour: what ExAvatar learns the silhouette from.
+class HumanLoss(Loss[ExAvatarStep]):
+    """L1 of the person on a random colour, from which ExAvatar learns the silhouette.
 
     Source: ExAvatar, arXiv:2407.21686.
 

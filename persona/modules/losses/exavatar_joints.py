@@ -4,7 +4,7 @@ Source of both: ExAvatar, arXiv:2407.21686.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from persona.modules.losses.base import Loss
@@ -16,7 +16,7 @@ RIGHT = (2, 5, 8, 11, 14, 17, 19, 21, 24, *range(40, 55))
 FIRST_HAND = 25
 
 
-class JointOffsetSize(Loss):
+class JointOffsetSize(Loss[ExAvatarStep]):
     """Squared change of the joint offsets since the start.
 
     Args:
@@ -36,8 +36,11 @@ class JointOffsetSize(Loss):
         return torch.cat([body, self.hands * fingers]).mean()
 
 
-class JointOffsetSymmetry(Loss):
+class JointOffsetSymmetry(Loss[ExAvatarStep]):
     """Squared difference of a left joint's offset and its right twin's mirror image."""
+
+    left: Int[Tensor, "k"]
+    right: Int[Tensor, "k"]
 
     def __init__(self, *, weight: float) -> None:
         super().__init__(weight=weight)

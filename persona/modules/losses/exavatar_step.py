@@ -25,7 +25,7 @@ class ExAvatarStep(Step):
     """The crop of ``human_truth``."""
 
     def __post_init__(self) -> None:
-        # Made before the losses, which may run side by side.
+        # Computed here, because the losses that share it may run in parallel.
         image, mask = self.frame.image[0], self.frame.mask[0]
         self.human_truth = image * mask + self.background[:, None, None] * (1 - mask)
         self.crop_truth = self.crop.cut(self.human_truth[None])[0]

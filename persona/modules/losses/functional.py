@@ -8,13 +8,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-@cache  # Never freed: captured graphs go on reading them.
+@cache  # Unbounded on purpose: captured CUDA graphs keep reading these tensors.
 def _blur_matrix(
     length: int, size: int, sigma: float, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Gaussian blur of a line with reflected ends, as a (length, length) matrix.
+    """Gaussian blur of a row of pixels, ends reflected, as a (length, length) matrix.
 
-    A dense product beats the depthwise convolution's kernels on a CPU several times over.
+    On a CPU a dense matrix product is several times faster than a depthwise convolution.
+
+    Args:
+        length: Pixels of the row.
+        size: Taps of the window.
+        sigma: Standard deviation of the window, pixels.
+        device: Of the result.
+        dtype: Of the result.
     """
     offset = torch.arange(size, dtype=torch.float64) - size // 2
     window = (-(offset.square()) / (2 * sigma**2)).exp()
@@ -39,9 +46,15 @@ def _blur(images: Tensor, size: int, sigma: float) -> Tensor:
 def ssim_map(
     x: Float[Tensor, "c h w"], y: Float[Tensor, "c h w"], size: int = 11, sigma: float = 1.5
 ) -> Float[Tensor, "c h w"]:
-    """Structural similarity per pixel of images in [0, 1], Gaussian window, reflected border.
+    """Structural similarity per pixel, Gaussian window, reflected border.
 
-    Source: Wang et al. 2004, Eq. 13 with K1 0.01, K2 0.03.
+    Source: Wang et al. 2004, Eq. 13 with K1 = 0.01, K2 = 0.03.
+
+    Args:
+        x: Image in [0, 1].
+        y: Image in [0, 1].
+        size: Side of the window, pixels.
+        sigma: Standard deviation of the window, pixels.
     """
     moments = _blur(torch.stack([x, y, x * x, y * y, x * y]), size, sigma)
     mean_x, mean_y, square_x, square_y, product = moments.unbind(0)
@@ -60,24 +73,30 @@ def photometric(
     l1: float,
     ssim: float,
 ) -> Float[Tensor, ""]:
-    """Mean of weight (l1 |x - y| + ssim (1 - SSIM)) of images in [0, 1].
+    """Mean over pixels of weight * (l1 |x - y| + ssim (1 - SSIM)).
 
-    weight: per pixel, without a gradient; None is 1 everywhere.
+    Args:
+        x: Image in [0, 1].
+        y: Image in [0, 1].
+        weight: Of each pixel, gets no gradient; None is 1 everywhere.
+        l1: Weight of the absolute difference.
+        ssim: Weight of 1 - SSIM.
     """
     if x.device.type == "cuda" and x.dtype == torch.float32 and not y.requires_grad:
         from persona.modules.losses import photometric_cuda
 
         return photometric_cuda.photometric(x, y, weight, l1, ssim)
-    weight = 1.0 if weight is None else weight
-    return l1 * (weight * (x - y).abs()).mean() + ssim * (weight * (1 - ssim_map(x, y))).mean()
+    factor = 1.0 if weight is None else weight
+    return l1 * (factor * (x - y).abs()).mean() + ssim * (factor * (1 - ssim_map(x, y))).mean()
 
 
 def depth_silog(
     prediction: Float[Tensor, "1 h w"], truth: Float[Tensor, "1 h w"], eps: float = 1e-4
 ) -> Float[Tensor, ""]:
-    """Scale-invariant log error of min-max normalised depths where both are positive.
+    """Scale-invariant log error where both depths are positive.
 
-    sqrt(mean d^2 - 0.5 (mean d)^2), d = log t - log o. Source: Eigen et al. 2014 as in PERSONA.
+    Both are normalised to [0, 1] there; with d = log truth - log prediction the error is
+    sqrt(mean d^2 - 0.5 (mean d)^2). Source: Eigen et al. 2014, as PERSONA uses it.
     """
     valid = (prediction > 0) & (truth > 0)
     weight = valid.to(prediction.dtype)
@@ -95,7 +114,7 @@ def depth_silog(
 
 
 def sobel_magnitude(image: Float[Tensor, "c h w"]) -> Float[Tensor, "1 h w"]:
-    """Sobel gradient magnitude (kernel normalised to unit sum of weights), mean over channels."""
+    """Sobel gradient magnitude, mean over channels; a step of height h gives h / 2."""
     padded = F.pad(image[None], [1] * 4, mode="replicate")[0]
     across = padded[:, :, 2:] - padded[:, :, :-2]
     across = across[:, :-2] + 2 * across[:, 1:-1] + across[:, 2:]
@@ -105,7 +124,7 @@ def sobel_magnitude(image: Float[Tensor, "c h w"]) -> Float[Tensor, "1 h w"]:
 
 
 def dilate(mask: Bool[Tensor, "1 h w"], side_px: int) -> Bool[Tensor, "1 h w"]:
-    """Dilation by a square of odd side."""
+    """Dilation by a square; an even side is taken one pixel larger."""
     side = side_px | 1
     return F.max_pool2d(mask[None].float(), side, stride=1, padding=side // 2)[0] > 0
 
@@ -116,10 +135,16 @@ def occlusion_boundary(
     side_px: int,
     threshold: float = 0.02,
 ) -> Float[Tensor, "1 h w"]:
-    """Where neighbouring pixels show canonically distant surface: 1 near such an edge.
+    """Mask of the occlusion boundaries: 1 near an edge where one part of the body hides another.
 
-    position: rendered canonical position scaled to [0, 1]; keep_out: face pixels, never boundary.
+    There neighbouring pixels show points that lie far apart on the canonical body.
     Source: PERSONA, arXiv:2508.09973 (seam handling).
+
+    Args:
+        position: Rendered canonical position, scaled to [0, 1].
+        keep_out: Face pixels, at which no edge is looked for.
+        side_px: The edge is widened by a square of this side.
+        threshold: Smallest gradient of the position that is an edge.
     """
     edge = (sobel_magnitude(position) > threshold) & ~keep_out
     return dilate(edge, side_px).to(position.dtype)

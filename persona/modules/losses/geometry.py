@@ -10,11 +10,11 @@ from persona.modules.losses.base import Loss, Step, needs
 from persona.modules.losses.functional import depth_silog
 
 
-class GeometryLoss(Loss):
-    """mask L1 + bracket * [depth + normal + seg].
+class GeometryLoss(Loss[Step]):
+    """L1 of the silhouette + bracket * [depth + normals + part segmentation].
 
-    Depth is a scale-invariant log error, normals L1 + (1 - cosine) where both are known, seg L1 on
-    the foreground. Source: PERSONA, arXiv:2508.09973.
+    Depth is compared by a scale-invariant log error, normals by L1 + (1 - cosine) where both are
+    known, parts by L1 on the foreground. Source: PERSONA, arXiv:2508.09973.
 
     Args:
         weight: of the term.
@@ -39,7 +39,7 @@ class GeometryLoss(Loss):
         self.needs = needs(view, {"alpha", "depth", "normal", "seg"})
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """Applies to every frame."""
+        """See ``geometry_error``."""
         render, frame = step.renders[self.view], step.frame
         bracket = self.captured if step.captured else self.generated
         truths = {"depth": frame.depth[0], "normal": frame.normal[0], "seg": frame.seg[0]}
@@ -56,10 +56,16 @@ def geometry_error(
     bracket: float,
     depth: float,
 ) -> Float[Tensor, ""]:
-    """|alpha - mask| + bracket [depth silog + normal error + |seg - truth| in the mask], averaged.
+    """Mean of |alpha - mask| + bracket [depth silog + normals + |seg - truth| in the mask].
 
-    images, truths: ``depth`` (1, h, w) metres, ``normal`` (3, h, w) as ``normal_error`` has it and
-    ``seg`` (3, h, w) colours; truths and the mask get no gradient.
+    Args:
+        alpha: Rendered opacity.
+        images: Rendered ``depth`` (1, h, w) in metres, ``normal`` (3, h, w) as ``normal_error``
+            takes it and ``seg`` (3, h, w) colours.
+        mask: Of the person; gets no gradient.
+        truths: The same maps of the frame; get no gradient.
+        bracket: Weight of the three maps; at 0 they are not looked at.
+        depth: Weight of the depth among them.
     """
     if bracket and alpha.device.type == "cuda" and alpha.dtype == torch.float32:
         from persona.modules.losses import geometry_cuda
@@ -77,11 +83,14 @@ def geometry_error(
 def normal_error(
     image: Float[Tensor, "3 h w"], alpha: Float[Tensor, "1 h w"], truth: Float[Tensor, "3 h w"]
 ) -> Float[Tensor, ""]:
-    """L1 + (1 - dot) of encoded normals, where both are not zero.
+    """Mean over pixels of L1 + (1 - cosine) of normals, where both are known.
 
-    image: accumulated normals in [-1, 1] without background; truth: (n + 1) / 2, zero if unknown.
+    Args:
+        image: Rendered normals, summed over a black background, in [-1, 1].
+        alpha: Their opacity.
+        truth: Encoded as (n + 1) / 2; zero where unknown.
     """
-    # Background is -1, which (n + 1) / 2 maps to the zero that marks the unknown.
+    # Composited over -1, which the encoding (n + 1) / 2 maps to zero, the mark of the unknown.
     encoded = (image - (1 - alpha) + 1) / 2
     valid = ((encoded.detach().sum(0) > 1e-3) & (truth.sum(0) > 0)).to(image.dtype)
     difference = (encoded - truth).abs().mean(0)
@@ -89,8 +98,8 @@ def normal_error(
     return ((difference + 1 - cosine) * valid).mean()
 
 
-class FaceGeometryLoss(Loss):
-    """The face in its initial colours against the image: L1 that only moves geometry.
+class FaceGeometryLoss(Loss[Step]):
+    """L1 between the face rendered in its initial colours and the image: moves geometry only.
 
     Source: PERSONA, arXiv:2508.09973 (face_geo, patch_face_geo).
     """
@@ -103,23 +112,23 @@ class FaceGeometryLoss(Loss):
         self.needs = needs(view, {"face", "face_rgb"})
 
     def forward(self, step: Step) -> Float[Tensor, ""] | None:
-        """L1 over the truth itself."""
+        """Where a pixel is partly face, that part of the image is compared."""
         if self.view not in step.renders:
             return None
         images, truth = step.renders[self.view].images, step.truth(self.view)
         return (images["face_rgb"] - truth * images["face"]).abs().mean()
 
 
-class RegionMaskLoss(Loss):
-    """Rendered mask of a body region against the mesh's own, L1.
+class RegionMaskLoss(Loss[Step]):
+    """L1 between a body region's rendered mask and the mask of the same region of the body mesh.
 
     Source: PERSONA, arXiv:2508.09973 (mask_hand, mask_eye, patch_mask_face).
 
     Args:
         weight: of the term.
-        view: where it is rendered.
-        channel: mask channel: ``face`` or ``eye``; ``alpha`` for a view of the region alone.
-        mesh: name of the mesh mask.
+        view: in which it is rendered.
+        channel: of that view: ``face`` or ``eye``; ``alpha`` where the view shows the region alone.
+        mesh: name of the mask among the step's ``mesh_masks``.
         frames: ``all``, ``captured`` or ``generated``.
     """
 

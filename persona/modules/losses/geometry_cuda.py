@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -46,13 +47,13 @@ class _GeometryError(torch.autograd.Function):
 
 def geometry_error(
     alpha: Float[Tensor, "1 h w"],
-    images: dict[str, Tensor],
+    images: Mapping[str, Tensor],
     mask: Float[Tensor, "1 h w"],
-    truths: dict[str, Tensor],
+    truths: Mapping[str, Tensor],
     bracket: float,
     depth: float,
 ) -> Float[Tensor, ""]:
-    """As ``geometry.geometry_error``; float32."""
+    """``geometry.geometry_error`` in float32."""
     names = ("depth", "normal", "seg")
     rendered, truth = ([source[name] for name in names] for source in (images, truths))
     return _GeometryError.apply(alpha, *rendered, mask, truth, bracket, depth)

@@ -3,15 +3,15 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.modules.losses.base import Loss, Step, needs
+from persona.modules.losses.base import Loss, Step, StepT, needs
 from persona.modules.losses.functional import photometric
 from persona.modules.losses.perceptual import Perceptual
 
 BOUNDARY_WEIGHT = 0.1
-"""Captured pixels at an occlusion boundary: the photo is not to be trusted there."""
+"""Weight of captured pixels at an occlusion boundary, where the photo is not to be trusted."""
 
 
-class ImageLoss(Loss):
+class ImageLoss(Loss[StepT]):
     """img(x, y) = l1 |x - y| + ssim (1 - SSIM) + lpips LPIPS, each map averaged.
 
     Source: PERSONA, arXiv:2508.09973.
@@ -47,19 +47,26 @@ class ImageLoss(Loss):
 
     def distance(
         self,
-        step: Step,
+        step: StepT,
         x: Float[Tensor, "3 h w"],
         y: Float[Tensor, "3 h w"],
         weight: Float[Tensor, "1 h w"] | None = None,
     ) -> Float[Tensor, ""]:
-        """img(x, y) with a weight per pixel on the maps; LPIPS is left to the step's batch."""
+        """img(x, y) without LPIPS, which is computed later with the step's other comparisons.
+
+        Args:
+            step: Takes the comparison.
+            x: Render.
+            y: What it should look like.
+            weight: Of each pixel in L1 and SSIM; None is 1.
+        """
         value = photometric(x, y, weight, self.l1, self.ssim)
         if self.perceptual is not None and self.lpips:
             step.compare(self.perceptual, x, y, self.lpips, whole=self.view != "patch")
         return value
 
-    def forward(self, step: Step) -> Float[Tensor, ""] | None:
-        """Captured frames count less inside the boundary."""
+    def forward(self, step: StepT) -> Float[Tensor, ""] | None:
+        """In captured frames, pixels at an occlusion boundary weigh ``BOUNDARY_WEIGHT``."""
         if self.view not in step.renders:
             return None
         truth = step.frame.albedo[0] if self.target == "albedo" else step.truth(self.view)
@@ -69,25 +76,28 @@ class ImageLoss(Loss):
         return self.distance(step, step.over(self.view, self.channel, truth), truth, weight)
 
 
-class CapturedImageLoss(ImageLoss):
-    """The image loss on captured frames alone (albedo, face patch)."""
+class CapturedImageLoss(ImageLoss[Step]):
+    """The image loss for captured frames only: of the albedo and of the face patch."""
 
     frames = "captured"
 
 
-class AuxImageLoss(ImageLoss):
-    """The auxiliary colours against generated frames, geometry fixed.
+class AuxImageLoss(ImageLoss[Step]):
+    """The auxiliary colours against generated frames; the geometry gets no gradient.
 
-    They keep what the video model shows, drift included, and teach rgb only where the photo
-    cannot: see BoundaryLoss. Source: PERSONA, arXiv:2508.09973.
+    Auxiliary colours learn what the video model shows, with its drift. The final colours follow
+    them only where the photo shows nothing: see ``BoundaryLoss``.
+    Source: PERSONA, arXiv:2508.09973.
     """
 
     channel = "rgb_aux"
     frames = "generated"
 
 
-class BoundaryLoss(ImageLoss):
-    """rgb pulled to the fixed auxiliary colours inside the occlusion boundary of captured frames.
+class BoundaryLoss(ImageLoss[Step]):
+    """Pulls the colours to the auxiliary ones at the occlusion boundaries of captured frames.
+
+    The auxiliary colours and the geometry get no gradient.
 
     Source: PERSONA, arXiv:2508.09973 (seam handling).
     """
@@ -102,7 +112,7 @@ class BoundaryLoss(ImageLoss):
         self.needs = self.needs | needs(view, {"rgb_aux"})
 
     def forward(self, step: Step) -> Float[Tensor, ""] | None:
-        """img(rgb * b, stop(rgb_aux) * b)."""
+        """img(rgb * boundary, rgb_aux * boundary), no gradient to ``rgb_aux``."""
         if self.view not in step.renders:
             return None
         boundary = step.boundary[self.view]

@@ -1,8 +1,8 @@
-"""The parts of a VGG's LPIPS that lie between its convolutions, on CUDA: one kernel each.
+"""The parts of a VGG's LPIPS between its convolutions, on CUDA: one kernel for each.
 
-Features are channels last, any float type, and results of a ReLU; sums are float32. A kernel's
-program holds windows of 2 x 2 pixels with all their channels. ``perceptual.layer_distance``,
-``F.max_pool2d`` and autograd are the twins.
+Features are outputs of a ReLU, channels last, of any float type; sums are float32. Each program
+works on some 2 x 2 blocks of pixels with all their channels. The reference implementations are
+``perceptual.layer_distance``, ``F.max_pool2d`` and autograd.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor
 from persona.modules.render.jit import triton_kernel
 
 VALUES = 1024
-"""Features of each of a window's corners that a program holds at once."""
+"""Features per pixel of the 2 x 2 blocks that a program holds at once."""
 BLOCK = 256
-"""Pixels of an image that a program holds at once."""
+"""Pixels of an image that a program works on at once."""
 EPS = 1e-10
 IMAGE_CHANNELS = 8
-"""The network's input has zeros behind its three channels: tensor cores take eight."""
+"""The network's three input channels are padded with zeros to eight, for the tensor cores."""
 
 
 @triton_kernel
@@ -29,7 +29,7 @@ def _prepare(
     image_ptr, start_ptr, shift_ptr, scale_ptr, out_ptr, full_height, full_width, height, width,
     C: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
-    """Window of images in [0, 1], normalised, their planes interleaved and followed by zeros."""
+    """Cuts windows out of images in [0, 1], normalises them, and pads their channels with zeros."""
     image, at = tl.program_id(0).to(tl.int64), tl.program_id(1) * B + tl.arange(0, B)
     channel = tl.arange(0, C)
     used, real = (at < height * width)[:, None], (channel < 3)[None, :]
@@ -52,7 +52,7 @@ def _image_gradient(
     grad_ptr, start_ptr, scale_ptr, out_ptr, full_height, full_width, height, width,
     C: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
-    """Adjoint of ``_prepare``: zero outside the window."""
+    """Backward pass of ``_prepare``: zero outside the window."""
     image, at = tl.program_id(0).to(tl.int64), tl.program_id(1) * B + tl.arange(0, B)
     plane = full_height * full_width
     row = at // full_width - tl.load(start_ptr)
@@ -67,14 +67,14 @@ def _image_gradient(
 
 @triton_kernel
 def _unit(values, eps):
-    """Rows by their length, and one over it."""
+    """Rows divided by their length, and 1 / length."""
     inverse = 1.0 / (tl.sqrt(tl.sum(values * values, 1)) + eps)
     return values * inverse[:, None], inverse
 
 
 @triton_kernel
 def _target(y_ptr, kept_ptr, image, which_ptr, live, size, at, inside):
-    """Features of an image's target: a row of the batch, or behind its end one that was kept."""
+    """Features of an image's target: a row of the batch or, beyond its end, of the kept ones."""
     row = tl.load(which_ptr + image).to(tl.int64)
     start = tl.where(row < live, y_ptr + row * size, kept_ptr + (row - live) * size)
     return tl.load(start + at, inside, 0.0).to(tl.float32)
@@ -82,7 +82,7 @@ def _target(y_ptr, kept_ptr, image, which_ptr, live, size, at, inside):
 
 @triton_kernel
 def _corner(corner: tl.constexpr, window, wide, height, width, channel, channels):
-    """Places of the windows' corner in an image's features, and whether they are in it."""
+    """Addresses of one of the blocks' four pixels, and whether they lie inside the image."""
     row, column = window // wide * 2 + corner // 2, window % wide * 2 + corner % 2
     inside = ((row < height) & (column < width))[:, None] & (channel < channels)[None, :]
     return (row * width + column)[:, None] * channels + channel[None, :], inside
@@ -90,7 +90,7 @@ def _corner(corner: tl.constexpr, window, wide, height, width, channel, channels
 
 @triton_kernel
 def _pooled(window, wide, height, width, channel, channels):
-    """Places of the windows in the pooled features; one that the edge cuts is not among them."""
+    """Addresses of the blocks in the pooled features; blocks cut by the edge are not pooled."""
     row, column = window // wide, window % wide
     inside = ((row < height // 2) & (column < width // 2))[:, None] & (channel < channels)[None, :]
     return (row * (width // 2) + column)[:, None] * channels + channel[None, :], inside
@@ -139,7 +139,8 @@ def _backward(
     for corner in tl.static_range(4):
         at, inside = _corner(corner, window, wide, height, width, channel, channels)
         x = tl.load(x_ptr + image * size + at, inside, 0.0)
-        corners = corners + (x,)  # noqa: RUF005 (Triton knows no unpacking)
+        # Triton knows no unpacking.
+        corners = corners + (x,)  # type: ignore[assignment] # noqa: RUF005
         best = tl.maximum(best, x.to(tl.float32))
     if POOL:
         at, inside = _pooled(window, wide, height, width, channel, channels)
@@ -156,7 +157,7 @@ def _backward(
         along = tl.sum(by_unit * unit, 1) / tl.where(length > 0, length, 1.0)
         result = inverse[:, None] * (by_unit - along[:, None] * x)
         if POOL:
-            # The first of equals takes it all.
+            # Among equal maxima the first gets the whole gradient, as in PyTorch.
             largest = (x == best) & (taken == 0)
             taken = taken | largest
             result += tl.where(largest, from_pool, 0.0)
@@ -173,9 +174,18 @@ def prepare(
     scale: Float[Tensor, "*_"],
     dtype: torch.dtype,
 ) -> Float[Tensor, "n 8 hh ww"]:
-    """Windows (row and column of their corner, height and width) of images in [0, 1], x before y.
+    """The network's input: windows of the images x, then of the images y.
 
-    (2 v - 1 - shift) / scale in the first three channels, zeros in the others.
+    The first three channels hold (2 v - 1 - shift) / scale, the others zeros.
+
+    Args:
+        x: Images in [0, 1].
+        y: Images in [0, 1].
+        start: Row and column of the window's corner.
+        size: Height and width of the window.
+        shift: Of the normalisation.
+        scale: Of the normalisation.
+        dtype: Of the result.
     """
     out = torch.empty(
         len(x) + len(y), IMAGE_CHANNELS, *size, dtype=dtype, device=x.device,
@@ -196,7 +206,14 @@ def image_gradient(
     size: tuple[int, int],
     scale: Float[Tensor, "*_"],
 ) -> Float[Tensor, "b 3 h w"]:
-    """Gradient to the whole images, of a size, from that to what ``prepare`` made of them."""
+    """Gradient by the whole images from the gradient by what ``prepare`` made of them.
+
+    Args:
+        grad: Gradient by the output of ``prepare``.
+        start: As of ``prepare``.
+        size: Height and width of the whole images.
+        scale: As of ``prepare``.
+    """
     grad = _channels_last(grad)
     out = torch.empty(len(grad), 3, *size, device=grad.device)
     _image_gradient[(len(grad), triton.cdiv(size[0] * size[1], BLOCK))](
@@ -205,12 +222,12 @@ def image_gradient(
     return out
 
 
-def _channels_last(values: Tensor | None) -> Tensor | None:
-    return None if values is None else values.contiguous(memory_format=torch.channels_last)
+def _channels_last(values: Tensor) -> Tensor:
+    return values.contiguous(memory_format=torch.channels_last)
 
 
 def _blocks(features: Tensor) -> tuple[int, int, int]:
-    """Programs for an image's windows, windows of each, and room for the channels."""
+    """Programs per image, 2 x 2 blocks per program, and channels rounded up to a power of two."""
     _, channels, height, width = features.shape
     room = triton.next_power_of_2(channels)
     windows = max(1, VALUES // room)
@@ -224,11 +241,17 @@ def layer_forward(
     weight: Float[Tensor, "c"],
     pool: bool,
 ) -> tuple[Float[Tensor, "b s"], Float[Tensor, "n c hh ww"] | None]:
-    """Addends of the distances of the first features of a batch, and all pooled 2 x 2.
+    """Summands of the distances of the first ``len(which)`` rows, and all rows pooled 2 x 2.
 
-    which: the row of each one's target in the batch with ``kept`` behind it.
+    Args:
+        features: Of images, then of targets.
+        kept: Features of further targets.
+        which: Target of each image, as a row of ``features`` followed by ``kept``.
+        weight: LPIPS's, per channel.
+        pool: False leaves the pooled features out (None).
     """
-    features, kept = _channels_last(features), _channels_last(kept)
+    features = _channels_last(features)
+    kept = features if kept is None else _channels_last(kept)
     rows, channels, height, width = features.shape
     blocks, windows, room = _blocks(features)
     sums = torch.empty(len(which), blocks, device=features.device)
@@ -240,7 +263,7 @@ def layer_forward(
         )  # fmt: skip
     programs = rows if pool else len(which)
     _forward[(programs, blocks)](
-        features, features if kept is None else kept, which, weight,
+        features, kept, which, weight,
         features if pooled is None else pooled, sums, len(which), rows, height, width,
         channels, EPS, pool, windows, room,
     )  # fmt: skip
@@ -255,15 +278,25 @@ def layer_backward(
     grad: Float[Tensor, "b"],
     pooled_grad: Float[Tensor, "b c hh ww"] | None,
 ) -> Float[Tensor, "b c h w"]:
-    """Gradient to what the ReLU made the first features of, from distances and pooled features."""
-    features, kept = _channels_last(features), _channels_last(kept)
+    """Gradient by the input of the ReLU that made the first ``len(which)`` rows.
+
+    Args:
+        features: As of ``layer_forward``.
+        kept: As of ``layer_forward``.
+        which: As of ``layer_forward``.
+        weight: As of ``layer_forward``.
+        grad: By the distances.
+        pooled_grad: By the pooled features; None if they were left out.
+    """
+    features = _channels_last(features)
+    kept = features if kept is None else _channels_last(kept)
     channels, height, width = features.shape[1:]
     blocks, windows, room = _blocks(features)
-    out, pooled_grad = torch.empty_like(features[: len(which)]), _channels_last(pooled_grad)
-    pool = pooled_grad is not None
+    out, pool = torch.empty_like(features[: len(which)]), pooled_grad is not None
+    behind = features if pooled_grad is None else _channels_last(pooled_grad)
     _backward[(len(which), blocks)](
-        features, features if kept is None else kept, which, weight, grad,
-        pooled_grad if pool else features, out, len(features), height, width, channels, EPS,
+        features, kept, which, weight, grad,
+        behind, out, len(features), height, width, channels, EPS,
         pool, windows, room,
     )  # fmt: skip
     return out

@@ -1,13 +1,14 @@
-"""LPIPS of a VGG on CUDA as one function: a batch of predictions and targets, backward by hand.
+"""LPIPS of a VGG on CUDA as one autograd function with a backward pass written by hand.
 
-Autograd would pass over the features once for each of pooling, distance, their sum and the ReLU;
-here each layer that is compared is read once forward and once backward, see ``lpips_triton``.
+Autograd would read the features once each for pooling, distance, sum and ReLU. Here each compared
+layer is read once in the forward and once in the backward pass: see ``lpips_triton``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -26,15 +27,15 @@ from persona.modules.losses.lpips_triton import (
 
 @dataclass(frozen=True)
 class VggSlices:
-    """Frozen 3 x 3 convolutions, each with a ReLU; a 2 x 2 max pool lies between slices."""
+    """A frozen VGG: slices of 3 x 3 convolutions with ReLU, a 2 x 2 max pool between slices."""
 
     convolutions: tuple[tuple[tuple[Tensor, Tensor], ...], ...]
-    """Weight and bias by slice, channels last, of the features' type."""
+    """Weight and bias of each convolution, by slice; channels last, of the features' type."""
     distance_weights: tuple[Tensor, ...]
-    """LPIPS's for what each slice ends with, float32."""
+    """LPIPS's channel weights for the output of each slice, float32."""
     shift: Float[Tensor, "3"]
     scale: Float[Tensor, "3"]
-    """Images are shown as (2 x - 1 - shift) / scale."""
+    """The network's input is (2 x - 1 - shift) / scale of an image x in [0, 1]."""
 
     @staticmethod
     def of(
@@ -44,11 +45,20 @@ class VggSlices:
         scale: Tensor,
         dtype: torch.dtype,
     ) -> VggSlices:
-        """From the modules of a network."""
+        """Takes the convolutions of a network's slices.
+
+        Args:
+            slices: Of the network, each a sequence of layers.
+            distance_weights: LPIPS's channel weights for each slice.
+            shift: Of the input, see ``shift`` above.
+            scale: Of the input.
+            dtype: Of the features.
+        """
         convolutions = []
         for part in slices:
-            layers = [layer for layer in part if isinstance(layer, nn.Conv2d)]
-            convolutions.append([[c.weight.detach(), c.bias.detach()] for c in layers])
+            layers = [layer for layer in part.children() if isinstance(layer, nn.Conv2d)]
+            pairs = [(c.weight, cast(Tensor, c.bias)) for c in layers]
+            convolutions.append([[weight.detach(), bias.detach()] for weight, bias in pairs])
         first = convolutions[0][0]
         first[0] = F.pad(first[0], (0, 0, 0, 0, 0, IMAGE_CHANNELS - first[0].shape[1]))
         return VggSlices(
@@ -79,11 +89,16 @@ def vgg_distances(
     size: tuple[int, int],
     kept: Sequence[Float[Tensor, "k _ _ _"]] = (),
 ) -> Float[Tensor, "b"]:
-    """LPIPS of windows of images in [0, 1]; gradient to ``x`` alone.
+    """LPIPS of windows of images in [0, 1]; only ``x`` gets a gradient.
 
-    start, size: the window's corner (row, column), height and width; kept: what ``vgg_features``
-    gave for further targets; which: each prediction's target, rows of ``x``, ``y`` and ``kept`` as
-    if they were one batch.
+    Args:
+        network: Frozen.
+        x: Images.
+        y: Targets.
+        which: Each image's target, as a row of ``x``, ``y`` and ``kept`` laid end to end.
+        start: Row and column of the window's corner.
+        size: Height and width of the window.
+        kept: ``vgg_features`` of further targets.
     """
     return _Distances.apply(x, y, which, start, size, tuple(kept), network)
 
@@ -95,7 +110,7 @@ def vgg_features(
     start: Int[Tensor, "2"],
     size: tuple[int, int],
 ) -> tuple[Float[Tensor, "m _ _ _"], ...]:
-    """What windows of targets are compared by, for ``vgg_distances``."""
+    """Features of windows of targets, which ``vgg_distances`` takes as ``kept``."""
     none = images[:0]
     which = torch.zeros(0, dtype=torch.int64, device=images.device)
     layers = _layers(network, none, images, which, start, size, ())
@@ -111,7 +126,7 @@ def _layers(
     size: tuple[int, int],
     kept: tuple[Tensor, ...],
 ) -> Iterator[tuple[list[Tensor], Tensor]]:
-    """Each slice's results of convolutions and addends of distances."""
+    """For each slice: the output of each convolution, and the summands of the distances."""
     values = prepare(x, y, start, size, network.shift, network.scale, network.dtype)
     last = len(network.convolutions) - 1
     for i, part in enumerate(network.convolutions):
@@ -120,8 +135,10 @@ def _layers(
             values = _convolve(values, weight, bias)
             results.append(values)
         target = kept[i] if kept else None
-        sums, values = layer_forward(values, target, which, network.distance_weights[i], i < last)
+        sums, pooled = layer_forward(values, target, which, network.distance_weights[i], i < last)
         yield results, sums
+        if pooled is not None:
+            values = pooled
 
 
 def _convolve(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -148,17 +165,17 @@ class _Distances(torch.autograd.Function):
         network, num_kept, size = ctx.settings
         which, start, *tensors = ctx.saved_tensors
         kept, results = tensors[:num_kept], tensors[num_kept:]
-        grad, values = grad.contiguous(), None
+        grad = grad.contiguous()
+        values: Tensor | None = None
         for i in reversed(range(len(network.convolutions))):
             target = kept[i] if kept else None
             weight = network.distance_weights[i]
-            values = layer_backward(results.pop(), target, which, weight, grad, values)
+            slope = layer_backward(results.pop(), target, which, weight, grad, values)
             for j in reversed(range(len(network.convolutions[i]))):
-                # A convolution's adjoint by its input: the transposed one, which needs no input.
-                values = F.conv_transpose2d(values, network.convolutions[i][j][0], padding=1)
+                # The gradient of a convolution by its input is the transposed convolution.
+                slope = F.conv_transpose2d(slope, network.convolutions[i][j][0], padding=1)
                 if j > 0:
                     result = results.pop()[: len(which)]
-                    torch.ops.aten.threshold_backward.grad_input(
-                        values, result, 0, grad_input=values
-                    )
-        return image_gradient(values, start, size, network.scale), *[None] * 6
+                    torch.ops.aten.threshold_backward.grad_input(slope, result, 0, grad_input=slope)
+            values = slope
+        return image_gradient(slope, start, size, network.scale), *[None] * 6

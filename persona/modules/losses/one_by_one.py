@@ -1,24 +1,28 @@
-"""A perceptual network that looks at the images of a step one after another."""
+"""A perceptual network that takes the images of a step one after another, to save memory."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from persona.modules.losses.base import ImageDistance
+
 
 class OneByOne(nn.Module):
-    """The same distances and gradients as the network, with the activations of one pair at a time.
+    """Gives a network's distances and gradients while holding the activations of one pair only.
 
-    The gradient by an image is made beside its distance and kept in place of the activations:
-    nothing is computed twice, but a target that several images share is looked at for each.
+    The gradient with respect to an image is computed right after its distance and kept in place of
+    the activations, so nothing is computed twice; but a target that several images share goes
+    through the network once for each of them.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        """``network``: gives each image's distance from its target, and has ``features``."""
+        """Takes the network, an ``ImageDistance``."""
         super().__init__()
-        self.network = network
+        self.network = cast("ImageDistance", network)
 
     def forward(
         self,
@@ -28,24 +32,28 @@ class OneByOne(nn.Module):
         window: object = None,
         kept: Sequence[Tensor] = (),
     ) -> Float[Tensor, "b"]:
-        """Distances of images from targets, which get no gradient; arguments as the network's."""
+        """Distance of each image from its target; arguments as of ``Perceptual``."""
         rows = tuple(range(len(x))) if which is None else which
         count, distances = len(y), []
         for i, row in enumerate(rows):
-            target, extra = y[row : row + 1].detach(), () if window is None else (window,)
+            target = y[row : row + 1].detach()
+            extra: tuple[object, ...] = () if window is None else (window,)
             if row >= count:
                 at = row - count
                 extra = window, tuple(layer[at : at + 1] for layer in kept)
             distances.append(_Distance.apply(self.network, x[i : i + 1], target, extra))
         return torch.cat(distances)
 
-    def features(self, *args: object) -> Sequence[Tensor]:
-        """The network's."""
+    def features(self, *args: Any) -> Sequence[Tensor]:
+        """As of the network."""
         return self.network.features(*args)
 
 
 class _Distance(torch.autograd.Function):
-    """Distance of one pair; its gradient is linear in a single number, so it is made at once."""
+    """Distance of one pair. Its gradient by the image is computed in the forward pass.
+
+    The distance is a single number, so the backward pass only has to scale that gradient.
+    """
 
     @staticmethod
     def forward(ctx, network, image, target, extra):

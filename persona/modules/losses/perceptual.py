@@ -29,7 +29,7 @@ def backbone_file(net: str) -> Path:
 
 
 def missing_weights(net: str) -> str:
-    """One line: what is missing and how to get it. Empty where the file is there."""
+    """One line saying which file is missing and how to get it; empty if it is there."""
     path = backbone_file(net)
     if path.is_file():
         return ""
@@ -45,15 +45,22 @@ def missing_weights(net: str) -> str:
 class Perceptual(nn.Module):
     """LPIPS distance, frozen, with the weights of the ``lpips`` package.
 
-    Many images go through the network at once, targets without a gradient. On CUDA the features
-    are bfloat16 unless ``half`` is false; float32 elsewhere. There VGG, the largest, is one
-    function with kernels of its own (``lpips_vgg``), the others are left to autograd.
+    Many images go through the network at once. On CUDA, VGG, the largest network, is a single
+    autograd function with kernels of its own (``lpips_vgg``); elsewhere autograd does the work.
 
     Source: Zhang et al. 2018, arXiv:1801.03924, Eq. 1.
+
+    Args:
+        net: ``vgg``, ``alex`` or ``squeeze``.
+        random_weights: Start from random weights, which need no file; for timing only.
+        half: On CUDA, features are bfloat16; otherwise float32, as always on the CPU.
 
     Raises:
         UserError: the backbone's weights are absent.
     """
+
+    shift: Float[Tensor, "1 3 1 1"]
+    scale: Float[Tensor, "1 3 1 1"]
 
     def __init__(self, net: str, random_weights: bool = False, half: bool = True) -> None:
         super().__init__()
@@ -82,11 +89,15 @@ class Perceptual(nn.Module):
         window: Window | None = None,
         kept: Sequence[Float[Tensor, "k _ _ _"]] = (),
     ) -> Float[Tensor, "b"]:
-        """Distances of images in [0, 1] from targets, which get no gradient.
+        """Distance of each image from its target; targets get no gradient.
 
-        which: the target of each image, a row of ``y`` or, behind its end, of ``kept``; by default
-        they lie in the same order. window: what is looked at. kept: ``features`` of further targets
-        through the same window.
+        Args:
+            x: Images in [0, 1].
+            y: Targets in [0, 1].
+            which: The target of each image: its row among ``y`` followed by ``kept``. By default
+                image i is compared with target i.
+            window: Part of the images that is compared; None is all.
+            kept: ``features`` of further targets through the same window.
         """
         if which is None:
             which = tuple(range(len(x)))
@@ -98,7 +109,7 @@ class Perceptual(nn.Module):
         pairs, total = on_device(which, x.device, torch.int64), x.new_zeros(len(x))
         targets = self.features(y, window)
         if kept:
-            targets = [torch.cat(pair) for pair in zip(targets, kept, strict=True)]
+            targets = tuple(torch.cat(pair) for pair in zip(targets, kept, strict=True))
         for i, (a, b) in enumerate(zip(self._layers(x, window), targets, strict=True)):
             weight = getattr(self, f"weight_{i}")
             total = total + layer_distance(a.float(), b.float(), pairs, weight)
@@ -108,7 +119,7 @@ class Perceptual(nn.Module):
     def features(
         self, images: Float[Tensor, "m 3 h w"], window: Window | None = None
     ) -> tuple[Float[Tensor, "m _ _ _"], ...]:
-        """Activations of each layer that is compared: all that is needed of a target."""
+        """Activations of each layer that is compared, which can be kept in place of a target."""
         if self._fused(images):
             from persona.modules.losses.lpips_vgg import vgg_features
 
@@ -116,7 +127,7 @@ class Perceptual(nn.Module):
         return tuple(self._layers(images, window))
 
     def _layers(self, images: Tensor, window: Window | None) -> Iterator[Tensor]:
-        """Activations by PyTorch, with gradient."""
+        """Activations of each layer, differentiable by autograd."""
         values = images if window is None else window.cut(images)
         values, slices = (values * 2 - 1 - self.shift) / self.scale, self.slices
         if images.is_cuda:
@@ -134,7 +145,7 @@ class Perceptual(nn.Module):
         return torch.bfloat16 if self.half_features else torch.float32
 
     def _on_cuda(self):
-        """The network as CUDA runs it: channels last, of the features' type; made once a device."""
+        """The network in the features' type and channels last; built once for each device."""
         device = self.shift.device
         if device not in self._made and self.net == "vgg":
             from persona.modules.losses.lpips_vgg import VggSlices
@@ -144,7 +155,8 @@ class Perceptual(nn.Module):
                 self.slices, weights, self.shift, self.scale, self._dtype
             )
         elif device not in self._made:
-            self._made[device] = copy.deepcopy(self.slices).to(
+            # The stub has no such overload.
+            self._made[device] = copy.deepcopy(self.slices).to(  # type: ignore[call-overload]
                 self._dtype, memory_format=torch.channels_last
             )
         return self._made[device]
@@ -153,7 +165,8 @@ class Perceptual(nn.Module):
 def _place(images: Tensor, window: Window | None) -> tuple[Tensor, tuple[int, int]]:
     """Corner and size of the window, or of the whole images."""
     if window is None:
-        return torch.zeros(2, dtype=torch.int64, device=images.device), tuple(images.shape[2:])
+        corner = torch.zeros(2, dtype=torch.int64, device=images.device)
+        return corner, (images.shape[2], images.shape[3])
     return window.start, window.size
 
 
@@ -167,7 +180,7 @@ def layer_distance(
     """Mean over pixels of the weighted squared difference of unit features."""
 
     def unit(values: Tensor) -> Tensor:
-        # The square root's slope is infinite at zero, where the features are dead.
+        # Where all features are zero the square root would have an infinite slope.
         length = values.square().sum(1, keepdim=True).clamp_min(eps**2).sqrt()
         return values / (length + eps)
 
@@ -179,10 +192,13 @@ def layer_distance(
 def shared_perceptual(
     net: str | None, random_weights: bool = False, half: bool = True, one_by_one: bool = False
 ) -> nn.Module | None:
-    """One network for all losses that use it; None for none.
+    """One network that all losses share; None without ``net``.
 
-    random_weights: for timing alone, needs no file; half: bfloat16 features on CUDA; one_by_one:
-    images one after another, which takes the memory of one.
+    Args:
+        net: As of ``Perceptual``.
+        random_weights: As of ``Perceptual``.
+        half: As of ``Perceptual``.
+        one_by_one: Take the images one after another, which needs the memory of one.
     """
     if net is None:
         return None

@@ -17,7 +17,7 @@ WIDE, HIGH, THREADS = 32, 16, 256
 
 
 def window(size: int = 11, sigma: float = 1.5) -> str:
-    """The Gaussian window's weights as a list of the source's language."""
+    """The weights of SSIM's Gaussian window as a C initialiser list."""
     offset = torch.arange(size, dtype=torch.float64) - size // 2
     taps = (-(offset.square()) / (2 * sigma**2)).exp()
     return ",".join(f"{tap:.9g}f" for tap in (taps / taps.sum()).tolist())
@@ -58,5 +58,5 @@ def photometric(
     l1: float,
     ssim: float,
 ) -> Float[Tensor, ""]:
-    """As ``functional.photometric``; float32, and gradient to ``x`` alone."""
+    """``functional.photometric`` in float32; only ``x`` gets a gradient."""
     return _Photometric.apply(x, y, weight, l1, ssim)

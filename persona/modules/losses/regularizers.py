@@ -6,12 +6,19 @@ from torch import Tensor
 
 from persona.modules.avatar.template import AvatarTemplate
 from persona.modules.body.topology import uniform_laplacian
-from persona.modules.losses.base import Loss, Step, needs
+from persona.modules.losses.base import Loss, needs
 from persona.modules.losses.functional import total_variation
+from persona.modules.losses.persona_step import PersonaStep
 
 
 def region_weight(template: AvatarTemplate, fine: float, hands: float) -> Float[Tensor, "n 1"]:
-    """``fine`` on face_expr and eyes, ``hands`` on hands and the expression boundary, 1 else."""
+    """Weight of each Gaussian by its region, 1 where none is named.
+
+    Args:
+        template: Of the avatar.
+        fine: On what expressions move, and on the eyes.
+        hands: On the hands and on the rim of what expressions move; holds where both apply.
+    """
 
     def make() -> Tensor:
         weight = torch.where(template.face_expr | template.eye, fine, 1.0)
@@ -20,18 +27,24 @@ def region_weight(template: AvatarTemplate, fine: float, hands: float) -> Float[
     return template.once(("region weight", fine, hands), make)
 
 
-class MeanLaplacian(Loss):
+class MeanLaplacian(Loss[PersonaStep]):
     """Squared Laplacian of the base canonical means.
 
-    Relative to the template on hands, eyes and face_expr, absolute elsewhere: cloth should be
-    smooth, a finger should keep its shape. Source: PERSONA, arXiv:2508.09973 (lap_mean).
+    On hands, eyes and what expressions move it is the difference from the template's Laplacian:
+    a finger should keep its shape, while cloth should be smooth.
+    Source: PERSONA, arXiv:2508.09973 (lap_mean).
+
+    Args:
+        weight: of the term.
+        fine: factor on eyes and on what expressions move.
+        hands: factor on the hands and on the rim of what expressions move.
     """
 
     def __init__(self, *, weight: float, fine: float = 50.0, hands: float = 10.0) -> None:
         super().__init__(weight=weight)
         self.fine, self.hands = fine, hands
 
-    def forward(self, step: Step) -> Float[Tensor, ""]:
+    def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Metres squared."""
         template = step.avatar.template
         value = uniform_laplacian(step.posed.base_canonical, template.neighbours)
@@ -45,17 +58,21 @@ class MeanLaplacian(Loss):
         return ((value - rest).square() * weight).mean()
 
 
-class RefinedLaplacian(Loss):
-    """Squared absolute Laplacian of the posed refined means, off hands, eyes and face_expr.
+class RefinedLaplacian(Loss[PersonaStep]):
+    """Squared Laplacian of the posed refined means, except on hands, eyes and face_expr.
 
     Source: PERSONA, arXiv:2508.09973 (lap_mean_refined).
+
+    Args:
+        weight: of the term.
+        hands: as in ``MeanLaplacian``; without effect, since all that it weighs is excepted.
     """
 
     def __init__(self, *, weight: float, hands: float = 10.0) -> None:
         super().__init__(weight=weight)
         self.hands = hands
 
-    def forward(self, step: Step) -> Float[Tensor, ""]:
+    def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Metres squared."""
         template = step.avatar.template
         value = uniform_laplacian(step.posed.refined, template.neighbours)
@@ -66,13 +83,13 @@ class RefinedLaplacian(Loss):
         return (value.square() * weight).mean()
 
 
-class ScaleLaplacian(Loss):
+class ScaleLaplacian(Loss[PersonaStep]):
     """Squared Laplacian of the scales on the subdivided and on the body's own mesh.
 
     Source: PERSONA, arXiv:2508.09973 (lap_scale).
     """
 
-    def forward(self, step: Step) -> Float[Tensor, ""]:
+    def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Metres squared."""
         template, scales = step.avatar.template, step.posed.scales
         fine = uniform_laplacian(scales, template.neighbours)
@@ -81,34 +98,34 @@ class ScaleLaplacian(Loss):
         return fine.square().mean() + coarse.square().mean()
 
 
-class ColorLaplacian(Loss):
+class ColorLaplacian(Loss[PersonaStep]):
     """Squared Laplacian of rgb. Source: PERSONA, arXiv:2508.09973 (lap_rgb)."""
 
-    def forward(self, step: Step) -> Float[Tensor, ""]:
+    def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Colour squared."""
         return uniform_laplacian(step.posed.rgb, step.avatar.template.neighbours).square().mean()
 
 
-class HandColor(Loss):
-    """Hand colours pulled to the auxiliary ones, which see the hands from every side.
+class HandColor(Loss[PersonaStep]):
+    """Pulls the hands' colours to the auxiliary ones, which generated frames show from all sides.
 
     Source: PERSONA, arXiv:2508.09973 (hand_rgb).
     """
 
-    def forward(self, step: Step) -> Float[Tensor, ""]:
+    def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Colour squared."""
         hand = step.avatar.template.hand[:, None]
         difference = step.posed.rgb - step.posed.rgb_aux.detach()
         return (difference.square() * hand).sum() / (3 * hand.sum())
 
 
-class MouthColor(Loss):
-    """The inside of the mouth pulled to the mean colour of the lips around it.
+class MouthColor(Loss[PersonaStep]):
+    """Pulls the inside of the mouth to the mean colour of the ring of skin around it.
 
     Source: PERSONA, arXiv:2508.09973 (mouth_in_rgb).
     """
 
-    def forward(self, step: Step) -> Float[Tensor, ""]:
+    def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Colour squared."""
         template, rgb = step.avatar.template, step.posed.rgb
         outside, inside = template.mouth_out[:, None], template.mouth_in[:, None]
@@ -116,8 +133,8 @@ class MouthColor(Loss):
         return ((rgb - mean).square() * inside).sum() / (3 * inside.sum()).clamp_min(1)
 
 
-class HandVariation(Loss):
-    """Total variation of each hand rendered alone, where its alpha is above 0.9.
+class HandVariation(Loss[PersonaStep]):
+    """Total variation of each hand, rendered by itself, where its alpha is above 0.9.
 
     Source: PERSONA, arXiv:2508.09973 (hand_rgb_tv).
     """
@@ -128,7 +145,10 @@ class HandVariation(Loss):
         super().__init__(weight=weight)
         self.needs = frozenset().union(*(needs(v, {"rgb_fixed", "alpha"}) for v in self.views))
 
-    def forward(self, step: Step) -> Float[Tensor, ""]:
+    def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Mean absolute difference of neighbours."""
-        renders = [step.renders[view] for view in self.views]
-        return sum(total_variation(r.images["rgb_fixed"], r.alpha.detach() > 0.9) for r in renders)
+        left, right = (
+            total_variation(r.images["rgb_fixed"], r.alpha.detach() > 0.9)
+            for r in (step.renders[view] for view in self.views)
+        )
+        return left + right

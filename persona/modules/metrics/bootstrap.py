@@ -24,15 +24,16 @@ def estimate(
 ) -> Estimate:
     """Mean over each subject's frames, then over subjects, with its bootstrap interval.
 
-    Frames are drawn again with replacement within each subject: the interval says what other
-    frames of the same subjects would give, not what other subjects would. Frames of a video are
-    alike, so that it is rather too narrow. Infinite values (truth against itself) stay infinite.
+    Frames are resampled with replacement within each subject, so the interval tells what other
+    frames of these subjects would give, not what other subjects would. It is rather too narrow,
+    since neighbouring frames of a video are alike. Infinite values (the PSNR of the truth against
+    itself) stay infinite.
 
     Args:
-        subjects: a number per frame, for each subject.
-        level: of confidence.
-        samples: bootstrap samples.
-        seed: of the draws; the same seed and values give the same interval.
+        subjects: A number per frame, for each subject.
+        level: Of confidence.
+        samples: Number of resamples.
+        seed: The same seed and values give the same interval.
 
     Source: Efron, "Bootstrap methods", 1979 (percentile interval).
 

@@ -11,6 +11,7 @@ fg    Foreground only: pixels of the ground-truth mask (PSNR, SSIM), or their bo
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -39,15 +40,18 @@ def score_frame(
     mask: Float[Tensor, "1 h w"],
     box_px: Float[Tensor, "4"] | None = None,
 ) -> dict[str, float]:
-    """All numbers of one frame, which also join the means that ``metrics`` keeps.
+    """Scores one frame and adds it to the running means of ``metrics``.
 
     Args:
-        metrics: from ``protocol_metrics``, or any collection of ``FrameMetric``.
-        pred: the prediction over white, [0, 1].
-        alpha: its opacity, [0, 1].
-        truth: the photograph; its background does not count.
-        mask: of the person, [0, 1].
-        box_px: the person's box (x, y, w, h); None takes ``person_box`` of the mask.
+        metrics: From ``protocol_metrics``, or any collection of ``FrameMetric``.
+        pred: The prediction over white, [0, 1].
+        alpha: Its opacity, [0, 1].
+        truth: The photograph; its background does not count.
+        mask: Of the person, [0, 1].
+        box_px: The person's box (x, y, w, h); None takes ``person_box`` of the mask.
+
+    Returns:
+        Each metric's value of this frame, by its name.
 
     Raises:
         ValueError: the mask is empty.
@@ -60,19 +64,19 @@ def score_frame(
 def on_white(
     rgb: Float[Tensor, "*b 3 h w"], alpha: Float[Tensor, "*b 1 h w"]
 ) -> Float[Tensor, "*b 3 h w"]:
-    """Straight colours over white."""
+    """Composites straight (not premultiplied) colours over white."""
     return rgb * alpha + (1 - alpha)
 
 
 def quantize(image: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
-    """To 8 bits and back, as an image file does."""
+    """Rounds to 8 bits, as an image file does."""
     return (image.clamp(0, 1) * 255).round() / 255
 
 
 def person_box(mask: Float[Tensor, "1 h w"]) -> Float[Tensor, "4"]:
-    """Box (x, y, w, h) in pixels about a mask: fixed aspect, grown, not yet clipped.
+    """Box (x, y, w, h) in pixels around a mask, of fixed aspect and grown; may leave the image.
 
-    PERSONA grows a detector's box in the same way; the mask's needs no detector.
+    PERSONA grows a detector's box by the same rule.
 
     Raises:
         ValueError: the mask is empty.
@@ -98,6 +102,8 @@ class FrameMetric(Metric):
 
     full_state_update = False
     higher_is_better = True
+    total: Float[Tensor, ""]
+    count: Float[Tensor, ""]
 
     def __init__(self, *, variant: str = "full") -> None:
         super().__init__()
@@ -137,7 +143,7 @@ class FrameMetric(Metric):
         alpha: Float[Tensor, "1 1 h w"],
         mask: Float[Tensor, "1 1 h w"],
     ) -> Float[Tensor, ""]:
-        """The metric of one frame, of what the variant sees of it."""
+        """The metric of one frame; the arguments are what the variant sees of it."""
         raise NotImplementedError
 
 
@@ -174,7 +180,8 @@ class LPIPS(FrameMetric):
         super().__init__(variant=variant)
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-        self.lpips = LearnedPerceptualImagePatchSimilarity(net_type=net, normalize=False)
+        kind: Any = net  # One of three strings; torchmetrics refuses others.
+        self.lpips = LearnedPerceptualImagePatchSimilarity(net_type=kind, normalize=False)
 
     def value(self, pred, truth, alpha, mask):
         """Source: torchmetrics; ``fg`` is the bounding box of the mask, at least 64 pixels."""
@@ -200,14 +207,14 @@ class MaskIoU(FrameMetric):
 def _cut(
     image: Float[Tensor, "1 c h w"], box_px: Float[Tensor, "4"]
 ) -> Float[Tensor, "1 c rows columns"]:
-    """The part of an image in a box, clipped, at least ``LEAST_PX`` where the image allows."""
+    """The image inside a box: clipped, at least ``LEAST_PX`` wide and high if the image is."""
     x, y, width, height = box_px.tolist()
     rows = _span(y, y + height, image.shape[2])
     return image[:, :, rows, _span(x, x + width, image.shape[3])]
 
 
 def _span(low: float, high: float, size: int) -> slice:
-    """The pixels from ``low`` to ``high`` of a side, rounded outwards and clipped."""
+    """Pixels from ``low`` to ``high``: rounded outwards, clipped, at least ``LEAST_PX`` of them."""
     low, high = max(math.floor(low), 0), min(math.ceil(high), size)
     low = max(min(low - max(LEAST_PX - (high - low), 0) // 2, size - LEAST_PX), 0)
     return slice(low, min(max(high, low + LEAST_PX), size))
@@ -229,10 +236,10 @@ def lpips_nets(lpips_net: str | Sequence[str] | None) -> tuple[str, ...]:
 def protocol_metrics(lpips_net: str | Sequence[str] | None) -> MetricCollection:
     """Every metric of the protocol: ``psnr``, ``alpha_psnr``, ``crop_psnr``, ``fg_psnr`` and so on.
 
-    An LPIPS network is left out if its weights are absent (`missing_weights` says).
+    An LPIPS network whose weights are absent is left out; ``missing_weights`` says so.
     """
     nets = [net for net in lpips_nets(lpips_net) if not missing_weights(net)]
-    metrics: dict[str, Metric] = {"mask_iou": MaskIoU()}
+    metrics: dict[str, Metric | MetricCollection] = {"mask_iou": MaskIoU()}
     for variant in VARIANTS:
         prefix = "" if variant == "full" else f"{variant}_"
         metrics[f"{prefix}psnr"] = PSNR(variant=variant)

@@ -51,7 +51,7 @@ def bin_splats(
     centre, half = means2d / tile, radii / tile
     lows = [(centre[:, i] - half[:, i]).floor().clamp(0, n) for i, n in enumerate((columns, rows))]
     highs = [(centre[:, i] + half[:, i]).ceil().clamp(0, n) for i, n in enumerate((columns, rows))]
-    # A centre that is not a number fails the comparison, as does a Gaussian that is not drawn.
+    # Comparisons with NaN are false, so a centre that is not a number is left out too.
     drawn = (radii > 0).all(1) & (centre.sum(1).abs() < torch.inf)
     wide, high = (
         torch.where(drawn, top - low, 0.0).int() for low, top in zip(lows, highs, strict=True)
@@ -63,7 +63,7 @@ def bin_splats(
     total = ends[-1]
     if slots is None:
         slots = int(total)
-    # Free slots get the tile -1, which sorts before the first: the last then ends where they do.
+    # Free slots get the tile -1 and sort to the front, so that the last tile's list ends the array.
     slot = torch.arange(slots)
     owner = torch.searchsorted(ends, slot, right=True).clamp_max(len(order) - 1)
     inside = (slot - (ends - count)[owner]).int()

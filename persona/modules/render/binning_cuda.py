@@ -18,7 +18,7 @@ KEYS = {torch.int16: "short", torch.int32: "int"}
 
 @cache
 def _tiles(count: int, dtype: torch.dtype, device: torch.device) -> Int[Tensor, "t"]:
-    """Numbers of the tiles; never freed, since captured graphs go on reading them."""
+    """Numbers of the tiles; never freed, because captured CUDA graphs keep reading them."""
     return torch.arange(count, dtype=dtype, device=device)
 
 
@@ -30,7 +30,7 @@ def sorted_pairs(
     tile: int,
     slots: int | None,
 ) -> tuple[Int[Tensor, "t"], Int[Tensor, "k"], Tensor]:
-    """Start of each tile's list, the lists' members, and whether there were more than slots."""
+    """Start of each tile's list, the lists' members, and whether the slots were too few."""
     (rows, columns), count, device = grid, len(means2d), means2d.device
     dtype = torch.int16 if rows * columns < 2**15 else torch.int32
     module = load_cuda(SOURCE, device, KEY=KEYS[dtype])

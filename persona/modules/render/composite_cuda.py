@@ -1,14 +1,14 @@
 """Compositing of binned 2D Gaussians on CUDA: all channels in one pass, in segments of tiles.
 
-An avatar's Gaussians crowd on the mouth and the hands: one tile may hold fifty times as many as
-the mean. A loop over a tile's list, as rasterisers have it, then takes as long as its longest
-list. Compositing is associative, so a list is cut into segments that run side by side: their
-transmittances first, then the product of what lies before each, then the colours. The backward
-pass does the same with sums of what the members of each segment pull. The kernels are in
-``composite.cu``.
+An avatar's Gaussians crowd at the mouth and the hands: one tile may hold fifty times as many as
+the average tile. With one loop over each tile's list, as rasterisers usually have it, a pass would
+take as long as the longest list. Compositing is associative, so each list is cut into segments
+that run in parallel: first the transmittance of each segment, then the product of those before it,
+then the colours. The backward pass sums the gradients of the segments in the same way. The kernels
+are in ``composite.cu``.
 
-A channel may be kept from moving the geometry: its image then gives gradient to its values alone,
-without a pass of its own.
+A channel can be barred from moving the geometry: its image then gives gradient to its values only.
+That needs no additional pass.
 
 Image model: Kerbl et al. 2023, "3D Gaussian Splatting", Eq. 2; a Gaussian below 1/255 is not
 drawn, and a pixel ends before its transmittance falls to 1e-4.
@@ -40,7 +40,7 @@ WARPS, LANES, BLOCK = 4, 32, 1024
 
 
 class Segments(NamedTuple):
-    """Pieces of the tiles' lists; what lies behind the last is padding."""
+    """Pieces of the tiles' lists; rows behind the last piece are padding."""
 
     tile: Int[Tensor, "s"]
     """-1 for padding."""
@@ -52,7 +52,7 @@ class Segments(NamedTuple):
 
 
 def cut_segments(module: CudaModule, bins: Bins) -> Segments:
-    """Cuts each tile's list; nothing waits for the device.
+    """Cuts each tile's list into segments, without waiting for the device.
 
     Raises:
         UserError: The image is too large.
@@ -142,7 +142,8 @@ def composite(
         conics: Inverse covariances (xx, xy, yy), per square pixel.
         opacities: [0, 1].
         values: What to composite; 1 to ``CHANNELS`` channels.
-        moving: The first so many channels' images give gradient to the geometry. The alpha does.
+        moving: Number of leading channels whose images give gradient to the geometry; the alpha
+            always does.
         bins: Members of tiles of ``TILE`` pixels, nearest first.
         size: Height and width, pixels.
     """

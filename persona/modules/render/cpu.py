@@ -41,7 +41,7 @@ class CpuRenderer(GaussianRenderer):
         self, gaussians: Gaussians, camera: Camera, moving: list[Tensor], still: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         g, values = gaussians, [*moving, *still]
-        # Half precision exists only inside autocast and has no place in a depth sort.
+        # Half precision, which autocast may hand in, is too coarse to sort by depth.
         dtype = torch.promote_types(g.means.dtype, torch.float32)
         setup = _Setup(
             view=_view(camera),
@@ -55,7 +55,7 @@ class CpuRenderer(GaussianRenderer):
 
 
 def _view(camera: Camera) -> np.ndarray:
-    """The camera as the kernels take it, slopes clamped 15 % of the image beyond each edge."""
+    """The camera as the kernels take it; ray slopes are clamped 15 % outside the image."""
     rows = camera.cam_from_world.tolist()
     (fx, fy), (cx, cy) = camera.focal_px.tolist(), camera.center_px.tolist()
     margin_x, margin_y = 0.15 * camera.width, 0.15 * camera.height
@@ -77,7 +77,7 @@ def _arrays(tensors: Iterable[Tensor]) -> tuple[np.ndarray, ...]:
 
 def _pack(values: tuple[Tensor, ...], count: int, dtype: np.dtype) -> np.ndarray:
     """Channels side by side, zero-padded to whole lanes."""
-    # numpy, because torch's threads would spin for milliseconds on the cores numba needs next.
+    # By numpy: torch's threads would keep spinning for milliseconds on cores that numba needs next.
     total = sum(v.shape[1] for v in values)
     packed = np.zeros((count, -(-max(total, 1) // LANES) * LANES), dtype)
     if values:
@@ -86,14 +86,14 @@ def _pack(values: tuple[Tensor, ...], count: int, dtype: np.dtype) -> np.ndarray
 
 
 def _threads() -> int:
-    """Threads that torch may use and numba has."""
+    """Number of threads: as many as torch may use, at most as many as numba has."""
     return min(torch.get_num_threads(), numba.get_num_threads())
 
 
 def _output_gradients(
     setup: _Setup, dtype: np.dtype, g_alpha: Tensor | None, g_images: tuple[Tensor | None, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients of all images (k, h, w) and of the alpha (h, w), zeros where nothing came."""
+    """Gradients by all images (k, h, w) and by the alpha (h, w); zeros where autograd gave None."""
     packed = np.zeros((sum(setup.sizes), *setup.bounds[3:]), dtype)
     rows = np.cumsum((0, *setup.sizes))
     for gradient, first, last in zip(g_images, rows, rows[1:], strict=False):
@@ -106,7 +106,7 @@ def _output_gradients(
 
 def _near_to_far(depths: np.ndarray) -> np.ndarray:
     """Indices by increasing depth (positive float32), ties by index."""
-    # A positive float orders as its bits, and one sort of plain integers is the fastest there is.
+    # Positive floats sort like their bit patterns, and sorting integers is fastest.
     keys = depths.view(np.int32).astype(np.int64) << 32 | np.arange(len(depths))
     keys.sort()
     return (keys & 0xFFFFFFFF).astype(np.int64)
@@ -167,10 +167,10 @@ class _Rasterize(torch.autograd.Function):
         )
         g_gaussians: tuple[Tensor | None, ...] = (None,) * 4
         if moves:
-            g_gaussians = tuple(torch.zeros_like(t).contiguous() for t in inputs[:4])
+            made = tuple(torch.zeros_like(t).contiguous() for t in inputs[:4])
             cpu_project.project_backward(
                 _arrays(inputs[:4]), setup.view, setup.bounds[2], tiles, g_splats,
-                _arrays(g_gaussians),
+                _arrays(made),
             )  # fmt: skip
-        g_values = torch.from_numpy(g_values)
-        return None, *g_gaussians, *g_values.split(setup.sizes, 1)
+            g_gaussians = made
+        return None, *g_gaussians, *torch.from_numpy(g_values).split(setup.sizes, 1)

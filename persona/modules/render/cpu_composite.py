@@ -1,11 +1,11 @@
 """Numba kernels that composite sorted splats and carry the gradient back.
 
-One thread owns a tile at a time. Inside it the splats are the outer loop, near to far, and each
-touches only the pixels of its own ellipse: a Gaussian of an avatar covers a few pixels, far fewer
-than a tile. Results do not depend on the number of threads.
+Each tile is composited by one thread. The outer loop runs over its splats from near to far, and
+each splat touches only the pixels of its own ellipse, because an avatar's Gaussian covers far fewer
+pixels than a tile has. Results do not depend on the number of threads.
 
-Inner loops index whole arrays instead of taking rows of them, whose reference counting costs more
-than the arithmetic, and run over a constant number of lanes, which the compiler makes SIMD.
+Inner loops index whole arrays: taking rows of them would cost more in reference counting than the
+arithmetic does. They run over a constant number of lanes, so that the compiler can use SIMD.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def _span(centre, half, low, high):
 def _falloff(splats, g, dy, column, out):
     """exp(-sigma) of TILE pixels from ``column`` on; 0 where rounding makes sigma negative.
 
-    The exponential is a Taylor series about the middle of the range of sigma / 8, to the eighth
-    power: exact to 2e-12, and unlike the library's it is SIMD.
+    Computed as exp(-sigma / 8)^8 by a Taylor series about the middle of its range. The error is
+    2e-12, and unlike the library's exponential it is vectorised.
     """
     real = out.dtype.type
     dx0 = splats[g, 0] - (real(column) + real(0.5))
@@ -94,7 +94,8 @@ def _falloff(splats, g, dy, column, out):
 def _add_scaled(out, i, values, j, weight):
     """Adds weight * values[j] to out[i] over the channels of ``values``."""
     for column in range(0, values.shape[1], LANES):
-        add_scaled_lanes(out, i, values, j, column, weight)
+        # numba fills the first argument, its typing context, in.
+        add_scaled_lanes(out, i, values, j, column, weight)  # type: ignore[call-arg]
 
 
 @kernel()
@@ -102,7 +103,7 @@ def _inner(a, i, b, j):
     """Dot product of a[i] and b[j] over the channels of ``b``."""
     total = a.dtype.type(0)
     for column in range(0, b.shape[1], LANES):
-        total += inner_lanes(a, i, b, j, column)
+        total += inner_lanes(a, i, b, j, column)  # type: ignore[call-arg]
     return total
 
 

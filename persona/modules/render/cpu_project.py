@@ -1,8 +1,8 @@
 """Numba kernels that project Gaussians to the image and carry the gradient back.
 
-All arithmetic is double: fourteen thousand Gaussians take well under a millisecond, and float32
-loses the determinant of thin footprints. Matrices are tuples of rows, which numba keeps in
-registers.
+All arithmetic is in double precision, because float32 loses the determinant of thin footprints;
+fourteen thousand Gaussians still take well under a millisecond. Matrices are tuples of rows, which
+numba keeps in registers.
 """
 
 from __future__ import annotations
@@ -177,14 +177,14 @@ def _unpack_view(view):
 
 @kernel(error_model="numpy")
 def _project_one(mean, rows, opacity, view, bounds, splat, tiles):
-    """Writes the splat and its tiles of a Gaussian in depth range; leaves both if invisible."""
+    """Writes the splat and tiles of a Gaussian in depth range, or nothing if it is invisible."""
     _, _, eps, height, width = bounds
     aa, bb, cc = _dot(rows[0], rows[0]), _dot(rows[0], rows[1]), _dot(rows[1], rows[1])
     det_raw = aa * cc - bb * bb
     aa += eps
     cc += eps
     det = aa * cc - bb * bb
-    # Every test is written so that NaN culls.
+    # Every test is written so that a NaN culls the Gaussian.
     if not (det > 0 and det < math.inf):
         return
     opacity *= math.sqrt(max(0.0, det_raw / det))

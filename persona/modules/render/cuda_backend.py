@@ -1,4 +1,4 @@
-"""Gaussian rasteriser for CUDA, of kernels that need no toolkit to compile."""
+"""Gaussian rasteriser for CUDA; its kernels compile without a CUDA toolkit."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from persona.modules.render.binning import Bins, bin_splats
@@ -27,7 +28,7 @@ ROOM = 1.5
 
 @dataclass(frozen=True)
 class _Sorted:
-    """Projected Gaussians and their sorted tiles, which every pass shares."""
+    """Projected Gaussians and their sorted tiles, shared by all passes over an image."""
 
     splats: Splats
     bins: Bins
@@ -45,7 +46,7 @@ class _Sorted:
         ]  # fmt: skip
         if len(parts) == 1:
             return parts[0]
-        # The alpha's gradient flows through the first part: the others have none.
+        # Only the first pass carries the alpha's gradient.
         return parts[0][0], torch.cat([image for _, image in parts])
 
 
@@ -58,6 +59,9 @@ class CudaRenderer(GaussianRenderer):
 
     name = device_type = "cuda"
 
+    _overflows: Int[Tensor, "1"]
+    _place: Int[Tensor, "1"]
+
     def __init__(self, near_m: float = 0.01, far_m: float = 100.0, eps2d: float = 0.1):
         super().__init__(near_m, far_m, eps2d)
         self._fixed = False
@@ -67,9 +71,9 @@ class CudaRenderer(GaussianRenderer):
 
     @contextmanager
     def fixed_slots(self) -> Iterator[None]:
-        """Makes room for half as many pairs again as passes of the same size had before.
+        """Reserves room for 1.5 times the (Gaussian, tile) pairs of earlier passes of this size.
 
-        Where that is too small the nearest are drawn.
+        If that is too small the farthest Gaussians are left out.
         """
         before, self._fixed = self._fixed, True
         try:
@@ -78,7 +82,7 @@ class CudaRenderer(GaussianRenderer):
             self._fixed = before
 
     def grow_slots(self) -> bool:
-        """Waits for the device; doubles the room if it was too small."""
+        """Doubles the room if it was too small; waits for the device."""
         if not bool(self._overflows):
             return False
         log.warning("some recent steps left the farthest Gaussians out; making room for them")
@@ -115,7 +119,7 @@ class CudaRenderer(GaussianRenderer):
         bins = bin_splats(*places, (rows, columns), TILE, slots)
         if slots is not None:
             self._slots[kind] = slots
-            # An atomic addition: passes may run side by side.
+            # Added atomically, because passes may run in parallel.
             self._overflows.scatter_add_(0, self._place, bins.overflowed.int()[None])
         else:
             needed = int(ROOM * len(bins.members)) + 1

@@ -1,6 +1,6 @@
-"""CUDA C++ kernels, compiled by NVRTC when they are first used: that takes no toolkit.
+"""CUDA C++ kernels, compiled by NVRTC at their first use, without a CUDA toolkit.
 
-NVRTC and its Python bindings come with torch's own CUDA builds.
+NVRTC and its Python bindings come with torch's CUDA builds.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from persona.errors import UserError
 def compile_cuda(
     source: str, name: str, architecture: str, defines: Mapping[str, int | str]
 ) -> bytes:
-    """Machine code of a CUDA C++ source; needs no device.
+    """Compiles a CUDA C++ source to machine code; needs no GPU.
 
     Args:
-        source: Kernels are ``extern "C"``.
+        source: The code; its kernels are ``extern "C"``.
         name: Of the source, for messages.
         architecture: Such as ``sm_90``.
         defines: Macros and their values.
 
     Raises:
         UserError: The bindings are absent.
-        RuntimeError: The compiler's messages, warnings included: kernels have none.
+        RuntimeError: The compiler reported an error or a warning.
     """
     try:
         from cuda.bindings import nvrtc
@@ -74,7 +74,7 @@ class CudaModule:
         """Starts a kernel on the current stream; whole numbers are passed as ``int``."""
         from cuda.bindings import driver
 
-        # A thread of autograd's that has not touched the device yet has no context.
+        # Autograd's threads have no CUDA context until they first use the device.
         if not int(_checked(driver.cuCtxGetCurrent())):
             _checked(driver.cuCtxSetCurrent(self.context))
         if kernel not in self.kernels:
@@ -90,7 +90,7 @@ class CudaModule:
 
 @lru_cache(maxsize=128)
 def load_cuda(path: Path, device: torch.device, **defines: int | str) -> CudaModule:
-    """The kernels of a source file on a device, compiled once per process and set of macros."""
+    """Kernels of a source file on a device, compiled once per process for each set of macros."""
     major, minor = torch.cuda.get_device_capability(device)
     code = compile_cuda(path.read_text(), path.name, f"sm_{major}{minor}", defines)
     with torch.cuda.device(device):
@@ -98,7 +98,11 @@ def load_cuda(path: Path, device: torch.device, **defines: int | str) -> CudaMod
 
 
 def _checked(result: tuple):
-    """What a call of the bindings gave, without its status."""
+    """Result of a call of the bindings, without its status.
+
+    Raises:
+        RuntimeError: The status is an error.
+    """
     status, *values = result
     if status.value:
         raise RuntimeError(f"CUDA: {status.name}")

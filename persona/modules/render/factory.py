@@ -19,7 +19,7 @@ def make_renderer(name: str = "auto") -> GaussianRenderer:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name in ("cuda", "gsplat") and not torch.cuda.is_available():
         raise UserError(f"renderer '{name}' needs a CUDA device: choose renderer cpu")
-    # Each import costs about a second and the other backend is never needed.
+    # Imported here: each backend takes about a second to import, and only one is used.
     if name == "cpu":
         from persona.modules.render.cpu import CpuRenderer
 

@@ -69,16 +69,16 @@ class GaussianRenderer(nn.Module, ABC):
 
     @contextmanager
     def fixed_slots(self) -> Iterator[None]:
-        """Passes inside do not wait for the device, so that a CUDA graph can hold them.
+        """Inside, passes do not wait for the device, so that a CUDA graph can capture them.
 
-        A backend may then have to leave the farthest parts of a scene out; ``grow_slots`` tells.
+        A backend may then run out of room and leave out the farthest Gaussians: see ``grow_slots``.
         """
         yield
 
     def grow_slots(self) -> bool:
-        """Whether passes with ``fixed_slots`` were too small since the last call.
+        """Whether passes inside ``fixed_slots`` ran out of room since the last call.
 
-        They are larger from now on, and graphs that hold them must be captured again.
+        If so there is more room from now on, and graphs of such passes must be captured anew.
         """
         return False
 

@@ -42,7 +42,7 @@ def _fill_cuda(
 
 
 def _with_barycentrics(corners: Float[Tensor, "f 3 3"], face: Int[Tensor, "h w"]) -> MeshRender:
-    """Completes the nearest faces by what lies at the pixel centres."""
+    """Adds barycentric coordinates and depth at the pixel centres to the nearest faces."""
     if not len(corners):
         zeros = torch.zeros(*face.shape, 3, device=face.device)
         return MeshRender(face, zeros, zeros[..., 0])

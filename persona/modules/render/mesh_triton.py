@@ -1,6 +1,6 @@
-"""The mesh rasteriser on CUDA: one program per face, a z-buffer of depth and face in one word.
+"""The mesh rasteriser on CUDA: one program per face, a z-buffer with depth and face in one word.
 
-Nothing waits for the device and every shape is fixed, so it can be captured in a CUDA graph.
+It never waits for the device and all shapes are fixed, so that a CUDA graph can capture it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EMPTY = 2**63 - 1
 
 @triton_kernel
 def _inside(value, a, b):
-    """Whether pixels lie inside an edge; on it, they belong to one of the two faces it parts."""
+    """Whether pixels lie inside an edge; those on it belong to exactly one of its two faces."""
     a, b = a + 0 * value, b + 0 * value
     return (value > 0) | ((value == 0) & ((a > 0) | ((a == 0) & (b > 0))))
 
@@ -47,7 +47,7 @@ def _fill(corners_ptr, buffer_ptr, near, height, width, slack, CULL: tl.constexp
     kept = front & (volume != 0)
     if CULL:
         kept = kept & (volume < 0)
-    # A face that crosses the near plane may show anywhere: its box is the image.
+    # A face that crosses the near plane may appear anywhere in the image.
     u0, u1, u2 = x0 / z0, x1 / z1, x2 / z2
     v0, v1, v2 = y0 / z0, y1 / z1, y2 / z2
     left = tl.minimum(tl.minimum(u0, u1), u2) - 0.5 - slack
@@ -85,9 +85,14 @@ def _fill(corners_ptr, buffer_ptr, near, height, width, slack, CULL: tl.constexp
 def fill(
     corners: Float[Tensor, "f 3 3"], near: float, height: int, width: int, cull_backfaces: bool
 ) -> Int[Tensor, "h w"]:
-    """Nearest face per pixel centre, -1 where there is none; equal depths take the lowest face.
+    """Nearest face at each pixel centre, -1 where there is none; of equal depths the lowest face.
 
-    corners: float64, (z column, z row, z).
+    Args:
+        corners: Of the faces, float64, as (z * column, z * row, z).
+        near: Smallest depth that is drawn, metres.
+        height: Of the image.
+        width: Of the image.
+        cull_backfaces: Leave out faces seen from behind.
     """
     buffer = torch.full((height, width), EMPTY, dtype=torch.int64, device=corners.device)
     if len(corners):

@@ -1,7 +1,7 @@
-"""Projection of Gaussians to the image on CUDA: one kernel each way.
+"""Projection of Gaussians to the image on CUDA: one kernel forward, one backward.
 
-The twin of ``cpu_project``, in float32. A footprint's determinant, which float32 would lose in a
-difference of products, is taken from the square root of its covariance: of two vectors x and y,
+Does what ``cpu_project`` does, in float32. A footprint's determinant, which float32 would lose as
+a difference of products, is computed from the rows x and y of the covariance's square root:
 |x|^2 |y|^2 - (x.y)^2 = |x cross y|^2 (Lagrange).
 
 Image model: see ``gaussian``; the box about a splat: Radl et al. 2024, arXiv:2402.00525, B.2.
@@ -149,7 +149,7 @@ def _forward(
     w0, w1, w2 = _vector(mean_ptr, row, 3, 1, used)
     mx, my, mz = _rotated(r00, r01, r02, r10, r11, r12, r20, r21, r22, w0, w1, w2)
     mx, my, mz = mx + t0, my + t1, mz + t2
-    # Every test is written so that NaN culls.
+    # Every test is written so that a NaN culls the Gaussian.
     drawn = used & (mz >= near) & (mz <= far)
     s0, s1, s2 = _vector(scale_ptr, row, scale_row, scale_column, used)
     _, _, _, _, _, a00, a01, a02, a10, a11, a12, a20, a21, a22 = _turn(quat_ptr, row, used)
@@ -226,7 +226,7 @@ def _backward(
     count, scale_row, scale_column, xy_row, conic_row, seen_row, eps, height, width,
     N: tl.constexpr,
 ):  # fmt: skip
-    """Outputs are zero before; what is not drawn has no gradient."""
+    """Gradients by the Gaussians. Outputs must be zero; Gaussians that are not drawn keep zero."""
     row = tl.program_id(0) * N + tl.arange(0, N)
     used = row < count
     used = used & (tl.load(radius_ptr + 2 * row, used, 0) > 0)
@@ -328,7 +328,7 @@ class _Project(torch.autograd.Function):
 def project(
     gaussians: Gaussians, camera: Camera, *, near_m: float, far_m: float, eps2d: float
 ) -> Splats:
-    """Projects Gaussians; gradient to all of theirs, none to the camera.
+    """Projects Gaussians, with gradient to all their parameters and none to the camera.
 
     Args:
         gaussians: In the camera's world, at least one.

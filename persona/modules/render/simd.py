@@ -1,7 +1,7 @@
-"""SIMD over the channels of one pixel, which numba does not find by itself.
+"""SIMD over the channels of one pixel, written out because numba does not vectorise it.
 
-A loop of a constant eight steps is unrolled before the vectoriser sees it, and one of unknown
-length is tested for overlapping arrays each time, which costs more than the work.
+A loop of eight constant steps is unrolled before the vectoriser sees it. A loop of unknown length
+checks each time whether its arrays overlap, which costs more than the work itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Processes of a benchmark's own, which share the cores and the GPUs."""
+"""Processes that a benchmark starts; they share the cores and the GPUs."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import torch
 
 
 def run_apart(module: str, argument: Path, log: Path, variables: dict[str, str]) -> str:
-    """Runs ``python -m MODULE ARGUMENT``. Returns its error in one line, or nothing."""
+    """Runs ``python -m MODULE ARGUMENT``; returns its error as one line, empty if there is none."""
     command = [sys.executable, "-m", module, str(argument)]
     with log.open("w") as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=variables)
@@ -24,16 +24,16 @@ def run_apart(module: str, argument: Path, log: Path, variables: dict[str, str])
 
 
 def available_cores() -> int:
-    """Those that this process may run on, which a scheduler may keep below all."""
+    """Cores that this process may run on: a scheduler may allow fewer than there are."""
     if hasattr(os, "sched_getaffinity"):  # Linux.
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def environment(slot: int, jobs: int) -> dict[str, str]:
-    """Variables of one of several processes: its share of the cores, its GPU where there are more.
+    """Environment of one of several processes: its share of the cores, and a GPU if there are more.
 
-    Threads that wait for cores spin: processes that each take all of them take many times as long.
+    Waiting threads spin, so processes that each use all cores take many times as long.
     """
     threads = str(max(1, available_cores() // jobs))
     paths = os.pathsep.join([p for p in sys.path if p])  # So that it imports what this one can.

@@ -1,4 +1,4 @@
-"""The table of a multirun folder: jobs that differ by their seed alone make one row."""
+"""The table of a multirun folder: jobs that differ only in their seed share a row."""
 
 import io
 import re
@@ -30,7 +30,7 @@ class Setting:
     name: str
     """The overrides that not all jobs share, without the seed."""
     seeds: tuple[int, ...]
-    """Those that ended."""
+    """Seeds of the jobs that finished."""
     failed: int
     values: dict[str, list[float]]
     """Per metric of the test frames, a value a seed."""

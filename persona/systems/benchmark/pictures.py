@@ -28,7 +28,10 @@ def picture_rows(
 ) -> tuple[list[str], dict[str, list[Image]]]:
     """Names of some test frames and, per method, their images over white; truth first.
 
-    outcomes: of one subject; of a system with several seeds the first is shown.
+    Args:
+        data: Of one subject.
+        outcomes: Of that subject; of a system with several seeds the first is shown.
+        count: At most so many frames, evenly spread.
     """
     frames = data.test_frames
     rows = spread(len(frames), count)
@@ -59,7 +62,8 @@ def overview(
 ) -> UInt8[ndarray, "sheet_h sheet_w 3"]:
     """One frame of every subject: a row per method, a column per subject; white where it failed.
 
-    subjects: by name, the pictures of ``picture_rows``.
+    Args:
+        subjects: By name, the pictures that ``picture_rows`` gave.
     """
     place = 1  # The second frame shown: neither the input's view nor the back.
     methods = list(dict.fromkeys(name for pictures in subjects.values() for name in pictures))

@@ -26,16 +26,16 @@ PACKAGE = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry of the benchmark's grid: it is trained and rendered, or its frames are there."""
+    """One entry of the benchmark's grid: trained and rendered, or given as finished frames."""
 
     system: str
     subject: str
     seed: int
     pose_fit: str
     config: DictConfig | None = None
-    """What train.py takes; None for finished predictions."""
+    """Configuration for train.py; None for finished predictions."""
     predictions: Path | None = None
-    """Folder of frames rendered by anybody; None for a system of ours."""
+    """Folder of frames rendered elsewhere; None for a system of this package."""
     experiment: str = ""
     """The overrides that make the system, as train.py takes them."""
     trained: bool = True
@@ -134,7 +134,7 @@ def make_cell(config: DictConfig, system: str, subject: str, seed: int) -> Cell:
     """One cell; if its configuration does not compose, that is its error."""
     if system.startswith(PREDICTIONS):
         folder = Path(system.removeprefix(PREDICTIONS))
-        # How these were made is not ours to say.
+        # Nothing is known of how these were made.
         done = folder / subject
         return Cell(folder.name, subject, seed, "not stated", predictions=done, trained=False)
     size = chosen_size(config)
@@ -144,7 +144,7 @@ def make_cell(config: DictConfig, system: str, subject: str, seed: int) -> Cell:
         made = compose("train", cell_overrides(config, chosen, subject, seed))
         trained = get_object(made.system._target_).trained
         if not trained:
-            pose_fit = "none"  # It has no gradient to fit by; its row says so.
+            pose_fit = "none"  # Without a gradient none is possible; the table shows it.
     except Exception as error:
         return Cell(system, subject, seed, pose_fit, error=one_line(error))
     with open_dict(made):

@@ -25,9 +25,13 @@ MASK_SUFFIX = "_mask"
 def write_prediction(
     folder: Path, name: str, image: Float[Tensor, "3 h w"], alpha: Float[Tensor, "1 h w"]
 ) -> None:
-    """Writes one frame as 8 bits: over white, and its alpha beside it.
+    """Writes one frame with 8 bits: ``N.png`` over white, and its alpha as ``N_mask.png``.
 
-    name: of the frame, ``split/number``.
+    Args:
+        folder: Where to.
+        name: Of the frame, ``split/number``.
+        image: Over white, [0, 1].
+        alpha: Its opacity, [0, 1].
     """
     number = name.rsplit("/", 1)[-1]
     pixels = (torch.cat((image, alpha)).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu()

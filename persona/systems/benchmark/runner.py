@@ -93,7 +93,7 @@ def run_cells(
                 state = outcome.error and f"failed: {outcome.error}"
                 bar.console.print(f"{outcome.cell.name}: {state or summary(outcome)}", markup=False)
                 bar.advance(task)
-        except BaseException:  # Ctrl-C: nothing more is begun.
+        except BaseException:  # Such as Ctrl-C: start no further cell.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [done[i] for i in range(len(plan.cells))]
@@ -107,16 +107,22 @@ def render_cell(
     variables: dict[str, str] | None,
     ends: float | int = math.inf,
 ) -> Outcome:
-    """The cell's frames, made now unless they are there, or ``time.monotonic()`` is past ``ends``.
+    """Renders a cell's frames, unless they are there or the time is over.
 
-    variables: of its process; None runs it in this one.
+    Args:
+        cell: Of the plan.
+        plan: Of the suite.
+        cache: Folder of finished cells.
+        updates: Of a test-time pose fit, per frame.
+        variables: Environment of the process that renders; None renders in this one.
+        ends: ``time.monotonic()`` from which on no cell is started.
     """
     if cell.error:
         return Outcome(cell, error=cell.error)
     if cell.predictions is not None:
         return Outcome(cell, folder=cell.predictions)
     folder = cache / cell_key(cell, updates, plan.digests[cell.subject])
-    # Two names of one configuration share a folder: the second waits and finds it finished.
+    # Two systems with the same configuration share a folder: the second waits for the first.
     with _FOLDERS.setdefault(folder, Lock()):
         cached = (folder / RESULT_FILE).is_file()
         if not cached and time.monotonic() > ends:

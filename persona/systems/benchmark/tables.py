@@ -66,10 +66,10 @@ def _line(system: str, pose_fit: str, found: list[Outcome]) -> Line:
 def differences(
     outcomes: Sequence[Outcome], names: Sequence[str]
 ) -> dict[tuple[str, str], dict[str, Estimate]]:
-    """Every other system less the first one, frame by frame, on the subjects that both have.
+    """Difference of every other system from the first, frame by frame, on subjects that both have.
 
-    The frames are the same, and most of a number's spread is the frame's: the interval of the
-    differences is narrower than those of the means.
+    Both are scored on the same frames, which cause most of a number's spread, so the interval of
+    the difference is narrower than those of the means.
     """
     frames: dict[tuple[str, str], dict[str, list[Outcome]]] = {}
     for o in outcomes:
@@ -85,7 +85,7 @@ def differences(
         runs = (_same_seeds(frames[other][s], frames[first][s]) for s in both)
         pairs = [(_by_frame(theirs, names), _by_frame(ours, names)) for theirs, ours in runs]
         if pairs:
-            # Truth against itself is infinite: no difference can be told from it.
+            # Infinite values (truth against itself) have no difference.
             with np.errstate(invalid="ignore"):
                 gaps = [theirs - ours for theirs, ours in pairs]
             found[other] = {
@@ -97,7 +97,7 @@ def differences(
 def _same_seeds(
     a: Sequence[Outcome], b: Sequence[Outcome]
 ) -> tuple[Sequence[Outcome], Sequence[Outcome]]:
-    """Those of the seeds that both have, if one failed; a system of one seed is met by all."""
+    """Results of the seeds that both systems have; a system with one seed is compared with all."""
     common = {o.cell.seed for o in a} & {o.cell.seed for o in b}
     if min(len(a), len(b)) == 1 or not common:
         return a, b

@@ -3,10 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from persona.data.synthetic.config import SyntheticConfig
@@ -16,7 +18,7 @@ from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.nearest import nearest_of_all
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import uniform_laplacian
-from persona.modules.losses.base import Window
+from persona.modules.losses.base import LossSum, Window
 from persona.modules.losses.exavatar_geometry import region_weight
 from persona.modules.losses.functional import ssim_map
 from persona.systems.exavatar import MOST_SIDES, crop_size
@@ -129,6 +131,37 @@ def test_images_lie_on_the_same_colour_and_are_cropped(world):
     torch.testing.assert_close(instantiate(settings.loss.img_refined)(cropped), expected)
 
 
+class SquaredDifference(nn.Module):
+    """In LPIPS's place: a distance that is easily said."""
+
+    def features(self, images, window):
+        raise NotImplementedError  # Nothing is kept here.
+
+    def forward(self, x, y, which, window, kept):
+        assert window is None  # The images are cut already.
+        return (x - y[list(which)]).square().mean((1, 2, 3))
+
+
+def test_lpips_of_the_crop_counts_by_the_terms_weight_and_its_own(world):
+    _, settings, step = world
+    losses = {name: instantiate(settings.loss[name]) for name in ("img", "img_refined")}
+    for loss, weight, lpips in zip(losses.values(), (1.0, 3.0), (0.2, 0.5), strict=True):
+        assert loss.lpips == 0.2  # As in the paper.
+        loss.weight, loss.lpips = weight, lpips
+    _, without = LossSum(losses)(replace(step, pairs=[]))
+    for loss in losses.values():
+        loss.perceptual = SquaredDifference()
+    _, terms = LossSum(losses)(replace(step, pairs=[]))
+    (top, left), (height, width) = step.crop.start.tolist(), step.crop.size
+    part = np.s_[:, top : top + height, left : left + width]
+    for name, view, factor in (("img", "base", 0.2), ("img_refined", "refined", 1.5)):
+        render = step.renders[view]
+        image = render.images["rgb"] + step.background[:, None, None] * (1 - render.alpha)
+        added = factor * (image[part] - step.human_truth[part]).square().mean()
+        assert added > 1e-4
+        torch.testing.assert_close(terms[name] - without[name], added, rtol=1e-3, atol=1e-6)
+
+
 def test_background_does_not_matter_to_a_perfect_render(world):
     _, settings, step = world
     mask = step.frame.mask[0]
@@ -197,6 +230,35 @@ def test_regularisers_by_hand(world):
     change = (avatar.joint_offset - avatar.initial_joint_offset) ** 2
     expected = (change[:25].sum() + 10 * change[25:].sum()) / (55 * 3)
     torch.testing.assert_close(value("joint_offset"), expected)
+
+
+def test_joint_offsets_are_counted_from_where_they_began(world):
+    """All of the body 2 cm from there, all of the fingers 1 cm, along one axis of three."""
+    system, settings, step = world
+    avatar, loss = system.avatar, instantiate(settings.loss.joint_offset)
+    kept = avatar.initial_joint_offset.clone()
+    try:
+        change = torch.zeros(55, 3)
+        change[:25, 1], change[25:, 1] = 0.02, -0.01
+        avatar.initial_joint_offset.copy_(avatar.joint_offset.detach() - change)
+        expected = (25 * 0.02**2 + 30 * 10 * 0.01**2) / (55 * 3)
+        assert float(loss(step).detach()) == pytest.approx(expected, rel=1e-4)
+    finally:
+        avatar.initial_joint_offset.copy_(kept)
+
+
+def test_the_face_in_its_texture_is_compared_on_the_person_alone(world):
+    _, settings, step = world
+    loss = instantiate(settings.loss.face)
+    mask = step.frame.mask
+    rows = mask[0, 0].any(1).nonzero()[:, 0]
+    upper = mask.clone()
+    upper[:, :, : int(rows[0]) + len(rows) // 16] = 0  # Without the top of the head.
+    values = [
+        float(loss(replace(step, frame=replace(step.frame, mask=m))).detach())
+        for m in (mask, upper, 0 * mask)
+    ]
+    assert values[0] > values[1] > values[2] == 0
 
 
 def test_hands_may_shrink_but_not_grow(world):

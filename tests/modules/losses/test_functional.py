@@ -77,6 +77,9 @@ def test_boundary_marks_canonical_jumps_but_not_the_face():
     boundary = occlusion_boundary(position, nothing, side_px=3)
     assert boundary[0, :, 8:12].all() and not boundary[0, :, :7].any()
     assert not occlusion_boundary(position, ~nothing, side_px=3).any()
+    # A step of h is a gradient of h / 2: the threshold of 0.02 lies at 0.04.
+    assert occlusion_boundary(0.1 * position, nothing, side_px=3).any()
+    assert not occlusion_boundary(0.06 * position, nothing, side_px=3).any()
 
 
 def test_total_variation_stays_inside_the_mask():
@@ -85,7 +88,10 @@ def test_total_variation_stays_inside_the_mask():
     inside = torch.zeros(1, 6, 6, dtype=torch.bool)
     inside[:, :, :3] = True
     assert total_variation(image, inside) == 0
-    assert total_variation(image, torch.ones_like(inside)) > 0
+    # One of five pairs of columns jumps by 1; turned, one of five pairs of rows.
+    for turned in (image, image.transpose(1, 2)):
+        value = total_variation(turned, torch.ones_like(inside))
+        assert float(value) == pytest.approx(1 / 5)
 
 
 def test_normal_error_is_zero_for_equal_normals_and_skips_the_unknown():

@@ -7,12 +7,13 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from torch import nn
 
 from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.subject import make_synthetic_subject
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.losses.base import Loss, LossSum
+from persona.modules.losses.base import Loss, LossSum, Step
 from persona.modules.losses.functional import ssim_map
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -175,6 +176,53 @@ def test_sum_applies_weights_once(world, steps):
         assert total.requires_grad and not any(v.requires_grad for v in terms.values())
 
 
+class SquaredDifference(nn.Module):
+    """In LPIPS's place: a distance that is easily said."""
+
+    def features(self, images, window):
+        raise NotImplementedError  # Nothing is kept here.
+
+    def forward(self, x, y, which, window, kept):
+        return (x - y[list(which)]).square().mean((1, 2, 3))
+
+
+def compared(name: str, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
+    """The images that the LPIPS of a term compares."""
+    view = name.split("_")[-1] if name.endswith("refined") else name.split("_")[0]
+    view = {"img": "base"}.get(view, view)
+    render = step.renders[view]
+    if "boundary" in name:
+        boundary = step.boundary[view]
+        return render.images["rgb"] * boundary, render.images["rgb_aux"] * boundary
+    truth = {"patch_face": step.frame.patch, "img_albedo": step.frame.albedo}
+    truth = truth.get(name, step.frame.image)[0]
+    colour = render.images["rgb_aux" if "aux" in name else "rgb"]
+    return colour + truth * (1 - render.alpha), truth
+
+
+def test_lpips_counts_by_the_terms_weight_and_its_own(world, steps):
+    """All terms of a step in one batch; no two have the same weights."""
+    _, settings, *_ = world
+    names = [name for name in NAMES if "perceptual" in settings.loss[name]]
+    assert len(names) == 8
+    for kind, step in steps.items():
+        losses = {name: instantiate(settings.loss[name]) for name in names}
+        for place, loss in enumerate(losses.values(), 2):
+            loss.weight, loss.lpips = 0.5 * place, 3.0 / place**2
+        _, without = LossSum(losses)(replace(step, pairs=[]))
+        for loss in losses.values():
+            loss.perceptual = SquaredDifference()
+        total, terms = LossSum(losses)(replace(step, pairs=[]))
+        assert terms.keys() == {n for n in names if losses[n].applies(kind == "captured")}
+        torch.testing.assert_close(total, sum(terms.values()))
+        for name, value in terms.items():
+            image, target = compared(name, step)
+            distance = (image - target).square().mean()
+            added = losses[name].weight * losses[name].lpips * distance
+            assert added > 1e-5, name
+            torch.testing.assert_close(value - without[name], added, rtol=1e-3, atol=1e-6)
+
+
 def test_photograph_counts_a_tenth_inside_the_boundary(world, steps):
     _, settings, *_ = world
     loss = instantiate(settings.loss.img)
@@ -193,6 +241,18 @@ def test_photograph_counts_a_tenth_inside_the_boundary(world, steps):
     image = render.images["rgb"] + truth * (1 - render.alpha)
     error = 0.8 * (image - truth).abs() + 0.2 * (1 - ssim_map(image, truth))
     torch.testing.assert_close(loss(step), error.mean())
+
+
+def test_the_avatars_maps_follow_the_conventions_of_the_data(world, steps):
+    """Normals, and depth up to scale: the photo's were made by another renderer, with clothes."""
+    render, frame = steps["captured"].renders["base"], steps["captured"].frame
+    inside = (render.alpha[0] > 0.95) & (frame.normal[0].sum(0) > 0) & (frame.depth[0, 0] > 0)
+    assert inside.sum() > 500
+    rendered = {k: (render.images[k] / render.alpha)[:, inside] for k in ("normal", "depth")}
+    cosine = (rendered["normal"] * (2 * frame.normal[0][:, inside] - 1)).sum(0)
+    assert cosine.mean() > 0.8
+    depths = torch.stack([rendered["depth"][0], frame.depth[0, 0][inside]])
+    assert torch.corrcoef(depths)[0, 1] > 0.6
 
 
 def test_seam_pulls_rgb_only_inside_the_boundary(world, steps):

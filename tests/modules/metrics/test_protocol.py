@@ -9,6 +9,7 @@ from persona.modules.metrics.protocol import (
     PSNR,
     SSIM,
     MaskIoU,
+    person_box,
     protocol_metrics,
     quantize,
     score_frame,
@@ -53,18 +54,31 @@ def test_psnr_variants_equal_skimage(images):
         assert float(metric.compute()) == pytest.approx(mean_over_frames(oracle, *images), abs=1e-4)
 
 
-def test_ssim_equals_skimage(images):
-    def oracle(pred, alpha, truth, mask):
+def test_ssim_variants_equal_skimage(images):
+    def ssim(truth, pred):
         _, image = structural_similarity(
-            white(truth, mask), white(pred, mask), data_range=1, channel_axis=0, full=True,
-            gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+            truth, pred, data_range=1, channel_axis=0, full=True, gaussian_weights=True, sigma=1.5,
+            use_sample_covariance=False,
         )  # fmt: skip
-        # The two pad differently, but the border is white in both images.
-        return image.mean()
+        return image
 
-    metric = SSIM()
-    metric.update(*images)
-    assert float(metric.compute()) == pytest.approx(mean_over_frames(oracle, *images), abs=1e-4)
+    # The two pad differently, but the border is white in both images.
+    def full(pred, alpha, truth, mask):
+        return ssim(white(truth, mask), white(pred, mask)).mean()
+
+    def own_alpha(pred, alpha, truth, mask):
+        return ssim(white(truth, mask), white(pred, 1.0)).mean()
+
+    def foreground(pred, alpha, truth, mask):
+        return ssim(white(truth, mask), white(pred, mask))[:, mask[0] > 0.5].mean()
+
+    found = []
+    for variant, oracle in (("full", full), ("alpha", own_alpha), ("fg", foreground)):
+        metric = SSIM(variant=variant)
+        metric.update(*images)
+        found.append(float(metric.compute()))
+        assert found[-1] == pytest.approx(mean_over_frames(oracle, *images), abs=1e-4)
+    assert np.ptp(found) > 0.1  # The variants tell each other's faults.
 
 
 def test_truth_against_itself_is_perfect(images):
@@ -94,6 +108,27 @@ def test_mask_iou_by_hand(images):
     assert float(metric.compute()) == pytest.approx(21 / 27)
 
 
+def test_half_opaque_is_inside(images):
+    """Of the mask's 24 columns 12 are opaque and 12 are 0.4; 6 beside it are 0.6."""
+    _, _, truth, mask = images
+    alpha = torch.zeros_like(mask)
+    alpha[:, :, 10:50, 12:24] = 1
+    alpha[:, :, 10:50, 24:36] = 0.4
+    alpha[:, :, 10:50, 36:42] = 0.6
+    metric = MaskIoU()
+    metric.update(truth, alpha, truth, mask)
+    assert float(metric.compute()) == pytest.approx(12 / 30)
+
+
+def test_person_box_by_hand():
+    """Rows 20 to 75, columns 24 to 55: 56 is more than 32 / 0.75. Lying, the width decides."""
+    mask = torch.zeros(1, 96, 80)
+    mask[:, 20:76, 24:56] = 1
+    assert person_box(mask).tolist() == [40 - 52.5 / 2, 48 - 35, 52.5, 70]
+    lying = mask.transpose(1, 2)
+    assert person_box(lying).tolist() == pytest.approx([48 - 35, 40 - 70 / 1.5, 70, 70 / 0.75])
+
+
 def test_mean_over_frames_is_not_pooled(images):
     pred, alpha, truth, mask = images
     one, both = PSNR(), PSNR()
@@ -120,6 +155,19 @@ def test_lpips_squeeze(images, torch_home):
         assert float(metric.compute()) == pytest.approx(0, abs=1e-6)
         metric.update(own.flip(3), mask, truth, mask)
         assert float(metric.compute()) > 0.01
+
+
+def test_lpips_of_the_foreground_looks_at_the_masks_box_alone(torch_home):
+    """On the whole image the same error is diluted by white."""
+    generator = torch.Generator().manual_seed(3)
+    pred, truth = torch.rand(2, 1, 3, 128, 160, generator=generator)
+    mask = torch.zeros(1, 1, 128, 160)
+    mask[:, :, 30:100, 50:130] = 1
+    metrics = {variant: LPIPS(net="squeeze", variant=variant) for variant in ("full", "fg")}
+    values = {v: float(metric(pred, mask, truth, mask)) for v, metric in metrics.items()}
+    cut = [image[:, :, 30:100, 50:130] for image in (pred, mask, truth, mask)]
+    assert values["fg"] == pytest.approx(float(metrics["full"](*cut)), rel=1e-5)
+    assert values["full"] < 0.9 * values["fg"]
 
 
 def test_unknown_variant():
@@ -232,6 +280,23 @@ def test_shift_and_blur_cost_every_variant(frame, torch_home):
             assert better * blur[name] < better * best, name
     assert one["mask_iou"] == pytest.approx(31 / 33)
     assert blur["mask_iou"] == 1
+
+
+@pytest.mark.parametrize(
+    "row, column, seen",
+    [
+        (75, 74, True), (76, 74, False), (75, 75, False),
+        (5, 10, True), (4, 10, False), (5, 9, False),
+    ],
+)  # fmt: skip
+def test_a_box_is_rounded_outwards(row, column, seen):
+    """Rows 5.7 to 75.8 and columns 10.2 to 74.7 reach into pixels 5 to 75 and 10 to 74."""
+    truth, mask = torch.full((3, 96, 80), 0.5), torch.ones(1, 96, 80)
+    pred = truth.clone()
+    pred[:, row, column] = 1
+    box = torch.tensor([10.2, 5.7, 64.5, 70.1])
+    values = score_frame(protocol_metrics(None), pred, mask, truth, mask, box)
+    assert np.isfinite(values["crop_psnr"]) == seen
 
 
 def test_nobody_to_score(frame):
