@@ -76,7 +76,7 @@ def driving_motion(config: DictConfig, system: AvatarSystem) -> Motion:
         raise UserError(
             f"start={config.start} num_frames={config.num_frames}: give 0 or more, and 1 or more"
         )
-    motion = load_motion(config.motion, system.body, fps=config.fps)
+    motion = load_motion(config.motion, system.body, fps=config.fps, up=config.up)
     if config.face is not None:
         motion = combine(motion, load_motion(config.face, system.body, fps=config.fps))
     end = None if config.num_frames is None else config.start + config.num_frames

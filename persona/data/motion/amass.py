@@ -10,24 +10,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.data.motion.geometry import y_up_from
 from persona.data.motion.motion import Motion, rotate_world
 from persona.data.motion.target import TargetSkeleton
 from persona.errors import UserError
 from persona.types import BodyPose
 
-Y_UP_FROM_Z_UP = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+UP = "z"
+"""AMASS's axis that points up."""
 _REMEDY = "give an AMASS file of SMPL-H (156 numbers a frame) or SMPL-X (165)"
 
 
 def motion_from_amass(
-    path: Path, arrays: Mapping[str, np.ndarray], target: TargetSkeleton
+    path: Path, arrays: Mapping[str, np.ndarray], target: TargetSkeleton, up: str | None = None
 ) -> Motion:
     """Converts ``poses``, ``trans`` and the frame rate of an AMASS file.
 
-    The world turns from z up to y up. AMASS's hands are full rotations from the flat hand; the
-    mean hand is subtracted. Rotations are taken over as they are, so a limb that points elsewhere
-    in this body's T-pose than in SMPL-X's points as far off in every frame; translation is not
-    scaled.
+    The world turns from z up (or ``up``) to y up. AMASS's hands are full rotations from the flat
+    hand; the mean hand is subtracted. Rotations are taken over as they are, so a limb that points
+    elsewhere in this body's T-pose than in SMPL-X's points as far off in every frame; translation
+    is not scaled.
 
     Raises:
         UserError: an array is missing, of another shape, or not finite.
@@ -47,7 +49,7 @@ def motion_from_amass(
     expression = torch.zeros(len(joints), target.num_expression)
     shift = torch.from_numpy(trans).float()
     pose = BodyPose.from_joints(joints.float(), expression, shift)
-    pose = rotate_world(pose, Y_UP_FROM_Z_UP, target.rest_joints[0].float())
+    pose = rotate_world(pose, y_up_from(up or UP).float(), target.rest_joints[0].float())
     return Motion(pose=pose, fps=float(rate), source=str(path))
 
 

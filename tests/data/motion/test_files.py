@@ -12,6 +12,7 @@ from persona.data.motion.motion import combine
 from persona.data.motion.soma import TREES
 from persona.data.parameters import write_pose
 from persona.errors import UserError
+from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.types import BodyPose
 
 FRAMES = 5
@@ -54,6 +55,17 @@ def test_amass_is_turned_upright_and_its_hands_made_relative(tmp_path, body, wid
     torch.testing.assert_close(steps, torch.tensor([[1.0, 0, 0]]).expand(4, 3), atol=1e-4, rtol=0)
     vertices, _ = body(body.zero_identity(), motion.pose[2:3])
     assert vertices[..., 1].min().abs() < 0.05
+
+
+def test_the_user_may_say_what_is_up(tmp_path, body):
+    np.savez(tmp_path / "y_up.npz", **amass_arrays(165))
+    motion = load_motion(tmp_path / "y_up.npz", body, fps=None, up="y")
+    root = torch.from_numpy(amass_arrays(165)["poses"][:, :3]).float()
+    # Only the heading of the first frame is set.
+    found, given = (matrix_from_axis_angle(r)[:, 1] for r in (motion.pose.root, root))
+    torch.testing.assert_close(found[:, 1], given[:, 1], atol=1e-5, rtol=0)
+    with pytest.raises(UserError, match="up=w is unknown: choose x, -x, y"):
+        load_motion("walk", body, up="w")
 
 
 def test_persona_folder_comes_back_in_camera_coordinates(tmp_path, body):
