@@ -53,14 +53,16 @@ def retarget(
     Raises:
         UserError: The joints are not those of a known human rig.
     """
-    rig, found = match_rig(list(clip.names))
+    rig, found = match_rig(clip.names, clip.parents)
     if missing := [name for name in REQUIRED if name not in found]:
         shown = ", ".join([n for n in clip.names if not n.endswith("_end")][:6])
         raise UserError(
-            f"{clip.source}: its joints ({shown}, ...) fit no known rig (nearest: {rig}, which "
-            f"lacks {missing[0]}); rename them to Mixamo's or SMPL-X's names"
+            f"{clip.source}: its joints ({shown}, ...) fit no known rig (nearest: {rig}, of which "
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not found); "
+            "rename them to Mixamo's or SMPL-X's names"
         )
     mapping = {name: found[name] for name in JOINTS if name in found}
+    _check_limbs(clip, mapping)
     clip = _thin(_without_calibration_frame(clip), fps)
     clip = _y_up(clip, up or up_axis(clip, mapping))
     rotations = _target_rotations(clip, mapping, target)
@@ -73,6 +75,23 @@ def retarget(
         source=clip.source,
         retarget_error_deg=float(bone_errors_deg(clip, mapping, joints).mean()),
     )
+
+
+def _check_limbs(clip: SkeletonClip, mapping: Mapping) -> None:
+    """Refuses a skeleton with a limb of no length.
+
+    Raises:
+        UserError: there is one.
+    """
+    at = clip.positions[0]
+    size = (at - at[0]).norm(dim=-1).max()
+    for start in REQUIRED:
+        end = BONE_END.get(start, "")
+        if end in REQUIRED and (at[mapping[end]] - at[mapping[start]]).norm() <= 1e-6 * size:
+            raise UserError(
+                f"{clip.source}: {start.replace('_', ' ')} and {end.replace('_', ' ')} lie in one "
+                "point; export the skeleton with its bones' lengths (OFFSET)"
+            )
 
 
 def bone_errors_deg(

@@ -57,6 +57,23 @@ def test_amass_is_turned_upright_and_its_hands_made_relative(tmp_path, body, wid
     assert vertices[..., 1].min().abs() < 0.05
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a.update(mocap_framerate=np.array([60])),
+        lambda a: a.update(mocap_framerate=np.array("60")),
+        lambda a: a.update({key: a[key].astype(">f8") for key in ("poses", "trans")}),
+        lambda a: a.update({key: a[key].astype("<f4") for key in ("poses", "trans")}),
+    ],
+)
+def test_numbers_may_be_held_in_any_way(tmp_path, body, change):
+    found, plain = (
+        load_motion(damaged_npz(tmp_path, how), body, fps=None) for how in (change, lambda a: None)
+    )
+    assert found.fps == plain.fps == 60
+    torch.testing.assert_close(found.pose.joints, plain.pose.joints, atol=1e-5, rtol=0)
+
+
 def test_the_user_may_say_what_is_up(tmp_path, body):
     np.savez(tmp_path / "y_up.npz", **amass_arrays(165))
     motion = load_motion(tmp_path / "y_up.npz", body, fps=None, up="y")
@@ -110,6 +127,17 @@ def test_arkit_units_are_found_by_name(tmp_path, body):
     assert int(motion.pose.expression.any(0).sum()) == 2
     both = combine(load_motion("walk", body), motion)
     assert len(both) == 132 and both.pose.expression.any()
+
+
+def test_arkit_times_in_milliseconds_are_said(tmp_path, body, caplog):
+    path, _ = arkit_file(tmp_path, ["jawOpen"])
+    data = json.loads(path.read_text())
+    for frame in data["frames"]:
+        frame["time"] *= 1000
+    path.write_text(json.dumps(data))
+    motion = load_motion(path, body)
+    assert len(motion) == 7, "0.2 s at 30 frames per second, both ends"
+    assert "taken as milliseconds" in caplog.text
 
 
 def test_arkit_needs_a_body_with_units(tmp_path, body, monkeypatch):
@@ -167,6 +195,10 @@ def damaged_npz(tmp_path, change, width=156):
         (lambda a: a["poses"].__setitem__((1, 2), np.nan), "NaN"),
         (lambda a: a["trans"].__setitem__((1, 2), np.inf), "NaN or infinity"),
         (lambda a: a.update(poses=np.zeros((0, 156)), trans=np.zeros((0, 3))), "no frames"),
+        (lambda a: a.update(mocap_framerate=np.array("fast")), "mocap_framerate=fast"),
+        (lambda a: a.update(mocap_framerate=np.inf), "mocap_framerate=inf"),
+        (lambda a: a.update(mocap_framerate=[60.0, 60.0]), "mocap_framerate=.60. 60.."),
+        (lambda a: a.update(mocap_framerate=1 / 60), "frames per second are meant"),
         (lambda a: a.update(global_rot_mats=np.zeros((2, 3))), "lacks posed_joints"),
     ],
 )
@@ -188,6 +220,9 @@ def test_damaged_npz_is_named(tmp_path, body, change, message):
         ("a.json", '{"names": ["jawOpen"], "frames": [{"weights": [1, 2]}]}', "do not fit"),
         ("a.json", '{"names": ["jawOpen"], "frames": [{}]}', "missing or cut short"),
         ("a.json", '{"names": ["x"], "frames": [{"weights": [1]}]}', "none of its units"),
+        ("a.json", '{"names": 5, "frames": [{"weights": [1]}]}', "not an ARKit recording"),
+        ("a.json", '{"names": ["jawOpen"], "frames": 5}', "not an ARKit recording"),
+        ("a.json", '{"names": ["jawOpen"], "frames": [5]}', "missing or cut short"),
         ("a.bvh", "HIERARCHY", "not a BVH"),
     ],
 )

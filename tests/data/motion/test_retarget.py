@@ -171,6 +171,39 @@ def test_unknown_joints_are_named(target):
     strange = replace(clip, names=tuple(f"bone{i}" for i in range(55)))
     with pytest.raises(UserError, match=r"made: its joints \(bone0, .*fit no known rig"):
         retarget(strange, target)
+    one = tuple("bone" if name == "left_knee" else name for name in JOINTS)
+    with pytest.raises(UserError, match="nearest: smplx, of which left_knee is not found"):
+        retarget(replace(clip, names=one), target)
+
+
+def test_a_limb_without_length_is_named(target):
+    clip = clip_of(target, natural_rotations(2))
+    for knee, told in ((None, "hip and left knee"), ("right_knee", "right knee and right ankle")):
+        positions = clip.positions.clone()
+        if knee is None:
+            positions[:] = 0
+        else:
+            positions[:, INDEX["right_ankle"]] = positions[:, INDEX[knee]]
+        with pytest.raises(UserError, match=f"{told} lie in one point"):
+            retarget(replace(clip, positions=positions), target)
+
+
+RIG_FILES = (
+    *("armature_prefix", "mixamo_prefix2", "names_biped", "names_daz", "names_mixed_rigs"),
+    *("names_rigify", "names_smpl_maya", "comma_decimal", "endsite_one_word", "motion_in_name"),
+)
+
+
+@pytest.mark.parametrize("name", RIG_FILES)
+def test_the_trials_tell_one_motion(shared_data, target, name):
+    """The same clip by other names, and in other spellings."""
+    plain, found = (
+        retarget(read_bvh(shared_data / "trials" / f"{file}.bvh"), target)
+        for file in ("fps_frame_time_1", name)
+    )
+    assert found.fps == pytest.approx(plain.fps, rel=1e-4) == pytest.approx(30, rel=1e-4)
+    torch.testing.assert_close(found.pose.joints, plain.pose.joints, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.pose.trans, plain.pose.trans, atol=1e-3, rtol=0)
 
 
 def test_settled_motion_starts_forward_on_the_floor(target):
