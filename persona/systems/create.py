@@ -17,6 +17,9 @@ from persona.systems.drive import animate, check_animation, check_asset, driving
 from persona.systems.experiment import train
 from persona.systems.options import check_options
 
+MIN_SIDE_PX = 64
+"""Of a photograph; nobody can be found in less."""
+
 
 def preprocess(config: DictConfig) -> Path:
     """Writes the subject folder of ``config.photo``. Returns its path.
@@ -40,7 +43,12 @@ def subject_folder(config: DictConfig) -> Path:
     """
     if not Path(str(config.photo)).is_file():
         raise UserError(f"{config.photo}: no such photo; give photo=PATH of an image file")
-    read_image(str(config.photo))
+    height, width = read_image(str(config.photo)).shape[:2]
+    if min(height, width) < MIN_SIDE_PX:
+        raise UserError(
+            f"{config.photo}: is {width} x {height} pixels; give a photo of {MIN_SIDE_PX} or more "
+            "on either side"
+        )
     name = "" if config.name is None else str(config.name)
     if name in ("", ".", "..") or Path(name).name != name:
         raise UserError(f"name={config.name} cannot be a folder's name; use letters and digits")

@@ -30,7 +30,7 @@ def long_work(monkeypatch):
 @pytest.fixture
 def create(tmp_path):
     """Runs it on a photograph of nothing."""
-    write_png(tmp_path / "photo.png", np.zeros((8, 8, 3), np.uint8))
+    write_png(tmp_path / "photo.png", np.zeros((64, 64, 3), np.uint8))
 
     def run(folder=tmp_path / "run", **values):
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -57,6 +57,14 @@ def test_options_are_handed_on(create, long_work):
     create(train=["trainer.max_steps=3", "seed=5"], motions="walk", animate=["background=black"])
     assert long_work["train"].trainer.max_steps == 3 and long_work["train"].seed == 5
     assert [v.background for v in long_work["videos"]] == ["black"]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (600, 1), (1, 600)])
+def test_a_photograph_of_no_size_is_refused(create, long_work, tmp_path, size):
+    write_png(tmp_path / "small.png", np.zeros((*size, 3), np.uint8))
+    with pytest.raises(UserError, match=f"is {size[1]} x {size[0]} pixels"):
+        create(photo=str(tmp_path / "small.png"))
+    assert not long_work
 
 
 @pytest.mark.parametrize(
