@@ -31,6 +31,7 @@ from persona.systems.checkpoint import AtomicCheckpointIO, read_checkpoint
 from persona.systems.options import check_options, with_absolute_paths
 from persona.systems.progress import LossBar
 from persona.systems.report import no_gain, print_table, read_metrics, write_metrics, write_report
+from persona.systems.tracking import start_logger
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ def loggers(config: DictConfig, folder: Path) -> list[Logger]:
     """A CSV file of the losses, and the configured logger if there is one."""
     found: list[Logger] = [CSVLogger(folder, name="logs")]
     if config.get("logger") and rank_zero_only.rank == 0:
-        logger = instantiate(config.logger, save_dir=str(folder))
+        logger = start_logger(config.logger, folder)
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
         found.append(logger)
     return found
