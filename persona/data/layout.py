@@ -39,7 +39,10 @@ FRAME_FILES = {
     "pose": "smplx_optimized/smplx_params/{}.json",
     "mesh": "smplx_optimized/meshes/{}.ply",
 }
-"""Path in a split by kind, for a frame number."""
+"""Path in a split by kind, for a frame number, as PERSONA has it."""
+
+COMPACT_FILES = {"depth": "depths/{}.png", "normal": "normals/{}.png"}
+"""The same for what is stored in 16 bits instead: see ``persona.data.compact``."""
 
 TEXTURE_FILES = {
     "texture": "smplx_optimized/smplx_texture.png",

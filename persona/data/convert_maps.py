@@ -1,0 +1,33 @@
+"""A subject folder's depth and normals from one form to the other."""
+
+from __future__ import annotations
+
+from rich.progress import track
+
+from persona.data.compact import FORMS, write_map
+from persona.data.io import PathLike
+from persona.data.making import one_maker
+from persona.data.subject import Subject
+from persona.errors import UserError
+
+
+def convert_maps(root: PathLike, form: str) -> None:
+    """Writes all depth and normals anew, frame by frame; what is in that form already stays as is.
+
+    Args:
+        root: The subject folder.
+        form: ``compact``, or ``raw`` for PERSONA's own code.
+
+    Raises:
+        UserError: no such form, or a folder that is broken.
+    """
+    if form not in FORMS:
+        raise UserError(f"form={form} is unknown: choose {' or '.join(FORMS)}")
+    subject = Subject(root)
+    with one_maker(subject.root.absolute()):
+        subject.validate()
+        frames = [(split, n) for split in subject.splits for n in subject.frame_ids(split)]
+        for split, number in track(frames, f"writing {form} maps", transient=True):
+            for kind, read in (("depth", subject.depth), ("normal", subject.normal)):
+                if (subject.path(split, kind, number).suffix == ".npy") != (form == "raw"):
+                    write_map(subject.root / split, kind, number, read(split, number)[0], form)
