@@ -21,6 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from persona.errors import UserError
 
+CONFIG_FILE = "config.yaml"
+"""Of a run, in its folder."""
 GRACE_S = 3.0
 """How long a process waits with an error that is everyone's: one of them says it."""
 
@@ -63,6 +65,7 @@ def launch(main: Callable[[], object]) -> None:
 def _started(main: Callable[[], object]) -> None:
     stamp_run()
     check_overrides(sys.argv[1:])
+    sys.argv[1:] = in_the_runs_folder(sys.argv[1:])
     try:
         main()
     except KeyboardInterrupt:
@@ -88,6 +91,23 @@ def check_overrides(arguments: Sequence[str]) -> None:
                 f"{argument}: Hydra cannot parse this; quote what is special: "
                 f'"{quoted(key, value)}"'
             ) from error
+
+
+def in_the_runs_folder(arguments: Sequence[str]) -> list[str]:
+    """The arguments; with ``resume=DIR``, such that Hydra too works in DIR and makes no folder.
+
+    Raises:
+        UserError: DIR is not a run folder.
+    """
+    given = [text.removeprefix("resume=") for text in arguments if text.startswith("resume=")]
+    folder = (
+        OverridesParser.create().parse_override(f"resume={given[-1]}").value() if given else None
+    )
+    if folder is None or any(text.startswith("hydra.run.dir=") for text in arguments):
+        return list(arguments)
+    if not (Path(str(folder)) / CONFIG_FILE).is_file():
+        raise UserError(f"{folder} is not a run folder (no {CONFIG_FILE}); train.py prints one")
+    return [*arguments, quoted("hydra.run.dir", folder), "hydra.output_subdir=null"]
 
 
 def quoted(key: str, value: object) -> str:

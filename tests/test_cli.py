@@ -7,7 +7,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
-from persona.cli import check_overrides, one_line_errors, quoted, user_error
+from persona.cli import (
+    check_overrides,
+    in_the_runs_folder,
+    one_line_errors,
+    quoted,
+    user_error,
+)
 from persona.errors import UserError
 
 ODD_NAMES = ["me=1", "clip (1).bvh", "José", "it's", "a,b", "a\\b", "a\\", "a\\'b", "[x", " x "]
@@ -26,6 +32,20 @@ def test_what_hydra_cannot_parse_is_refused_with_the_right_quotes(name):
     message = str(caught.value)
     assert message.startswith(f"name={name}: ") and message.endswith(f'"{quoted("name", name)}"')
     check_overrides([quoted("name", name)])
+
+
+def test_a_run_that_is_gone_on_with_leaves_no_other_folder(tmp_path):
+    run = tmp_path / "my run"
+    run.mkdir()
+    (run / "config.yaml").touch()
+    (folder, subfolder) = in_the_runs_folder(["seed=1", f"resume={run}"])[2:]
+    parse = OverridesParser.create().parse_override
+    assert parse(folder).key_or_group == "hydra.run.dir" and parse(folder).value() == str(run)
+    assert subfolder == "hydra.output_subdir=null", "the run's own .hydra stays"
+    for others in (["seed=1"], ["resume=null"], [f"resume={run}", "hydra.run.dir=x"]):
+        assert in_the_runs_folder(others) == others
+    with pytest.raises(UserError, match="absent is not a run folder"):
+        in_the_runs_folder(["resume=absent"])
 
 
 def test_an_option_that_must_be_given(capsys):

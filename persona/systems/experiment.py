@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from persona.cli import CONFIG_FILE
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import read_text
 from persona.errors import UserError
@@ -35,7 +36,6 @@ from persona.systems.tracking import start_logger
 
 log = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.yaml"
 CHECKPOINT_FILE = "last.ckpt"
 INIT_FILE = "init.json"
 METRICS_FILE = "metrics.json"
@@ -52,8 +52,13 @@ def run(config: DictConfig, folder: Path) -> dict[str, float]:
     return get_method(chosen.get("entry") or AVATAR_ENTRY)(config, folder)
 
 
-def train(config: DictConfig, folder: Path) -> dict[str, float]:
+def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[str, float]:
     """Runs ``config`` in ``folder``, or goes on with the run ``config.resume``.
+
+    Args:
+        config: Of train.py.
+        folder: Of the run.
+        go_on: What to tell who interrupts it; None is how the run itself is gone on with.
 
     Returns:
         ``init/...`` (before training) and ``test/...`` metrics, as in metrics.json.
@@ -80,7 +85,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(folder),
     )
-    with interruptions(trainer, folder):
+    with interruptions(trainer, folder, go_on):
         if checkpoint is None:
             metrics = test(trainer, system, data, "init")
             write_metrics(folder / INIT_FILE, metrics)
@@ -99,7 +104,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
         write_metrics(folder / METRICS_FILE, metrics)
         write_report(system, data, metrics, folder, config.report, trainer.loggers)
         worse = no_gain(metrics, data.test_split) if system.trained else []
-        print_table(metrics, system.assets, notes=[*left_out, *worse])
+        print_table(metrics, system.assets, notes=worse)
         print(f"run: {folder}")
     return metrics
 
@@ -130,13 +135,13 @@ def begin_run(config: DictConfig, folder: Path) -> DictConfig:
 
 
 @contextmanager
-def interruptions(trainer: L.Trainer, folder: Path) -> Iterator[None]:
+def interruptions(trainer: L.Trainer, folder: Path, go_on: str | None = None) -> Iterator[None]:
     """Says how to go on where Lightning ends: at Ctrl-C without a word, at SIGTERM as if done."""
     try:
         yield
     except SystemExit as end:
         if trainer.is_global_zero:
-            print(f"interrupted; {how_to_go_on(folder)}", file=sys.stderr)
+            print(f"interrupted; {go_on or how_to_go_on(folder)}", file=sys.stderr)
         if isinstance(end, SIGTERMException):
             raise SystemExit(128 + signal.SIGTERM) from end
         raise
