@@ -1,4 +1,4 @@
-"""Depth and normals in PERSONA's raw layout, or back: ``python scripts/maps.py subject=DIR``."""
+"""Maps of a subject in PERSONA's raw layout, or back: ``python scripts/maps.py subject=DIR``."""
 
 import hydra
 from omegaconf import DictConfig

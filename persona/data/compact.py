@@ -1,4 +1,4 @@
-"""Depth and normals as 16-bit PNG: a tenth of PERSONA's raw float32 files, which are read too.
+"""A frame's maps as PNG, depth and normals in 16 bits; PERSONA's raw arrays are read too.
 
 Depth lies between its own least and greatest value, which the file's text fields hold: a step is
 under 0.1 mm for a person in a room. A normal's components lie between -1 and 1.
@@ -11,12 +11,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32, UInt8
 from PIL import Image, PngImagePlugin
 
-from persona.data.io import PathLike, write_bytes, write_npy
+from persona.data.io import PathLike, write_bytes, write_npy, write_png
 from persona.data.layout import COMPACT_FILES, FRAME_FILES
 from persona.data.numbers import number
+from persona.data.palette import classes_from_colours
 from persona.data.parameters import REMEDY
 from persona.errors import UserError
 
@@ -28,13 +29,13 @@ FORMS = ("compact", "raw")
 
 
 def map_path(split: Path, kind: str, number: int) -> Path:
-    """Where a frame's depth or normals lie, in either form.
+    """Where a frame's map lies, in either form.
 
-    One that is missing has the form of the others.
+    One that is missing has the form of the split's depth.
     """
     compact = split / COMPACT_FILES[kind].format(number)
     raw = split / FRAME_FILES[kind].format(number)
-    if compact.exists() or (not raw.exists() and any(compact.parent.glob("*.png"))):
+    if compact.exists() or (not raw.exists() and any((split / "depths").glob("*.png"))):
         return compact
     return raw
 
@@ -43,14 +44,14 @@ def write_map(
     split: Path,
     kind: str,
     number: int,
-    values: Float32[np.ndarray, "h w *c"],
+    values: Float32[np.ndarray, "h w *c"] | Bool[np.ndarray, "h w"],
     form: str = "compact",
 ) -> None:
-    """Writes a frame's depth or normals in one form, and removes the other.
+    """Writes one map of a frame in one form, and removes the other.
 
     Args:
         split: The split's folder.
-        kind: ``depth`` or ``normal``.
+        kind: Of ``COMPACT_FILES``.
         number: Of the frame.
         values: The map, finite.
         form: Of ``FORMS``; raw is PERSONA's.
@@ -61,8 +62,22 @@ def write_map(
         write_npy(raw, values)
         compact.unlink(missing_ok=True)
         return
-    write_bytes(compact, _depth_png(values) if kind == "depth" else _normal_png(values))
+    if values.dtype == bool:
+        write_png(compact, values)
+    else:
+        write_bytes(compact, _depth_png(values) if kind == "depth" else _normal_png(values))
     raw.unlink(missing_ok=True)
+
+
+def write_classes(
+    split: Path, number: int, seg: UInt8[np.ndarray, "h w 3"], form: str = "compact"
+) -> None:
+    """Writes the class of each pixel for PERSONA; here the colours say it, and nothing reads it."""
+    path = split / FRAME_FILES["seg_classes"].format(number)
+    if form == "raw":
+        write_npy(path, classes_from_colours(seg))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def read_compact(path: PathLike, kind: str) -> Float32[np.ndarray, "h w *c"]:

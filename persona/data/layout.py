@@ -41,8 +41,14 @@ FRAME_FILES = {
 }
 """Path in a split by kind, for a frame number, as PERSONA has it."""
 
-COMPACT_FILES = {"depth": "depths/{}.png", "normal": "normals/{}.png"}
-"""The same for what is stored in 16 bits instead: see ``persona.data.compact``."""
+COMPACT_FILES = {
+    "depth": "depths/{}.png",
+    "depth_mask": "depths/{}_mask.png",
+    "normal": "normals/{}.png",
+    "normal_mask": "normals/{}_mask.png",
+    "seg_mask": "segs/{}_mask.png",
+}
+"""The same for what is stored as PNG instead: see ``persona.data.compact``."""
 
 TEXTURE_FILES = {
     "texture": "smplx_optimized/smplx_texture.png",

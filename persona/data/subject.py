@@ -336,7 +336,7 @@ class Subject:
         self, split: str, kind: str, number: int, size: tuple[int, ...]
     ) -> Bool[np.ndarray, "h w"]:
         path = self.path(split, kind, number)
-        array = read_npy(path, REMEDY)
+        array = read_npy(path, REMEDY) if path.suffix == ".npy" else read_mask(path, REMEDY)
         if array.ndim != 2 or array.dtype.kind not in "biu":
             raise UserError(f"{path}: is not a mask ({_describe(array)}); {REMEDY}")
         check_size(path, array.shape, size, "its map")

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persona.data.compact import write_map
-from persona.data.io import PathLike, write_bytes, write_json, write_npy, write_png, write_text
+from persona.data.compact import write_classes, write_map
+from persona.data.io import PathLike, write_bytes, write_json, write_png, write_text
 from persona.data.layout import (
     CANVAS_FILE,
     CAPTURED,
@@ -42,7 +42,7 @@ class SubjectWriter:
         Args:
             root: The subject folder, made when absent.
             fresh: Removes the splits of an earlier subject first.
-            form: Of depth and normals, ``compact`` or ``raw``: see ``persona.data.compact``.
+            form: Of the maps, ``compact`` or ``raw``: see ``persona.data.compact``.
         """
         self.root, self.form = Path(root), form
         write_text(self.root / UNFINISHED_FILE, "being made; without a running maker: make again\n")
@@ -67,14 +67,14 @@ class SubjectWriter:
         images = {"image": frame.image, "mask": frame.mask, "seg": frame.seg}
         if frame.albedo is not None:
             images["albedo"] = frame.albedo
-        maps = {"depth": frame.depth, "normal": frame.normal}
-        arrays = {
+        maps = {
+            "depth": frame.depth,
             "depth_mask": frame.mask if frame.depth_mask is None else frame.depth_mask,
+            "normal": frame.normal,
             "normal_mask": frame.mask if frame.normal_mask is None else frame.normal_mask,
             "seg_mask": seg_mask,
-            "seg_classes": classes,
         }
-        for kind, array in (images | maps | arrays).items():
+        for kind, array in (images | maps).items():
             if array.shape[:2] != size:
                 raise ValueError(f"{kind} is {array.shape[:2]}, the image {size}")
         if (frame.camera.height, frame.camera.width) != size:
@@ -83,8 +83,7 @@ class SubjectWriter:
             write_png(self.path(split, kind, number), array)
         for kind, array in maps.items():
             write_map(self.root / split, kind, number, array, self.form)
-        for kind, array in arrays.items():
-            write_npy(self.path(split, kind, number), array)
+        write_classes(self.root / split, number, frame.seg, self.form)
         if frame.patch is not None and frame.patch_box_px is not None:
             write_png(self.path(split, "patch", number), frame.patch)
             write_json(self.path(split, "patch_box", number), frame.patch_box_px)

@@ -8,6 +8,7 @@ from tiny_subject import random_frame, write_tiny_subject
 
 from persona.data.compact import map_path, read_compact, write_map
 from persona.data.convert_maps import convert_maps
+from persona.data.palette import PART_COLOURS
 from persona.data.subject import Subject
 from persona.errors import UserError
 
@@ -89,10 +90,11 @@ def test_a_compact_subject_is_whole(compact):
     subject = Subject(compact)
     subject.validate()
     wrote, read = random_frame(102), subject.frame("generated_0", 2)
-    assert not list(compact.rglob("depths/2.npy")) and not list(compact.rglob("normals/2.npy"))
+    assert not list(compact.rglob("*.npy"))
     np.testing.assert_allclose(read.depth, wrote.depth, atol=1e-5)
     np.testing.assert_allclose(read.normal, wrote.normal, atol=0.51 * STEP)
-    assert np.array_equal(read.depth_mask, wrote.depth_mask)
+    for mask in ("depth_mask", "normal_mask", "seg_mask"):
+        assert np.array_equal(getattr(read, mask), getattr(wrote, mask)), mask
 
 
 @pytest.mark.parametrize("kind", ["depth", "normal"])
@@ -117,12 +119,21 @@ def test_to_personas_raw_layout_and_back(compact):
     before = {n: Subject(compact).frame("generated_0", n) for n in range(3)}
     convert_maps(compact, "raw")
     assert not list(compact.rglob("depths/*.png")) and not list(compact.rglob("normals/*.png"))
+    assert not list(compact.rglob("segs/*_mask.png"))
     for n, frame in before.items():
         depth = np.load(compact / f"generated_0/depths/{n}.npy")
         assert depth.dtype == np.float32 and np.array_equal(depth, frame.depth)
         assert np.array_equal(np.load(compact / f"generated_0/normals/{n}.npy"), frame.normal)
+        for name in ("depths/{}_mask", "normals/{}_mask", "segs/{}", "segs/{}_seg"):
+            array = np.load(compact / f"generated_0/{name.format(n)}.npy")
+            if name == "segs/{}_seg":
+                assert np.array_equal(PART_COLOURS[array], frame.seg)
+            else:
+                mask = {"d": "depth_mask", "n": "normal_mask", "s": "seg_mask"}[name[0]]
+                assert array.dtype == bool and np.array_equal(array, getattr(frame, mask))
     Subject(compact).validate()
     convert_maps(compact, "compact")
+    assert not list(compact.rglob("*.npy"))
     again = Subject(compact).frame("generated_0", 0)
     np.testing.assert_allclose(again.depth, before[0].depth, atol=1e-6)
     assert np.array_equal(again.normal, before[0].normal), "what 16 bits hold comes back"
