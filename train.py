@@ -1,10 +1,9 @@
 """Trains, tests and reports one avatar: ``python train.py +exp=demo`` (``-m`` for sweeps)."""
 
 import hydra
-from hydra.utils import get_method
 from omegaconf import DictConfig
 
-from persona.cli import one_line_errors, output_folder, stamp_run
+from persona.cli import launch, one_line_errors, output_folder
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
@@ -16,9 +15,10 @@ def main(config: DictConfig) -> dict[str, float]:
         from jaxtyping import install_import_hook
 
         install_import_hook("persona", "beartype.beartype")
-    return get_method(config.entry)(config, output_folder())
+    from persona.systems.experiment import run
+
+    return run(config, output_folder())
 
 
 if __name__ == "__main__":
-    stamp_run()
-    main()
+    launch(main)

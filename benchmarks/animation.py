@@ -7,9 +7,9 @@ several rounds with the lowest and highest; ``plain`` poses and renders frame by
 prepared.
 """
 
+import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -17,8 +17,10 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
+from persona.cli import one_line_errors
 from persona.data.motion.load import load_motion
 from persona.modules.avatar.pose_table import pose_state
 from persona.systems.animation import (
@@ -74,7 +76,9 @@ def main(run: str, height: int = 1024, width: int = 1024, count: int = 200) -> N
                 Path(folder) / "v.mp4", render_motion(*scene, background=WHITE), 30
             ),
         }
-        times = {name: [seconds(job, device) for _ in range(ROUNDS + 1)][1:]
+        # On a CPU a round takes a minute or more.
+        rounds = {name: track(range(ROUNDS + 1), f"timing {name}") for name in jobs}
+        times = {name: [seconds(job, device) for _ in rounds[name]][1:]
                  for name, job in jobs.items()}  # fmt: skip
     machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} CPUs"
     title = f"{count} frames of {height} x {width}, {machine}, load {os.getloadavg()[0]:.1f}"
@@ -85,5 +89,15 @@ def main(run: str, height: int = 1024, width: int = 1024, count: int = 200) -> N
     Console(width=100).print(table)
 
 
+def arguments() -> argparse.Namespace:
+    """What was typed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", help="run folder of train.py")
+    for name, default in (("height", 1024), ("width", 1024), ("frames", 200)):
+        parser.add_argument(name, type=int, nargs="?", default=default)
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    given = arguments()
+    one_line_errors(main)(given.run, given.height, given.width, given.frames)

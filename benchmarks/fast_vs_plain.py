@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from speed import machine
 
-from persona.cli import one_line_errors, output_folder, stamp_run
+from persona.cli import launch, one_line_errors, output_folder
 from persona.data.io import write_json
 from persona.systems.experiment import train
 
@@ -82,5 +82,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    stamp_run()
-    main()
+    launch(main)

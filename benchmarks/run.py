@@ -5,7 +5,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from persona.cli import one_line_errors, output_folder, stamp_run
+from persona.cli import launch, one_line_errors, output_folder
 
 
 @hydra.main(config_path="../conf", config_name="benchmark", version_base="1.3")
@@ -19,5 +19,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    stamp_run()
-    main()
+    launch(main)

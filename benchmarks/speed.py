@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from section_timer import SectionTimer
 from separate import separate
 
-from persona.cli import one_line_errors, output_folder, stamp_run
+from persona.cli import launch, one_line_errors, output_folder
 from persona.data.io import write_json, write_text
 from persona.data.layout import CAPTURED
 from persona.errors import UserError
@@ -240,5 +240,4 @@ def main(config: DictConfig) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    stamp_run()
-    main()
+    launch(main)

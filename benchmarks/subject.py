@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from speed import RANDOM_WEIGHTS, has_random_weights, machine
 
-from persona.cli import one_line_errors, output_folder, stamp_run
+from persona.cli import launch, one_line_errors, output_folder
 from persona.data.io import write_json, write_text
 from persona.systems.experiment import train
 
@@ -83,5 +83,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    stamp_run()
-    main()
+    launch(main)

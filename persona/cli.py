@@ -1,21 +1,37 @@
 """What the entry points share: one-line errors and run folders that all ranks agree on."""
 
+import errno
 import functools
 import os
+import re
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from hydra._internal import utils as hydra_utils
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from persona.errors import UserError
 
+CONFIG_FILE = "config.yaml"
+"""Of a run, in its folder."""
 GRACE_S = 3.0
 """How long a process waits with an error that is everyone's: one of them says it."""
+
+
+_PLACES = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+}
+"""What is wrong with a place that the user chose."""
 
 
 def stamp_run() -> None:
@@ -37,18 +53,96 @@ def output_folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
+def launch(main: Callable[[], object]) -> None:
+    """Runs an entry point; what the user can mend, in what was typed too, ends it in one line.
+
+    Hydra's own report takes several lines, or a traceback. HYDRA_FULL_ERROR=1 asks for tracebacks.
+    """
+    hydra_utils.run_and_report = lambda function: function()
+    one_line_errors(_started)(main)
+
+
+def _started(main: Callable[[], object]) -> None:
+    stamp_run()
+    check_overrides(sys.argv[1:])
+    sys.argv[1:] = in_the_runs_folder(sys.argv[1:])
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Refuses options that Hydra cannot parse, saying how to quote them.
+
+    Raises:
+        UserError: there is one.
+    """
+    parser = OverridesParser.create()
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if argument.startswith("-") or not equals:
+            continue
+        try:
+            parser.parse_overrides([argument])
+        except OverrideParseException as error:
+            raise UserError(
+                f"{argument}: Hydra cannot parse this; quote what is special: "
+                f'"{quoted(key, value)}"'
+            ) from error
+
+
+def in_the_runs_folder(arguments: Sequence[str]) -> list[str]:
+    """The arguments; with ``resume=DIR``, such that Hydra too works in DIR and makes no folder.
+
+    Raises:
+        UserError: DIR is not a run folder.
+    """
+    given = [text.removeprefix("resume=") for text in arguments if text.startswith("resume=")]
+    folder = (
+        OverridesParser.create().parse_override(f"resume={given[-1]}").value() if given else None
+    )
+    if folder is None or any(text.startswith("hydra.run.dir=") for text in arguments):
+        return list(arguments)
+    if not (Path(str(folder)) / CONFIG_FILE).is_file():
+        raise UserError(f"{folder} is not a run folder (no {CONFIG_FILE}); train.py prints one")
+    return [*arguments, quoted("hydra.run.dir", folder), "hydra.output_subdir=null"]
+
+
+def quoted(key: str, value: object) -> str:
+    """An override of Hydra's whose value is taken as it is, whatever its characters."""
+    # Backslashes speak for themselves, but for those before a quote.
+    text = re.sub(r"(\\*)(')", r"\1\1\\\2", str(value))
+    text += re.search(r"\\*$", text)[0]
+    return f"{key}='{text}'"
+
+
 def user_error(error: BaseException) -> UserError | None:
-    """The UserError behind an exception, however Hydra wrapped it."""
+    """The UserError behind an exception, however wrapped, or one of what else a user can mend."""
+    chain: list[BaseException] = []
     seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, UserError):
-            return seen
+    while seen is not None and seen not in chain:
+        chain.append(seen)
         seen = seen.__cause__ or seen.__context__
+    found = next((e for e in chain if isinstance(e, UserError)), None)
+    return found or next(filter(None, map(_translated, chain)), None)
+
+
+def _translated(error: BaseException) -> UserError | None:
+    """What Hydra, OmegaConf and the file system say of what the user typed, in one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in _PLACES and error.filename:
+        return UserError(f"{error.filename}: {error.strerror}; choose another place")
+    if missing := re.search(r"Missing mandatory value: (\S+)", text):
+        return UserError(f"{missing[1]}= is not given")
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return UserError(f"{text} (HYDRA_FULL_ERROR=1 shows where)")
     return None
 
 
 def one_line_errors(function: Callable) -> Callable:
-    """Prints a UserError as one line and exits with 1; other errors keep their traceback.
+    """Prints what a user can mend as one line and exits with 1; bugs keep their traceback.
 
     In a sweep the job gives no metrics and the next one starts.
     """
@@ -56,10 +150,11 @@ def one_line_errors(function: Callable) -> Callable:
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
         try:
+            check_given(args)
             return function(*args, **kwargs)
-        except (UserError, InstantiationException) as error:
+        except Exception as error:
             known = user_error(error)
-            if known is None:
+            if known is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             print(f"error: {known}", file=sys.stderr)
             if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -67,3 +162,15 @@ def one_line_errors(function: Callable) -> Callable:
             sys.exit(1)
 
     return wrapped
+
+
+def check_given(arguments: Sequence[object]) -> None:
+    """Refuses a configuration some of whose options must be given and are not.
+
+    Raises:
+        UserError: names all of them.
+    """
+    for config in arguments:
+        if isinstance(config, DictConfig) and (missing := sorted(OmegaConf.missing_keys(config))):
+            names = " ".join(f"{name}=..." for name in missing)
+            raise UserError(f"not given: {names}; the files in conf/ say what each is")

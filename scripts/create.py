@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from persona.cli import one_line_errors, output_folder, stamp_run
+from persona.cli import launch, one_line_errors, output_folder
 
 
 @hydra.main(config_path="../conf", config_name="create", version_base="1.3")
@@ -16,5 +16,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    stamp_run()
-    main()
+    launch(main)

@@ -7,7 +7,7 @@ holds MakeHuman's CC0 clothes, hair, skins and eyes. See conf/people.yaml.
 import hydra
 from omegaconf import DictConfig
 
-from persona.cli import one_line_errors, stamp_run
+from persona.cli import launch, one_line_errors
 
 
 @hydra.main(config_path="../conf", config_name="people", version_base="1.3")
@@ -23,5 +23,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    stamp_run()
-    main()
+    launch(main)

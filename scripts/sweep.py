@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from persona.cli import one_line_errors, stamp_run
+from persona.cli import launch, one_line_errors
 
 
 @one_line_errors
@@ -17,5 +17,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stamp_run()
-    main()
+    launch(main)

@@ -122,6 +122,7 @@ def test_systems_of_the_synthetic_suite_are_of_one_size(size):
         "search",
         "check_data",
         "people",
+        "maps",
         "photo_benchmark",
     ],
 )

@@ -65,6 +65,24 @@ def test_missing_run_folder(launch, tmp_path):
     assert products(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("scripts/create.py", "name= is not given"),
+        ("scripts/animate.py motion=walk", "not given: run=..."),
+        ("scripts/animate.py run=absent motion=clip(1).bvh", "motion='clip(1).bvh'"),
+        ("scripts/animate.py run=absent hydra.run.dir=taken/x", "taken"),
+        ("train.py +exp=nope", "nope"),
+    ],
+)
+def test_what_the_user_typed_is_told_in_one_line(launch, tmp_path, command, told):
+    (tmp_path / "taken").write_text("a file, not a folder")
+    done = launch(*command.split())
+    assert told in one_line(done)
+    assert len(done.stderr.splitlines()) == 1
+    assert products(tmp_path) == []
+
+
 @pytest.mark.slow
 def test_no_such_motion(launch, tmp_path):
     untrained_run(tmp_path / "run")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from persona.data.checks import image_size
 from persona.data.identity import read_identity
-from persona.data.io import read_mask
+from persona.data.io import read_mask, visible
 from persona.data.layout import IDENTITY_FILES
-from persona.data.native.colmap import read_colmap
+from persona.data.native.colmap import colmap_files, read_colmap
 from persona.data.native.recording import (
     NativeFrame,
     Recording,
@@ -68,8 +68,11 @@ class ExAvatarSource(NativeSource):
         """Frames, masks, lists and cameras of the video, and its SMPL-X fits."""
         names = ("frames", "masks", "frame_list_train.txt", "frame_list_test.txt")
         paths = [(self.folder / name, GET_DATA) for name in names]
-        cameras = self.folder / ("sparse/images.txt" if self._has_colmap else "cam_params")
-        paths += [(cameras, GET_DATA), (self.poses, GET_SMPLX)]
+        if self._has_colmap:
+            paths += colmap_files(self.folder / "sparse", GET_DATA)
+        else:
+            paths += [(self.folder / "cam_params", GET_DATA)]
+        paths += [(self.poses, GET_SMPLX)]
         paths += [(self.folder / file, GET_SMPLX) for file in IDENTITY_FILES.values()]
         return [Need(path, path.exists(), remedy) for path, remedy in paths]
 
@@ -78,8 +81,8 @@ class ExAvatarSource(NativeSource):
         patterns = ("frames/*.png", "masks/*.png", "cam_params/*.json", "sparse/*.txt",
                     "frame_list_t*.txt", "smplx_optimized/*.json")  # fmt: skip
         for pattern in patterns:
-            yield from self.folder.glob(pattern)
-        yield from self.poses.glob("*.json")
+            yield from visible(self.folder.glob(pattern))
+        yield from visible(self.poses.glob("*.json"))
 
     def read(self) -> Recording:
         """Train and test frames by the subject's own lists."""

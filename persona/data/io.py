@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -23,6 +23,7 @@ from persona.errors import UserError
 PathLike = str | Path
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -140,9 +141,9 @@ def _require(path: PathLike, remedy: str) -> Path:
 
 
 def read_text(path: PathLike, remedy: str = "check the path") -> str:
-    """Reads UTF-8 text."""
+    """Reads UTF-8 text, with or without a byte order mark."""
     try:
-        return _require(path, remedy).read_text(encoding="utf-8")
+        return _require(path, remedy).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file ({error.reason}); {remedy}") from error
 
@@ -183,26 +184,72 @@ def read_npy(path: PathLike, remedy: str = "check the path") -> Shaped[np.ndarra
         raise UserError(f"{path}: not a .npy file or truncated; {remedy}") from error
 
 
+def visible(paths: Iterable[Path]) -> list[Path]:
+    """Without what file systems hide beside the files, such as ``._0.png``."""
+    return [path for path in paths if not path.name.startswith(".")]
+
+
 def _open_image(path: PathLike, remedy: str) -> Image.Image:
     """Decodes a whole image and turns it upright."""
     path = _require(path, remedy)
+    if _is_heif(path):
+        _read_heif(path)
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
-        raise UserError(f"{path}: not an image (PNG or JPEG expected); {remedy}") from error
+        raise UserError(f"{path}: {_unidentified(path)}; {remedy}") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UserError(f"{path}: broken or truncated image ({error}); {remedy}") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: too large ({error}); make it smaller") from error
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey to 8-bit; other modes stay."""
-    if image.mode not in ("I", "I;16", "I;16B", "I;16L"):
+def _is_heif(path: Path) -> bool:
+    """Whether a file is a HEIC photo, as telephones take them, by its first bytes."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+def _read_heif(path: Path) -> None:
+    """Teaches Pillow HEIC.
+
+    Raises:
+        UserError: the optional package for it is not installed.
+    """
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise UserError(
+            f"{path}: is a HEIC photo; pip install 'persona[heic]', or save it as JPEG"
+        ) from error
+    register_heif_opener()
+
+
+def _unidentified(path: Path) -> str:
+    """What to say of a file that Pillow cannot read."""
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return "a TIFF of a kind that is not read (save it as 8-bit PNG)"
+    return "not an image (PNG or JPEG expected)"
+
+
+def _eight_bit(image: Image.Image, path: PathLike) -> Image.Image:
+    """16-bit and floating-point grey to 8-bit; other modes stay.
+
+    Floating-point greys lie between 0 and 1, or else as far as 8 or 16 bits go.
+
+    Raises:
+        UserError: they do not.
+    """
+    if image.mode not in ("I", "I;16", "I;16B", "I;16L", "F"):
         return image
-    values = np.asarray(image).astype(np.float64) / 257
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+    values, white = np.asarray(image).astype(np.float64), 65535.0
+    if image.mode == "F":
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= white):
+            raise UserError(f"{path}: floating-point pixels beyond 0 to 1; save it as 8-bit PNG")
+        white = next(limit for limit in (1.0, 255.0, white) if values.max() <= limit)
+    return Image.fromarray(np.clip(np.rint(values * (255 / white)), 0, 255).astype(np.uint8))
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -215,7 +262,7 @@ def read_image(path: PathLike, remedy: str = "check the path") -> UInt8[np.ndarr
     Raises:
         UserError: missing, not an image or truncated.
     """
-    image = _eight_bit(_open_image(path, remedy))
+    image = _eight_bit(_open_image(path, remedy), path)
     if _has_alpha(image):
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
@@ -229,6 +276,6 @@ def read_mask(path: PathLike, remedy: str = "check the path") -> Bool[np.ndarray
     Raises:
         UserError: missing, not an image or truncated.
     """
-    image = _eight_bit(_open_image(path, remedy))
+    image = _eight_bit(_open_image(path, remedy), path)
     pixels = np.asarray(image.convert("RGBA"))
     return (pixels[..., 0] > 127) & (pixels[..., 3] > 127)

@@ -39,7 +39,16 @@ FRAME_FILES = {
     "pose": "smplx_optimized/smplx_params/{}.json",
     "mesh": "smplx_optimized/meshes/{}.ply",
 }
-"""Path in a split by kind, for a frame number."""
+"""Path in a split by kind, for a frame number, as PERSONA has it."""
+
+COMPACT_FILES = {
+    "depth": "depths/{}.png",
+    "depth_mask": "depths/{}_mask.png",
+    "normal": "normals/{}.png",
+    "normal_mask": "normals/{}_mask.png",
+    "seg_mask": "segs/{}_mask.png",
+}
+"""The same for what is stored as PNG instead: see ``persona.data.compact``."""
 
 TEXTURE_FILES = {
     "texture": "smplx_optimized/smplx_texture.png",

@@ -11,9 +11,9 @@ from jaxtyping import Bool
 from numpy import ndarray
 
 from persona.data.identity import read_identity
-from persona.data.io import read_image, read_mask, read_text
+from persona.data.io import read_image, read_mask, read_text, visible
 from persona.data.layout import IDENTITY_FILES
-from persona.data.native.colmap import read_colmap
+from persona.data.native.colmap import colmap_files, read_colmap
 from persona.data.native.recording import (
     NativeFrame,
     Recording,
@@ -74,8 +74,8 @@ class NeumanSource(NativeSource):
 
     def needs(self) -> list[Need]:
         """Images, masks and cameras of the dataset, SMPL-X of ExAvatar."""
-        native = ("images", "segmentations", "sparse/cameras.txt", "sparse/images.txt")
-        paths = [(self.folder / name, GET_DATA) for name in native]
+        paths = [(self.folder / name, GET_DATA) for name in ("images", "segmentations")]
+        paths += colmap_files(self.folder / "sparse", GET_DATA)
         paths += [(self.smplx / POSES, GET_SMPLX)]
         paths += [(self.smplx / file, GET_SMPLX) for file in IDENTITY_FILES.values()]
         return [Need(path, path.exists(), remedy) for path, remedy in paths]
@@ -83,9 +83,9 @@ class NeumanSource(NativeSource):
     def files(self) -> Iterable[Path]:
         """Everything of the sequence that is read."""
         for pattern in ("images/*.png", "segmentations/*.png", "masks/*.png", "sparse/*.txt"):
-            yield from self.folder.glob(pattern)
-        yield from self.folder.glob("*_split.txt")
-        yield from self.smplx.glob("smplx_optimized/**/*.json")
+            yield from visible(self.folder.glob(pattern))
+        yield from visible(self.folder.glob("*_split.txt"))
+        yield from visible(self.smplx.glob("smplx_optimized/**/*.json"))
 
     def read(self) -> Recording:
         """Train and test frames; validation frames are left out, as everywhere."""
@@ -109,7 +109,7 @@ class NeumanSource(NativeSource):
         Raises:
             UserError: a name is no number, or one is missing between others.
         """
-        images = sorted((self.folder / "images").glob("*.png"))
+        images = visible((self.folder / "images").glob("*.png"))
         for path in images:
             if not path.stem.isdigit():
                 raise UserError(f"{path}: not named by its frame number as 00012.png; rename it")

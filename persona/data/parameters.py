@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 
 from persona.data.io import PathLike, read_json, read_text, write_json
+from persona.data.numbers import plain_array
 from persona.errors import UserError
 from persona.types import BodyPose, Camera
 
@@ -29,35 +29,9 @@ POSE_KEYS = {
 REMEDY = "copy the file again, or make the subject again"
 
 
-def array_from_json(
-    value: Any, shape: tuple[int, ...], path: PathLike, key: str = ""
-) -> Float32[np.ndarray, "..."]:
-    """Nested lists to float32 of ``shape``, -1 standing for any length.
-
-    Raises:
-        UserError: not numbers, of another shape, or not finite.
-    """
-    name = f"{path}: {key or 'content'}"
-    wanted = " x ".join("n" if size < 0 else str(size) for size in shape)
-    try:
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused below
-            array = np.asarray(value, np.float32)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{name} is not an array of {wanted} numbers; {REMEDY}") from error
-    matches = len(array.shape) == len(shape) and all(
-        want in (-1, have) for want, have in zip(shape, array.shape, strict=True)
-    )
-    if not matches:
-        found = " x ".join(map(str, array.shape)) or "one number"
-        raise UserError(f"{name} has shape {found}, not {wanted}; {REMEDY}")
-    if not np.isfinite(array).all():
-        raise UserError(f"{name} holds a number that is not finite; {REMEDY}")
-    return array
-
-
 def read_array(path: PathLike, shape: tuple[int, ...]) -> Float32[np.ndarray, "..."]:
     """Reads a JSON file that is one array."""
-    return array_from_json(read_json(path, REMEDY), shape, path)
+    return plain_array(f"{path}: content", read_json(path, REMEDY), shape, REMEDY)
 
 
 def _fields(path: PathLike, keys: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
@@ -68,7 +42,7 @@ def _fields(path: PathLike, keys: dict[str, tuple[int, ...]]) -> dict[str, torch
     if missing := [key for key in keys if key not in data]:
         raise UserError(f"{path}: lacks {', '.join(missing)}; {REMEDY}")
     return {
-        key: torch.from_numpy(array_from_json(data[key], shape, path, key))
+        key: torch.from_numpy(plain_array(f"{path}: {key}", data[key], shape, REMEDY))
         for key, shape in keys.items()
     }
 

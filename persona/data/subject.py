@@ -9,11 +9,13 @@ import numpy as np
 from jaxtyping import Bool, Float32, Shaped, UInt8
 
 from persona.data.checks import check_size, image_size, npy_shape
+from persona.data.compact import map_path, read_compact
 from persona.data.identity import BodySize, identity_arrays, read_identity
 from persona.data.io import PathLike, read_image, read_json, read_mask, read_npy, read_text
 from persona.data.layout import (
     CANVAS_FILE,
     CAPTURED,
+    COMPACT_FILES,
     CROP_FILE,
     ORIGINAL_FILE,
     SCHEMA,
@@ -103,6 +105,8 @@ class Subject:
 
     def path(self, split: str, kind: str, number: int) -> Path:
         """Path of one file of a frame; ``kind`` as in ``layout.FRAME_FILES``."""
+        if kind in COMPACT_FILES:
+            return map_path(self.root / split, kind, number)
         return frame_path(self.root, split, kind, number)
 
     def identity(self, body: BodySize) -> BodyIdentity:
@@ -307,7 +311,8 @@ class Subject:
                 check_size(path, image_size(path), size)
         for kind in ("depth", "depth_mask", "normal", "normal_mask", "seg_mask"):
             path = self.path(split, kind, number)
-            check_size(path, npy_shape(path)[:2], size)
+            shape = npy_shape(path)[:2] if path.suffix == ".npy" else image_size(path)
+            check_size(path, shape, size)
         read_camera(self.path(split, "camera", number), *size)
         self.pose(split, number)
         self.crop(split, number)
@@ -317,6 +322,8 @@ class Subject:
 
     def _map(self, split: str, kind: str, number: int) -> Float32[np.ndarray, "h w *c"]:
         path = self.path(split, kind, number)
+        if path.suffix != ".npy":
+            return read_compact(path, kind)
         array = read_npy(path, REMEDY)
         if array.ndim != (2 if kind == "depth" else 3) or array.dtype.kind != "f":
             raise UserError(f"{path}: is not a {kind} map ({_describe(array)}); {REMEDY}")
@@ -329,7 +336,7 @@ class Subject:
         self, split: str, kind: str, number: int, size: tuple[int, ...]
     ) -> Bool[np.ndarray, "h w"]:
         path = self.path(split, kind, number)
-        array = read_npy(path, REMEDY)
+        array = read_npy(path, REMEDY) if path.suffix == ".npy" else read_mask(path, REMEDY)
         if array.ndim != 2 or array.dtype.kind not in "biu":
             raise UserError(f"{path}: is not a mask ({_describe(array)}); {REMEDY}")
         check_size(path, array.shape, size, "its map")

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persona.data.io import PathLike, write_bytes, write_json, write_npy, write_png, write_text
+from persona.data.compact import write_classes, write_map
+from persona.data.io import PathLike, write_bytes, write_json, write_png, write_text
 from persona.data.layout import (
     CANVAS_FILE,
     CAPTURED,
@@ -35,14 +36,15 @@ from persona.types import BodyIdentity, BodyPose, Camera
 class SubjectWriter:
     """Writes a subject folder file by file, each atomically; ``finish`` marks it complete."""
 
-    def __init__(self, root: PathLike, fresh: bool = False):
+    def __init__(self, root: PathLike, fresh: bool = False, form: str = "compact"):
         """Opens a folder.
 
         Args:
             root: The subject folder, made when absent.
             fresh: Removes the splits of an earlier subject first.
+            form: Of the maps, ``compact`` or ``raw``: see ``persona.data.compact``.
         """
-        self.root = Path(root)
+        self.root, self.form = Path(root), form
         write_text(self.root / UNFINISHED_FILE, "being made; without a running maker: make again\n")
         (self.root / SUBJECT_FILE).unlink(missing_ok=True)
         if fresh:
@@ -65,23 +67,23 @@ class SubjectWriter:
         images = {"image": frame.image, "mask": frame.mask, "seg": frame.seg}
         if frame.albedo is not None:
             images["albedo"] = frame.albedo
-        arrays = {
+        maps = {
             "depth": frame.depth,
             "depth_mask": frame.mask if frame.depth_mask is None else frame.depth_mask,
             "normal": frame.normal,
             "normal_mask": frame.mask if frame.normal_mask is None else frame.normal_mask,
             "seg_mask": seg_mask,
-            "seg_classes": classes,
         }
-        for kind, array in (images | arrays).items():
+        for kind, array in (images | maps).items():
             if array.shape[:2] != size:
                 raise ValueError(f"{kind} is {array.shape[:2]}, the image {size}")
         if (frame.camera.height, frame.camera.width) != size:
             raise ValueError(f"the camera and the image {size} differ in size")
         for kind, array in images.items():
             write_png(self.path(split, kind, number), array)
-        for kind, array in arrays.items():
-            write_npy(self.path(split, kind, number), array)
+        for kind, array in maps.items():
+            write_map(self.root / split, kind, number, array, self.form)
+        write_classes(self.root / split, number, frame.seg, self.form)
         if frame.patch is not None and frame.patch_box_px is not None:
             write_png(self.path(split, "patch", number), frame.patch)
             write_json(self.path(split, "patch_box", number), frame.patch_box_px)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
@@ -63,6 +64,11 @@ def findings(config: DictConfig) -> Iterator[Finding]:
 
 def _examine(name: str, settings: DictConfig) -> Finding:
     """Looks at one recording as a run would, up to the point where it would start."""
+    wrong = (
+        []
+        if (path := settings.get("path")) is None or Path(path).is_dir()
+        else [f"data.path={path}: no such folder"]
+    )
     try:
         data: SubjectDataModule = instantiate(settings)
         source = data.source
@@ -77,7 +83,8 @@ def _examine(name: str, settings: DictConfig) -> Finding:
         known = user_error(error)
         if known is None:
             raise
-        return Finding(name, [str(known)])
+        # The body is built before the path is looked at: its fault must not hide the other.
+        return Finding(name, [*wrong, *([] if wrong and str(path) in str(known) else [str(known)])])
 
 
 def missing_files(source: NativeSource) -> list[str]:

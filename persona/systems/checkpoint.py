@@ -10,6 +10,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from persona.data.io import atomic_path
 from persona.errors import UserError
 
+_OF_TRAINING = {"global_step", "loops", "optimizer_states", "pytorch-lightning_version"}
+"""What Lightning needs of a checkpoint to go on with its training."""
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it.
@@ -35,14 +38,30 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Callable | None = None,
         weights_only: bool | None = True,
     ) -> dict[str, Any]:
-        """Reads tensors and plain values onto the CPU; runs no code of the file.
+        """Reads a checkpoint to go on from; see ``read_checkpoint``.
 
         Raises:
-            UserError: truncated, or not a checkpoint.
+            UserError: truncated, not a checkpoint, or without the state of a training.
         """
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
+        checkpoint = read_checkpoint(path)
+        if missing := sorted(_OF_TRAINING - checkpoint.keys()):
             raise UserError(
-                f"{path} cannot be read ({type(error).__name__}); train again"
-            ) from error
+                f"{path}: not a checkpoint of an interrupted run (no {', '.join(missing)}); "
+                "resume= takes a folder that train.py made"
+            )
+        return checkpoint
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads tensors and plain values onto the CPU; runs no code of the file.
+
+    Raises:
+        UserError: truncated, or not a checkpoint.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}); train again") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{path}: not a checkpoint of persona; give a run folder made by train.py")
+    return checkpoint

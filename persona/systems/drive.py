@@ -1,6 +1,6 @@
 """Animation from its configuration."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +13,22 @@ from rich.progress import track
 from persona.data.io import read_image, write_png
 from persona.data.motion.load import load_motion
 from persona.data.motion.motion import Motion, combine
+from persona.data.numbers import number, whole_number
 from persona.errors import UserError
+from persona.modules.body.smplx_body import SmplxBody
 from persona.systems.animation import (
     background_calls,
     frame_motion,
     render_motion,
     write_video,
 )
-from persona.systems.avatar_system import AvatarSystem
 from persona.systems.experiment import load_system
 
 SHOTS = ("body", "face")
 FRAME_KINDS = (None, "rgb", "rgba")
 PNG_WRITERS = 4
+MAX_FPS = 1000
+"""More is a mistake of units."""
 
 
 def animate(config: DictConfig, folder: Path) -> Path:
@@ -34,24 +37,18 @@ def animate(config: DictConfig, folder: Path) -> Path:
     Raises:
         UserError: a bad option, run folder or motion file.
     """
-    if config.shot not in SHOTS:
-        raise UserError(f"shot={config.shot} is unknown: choose {' or '.join(SHOTS)}")
-    if config.frames not in FRAME_KINDS:
-        raise UserError(f"frames={config.frames} is unknown: choose null, rgb or rgba")
-    if min(config.height, config.width) < 1:
-        raise UserError(f"height={config.height} width={config.width}: give pixels, 1 or more")
+    check_animation(config)
     background = read_background(config.background, config.height, config.width)
     system = load_system(Path(config.run), pick_device(config.device))
-    if config.asset not in (None, *system.assets):
-        raise UserError(f"asset={config.asset} is unknown: choose {' or '.join(system.assets)}")
-    motion = driving_motion(config, system)
+    check_asset(config, system.assets)
+    motion = driving_motion(config, system.body)
     poses, camera = frame_motion(
         system, motion.pose, config.height, config.width, face=config.shot == "face"
     )
     # The video is composited where it was rendered; RGBA frames leave their background to a thread.
     under = None if config.frames == "rgba" else background
     frames = render_motion(system, poses, camera, config.asset, under)
-    name = Path(config.motion).stem
+    name = Path(str(config.motion)).stem
 
     with background_calls(PNG_WRITERS) as call:
 
@@ -66,19 +63,48 @@ def animate(config: DictConfig, folder: Path) -> Path:
     return path
 
 
-def driving_motion(config: DictConfig, system: AvatarSystem) -> Motion:
+def check_animation(config: DictConfig) -> None:
+    """Reads all options of an animation that ask for no run and no motion.
+
+    Raises:
+        UserError: one is bad.
+    """
+    if config.shot not in SHOTS:
+        raise UserError(f"shot={config.shot} is unknown: choose {' or '.join(SHOTS)}")
+    if config.frames not in FRAME_KINDS:
+        raise UserError(f"frames={config.frames} is unknown: choose null, rgb or rgba")
+    if config.motion is None:
+        raise UserError("motion=null: give a motion's name or file")
+    if config.fps is not None:
+        number("fps", config.fps, above=0, high=MAX_FPS)
+    for key in ("height", "width"):
+        whole_number(key, config[key], low=1)
+    whole_number("start", config.start, low=0)
+    if config.num_frames is not None:
+        whole_number("num_frames", config.num_frames, low=1)
+    read_background(str(config.background), config.height, config.width)
+    pick_device(config.device)
+
+
+def check_asset(config: DictConfig, assets: Sequence[str]) -> None:
+    """Refuses an asset that a system does not have.
+
+    Raises:
+        UserError: it is one.
+    """
+    if config.asset not in (None, *assets):
+        raise UserError(f"asset={config.asset} is unknown: choose {' or '.join(assets)}")
+
+
+def driving_motion(config: DictConfig, body: SmplxBody) -> Motion:
     """The motion asked for: cut, and with face weights on top if there are any.
 
     Raises:
         UserError: no such motion, or nothing of it is left.
     """
-    if config.start < 0 or (config.num_frames is not None and config.num_frames < 1):
-        raise UserError(
-            f"start={config.start} num_frames={config.num_frames}: give 0 or more, and 1 or more"
-        )
-    motion = load_motion(config.motion, system.body, fps=config.fps)
+    motion = load_motion(config.motion, body, fps=config.fps, up=config.up)
     if config.face is not None:
-        motion = combine(motion, load_motion(config.face, system.body, fps=config.fps))
+        motion = combine(motion, load_motion(config.face, body, fps=config.fps))
     end = None if config.num_frames is None else config.start + config.num_frames
     motion = motion[config.start : end]
     if not len(motion):

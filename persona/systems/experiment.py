@@ -12,33 +12,53 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from hydra.utils import instantiate
+import yaml
+from hydra.utils import get_method, instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from persona.cli import CONFIG_FILE
 from persona.data.datamodule import SubjectDataModule
-from persona.data.io import write_text
+from persona.data.io import read_text
 from persona.errors import UserError
 from persona.modules.losses.perceptual import missing_weights
 from persona.modules.metrics.protocol import lpips_nets
 from persona.systems.avatar_system import AvatarSystem
-from persona.systems.checkpoint import AtomicCheckpointIO
+from persona.systems.checkpoint import AtomicCheckpointIO, read_checkpoint
+from persona.systems.options import check_options, with_absolute_paths
 from persona.systems.progress import LossBar
 from persona.systems.report import no_gain, print_table, read_metrics, write_metrics, write_report
+from persona.systems.tracking import start_logger
 
 log = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.yaml"
 CHECKPOINT_FILE = "last.ckpt"
 INIT_FILE = "init.json"
 METRICS_FILE = "metrics.json"
+AVATAR_ENTRY = "persona.systems.experiment.train"
+"""What ran in folders whose configuration does not say."""
 
 
-def train(config: DictConfig, folder: Path) -> dict[str, float]:
+def run(config: DictConfig, folder: Path) -> dict[str, float]:
+    """Runs what ``config`` says in ``folder``, or goes on with the run ``config.resume``.
+
+    Of a run that is gone on with, its own configuration says what trains.
+    """
+    chosen = config if config.resume is None else load_config(Path(config.resume))
+    return get_method(chosen.get("entry") or AVATAR_ENTRY)(config, folder)
+
+
+def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[str, float]:
     """Runs ``config`` in ``folder``, or goes on with the run ``config.resume``.
+
+    Args:
+        config: Of train.py.
+        folder: Of the run.
+        go_on: What to tell who interrupts it; None is how the run itself is gone on with.
 
     Returns:
         ``init/...`` (before training) and ``test/...`` metrics, as in metrics.json.
@@ -49,7 +69,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
         config = load_config(folder)
         checkpoint = checkpoint_file(folder)
     else:
-        write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
+        config = begin_run(config, folder)
     L.seed_everything(config.seed, workers=True, verbose=False)
     quiet_libraries()
     set_allocator(config.get("allocator"))
@@ -65,7 +85,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(folder),
     )
-    with interruptions(trainer, folder):
+    with interruptions(trainer, folder, go_on):
         if checkpoint is None:
             metrics = test(trainer, system, data, "init")
             write_metrics(folder / INIT_FILE, metrics)
@@ -84,19 +104,44 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
         write_metrics(folder / METRICS_FILE, metrics)
         write_report(system, data, metrics, folder, config.report, trainer.loggers)
         worse = no_gain(metrics, data.test_split) if system.trained else []
-        print_table(metrics, system.assets, notes=[*left_out, *worse])
+        print_table(metrics, system.assets, notes=worse)
         print(f"run: {folder}")
     return metrics
 
 
+def begin_run(config: DictConfig, folder: Path) -> DictConfig:
+    """Checks a fresh run's options and stores them in its folder. Returns what is stored.
+
+    Raises:
+        UserError: a bad option, or a folder that holds a run.
+    """
+    check_options(config)
+    config = with_absolute_paths(config)
+    if rank_zero_only.rank:
+        return config
+    path = folder / CONFIG_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("x") as file:  # Of two runs that come together one has the folder.
+            file.write(OmegaConf.to_yaml(config, resolve=True))
+    except FileExistsError as error:
+        # SLURM starts a job that it requeues in the folder that it had.
+        if os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+            raise UserError(
+                f"{folder} holds a run: go on with it by resume={folder}, or choose another "
+                "folder (hydra.run.dir=, RUN_STAMP)"
+            ) from error
+    return config
+
+
 @contextmanager
-def interruptions(trainer: L.Trainer, folder: Path) -> Iterator[None]:
+def interruptions(trainer: L.Trainer, folder: Path, go_on: str | None = None) -> Iterator[None]:
     """Says how to go on where Lightning ends: at Ctrl-C without a word, at SIGTERM as if done."""
     try:
         yield
     except SystemExit as end:
         if trainer.is_global_zero:
-            print(f"interrupted; {how_to_go_on(folder)}", file=sys.stderr)
+            print(f"interrupted; {go_on or how_to_go_on(folder)}", file=sys.stderr)
         if isinstance(end, SIGTERMException):
             raise SystemExit(128 + signal.SIGTERM) from end
         raise
@@ -129,7 +174,7 @@ def loggers(config: DictConfig, folder: Path) -> list[Logger]:
     """A CSV file of the losses, and the configured logger if there is one."""
     found: list[Logger] = [CSVLogger(folder, name="logs")]
     if config.get("logger") and rank_zero_only.rank == 0:
-        logger = instantiate(config.logger, save_dir=str(folder))
+        logger = start_logger(config.logger, folder)
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
         found.append(logger)
     return found
@@ -177,12 +222,18 @@ def load_config(folder: Path) -> DictConfig:
     """Configuration of a finished or interrupted run.
 
     Raises:
-        UserError: not a run folder.
+        UserError: not a run folder, or a broken one.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder (no {CONFIG_FILE}); train.py prints one")
-    config = OmegaConf.load(path)
+    try:
+        config = OmegaConf.create(read_text(path))
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: broken ({reason}); train again") from error
+    if not isinstance(config, DictConfig) or not {"system", "data", "trainer"} <= config.keys():
+        raise UserError(f"{path}: not a run's configuration, or cut short; train again")
     config.get("data", {}).pop("abreast", None)  # Of a version that took several ways to order.
     return config
 
@@ -214,7 +265,7 @@ def load_system(folder: Path, device: str | torch.device = "cpu") -> AvatarSyste
     """
     config, path = load_config(folder), checkpoint_file(folder)
     system: AvatarSystem = instantiate(config.system)
-    checkpoint = AtomicCheckpointIO().load_checkpoint(path)
+    checkpoint = read_checkpoint(path)
     system.on_load_checkpoint(checkpoint)
     system.load_state_dict(checkpoint["state_dict"])
     return system.to(device).eval()

@@ -13,12 +13,12 @@ from hydra.utils import instantiate
 from jaxtyping import Float, Int
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from persona.data.io import atomic_path, write_json, write_text
+from persona.data.io import atomic_path, write_json
 from persona.data.people.stream import Batch, PeopleStream
 from persona.modules.perception.losses import perception_losses
 from persona.modules.perception.network import PerceptionNet
@@ -26,8 +26,8 @@ from persona.modules.perception.weights import load_net
 from persona.systems.checkpoint import AtomicCheckpointIO
 from persona.systems.experiment import (
     CHECKPOINT_FILE,
-    CONFIG_FILE,
     METRICS_FILE,
+    begin_run,
     checkpoint_file,
     load_config,
     loggers,
@@ -116,10 +116,9 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     checkpoint = None
     if config.resume is not None:
         folder = Path(config.resume)
-        steps = config.system.steps
         config, checkpoint = load_config(folder), str(checkpoint_file(folder))
-        config.system.steps = config.trainer.max_steps = steps
-    write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
+    else:
+        config = begin_run(config, folder)
     L.seed_everything(config.seed, workers=True, verbose=False)
     quiet_libraries()
     stream: PeopleStream = instantiate(config.data)

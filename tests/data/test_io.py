@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -151,6 +152,50 @@ def test_grey_and_16_bit_images(tmp_path):
     for name in ("grey.png", "deep.png"):
         image = io.read_image(tmp_path / name)
         assert np.array_equal(image, np.repeat(grey[..., None], 3, -1))
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0, 65535.0])
+def test_floating_point_grey(tmp_path, white):
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    grey[0, 0] = 255
+    Image.fromarray((grey / 255 * white).astype(np.float32)).save(tmp_path / "x.tiff")
+    image = io.read_image(tmp_path / "x.tiff")
+    assert np.array_equal(image, np.repeat(grey[..., None], 3, -1))
+
+
+@pytest.mark.parametrize("value", [-0.1, np.nan, 1e6])
+def test_floating_point_grey_of_no_known_range(tmp_path, value):
+    Image.fromarray(np.full((2, 2), value, np.float32)).save(tmp_path / "x.tiff")
+    with pytest.raises(UserError, match=r"x\.tiff: floating-point pixels"):
+        io.read_image(tmp_path / "x.tiff")
+
+
+def test_the_float_tiff_of_the_trials_is_not_black(shared_data):
+    assert io.read_image(shared_data / "trials/float.tiff").max() > 100
+
+
+def test_heic_photos_are_named_or_read(tmp_path, monkeypatch):
+    path = tmp_path / "IMG_0001.jpg"
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UserError, match=r"IMG_0001\.jpg: is a HEIC photo; pip install"):
+        io.read_image(path)
+
+    def register():
+        """As pillow-heif does: from here on Pillow knows the format."""
+        monkeypatch.setattr(
+            io.Image, "open", lambda file: Image.fromarray(np.full((2, 3, 3), 7, np.uint8))
+        )
+
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register))
+    assert np.array_equal(io.read_image(path), np.full((2, 3, 3), 7))
+
+
+def test_text_may_begin_with_a_byte_order_mark(tmp_path):
+    for content in ("[1, 2]", "\ufeff[1, 2]"):
+        (tmp_path / "x.json").write_text(content, encoding="utf-8")
+        assert io.read_text(tmp_path / "x.json") == "[1, 2]"
+        assert io.read_json(tmp_path / "x.json") == [1, 2]
 
 
 def test_transparency_is_laid_on_white(tmp_path):

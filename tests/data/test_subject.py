@@ -249,7 +249,9 @@ def test_a_break_inside_an_image_is_found_when_it_is_decoded(root):
 @pytest.mark.parametrize("kind", ["mask", "seg", "depth", "normal_mask"])
 def test_another_size_is_named(root, kind):
     name = f"generated_0/{FRAME_FILES[kind].format(0)}"
-    SubjectWriter(root.parent / "small").write_frame("generated_0", 0, random_frame(0, 30, 20))
+    SubjectWriter(root.parent / "small", form="raw").write_frame(
+        "generated_0", 0, random_frame(0, 30, 20)
+    )
     (root / name).write_bytes((root.parent / "small" / name).read_bytes())
     refused(root, str(root / name), "20 x 30 pixels, the image 24 x 32")
     refused(root, "pixels", reader=lambda s: s.frame("generated_0", 0))

@@ -77,9 +77,9 @@ def random_textures(seed=0, size=8):
     return Textures(images[0], random.random((size, size)) > 0.5, images[1], images[2])
 
 
-def write_tiny_subject(root, counts=None, sizes=None, info=True):
-    """Writes a subject; ``counts`` and ``sizes`` (height, width) by split."""
-    writer = SubjectWriter(root)
+def write_tiny_subject(root, counts=None, sizes=None, info=True, form="raw"):
+    """Writes a subject; ``counts`` and ``sizes`` (height, width) by split. Raw maps are exact."""
+    writer = SubjectWriter(root, form=form)
     counts = counts or {"captured": 1, "generated_0": 3, "generated_1": 2, "test": 3}
     for which, (split, count) in enumerate(counts.items()):
         height, width = (sizes or {}).get(split, (32, 24))

@@ -86,6 +86,7 @@ def test_killed_and_resumed_equals_uninterrupted(command, tmp_path):
 
     resumed = finish([*run[:2], f"resume={cut}"], tmp_path / "elsewhere")
     assert resumed.returncode == 0, resumed.stderr
+    assert not list((tmp_path / "elsewhere").iterdir()), "a resumed run is in its own folder"
     again, straight = losses(cut), losses(whole)
     assert sorted(again) == list(range(saved, STEPS))
     for step, terms in again.items():

@@ -18,7 +18,8 @@ def searched(monkeypatch, tmp_path):
     """Runs a search in which the best rate of the means is 2e-3."""
     calls = []
 
-    def train(config, folder):
+    def train(config, folder, go_on):
+        assert go_on.endswith(f"search.py hydra.run.dir={folder.parent}"), "the search, not the run"
         rate = config.system.rates.means
         calls.append(rate)
         if rate > 7e-3:

@@ -10,24 +10,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.data.motion.geometry import y_up_from
 from persona.data.motion.motion import Motion, rotate_world
+from persona.data.motion.rate import frame_rate
 from persona.data.motion.target import TargetSkeleton
+from persona.data.numbers import plain_array
 from persona.errors import UserError
 from persona.types import BodyPose
 
-Y_UP_FROM_Z_UP = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+UP = "z"
+"""AMASS's axis that points up."""
 _REMEDY = "give an AMASS file of SMPL-H (156 numbers a frame) or SMPL-X (165)"
+_CLEAN = "clean it or choose another recording"
 
 
 def motion_from_amass(
-    path: Path, arrays: Mapping[str, np.ndarray], target: TargetSkeleton
+    path: Path, arrays: Mapping[str, np.ndarray], target: TargetSkeleton, up: str | None = None
 ) -> Motion:
     """Converts ``poses``, ``trans`` and the frame rate of an AMASS file.
 
-    The world turns from z up to y up. AMASS's hands are full rotations from the flat hand; the
-    mean hand is subtracted. Rotations are taken over as they are, so a limb that points elsewhere
-    in this body's T-pose than in SMPL-X's points as far off in every frame; translation is not
-    scaled.
+    The world turns from z up (or ``up``) to y up. AMASS's hands are full rotations from the flat
+    hand; the mean hand is subtracted. Rotations are taken over as they are, so a limb that points
+    elsewhere in this body's T-pose than in SMPL-X's points as far off in every frame; translation
+    is not scaled.
 
     Raises:
         UserError: an array is missing, of another shape, or not finite.
@@ -40,15 +45,18 @@ def motion_from_amass(
         raise UserError(f"{path}: poses {poses.shape}, trans {trans.shape} do not fit; {_REMEDY}")
     if len(poses) == 0:
         raise UserError(f"{path}: holds no frames; {_REMEDY}")
-    if not (np.isfinite(poses).all() and np.isfinite(trans).all() and float(rate) > 0):
-        raise UserError(f"{path}: holds NaN or infinity; clean it or choose another recording")
-    joints = _joints(torch.from_numpy(poses).double())
+    fps = frame_rate(f"{path}: mocap_framerate", rate)
+    poses, trans = (
+        plain_array(f"{path}: {key}", array, array.shape, _CLEAN, dtype=np.float64)
+        for key, array in (("poses", poses), ("trans", trans))
+    )
+    joints = _joints(torch.from_numpy(poses))
     joints[:, 25:] -= target.hands_mean
     expression = torch.zeros(len(joints), target.num_expression)
     shift = torch.from_numpy(trans).float()
     pose = BodyPose.from_joints(joints.float(), expression, shift)
-    pose = rotate_world(pose, Y_UP_FROM_Z_UP, target.rest_joints[0].float())
-    return Motion(pose=pose, fps=float(rate), source=str(path))
+    pose = rotate_world(pose, y_up_from(up or UP).float(), target.rest_joints[0].float())
+    return Motion(pose=pose, fps=fps, source=str(path))
 
 
 def _joints(poses: Float[Tensor, "t k"]) -> Float[Tensor, "t 55 3"]:

@@ -13,7 +13,9 @@ from persona.data.io import read_json
 from persona.data.motion.motion import Motion
 from persona.data.motion.names import plain_name
 from persona.data.motion.procedural import builtin_motion
+from persona.data.motion.rate import rate_of_step
 from persona.data.motion.target import TargetSkeleton
+from persona.data.numbers import plain_array
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 
@@ -21,6 +23,7 @@ FPS = 30.0
 """Where the frames hold no times."""
 
 _REMEDY = "give an ARKit recording {names: [...], frames: [{weights: [...]}, ...]}"
+_SECONDS = f"give seconds, or leave the times out for {FPS:g} frames a second"
 
 
 def read_arkit(path: Path, body: SmplxBody, target: TargetSkeleton) -> Motion:
@@ -33,7 +36,9 @@ def read_arkit(path: Path, body: SmplxBody, target: TargetSkeleton) -> Motion:
             units (a licensed SMPL-X).
     """
     data = read_json(path, _REMEDY)
-    if not isinstance(data, dict) or not {"names", "frames"} <= data.keys() or not data["frames"]:
+    if not isinstance(data, dict) or not all(
+        isinstance(data.get(key), list) and data[key] for key in ("names", "frames")
+    ):
         raise UserError(f"{path}: not an ARKit recording, or empty; {_REMEDY}")
     if body.expression_names is None:
         raise UserError(
@@ -52,7 +57,7 @@ def read_arkit(path: Path, body: SmplxBody, target: TargetSkeleton) -> Motion:
             f"{path}: the body has none of its units ({data['names'][0]}, ...); {_REMEDY}"
         )
     still = builtin_motion("still", target, FPS).pose[torch.zeros(len(weights), dtype=torch.long)]
-    return Motion(replace(still, expression=expression), _rate(data["frames"]), str(path))
+    return Motion(replace(still, expression=expression), _rate(path, data["frames"]), str(path))
 
 
 def _weights(path: Path, data: dict) -> Float32[np.ndarray, "t u"]:
@@ -63,15 +68,14 @@ def _weights(path: Path, data: dict) -> Float32[np.ndarray, "t u"]:
         raise UserError(f"{path}: a frame's weights are missing or cut short; {_REMEDY}") from error
     if table.shape != (len(data["frames"]), len(data["names"])):
         raise UserError(f"{path}: its weights {table.shape} do not fit its names; {_REMEDY}")
-    if not np.isfinite(table).all():
-        raise UserError(f"{path}: holds NaN or infinity; clean it or record it again")
-    return table
+    return plain_array(f"{path}: weights", table, table.shape, "clean it or record it again")
 
 
-def _rate(frames: list[dict]) -> float:
-    """Frames per second from the frames' times in seconds."""
+def _rate(path: Path, frames: list[dict]) -> float:
+    """Frames per second from the frames' times."""
     times = [frame.get("time") for frame in frames]
-    if len(times) < 2 or any(not isinstance(t, int | float) for t in times):
+    if len(times) < 2 or None in times:
         return FPS
-    step = float(np.median(np.diff(times)))
-    return 1.0 / step if step > 0 else FPS
+    at = plain_array(f"{path}: time", times, (-1,), _SECONDS, dtype=np.float64)
+    step = float(np.median(np.diff(at)))
+    return rate_of_step(f"{path}: time between frames", step) if step > 0 else FPS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,11 +11,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.data.motion.rate import rate_of_step
 from persona.data.motion.skeleton import SkeletonClip, forward_kinematics
 from persona.errors import UserError
 from persona.modules.body.rotation import matrix_from_axis_angle
 
 _REMEDY = "export it again as BVH"
+_MOTION = re.compile(r"(?:^|(?<=\}))[^\S\n]*MOTION(?=\s|$)", re.MULTILINE)
+"""The section's line: joints may have the word in their names."""
+_COMMA = re.compile(r"(?<![^\s])([+-]?\d+),(\d+(?:[eE][+-]?\d+)?)(?![^\s])")
+"""A number with a decimal comma, as some languages write it."""
 
 
 @dataclass
@@ -42,12 +48,13 @@ def read_bvh(path: Path) -> SkeletonClip:
         UserError: The file is not BVH, has no frames, ends within a frame, or holds a number
             that is not finite.
     """
-    text = path.read_bytes().decode("utf-8", errors="replace")
-    head, separator, body = text.partition("MOTION")
-    if not head.lstrip("\ufeff \r\n\t").startswith("HIERARCHY") or not separator:
+    text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    text = _COMMA.sub(r"\1.\2", text)
+    head, *body = _MOTION.split(text, maxsplit=1)
+    if not head.lstrip().startswith("HIERARCHY") or not body:
         raise UserError(f"{path}: not a BVH file (no HIERARCHY and MOTION sections); {_REMEDY}")
     hierarchy = _parse_hierarchy(path, head.split()[1:])
-    values, fps = _parse_motion(path, body, sum(map(len, hierarchy.channels)))
+    values, fps = _parse_motion(path, body[0], sum(map(len, hierarchy.channels)))
     offsets, local = _joint_motion(hierarchy, values)
     rotations, positions = forward_kinematics(tuple(hierarchy.parents), offsets, local)
     return SkeletonClip(
@@ -67,10 +74,10 @@ def _parse_hierarchy(path: Path, tokens: list[str]) -> _Hierarchy:
     try:
         while at < len(tokens):
             word = tokens[at].upper()
-            if word in ("ROOT", "JOINT", "END"):
+            if word in ("ROOT", "JOINT", "END", "ENDSITE"):
                 stop = tokens.index("{", at)
                 name = " ".join(tokens[at + 1 : stop])
-                if word == "END":
+                if word.startswith("END"):
                     name = f"{hierarchy.names[stack[-1]]}_end"
                 current = hierarchy.add(name, stack[-1] if stack else -1)
                 stack.append(current)
@@ -106,12 +113,12 @@ def _parse_motion(path: Path, body: str, width: int) -> tuple[Float[np.ndarray, 
     """Parses "Frames: n  Frame Time: s  numbers"."""
     words = body.split(maxsplit=5)
     try:
-        frames, seconds = int(words[1]), float(words[4])
+        frames, seconds = int(words[1]), words[4]
         values = np.array(words[5].split() if len(words) > 5 else [], dtype=np.float64)
     except (ValueError, IndexError) as error:
         raise UserError(f"{path}: its MOTION section cannot be read; {_REMEDY}") from error
-    if frames < 1 or width == 0 or seconds <= 0:
-        raise UserError(f"{path}: holds no frames or no frame time; {_REMEDY}")
+    if frames < 1 or width == 0:
+        raise UserError(f"{path}: holds no frames; {_REMEDY}")
     if values.size != frames * width:
         raise UserError(
             f"{path}: promises {frames} frames of {width} numbers but ends in frame "
@@ -122,7 +129,7 @@ def _parse_motion(path: Path, body: str, width: int) -> tuple[Float[np.ndarray, 
     if not np.isfinite(values).all():
         row = int(np.argwhere(~np.isfinite(values))[0, 0]) // width
         raise UserError(f"{path}: frame {row + 1} holds NaN or infinity; clean and export it again")
-    return values.reshape(frames, width), 1.0 / seconds
+    return values.reshape(frames, width), rate_of_step(f"{path}: Frame Time", seconds)
 
 
 def _joint_motion(

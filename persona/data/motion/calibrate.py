@@ -55,7 +55,7 @@ def calibrate(clip: SkeletonClip, mapping: Mapping, target: TargetSkeleton) -> T
 
 def stands(clip: SkeletonClip, mapping: Mapping) -> bool:
     """Whether the zero pose is a human whose legs point away from the head."""
-    at = _rest(clip, mapping)
+    at = rest_pose(clip, mapping)
     legs = at["left_ankle"] + at["right_ankle"] - at["left_hip"] - at["right_hip"]
     spine = at["head"] - at["pelvis"]
     across = at["left_hip"] - at["right_hip"]
@@ -77,7 +77,7 @@ def _turn_from_rest(
     clip: SkeletonClip, mapping: Mapping, target: TargetSkeleton, turns: Turns, name: str
 ) -> Float[Tensor, "3 3"]:
     """The turn where the zero pose is a standing human."""
-    at = _rest(clip, mapping)
+    at = rest_pose(clip, mapping)
     # A zero pose stands straight in its file's axes, even where its head is not above its hips.
     upright = snap(frame(at["left_hip"] - at["right_hip"], at["head"] - at["pelvis"]).mT, 20.0)
     inherited = turns.get(mapped_parent(name, mapping, target) or "", upright)
@@ -99,7 +99,7 @@ def _turn_from_motion(
     clip: SkeletonClip, mapping: Mapping, target: TargetSkeleton, turns: Turns, name: str
 ) -> Float[Tensor, "3 3"]:
     """The turn where the zero pose says nothing."""
-    at, joint = _rest(clip, mapping), mapping[name]
+    at, joint = rest_pose(clip, mapping), mapping[name]
     if name == "pelvis":
         up = at["spine1"] - at["pelvis"]
         return snap(frame(at["left_hip"] - at["right_hip"], up).mT, 20.0)
@@ -131,7 +131,7 @@ def _lay(
 ) -> Float[Tensor, "3 3"]:
     """Adds to the parent's turn what lays this bone, or this palm, on SMPL-X's."""
     if name.endswith("wrist"):
-        source = _palm(_rest(clip, mapping), name)
+        source = _palm(rest_pose(clip, mapping), name)
         rest = dict(zip(JOINTS, target.rest_joints, strict=True))
         return inherited if source is None else _palm(rest, name) @ source.mT
     bone = _local_bone(clip, mapping, name)
@@ -140,7 +140,7 @@ def _lay(
     return least_turn(inherited @ bone, _target_bone(target, name)) @ inherited
 
 
-def _rest(clip: SkeletonClip, mapping: Mapping) -> dict[str, Float[Tensor, "3"]]:
+def rest_pose(clip: SkeletonClip, mapping: Mapping) -> dict[str, Float[Tensor, "3"]]:
     """Zero-pose positions by SMPL-X name."""
     rest = clip.rest_positions()
     return {name: rest[index] for name, index in mapping.items()}

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from persona.modules.body.rotation import matrix_from_axis_angle
 
+UP_AXES = ("x", "-x", "y", "-y", "z", "-z")
+"""What may be up in a file."""
+
 
 def axis(index: int) -> Float[Tensor, "3"]:
     """Unit vector x, y or z."""
@@ -32,6 +35,12 @@ def least_turn(start: Float[Tensor, "3"], end: Float[Tensor, "3"]) -> Float[Tens
     if normal.norm() < 1e-8:  # opposite: about any axis across
         normal = torch.linalg.cross(start, axis(int(start.abs().argmin())))
     return matrix_from_axis_angle(F.normalize(normal, dim=0) * angle)
+
+
+def y_up_from(up: str) -> Float[Tensor, "3 3"]:
+    """The quarter turns that take a world whose ``up`` axis (of ``UP_AXES``) is up to y up."""
+    sign = -1.0 if up.startswith("-") else 1.0
+    return snap(least_turn(sign * axis("xyz".index(up[-1])), axis(1)))
 
 
 def mean_rotation(rotations: Float[Tensor, "t 3 3"]) -> Float[Tensor, "3 3"]:

@@ -10,6 +10,7 @@ import numpy as np
 from persona.data.motion.amass import motion_from_amass
 from persona.data.motion.arkit import read_arkit
 from persona.data.motion.bvh import read_bvh
+from persona.data.motion.geometry import UP_AXES
 from persona.data.motion.motion import Motion, resample
 from persona.data.motion.persona_json import read_persona_folder
 from persona.data.motion.procedural import BUILTIN, builtin_motion
@@ -32,6 +33,7 @@ def load_motion(
     body: SmplxBody,
     fps: float | int | None = 30.0,
     identity: BodyIdentity | None = None,
+    up: str | None = None,
 ) -> Motion:
     """Loads a motion file or folder, or makes a built-in motion.
 
@@ -42,36 +44,42 @@ def load_motion(
         body: Whose joints, hands and expressions the motion is for.
         fps: Rate of the result; None keeps the file's (30 for built-in ones).
         identity: The person, for the length of legs and the height of soles; None is the mean one.
+        up: The axis of ``UP_AXES`` that points up in a recording; None takes the rest pose's in
+            BVH and kimodo files, z in AMASS's.
 
     Raises:
         UserError: no such motion, the wrong kind of file, or damaged content.
     """
     if fps is not None and fps <= 0:
         raise UserError(f"{path_or_name}: fps={fps} is not positive; give frames per second")
+    if up not in (None, *UP_AXES):
+        raise UserError(f"up={up} is unknown: choose {', '.join(UP_AXES)}")
     target = TargetSkeleton.from_body(body, identity)
     path = Path(path_or_name)
     if str(path_or_name) in BUILTIN:
         return builtin_motion(str(path_or_name), target, fps or 30.0)
     if not path.exists():
         raise UserError(f"{path}: no such motion; give {KINDS}")
-    motion = _read(path, body, target, fps)
+    motion = _read(path, body, target, fps, up)
     return motion if fps is None else resample(motion, fps)
 
 
-def _read(path: Path, body: SmplxBody, target: TargetSkeleton, fps: float | int | None) -> Motion:
+def _read(
+    path: Path, body: SmplxBody, target: TargetSkeleton, fps: float | int | None, up: str | None
+) -> Motion:
     """Reads one file by its kind."""
     if path.is_dir():
         return read_persona_folder(path, target, body.expression_names is not None)
     kind = path.suffix.lower()
     if kind == ".bvh":
-        return settle(retarget(read_bvh(path), target, fps), target)
+        return settle(retarget(read_bvh(path), target, fps, up), target)
     if kind == ".json":
         return read_arkit(path, body, target)
     if kind == ".npz":
         arrays = _read_npz(path)
         if "global_rot_mats" in arrays:
-            return settle(retarget(clip_from_soma(path, arrays), target, fps), target)
-        return settle(motion_from_amass(path, arrays, target), target)
+            return settle(retarget(clip_from_soma(path, arrays), target, fps, up), target)
+        return settle(motion_from_amass(path, arrays, target, up), target)
     raise UserError(f"{path}: not a motion file by its ending; give {KINDS}")
 
 

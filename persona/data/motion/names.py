@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 FINGERS = ("index", "middle", "pinky", "ring", "thumb")
@@ -15,6 +16,25 @@ JOINTS = (
 )
 """The 55 joints in SMPL-X order."""
 INDEX = {name: index for index, name in enumerate(JOINTS)}
+BODY = JOINTS[:22]
+"""Without face and fingers."""
+_CHAINS = (
+    "pelvis spine1 spine2 spine3 neck head",
+    *(
+        chain.replace("{s}", side)
+        for side in ("left", "right")
+        for chain in (
+            "spine3 {s}_collar {s}_shoulder {s}_elbow {s}_wrist",
+            "pelvis {s}_hip {s}_knee {s}_ankle {s}_foot",
+        )
+    ),
+)
+PARENT = {
+    child: parent
+    for chain in _CHAINS
+    for parent, child in zip(chain.split()[:-1], chain.split()[1:], strict=True)
+}
+"""The joint above each joint of the body but the pelvis."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +56,60 @@ class Rig:
         return {target: found[name] for target, name in wanted.items() if name in found}
 
 
+_PREFIX = re.compile(
+    r"^(bip\d*|character\d*|skeleton\d*|mixamorig\d*|armature|j_bip|def|org|[mf]_avg)[ _-]+"
+)
+"""What exporters write before every joint's name."""
+
+
 def plain_name(name: str) -> str:
     """Lower case without namespace, "Bip01"-like prefix and separators."""
-    name = re.sub(r"^(bip\d*|character\d*|skeleton\d*)[ _:-]+", "", name.lower().split(":")[-1])
+    name = _PREFIX.sub("", re.split(r"[:|]", name.lower())[-1])
     return re.sub(r"[ _.\-]", "", name)
 
 
-def match_rig(source_names: list[str]) -> tuple[str, dict[str, int]]:
-    """The rig that maps most joints (the first of equals), and its mapping."""
-    matches = [(rig.name, rig.match(source_names)) for rig in RIGS]
-    return max(matches, key=lambda match: len(match[1]))
+def match_rig(
+    source_names: Sequence[str], parents: Sequence[int] | None = None
+) -> tuple[str, dict[str, int]]:
+    """The rig that maps most joints (the first of equals), and its mapping.
+
+    Joints of the body that it lacks are taken from other rigs, where ``parents`` (-1 for a root)
+    puts them in their place: some files follow two schemes.
+    """
+    names = list(source_names)
+    matches = [(rig.name, rig.match(names)) for rig in RIGS]
+    nearest, mapping = max(matches, key=lambda match: len(match[1]))
+    if parents is None:
+        return nearest, mapping
+    mapping = dict(mapping)
+    for target in BODY:  # Parents first: they tell the place of what hangs on them.
+        for joint in (other[target] for _, other in matches if target in other):
+            free = target not in mapping and joint not in mapping.values()
+            if free and _in_place(target, joint, mapping, parents):
+                mapping[target] = joint
+    hips = [mapping[name] for name in ("left_hip", "right_hip") if name in mapping]
+    if "pelvis" not in mapping and len(hips) == 2:
+        # Whatever a root is called, it is where the legs meet.
+        left, right = (_line(hip, parents)[1:] for hip in hips)
+        mapping |= {"pelvis": next(joint for joint in left if joint in right)}
+    return nearest, mapping
+
+
+def _in_place(target: str, joint: int, mapping: dict[str, int], parents: Sequence[int]) -> bool:
+    """Whether a joint lies between what is mapped above and below it in SMPL-X."""
+    above = next((mapping[name] for name in _line(target, PARENT)[1:] if name in mapping), None)
+    below = [index for name, index in mapping.items() if target in _line(name, PARENT)]
+    return (above is None or above in _line(joint, parents)) and all(
+        joint in _line(index, parents) for index in below
+    )
+
+
+def _line(start: str | int, parents: Mapping | Sequence) -> list:
+    """A joint and all above it."""
+    line = [start]
+    while line[-1] in parents if isinstance(parents, Mapping) else parents[line[-1]] >= 0:
+        line.append(parents[line[-1]])
+    return line
 
 
 def _body(spine: str, arm: str, leg: str, head: str = "neck head") -> dict[str, str]:
@@ -119,6 +183,95 @@ RIGS = (
             "neck_01 head",
         )
         | _fingers("{f}_0{k}_{s}"),
+        sides=("l", "r"),
+    ),
+    Rig(
+        "biped",  # 3ds Max; fingers count from the thumb, 0, their joints 1, 11, 12.
+        _body(
+            "Pelvis Spine Spine1 Spine2",
+            "{s}Clavicle {s}UpperArm {s}Forearm {s}Hand",
+            "{s}Thigh {s}Calf {s}Foot {s}Toe0",
+        )
+        | {
+            f"left_{finger}{k}": f"{{s}}Finger{number}{'' if k == 1 else k - 1}"
+            for number, finger in enumerate(("thumb", "index", "middle", "ring", "pinky"))
+            for k in (1, 2, 3)
+        },
+        sides=("l", "r"),
+    ),
+    Rig(
+        "rigify",
+        _body(
+            "spine spine.001 spine.002 spine.003",
+            "shoulder.{s} upper_arm.{s} forearm.{s} hand.{s}",
+            "thigh.{s} shin.{s} foot.{s} toe.{s}",
+            "spine.004 spine.006",
+        )
+        | _fingers("f_{f}.0{k}.{s}")
+        | {f"left_thumb{k}": f"thumb.0{k}.{{s}}" for k in (1, 2, 3)},
+        sides=("l", "r"),
+    ),
+    Rig(
+        "vrm",
+        _body(
+            "hips spine chest upperChest",
+            "{s}Shoulder {s}UpperArm {s}LowerArm {s}Hand",
+            "{s}UpperLeg {s}LowerLeg {s}Foot {s}Toes",
+        )
+        | {
+            f"left_{finger}{k}": f"{{s}}{'Little' if finger == 'pinky' else finger}{part}"
+            for finger in FINGERS
+            for k, part in enumerate(("Proximal", "Intermediate", "Distal"), start=1)
+        },
+    ),
+    Rig(
+        "vroid",  # VRM files of VRoid Studio: J_Bip_C_Hips, J_Bip_L_UpperArm.
+        _body(
+            "C_Hips C_Spine C_Chest C_UpperChest",
+            "{s}_Shoulder {s}_UpperArm {s}_LowerArm {s}_Hand",
+            "{s}_UpperLeg {s}_LowerLeg {s}_Foot {s}_ToeBase",
+            "C_Neck C_Head",
+        )
+        | _fingers("{s}_{f}{k}")
+        | {f"left_pinky{k}": f"{{s}}_Little{k}" for k in (1, 2, 3)},
+        sides=("l", "r"),
+    ),
+    Rig(
+        "daz",
+        _body(
+            "hip abdomen abdomen2 chest",
+            "{s}Collar {s}Shldr {s}ForeArm {s}Hand",
+            "{s}Thigh {s}Shin {s}Foot {s}Toe",
+        )
+        | _fingers("{s}{f}{k}")
+        | {f"left_middle{k}": f"{{s}}Mid{k}" for k in (1, 2, 3)},
+        sides=("l", "r"),
+    ),
+    Rig(
+        "daz genesis 8",
+        _body(
+            "hip abdomenLower abdomenUpper chestLower",
+            "{s}Collar {s}ShldrBend {s}ForearmBend {s}Hand",
+            "{s}ThighBend {s}Shin {s}Foot {s}Toe",
+            "neckLower head",
+        )
+        | _fingers("{s}{f}{k}")
+        | {f"left_middle{k}": f"{{s}}Mid{k}" for k in (1, 2, 3)},
+        sides=("l", "r"),
+    ),
+    Rig(
+        "vicon",  # Its skeletons, and Acclaim's after them.
+        _body(
+            "root lowerback upperback thorax",
+            "{s}clavicle {s}humerus {s}radius {s}wrist",
+            "{s}femur {s}tibia {s}foot {s}toes",
+            "lowerneck head",
+        ),
+        sides=("l", "r"),
+    ),
+    Rig(
+        "smpl",
+        {j: j.replace("left", "{s}") for j in BODY if not j.startswith("right")},
         sides=("l", "r"),
     ),
     Rig("smplx", {j: j.replace("left", "{s}") for j in JOINTS if not j.startswith("right")}),

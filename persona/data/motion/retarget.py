@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.data.motion.calibrate import BONE_END, Mapping, calibrate
-from persona.data.motion.geometry import axis, least_turn, snap
+from persona.data.motion.calibrate import BONE_END, Mapping, calibrate, rest_pose, stands
+from persona.data.motion.geometry import y_up_from
 from persona.data.motion.motion import Motion
 from persona.data.motion.names import INDEX, JOINTS, match_rig
 from persona.data.motion.skeleton import SkeletonClip
 from persona.data.motion.target import TargetSkeleton
 from persona.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_STANDS = 0.5
+"""Cosine between up and a clip's mean direction from feet to head, below which few stand."""
 
 REQUIRED = (
     *("pelvis", "spine1", "head"),
@@ -27,7 +33,12 @@ REQUIRED = (
 """Joints without which a rig is not taken for a human's."""
 
 
-def retarget(clip: SkeletonClip, target: TargetSkeleton, fps: float | int | None = None) -> Motion:
+def retarget(
+    clip: SkeletonClip,
+    target: TargetSkeleton,
+    fps: float | int | None = None,
+    up: str | None = None,
+) -> Motion:
     """Transfers global rotations, and the path of the hips scaled by the length of the legs.
 
     Joints that the rig lacks keep their rest rotation; fingers, the mean hand. A first frame that
@@ -37,19 +48,23 @@ def retarget(clip: SkeletonClip, target: TargetSkeleton, fps: float | int | None
         clip: The recording.
         target: Whose motion it becomes.
         fps: Rate that will be wanted: whole multiples of it are thinned out, which saves time.
+        up: The axis of ``UP_AXES`` that points up in the file; None takes the rest pose's.
 
     Raises:
         UserError: The joints are not those of a known human rig.
     """
-    rig, found = match_rig(list(clip.names))
+    rig, found = match_rig(clip.names, clip.parents)
     if missing := [name for name in REQUIRED if name not in found]:
         shown = ", ".join([n for n in clip.names if not n.endswith("_end")][:6])
         raise UserError(
-            f"{clip.source}: its joints ({shown}, ...) fit no known rig (nearest: {rig}, which "
-            f"lacks {missing[0]}); rename them to Mixamo's or SMPL-X's names"
+            f"{clip.source}: its joints ({shown}, ...) fit no known rig (nearest: {rig}, of which "
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not found); "
+            "rename them to Mixamo's or SMPL-X's names"
         )
     mapping = {name: found[name] for name in JOINTS if name in found}
-    clip = _y_up(_thin(_without_calibration_frame(clip), fps), mapping)
+    _check_limbs(clip, mapping)
+    clip = _thin(_without_calibration_frame(clip), fps)
+    clip = _y_up(clip, up or up_axis(clip, mapping))
     rotations = _target_rotations(clip, mapping, target)
     local = _local_rotations(rotations, mapping, target)
     _, joints = target.pose(local)
@@ -60,6 +75,23 @@ def retarget(clip: SkeletonClip, target: TargetSkeleton, fps: float | int | None
         source=clip.source,
         retarget_error_deg=float(bone_errors_deg(clip, mapping, joints).mean()),
     )
+
+
+def _check_limbs(clip: SkeletonClip, mapping: Mapping) -> None:
+    """Refuses a skeleton with a limb of no length.
+
+    Raises:
+        UserError: there is one.
+    """
+    at = clip.positions[0]
+    size = (at - at[0]).norm(dim=-1).max()
+    for start in REQUIRED:
+        end = BONE_END.get(start, "")
+        if end in REQUIRED and (at[mapping[end]] - at[mapping[start]]).norm() <= 1e-6 * size:
+            raise UserError(
+                f"{clip.source}: {start.replace('_', ' ')} and {end.replace('_', ' ')} lie in one "
+                "point; export the skeleton with its bones' lengths (OFFSET)"
+            )
 
 
 def bone_errors_deg(
@@ -101,16 +133,41 @@ def _thin(clip: SkeletonClip, fps: float | int | None) -> SkeletonClip:
     )
 
 
-def _y_up(clip: SkeletonClip, mapping: Mapping) -> SkeletonClip:
-    """Turns the world so that heads are above feet along +y, by quarter turns."""
+def up_axis(clip: SkeletonClip, mapping: Mapping) -> str:
+    """The axis of ``UP_AXES`` that points up, by the rest pose: clips may lie or stand on hands.
+
+    A zero pose that is no standing human says nothing; then heads are above feet on average.
+    """
+    mean = _mean_upright(clip, mapping)
+    if not stands(clip, mapping):
+        return _nearest_axis(mean)
+    rest = rest_pose(clip, mapping)
+    up = _nearest_axis(rest["head"] - rest["pelvis"])
+    if (y_up_from(up) @ mean)[1] < _STANDS * mean.norm():
+        log.warning(
+            "%s: the person lies or is upside down in most of it, if %s is up as in its rest pose; "
+            "up=%s would stand it up",
+            *(clip.source, up, _nearest_axis(mean)),
+        )
+    return up
+
+
+def _mean_upright(clip: SkeletonClip, mapping: Mapping) -> Float[Tensor, "3"]:
+    """From the feet to the head, mean over the frames, in the file's world."""
     at = clip.positions
     feet = (at[:, mapping["left_ankle"]] + at[:, mapping["right_ankle"]]) / 2
-    mean = (at[:, mapping["head"]] - feet).mean(0)
-    direction = int(mean.abs().argmax())
-    if direction == 1 and mean[1] > 0:
-        return clip
-    up = axis(direction) * mean[direction].sign()
-    turn = snap(least_turn(up, axis(1)))
+    return (at[:, mapping["head"]] - feet).mean(0)
+
+
+def _nearest_axis(direction: Float[Tensor, "3"]) -> str:
+    """The axis of ``UP_AXES`` along which a direction mostly points."""
+    index = int(direction.abs().argmax())
+    return ("-" if direction[index] < 0 else "") + "xyz"[index]
+
+
+def _y_up(clip: SkeletonClip, up: str) -> SkeletonClip:
+    """Turns the world by quarter turns so that ``up`` is +y."""
+    turn = y_up_from(up)
     return replace(clip, rotations=turn @ clip.rotations, positions=clip.positions @ turn.T)
 
 

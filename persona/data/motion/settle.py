@@ -11,21 +11,27 @@ from persona.data.motion.target import TargetSkeleton
 from persona.modules.body.rotation import matrix_from_axis_angle
 
 FLOOR_QUANTILE = 0.05
-"""Of the lowest soles over the frames: what is taken for the floor (jumps stay in the air)."""
+"""Of the lowest points over the frames: what is taken for the floor (jumps stay in the air)."""
+
+_LEVEL = 0.9
+"""Height of a unit vector above which its heading says little."""
 
 
 def settle(motion: Motion, target: TargetSkeleton) -> Motion:
-    """First frame above the origin and facing +z, soles of the low frames on y = 0.
+    """First frame above the origin and facing +z, the low frames on y = 0.
 
-    The motion turns and shifts as a whole.
+    A frame's lowest point is a sole or, on hands, knees or back, a joint. Who faces the ground or
+    the sky has the head towards +z. The motion turns and shifts as a whole.
     """
     rest_root = target.rest_joints[0].float()
-    forward = matrix_from_axis_angle(motion.pose.root[0])[:, 2]
+    root = matrix_from_axis_angle(motion.pose.root[0])
+    forward = root[:, 2] if root[1, 2].abs() < _LEVEL else root[:, 1]
     yaw = torch.atan2(forward[0], forward[2])
     turn = matrix_from_axis_angle(torch.stack([yaw * 0, -yaw, yaw * 0]))
     pose = rotate_world(motion.pose, turn, rest_root)
     start = pose.trans[0] + rest_root
-    height = target.sole_height(*target.pose(target.local_rotations(pose)))
+    rotations, joints = target.pose(target.local_rotations(pose))
+    height = target.sole_height(rotations, joints).minimum(joints[..., 1].amin(-1))
     floor = torch.quantile(height + pose.trans[:, 1], FLOOR_QUANTILE).float()
     shift = torch.stack([start[0], floor, start[2]])
     return replace(motion, pose=replace(pose, trans=pose.trans - shift))

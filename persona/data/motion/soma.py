@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.data.motion.skeleton import SkeletonClip
+from persona.data.numbers import plain_array
 from persona.errors import UserError
 
 FPS = 30.0
@@ -18,6 +19,7 @@ FPS = 30.0
 
 _FINGERS = ("Thumb", "Index", "Middle", "Ring", "Pinky")
 _REMEDY = "give kimodo's SOMA output (30 or 77 joints)"
+_AGAIN = "generate the motion again"
 
 
 def _tree(fingers: bool) -> dict[str, str]:
@@ -62,12 +64,13 @@ def clip_from_soma(path: Path, arrays: Mapping[str, np.ndarray]) -> SkeletonClip
         raise UserError(f"{path}: posed_joints {shape}, rotations {rotations.shape}; {_REMEDY}")
     if shape[0] == 0:
         raise UserError(f"{path}: holds no frames; {_REMEDY}")
-    if not (np.isfinite(positions).all() and np.isfinite(rotations).all()):
-        raise UserError(f"{path}: holds NaN or infinity; generate the motion again")
+    world, turned = (
+        torch.from_numpy(plain_array(f"{path}: {key}", array, array.shape, _AGAIN, np.float64))
+        for key, array in (("posed_joints", positions), ("global_rot_mats", rotations))
+    )
     tree = TREES[shape[1]]
     names = tuple(tree)
     parents = tuple(names.index(parent) if parent else -1 for parent in tree.values())
-    world, turned = torch.from_numpy(positions).double(), torch.from_numpy(rotations).double()
     return SkeletonClip(
         names=names,
         parents=parents,

@@ -20,6 +20,16 @@ _MODELS = {"PINHOLE": (0, 1, 2, 3), "SIMPLE_PINHOLE": (0, 0, 1, 2)}
 _IMAGES = (".png", ".jpg", ".jpeg")
 
 
+def colmap_files(folder: Path, remedy: str) -> list[tuple[Path, str]]:
+    """The text model's files that are read, each with what to do where it is missing."""
+    if any((folder / f"{name}.bin").exists() for name in ("cameras", "images")):
+        remedy = (
+            "there is COLMAP's binary model, of which the text form is read: colmap model_converter"
+            f" --input_path {folder} --output_path {folder} --output_type TXT"
+        )
+    return [(folder / name, remedy) for name in ("cameras.txt", "images.txt")]
+
+
 def read_colmap(folder: Path, remedy: str) -> dict[str, Camera]:
     """Cameras by image name from ``cameras.txt`` and ``images.txt``.
 
@@ -30,8 +40,8 @@ def read_colmap(folder: Path, remedy: str) -> dict[str, Camera]:
     Raises:
         UserError: a file is missing, a line is not understood, or a camera has lens distortion.
     """
-    lenses = _read_lenses(folder / "cameras.txt", remedy)
-    path = folder / "images.txt"
+    (lens_path, lens_remedy), (path, remedy) = colmap_files(folder, remedy)
+    lenses = _read_lenses(lens_path, lens_remedy)
     cameras: dict[str, Camera] = {}
     for number, words in _lines(path, remedy):
         # The line after each image lists its points, or is empty: it never ends in a name.

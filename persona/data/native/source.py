@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from persona.data.layout import SubjectInfo
+from persona.data.making import one_maker, whole_folder
 from persona.data.native.convert import SubjectMaker
 from persona.data.native.recording import NativeFrame, Recording, front_frame
 from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
@@ -127,14 +128,18 @@ class NativeSource:
         """
         self.check()
         digest = self.digest()
-        if not needs_making(root, self.dataset, digest):
-            return
+        with one_maker(root):
+            if needs_making(root, self.dataset, digest):
+                self._make(root, digest)
+
+    def _make(self, root: Path, digest: str) -> None:
         recording = self.read()
         captured = self.captured(recording)
         label = captured[0].label if len(captured) == 1 else f"{len(captured)} training frames"
         log.info("making %s from %s %s, input: %s", root, self.dataset, self.name, label)
         maker = SubjectMaker(self.body, self.conversion.texture_size, self.conversion.generator)
-        maker.make(root, recording, captured, self._info(label, digest))
+        with whole_folder(root) as folder:
+            maker.make(folder, recording, captured, self._info(label, digest))
 
     def check(self) -> None:
         """Refuses a dataset of which something is missing, naming the first.

@@ -15,6 +15,7 @@ from jaxtyping import Float32, UInt8
 from rich.progress import track
 
 from persona.data.layout import CAPTURED, TEST, FrameData, SubjectInfo
+from persona.data.making import one_maker, whole_folder
 from persona.data.palette import colours_from_classes
 from persona.data.preprocess.unwrap import View, unwrap
 from persona.data.subject import needs_making
@@ -46,8 +47,11 @@ class SyntheticSubject:
 
     def prepare(self, root: Path) -> None:
         """Makes the folder unless it is there, whole and of the same settings."""
-        if needs_making(root, MAKER, self.config.digest(self.body.digest)):
-            make_synthetic_subject(root, self.body, self.config)
+        with one_maker(root):
+            if needs_making(root, MAKER, self.config.digest(self.body.digest)):
+                log.info("making the synthetic subject %s", root)
+                with whole_folder(root) as folder:
+                    make_synthetic_subject(folder, self.body, self.config)
 
 
 @torch.no_grad()
@@ -62,7 +66,6 @@ def make_synthetic_subject(root: Path, body: SmplxBody, config: SyntheticConfig)
     Returns:
         The person, whose truth goes beyond what the folder holds.
     """
-    log.info("making the synthetic subject %s", root)
     person = Person(body, config.seed, config.outfit, config.shape)
     maker = _Maker(person, config, SubjectWriter(root, fresh=True))
     writer = maker.writer

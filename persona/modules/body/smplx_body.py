@@ -62,7 +62,7 @@ class SmplxBody(nn.Module):
 
     def __init__(
         self,
-        path: str | None = None,
+        path: str | Path | None = None,
         num_betas: int | None = None,
         num_expression: int | None = None,
     ):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from persona.data.frames import FrameDataset
-from persona.data.io import read_image, write_png
+from persona.data.io import read_image, visible, write_png
 from persona.errors import UserError
 from persona.modules.metrics.protocol import on_white, score_frame
 
@@ -47,7 +47,7 @@ def prediction_files(folder: Path, count: int) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; put a subject's frames there as 0.png, 1.png")
-    files = [p for p in folder.glob("*.png") if not p.stem.endswith(MASK_SUFFIX)]
+    files = [p for p in visible(folder.glob("*.png")) if not p.stem.endswith(MASK_SUFFIX)]
     numbers = {p: re.findall(r"\d+", p.stem) for p in files}
     if nameless := [p for p, found in numbers.items() if not found]:
         raise UserError(f"{nameless[0]}: its name has no number; call frames 0.png, 1.png ...")

@@ -45,8 +45,9 @@ def run_search(config: DictConfig, folder: Path) -> optuna.Study:
         overrides = [f"{name}={number}" for name, number in drawn.items()]
         try:
             metrics = train(
-                compose("train", [*config.overrides, *overrides]), folder / str(trial.number)
-            )
+                compose("train", [*config.overrides, *overrides]), folder / str(trial.number),
+                go_on=f"go on with: python benchmarks/search.py hydra.run.dir={folder}",
+            )  # fmt: skip
         except Exception as error:
             log.warning("trial %d (%s) failed: %s", trial.number, overrides, one_line(error))
             raise optuna.TrialPruned from error

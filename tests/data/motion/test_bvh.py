@@ -75,6 +75,10 @@ def test_any_channel_order_round_trips(tmp_path, order):
         (lambda t: t[: t.index("MOTION")], "not a BVH file"),
         (lambda t: t.replace("Xrotation Yrotation Z", "Wrotation Yrotation Z"), "hierarchy"),
         (lambda t: t.replace("}\nMOTION", "\nMOTION"), "cut short"),
+        (lambda t: t.replace("0.04", "0"), "Frame Time=0: give a number above 0"),
+        (lambda t: t.replace("0.04", "nan"), "Frame Time=nan"),
+        (lambda t: t.replace("0.04", "fast"), "Frame Time=fast"),
+        (lambda t: t.replace("0.04", "2"), "Frame Time=2: a frame takes between"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, damage, message):
@@ -83,3 +87,25 @@ def test_damaged_files_are_named(tmp_path, damage, message):
         read_bvh(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda t: t.replace("End Site", "EndSite"),
+        lambda t: t.replace("Left Arm", "Left MOTION").replace("Hips", "HipsMOTION"),
+        lambda t: t.replace("0.04", "0,04").replace("1 2 3 90", "1,0 2,0 3,00 90,0"),
+        lambda t: t.replace("OFFSET 0 2 0", "OFFSET 0,0 2,0 0,0"),
+        lambda t: "\ufeff" + t,
+        lambda t: t.replace("\n", "\r\n"),
+    ],
+)
+def test_other_spellings_say_the_same(tmp_path, other):
+    plain, found = read_bvh(write(tmp_path, ARM)), read_bvh(write(tmp_path, other(ARM)))
+    torch.testing.assert_close(found.positions, plain.positions, atol=0, rtol=0)
+    assert found.fps == plain.fps
+
+
+def test_a_frame_time_in_milliseconds_is_said(tmp_path, caplog):
+    assert read_bvh(write(tmp_path, ARM.replace("0.04", "40"))).fps == pytest.approx(25)
+    assert "clip.bvh: Frame Time=40: taken as milliseconds, 25 frames per second" in caplog.text

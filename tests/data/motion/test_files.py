@@ -12,6 +12,7 @@ from persona.data.motion.motion import combine
 from persona.data.motion.soma import TREES
 from persona.data.parameters import write_pose
 from persona.errors import UserError
+from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.types import BodyPose
 
 FRAMES = 5
@@ -56,6 +57,34 @@ def test_amass_is_turned_upright_and_its_hands_made_relative(tmp_path, body, wid
     assert vertices[..., 1].min().abs() < 0.05
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a.update(mocap_framerate=np.array([60])),
+        lambda a: a.update(mocap_framerate=np.array("60")),
+        lambda a: a.update({key: a[key].astype(">f8") for key in ("poses", "trans")}),
+        lambda a: a.update({key: a[key].astype("<f4") for key in ("poses", "trans")}),
+    ],
+)
+def test_numbers_may_be_held_in_any_way(tmp_path, body, change):
+    found, plain = (
+        load_motion(damaged_npz(tmp_path, how), body, fps=None) for how in (change, lambda a: None)
+    )
+    assert found.fps == plain.fps == 60
+    torch.testing.assert_close(found.pose.joints, plain.pose.joints, atol=1e-5, rtol=0)
+
+
+def test_the_user_may_say_what_is_up(tmp_path, body):
+    np.savez(tmp_path / "y_up.npz", **amass_arrays(165))
+    motion = load_motion(tmp_path / "y_up.npz", body, fps=None, up="y")
+    root = torch.from_numpy(amass_arrays(165)["poses"][:, :3]).float()
+    # Only the heading of the first frame is set.
+    found, given = (matrix_from_axis_angle(r)[:, 1] for r in (motion.pose.root, root))
+    torch.testing.assert_close(found[:, 1], given[:, 1], atol=1e-5, rtol=0)
+    with pytest.raises(UserError, match="up=w is unknown: choose x, -x, y"):
+        load_motion("walk", body, up="w")
+
+
 def test_persona_folder_comes_back_in_camera_coordinates(tmp_path, body):
     pose = random_pose(body.num_expression, frames=11)
     for frame in range(11):
@@ -98,6 +127,17 @@ def test_arkit_units_are_found_by_name(tmp_path, body):
     assert int(motion.pose.expression.any(0).sum()) == 2
     both = combine(load_motion("walk", body), motion)
     assert len(both) == 132 and both.pose.expression.any()
+
+
+def test_arkit_times_in_milliseconds_are_said(tmp_path, body, caplog):
+    path, _ = arkit_file(tmp_path, ["jawOpen"])
+    data = json.loads(path.read_text())
+    for frame in data["frames"]:
+        frame["time"] *= 1000
+    path.write_text(json.dumps(data))
+    motion = load_motion(path, body)
+    assert len(motion) == 7, "0.2 s at 30 frames per second, both ends"
+    assert "taken as milliseconds" in caplog.text
 
 
 def test_arkit_needs_a_body_with_units(tmp_path, body, monkeypatch):
@@ -155,6 +195,10 @@ def damaged_npz(tmp_path, change, width=156):
         (lambda a: a["poses"].__setitem__((1, 2), np.nan), "NaN"),
         (lambda a: a["trans"].__setitem__((1, 2), np.inf), "NaN or infinity"),
         (lambda a: a.update(poses=np.zeros((0, 156)), trans=np.zeros((0, 3))), "no frames"),
+        (lambda a: a.update(mocap_framerate=np.array("fast")), "mocap_framerate=fast"),
+        (lambda a: a.update(mocap_framerate=np.inf), "mocap_framerate=inf"),
+        (lambda a: a.update(mocap_framerate=[60.0, 60.0]), "mocap_framerate=.60. 60.."),
+        (lambda a: a.update(mocap_framerate=1 / 60), "frames per second are meant"),
         (lambda a: a.update(global_rot_mats=np.zeros((2, 3))), "lacks posed_joints"),
     ],
 )
@@ -176,6 +220,9 @@ def test_damaged_npz_is_named(tmp_path, body, change, message):
         ("a.json", '{"names": ["jawOpen"], "frames": [{"weights": [1, 2]}]}', "do not fit"),
         ("a.json", '{"names": ["jawOpen"], "frames": [{}]}', "missing or cut short"),
         ("a.json", '{"names": ["x"], "frames": [{"weights": [1]}]}', "none of its units"),
+        ("a.json", '{"names": 5, "frames": [{"weights": [1]}]}', "not an ARKit recording"),
+        ("a.json", '{"names": ["jawOpen"], "frames": 5}', "not an ARKit recording"),
+        ("a.json", '{"names": ["jawOpen"], "frames": [5]}', "missing or cut short"),
         ("a.bvh", "HIERARCHY", "not a BVH"),
     ],
 )

@@ -1,7 +1,7 @@
 import pytest
 from skeletons import parents
 
-from persona.data.motion.names import INDEX, JOINTS, RIGS, match_rig
+from persona.data.motion.names import INDEX, JOINTS, PARENT, RIGS, match_rig
 
 
 def test_joints_are_those_of_smplx():
@@ -19,6 +19,23 @@ def test_joints_are_those_of_smplx():
         ("", "Hips Spine1 Spine2 Chest LeftLeg LeftShin RightLeg RightShin", "soma"),
         ("", "pelvis spine_01 thigh_l calf_l thigh_r calf_r index_01_l", "unreal"),
         ("", "pelvis left_hip right_hip spine1 left_knee", "smplx"),
+        ("mixamorig_", "Hips Spine Spine1 Spine2 LeftUpLeg LeftLeg", "mixamo"),
+        ("Armature|mixamorig:", "Hips Spine Spine1 Spine2 LeftUpLeg LeftLeg", "mixamo"),
+        ("Armature|", "Hips Spine Spine1 Spine2 LeftUpLeg LeftLeg", "mixamo"),
+        ("Bip01 ", "Pelvis Spine Spine1 L_Thigh L_Calf R_Toe0 L_Finger0 R_Finger41", "biped"),
+        (
+            "",
+            "spine spine.001 spine.003 spine.006 thigh.L shin.R f_index.01.L thumb.02.R",
+            "rigify",
+        ),
+        ("DEF-", "spine spine.001 spine.003 spine.006 thigh.L shin.R upper_arm.L", "rigify"),
+        ("", "hips spine chest upperChest leftUpperLeg rightLowerArm leftLittleProximal", "vrm"),
+        ("J_Bip_", "C_Hips C_Spine C_UpperChest C_Head L_UpperLeg R_LowerArm L_Little1", "vroid"),
+        ("", "hip abdomen abdomen2 chest lThigh rShin lShldr rToe lMid2", "daz"),
+        ("", "hip abdomenLower chestLower lThighBend rShin lShldrBend neckLower", "daz genesis 8"),
+        ("", "root lowerback upperback thorax lfemur rtibia lhumerus rradius ltoes", "vicon"),
+        ("", "Pelvis L_Hip R_Hip Spine1 L_Knee R_Wrist L_Collar", "smpl"),
+        ("m_avg_", "Pelvis L_Hip R_Hip Spine1 L_Knee R_Wrist L_Collar", "smpl"),
         ("", "Hips LeftHip LeftKnee LeftAnkle RightHip Chest", "anatomical"),
     ],
 )
@@ -37,3 +54,35 @@ def test_sides_are_not_confused():
             for name, index in mapping.items()
             if name.startswith("right_")
         )
+
+
+def test_the_body_is_smplxs():
+    numbers = {INDEX[child]: INDEX[parent] for child, parent in PARENT.items()}
+    assert numbers == dict(list(enumerate(parents()))[1:22])
+
+
+MIXED = {
+    "Hips": None, "Spine": "Hips", "Spine1": "Spine", "Spine2": "Spine1", "Neck": "Spine2",
+    "Head": "Neck", "LeftHip": "Hips", "LeftKnee": "LeftHip", "LeftAnkle": "LeftKnee",
+    "RightHip": "Hips", "RightKnee": "RightHip", "RightAnkle": "RightKnee",
+    "LeftShoulder": "Spine2", "LeftArm": "LeftShoulder", "LeftForeArm": "LeftArm",
+    "LeftHand": "LeftForeArm", "RightToes": "RightHand", "RightShoulder": "Spine2",
+    "RightArm": "RightShoulder",
+    "RightForeArm": "RightArm", "RightHand": "RightForeArm",
+}  # fmt: skip
+
+
+def test_two_schemes_in_one_file():
+    names = list(MIXED)
+    _, mapping = match_rig(names, [names.index(p) if p else -1 for p in MIXED.values()])
+    found = {target: names[index] for target, index in mapping.items()}
+    assert found["left_knee"] == "LeftKnee" and found["right_ankle"] == "RightAnkle"
+    assert found["right_collar"] == "RightShoulder" and found["right_shoulder"] == "RightArm"
+    # A toe of another rig that hangs on a hand is none.
+    assert "RightToes" not in found.values()
+
+
+def test_a_root_of_any_name_is_where_the_legs_meet():
+    names = ["World" if name == "Hips" else name for name in MIXED]
+    _, mapping = match_rig(names, [list(MIXED).index(p) if p else -1 for p in MIXED.values()])
+    assert mapping["pelvis"] == 0

@@ -61,15 +61,68 @@ def test_own_skeleton_is_recovered(target):
     torch.testing.assert_close(root, torch.zeros(6, 3), atol=1e-4, rtol=0)
 
 
+Y_TO_Z = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
+
+
+def turned(clip, turn):
+    """The same recording with other axes: positions, joint frames and rest pose turn alike."""
+    return replace(
+        clip,
+        offsets=clip.offsets @ turn.T,
+        rotations=turn @ clip.rotations @ turn.T,
+        positions=clip.positions @ turn.T,
+    )
+
+
 def test_z_up_recordings_are_turned(target):
-    local = natural_rotations(4)
-    clip = clip_of(target, local)
-    turn = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
-    z_up = replace(clip, rotations=turn @ clip.rotations, positions=clip.positions @ turn.T)
+    clip = clip_of(target, natural_rotations(4))
+    z_up = turned(clip, Y_TO_Z)
     assert (z_up.positions[:, INDEX["head"], 2] > 0).all()
-    plain, turned = retarget(clip, target), retarget(z_up, target)
-    torch.testing.assert_close(turned.pose.joints, plain.pose.joints, atol=1e-4, rtol=0)
-    torch.testing.assert_close(turned.pose.trans, plain.pose.trans, atol=1e-4, rtol=0)
+    plain, found = retarget(clip, target), retarget(z_up, target)
+    torch.testing.assert_close(found.pose.joints, plain.pose.joints, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.pose.trans, plain.pose.trans, atol=1e-4, rtol=0)
+
+
+def heights(target, motion):
+    """Of head and ankles over the floor, metres."""
+    joints = target.pose(target.local_rotations(motion.pose))[1] + motion.pose.trans[:, None]
+    return joints[:, INDEX["head"], 1], joints[:, [INDEX["left_ankle"], INDEX["right_ankle"]], 1]
+
+
+def acrobat(target, turn):
+    """A recording, y up, of a person who is turned as a whole."""
+    clip = clip_of(target, natural_rotations(4))
+    return replace(clip, rotations=turn @ clip.rotations, positions=clip.positions @ turn.T)
+
+
+def test_who_lies_stays_lying_with_a_word(target, caplog):
+    lying = acrobat(target, Y_TO_Z)
+    motion = settle(retarget(lying, target), target)
+    head, _ = heights(target, motion)
+    assert (head < 0.6).all()
+    assert "made: the person lies" in caplog.text and "up=z would stand it up" in caplog.text
+    # Said to be z up, the same file is a person who stands.
+    standing = retarget(lying, target, up="z")
+    plain = retarget(clip_of(target, natural_rotations(4)), target)
+    torch.testing.assert_close(standing.pose.joints, plain.pose.joints, atol=1e-4, rtol=0)
+
+
+def test_a_handstand_stays_upside_down(target, caplog):
+    upside_down = torch.diag(torch.tensor([1.0, -1, -1], dtype=torch.float64))
+    motion = settle(retarget(acrobat(target, upside_down), target), target)
+    head, ankles = heights(target, motion)
+    assert (head < ankles.amin(-1)).all()
+    # Whatever is lowest carries the person.
+    joints = target.pose(target.local_rotations(motion.pose))[1] + motion.pose.trans[:, None]
+    assert joints[..., 1].amin(-1).quantile(0.05).abs() < 1e-4
+    assert "upside down" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "head_m"), [("lying_pushup.bvh", 0.6), ("handstand.bvh", 0.4)])
+def test_acrobats_of_the_trials(shared_data, target, name, head_m):
+    motion = settle(retarget(read_bvh(shared_data / "trials" / name), target), target)
+    head, _ = heights(target, motion)
+    assert (head > -0.05).all() and (head < head_m).all()
 
 
 def test_a_rest_pose_with_hanging_arms_keeps_the_bones(target):
@@ -118,6 +171,39 @@ def test_unknown_joints_are_named(target):
     strange = replace(clip, names=tuple(f"bone{i}" for i in range(55)))
     with pytest.raises(UserError, match=r"made: its joints \(bone0, .*fit no known rig"):
         retarget(strange, target)
+    one = tuple("bone" if name == "left_knee" else name for name in JOINTS)
+    with pytest.raises(UserError, match="nearest: smplx, of which left_knee is not found"):
+        retarget(replace(clip, names=one), target)
+
+
+def test_a_limb_without_length_is_named(target):
+    clip = clip_of(target, natural_rotations(2))
+    for knee, told in ((None, "hip and left knee"), ("right_knee", "right knee and right ankle")):
+        positions = clip.positions.clone()
+        if knee is None:
+            positions[:] = 0
+        else:
+            positions[:, INDEX["right_ankle"]] = positions[:, INDEX[knee]]
+        with pytest.raises(UserError, match=f"{told} lie in one point"):
+            retarget(replace(clip, positions=positions), target)
+
+
+RIG_FILES = (
+    *("armature_prefix", "mixamo_prefix2", "names_biped", "names_daz", "names_mixed_rigs"),
+    *("names_rigify", "names_smpl_maya", "comma_decimal", "endsite_one_word", "motion_in_name"),
+)
+
+
+@pytest.mark.parametrize("name", RIG_FILES)
+def test_the_trials_tell_one_motion(shared_data, target, name):
+    """The same clip by other names, and in other spellings."""
+    plain, found = (
+        retarget(read_bvh(shared_data / "trials" / f"{file}.bvh"), target)
+        for file in ("fps_frame_time_1", name)
+    )
+    assert found.fps == pytest.approx(plain.fps, rel=1e-4) == pytest.approx(30, rel=1e-4)
+    torch.testing.assert_close(found.pose.joints, plain.pose.joints, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.pose.trans, plain.pose.trans, atol=1e-3, rtol=0)
 
 
 def test_settled_motion_starts_forward_on_the_floor(target):

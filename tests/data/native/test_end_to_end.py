@@ -103,6 +103,24 @@ def test_check_data_finds_what_is_broken(datasets):
     assert "segmentations/00002.png" in problem
 
 
+def test_check_data_names_a_wrong_path_and_a_wrong_body(tmp_path):
+    """The body is read first; its fault is not the only one."""
+    wrong = (f"data.path={tmp_path / 'nowhere'}", "body=smplx", f"body.path={tmp_path / 'no.npz'}")
+    found = check("data=neuman", "recordings=[bike]", *wrong)["neuman bike"]
+    path, body = found.problems
+    assert path == f"data.path={tmp_path / 'nowhere'}: no such folder" and "no.npz" in body
+    (alone,) = check("data=neuman", "recordings=[bike]", wrong[0])["neuman bike"].problems
+    assert "nowhere: no such folder" in alone
+
+
+def test_check_data_names_a_binary_model(datasets):
+    sparse = datasets / "neuman/bike/sparse"
+    (sparse / "cameras.txt").rename(sparse / "cameras.bin")
+    found = check("data=neuman", f"data.path={datasets / 'neuman'}", "recordings=[bike]")
+    (problem,) = found["neuman bike"].problems
+    assert "sparse/cameras.txt; there is COLMAP's binary model" in problem
+
+
 def test_check_data_of_other_data(tmp_path):
     (finding,) = check("data=synthetic").values()
     assert finding.problems == [] and finding.summary == "is made on first use"

@@ -60,6 +60,12 @@ def test_recording_is_what_was_written(datasets, body, colmap):
         assert torch.allclose(posed, expected, atol=1e-4)
 
 
+def test_frame_lists_with_a_byte_order_mark(datasets, body):
+    path = datasets / "exavatar/me/frame_list_train.txt"
+    path.write_text("\ufeff" + path.read_text(), encoding="utf-8")
+    assert [frame.label for frame in source(datasets, body).read().train] == ["0", "2", "4"]
+
+
 def test_poses_before_smoothing(datasets, body):
     smooth, fitted = source(datasets, body), source(datasets, body, smoothed=False)
     shift = fitted.read().train[0].pose.trans - smooth.read().train[0].pose.trans

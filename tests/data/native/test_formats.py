@@ -40,6 +40,12 @@ def test_camera_of_known_quaternions(tmp_path):
     assert torch.allclose(pixel, torch.tensor([[640.25, 360.75]]))
 
 
+def test_a_binary_model_is_named_with_its_conversion(tmp_path):
+    (tmp_path / "cameras.bin").touch()
+    with pytest.raises(UserError, match=r"cameras\.txt: no such file; .*model_converter .* TXT"):
+        read_colmap(tmp_path, "again")
+
+
 def test_quaternions_of_any_length_and_a_simple_pinhole(tmp_path):
     folder = model(
         tmp_path / "sparse", "1 2 0 0 2 1 2 3 9 a.jpg\n\n", "9 SIMPLE_PINHOLE 64 48 50 32 24\n"

@@ -1,0 +1,47 @@
+"""A subject folder's maps from one form to the other."""
+
+from __future__ import annotations
+
+from rich.progress import track
+
+from persona.data.compact import FORMS, write_classes, write_map
+from persona.data.io import PathLike
+from persona.data.making import one_maker
+from persona.data.subject import Subject
+from persona.errors import UserError
+
+
+def convert_maps(root: PathLike, form: str) -> None:
+    """Writes all maps anew, frame by frame; what is in that form already stays as is.
+
+    Args:
+        root: The subject folder.
+        form: ``compact``, or ``raw`` for PERSONA's own code.
+
+    Raises:
+        UserError: no such form, or a folder that is broken.
+    """
+    if form not in FORMS:
+        raise UserError(f"form={form} is unknown: choose {' or '.join(FORMS)}")
+    subject = Subject(root)
+    with one_maker(subject.root.absolute()):
+        subject.validate()
+        frames = [(split, n) for split in subject.splits for n in subject.frame_ids(split)]
+        for split, number in track(frames, f"writing {form} maps", transient=True):
+            _convert_frame(subject, split, number, form)
+
+
+def _convert_frame(subject: Subject, split: str, number: int, form: str) -> None:
+    """Writes what of a frame is not in the form yet."""
+    (depth, depth_mask), (normal, normal_mask) = (
+        read(split, number) for read in (subject.depth, subject.normal)
+    )
+    seg, seg_mask = subject.seg(split, number)
+    maps = {
+        "depth": depth, "depth_mask": depth_mask, "normal": normal, "normal_mask": normal_mask,
+        "seg_mask": seg_mask,
+    }  # fmt: skip
+    for kind, values in maps.items():
+        if (subject.path(split, kind, number).suffix == ".npy") != (form == "raw"):
+            write_map(subject.root / split, kind, number, values, form)
+    write_classes(subject.root / split, number, seg, form)

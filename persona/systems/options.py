@@ -1,0 +1,86 @@
+"""Options of a run against what takes them: the signature of a ``_target_`` is its schema."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, ListConfig
+
+from persona.data.numbers import whole_number
+from persona.errors import UserError
+
+MAX_SEED = 2**32 - 1
+"""NumPy's."""
+
+_WORDS = {
+    int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path",
+    type(None): "null",
+}  # fmt: skip
+
+
+def check_options(config: DictConfig) -> None:
+    """Refuses values of a run's configuration that cannot be meant, before any work.
+
+    Raises:
+        UserError: names the first.
+    """
+    whole_number("seed", config.seed, low=0, high=MAX_SEED)
+    whole_number("checkpoint_every", config.checkpoint_every, low=1)
+    for path, node in _targets(config, ""):
+        for key, hint in _hints(node._target_).items():
+            if key in node and not _fits(node[key], hint):
+                wanted = " or ".join(_WORDS[kind] for kind in _kinds(hint))
+                raise UserError(f"{path}{key}={node[key]}: takes {wanted}")
+
+
+def with_absolute_paths(config: DictConfig) -> DictConfig:
+    """The configuration with its paths made absolute: a run is gone on with from any folder."""
+    config = copy.deepcopy(config)
+    config.subjects_dir = str(Path(config.subjects_dir).absolute())
+    for _, node in _targets(config, ""):
+        for key, hint in _hints(node._target_).items():
+            if Path in _kinds(hint) and isinstance(node.get(key), str):
+                node[key] = str(Path(node[key]).absolute())
+    return config
+
+
+def _targets(node: object, path: str) -> Iterator[tuple[str, DictConfig]]:
+    """Every node that builds something, and where it is."""
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield path, node
+        for key in node:
+            yield from _targets(node[key], f"{path}{key}.")
+
+
+def _hints(target: str) -> dict[str, object]:
+    """Types of a target's arguments; none where they cannot be told."""
+    made = get_object(target)
+    try:
+        return typing.get_type_hints(made.__init__ if inspect.isclass(made) else made)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _kinds(hint: object) -> tuple[object, ...]:
+    """The members of a union, or the type itself."""
+    united = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    return typing.get_args(hint) if united else (hint,)
+
+
+def _fits(value: object, hint: object) -> bool:
+    """Whether a plain value is of a plain type; whatever is not plain is not judged."""
+    kinds = _kinds(hint)
+    if isinstance(value, DictConfig | ListConfig) or any(kind not in _WORDS for kind in kinds):
+        return True
+    if str in kinds or Path in kinds:
+        return value is not None or type(None) in kinds  # Numbers are names too.
+    if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
+        return True
+    return type(value) in kinds
