@@ -11,10 +11,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
+from persona.commands import HOME, SCRIPTS
 from persona.errors import UserError
 from persona.systems.sweep_table import folder_rows, show_sweep, write_sweep
-
-ROOT = Path(__file__).parents[2]
 
 
 def sweep(overrides: Sequence[str], folder: Path) -> bool:
@@ -29,7 +28,7 @@ def sweep(overrides: Sequence[str], folder: Path) -> bool:
     for number, job in enumerate(jobs):
         print(f"job {number + 1} of {len(jobs)}: {' '.join(job)}", flush=True)
         place = folder / str(number)
-        command = [sys.executable, str(ROOT / "train.py"), *job, f"hydra.run.dir='{place}'"]
+        command = [sys.executable, str(HOME / SCRIPTS["train"]), *job, f"hydra.run.dir='{place}'"]
         if subprocess.run(command, check=False).returncode:
             place.mkdir(parents=True, exist_ok=True)  # It may have failed before it made one.
         rows = folder_rows(folder)
@@ -47,7 +46,7 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     for override in overrides:
         if override.startswith(("-", "hydra.")):
             raise UserError(f"{override}: give what train.py -m would take, without options")
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(HOME / "conf"), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         try:
             parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
