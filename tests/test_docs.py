@@ -1,0 +1,65 @@
+"""README and docs: links lead somewhere, and commands are ones that the entry points take."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from persona.commands import SCRIPTS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+COMMAND = re.compile(r"(?:python|persona) ((?:train|scripts/\w+|benchmarks/\w+)(?:\.py)?.*)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_to_files(page):
+    targets = [t for t in LINK.findall(page.read_text()) if "://" not in t]
+    assert [t for t in targets if not (page.parent / t).exists()] == []
+
+
+def commands():
+    """Script and options of each command in a bash block, or between backticks.
+
+    CONTRIBUTING's are of files that the reader writes; tests/systems/test_benchmark.py runs one.
+    """
+    for page in PAGES:
+        if page.name == "CONTRIBUTING.md":
+            continue
+        text = page.read_text()
+        lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.S)
+                 for line in block.splitlines()]  # fmt: skip
+        for line in [*lines, *re.findall(r"`([^`\n]+)`", text)]:
+            found = COMMAND.search(line.split("#")[0])
+            if found and "..." not in line:
+                yield page.name, *shlex.split(found[1])
+
+
+def config_of(script: str) -> str | None:
+    """Name of the configuration that a script's Hydra reads, None where it has none."""
+    path = ROOT / (script if script.endswith(".py") else SCRIPTS[script])
+    path = ROOT / "scripts/train.py" if path == ROOT / "train.py" else path
+    assert path.is_file(), script
+    found = re.search(r'config_name="(\w+)"', path.read_text())
+    return found and found[1]
+
+
+@pytest.mark.parametrize("command", sorted(set(commands())), ids=" ".join)
+def test_commands_are_taken(command):
+    _, script, *words = command
+    name = config_of(script)
+    sweep = "-m" in words or script == "scripts/sweep.py"
+    overrides = [w for w in words if "=" in w and not w.startswith(("-", "hydra", "hydra/"))]
+    if name is None:
+        return
+    if sweep:  # The first of each choice, as the sweeper would split them.
+        overrides = [re.sub(r"=(\[[^]]*\]|[^,\[]+),.*", r"=\1", w) for w in overrides]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        compose(name, overrides)
+
+
+def test_there_are_commands_to_try():
+    assert len(set(commands())) > 30
