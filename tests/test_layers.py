@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "persona"
-LAYERS = {"errors": 0, "types": 0, "modules": 1, "data": 2, "systems": 3, "cli": 3}
+LAYERS = {"errors": 0, "types": 0, "commands": 0, "modules": 1, "data": 2, "systems": 3, "cli": 3}
 
 
 def imports() -> dict[str, set[str]]:

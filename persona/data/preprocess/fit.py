@@ -18,7 +18,7 @@ from torch import Tensor
 from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.fit_check import find_faults
 from persona.data.preprocess.fit_energy import FitProblem, FitWeights
-from persona.data.preprocess.fit_joints import with_read_joints
+from persona.data.preprocess.fit_joints import believed_joints, with_read_joints
 from persona.data.preprocess.fit_starts import FACINGS, make_starts
 from persona.data.preprocess.fit_state import FitState, initial_state, resting_keypoints
 from persona.errors import UserError
@@ -103,6 +103,7 @@ class PhotoFit:
         """
         read = seen is not None and JOINTS in seen.maps
         if read:
+            seen = believed_joints(seen, detection.keypoints)
             detection = with_read_joints(detection, seen, body)
         starts = make_starts(detection, resting_keypoints(body), self.facing, leans=not read)
         problem = FitProblem(

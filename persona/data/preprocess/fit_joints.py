@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from numpy import ndarray
 from torch import Tensor
 
 from persona.data.preprocess.canvas import Canvas
+from persona.data.preprocess.fit_starts import MIN_SCORE, is_standing
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.annotator import JOINTS
@@ -18,6 +22,50 @@ _SURE_M = 0.05
 _BODY = ((5, 16), (6, 17), (7, 18), (8, 19), (9, 20), (10, 21), (11, 1), (12, 2), (13, 4), (14, 5),
          (15, 7), (16, 8), (17, 10), (18, 10), (20, 11), (21, 11))  # fmt: skip
 """COCO-WholeBody points and the joints that lie nearest to them."""
+
+_LIMB_POINTS = ((1, 11), (2, 12), (4, 13), (5, 14), (7, 15), (8, 16), (10, 15), (11, 16),
+                (18, 7), (19, 8), (20, 9), (21, 10))  # fmt: skip
+"""Joints of the limbs, and the COCO-WholeBody point that must be seen to believe them."""
+_UPPER = [3, 6, 9, 12, 13, 14, 15, 16, 17]
+_NECK = 12
+_LEG_JOINTS = ((1, 4, 7, 10), (2, 5, 8, 11))
+_ARM_JOINTS = ((16, 18, 20), (17, 19, 21))
+
+
+def believed_joints(seen: Canvas, keypoints: Float[Tensor, "133 3"]) -> Canvas:
+    """The crop with what is to be believed of its read joints.
+
+    Limbs out of sight are a guess: by how much they are off is set to infinity. Who stands upright
+    in the picture stands so in depth as well: annotators learn from people who move about, and
+    lean and bend the others (measured on people of another generator, benchmarks/results/photo.md).
+
+    Args:
+        seen: The crop with an annotator's maps.
+        keypoints: COCO-WholeBody of the photograph (x, y, score).
+    """
+    read = seen.maps[JOINTS].copy()
+    away = (np.abs(read[:, :2] - 0.5) > 0.5).any(-1)
+    for joint, point in _LIMB_POINTS:
+        away[joint] |= bool(keypoints[point, 2] <= MIN_SCORE)
+    away[0] = False
+    read[away, 3] = np.inf
+    if is_standing(keypoints):
+        read[:, 2] = _straightened(read)
+    return replace(seen, maps={**seen.maps, JOINTS: read})
+
+
+def _straightened(read: Float32[ndarray, "22 4"]) -> Float32[ndarray, "22"]:
+    """Depth with the neck over the pelvis and legs straight down; arms keep theirs to the trunk."""
+    down, depth_m = read[:, 1] - read[0, 1], read[:, 2] - read[0, 2]
+    out = depth_m.copy()
+    lean = depth_m[_NECK] / down[_NECK]
+    out[_UPPER] -= lean * down[_UPPER]
+    for shoulder, *arm in _ARM_JOINTS:
+        out[arm] += out[shoulder] - depth_m[shoulder]
+    for hip, knee, ankle, toe in _LEG_JOINTS:
+        out[toe] += depth_m[hip] - depth_m[ankle]
+        out[[knee, ankle]] = depth_m[hip]
+    return out + read[0, 2]
 
 
 class JointDepthTerm:
@@ -59,5 +107,6 @@ def with_read_joints(detection: Detection, seen: Canvas, body: SmplxBody) -> Det
     points_m = torch.zeros(wholebody.NUM_KEYPOINTS, 4)
     for point, joint in _BODY:
         points_m[point, :3] = place[joint]
-        points_m[point, 3] = (_SURE_M / read[joint, 3]).clamp(0.31, 1)
+        sure = float(_SURE_M / read[joint, 3])
+        points_m[point, 3] = min(max(sure, 0.31), 1.0) if sure > 0 else 0.0
     return Detection(detection.mask, detection.keypoints, points_m, detection.warnings)

@@ -16,6 +16,10 @@ _EDGE = 0.95
 """Quantile of the seen angles that counts as the edge of what is seen: single glimpses do not."""
 _LEAST, _MOST = 0.6, 2.6
 """Bounds of that edge, radians from the front."""
+_BESIDE = 0.4
+"""Share of the edge's angle that is left to buttons and badges in the middle of the front."""
+_FADE_M = 0.03
+"""Distance from the middle of the back within which both sides mix."""
 _MIN_SEEN = 12
 _NEAREST = 4
 _SMOOTH_ROWS = 2.0
@@ -49,8 +53,9 @@ def run_around(
     """Colours the targets from the sources of the same tube, in place; other targets stay.
 
     Around the tube's axis the unseen angles, from the edge of what is seen to the middle of the
-    back, take the colours of the seen ones from that edge to the middle of the front. So a print
-    goes on where it is no longer seen, and meets itself at the back.
+    back, take the colours of the seen ones from that edge to beside the middle of the front. So a
+    print goes on where it is no longer seen, buttons and badges stay in front, and the two sides
+    fade into each other at the back.
 
     Args:
         colour: RGB.
@@ -67,20 +72,38 @@ def run_around(
         along, across = (0, 1) if label in (LEFT_ARM, RIGHT_ARM) else (1, 0)
         axis, angle, radius = _unrolled(place, here & (source | target), along, across)
         edge = _edges(axis, angle, known)
-        folded = angle.copy()
-        for side in (-1, 1):
-            away = wanted & (angle * side >= 0)
-            limit = np.interp(axis[away], *edge[side])
-            behind = np.clip((np.pi - np.abs(angle[away])) / (np.pi - limit), 0, 1)
-            beyond = np.abs(angle[away]) > limit
-            folded[away] = np.where(beyond, side * limit * behind, angle[away])
+        around, own = _folded(axis, angle, radius, edge, wanted)
         tree = cKDTree(np.stack((axis, radius * angle), -1)[known])
-        distance, index = tree.query(
-            np.stack((axis, radius * folded), -1)[wanted], min(_NEAREST, int(known.sum()))
+        colour[wanted] = sum(
+            share[:, None] * _nearest(tree, colour[known], axis[wanted], radius * turn)
+            for turn, share in ((around, own), (-around, 1 - own))
         )
-        weight = 1 / (distance.reshape(len(distance), -1) + 1e-3)
-        near = colour[known][index.reshape(weight.shape)]
-        colour[wanted] = (near * weight[..., None]).sum(1) / weight.sum(1, keepdims=True)
+
+
+def _folded(
+    axis: Float[ndarray, "k"],
+    angle: Float[ndarray, "k"],
+    radius: float,
+    edge: dict[int, tuple[ndarray, ndarray]],
+    wanted: Bool[ndarray, "k"],
+) -> tuple[Float[ndarray, "m"], Float[ndarray, "m"]]:
+    """Seen angle that each wanted one is like, and the share of it against its mirror image."""
+    along, turn = axis[wanted], angle[wanted]
+    limit = np.where(turn < 0, np.interp(along, *edge[-1]), np.interp(along, *edge[1]))
+    behind = ((np.pi - np.abs(turn)) / (np.pi - limit)).clip(0, 1)
+    inner = _BESIDE * limit
+    like = np.where(np.abs(turn) > limit, inner + (limit - inner) * behind, np.abs(turn))
+    from_middle = radius * (np.pi - np.abs(turn))
+    return np.sign(turn) * like, 0.5 + 0.5 * (from_middle / _FADE_M).clip(0, 1)
+
+
+def _nearest(
+    tree: cKDTree, colour: Float32[ndarray, "n 3"], axis: ndarray, around: ndarray
+) -> Float[ndarray, "m 3"]:
+    distance, index = tree.query(np.stack((axis, around), -1), min(_NEAREST, len(colour)))
+    weight = 1 / (distance.reshape(len(distance), -1) + 1e-3)
+    near = colour[index.reshape(weight.shape)]
+    return (near * weight[..., None]).sum(1) / weight.sum(1, keepdims=True)
 
 
 def _unrolled(

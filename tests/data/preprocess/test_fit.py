@@ -7,7 +7,7 @@ import torch
 from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.fit import PhotoFit, photo_camera
 from persona.data.preprocess.fit_body import SampledBody
-from persona.data.preprocess.fit_joints import JointDepthTerm, with_read_joints
+from persona.data.preprocess.fit_joints import JointDepthTerm, believed_joints, with_read_joints
 from persona.data.preprocess.fit_starts import (
     FACING_CAMERA,
     is_standing,
@@ -190,6 +190,43 @@ def test_the_joints_term_is_the_mean_distance_in_depth(body):
     # Joint 20 is 0.25 m off at half weight, joint 5 of the second 0.5 m at full weight.
     expected = torch.tensor([0.125, 0.625]) / 22
     torch.testing.assert_close(term(joints), expected)
+
+
+def test_limbs_out_of_sight_are_not_believed(body):
+    identity, pose, camera, detection = known_person(body)
+    joints = body(identity, pose)[1]
+    seen = read_crop(body, detection, camera, joints)
+    keypoints = detection.keypoints.clone()
+    keypoints[wholebody.LEFT_ANKLE, 2] = 0
+    seen.maps[JOINTS][21, :2] = (0.4, 1.2)  # a hand below the picture
+    read = believed_joints(seen, keypoints).maps[JOINTS]
+    assert np.isinf(read[[7, 10, 21], 3]).all() and np.isfinite(read[:, 3]).sum() == 19
+    far = torch.full((1, 55, 3), 4.0)
+    far[0, [7, 10, 21], 2] += 3.0
+    near = torch.full((1, 55, 3), 4.0)
+    term = JointDepthTerm(read)
+    assert torch.equal(term(far), term(near))
+    guess = with_read_joints(detection, believed_joints(seen, keypoints), body).points_m
+    assert guess[wholebody.LEFT_ANKLE, 3] == 0 and guess[wholebody.RIGHT_ANKLE, 3] > 0.3
+
+
+def test_who_stands_in_the_picture_stands_in_depth(body):
+    identity, pose, camera, detection = known_person(body)
+    seen = read_crop(body, detection, camera, body(identity, pose)[1])
+    bent = believed_joints(seen, detection.keypoints).maps[JOINTS]
+    assert np.array_equal(bent, seen.maps[JOINTS]), "one leg is apart: as read"
+    straight = detection.keypoints.clone()
+    straight[[13, 15], 0], straight[[14, 16], 0] = straight[11, 0], straight[12, 0]
+    read = believed_joints(seen, straight).maps[JOINTS]
+    depth, raw = read[:, 2], seen.maps[JOINTS][:, 2]
+    np.testing.assert_allclose(depth[12], depth[0], atol=1e-6)
+    np.testing.assert_allclose(depth[[4, 7]], depth[1], atol=1e-6)
+    np.testing.assert_allclose(depth[[5, 8]], depth[2], atol=1e-6)
+    for shoulder, wrist in ((16, 20), (17, 21)):
+        np.testing.assert_allclose(
+            depth[wrist] - depth[shoulder], raw[wrist] - raw[shoulder], atol=1e-6
+        )
+    assert np.array_equal(read[:, :2], seen.maps[JOINTS][:, :2])
 
 
 def test_read_joints_set_a_leaning_guess_right(body):
