@@ -15,11 +15,10 @@ from persona.data.people.dressed import Dressed, pose_dressed
 from persona.data.people.look import Look, random_look
 from persona.data.people.render import render_person
 from persona.data.people.scene import Casting, Person, frame_by, random_stance, stand
+from persona.modules.perception.network import NUM_JOINTS
 from persona.types import TensorTuple
 
 SIZE = (512, 384)
-NUM_JOINTS = 22
-"""Pelvis and body joints, in SMPL-X's order."""
 _PER_OUTFIT = 40
 """Renders after which one of the dressed bodies is replaced."""
 _NUM_BETAS = 12

@@ -16,7 +16,6 @@ from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.annotator import JOINTS
 
-NUM_JOINTS = 22
 _SURE_M = 0.05
 """A joint whose depth may be off by no more than this counts in full."""
 _BODY = ((5, 16), (6, 17), (7, 18), (8, 19), (9, 20), (10, 21), (11, 1), (12, 2), (13, 4), (14, 5),
@@ -83,7 +82,7 @@ class JointDepthTerm:
 
     def __call__(self, joints: Float[Tensor, "b 55 3"]) -> Float[Tensor, "b"]:
         """Energy of each candidate, from its joints in the camera's frame."""
-        depth_m = joints[:, :NUM_JOINTS, 2] - joints[:, :1, 2]
+        depth_m = joints[:, : len(self.depth_m), 2] - joints[:, :1, 2]
         return ((depth_m - self.depth_m).abs() * self.weight).mean(-1)
 
 
@@ -95,8 +94,8 @@ def with_read_joints(detection: Detection, seen: Canvas, body: SmplxBody) -> Det
     read = torch.from_numpy(seen.maps[JOINTS])
     size = torch.tensor([seen.camera.width, seen.camera.height])
     pixels, depth_m = read[:, :2] * size, read[:, 2]
-    rest = (body.joint_regressor @ body.template)[:NUM_JOINTS]
-    parents = torch.as_tensor(body.parents[:NUM_JOINTS])
+    rest = body.joint_regressor @ body.template
+    parents = torch.as_tensor(body.parents)
     limbs = torch.tensor([1, 2, 4, 5, 7, 8, 12, 16, 17, 18, 19, 20, 21])
     ends = parents[limbs]
     long_m = (rest[limbs] - rest[ends]).norm(dim=-1)
@@ -109,4 +108,4 @@ def with_read_joints(detection: Detection, seen: Canvas, body: SmplxBody) -> Det
         points_m[point, :3] = place[joint]
         sure = float(_SURE_M / read[joint, 3])
         points_m[point, 3] = min(max(sure, 0.31), 1.0) if sure > 0 else 0.0
-    return Detection(detection.mask, detection.keypoints, points_m, detection.warnings)
+    return replace(detection, points_m=points_m)
