@@ -19,6 +19,8 @@ KEEP, RECOLOUR, PLAIN, STRIPES, CHECKS, DOTS, BLOTCHES = range(7)
 """How a slot's colour is made of its texture and its three inks."""
 _PATTERN_ODDS = (0.0, 0.3, 0.2, 0.17, 0.1, 0.08, 0.15)
 _WAVES = 12
+_FINER = 4.0
+"""Blotches of skin are so many times finer than those of prints."""
 _SLEEVE_M = 0.19
 """Beyond this distance from the middle, rings run around the arm and not around the trunk."""
 
@@ -37,6 +39,8 @@ class Look(TensorTuple):
     """Of a pattern; negative for stripes that run upwards."""
     gain: Float[Tensor, "slot 3"]
     """What a kept texture is multiplied by."""
+    mottle: Float[Tensor, "slot"]
+    """How blotched a kept texture is, as skin is by age, sun and shade."""
     wave: Float[Tensor, "12 4"]
     """Frequencies (radians a metre) and phase of smooth noise on the body."""
     fold: Float[Tensor, ""]
@@ -72,12 +76,14 @@ def random_look(
     texture, pattern = np.zeros(count, int), np.full(count, RECOLOUR)
     ink = np.stack([[random_colour(rng) for _ in range(3)] for _ in range(count)])
     period, gain = rng.uniform(0.03, 0.14, count), np.ones((count, 3))
+    mottle = np.zeros(count)
     prints = assets.texture_of["print"]
     for row, slot in enumerate(SLOTS):
         if slot in ("skin", "eyes"):
             texture[row] = int(rng.choice(assets.texture_of[slot]))
             pattern[row] = KEEP
-            gain[row] = rng.uniform(0.6, 1.3) * rng.uniform(0.88, 1.12, 3)
+            gain[row] = rng.uniform(0.55, 1.4) * rng.uniform(0.85, 1.15, 3)
+            mottle[row] = rng.uniform(0, 0.18) * (slot == "skin")
         elif slot == "hair":
             texture[row] = outfit.own.get(slot, int(rng.choice(assets.texture_of["strands"])))
             pattern[row] = KEEP if rng.uniform() < 0.3 and slot in outfit.own else RECOLOUR
@@ -98,8 +104,8 @@ def random_look(
     ambient = (0.75 - 0.5 * strength) * tint[0]
     lamps = np.array([[0.6], [0.3]]) * (0.4 + strength) * tint[1:] * rng.uniform(0.5, 1.2, (2, 1))
     values = (
-        texture, pattern, ink, period, gain, wave, rng.uniform(0, 0.35), ambient, direction, lamps,
-        rng.uniform(0, 0.15),
+        texture, pattern, ink, period, gain, mottle, wave, rng.uniform(0, 0.35), ambient, direction,
+        lamps, rng.uniform(0, 0.15),
     )  # fmt: skip
     tensors = [torch.as_tensor(np.asarray(v)) for v in values]
     return Look(*(t.float() if t.is_floating_point() else t for t in tensors))
@@ -143,8 +149,9 @@ def albedo(
     dot = (((along % 1) - 0.5) ** 2 + ((across % 1) - 0.5) ** 2 < 0.07)[:, None]
     noise = smooth_noise(look, surface)[:, None]
     grey = own.mean(-1, keepdim=True)
+    blotch = 1 + look.mottle[slot][:, None] * smooth_noise(look, surface * _FINER)[:, None]
     kinds = (
-        own * look.gain[slot],
+        own * look.gain[slot] * blotch,
         ground * (0.35 + 2.2 * grey).clamp(max=1.6),
         ground,
         torch.where(band, third, torch.where(stripe, second, ground)),

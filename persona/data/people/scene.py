@@ -18,6 +18,7 @@ from persona.data.people.assets import Assets, Outfit, prints, random_outfit, re
 from persona.data.people.look import Look, random_look
 from persona.data.preprocess.fit_starts import FACING_CAMERA
 from persona.data.preprocess.fit_state import rest_body_pose
+from persona.data.synthetic.poses import L_ELBOW, L_HIP, L_KNEE, R_ELBOW, R_HIP, R_KNEE
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose, Camera
@@ -27,6 +28,10 @@ _EVERY = 6
 """Every so many frames of a motion become poses."""
 _ARMS = slice(15, 19)
 """Shoulders and elbows among the 21 body joints."""
+_SHAKE, _STILL = 0.06, 0.025
+"""Radians by which joints are off the pose; those of the legs and the spine of who stands still."""
+_TILT = 0.08
+"""Radians that cameras look up or down: people are photographed level."""
 
 
 @dataclass(frozen=True)
@@ -82,33 +87,72 @@ class Casting:
         return Person(outfit, look, betas)
 
     def pose(self, rng: np.random.Generator) -> Float[Tensor, "55 3"]:
-        """A pose of a motion, a stance with the arms anywhere, or somebody at ease; shaken."""
+        """A pose of a motion, a stance with the arms anywhere, somebody at ease or seated; shaken.
+
+        Half of those who stand do so with straight legs and an upright trunk, as most people in
+        photographs: a network that never sees them bends whoever stands still.
+        """
         kind = rng.uniform()
-        if kind < 0.5:
+        shake_legs = _SHAKE
+        if kind < 0.4:
             joints = self.poses[int(rng.integers(len(self.poses)))].clone()
         else:
             joints = torch.zeros(55, 3)
             joints[1:22] = rest_body_pose()
             if kind < 0.85:
-                joints[1:22][_ARMS] += torch.from_numpy(rng.normal(size=(4, 3))).float() * 0.65
-                # Elbows bend inward alone.
-                joints[18, 1] = -abs(float(joints[18, 1])) * 1.6
-                joints[19, 1] = abs(float(joints[19, 1])) * 1.6
-                legs = torch.from_numpy(rng.normal(size=(2, 3))).float()
-                joints[1:3] += legs * torch.tensor([0.35, 0.1, 0.12])
-                bend = torch.from_numpy(rng.uniform(0, 0.8, 2)).float() * (rng.uniform() < 0.5)
-                joints[4:6, 0] += bend
-        if rng.uniform() < 0.12:  # Seated.
-            joints[1:3, 0] = -rng.uniform(0.9, 1.6) + torch.from_numpy(rng.normal(size=2)) * 0.2
-            joints[4:6, 0] = rng.uniform(0.8, 1.7) + torch.from_numpy(rng.normal(size=2)) * 0.25
-            joints[1:3, 1] += torch.from_numpy(rng.normal(size=2)) * 0.3
-        noise = torch.from_numpy(rng.normal(size=(22, 3))).float() * 0.06
-        noise[0] = 0
-        noise[[12, 15]] *= 3  # Heads turn more.
-        joints[:22] += noise
-        curl = torch.from_numpy(rng.normal(size=(30, 3))).float() * 0.12
+                _swing_arms(joints[1:22], rng)
+            if kind < 0.66:
+                _bend_legs(joints[1:22], rng)
+            else:
+                shake_legs = _STILL
+        if rng.uniform() < 0.12:
+            _seat(joints[1:22], rng)
+        shake = torch.full((22, 1), _SHAKE)
+        shake[[1, 2, 3, 4, 5, 6, 9]] = shake_legs
+        shake[0] = 0
+        shake[[12, 15]] *= 3  # Heads turn more.
+        joints[:22] += _normal(rng, 22, 3) * shake
+        curl = _normal(rng, 30, 3) * 0.12
         joints[25:] += curl + rng.uniform(-0.3, 0.5) * self.body.hands_mean.cpu().sign() * 0.3
         return joints
+
+
+def _normal(rng: np.random.Generator, *shape: int) -> Tensor:
+    return torch.from_numpy(rng.normal(size=shape)).float()
+
+
+def _swing_arms(pose: Float[Tensor, "21 3"], rng: np.random.Generator) -> None:
+    """Arms anywhere within reach."""
+    pose[_ARMS] += _normal(rng, 4, 3) * 0.65
+    # Elbows bend inward alone.
+    pose[L_ELBOW, 1] = -abs(float(pose[L_ELBOW, 1])) * 1.6
+    pose[R_ELBOW, 1] = abs(float(pose[R_ELBOW, 1])) * 1.6
+
+
+def _bend_legs(pose: Float[Tensor, "21 3"], rng: np.random.Generator) -> None:
+    """A stride, a raised leg, or both knees given way."""
+    pose[[L_HIP, R_HIP]] += _normal(rng, 2, 3) * torch.tensor([0.15, 0.1, 0.12])
+    front, behind = rng.permutation([L_HIP, R_HIP])
+    knee = {L_HIP: L_KNEE, R_HIP: R_KNEE}
+    kind = rng.uniform()
+    if kind < 0.5:
+        pose[front, 0] -= rng.uniform(0.1, 0.7)
+        pose[behind, 0] += rng.uniform(0.0, 0.5)
+        pose[knee[front], 0] += rng.uniform(0, 0.4)
+        pose[knee[behind], 0] += rng.uniform(0, 0.7)
+    elif kind < 0.8:
+        pose[front, 0] -= rng.uniform(0.3, 1.2)
+        pose[knee[front], 0] += rng.uniform(0.3, 1.5)
+    else:
+        bend = rng.uniform(0.1, 0.9)
+        pose[[L_HIP, R_HIP], 0] -= bend
+        pose[[L_KNEE, R_KNEE], 0] += bend * rng.uniform(1.2, 1.8)
+
+
+def _seat(pose: Float[Tensor, "21 3"], rng: np.random.Generator) -> None:
+    pose[[L_HIP, R_HIP], 0] = -rng.uniform(0.9, 1.6) + _normal(rng, 2) * 0.2
+    pose[[L_KNEE, R_KNEE], 0] = rng.uniform(0.8, 1.7) + _normal(rng, 2) * 0.25
+    pose[[L_HIP, R_HIP], 1] += _normal(rng, 2) * 0.3
 
 
 def casting(
@@ -151,7 +195,7 @@ def random_stance(rng: np.random.Generator, front: float = 0.65) -> Stance:
     """Mostly facing the camera (within 60 degrees), the rest from anywhere."""
     near = rng.uniform() < front
     yaw = rng.uniform(-1.05, 1.05) if near else rng.uniform(-math.pi, math.pi)
-    return Stance(yaw, rng.normal() * 0.12, rng.normal() * 0.05)
+    return Stance(yaw, rng.normal() * _TILT, rng.normal() * 0.05)
 
 
 def frame_by(

@@ -55,8 +55,7 @@ def perception_losses(pred: Percepts, truth: Truth) -> dict[str, Float[Tensor, "
         "normal": ((1 - (unit * truth.normal).sum(1, keepdim=True)) * inside).sum() / count,
         "depth": 4 * ((pred.depth - truth.depth).abs() * inside).sum() / count,
         "joints": 10 * (place.clamp(max=0.3) * torch.where(shown, 1.0, 0.1)).mean(),
-        "joint_depth": 0.5
-        * laplace(pred.joints[..., 2] - truth.joints[..., 2], pred.joints[..., 3]),
+        "joint_depth": laplace(pred.joints[..., 2] - truth.joints[..., 2], pred.joints[..., 3]),
     }
 
 
