@@ -18,6 +18,8 @@ from persona.modules.detect.annotator import JOINTS
 
 _SURE_M = 0.05
 """A joint whose depth may be off by no more than this counts in full."""
+_CLEARLY = 2.5
+"""A joint is clearly not at a place if it is read so many times further off than it may be."""
 _BODY = ((5, 16), (6, 17), (7, 18), (8, 19), (9, 20), (10, 21), (11, 1), (12, 2), (13, 4), (14, 5),
          (15, 7), (16, 8), (17, 10), (18, 10), (20, 11), (21, 11))  # fmt: skip
 """COCO-WholeBody points and the joints that lie nearest to them."""
@@ -34,9 +36,10 @@ _ARM_JOINTS = ((16, 18, 20), (17, 19, 21))
 def believed_joints(seen: Canvas, keypoints: Float[Tensor, "133 3"]) -> Canvas:
     """The crop with what is to be believed of its read joints.
 
-    Limbs out of sight are a guess: by how much they are off is set to infinity. Who stands upright
-    in the picture stands so in depth as well: annotators learn from people who move about, and
-    lean and bend the others (measured on people of another generator, benchmarks/results/photo.md).
+    Limbs out of sight are a guess: by how much they are off is set to infinity. Where trunk and
+    legs are upright in the picture they are taken to be upright in depth too, unless they are
+    clearly read otherwise: readings lean and bend standing people by a few centimetres (measured
+    on people of another generator, benchmarks/results/photo.md), a stride is far more.
 
     Args:
         seen: The crop with an annotator's maps.
@@ -54,17 +57,32 @@ def believed_joints(seen: Canvas, keypoints: Float[Tensor, "133 3"]) -> Canvas:
 
 
 def _straightened(read: Float32[ndarray, "22 4"]) -> Float32[ndarray, "22"]:
-    """Depth with the neck over the pelvis and legs straight down; arms keep theirs to the trunk."""
+    """Depth with the neck over the pelvis and legs straight down, each where it may be so.
+
+    Arms keep their depth to the trunk, feet theirs to the ankle.
+    """
     down, depth_m = read[:, 1] - read[0, 1], read[:, 2] - read[0, 2]
     out = depth_m.copy()
-    lean = depth_m[_NECK] / down[_NECK]
-    out[_UPPER] -= lean * down[_UPPER]
-    for shoulder, *arm in _ARM_JOINTS:
-        out[arm] += out[shoulder] - depth_m[shoulder]
+    if _may_be(depth_m, 0.0, read, [_NECK]):
+        lean = depth_m[_NECK] / down[_NECK]
+        out[_UPPER] -= lean * down[_UPPER]
+        for shoulder, *arm in _ARM_JOINTS:
+            out[arm] += out[shoulder] - depth_m[shoulder]
     for hip, knee, ankle, toe in _LEG_JOINTS:
-        out[toe] += depth_m[hip] - depth_m[ankle]
-        out[[knee, ankle]] = depth_m[hip]
+        if _may_be(depth_m, depth_m[hip], read, [knee, ankle]):
+            out[toe] += depth_m[hip] - depth_m[ankle]
+            out[[knee, ankle]] = depth_m[hip]
     return out + read[0, 2]
+
+
+def _may_be(
+    depth_m: Float32[ndarray, "22"],
+    straight_m: float,
+    read: Float32[ndarray, "22 4"],
+    joints: list[int],
+) -> bool:
+    """Whether the joints may lie this deep, by how much their reading may be off."""
+    return bool((np.abs(depth_m[joints] - straight_m) < _CLEARLY * read[joints, 3]).all())
 
 
 class JointDepthTerm:
