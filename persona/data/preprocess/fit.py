@@ -103,7 +103,7 @@ class PhotoFit:
         """
         read = seen is not None and JOINTS in seen.maps
         if read:
-            seen = believed_joints(seen, detection.keypoints)
+            seen = believed_joints(seen, detection.keypoints, body)
             detection = with_read_joints(detection, seen, body)
         starts = make_starts(detection, resting_keypoints(body), self.facing, leans=not read)
         problem = FitProblem(

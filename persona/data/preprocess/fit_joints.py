@@ -18,8 +18,10 @@ from persona.modules.detect.annotator import JOINTS
 
 _SURE_M = 0.05
 """A joint whose depth may be off by no more than this counts in full."""
-_CLEARLY = 2.5
-"""A joint is clearly not at a place if it is read so many times further off than it may be."""
+_STRAIGHT, _BENT_M = 0.7, 0.15
+"""Share of straight limbs among those that look upright; by how much the others are off."""
+_ANYWHERE_M = 1.0
+"""By how much a joint out of sight may be off."""
 _BODY = ((5, 16), (6, 17), (7, 18), (8, 19), (9, 20), (10, 21), (11, 1), (12, 2), (13, 4), (14, 5),
          (15, 7), (16, 8), (17, 10), (18, 10), (20, 11), (21, 11))  # fmt: skip
 """COCO-WholeBody points and the joints that lie nearest to them."""
@@ -33,17 +35,18 @@ _LEG_JOINTS = ((1, 4, 7, 10), (2, 5, 8, 11))
 _ARM_JOINTS = ((16, 18, 20), (17, 19, 21))
 
 
-def believed_joints(seen: Canvas, keypoints: Float[Tensor, "133 3"]) -> Canvas:
+def believed_joints(seen: Canvas, keypoints: Float[Tensor, "133 3"], body: SmplxBody) -> Canvas:
     """The crop with what is to be believed of its read joints.
 
     Limbs out of sight are a guess: by how much they are off is set to infinity. Where trunk and
-    legs are upright in the picture they are taken to be upright in depth too, unless they are
-    clearly read otherwise: readings lean and bend standing people by a few centimetres (measured
-    on people of another generator, benchmarks/results/photo.md), a stride is far more.
+    legs are upright in the picture they are drawn towards being upright in depth, by how likely
+    that is after the reading: readings lean and bend standing people by a few centimetres
+    (measured on people of another generator, benchmarks/results/photo.md), a stride is far more.
 
     Args:
         seen: The crop with an annotator's maps.
         keypoints: COCO-WholeBody of the photograph (x, y, score).
+        body: Body model; its template stands straight.
     """
     read = seen.maps[JOINTS].copy()
     away = (np.abs(read[:, :2] - 0.5) > 0.5).any(-1)
@@ -52,37 +55,56 @@ def believed_joints(seen: Canvas, keypoints: Float[Tensor, "133 3"]) -> Canvas:
     away[0] = False
     read[away, 3] = np.inf
     if is_standing(keypoints):
-        read[:, 2] = _straightened(read)
+        rest = (body.joint_regressor @ body.template)[: len(read)].cpu().numpy()
+        read[:, 2] = _straightened(read, rest)
     return replace(seen, maps={**seen.maps, JOINTS: read})
 
 
-def _straightened(read: Float32[ndarray, "22 4"]) -> Float32[ndarray, "22"]:
-    """Depth with the neck over the pelvis and legs straight down, each where it may be so.
+def _straightened(
+    read: Float32[ndarray, "22 4"], rest: Float32[ndarray, "22 3"]
+) -> Float32[ndarray, "22"]:
+    """Depth drawn towards trunk and legs as straight as at rest.
 
     Arms keep their depth to the trunk, feet theirs to the ankle.
     """
     down, depth_m = read[:, 1] - read[0, 1], read[:, 2] - read[0, 2]
+    straight_m = -rest[:, 2] * _facing(read, rest)
+    scale_m = read[:, 3].clip(max=_ANYWHERE_M)
     out = depth_m.copy()
-    if _may_be(depth_m, 0.0, read, [_NECK]):
-        lean = depth_m[_NECK] / down[_NECK]
-        out[_UPPER] -= lean * down[_UPPER]
-        for shoulder, *arm in _ARM_JOINTS:
-            out[arm] += out[shoulder] - depth_m[shoulder]
-    for hip, knee, ankle, toe in _LEG_JOINTS:
-        if _may_be(depth_m, depth_m[hip], read, [knee, ankle]):
-            out[toe] += depth_m[hip] - depth_m[ankle]
-            out[[knee, ankle]] = depth_m[hip]
+    off_m = depth_m[[_NECK]] - (straight_m[_NECK] - straight_m[0])
+    off_m = off_m * _chance_of_straight(off_m, scale_m[[_NECK]])
+    out[_UPPER] -= off_m / down[_NECK] * down[_UPPER]
+    for shoulder, *arm in _ARM_JOINTS:
+        out[arm] += out[shoulder] - depth_m[shoulder]
+    for hip, *leg, toe in _LEG_JOINTS:
+        off_m = (depth_m[leg] - depth_m[hip]) - (straight_m[leg] - straight_m[hip])
+        off_m = off_m * _chance_of_straight(off_m, scale_m[leg])
+        out[leg] -= off_m
+        out[toe] -= off_m[-1]
     return out + read[0, 2]
 
 
-def _may_be(
-    depth_m: Float32[ndarray, "22"],
-    straight_m: float,
-    read: Float32[ndarray, "22 4"],
-    joints: list[int],
-) -> bool:
-    """Whether the joints may lie this deep, by how much their reading may be off."""
-    return bool((np.abs(depth_m[joints] - straight_m) < _CLEARLY * read[joints, 3]).all())
+def _facing(read: Float32[ndarray, "22 4"], rest: Float32[ndarray, "22 3"]) -> float:
+    """Cosine of the body's turn: 1 faces the camera, -1 shows the back; by the line of the hips."""
+    left, right = 1, 2
+    sine = (read[left, 2] - read[right, 2]) / (rest[left, 0] - rest[right, 0])
+    return float(np.copysign(np.sqrt(max(0.0, 1 - sine**2)), read[left, 0] - read[right, 0]))
+
+
+def _chance_of_straight(off_m: Float32[ndarray, "n"], scale_m: Float32[ndarray, "n"]) -> float:
+    """How likely a limb is straight that is read to be off by so much (Bayes).
+
+    Args:
+        off_m: Of its joints, to where they lay if it were straight.
+        scale_m: By how much the reading may be off.
+    """
+
+    def likelihood(spread_m: ndarray) -> float:
+        return float(np.prod(np.exp(-0.5 * np.square(off_m / spread_m)) / spread_m))
+
+    straight = _STRAIGHT * likelihood(scale_m)
+    bent = (1 - _STRAIGHT) * likelihood(np.hypot(scale_m, _BENT_M))
+    return straight / (straight + bent)
 
 
 class JointDepthTerm:

@@ -199,34 +199,46 @@ def test_limbs_out_of_sight_are_not_believed(body):
     keypoints = detection.keypoints.clone()
     keypoints[wholebody.LEFT_ANKLE, 2] = 0
     seen.maps[JOINTS][21, :2] = (0.4, 1.2)  # a hand below the picture
-    read = believed_joints(seen, keypoints).maps[JOINTS]
+    read = believed_joints(seen, keypoints, body).maps[JOINTS]
     assert np.isinf(read[[7, 10, 21], 3]).all() and np.isfinite(read[:, 3]).sum() == 19
     far = torch.full((1, 55, 3), 4.0)
     far[0, [7, 10, 21], 2] += 3.0
     near = torch.full((1, 55, 3), 4.0)
     term = JointDepthTerm(read)
     assert torch.equal(term(far), term(near))
-    guess = with_read_joints(detection, believed_joints(seen, keypoints), body).points_m
+    guess = with_read_joints(detection, believed_joints(seen, keypoints, body), body).points_m
     assert guess[wholebody.LEFT_ANKLE, 3] == 0 and guess[wholebody.RIGHT_ANKLE, 3] > 0.3
 
 
-def test_who_stands_in_the_picture_stands_in_depth(body):
+def test_who_stands_in_the_picture_is_drawn_upright(body):
     identity, pose, camera, detection = known_person(body)
     seen = read_crop(body, detection, camera, body(identity, pose)[1])
-    bent = believed_joints(seen, detection.keypoints).maps[JOINTS]
+    bent = believed_joints(seen, detection.keypoints, body).maps[JOINTS]
     assert np.array_equal(bent, seen.maps[JOINTS]), "one leg is apart: as read"
-    straight = detection.keypoints.clone()
-    straight[[13, 15], 0], straight[[14, 16], 0] = straight[11, 0], straight[12, 0]
-    read = believed_joints(seen, straight).maps[JOINTS]
-    depth, raw = read[:, 2], seen.maps[JOINTS][:, 2]
-    np.testing.assert_allclose(depth[12], depth[0], atol=1e-6)
-    np.testing.assert_allclose(depth[[4, 7]], depth[1], atol=1e-6)
-    np.testing.assert_allclose(depth[[5, 8]], depth[2], atol=1e-6)
+    points = detection.keypoints.clone()
+    points[[13, 15], 0], points[[14, 16], 0] = points[11, 0], points[12, 0]
+    rest = (body.joint_regressor @ body.template)[:22].numpy()
+    read = seen.maps[JOINTS]
+    read[:, 2], read[:, 3] = 4 - rest[:, 2], 0.05  # Faces the camera, straight
+    read[1, 2] = read[2, 2] = 4 - rest[[1, 2], 2].mean()
+    straight = read[:, 2].copy()
+    down = read[:, 1] - read[0, 1]
+    read[:, 2] += 0.04 * down / down[12]  # leans by 4 cm at the neck,
+    read[[5, 8], 2] += (0.15, 0.4)  # and strides with the right leg.
+    leaning = read[:, 2].copy()
+    out = believed_joints(seen, points, body).maps[JOINTS]
+    assert abs(out[12, 2] - straight[12]) < 0.01, "4 cm are less than the reading may be off"
+    assert abs((out[7, 2] - out[1, 2]) - (straight[7] - straight[1])) < 0.025
+    np.testing.assert_allclose(
+        (out - out[2])[[5, 8, 11], 2], (leaning - leaning[2])[[5, 8, 11]], atol=0.003
+    )
     for shoulder, wrist in ((16, 20), (17, 21)):
         np.testing.assert_allclose(
-            depth[wrist] - depth[shoulder], raw[wrist] - raw[shoulder], atol=1e-6
+            out[wrist, 2] - out[shoulder, 2], leaning[wrist] - leaning[shoulder], atol=1e-5
         )
-    assert np.array_equal(read[:, :2], seen.maps[JOINTS][:, :2])
+    assert np.array_equal(out[:, [0, 1, 3]], read[:, [0, 1, 3]])
+    read[[4, 7], :2] = 1.2  # A leg that is out of the crop: no reading, no nan.
+    assert np.isfinite(believed_joints(seen, points, body).maps[JOINTS][:, 2]).all()
 
 
 def test_read_joints_set_a_leaning_guess_right(body):
