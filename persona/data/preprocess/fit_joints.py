@@ -20,6 +20,8 @@ _SURE_M = 0.05
 """A joint whose depth may be off by no more than this counts in full."""
 _STRAIGHT, _BENT_M = 0.7, 0.15
 """Share of straight limbs among those that look upright; by how much the others are off."""
+_LEAN, _LEANS = 0.05, np.linspace(-0.3, 0.3, 61).tolist()
+"""How far stances lean before a camera (standard deviation, depth by height); those tried."""
 _ANYWHERE_M = 1.0
 """By how much a joint out of sight may be off."""
 _BODY = ((5, 16), (6, 17), (7, 18), (8, 19), (9, 20), (10, 21), (11, 1), (12, 2), (13, 4), (14, 5),
@@ -39,9 +41,10 @@ def believed_joints(seen: Canvas, keypoints: Float[Tensor, "133 3"], body: Smplx
     """The crop with what is to be believed of its read joints.
 
     Limbs out of sight are a guess: by how much they are off is set to infinity. Where trunk and
-    legs are upright in the picture they are drawn towards being upright in depth, by how likely
-    that is after the reading: readings lean and bend standing people by a few centimetres
-    (measured on people of another generator, benchmarks/results/photo.md), a stride is far more.
+    legs are upright in the picture they are drawn towards a straight stance in depth, by how likely
+    that is after the reading: readings bend standing people by a few centimetres (measured on
+    people of another generator, benchmarks/results/photo.md), a stride is far more. The stance may
+    lean as a whole, as all do before a camera that looks down or up.
 
     Args:
         seen: The crop with an annotator's maps.
@@ -67,20 +70,23 @@ def _straightened(
 
     Arms keep their depth to the trunk, feet theirs to the ankle.
     """
-    down, depth_m = read[:, 1] - read[0, 1], read[:, 2] - read[0, 2]
-    straight_m = -rest[:, 2] * _facing(read, rest)
-    scale_m = read[:, 3].clip(max=_ANYWHERE_M)
+    depth_m, scale_m = read[:, 2] - read[0, 2], read[:, 3].clip(max=_ANYWHERE_M)
+    down_m = (
+        (read[:, 1] - read[0, 1]) * (rest[0, 1] - rest[_NECK, 1]) / (read[_NECK, 1] - read[0, 1])
+    )
+    off_m = depth_m + rest[:, 2] * _facing(read, rest)
+    limbs = []
+    for root, *joints in ((0, _NECK), *(leg[:3] for leg in _LEG_JOINTS)):
+        limbs.append((off_m[joints] - off_m[root], down_m[joints] - down_m[root], scale_m[joints]))
+    lean = max(_LEANS, key=lambda lean: _plausible(lean, limbs))
+    trunk, *legs = ((off - lean * down) * _straight_share(off - lean * down, scale)
+                    for off, down, scale in limbs)  # fmt: skip
     out = depth_m.copy()
-    off_m = depth_m[[_NECK]] - (straight_m[_NECK] - straight_m[0])
-    off_m = off_m * _chance_of_straight(off_m, scale_m[[_NECK]])
-    out[_UPPER] -= off_m / down[_NECK] * down[_UPPER]
+    out[_UPPER] -= trunk / down_m[_NECK] * down_m[_UPPER]
     for shoulder, *arm in _ARM_JOINTS:
         out[arm] += out[shoulder] - depth_m[shoulder]
-    for hip, *leg, toe in _LEG_JOINTS:
-        off_m = (depth_m[leg] - depth_m[hip]) - (straight_m[leg] - straight_m[hip])
-        off_m = off_m * _chance_of_straight(off_m, scale_m[leg])
-        out[leg] -= off_m
-        out[toe] -= off_m[-1]
+    for (_, knee, ankle, toe), bend in zip(_LEG_JOINTS, legs, strict=True):
+        out[[knee, ankle, toe]] -= bend[[0, 1, 1]]
     return out + read[0, 2]
 
 
@@ -91,20 +97,30 @@ def _facing(read: Float32[ndarray, "22 4"], rest: Float32[ndarray, "22 3"]) -> f
     return float(np.copysign(np.sqrt(max(0.0, 1 - sine**2)), read[left, 0] - read[right, 0]))
 
 
-def _chance_of_straight(off_m: Float32[ndarray, "n"], scale_m: Float32[ndarray, "n"]) -> float:
-    """How likely a limb is straight that is read to be off by so much (Bayes).
+_Limb = tuple[Float[ndarray, "_"], Float[ndarray, "_"], Float[ndarray, "_"]]
+"""Of a limb's joints below its root, metres: how far behind the straight stance they are read, how
+far below the root, and by how much the reading may be off."""
 
-    Args:
-        off_m: Of its joints, to where they lay if it were straight.
-        scale_m: By how much the reading may be off.
-    """
 
-    def likelihood(spread_m: ndarray) -> float:
+def _plausible(lean: float, limbs: list[_Limb]) -> float:
+    """Logarithm of how likely the stance leans so (depth by height) after the reading."""
+    sums = [sum(_likelihoods(off - lean * down, scale)) for off, down, scale in limbs]
+    return -0.5 * (lean / _LEAN) ** 2 + float(np.log(sums).sum())
+
+
+def _straight_share(off_m: Float[ndarray, "n"], scale_m: Float[ndarray, "n"]) -> float:
+    """How likely a limb is straight after the reading (Bayes)."""
+    straight, bent = _likelihoods(off_m, scale_m)
+    return straight / (straight + bent)
+
+
+def _likelihoods(off_m: Float[ndarray, "n"], scale_m: Float[ndarray, "n"]) -> tuple[float, float]:
+    """Of a straight and a bent limb, each times its share among limbs that look upright."""
+
+    def normal(spread_m: Float[ndarray, "n"]) -> float:
         return float(np.prod(np.exp(-0.5 * np.square(off_m / spread_m)) / spread_m))
 
-    straight = _STRAIGHT * likelihood(scale_m)
-    bent = (1 - _STRAIGHT) * likelihood(np.hypot(scale_m, _BENT_M))
-    return straight / (straight + bent)
+    return _STRAIGHT * normal(scale_m), (1 - _STRAIGHT) * normal(np.hypot(scale_m, _BENT_M))
 
 
 class JointDepthTerm:
