@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PHOTO_NEEDS := absl-py attrs flatbuffers "protobuf>=4.25.3,<5"
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup demo test test-slow test-gpu lint format clean
+.PHONY: setup demo docs test test-slow test-gpu lint format clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,14 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/python train.py +exp=demo
+
+# The site, in site/; its tools are installed when first asked for. Material prints its plans.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	@touch $@
 
 # One thread per worker: most tests are too small for more.
 test: setup
@@ -43,4 +51,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) outputs multirun
+	rm -rf $(VENV) outputs multirun site

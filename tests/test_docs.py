@@ -1,8 +1,10 @@
 """README and docs: links lead somewhere, and commands are ones that the entry points take."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -11,11 +13,12 @@ from persona.commands import SCRIPTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+RESULTS = sorted(ROOT.glob("benchmarks/results/*.md"))
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 COMMAND = re.compile(r"(?:python|persona) ((?:train|scripts/\w+|benchmarks/\w+)(?:\.py)?.*)")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [*PAGES, *RESULTS], ids=lambda p: p.name)
 def test_links_lead_to_files(page):
     targets = [t for t in LINK.findall(page.read_text()) if "://" not in t]
     assert [t for t in targets if not (page.parent / t).exists()] == []
@@ -59,6 +62,29 @@ def test_commands_are_taken(command):
         overrides = [re.sub(r"=(\[[^]]*\]|[^,\[]+),.*", r"=\1", w) for w in overrides]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         compose(name, overrides)
+
+
+SITE_LINKS = [
+    ("README.md", "[p](docs/photo.md)", "[p](photo.md)"),
+    ("README.md", "![r](docs/ryota.png)", "![r](ryota.png)"),
+    ("README.md", "[l](docs/limits.md#licences)", "[l](limits.md#licences)"),
+    ("photo.md", "[n](../benchmarks/results/photo.md)", "[n](benchmarks/results/photo.md)"),
+    ("photo.md", "![s](sheets/coat.jpg)", "![s](sheets/coat.jpg)"),
+    ("limits.md", "[LICENSE](../LICENSE)", "[LICENSE](LICENSE)"),
+    ("benchmarks/results/speed_cpu.md", "[b](../../docs/gpus.md)", "[b](../../gpus.md)"),
+    ("CHANGELOG.md", "[K](https://keepachangelog.com/en)", "[K](https://keepachangelog.com/en)"),
+    ("install.md", "`a[0](b)` and [here](#there)", "`a[0](b)` and [here](#there)"),
+]
+
+
+@pytest.mark.parametrize(("page", "link", "in_site"), SITE_LINKS)
+def test_links_of_the_repository_become_links_of_the_site(page, link, in_site):
+    pytest.importorskip("mkdocs", reason="needs persona[docs]; `make docs` checks that links lead")
+    spec = importlib.util.spec_from_file_location("hook", ROOT / "docs/hooks/repository.py")
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    source = SimpleNamespace(file=SimpleNamespace(src_uri=page))
+    assert hook.on_page_markdown(link, source) == in_site
 
 
 def test_there_are_commands_to_try():

@@ -68,6 +68,13 @@ class MediapipeDetector(Detector):
             raise UserError(
                 f"{source}: nobody found; give a photo of one person, standing free and in full"
             )
+        faceless = bool((found.keypoints[wholebody.FACE, 2] == 0).all())
+        if faceless and quarter_turns(found.keypoints):
+            # Legs alone look to the network like somebody upside down, but never with a face.
+            raise UserError(
+                f"{source}: somebody lying or upside down without a face is found, as legs alone "
+                "are; give a photo with the head in it, turned upright"
+            )
         mask = torch.from_numpy(cv2.resize(found.mask.numpy(), full_size[::-1]))
         keypoints = found.keypoints.clone()
         keypoints[:, :2] /= scale
@@ -75,7 +82,7 @@ class MediapipeDetector(Detector):
         ankles = keypoints[[wholebody.LEFT_ANKLE, wholebody.RIGHT_ANKLE], 2]
         if (ankles < 0.3).any():
             warnings.append(f"{source}: feet out of frame or hidden; legs and feet are a guess")
-        if (keypoints[wholebody.FACE, 2] == 0).all():
+        if faceless:
             warnings.append(f"{source}: no face found; the head follows the body")
         return Detection(mask, keypoints, found.points_m, tuple(warnings))
 

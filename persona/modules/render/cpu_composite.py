@@ -13,7 +13,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from jaxtyping import Float, Int
 from numba import prange
+from numpy import ndarray
 
 from persona.modules.render.cpu_project import ALPHA_MIN, FOOTPRINT_GRADS, TILE
 from persona.modules.render.jit import kernel
@@ -24,6 +26,9 @@ ALPHA_MAX = 0.999
 
 TRANSMITTANCE_MIN = 1e-4
 """A pixel is finished before the splat that would leave it this little."""
+
+Box = tuple[int, int, int, int]
+"""Rows top to bottom and columns left to right, the ends excluded."""
 
 NEVER = np.iinfo(np.int32).max
 
@@ -115,12 +120,18 @@ def _tile_box(tile, tiles_x, height, width):
 
 
 @kernel()
-def _composite_tile(splats, values, members, box, pixels):
+def _composite_tile(
+    splats: Float[ndarray, "n 10"],
+    values: Float[ndarray, "n c"],
+    members: Int[ndarray, "m"],
+    box: Box,
+    pixels: tuple[ndarray, ...],
+) -> int:
     """Composites one tile from near to far.
 
     Args:
-        splats: (n, SPLAT_SIZE).
-        values: (n, c).
+        splats: As ``project`` wrote them.
+        values: Channels of each Gaussian.
         members: The tile's Gaussian ids from near to far.
         box: As from ``_tile_box``.
         pixels: Outputs: ends (TILE^2,), the rank of the splat that a pixel stopped before, else
@@ -168,13 +179,20 @@ def _composite_tile(splats, values, members, box, pixels):
 
 
 @kernel(parallel=True)
-def composite(splats, values, starts, members, threads, outputs):
+def composite(
+    splats: Float[ndarray, "n 10"],
+    values: Float[ndarray, "n c"],
+    starts: Int[ndarray, "tiles_and_1"],
+    members: Int[ndarray, "intersections"],
+    threads: int,
+    outputs: tuple[ndarray, ndarray, ndarray, ndarray],
+) -> None:
     """Composites every tile.
 
     Args:
-        splats: (n, SPLAT_SIZE).
-        values: (n, c), c a multiple of LANES.
-        starts: (tiles + 1,) offsets into ``members``.
+        splats: As ``project`` wrote them.
+        values: Channels of each Gaussian, a multiple of LANES.
+        starts: Offsets into ``members``.
         members: Gaussian ids of each tile from near to far.
         threads: Number of threads to share the tiles among.
         outputs: images (k, h, w), k <= c, zeros; clear (h, w), ones, becomes the transmittance;
@@ -206,12 +224,20 @@ def composite(splats, values, starts, members, threads, outputs):
 
 
 @kernel()
-def _tile_gradient(splats, values, members, box, pixels, pairs, first):
+def _tile_gradient(
+    splats: Float[ndarray, "n 10"],
+    values: Float[ndarray, "n c"],
+    members: Int[ndarray, "m"],
+    box: Box,
+    pixels: tuple[ndarray, ...],
+    pairs: Float[ndarray, "pairs _"],
+    first: int,
+) -> None:
     """Walks one tile from far to near, undoing the forward pass.
 
     Args:
-        splats: (n, SPLAT_SIZE).
-        values: (n, c).
+        splats: As in ``composite``.
+        values: As in ``composite``.
         members: The tile's used Gaussian ids from near to far.
         box: As from ``_tile_box``.
         pixels: ends (TILE^2,) as the forward pass left it; clear (TILE^2,), the transmittance
@@ -219,7 +245,7 @@ def _tile_gradient(splats, values, members, box, pixels, pairs, first):
             alpha, which becomes the sum of weight * <value, gradient> behind the current splat;
             g_colours (TILE^2, c), gradient of the colours; g_moving (TILE^2, m), the same of the
             first m channels with zeros where the geometry does not move; falloff (TILE,).
-        pairs: Output (pairs, c + FOOTPRINT_GRADS); must be zero.
+        pairs: Output, c + FOOTPRINT_GRADS numbers each; must be zero.
         first: Row of ``pairs`` of the first member.
     """
     ends, clear, behind, g_colours, g_moving, falloff = pixels
@@ -274,12 +300,21 @@ def _tile_gradient(splats, values, members, box, pixels, pairs, first):
 
 
 @kernel(parallel=True)
-def composite_backward(splats, values, starts, members, saved, g_outputs, threads, pairs):
+def composite_backward(
+    splats: Float[ndarray, "n 10"],
+    values: Float[ndarray, "n c"],
+    starts: Int[ndarray, "tiles_and_1"],
+    members: Int[ndarray, "intersections"],
+    saved: tuple[ndarray, ndarray, ndarray],
+    g_outputs: tuple[ndarray, ndarray, int, bool],
+    threads: int,
+    pairs: Float[ndarray, "pairs _"],
+) -> None:
     """Gradients per used (tile, splat) pair; ``gather`` sums them per Gaussian.
 
     Args:
-        splats: (n, SPLAT_SIZE).
-        values: (n, c).
+        splats: As in ``composite``.
+        values: As in ``composite``.
         starts: As in ``composite``.
         members: As in ``composite``.
         saved: clear and ends as ``composite`` wrote them; offsets (tiles + 1,), the cumulated
@@ -287,7 +322,7 @@ def composite_backward(splats, values, starts, members, saved, g_outputs, thread
         g_outputs: (images (k, h, w), alpha (h, w), geometry channels, moves), where moves is
             False if no geometry needs a gradient.
         threads: Number of threads to share the tiles among.
-        pairs: Output (offsets[-1], c + FOOTPRINT_GRADS); must be zero.
+        pairs: Output, c + FOOTPRINT_GRADS numbers for each of ``offsets[-1]``; must be zero.
     """
     clear, ends, offsets = saved
     g_images, g_alpha, geometry, moves = g_outputs
@@ -322,16 +357,23 @@ def composite_backward(splats, values, starts, members, saved, g_outputs, thread
 
 
 @kernel(parallel=True)
-def gather(pairs, tiles, tiles_x, lists, g_values, g_splats):
+def gather(
+    pairs: Float[ndarray, "pairs _"],
+    tiles: Int[ndarray, "n 4"],
+    tiles_x: int,
+    lists: tuple[ndarray, ndarray, ndarray, ndarray],
+    g_values: Float[ndarray, "n k"],
+    g_splats: Float[ndarray, "n 6"],
+) -> None:
     """Sums the gradients of each Gaussian over its tiles, always in the same order.
 
     Args:
-        pairs: (used pairs, c + FOOTPRINT_GRADS).
-        tiles: (n, 4) as ``project`` wrote them.
+        pairs: Of the used pairs, c + FOOTPRINT_GRADS numbers each.
+        tiles: As ``project`` wrote them.
         tiles_x: Tiles per row.
         lists: (starts, places, first, offsets), see ``bin_tiles`` and ``composite_backward``.
-        g_values: Output (n, k), k <= c; must be zero.
-        g_splats: Output (n, FOOTPRINT_GRADS); must be zero.
+        g_values: Output, k <= c; must be zero.
+        g_splats: Output, FOOTPRINT_GRADS numbers each; must be zero.
     """
     starts, places, first, offsets = lists
     channels = pairs.shape[1] - FOOTPRINT_GRADS

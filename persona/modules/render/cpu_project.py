@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from jaxtyping import Float, Int
 from numba import prange
+from numpy import ndarray
 
 from persona.modules.render.jit import kernel
 
@@ -19,6 +21,13 @@ TILE = 16
 
 ALPHA_MIN = 1 / 255
 """A splat fainter than this at a pixel is skipped there."""
+
+Row = tuple[float, float, float]
+Rows = tuple[Row, ...]
+"""A matrix as numba keeps it in registers."""
+
+Arrays = tuple[ndarray, ndarray, ndarray, ndarray]
+"""Means (n, 3), scales (n, 3), quaternions (n, 4) and opacities (n,), or their gradients."""
 
 EXTENT_MAX = 3.33
 """A splat is cut this many standard deviations from its centre (sqrt(2 ln 255) is 3.329)."""
@@ -118,7 +127,7 @@ def _clamp(value, low, high):
 
 
 @kernel()
-def _footprint(mean, scale, rotation, view):
+def _footprint(mean: Row, scale: Row, rotation: Rows, view: tuple) -> tuple:
     """Splat before the filter.
 
     Args:
@@ -208,16 +217,23 @@ def _project_one(mean, rows, opacity, view, bounds, splat, tiles):
 
 
 @kernel(parallel=True, error_model="numpy")
-def project(gaussians, view, bounds, splats, depths, tiles):
+def project(
+    gaussians: Arrays,
+    view: Float[ndarray, "20"],
+    bounds: tuple[float, float, float, int, int],
+    splats: Float[ndarray, "n 10"],
+    depths: Float[ndarray, "n"],
+    tiles: Int[ndarray, "n 4"],
+) -> None:
     """Projects every Gaussian.
 
     Args:
-        gaussians: (means (n, 3), scales (n, 3), quaternions (n, 4), opacities (n,)).
-        view: (20,) float64, see ``_unpack_view``.
+        gaussians: In world coordinates.
+        view: See ``_unpack_view``.
         bounds: (near, far, eps2d, height, width).
-        splats: Output (n, SPLAT_SIZE).
-        depths: Output (n,) float32, metres.
-        tiles: Output (n, 4) int32, x0, x1, y0, y1; must be zero, and stays zero where culled.
+        splats: Output, SPLAT_SIZE numbers each.
+        depths: Output, metres.
+        tiles: Output, x0, x1, y0, y1; must be zero, and stays zero where culled.
     """
     means, scales, quats, opacities = gaussians
     near, far = bounds[:2]
@@ -234,7 +250,7 @@ def project(gaussians, view, bounds, splats, depths, tiles):
 
 
 @kernel(error_model="numpy")
-def _covariance_grad(cov, eps, opacity, g_conic, g_filtered):
+def _covariance_grad(cov: Row, eps: float, opacity: float, g_conic: Row, g_filtered: float):
     """Gradients of the raw covariance (a, b, c) and of the Gaussian's own opacity.
 
     Args:
@@ -311,7 +327,14 @@ def _turn_grad(turn, scale, quat, norm, g_local):
 
 
 @kernel(parallel=True, error_model="numpy")
-def project_backward(gaussians, view, eps, tiles, g_splats, grads):
+def project_backward(
+    gaussians: Arrays,
+    view: Float[ndarray, "20"],
+    eps: float,
+    tiles: Int[ndarray, "n 4"],
+    g_splats: Float[ndarray, "n 6"],
+    grads: Arrays,
+) -> None:
     """Carries splat gradients back to the Gaussians.
 
     Args:
@@ -319,8 +342,8 @@ def project_backward(gaussians, view, eps, tiles, g_splats, grads):
         view: As in ``project``.
         eps: Variance of the 2D filter.
         tiles: As ``project`` wrote them; a Gaussian without tiles has no gradient.
-        g_splats: (n, FOOTPRINT_GRADS).
-        grads: Outputs, shaped as ``gaussians``; must be zero.
+        g_splats: FOOTPRINT_GRADS numbers each.
+        grads: Outputs; must be zero.
     """
     means, scales, quats, opacities = gaussians
     g_means, g_scales, g_quats, g_opacities = grads
@@ -355,18 +378,26 @@ def project_backward(gaussians, view, eps, tiles, g_splats, grads):
 
 
 @kernel()
-def bin_tiles(order, tiles, tiles_x, starts, members, places, first):
+def bin_tiles(
+    order: Int[ndarray, "n"],
+    tiles: Int[ndarray, "n 4"],
+    tiles_x: int,
+    starts: Int[ndarray, "tiles_and_1"],
+    members: Int[ndarray, "intersections"],
+    places: Int[ndarray, "intersections"],
+    first: Int[ndarray, "n_and_1"],
+) -> None:
     """Lists the splats of each tile from near to far.
 
     Args:
-        order: (n,) Gaussian ids from near to far; culled ones may be anywhere.
-        tiles: (n, 4) as ``project`` wrote them.
+        order: Gaussian ids from near to far; culled ones may be anywhere.
+        tiles: As ``project`` wrote them.
         tiles_x: Tiles per row.
-        starts: (tiles + 1,) where each tile's list begins; filled by ``count_tiles``.
-        members: Output (intersections,) Gaussian ids, tile after tile.
-        places: Output (intersections,): Gaussian after Gaussian, row-major over its tiles, the
-            index into ``members``.
-        first: (n + 1,) where each Gaussian's ``places`` begin; filled by ``count_tiles``.
+        starts: Where each tile's list begins; filled by ``count_tiles``.
+        members: Output, Gaussian ids, tile after tile.
+        places: Output: Gaussian after Gaussian, row-major over its tiles, the index into
+            ``members``.
+        first: Where each Gaussian's ``places`` begin; filled by ``count_tiles``.
     """
     cursor = starts.copy()
     for g in order:
@@ -381,12 +412,10 @@ def bin_tiles(order, tiles, tiles_x, starts, members, places, first):
 
 
 @kernel()
-def count_tiles(tiles, tiles_x, tiles_y):
-    """Offsets of the per-tile and the per-Gaussian lists of intersections.
-
-    Returns:
-        starts (tiles + 1,) and first (n + 1,), int64.
-    """
+def count_tiles(
+    tiles: Int[ndarray, "n 4"], tiles_x: int, tiles_y: int
+) -> tuple[Int[ndarray, "tiles_and_1"], Int[ndarray, "n_and_1"]]:
+    """Offsets ``starts`` of the per-tile and ``first`` of the per-Gaussian lists."""
     starts = np.zeros(tiles_x * tiles_y + 1, np.int64)
     first = np.zeros(len(tiles) + 1, np.int64)
     for g in range(len(tiles)):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from persona.data.io import read_image, read_mask
+from persona.errors import UserError
 from persona.modules.detect import Detection, MediapipeDetector, wholebody
 from persona.modules.detect.turning import quarter_turns, turn_detection
 
@@ -39,6 +40,24 @@ def test_turns_are_found_and_undone(turns):
         turned.keypoints[[11, 12], :2].mean(0)
     )
     assert head > 0, "the 3D guess points where the picture does"
+
+
+@pytest.mark.parametrize("turns", [0, 2])
+@pytest.mark.parametrize("face", [False, True])
+def test_somebody_upside_down_without_a_face_is_refused_as_legs_are(monkeypatch, turns, face):
+    pytest.importorskip("mediapipe")
+    upright = stander()
+    upright.keypoints[wholebody.FACE] = torch.tensor([20.0, 8.0, 0.9 * face])
+    planted = turn_detection(upright, turns)
+    monkeypatch.setattr(MediapipeDetector, "_look", lambda *_: planted)
+    monkeypatch.setattr(MediapipeDetector, "_look_turned", lambda *_: None)
+    photo = torch.zeros(*planted.mask.shape, 3)
+    if turns and not face:
+        with pytest.raises(UserError, match=r"legs.jpg: .*; give a photo with the head in it"):
+            MediapipeDetector()(photo, "legs.jpg")
+    else:
+        found = MediapipeDetector()(photo, "legs.jpg")
+        assert any("no face found" in line for line in found.warnings) is not face
 
 
 def test_without_a_trunk_nothing_is_turned():
