@@ -18,6 +18,7 @@ from persona.data.frames import FrameDataset
 from persona.data.layout import CAPTURED
 from persona.data.subject import Subject
 from persona.errors import UserError
+from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.smplx_body import SmplxBody
@@ -90,7 +91,7 @@ class AvatarSystem(L.LightningModule):
         self.make_optimizer = optimizer
         self.decay_at = tuple(decay_at)
         self.rate_rule = rate_rule
-        self.avatar: nn.Module | None = None
+        self.avatar: Avatar | None = None
         self.last_loss: float | None = None
         """Of the last step that was logged."""
         self.table: PoseTable | None = None
@@ -159,7 +160,7 @@ class AvatarSystem(L.LightningModule):
 
     def training_step(self, batch: Frame, batch_idx: int) -> Float[Tensor, ""]:
         """Loss of the batch: the sum of its frames' losses, each times its share."""
-        self.avatar.next_step()
+        self.avatar.begin_step()
         loss, terms = self.graphed_loss(batch) if self.uses_graph else self.batch_loss(batch)
         every = self.trainer.log_every_n_steps
         if every and (self.trainer.global_step + 1) % every == 0:
@@ -377,6 +378,7 @@ class AvatarSystem(L.LightningModule):
             "body_digest": self.body.digest,
             "identity": {k: getattr(self.identity, k).cpu() for k in IDENTITY},
             "num_frames": len(self.table.trans),
+            "size": self.avatar.size(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
@@ -395,6 +397,7 @@ class AvatarSystem(L.LightningModule):
             )
         if self.avatar is None:
             self.build(BodyIdentity(**made["identity"]), made["num_frames"])
+        self.avatar.set_size(made.get("size", {}))
 
 
 def of_all_processes(value: object) -> list:

@@ -144,7 +144,7 @@ class ExAvatarSystem(AvatarSystem):
     def parameter_groups(self) -> list[dict[str, object]]:
         """Avatar and pose table."""
         rates = self.rates
-        return self.avatar.parameter_groups(lr=rates.avatar) + self.table.parameter_groups(
+        return self.avatar.parameter_groups({"avatar": rates.avatar}) + self.table.parameter_groups(
             lr=rates.poses, hand_lr=rates.poses
         )
 

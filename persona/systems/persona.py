@@ -190,7 +190,5 @@ class PersonaSystem(AvatarSystem):
     def parameter_groups(self) -> list[dict[str, object]]:
         """Avatar, offset network and pose tables."""
         rates = self.rates
-        groups = self.avatar.parameter_groups(
-            lr=rates.means, color_lr=rates.appearance, network_lr=rates.network
-        )
+        groups = self.avatar.parameter_groups(vars(rates))
         return groups + self.table.parameter_groups(lr=rates.poses, hand_lr=rates.hand_poses)

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
 from persona.data.subject import Subject
+from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
@@ -23,7 +24,7 @@ from persona.systems.avatar_system import AvatarSystem
 from persona.types import BodyIdentity, Camera, Frame
 
 
-class TexturedBody(nn.Module):
+class TexturedBody(Avatar):
     """A body's mesh with a texture.
 
     Args:

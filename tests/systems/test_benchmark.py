@@ -41,6 +41,7 @@ BASELINE = '''
 import torch
 from torch import nn
 
+from persona.modules.avatar.base import Avatar
 from persona.modules.losses.base import Loss, Step, needs
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.avatar_system import AvatarSystem
@@ -62,14 +63,11 @@ class Posed:
         return Gaussians(self.vertices, 0.012 * ones(n, 3), turns, ones(n))
 
 
-class OneColor(nn.Module):
+class OneColor(Avatar):
     def __init__(self, body, identity):
         super().__init__()
         self.mesh = TexturedBody(body=body, identity=identity, texture_px=1)
         self.logit = nn.Parameter(torch.zeros(3))
-
-    def next_step(self):
-        pass
 
     def forward(self, pose):
         return Posed(self.mesh(pose), self.logit.sigmoid())

@@ -81,7 +81,7 @@ def world(tmp_path_factory):
             network.heads["scale"].weight *= 0.1
         avatar.geo.heads["scale"].bias.fill_(-5)
         avatar.joint_offset += 1e-3 * torch.randn(55, 3)
-        avatar.next_step()
+        avatar.begin_step()
     row = frames.captured.index(True)
     system.train()
     return system, settings, system.frame_step(frames[[row]], system.table(torch.tensor(row)))
@@ -333,7 +333,7 @@ def test_every_frame_and_step_has_its_own_background(world):
     assert torch.equal(system._background(step.frame), same)
     other = replace(step.frame, index=step.frame.index + 1)
     assert not torch.equal(system._background(other), same)
-    system.avatar.next_step()
+    system.avatar.begin_step()
     assert not torch.equal(system._background(step.frame), same)
     system.eval()  # Test poses are fitted in many updates of no step.
     try:
