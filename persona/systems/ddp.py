@@ -179,6 +179,15 @@ class DDP(DDPStrategy):
         leave(f"process 0 died; {REMEDY}" if self.local_rank == 1 else None)
 
 
+def of_all_processes(value: object) -> list:
+    """Gathers a value from every process, ordered by rank; all processes must call this."""
+    if not dist.is_initialized():
+        return [value]
+    parts = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, value)
+    return parts
+
+
 def lost_process(exception: BaseException) -> bool:
     """Whether a collective operation failed: mostly because of another process than this one."""
     seen: BaseException | None = exception

@@ -1,7 +1,8 @@
 """What every avatar is, with defaults for all that a method need not think about."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +15,7 @@ REST = "avatar"
 """Name of the rate of all parameters that have none of their own."""
 
 
+@runtime_checkable
 class Posed(Protocol):
     """An avatar in one pose, in the camera frame of the pose."""
 
@@ -22,6 +24,31 @@ class Posed(Protocol):
 
     def colors(self, asset: str) -> Float[Tensor, "n 3"]:
         """Colours of an asset in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class PosedPoints:
+    """A ``Posed`` of the same Gaussians in each asset."""
+
+    points: Gaussians
+    rgb: Float[Tensor, "n 3"]
+    """[0, 1]."""
+
+    @classmethod
+    def opaque(
+        cls, means: Float[Tensor, "n 3"], scales: Float[Tensor, "n 3"], rgb: Float[Tensor, "n 3"]
+    ) -> "PosedPoints":
+        """Gaussians along the axes of the camera frame that let nothing through."""
+        turns = torch.eye(1, 4).to(means).expand(len(means), 4)
+        return cls(Gaussians(means, scales, turns, means.new_ones(len(means))), rgb)
+
+    def gaussians(self, asset: str) -> Gaussians:
+        """All of them."""
+        return self.points
+
+    def colors(self, asset: str) -> Float[Tensor, "n 3"]:
+        """Of all."""
+        return self.rgb
 
 
 class Avatar(nn.Module):
@@ -133,6 +160,7 @@ class Avatar(nn.Module):
         return getattr(self.get_submodule(owner), leaf)
 
 
+@runtime_checkable
 class Builder(Protocol):
     """Settings of an avatar, which is built once the person is known."""
 

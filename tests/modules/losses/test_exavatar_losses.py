@@ -71,7 +71,7 @@ def world(tmp_path_factory):
     frames = data.train_frames
     poses = frames.poses(body.num_expression)
     system.build(data.subject.identity(system.body), len(poses.trans))
-    system.initialise(data.subject)
+    system.method.initialise(data.subject)
     system.table.load_state_dict(PoseTable.from_poses(system.body, poses).state_dict())
     avatar = system.avatar
     with torch.no_grad():
@@ -329,15 +329,15 @@ def test_the_face_in_its_texture_costs_less_where_it_belongs(world):
 
 def test_every_frame_and_step_has_its_own_background(world):
     system, _, step = world
-    same = system._background(step.frame)
-    assert torch.equal(system._background(step.frame), same)
+    same = system.method._background(step.frame)
+    assert torch.equal(system.method._background(step.frame), same)
     other = replace(step.frame, index=step.frame.index + 1)
-    assert not torch.equal(system._background(other), same)
+    assert not torch.equal(system.method._background(other), same)
     system.avatar.begin_step()
-    assert not torch.equal(system._background(step.frame), same)
+    assert not torch.equal(system.method._background(step.frame), same)
     system.eval()  # Test poses are fitted in many updates of no step.
     try:
-        assert not torch.equal(system._background(other), system._background(other))
+        assert not torch.equal(system.method._background(other), system.method._background(other))
     finally:
         system.train()
 
@@ -418,7 +418,7 @@ def test_a_step_asks_the_host_for_nothing(world, monkeypatch):
         values = channels["rgb"].values.mean(0)[:, None, None] * sheet
         return Render({"rgb": values + total}, sheet * total)
 
-    monkeypatch.setattr(type(system), "renderer", staticmethod(render), raising=False)
+    monkeypatch.setattr(type(system.method), "renderer", staticmethod(render), raising=False)
     table = PoseTable(num_frames=1, num_expression=system.body.num_expression)
     with torch.no_grad():
         for row in (table.joints, table.hands):
