@@ -19,10 +19,12 @@ from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.density.base import Density, Resize
 from persona.modules.losses.base import Loss, LossSum, Step
 from persona.modules.metrics.protocol import score_frame
+from persona.modules.optim import replace_rows
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.systems.ddp import of_all_processes
+from persona.systems.ddp import DDP, of_all_processes
 from persona.systems.method import Layers, Method
 from persona.systems.schedule import Schedule, rate_factor
 from persona.systems.step_graph import TOTAL, GraphedLoss
@@ -44,6 +46,7 @@ class Fit(L.LightningModule):
         metrics: the protocol, cloned for each asset.
         optimizer: takes parameter groups.
         schedule: of the learning rates.
+        density: changes the number of Gaussians; None leaves it as it is.
         focus_margin_px: perceptual losses see the largest person's box and this margin around it;
             None shows them whole images.
         cuda_graph: on CUDA, capture the step of each kind of frame once and replay it.
@@ -57,6 +60,7 @@ class Fit(L.LightningModule):
         metrics: MetricCollection,
         optimizer: Callable[..., Optimizer],
         schedule: Schedule,
+        density: Density | None = None,
         focus_margin_px: int | None = 32,
         cuda_graph: bool = True,
     ) -> None:
@@ -66,6 +70,9 @@ class Fit(L.LightningModule):
         self.metrics = nn.ModuleDict({asset: metrics.clone() for asset in method.assets})
         self.val_metrics = metrics.clone(prefix="val/")
         self.make_optimizer, self.schedule = optimizer, schedule
+        self.density = density or Density()
+        self.watching = False
+        """Whether the density sees the step that is being taken."""
         self.focus_margin_px = focus_margin_px
         self.focus_px: tuple[int, int] | None = None
         self.cuda_graph = cuda_graph
@@ -148,6 +155,7 @@ class Fit(L.LightningModule):
     def training_step(self, batch: Frame, batch_idx: int) -> Float[Tensor, ""]:
         """Loss of the batch: the sum of its frames' losses, each times its share."""
         self.avatar.begin_step()
+        self.watching = self.density.watches(self.global_step + 1)
         loss, terms = self.graphed_loss(batch) if self.uses_graph else self.batch_loss(batch)
         every = self.trainer.log_every_n_steps
         if every and (self.trainer.global_step + 1) % every == 0:
@@ -179,7 +187,10 @@ class Fit(L.LightningModule):
 
     def frame_loss(self, frame: Frame) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Loss and terms of one frame, in the pose of its row of the pose table."""
-        return self.losses(self.frame_step(frame, self.table(frame.index[0])))
+        step = self.frame_step(frame, self.table(frame.index[0]))
+        if self.watching:
+            self.density.watch(step)
+        return self.losses(step)
 
     def frame_step(self, frame: Frame, pose: PoseState) -> Step:
         """Poses the avatar for one frame and renders what the losses ask for."""
@@ -191,7 +202,8 @@ class Fit(L.LightningModule):
     @property
     def uses_graph(self) -> bool:
         """Whether steps are replayed from CUDA graphs."""
-        return self.cuda_graph and self.device.type == "cuda" and self.avatar.capturable
+        allowed = self.cuda_graph and not self.watching
+        return allowed and self.device.type == "cuda" and self.avatar.capturable
 
     def graphed_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], list[dict[str, Tensor]]]:
         """``batch_loss`` by CUDA graphs."""
@@ -201,6 +213,36 @@ class Fit(L.LightningModule):
         if self.trainer.global_step % CHECK_EVERY == 0 and self.renderer.grow_slots():
             self.graphed = None
         return result
+
+    def optimizer_step(self, *args, **kwargs) -> None:
+        """Lightning's hook, which ends a step: a checkpoint has what the density has decided."""
+        super().optimizer_step(*args, **kwargs)
+        step, self.watching = self.global_step + 1, False
+        change = self.density(self.avatar, step)
+        if self.density.decides(step):
+            self.resize(change)
+
+    def resize(self, change: Resize | None) -> None:
+        """Changes the number of Gaussians: of the avatar, the optimiser and all processes.
+
+        Every process calls it at the same step. What the first one gives is done, None being
+        nothing; captured graphs are dropped, because they read the old parameters' memory.
+
+        Raises:
+            UserError: several processes without the strategy of ``trainer=ddp``.
+        """
+        strategy = self.trainer.strategy
+        change = strategy.broadcast(change and change.cpu())
+        if change is None:
+            return
+        replaced = self.avatar.resize(change.keep, change.fresh)
+        for optimizer in self.trainer.optimizers:
+            replace_rows(optimizer, replaced, change.keep)
+        self.graphed = None
+        if isinstance(strategy, DDP):
+            strategy.rewrap()
+        elif self.trainer.world_size > 1:
+            raise UserError("density: on several processes Gaussians grow with trainer=ddp alone")
 
     def on_fit_start(self) -> None:
         """Lets perceptual losses keep the features of captured frames, if these are few."""
@@ -347,6 +389,7 @@ class Fit(L.LightningModule):
             "identity": {k: getattr(self.identity, k).cpu() for k in IDENTITY},
             "num_frames": len(self.table.trans),
             "size": self.avatar.size(),
+            "density": self.density.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
@@ -366,6 +409,9 @@ class Fit(L.LightningModule):
         if self.avatar is None:
             self.build(BodyIdentity(**made["identity"]), made["num_frames"])
         self.avatar.set_size(made.get("size", {}))
+        self.density.load_state_dict(
+            {k: v.to(self.device) for k, v in made.get("density", {}).items()}
+        )
 
 
 def mean_terms(frames: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -144,14 +144,14 @@ class Avatar(nn.Module):
         return replaced
 
     def split(
-        self, rows: Int[Tensor, "k"], shift: Float[Tensor, "k 3"], shrink: float
+        self, rows: Int[Tensor, "k"], shift: Float[Tensor, "k 3"], shrink: Float[Tensor, "k"]
     ) -> dict[str, Tensor]:
         """New Gaussians drawn from others, as ``resize`` takes them; growing avatars define it.
 
         Args:
             rows: What each is drawn from.
             shift: How far it lies from that one, in standard deviations along its axes.
-            shrink: Its scale is divided by this.
+            shrink: What its scale is divided by.
         """
         raise NotImplementedError(f"{type(self).__name__} says not how its Gaussians are split")
 
