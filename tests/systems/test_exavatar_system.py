@@ -177,7 +177,7 @@ def test_evaluation(run, tmp_path, mode):
 
 
 def test_evaluation_by_geometry_is_refused(run, tmp_path):
-    with pytest.raises(UserError, match="choose none, image$"):
+    with pytest.raises(UserError, match=r"choose none, image$"):
         evaluate(script("evaluate", f"run={run['folder']}", "pose_fit=image_geo"), tmp_path)
 
 
