@@ -79,7 +79,7 @@ def test_contributing_shows_the_files(name):
     for path in files(name):
         language = "python" if path.suffix == ".py" else "yaml"
         text = (EXAMPLES / name / path).read_text()
-        assert f"```{language}\n# {path}\n{text}```" in page, path
+        assert f"`{path}`:\n\n```{language}\n{text}```" in page, path
 
 
 def test_a_loss_and_an_ablation(pasted, tmp_path):
