@@ -54,7 +54,6 @@ class ExAvatarMethod(Method):
         self.crop_scale = crop_scale
         colors = torch.rand(NUM_COLORS, 3, generator=torch.Generator().manual_seed(0))
         self.register_buffer("colors", colors, persistent=False)
-        self._fit_updates = 0
 
     @property
     def identity(self) -> BodyIdentity | None:
@@ -75,12 +74,12 @@ class ExAvatarMethod(Method):
         """Posed with the camera's rotation: shading depends on normals in the world."""
         return self.avatar(pose, frame.camera.cam_from_world[0, :3, :3])
 
-    def observe(self, frame: Frame, pose: PoseState, views: Views) -> ExAvatarStep:
+    def observe(self, frame: Frame, pose: PoseState, views: Views, turn: int = 0) -> ExAvatarStep:
         """Poses the avatar for one frame and renders what the losses ask for."""
         step = super().observe(frame, pose, views)
         return ExAvatarStep(
             **vars(step),
-            background=self._background(frame),
+            background=self._background(frame, turn),
             crop=Window.around(frame.mask[0, 0], self._crop_px(frame)),
         )
 
@@ -92,13 +91,11 @@ class ExAvatarMethod(Method):
         camera = frame.camera
         return crop_size(frame.person_box_px[0], self.crop_scale, camera.height, camera.width)
 
-    def _background(self, frame: Frame) -> Float[Tensor, "3"]:
+    def _background(self, frame: Frame, turn: int) -> Float[Tensor, "3"]:
         """Random colour, a different one for each step and frame, the same in every process."""
-        if not self.training:  # A test-time pose fit takes no training steps.
-            self._fit_updates += 1
-        turn = self.avatar.steps + self._fit_updates + FRAME_STRIDE * frame.index
+        row = self.avatar.steps + turn + FRAME_STRIDE * frame.index
         # Indexing with a tensor that lies on the device would wait for it.
-        return self.colors.index_select(0, turn % NUM_COLORS)[0]
+        return self.colors.index_select(0, row % NUM_COLORS)[0]
 
 
 def crop_size(

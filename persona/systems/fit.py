@@ -143,6 +143,9 @@ class Fit(L.LightningModule):
             start = PoseTable.from_poses(self.body, poses)
             self.table.load_state_dict(start.state_dict())
         if stage == "fit":
+            if self.density.watches(1) and not self.avatar.per_gaussian:
+                name = type(self.avatar).__name__
+                raise UserError(f"{name} cannot change its number of Gaussians: use density=none")
             self.focus_px = self.focus(data.train_frames)
         if self.test_table is None:
             poses = data.test_frames.poses(self.body.num_expression).to("cpu")
@@ -192,10 +195,10 @@ class Fit(L.LightningModule):
             self.density.watch(step)
         return self.losses(step)
 
-    def frame_step(self, frame: Frame, pose: PoseState) -> Step:
-        """Poses the avatar for one frame and renders what the losses ask for."""
+    def frame_step(self, frame: Frame, pose: PoseState, turn: int = 0) -> Step:
+        """``Method.observe`` with what the losses ask for."""
         captured = frame.name[0].startswith(CAPTURED)
-        step = self.method.observe(frame, pose, self.losses.needs(captured))
+        step = self.method.observe(frame, pose, self.losses.needs(captured), turn)
         step.focus_px = self.focus_px
         return step
 

@@ -65,6 +65,9 @@ class Method(nn.Module):
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """Optimiser groups of what is trained, with their rates for one frame a step."""
+        if self.builder is None:
+            name = type(self).__name__
+            raise NotImplementedError(f"{name}: give it a builder, or define parameter_groups")
         return self.avatar.parameter_groups(self.builder.rates)
 
     def pose_frame(self, frame: Frame, pose: PoseState) -> object:
@@ -74,10 +77,16 @@ class Method(nn.Module):
         """
         return self.avatar(pose)
 
-    def observe(self, frame: Frame, pose: PoseState, views: Views) -> Step:
+    def observe(self, frame: Frame, pose: PoseState, views: Views, turn: int = 0) -> Step:
         """Poses the avatar for one frame and renders what the losses ask for.
 
         By default each view is an asset and its one channel ``rgb``.
+
+        Args:
+            frame: Batch of one.
+            pose: Of the frame.
+            views: Channels that the losses read, by view.
+            turn: Update of a pose fit, from 1; 0 in training, where the avatar counts the steps.
         """
         posed, camera = self.pose_frame(frame, pose), frame.camera[0].local()
         renders = {

@@ -80,7 +80,7 @@ class PersonaMethod(Method):
             texture, body.uv, body.uv_faces, body.faces, self.avatar.template.subdivision
         )
 
-    def observe(self, frame: Frame, pose: PoseState, views: Views) -> PersonaStep:
+    def observe(self, frame: Frame, pose: PoseState, views: Views, turn: int = 0) -> PersonaStep:
         """Poses the avatar for one frame and renders the channels that the losses need."""
         captured = frame.name[0].startswith("captured")
         camera = frame.camera[0].local()

@@ -72,9 +72,9 @@ def fit_poses(
     try:
         for row in track(range(len(frames)), "Fitting test poses"):
             frame = frames[[row]].to(system.device)
-            for _ in range(updates):
+            for turn in range(row * updates, (row + 1) * updates):
                 optimizer.zero_grad()
-                total, _ = losses(system.frame_step(frame, table(frame.index[0])))
+                total, _ = losses(system.frame_step(frame, table(frame.index[0]), turn + 1))
                 total.backward()
                 optimizer.step()
     finally:

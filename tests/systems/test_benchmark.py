@@ -95,7 +95,7 @@ class OneColorMethod(Method):
 
 
 class CrashingMethod(OneColorMethod):
-    def observe(self, frame, pose, views):
+    def observe(self, frame, pose, views, turn=0):
         raise RuntimeError("a bug in\\nthe baseline")
 '''
 BASELINE_YAML = """

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from persona.data.frames import FrameDataset
+from persona.errors import UserError
 from persona.modules.avatar.pose_table import PoseTable
 from persona.systems.evaluation import evaluate
 from persona.systems.experiment import load_system, train
@@ -171,6 +172,12 @@ def test_a_growing_system_resumes_exactly(pasted, tmp_path, monkeypatch):
     assert whole["state_dict"].keys() == cut["state_dict"].keys()
     for key, value in whole["state_dict"].items():
         assert torch.equal(value, cut["state_dict"][key]), key
+
+
+def test_an_avatar_that_cannot_grow_is_refused(pasted, tmp_path):
+    composed = pasted("system_trained")
+    with pytest.raises(UserError, match=r"OneColor cannot change .* use density=none"):
+        train(composed("system=one_color", "density=screen_gradient"), tmp_path / "run")
 
 
 RANK = """

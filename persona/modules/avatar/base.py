@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyIdentity, Gaussians
 
@@ -74,16 +75,21 @@ class Avatar(nn.Module):
                 others.
 
         Raises:
-            ValueError: a rate moves nothing, or a parameter has no rate.
+            UserError: a rate moves nothing, or a parameter has no rate.
         """
         groups: dict[str, list[nn.Parameter]] = {name: [] for name in rates}
         for path, parameter in self.named_parameters():
             owner = max((n for n in rates if f"{path}.".startswith(f"{n}.")), key=len, default=REST)
             if owner not in groups:
-                raise ValueError(f"{type(self).__name__}: rates names no rate of {path}")
+                raise UserError(
+                    f"rates of {type(self).__name__}: none moves {path}; add it, or {REST} for all "
+                    "that have none of their own"
+                )
             groups[owner].append(parameter)
         if idle := sorted(name for name, found in groups.items() if not found):
-            raise ValueError(f"{type(self).__name__}: rates.{idle[0]} is the rate of no parameter")
+            raise UserError(
+                f"rates of {type(self).__name__}: {idle[0]} moves no parameter; take it away"
+            )
         return [{"name": name, "params": groups[name], "lr": rates[name]} for name in rates]
 
     # The number of Gaussians -----------------------------------------------------------------
@@ -98,12 +104,15 @@ class Avatar(nn.Module):
         """Makes room for a checkpoint's avatar of another size; what it holds is of no use yet.
 
         Raises:
-            ValueError: the avatar has no such size.
+            UserError: the avatar has no such size.
         """
         if dict(size) == self.size():
             return
         if not self.per_gaussian or set(size) != {"gaussians"}:
-            raise ValueError(f"{type(self).__name__} cannot have the size {dict(size)}")
+            raise UserError(
+                f"checkpoint does not fit this avatar: {type(self).__name__} cannot have the size "
+                f"{dict(size)}; use the configuration it was trained with"
+            )
         none = torch.zeros(0, dtype=torch.long)
         rows = {name: self._rows(name) for name in self.per_gaussian}
         room = {n: t.new_zeros(size["gaussians"], *t.shape[1:]) for n, t in rows.items()}

@@ -81,10 +81,10 @@ class ScreenGradient(Density):
         for gaussians, camera in watched:
             # Frames share the step's loss.
             norm = len(watched) * screen_gradient(gaussians.means, camera)
-            if self.total is None or self.count is None:
-                self.total, self.count = torch.zeros_like(norm), torch.zeros_like(norm)
-            self.total += norm
-            self.count += norm > 0
+            zero = torch.zeros_like(norm)
+            total, count = self.total, self.count
+            self.total = norm + (zero if total is None else total.to(norm))
+            self.count = (norm > 0) + (zero if count is None else count.to(norm))
         if not watched or not self.decides(step) or self.total is None or self.count is None:
             return None
         mean = self.total / self.count.clamp_min(1)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from persona.errors import UserError
 from persona.modules.avatar.base import Avatar
 
 
@@ -26,7 +27,7 @@ def test_an_avatar_of_fixed_size_needs_nothing():
     avatar.begin_step()
     assert not avatar.capturable and avatar.size() == {}
     avatar.set_size({})
-    with pytest.raises(ValueError, match="cannot have the size"):
+    with pytest.raises(UserError, match="cannot have the size"):
         avatar.set_size({"gaussians": 3})
 
 
@@ -42,9 +43,9 @@ def test_each_parameter_follows_the_rate_of_the_longest_name():
 
 
 def test_rates_must_fit_the_parameters():
-    with pytest.raises(ValueError, match=r"names no rate of look\.rgb"):
+    with pytest.raises(UserError, match=r"none moves look\.rgb; add it, or avatar"):
         Cloud().parameter_groups({"points": 1.0, "network": 1.0})
-    with pytest.raises(ValueError, match=r"rates\.point is the rate of no parameter"):
+    with pytest.raises(UserError, match="point moves no parameter"):
         Cloud().parameter_groups({"avatar": 1.0, "point": 1.0})
 
 

@@ -329,17 +329,19 @@ def test_the_face_in_its_texture_costs_less_where_it_belongs(world):
 
 def test_every_frame_and_step_has_its_own_background(world):
     system, _, step = world
-    same = system.method._background(step.frame)
-    assert torch.equal(system.method._background(step.frame), same)
+    background = system.method._background
+    same = background(step.frame, 0)
+    assert torch.equal(background(step.frame, 0), same)
     other = replace(step.frame, index=step.frame.index + 1)
-    assert not torch.equal(system.method._background(other), same)
+    assert not torch.equal(background(other, 0), same)
+    # Test poses are fitted in many updates of no step.
+    assert not torch.equal(background(step.frame, 1), same)
     system.avatar.begin_step()
-    assert not torch.equal(system.method._background(step.frame), same)
-    system.eval()  # Test poses are fitted in many updates of no step.
-    try:
-        assert not torch.equal(system.method._background(other), system.method._background(other))
-    finally:
-        system.train()
+    assert not torch.equal(background(step.frame, 0), same)
+    assert torch.equal(
+        system.frame_step(step.frame, system.table(torch.tensor(0)), 3).background,
+        background(step.frame, 3),
+    )
 
 
 @pytest.mark.parametrize(
