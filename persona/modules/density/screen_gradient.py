@@ -22,12 +22,13 @@ class ScreenGradient(Density):
     it, covers what it cannot show: a small one is cloned, a large one split in two. On several
     processes the first decides, by the frames that it has seen.
 
+    Watched are the Gaussians of the first view that the losses render, which must be an asset.
+
     Source: Kerbl et al. 2023, arXiv:2308.04079, section 5.2. Their gradient is of the projected
     mean. Here it is the posed mean's, times depth over focal length, which leaves out how the
     footprint's shape changes with the place, a part that falls with the Gaussian's size.
 
     Args:
-        asset: whose Gaussians are watched; None is the first that the losses render.
         first: no change before this step.
         every: steps between two changes.
         last: no change after this step.
@@ -38,10 +39,9 @@ class ScreenGradient(Density):
         max_gaussians: never grow beyond.
     """
 
-    def __init__(  # noqa: PLR0913  # The knobs of the paper; each is one number.
+    def __init__(
         self,
         *,
-        asset: str | None = None,
         first: int = 500,
         every: int = 100,
         last: int = 15_000,
@@ -51,7 +51,7 @@ class ScreenGradient(Density):
         max_scale_m: float | None = None,
         max_gaussians: int = 500_000,
     ) -> None:
-        self.asset, self.first, self.every, self.last = asset, first, every, last
+        self.first, self.every, self.last = first, every, last
         self.gradient, self.small_m, self.min_opacity = gradient, small_m, min_opacity
         self.max_scale_m = torch.inf if max_scale_m is None else max_scale_m
         self.max_gaussians = max_gaussians
@@ -69,8 +69,8 @@ class ScreenGradient(Density):
 
     def watch(self, step: Step) -> None:
         """Has the backward pass keep the gradient of the posed means."""
-        asset = self.asset or next(iter(step.renders))
-        gaussians = step.posed.gaussians(asset)  # type: ignore[attr-defined]  # A ``Posed``.
+        view = next(iter(step.renders))
+        gaussians = step.posed.gaussians(view)  # type: ignore[attr-defined]  # A ``Posed``.
         gaussians.means.retain_grad()
         self._watched.append((gaussians, step.frame.camera[0].local()))
 
@@ -97,7 +97,8 @@ class ScreenGradient(Density):
         scale = gaussians.scales.amax(1)
         dead = (gaussians.opacities < self.min_opacity) | (scale > self.max_scale_m)
         grow = self._room(mean, dead)
-        clone, split = ((grow & side).nonzero()[:, 0] for side in self._sides(scale))
+        small = scale <= self.small_m
+        clone, split = (chosen.nonzero()[:, 0] for chosen in (grow & small, grow & ~small))
         if not (dead.any() or grow.any()):
             return None
         keep = ~dead
@@ -109,10 +110,6 @@ class ScreenGradient(Density):
         shrink = torch.cat([mean.new_ones(len(clone)), mean.new_full((2 * len(split),), SHRINK)])
         fresh = avatar.split(rows, shift, shrink) if len(rows) else {}
         return Resize(keep.nonzero()[:, 0], fresh)
-
-    def _sides(self, scale: Float[Tensor, "n"]) -> tuple[Bool[Tensor, "n"], Bool[Tensor, "n"]]:
-        small = scale <= self.small_m
-        return small, ~small
 
     def _room(self, mean: Float[Tensor, "n"], dead: Bool[Tensor, "n"]) -> Bool[Tensor, "n"]:
         """Which grow: each adds one, and those with the largest gradients come first."""
