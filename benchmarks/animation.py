@@ -31,9 +31,9 @@ from persona.systems.animation import (
     to_pixels,
     write_video,
 )
-from persona.systems.avatar_system import AvatarSystem
 from persona.systems.drive import pick_device
 from persona.systems.experiment import load_system
+from persona.systems.fit import Fit
 from persona.types import BodyPose, Camera
 
 ROUNDS = 5
@@ -52,7 +52,7 @@ def seconds(job: Callable[[], Iterable | int], device: torch.device) -> float:
 
 
 @torch.no_grad()
-def plain(system: AvatarSystem, poses: BodyPose, camera: Camera) -> Iterable:
+def plain(system: Fit, poses: BodyPose, camera: Camera) -> Iterable:
     """As ``render_motion`` without preparation, batches or a prepared camera."""
     for row in range(len(poses.trans)):
         state = pose_state(system.body, poses[row].to(system.device))

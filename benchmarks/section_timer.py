@@ -45,8 +45,9 @@ class SectionTimer(L.Callback):
             if getattr(loss, "perceptual", None) is not None:
                 self._watch(loss.perceptual, "perceptual")
                 break
-        if hasattr(system, "_masks"):
-            plain = system._masks
+        method = system.method
+        if hasattr(method, "_masks"):
+            plain = method._masks
 
             def timed(*args):
                 self._mark("mesh masks", True)
@@ -54,7 +55,7 @@ class SectionTimer(L.Callback):
                 self._mark("mesh masks", False)
                 return result
 
-            system._masks = timed
+            method._masks = timed
 
     # Lightning's hooks, in the order of a step.
 
@@ -93,7 +94,7 @@ class SectionTimer(L.Callback):
             handle.remove()
         if self.handles:
             system.cuda_graph = self.graphs
-            system.__dict__.pop("_masks", None)
+            system.method.__dict__.pop("_masks", None)
 
     def milliseconds(self) -> dict[str, float]:
         """Median per section; ``rest`` is what lies in no part."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar, PosedAvatar
 from persona.modules.avatar.views import HANDS, ViewRenderer
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.systems.avatar_system import AvatarSystem
+from persona.systems.fit import Fit
 from persona.types import Camera, Channel, Gaussians, Render
 
 BOTH = frozenset({"rgb", "depth", "normal", "seg", "rgb_fixed", "rgb_aux", "position"})
@@ -104,7 +104,7 @@ class AllTargets(ViewRenderer):
         return Render({name: render.images[name] for name in channels}, render.alpha)
 
 
-def separate(system: AvatarSystem, how: str) -> SeparateRenderer:
+def separate(system: Fit, how: str) -> SeparateRenderer:
     """Makes a PERSONA system draw its targets one by one, without CUDA graphs.
 
     gsplat's calls wait for the device, so that no graph can hold them.
@@ -115,10 +115,10 @@ def separate(system: AvatarSystem, how: str) -> SeparateRenderer:
             loss asks for, by gsplat. ``separate_ours``: the same by this repository's kernels.
     """
     kind = SeparateRenderer if how == "separate_ours" else SeparateGsplat
-    system.renderer = kind(system.renderer)
-    system.cuda_graph = False
+    method, system.cuda_graph = system.method, False
+    method.renderer = kind(method.renderer)
     if how == "separate":
-        system.views = AllTargets(system.renderer, system.views.extent_m)
+        method.views = AllTargets(method.renderer, method.views.extent_m)
     else:
-        system.views = replace(system.views, renderer=system.renderer)
-    return system.renderer
+        method.views = replace(method.views, renderer=method.renderer)
+    return method.renderer

@@ -30,8 +30,8 @@ from persona.cli import launch, one_line_errors, output_folder
 from persona.data.io import write_json, write_text
 from persona.data.layout import CAPTURED
 from persona.errors import UserError
-from persona.systems.avatar_system import AvatarSystem
 from persona.systems.experiment import quiet_libraries, set_allocator
+from persona.systems.fit import Fit
 
 WARMUP_FRAMES = 16
 RENDERS = ("packed", "separate", "separate_asked", "separate_ours")
@@ -113,7 +113,7 @@ def summary(values: list[float]) -> dict[str, float]:
     }  # fmt: skip
 
 
-def measure_training(config: DictConfig, folder: Path) -> tuple[dict, AvatarSystem]:
+def measure_training(config: DictConfig, folder: Path) -> tuple[dict, Fit]:
     """Times of training steps, their sections and the peak memory."""
     L.seed_everything(config.seed, verbose=False)
     how, steps = config.speed.renders, config.speed.steps
@@ -146,7 +146,7 @@ def measure_training(config: DictConfig, folder: Path) -> tuple[dict, AvatarSyst
 
 
 @torch.no_grad()
-def measure_animation(system: AvatarSystem, config: DictConfig, device: str) -> dict[str, float]:
+def measure_animation(system: Fit, config: DictConfig, device: str) -> dict[str, float]:
     """Frames per second by image side, network and skinning included, encoding not."""
     from persona.data.motion.load import load_motion
     from persona.systems.animation import draw_frames, frame_motion

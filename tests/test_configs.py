@@ -61,12 +61,26 @@ def test_ablation_changes_something_and_gives_its_reason(ablation):
     assert "# Claim: " in (CONF / f"exp/{ablation}.yaml").read_text()
 
 
-def test_the_ablation_sweep_has_every_ablation():
+METHODS = sorted({p.stem for p in (CONF / "system").glob("*.yaml")} - {"perception"})
+
+
+@pytest.mark.parametrize("system", METHODS)
+def test_the_demo_takes_every_method(system):
+    """No setting of another method's is left: each loss has what builds it, each rate an owner."""
+    config = composed("+exp=demo", f"system={system}")
+    check(config)
+    assert all("_target_" in loss for loss in config.system.losses.values())
+    assert config.trainer.max_steps == 400
+
+
+def test_the_sweep_is_of_ablations():
+    """Every one of the paper's; one that a reader adds is swept by naming it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", overrides=["+sweep=ablation"], return_hydra_config=True)
     jobs = config.hydra.sweeper.params["+exp"].replace(" ", "").removesuffix("]").split("],")
     assert jobs[0] == "[demo"
-    assert sorted(job.removeprefix("[demo,") for job in jobs[1:]) == ABLATIONS
+    swept = [job.removeprefix("[demo,") for job in jobs[1:]]
+    assert len(swept) == len(set(swept)) == 18 and set(swept) <= set(ABLATIONS)
 
 
 def test_the_search_moves_options_of_train():

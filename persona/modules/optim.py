@@ -1,10 +1,10 @@
 """Adam with groups whose rows move only when they were used."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 
 class RowAdam(torch.optim.Adam):
@@ -94,3 +94,40 @@ def update_rows(
     count = step.clamp_min(1)
     denominator = (square / (1 - beta2**count)).sqrt_().add_(eps)
     table.sub_(lr * used * (mean / (1 - beta1**count)) / denominator)
+
+
+def replace_rows(
+    optimizer: torch.optim.Optimizer,
+    replaced: Mapping[nn.Parameter, nn.Parameter],
+    keep: Int[Tensor, "k"],
+) -> None:
+    """Has an optimiser go on with parameters of other rows.
+
+    Moments of kept rows stay theirs, new rows begin at zero. What the state counts for a whole
+    parameter, such as Adam's step, stays.
+
+    Args:
+        optimizer: Any whose state is scalars and tensors shaped like the parameter's rows.
+        replaced: The new parameter for each old one.
+        keep: Rows of the old ones that come first in the new ones.
+    """
+    for group in optimizer.param_groups:
+        group["params"] = [replaced.get(p, p) for p in group["params"]]
+    for old, new in replaced.items():
+        state = optimizer.state.pop(old, None)
+        if state is None:
+            continue
+        optimizer.state[new] = {
+            name: _with_rows(value, keep, len(new)) if is_by_row(value, old) else value
+            for name, value in state.items()
+        }
+
+
+def is_by_row(value: object, parameter: Tensor) -> bool:
+    """Whether an entry of an optimiser's state has a row for each of the parameter's."""
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(parameter)
+
+
+def _with_rows(value: Tensor, keep: Tensor, count: int) -> Tensor:
+    kept = value[keep.to(value.device)]
+    return torch.cat([kept, value.new_zeros(count - len(kept), *value.shape[1:])])

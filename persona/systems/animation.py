@@ -19,8 +19,8 @@ from persona.data.io import atomic_path
 from persona.data.motion.camera import fit_camera, place_in_camera
 from persona.modules.avatar.driver import ClipDrawer
 from persona.modules.avatar.pose_table import pose_state
-from persona.systems.avatar_system import AvatarSystem
 from persona.systems.clip_graph import ClipGraph
+from persona.systems.fit import Fit
 from persona.types import BodyPose, Camera
 
 HEAD_JOINTS = torch.tensor([15, 22, 23, 24])
@@ -34,7 +34,7 @@ Background = UInt8[ndarray, "h w 3"] | tuple[int, int, int]
 
 
 def render_motion(
-    system: AvatarSystem,
+    system: Fit,
     poses: BodyPose,
     cameras: Camera,
     asset: str | None = None,
@@ -66,7 +66,7 @@ def render_motion(
 
 @torch.no_grad()
 def draw_frames(
-    system: AvatarSystem,
+    system: Fit,
     poses: BodyPose,
     cameras: Camera,
     asset: str | None = None,
@@ -141,7 +141,7 @@ def arrived(host: UInt8[Tensor, "b h w c"], event: torch.cuda.Event) -> Iterator
 
 
 def frame_motion(
-    system: AvatarSystem,
+    system: Fit,
     pose: BodyPose,
     height: int,
     width: int,

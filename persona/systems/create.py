@@ -112,7 +112,7 @@ def check_videos(videos: Sequence[DictConfig], training: DictConfig) -> None:
         UserError: one of them is bad.
     """
     body: SmplxBody = instantiate(training.body)
-    assets = get_class(training.system._target_).assets
+    assets = get_class(training.system.method._target_).assets
     for options in videos:
         check_animation(options)
         check_asset(options, assets)

@@ -1,5 +1,6 @@
 """Several processes on one run: what happens when one of them fails."""
 
+import gc
 import os
 import signal
 import sys
@@ -86,6 +87,13 @@ class DDP(DDPStrategy):
         if not self._requeues:
             trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
         super().setup(trainer)
+
+    def rewrap(self) -> None:
+        """Takes the module's parameters as they are now, with rank 0's values everywhere."""
+        self.model = None
+        gc.collect()  # The old wrapper's hooks on parameters go with it; it is part of cycles.
+        self.model = self.lightning_module
+        self.configure_ddp()
 
     def _configure_launcher(self) -> None:
         self._launcher = Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
@@ -177,6 +185,15 @@ class DDP(DDPStrategy):
             time.sleep(POLL_S)
         # One of the orphans speaks.
         leave(f"process 0 died; {REMEDY}" if self.local_rank == 1 else None)
+
+
+def of_all_processes(value: object) -> list:
+    """Gathers a value from every process, ordered by rank; all processes must call this."""
+    if not dist.is_initialized():
+        return [value]
+    parts = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, value)
+    return parts
 
 
 def lost_process(exception: BaseException) -> bool:

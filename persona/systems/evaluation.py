@@ -35,7 +35,7 @@ def evaluate(config: DictConfig, folder: Path) -> dict[str, float]:
     """
     run = Path(config.run)
     trained = load_config(run)
-    losses = pose_fit_losses(config.pose_fit, trained.loss)
+    losses = pose_fit_losses(config.pose_fit, trained.system)
     device = pick_device(config.device)
     system = load_system(run, device)
     data: SubjectDataModule = instantiate(trained.data)

@@ -27,8 +27,8 @@ from persona.data.io import read_text
 from persona.errors import UserError
 from persona.modules.losses.perceptual import missing_weights
 from persona.modules.metrics.protocol import lpips_nets
-from persona.systems.avatar_system import AvatarSystem
 from persona.systems.checkpoint import AtomicCheckpointIO, read_checkpoint
+from persona.systems.fit import Fit
 from persona.systems.options import check_options, with_absolute_paths
 from persona.systems.progress import LossBar
 from persona.systems.report import no_gain, print_table, read_metrics, write_metrics, write_report
@@ -77,7 +77,7 @@ def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[st
     for line in left_out:
         log.warning(line)
     data: SubjectDataModule = instantiate(config.data)
-    system: AvatarSystem = instantiate(config.system)
+    system: Fit = instantiate(config.system)
     trainer: L.Trainer = instantiate(
         config.trainer,
         callbacks=callbacks(config, folder),
@@ -92,7 +92,7 @@ def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[st
         else:
             metrics = read_metrics(folder / INIT_FILE)
         started = time.perf_counter()
-        if system.trained:
+        if system.method.trained:
             system.train()  # Lightning keeps whatever mode the test left.
             trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         # ModelCheckpoint saves every so many steps; these are the ones after.
@@ -103,7 +103,7 @@ def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[st
     if trainer.is_global_zero:
         write_metrics(folder / METRICS_FILE, metrics)
         write_report(system, data, metrics, folder, config.report, trainer.loggers)
-        worse = no_gain(metrics, data.test_split) if system.trained else []
+        worse = no_gain(metrics, data.test_split) if system.method.trained else []
         print_table(metrics, system.assets, notes=worse)
         print(f"run: {folder}")
     return metrics
@@ -147,9 +147,7 @@ def interruptions(trainer: L.Trainer, folder: Path, go_on: str | None = None) ->
         raise
 
 
-def test(
-    trainer: L.Trainer, system: AvatarSystem, data: SubjectDataModule, prefix: str
-) -> dict[str, float]:
+def test(trainer: L.Trainer, system: Fit, data: SubjectDataModule, prefix: str) -> dict[str, float]:
     """Scores every test frame; keys start with ``prefix``."""
     values = trainer.test(system, datamodule=data, verbose=False)[0]
     # Lightning leaves the model on the host; what follows a test renders with it.
@@ -257,14 +255,14 @@ def how_to_go_on(folder: Path) -> str:
     return f"{folder} has no {CHECKPOINT_FILE} yet: start anew"
 
 
-def load_system(folder: Path, device: str | torch.device = "cpu") -> AvatarSystem:
+def load_system(folder: Path, device: str | torch.device = "cpu") -> Fit:
     """The trained system of a run folder, ready to render.
 
     Raises:
         UserError: not a run folder, or a checkpoint that does not fit its configuration.
     """
     config, path = load_config(folder), checkpoint_file(folder)
-    system: AvatarSystem = instantiate(config.system)
+    system: Fit = instantiate(config.system)
     checkpoint = read_checkpoint(path)
     system.on_load_checkpoint(checkpoint)
     system.load_state_dict(checkpoint["state_dict"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import copy
 import inspect
 import types
@@ -34,9 +35,10 @@ def check_options(config: DictConfig) -> None:
     whole_number("checkpoint_every", config.checkpoint_every, low=1)
     for path, node in _targets(config, ""):
         for key, hint in _hints(node._target_).items():
-            if key in node and not _fits(node[key], hint):
-                wanted = " or ".join(_WORDS[kind] for kind in _kinds(hint))
-                raise UserError(f"{path}{key}={node[key]}: takes {wanted}")
+            for name, value, kind in _values(key, node[key], hint) if key in node else ():
+                if not _fits(value, kind):
+                    wanted = " or ".join(_WORDS[k] for k in _kinds(kind))
+                    raise UserError(f"{path}{name}={value}: takes {wanted}")
 
 
 def with_absolute_paths(config: DictConfig) -> DictConfig:
@@ -66,6 +68,15 @@ def _hints(target: str) -> dict[str, object]:
         return typing.get_type_hints(made.__init__ if inspect.isclass(made) else made)
     except (NameError, TypeError, AttributeError):
         return {}
+
+
+def _values(key: str, value: object, hint: object) -> Iterator[tuple[str, object, object]]:
+    """Name, value and type of an option, or of each entry of a mapping."""
+    if typing.get_origin(hint) is collections.abc.Mapping and isinstance(value, DictConfig):
+        kind = typing.get_args(hint)[1]
+        yield from ((f"{key}.{entry}", value[entry], kind) for entry in value)
+    else:
+        yield key, value, hint
 
 
 def _kinds(hint: object) -> tuple[object, ...]:

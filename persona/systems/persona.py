@@ -1,13 +1,11 @@
-"""PERSONA as a LightningModule: one photo's avatar, trained on captured and generated frames."""
+"""PERSONA: one photo's avatar, trained on captured and generated frames."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.optim import Optimizer
-from torchmetrics import MetricCollection
 
 from persona.data.subject import Subject
 from persona.modules.avatar.builder import AvatarBuilder
@@ -16,80 +14,51 @@ from persona.modules.avatar.gaussian_avatar import PosedAvatar, PoseState
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.avatar.views import HANDS, BodyMasks, ViewRenderer
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.losses.base import Loss
 from persona.modules.losses.functional import occlusion_boundary
 from persona.modules.losses.persona_step import PersonaStep
 from persona.modules.parallel import branches
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.systems.avatar_system import AvatarSystem
+from persona.systems.method import Method, Views
 from persona.types import BodyIdentity, Camera, Frame, Render
 
 NOT_CHANNELS = frozenset({"alpha", "boundary", "mesh"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class LearningRates:
-    """Adam's rates; the defaults are the paper's."""
-
-    means: float = 1e-3
-    appearance: float = 1e-2
-    network: float = 1e-3
-    poses: float = 1e-3
-    hand_poses: float = 1e-4
-
-
-class PersonaSystem(AvatarSystem):
-    """Trains, tests and poses one subject's avatar.
+class PersonaMethod(Method):
+    """One photo's avatar.
 
     Source: PERSONA, ICCV 2025, arXiv:2508.09973.
 
     Args:
-        avatar: builds the avatar once the subject is known.
-        rates: learning rates of the groups.
+        body: body model.
+        renderer: Gaussian rasteriser.
+        avatar: builds the avatar once the person is known.
         boundary_side: width of an occlusion boundary, as a share of the person's size.
         patch_boundary_side: width of one on the face patch, as a share of the patch.
-
-    The other arguments are those of every ``AvatarSystem``.
     """
 
-    def __init__(  # noqa: PLR0913
+    pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {
+        "image": ("img", "img_refined"),
+        "image_geo": ("img", "img_refined", "geo", "geo_refined"),  # What the paper reports.
+    }
+
+    def __init__(
         self,
         *,
         body: SmplxBody,
         renderer: GaussianRenderer,
         avatar: AvatarBuilder,
-        losses: Mapping[str, Loss],
-        metrics: MetricCollection,
-        optimizer: Callable[..., Optimizer],
-        rates: LearningRates,
-        decay_at: Sequence[float] = (0.75,),
-        cuda_graph: bool = True,
-        focus_margin_px: int | None = 32,
-        rate_rule: str = "sqrt",
         boundary_side: float = 0.015,
         patch_boundary_side: float = 0.06,
     ) -> None:
-        super().__init__(
-            body=body,
-            renderer=renderer,
-            losses=losses,
-            metrics=metrics,
-            optimizer=optimizer,
-            decay_at=decay_at,
-            cuda_graph=cuda_graph,
-            focus_margin_px=focus_margin_px,
-            rate_rule=rate_rule,
-        )
-        self.builder = avatar
-        self.views = ViewRenderer(self.renderer, avatar.triplane_extent_m)
-        self.rates = rates
+        super().__init__(body=body, renderer=renderer, avatar=avatar)
+        self.views = ViewRenderer(renderer, avatar.triplane_extent_m)
         self.boundary_side = boundary_side
         self.patch_boundary_side = patch_boundary_side
 
-    def build(self, identity: BodyIdentity, num_frames: int) -> None:
-        """Makes the avatar of an identity and an empty pose table."""
-        super().build(identity, num_frames)
-        self.avatar = self.builder.build(self.body, identity)
+    def build(self, identity: BodyIdentity) -> None:
+        """Makes the avatar of a person, and the regions of its body."""
+        super().build(identity)
         self.body_masks = BodyMasks(self.avatar.template)
 
     def initialise(self, subject: Subject) -> None:
@@ -111,7 +80,7 @@ class PersonaSystem(AvatarSystem):
             texture, body.uv, body.uv_faces, body.faces, self.avatar.template.subdivision
         )
 
-    def frame_step(self, frame: Frame, pose: PoseState) -> PersonaStep:
+    def observe(self, frame: Frame, pose: PoseState, views: Views, turn: int = 0) -> PersonaStep:
         """Poses the avatar for one frame and renders the channels that the losses need."""
         captured = frame.name[0].startswith("captured")
         camera = frame.camera[0].local()
@@ -121,9 +90,7 @@ class PersonaSystem(AvatarSystem):
             cameras["patch"] = camera.crop(frame.patch_box_px[0], *frame.patch.shape[-2:])
         renders: dict[str, Render] = {}
         boundary: dict[str, Tensor] = {}
-        views = self.losses.needs(captured)
-        if not frame.has_patch[0]:
-            views.pop("patch", None)
+        views = {v: c for v, c in views.items() if v != "patch" or frame.has_patch[0]}
         with branches() as branch:
             for view, channels in views.items():
                 wanted = channels - NOT_CHANNELS
@@ -139,7 +106,7 @@ class PersonaSystem(AvatarSystem):
                 if "position" in render.images:
                     with branch():
                         boundary[view] = self._boundary(frame, view, render, masks)
-        return PersonaStep(frame, self.avatar, posed, renders, masks, boundary, self.focus_px)
+        return PersonaStep(frame, self.avatar, posed, renders, masks, boundary)
 
     def _masks(
         self,
@@ -178,19 +145,10 @@ class PersonaSystem(AvatarSystem):
 
     def frame_kind(self, frame: Frame) -> Hashable:
         """Captured frames differ by the width of their boundary, which the host computes."""
-        kind = super().frame_kind(frame)
-        return *kind, self._boundary_px(frame) | 1 if frame.name[0].startswith("captured") else None
+        return self._boundary_px(frame) | 1 if frame.name[0].startswith("captured") else None
 
     def clip(
         self, poses: PoseState, asset: str | None = None
     ) -> Callable[[int, Camera], tuple[Tensor, Tensor]]:
-        """As ``AvatarSystem.clip``; what does not depend on the pose is computed once."""
+        """As ``Method.clip``; what does not depend on the pose is computed once."""
         return ClipDrawer(PoseDriver(self.avatar, asset or self.assets[-1]), self.renderer, poses)
-
-    def parameter_groups(self) -> list[dict[str, object]]:
-        """Avatar, offset network and pose tables."""
-        rates = self.rates
-        groups = self.avatar.parameter_groups(
-            lr=rates.means, color_lr=rates.appearance, network_lr=rates.network
-        )
-        return groups + self.table.parameter_groups(lr=rates.poses, hand_lr=rates.hand_poses)

@@ -1,9 +1,7 @@
 """Test-time pose fit: only the test frames' SMPL-X parameters move, the avatar is fixed."""
 
-from collections.abc import Mapping, Sequence
-
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 
 from persona.data.frames import FrameDataset
@@ -11,39 +9,42 @@ from persona.errors import UserError
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.losses.base import Loss, LossSum
 from persona.modules.optim import RowAdam
-from persona.systems.avatar_system import AvatarSystem
+from persona.systems.fit import Fit
 
-POSE_FITS: dict[str, Sequence[str]] = {
-    "none": (),
-    "image": ("img", "img_refined"),
-    "image_geo": ("img", "img_refined", "geo", "geo_refined"),
-}
-"""Losses of each mode, all of weight 1. PERSONA reports image_geo, ExAvatar image."""
+NONE = "none"
+"""The mode that fits nothing, which every method has."""
 
 
-def pose_fit_losses(mode: str, losses: Mapping) -> LossSum | None:
-    """The losses of a mode, built from a run's own configuration; None for ``none``.
+def pose_fit_losses(mode: str, system: DictConfig) -> LossSum | None:
+    """The losses of a mode of the method, all of weight 1; None for ``none``.
+
+    Args:
+        mode: One of the method's ``pose_fits``, or none.
+        system: Configuration of the ``Fit``, whose own losses are built anew.
 
     Raises:
         UserError: no such mode, or the run's configuration lacks a loss of it.
     """
-    if mode not in POSE_FITS:
-        raise UserError(f"pose_fit={mode} is unknown: choose {', '.join(POSE_FITS)}")
-    if mode == "none":
+    if mode == NONE:
         return None
-    missing = [name for name in POSE_FITS[mode] if name not in losses]
+    method, losses = get_class(system.method._target_), system.losses
+    if mode not in method.pose_fits:
+        choices = ", ".join((NONE, *method.pose_fits))
+        raise UserError(f"pose_fit={mode} is unknown to this run's method: choose {choices}")
+    names = method.pose_fits[mode]
+    missing = [name for name in names if name not in losses]
     if missing:
         raise UserError(f"pose_fit={mode} needs the loss {missing[0]}, which this run has not")
     equal = {"weight": 1.0, "captured": 1.0, "generated": 1.0}
     terms: dict[str, Loss] = {}
-    for name in POSE_FITS[mode]:
+    for name in names:
         settings = {k: v for k, v in equal.items() if k in losses[name]}
         terms[name] = instantiate(OmegaConf.merge(losses[name], settings))
     return LossSum(terms)
 
 
 def fit_poses(
-    system: AvatarSystem,
+    system: Fit,
     frames: FrameDataset,
     losses: LossSum,
     *,
@@ -58,8 +59,8 @@ def fit_poses(
     Raises:
         UserError: the method has no gradient to fit by.
     """
-    if not system.trained:
-        name = type(system).__name__
+    if not system.method.differentiable:
+        name = type(system.method).__name__
         raise UserError(f"{name} renders without gradient: poses cannot be fitted; pose_fit=none")
     poses = frames.poses(system.body.num_expression).to(system.device)
     table = PoseTable.from_poses(system.body, poses).to(system.device)
@@ -71,9 +72,9 @@ def fit_poses(
     try:
         for row in track(range(len(frames)), "Fitting test poses"):
             frame = frames[[row]].to(system.device)
-            for _ in range(updates):
+            for turn in range(row * updates, (row + 1) * updates):
                 optimizer.zero_grad()
-                total, _ = losses(system.frame_step(frame, table(frame.index[0])))
+                total, _ = losses(system.frame_step(frame, table(frame.index[0]), turn + 1))
                 total.backward()
                 optimizer.step()
     finally:

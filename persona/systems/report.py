@@ -23,7 +23,7 @@ from persona.data.io import read_json, write_json, write_png, write_text
 from persona.data.layout import CAPTURED
 from persona.data.motion.load import load_motion
 from persona.systems.animation import WHITE, frame_motion, render_motion, write_video
-from persona.systems.avatar_system import AvatarSystem
+from persona.systems.fit import Fit
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ ERROR_SCALE = 3.0
 
 
 def write_report(
-    system: AvatarSystem,
+    system: Fit,
     data: SubjectDataModule,
     metrics: dict[str, float],
     folder: Path,
@@ -86,9 +86,7 @@ def write_frames(rows: list[dict[str, float | str]], path: Path) -> None:
 
 
 @torch.no_grad()
-def comparison(
-    system: AvatarSystem, data: SubjectDataModule, num_images: int
-) -> UInt8[ndarray, "h w 3"]:
+def comparison(system: Fit, data: SubjectDataModule, num_images: int) -> UInt8[ndarray, "h w 3"]:
     """Contact sheet of test frames: truth, render, error."""
     system.eval()
     frames = data.test_frames
@@ -145,7 +143,7 @@ def label(text: str, length: int) -> UInt8[ndarray, "h w 3"]:
     return cv2.putText(strip, text, place, *font, (40,) * 3, 1, cv2.LINE_AA)
 
 
-def turntable(system: AvatarSystem, path: Path, num_frames: int, height: int) -> None:
+def turntable(system: Fit, path: Path, num_frames: int, height: int) -> None:
     """The avatar turning once on the spot, on white."""
     motion = load_motion("turntable", system.body, fps=num_frames / 4)
     poses, camera = frame_motion(system, motion.pose, height, height * 3 // 4)

@@ -1,6 +1,6 @@
 """A floor: the unwrapped photograph on the skinned body mesh, nothing trained."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import cv2
@@ -8,22 +8,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torchmetrics import MetricCollection
+from torch import Tensor
 
 from persona.data.subject import Subject
+from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.losses.base import Loss, Step
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.modules.render.mesh import interpolate, rasterize
-from persona.systems.avatar_system import AvatarSystem
-from persona.types import BodyIdentity, Camera, Frame
+from persona.systems.method import Layers, Method
+from persona.types import BodyIdentity, Camera
 
 
-class TexturedBody(nn.Module):
+class TexturedBody(Avatar):
     """A body's mesh with a texture.
 
     Args:
@@ -65,43 +63,36 @@ class TexturedBody(nn.Module):
         return layers[:3], layers[3:]
 
 
-class TexturedMeshSystem(AvatarSystem):
+class TexturedMeshMethod(Method):
     """Renders the body mesh with the captured texture, completed from the generated frames.
 
     A method that does not beat it has learnt nothing from its frames.
 
     Args:
+        body: body model.
+        renderer: of no use here.
         supersample: rays per pixel side.
         texture_px: side of the texture.
-
-    The other arguments are of every ``AvatarSystem``; losses and optimiser have no use here.
     """
 
     assets: ClassVar[tuple[str, ...]] = ("mesh",)
     trained: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = False
 
     def __init__(
         self,
         *,
         body: SmplxBody,
         renderer: GaussianRenderer,
-        losses: Mapping[str, Loss],
-        metrics: MetricCollection,
-        optimizer: Callable[..., Optimizer],
-        decay_at: Sequence[float] = (),
         supersample: int = 3,
         texture_px: int = 1024,
     ) -> None:
-        super().__init__(
-            body=body, renderer=renderer, losses=losses, metrics=metrics, optimizer=optimizer,
-            decay_at=decay_at,
-        )  # fmt: skip
+        super().__init__(body=body, renderer=renderer)
         self.supersample, self.texture_px = supersample, texture_px
 
-    def build(self, identity: BodyIdentity, num_frames: int) -> None:
+    def build(self, identity: BodyIdentity) -> None:
         """Makes the mesh, still black."""
-        super().build(identity, num_frames)
-        self.table.requires_grad_(False)
+        super().build(identity)
         self.avatar = TexturedBody(body=self.body, identity=identity, texture_px=self.texture_px)
 
     def initialise(self, subject: Subject) -> None:
@@ -116,14 +107,6 @@ class TexturedMeshSystem(AvatarSystem):
     @torch.no_grad()
     def render_posed(
         self, posed: Float[Tensor, "p 3"], camera: Camera, assets: Sequence[str]
-    ) -> dict[str, tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]]:
+    ) -> dict[str, Layers]:
         """By the mesh rasteriser, without gradient."""
         return {asset: self.avatar.shade(posed, camera, self.supersample) for asset in assets}
-
-    def frame_step(self, frame: Frame, pose: PoseState) -> Step:
-        """Never called, because nothing is trained."""
-        raise NotImplementedError("textured_mesh has nothing to train")
-
-    def parameter_groups(self) -> list[dict[str, object]]:
-        """None."""
-        return []

@@ -1,6 +1,8 @@
+import pytest
 import torch
+from torch import nn
 
-from persona.modules.optim import RowAdam
+from persona.modules.optim import RowAdam, replace_rows
 
 
 def test_plain_groups_equal_torch_adam():
@@ -81,3 +83,40 @@ def test_a_row_seen_by_several_processes_counts_by_its_share():
     gradients = [0.3, 0.3, 0.3, 0.3]
     unequal = moved([g * share for g, share in zip(gradients, (1, 2, 1, 2), strict=True)])
     assert 0 < (unequal - moved(gradients)).abs() < 0.3 * moved(gradients).abs()
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_an_optimiser_goes_on_with_other_rows(rows):
+    """Kept rows move as if nothing had happened, new ones as in a first step of their own."""
+
+    def make(values):
+        table, other = nn.Parameter(values.clone()), nn.Parameter(torch.ones(2))
+        groups = [{"params": [table], "rows": rows, "lr": 0.1}, {"params": [other], "lr": 0.1}]
+        return table, other, RowAdam(groups)
+
+    def move(table, other, optimizer, target):
+        optimizer.zero_grad()
+        ((table - target).square().sum() + other.square().sum()).backward()
+        optimizer.step()
+
+    start, target = torch.arange(12.0).view(4, 3), torch.full((4, 3), 5.5)
+    plain = make(start)
+    resized = make(start)
+    for _ in range(3):
+        move(*plain, target)
+        move(*resized, target)
+    keep, (table, other, optimizer) = torch.tensor([3, 1]), resized
+    new = nn.Parameter(torch.cat([table.detach()[keep], torch.zeros(1, 3)]))
+    replace_rows(optimizer, {table: new}, keep)
+    assert optimizer.param_groups[0]["params"][0] is new and table not in optimizer.state
+    assert not optimizer.state[new]["exp_avg"][2].any()
+    for _ in range(2):
+        move(*plain, target)
+        move(new, other, optimizer, target[:3])
+    torch.testing.assert_close(new[:2], plain[0][keep])
+    torch.testing.assert_close(other, plain[1])
+    if rows:
+        fresh = make(torch.zeros(1, 3))
+        for _ in range(2):
+            move(*fresh, target[:1])
+        torch.testing.assert_close(new[2:], fresh[0])

@@ -23,7 +23,7 @@ from persona.systems.animation import (
     render_motion,
     write_video,
 )
-from persona.systems.avatar_system import AvatarSystem
+from persona.systems.fit import Fit
 from persona.types import Render
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -31,7 +31,7 @@ SIZE = (48, 40)
 
 
 @pytest.fixture(scope="module")
-def system(tiny_settings) -> AvatarSystem:
+def system(tiny_settings) -> Fit:
     """An untrained avatar with colours."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", overrides=tiny_settings)
@@ -72,7 +72,7 @@ def test_prepared_clip_equals_render(system, scene, asset):
 def test_a_system_without_a_driver_renders_frame_by_frame(system, scene, monkeypatch):
     poses, camera = scene
     fast = list(render_motion(system, poses, camera))
-    monkeypatch.setattr(type(system), "clip", AvatarSystem.clip)
+    monkeypatch.setattr(type(system), "clip", Fit.clip)
     slow = list(render_motion(system, poses, camera))
     assert len(fast) == len(slow) == len(poses.trans)
     for a, b in zip(fast, slow, strict=True):

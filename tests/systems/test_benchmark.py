@@ -41,9 +41,10 @@ BASELINE = '''
 import torch
 from torch import nn
 
+from persona.modules.avatar.base import Avatar
 from persona.modules.losses.base import Loss, Step, needs
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.systems.avatar_system import AvatarSystem
+from persona.systems.method import Method
 from persona.systems.textured_mesh import TexturedBody
 from persona.types import Channel, Gaussians
 
@@ -62,14 +63,11 @@ class Posed:
         return Gaussians(self.vertices, 0.012 * ones(n, 3), turns, ones(n))
 
 
-class OneColor(nn.Module):
+class OneColor(Avatar):
     def __init__(self, body, identity):
         super().__init__()
         self.mesh = TexturedBody(body=body, identity=identity, texture_px=1)
         self.logit = nn.Parameter(torch.zeros(3))
-
-    def next_step(self):
-        pass
 
     def forward(self, pose):
         return Posed(self.mesh(pose), self.logit.sigmoid())
@@ -84,38 +82,30 @@ class ColorLoss(Loss):
         return (step.over("only", "rgb", step.truth("only")) - step.truth("only")).abs().mean()
 
 
-class OneColorSystem(AvatarSystem):
+class OneColorBuilder:
+    def __init__(self, rates):
+        self.rates = rates
+
+    def build(self, body, identity):
+        return OneColor(body, identity)
+
+
+class OneColorMethod(Method):
     assets = ("only",)
 
-    def build(self, identity, num_frames):
-        super().build(identity, num_frames)
-        self.avatar = OneColor(self.body, identity)
 
-    def initialise(self, subject):
-        pass
-
-    def frame_step(self, frame, pose):
-        posed = self.avatar(pose)
-        camera, channels = frame.camera[0].local(), {"rgb": Channel(posed.rgb)}
-        render = self.renderer(posed.gaussians("only"), camera, channels)
-        return Step(frame, self.avatar, posed, {"only": render}, {}, {})
-
-    def parameter_groups(self):
-        return [{"name": "color", "params": [self.avatar.logit], "lr": 0.05}]
-
-
-class CrashingSystem(OneColorSystem):
-    def frame_step(self, frame, pose):
+class CrashingMethod(OneColorMethod):
+    def observe(self, frame, pose, views, turn=0):
         raise RuntimeError("a bug in\\nthe baseline")
 '''
 BASELINE_YAML = """
-_target_: one_color.OneColorSystem
-body: ${body}
-renderer: ${renderer}
+defaults:
+  - base/fit@_here_
+method:
+  _target_: one_color.OneColorMethod
+  avatar: {_target_: one_color.OneColorBuilder, rates: {logit: 0.05}}
 losses:
   color: {_target_: one_color.ColorLoss, weight: 1.0}
-metrics: ${metric}
-optimizer: ${optimizer}
 """
 SUITE = """
 name: tiny
@@ -151,7 +141,7 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "conf", folder)
     (tmp_path / "one_color.py").write_text(BASELINE)
     (folder / "system/one_color.yaml").write_text(BASELINE_YAML)
-    crashing = BASELINE_YAML.replace("OneColorSystem", "CrashingSystem")
+    crashing = BASELINE_YAML.replace("OneColorMethod", "CrashingMethod")
     (folder / "system/crashing.yaml").write_text(crashing)
     (folder / "suite/tiny.yaml").write_text(SUITE)
     (folder / "published/tiny.yaml").write_text(PUBLISHED)

@@ -72,7 +72,7 @@ def test_fit_brings_moved_poses_back(run, mode):
     before = {k: v.clone() for k, v in system.state_dict().items()}
     losses, flags = system.losses, [p.requires_grad for p in system.avatar.parameters()]
 
-    fitted = fit_poses(system, moved, pose_fit_losses(mode, config.loss), updates=20)
+    fitted = fit_poses(system, moved, pose_fit_losses(mode, config.system), updates=20)
 
     expression = system.body.num_expression
     start = PoseTable.from_poses(system.body, moved.poses(expression))
@@ -112,10 +112,12 @@ def test_fit_through_the_entry_point(run, tmp_path):
 
 
 def test_bad_input(run, tmp_path):
-    with pytest.raises(UserError, match="pose_fit=best is unknown: choose none, image, image_geo"):
+    with pytest.raises(UserError, match=r"pose_fit=best .* choose none, image, image_geo"):
         scored(run["folder"], tmp_path, "pose_fit=best")
     with pytest.raises(UserError, match="not a run folder"):
         scored(tmp_path / "absent", tmp_path)
     with pytest.raises(UserError, match="geo, which this run has not"):
-        pose_fit_losses("image_geo", {"img": {}, "img_refined": {}})
+        config = load_config(run["folder"])
+        del config.system.losses.geo
+        pose_fit_losses("image_geo", config.system)
     assert not list(tmp_path.iterdir())

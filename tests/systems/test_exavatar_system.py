@@ -15,10 +15,10 @@ from omegaconf import DictConfig
 
 from persona.errors import UserError
 from persona.modules.avatar.pose_table import pose_state
-from persona.systems.avatar_system import AvatarSystem
 from persona.systems.drive import animate
 from persona.systems.evaluation import evaluate
 from persona.systems.experiment import load_system, train
+from persona.systems.fit import Fit
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -100,17 +100,17 @@ def test_interrupted_and_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatc
     """Backgrounds and the warm-up's end included."""
     config = tiny("checkpoint_every=3", "trainer.max_steps=8", "avatar.warmup_steps=6")
     train(config, tmp_path / "whole")
-    plain = AvatarSystem.training_step
+    plain = Fit.training_step
 
     def dies(self, batch, batch_idx):
         if self.global_step == 5:
             raise RuntimeError("power cut")
         return plain(self, batch, batch_idx)
 
-    monkeypatch.setattr(AvatarSystem, "training_step", dies)
+    monkeypatch.setattr(Fit, "training_step", dies)
     with pytest.raises(RuntimeError, match="power cut"):
         train(config, tmp_path / "cut")
-    monkeypatch.setattr(AvatarSystem, "training_step", plain)
+    monkeypatch.setattr(Fit, "training_step", plain)
     train(tiny(f"resume={tmp_path / 'cut'}"), tmp_path / "unused")
     states = [
         torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "cut")
@@ -177,7 +177,7 @@ def test_evaluation(run, tmp_path, mode):
 
 
 def test_evaluation_by_geometry_is_refused(run, tmp_path):
-    with pytest.raises(UserError, match="needs the loss geo, which this run has not"):
+    with pytest.raises(UserError, match=r"choose none, image$"):
         evaluate(script("evaluate", f"run={run['folder']}", "pose_fit=image_geo"), tmp_path)
 
 

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from persona.errors import UserError
 from persona.modules.avatar.pose_table import pose_state
 from persona.systems import experiment
-from persona.systems.avatar_system import AvatarSystem
 from persona.systems.experiment import load_config, load_system, set_allocator, train
+from persona.systems.fit import Fit
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_loaded_system_renders_what_was_trained(run, tiny):
     assert torch.equal(first.avatar.rgb_logit, checkpoint["state_dict"]["avatar.rgb_logit"])
 
 
-def camera_of(system: AvatarSystem, tiny):
+def camera_of(system: Fit, tiny):
     from hydra.utils import instantiate
 
     return instantiate(tiny().data).test_frames[[0]].camera[0].local()
@@ -76,17 +76,17 @@ def test_interrupted_and_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatc
     config = tiny("checkpoint_every=3", "trainer.max_steps=10")
     train(config, tmp_path / "whole")
 
-    plain = AvatarSystem.training_step
+    plain = Fit.training_step
 
     def dies(self, batch, batch_idx):
         if self.global_step == 5:
             raise RuntimeError("power cut")
         return plain(self, batch, batch_idx)
 
-    monkeypatch.setattr(AvatarSystem, "training_step", dies)
+    monkeypatch.setattr(Fit, "training_step", dies)
     with pytest.raises(RuntimeError, match="power cut"):
         train(config, tmp_path / "cut")
-    monkeypatch.setattr(AvatarSystem, "training_step", plain)
+    monkeypatch.setattr(Fit, "training_step", plain)
     train(tiny(f"resume={tmp_path / 'cut'}"), tmp_path / "unused")
 
     states = [
@@ -147,8 +147,8 @@ def test_ctrl_c_tells_how_to_go_on(tiny, tmp_path, monkeypatch, capsys, every, t
             raise KeyboardInterrupt
         return plain(self, batch, batch_idx)
 
-    plain = AvatarSystem.training_step
-    monkeypatch.setattr(AvatarSystem, "training_step", stopped)
+    plain = Fit.training_step
+    monkeypatch.setattr(Fit, "training_step", stopped)
     assert interrupted(tiny(f"checkpoint_every={every}"), tmp_path, signal.SIGINT) == 1
     assert told in capsys.readouterr().err
 
@@ -161,8 +161,8 @@ def test_a_run_that_is_told_to_end_says_how_to_go_on(tiny, tmp_path, monkeypatch
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(self, batch, batch_idx)
 
-    plain = AvatarSystem.training_step
-    monkeypatch.setattr(AvatarSystem, "training_step", told)
+    plain = Fit.training_step
+    monkeypatch.setattr(Fit, "training_step", told)
     assert interrupted(tiny("checkpoint_every=1"), tmp_path, signal.SIGTERM) == 143
     assert "python train.py resume=" in capsys.readouterr().err
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
@@ -176,8 +176,8 @@ def test_a_run_that_is_told_to_end_while_it_tests(tiny, tmp_path, monkeypatch, c
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(self, batch, batch_idx)
 
-    plain = AvatarSystem.test_step
-    monkeypatch.setattr(AvatarSystem, "test_step", told)
+    plain = Fit.test_step
+    monkeypatch.setattr(Fit, "test_step", told)
     config = tiny("trainer.max_steps=1", "checkpoint_every=1")
     assert interrupted(config, tmp_path, signal.SIGTERM) == 143
     assert ("start anew" if when == "init" else "resume=") in capsys.readouterr().err

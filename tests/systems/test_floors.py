@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 
 from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
 from persona.errors import UserError
+from persona.modules.losses.base import LossSum
 from persona.systems.evaluation import evaluate
 from persona.systems.experiment import load_config, load_system, train
 from persona.systems.pose_fit import fit_poses, pose_fit_losses
@@ -88,8 +89,10 @@ def test_mesh_evaluates_and_fits_no_poses(run, tmp_path):
     assert stored["pose_fit"] == "none"
     config = load_config(run["folder"])
     system, data = load_system(run["folder"]), instantiate(config.data)
+    with pytest.raises(UserError, match=r"pose_fit=image is unknown.*choose none$"):
+        pose_fit_losses("image", config.system)
     with pytest.raises(UserError, match=r"renders without gradient.*pose_fit=none"):
-        fit_poses(system, data.test_frames, pose_fit_losses("image", config.loss))
+        fit_poses(system, data.test_frames, LossSum({}))
 
 
 def test_gaussians_lbs_is_static(subjects, tmp_path):

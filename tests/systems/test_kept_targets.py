@@ -23,7 +23,7 @@ def make_system(settings, device):
     frames = data.train_frames
     poses = frames.poses(system.body.num_expression)
     system.build(data.subject.identity(system.body), len(poses.trans))
-    system.initialise(data.subject)
+    system.method.initialise(data.subject)
     system.table.load_state_dict(PoseTable.from_poses(system.body, poses).state_dict())
     system.focus_px = (48, 32)
     return system.to(device), frames.to(device)

@@ -36,7 +36,7 @@ def test_every_experiment_passes():
         ("avatar.levels=many", "takes a whole number"),
         ("data.batch_size=1.5", "takes a whole number"),
         ("loss.img.weight=heavy", "takes a number"),
-        ("system.rates.means=fast", "takes a number"),
+        ("avatar.rates.means=fast", "takes a number"),
     ],
 )
 def test_a_value_of_another_kind_is_named(override, wanted):
@@ -51,6 +51,8 @@ def test_paths_are_made_absolute(tmp_path, monkeypatch):
     found = with_absolute_paths(config)
     assert found.subjects_dir == str(tmp_path / "data/subjects")
     assert found.data.root == str(tmp_path / "data/subjects/me")
-    assert found.body.path == found.system.body.path == str(tmp_path / "models/SMPLX_MALE.npz")
+    assert (
+        found.body.path == found.system.method.body.path == str(tmp_path / "models/SMPLX_MALE.npz")
+    )
     assert config.data.root == "data/subjects/me", "the one given stays"
     assert found.trainer == config.trainer and found.avatar == config.avatar

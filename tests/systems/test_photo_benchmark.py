@@ -29,7 +29,9 @@ from persona.systems.benchmark.photo.score import ROWS, Scorer, finished_row
 from persona.systems.benchmark.photo.table import differences, write_comparison, write_tables
 from persona.systems.benchmark.photo.truth import folder_of, read_person
 from persona.systems.benchmark.photo.views import Place, best_place, best_shift
-from persona.systems.textured_mesh import TexturedMeshSystem
+from persona.systems.fit import Fit
+from persona.systems.schedule import Schedule
+from persona.systems.textured_mesh import TexturedMeshMethod
 from persona.types import BodyPose, Camera
 
 HEIGHT, WIDTH, TEXELS = 256, 192, 256
@@ -250,9 +252,12 @@ def test_silhouettes_are_laid_over_each_other(world, scale, x, y):
 
 
 def test_an_avatar_is_painted_as_its_texture_is(world):
-    system = TexturedMeshSystem(
-        body=world.body, renderer=CpuRenderer(), losses={}, metrics=MetricCollection({}),
-        optimizer=torch.optim.Adam, texture_px=TEXELS, supersample=views.SUPERSAMPLE,
+    method = TexturedMeshMethod(
+        body=world.body, renderer=CpuRenderer(), texture_px=TEXELS, supersample=views.SUPERSAMPLE
+    )
+    system = Fit(
+        method=method, losses={}, metrics=MetricCollection({}), optimizer=torch.optim.Adam,
+        schedule=Schedule(),
     )  # fmt: skip
     system.build(world.identity, 1)
     system.avatar.texture.copy_(torch.from_numpy(world.textures.inpaint))

@@ -5,8 +5,8 @@ import pytest
 import torch
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
-from persona.systems import avatar_system
 from persona.systems.experiment import train
+from persona.systems.fit import Fit
 from persona.systems.progress import LossBar
 
 
@@ -22,9 +22,9 @@ def test_only_logged_steps_ask_for_a_value(tiny, tmp_path, monkeypatch, bar):
     # The renderers of the CPU ask for arrays: .cpu() and .numpy() are theirs.
     for name in ("item", "__float__", "__int__", "__bool__"):
         monkeypatch.setattr(torch.Tensor, name, watched(name))
-    training_step = avatar_system.AvatarSystem.training_step
+    training_step = Fit.training_step
     monkeypatch.setattr(
-        avatar_system.AvatarSystem, "training_step",
+        Fit, "training_step",
         lambda *args: step.append(0) or training_step(*args),
     )  # fmt: skip
     options = ("trainer.max_steps=16", "trainer.log_every_n_steps=5", "checkpoint_every=100",

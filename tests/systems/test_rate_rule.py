@@ -4,8 +4,8 @@ import pytest
 from hydra.utils import instantiate
 
 from persona.errors import UserError
-from persona.systems.avatar_system import rate_factor
 from persona.systems.experiment import train
+from persona.systems.schedule import rate_factor
 
 
 def test_factors():
@@ -16,7 +16,7 @@ def test_factors():
 def test_unknown_rule(tiny):
     with pytest.raises(UserError, match="rate_rule=cubic is unknown: choose none, sqrt, linear"):
         try:
-            instantiate(tiny("system.rate_rule=cubic").system)
+            instantiate(tiny("system.schedule.rate_rule=cubic").system)
         except Exception as error:
             raise error.__cause__ from None
 
@@ -30,10 +30,10 @@ def test_shared_rates_follow_the_rule_and_rows_do_not(tiny, tmp_path, monkeypatc
         seen.append({group["name"]: group["lr"] for group in self.param_groups})
 
     monkeypatch.setattr("persona.modules.optim.RowAdam.step", step)
-    config = tiny("data.batch_size=4", f"system.rate_rule={rule}", "trainer.max_steps=1")
+    config = tiny("data.batch_size=4", f"system.schedule.rate_rule={rule}", "trainer.max_steps=1")
     train(config, tmp_path / "run")
-    rates = config.system.rates
+    rates, poses = config.avatar.rates, config.system.schedule
     assert seen[0] == pytest.approx({
         "means": factor * rates.means, "appearance": factor * rates.appearance,
-        "offsets": factor * rates.network, "poses": rates.poses, "hand_poses": rates.hand_poses,
+        "offsets": factor * rates.network, "poses": poses.poses, "hand_poses": poses.hand_poses,
     })  # fmt: skip

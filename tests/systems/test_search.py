@@ -20,7 +20,7 @@ def searched(monkeypatch, tmp_path):
 
     def train(config, folder, go_on):
         assert go_on.endswith(f"search.py hydra.run.dir={folder.parent}"), "the search, not the run"
-        rate = config.system.rates.means
+        rate = config.avatar.rates.means
         calls.append(rate)
         if rate > 7e-3:
             raise UserError("the disk is full")
@@ -32,7 +32,7 @@ def searched(monkeypatch, tmp_path):
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("search", list(overrides))
             OmegaConf.set_struct(config, False)
-            config.space = {"system.rates.means": {"low": 5e-4, "high": 8e-3}}
+            config.space = {"avatar.rates.means": {"low": 5e-4, "high": 8e-3}}
             return search.run_search(config, folder), calls
 
     return run
@@ -41,7 +41,7 @@ def searched(monkeypatch, tmp_path):
 def test_finds_the_optimum_and_goes_on_where_it_stopped(searched, tmp_path):
     study, calls = searched("trials=30")
     assert study.best_value > 19.5
-    assert study.best_params["system.rates.means"] == pytest.approx(2e-3, abs=5e-4)
+    assert study.best_params["avatar.rates.means"] == pytest.approx(2e-3, abs=5e-4)
     rows = list(csv.DictReader((tmp_path / "search/search.csv").open()))
     values = [float(row["test/fg_psnr"]) for row in rows]
     assert values == sorted(values, reverse=True) and values[0] == study.best_value

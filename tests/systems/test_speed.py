@@ -39,13 +39,13 @@ def test_all_of_the_methods_targets_are_29_calls(benchmarks, scene):
 
     system, pose, camera = scene
     drawn = SeparateRenderer(system.renderer)
-    views = AllTargets(drawn, system.views.extent_m)
+    views = AllTargets(drawn, system.method.views.extent_m)
     with torch.no_grad():
         posed = system.avatar(pose)
         for view in (*TARGETS, "left_hand", "right_hand"):
             asked = frozenset({"rgb_fixed"})
             one = views.render(system.avatar, posed, view, camera, asked)
-            packed = system.views.render(system.avatar, posed, view, camera, asked)
+            packed = system.method.views.render(system.avatar, posed, view, camera, asked)
             assert set(one.images) == asked
             torch.testing.assert_close(one.images["rgb_fixed"], packed.images["rgb_fixed"])
             torch.testing.assert_close(one.alpha, packed.alpha)
@@ -61,7 +61,7 @@ def test_separate_calls_have_the_packed_gradients(benchmarks, scene):
 
     def gradients():
         posed = system.avatar(pose)
-        render = system.views.render(system.avatar, posed, "base", camera, channels)
+        render = system.method.views.render(system.avatar, posed, "base", camera, channels)
         total = sum((i * i).sum() for i in (*render.images.values(), render.alpha))
         return torch.autograd.grad(total, [system.avatar.mean_offset, system.avatar.rgb_logit])
 
@@ -102,7 +102,7 @@ def test_gsplat_draws_the_same_picture(benchmarks, scene):
     renders, gradients = [], []
     for renderer in (ours, SeparateGsplat(ours)):
         posed = system.avatar(pose)
-        views = replace(system.views, renderer=renderer)
+        views = replace(system.method.views, renderer=renderer)
         renders.append(views.render(system.avatar, posed, "refined", camera, channels))
         total = sum(i.square().sum() for i in (*renders[-1].images.values(), renders[-1].alpha))
         leaves = [system.avatar.mean_offset, system.avatar.rgb_logit, system.avatar.log_scale]

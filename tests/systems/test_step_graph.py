@@ -79,10 +79,10 @@ def test_fifty_steps_equal_plain_ones(tiny, tmp_path, network, half, first, shar
 def test_batches_and_growing_room(tiny, tmp_path, monkeypatch):
     """Several frames a step, and a renderer that at first has too little room."""
     from persona.modules.render import cuda_backend
-    from persona.systems import avatar_system
+    from persona.systems import fit
 
     monkeypatch.setattr(cuda_backend, "ROOM", 0.7)
-    monkeypatch.setattr(avatar_system, "CHECK_EVERY", 5)
+    monkeypatch.setattr(fit, "CHECK_EVERY", 5)
     grown = []
     plain = cuda_backend.CudaRenderer.grow_slots
 

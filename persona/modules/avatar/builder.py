@@ -1,6 +1,7 @@
 """How an avatar is built from configuration and a subject."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar
 from persona.modules.avatar.offset_network import OffsetNetwork
@@ -34,6 +35,7 @@ class AvatarBuilder:
         triplane_extent_m: side of the cube that the planes span.
         width: of the offset network.
         ring_edges: a Gaussian sees joints at most this many bones from its own.
+        rates: Adam's, of means, of appearance (scales and colours) and of the offset network.
     """
 
     levels: int = 2
@@ -51,6 +53,9 @@ class AvatarBuilder:
     triplane_extent_m: float = 2.0
     width: int = 128
     ring_edges: int = 4
+    rates: Mapping[str, float] = field(
+        default_factory=lambda: {"means": 1e-3, "appearance": 1e-2, "network": 1e-3}
+    )
 
     def build(self, body: SmplxBody, identity: BodyIdentity) -> GaussianAvatar:
         """Avatar of one identity, colours still grey."""

@@ -1,11 +1,13 @@
 """The ExAvatar avatar: a Gaussian per vertex, everything about it read off two triplanes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.exavatar_network import PointNetwork
 from persona.modules.avatar.exavatar_template import LEGS_APART, ExAvatarTemplate
 from persona.modules.avatar.gaussian_avatar import PoseState
@@ -54,7 +56,7 @@ class PosedExAvatar(TensorTuple):
         return getattr(self, f"{asset}_rgb")
 
 
-class ExAvatar(nn.Module):
+class ExAvatar(Avatar):
     """Trainable avatar; the person's shape and joints are trained with it.
 
     Source: ExAvatar, arXiv:2407.21686. Rotation is identity and opacity 1, no spherical harmonics.
@@ -121,14 +123,14 @@ class ExAvatar(nn.Module):
         return self._steps <= self.warmup_steps
 
     @property
-    def capturable(self) -> bool:
+    def capturable(self) -> bool:  # type: ignore[override]  # An attribute of most avatars.
         """Whether a step asks the host for nothing but the frame's kind, as a CUDA graph needs.
 
         Behind the warm-up alone: more is drawn there than a graph captured in it has room for.
         """
         return not self.warming
 
-    def next_step(self) -> None:
+    def begin_step(self) -> None:
         """Begins an optimiser step."""
         self._steps += 1
         self.steps += 1
@@ -219,10 +221,6 @@ class ExAvatar(nn.Module):
             max_scale_m=self.warmup_scale_m if self.warming else torch.inf,
         )
 
-    def parameter_groups(self, *, lr: float) -> list[dict[str, object]]:
-        """One optimiser group: planes, networks, shape and joints."""
-        return [{"name": "avatar", "params": list(self.parameters()), "lr": lr}]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ExAvatarBuilder:
@@ -240,6 +238,7 @@ class ExAvatarBuilder:
         warmup_steps: steps in which scales are limited when rendered.
         warmup_scale_m: that limit.
         mean_gain: factor of the mean heads' initial weights.
+        rates: Adam's.
     """
 
     levels: int = 2
@@ -253,6 +252,7 @@ class ExAvatarBuilder:
     warmup_steps: int = 100
     warmup_scale_m: float = 1e-3
     mean_gain: float = 1.0
+    rates: Mapping[str, float] = field(default_factory=lambda: {"avatar": 1e-3})
 
     def build(self, body: SmplxBody, identity: BodyIdentity) -> ExAvatar:
         """Avatar that starts at an identity."""

@@ -1,5 +1,6 @@
 """The PERSONA avatar: canonical Gaussians, pose-driven offsets, diffused skinning."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,7 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
+from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.offset_network import OffsetNetwork
 from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, pose_code
 from persona.modules.avatar.template import AvatarTemplate
@@ -58,7 +60,7 @@ class PosedAvatar(TensorTuple):
         return self.rgb
 
 
-class GaussianAvatar(nn.Module):
+class GaussianAvatar(Avatar):
     """Trainable avatar on a template.
 
     Source: PERSONA, arXiv:2508.09973. Rotation is identity and opacity 1, no spherical harmonics.
@@ -100,11 +102,11 @@ class GaussianAvatar(nn.Module):
         self._age = refresh_every
 
     @property
-    def capturable(self) -> bool:
+    def capturable(self) -> bool:  # type: ignore[override]  # An attribute of most avatars.
         """Whether every step does the same work: no look-ups that are kept between steps."""
         return self.refresh_every <= 1
 
-    def next_step(self) -> None:
+    def begin_step(self) -> None:
         """Begins an optimiser step: the weights looked up last grow older by one."""
         self._age += 1
 
@@ -213,18 +215,16 @@ class GaussianAvatar(nn.Module):
             trans=pose.trans,
         )
 
-    def parameter_groups(
-        self, *, lr: float, color_lr: float, network_lr: float
-    ) -> list[dict[str, object]]:
-        """Optimiser groups; learning rates per step, ``lr`` for the mean offsets."""
+    def parameter_groups(self, rates: Mapping[str, float]) -> list[dict[str, object]]:
+        """Optimiser groups; rates of ``means``, ``appearance`` and ``network``."""
         colors = [self.log_scale, self.rgb_logit, self.rgb_aux_logit, self.seg_logit]
         groups: list[dict[str, object]] = [
-            {"name": "means", "params": [self.mean_offset], "lr": lr},
-            {"name": "appearance", "params": colors, "lr": color_lr},
+            {"name": "means", "params": [self.mean_offset], "lr": rates["means"]},
+            {"name": "appearance", "params": colors, "lr": rates["appearance"]},
         ]
         if self.offsets is not None:
             network = list(self.offsets.parameters())
-            groups.append({"name": "offsets", "params": network, "lr": network_lr})
+            groups.append({"name": "offsets", "params": network, "lr": rates["network"]})
         return groups
 
 

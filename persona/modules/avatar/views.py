@@ -3,6 +3,7 @@
 One projection and sort per pair of geometry and camera: base, refined, face patch, each hand.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -52,37 +53,10 @@ class ViewRenderer:
             rgb = posed.rgb.index_select(0, keep)
             return self.renderer(gaussians, camera, {"rgb_fixed": Channel(rgb, False)})
         asset = VIEW_ASSET[view]
-        wanted = {name: self._channel(avatar, posed, asset, name) for name in sorted(channels)}
+        if unknown := channels - CHANNELS.keys():
+            raise KeyError(f"no channel is called {min(unknown)}")
+        wanted = {n: CHANNELS[n](self, avatar, posed, asset) for n in sorted(channels)}
         return self.renderer(posed.gaussians(asset), camera, wanted)
-
-    def _channel(
-        self, avatar: GaussianAvatar, posed: PosedAvatar, asset: str, name: str
-    ) -> Channel:
-        template = avatar.template
-        means: Tensor = getattr(posed, asset)
-        if name == "rgb":
-            return Channel(posed.rgb)
-        if name == "rgb_fixed":
-            return Channel(posed.rgb, geometry=False)
-        if name == "rgb_aux":
-            return Channel(posed.rgb_aux, geometry=False)
-        if name == "seg":
-            return Channel(posed.seg)
-        if name == "depth":
-            return Channel(means[:, 2:], geometry=False)
-        if name == "normal":
-            # Camera y and z flipped: x right, y up, z towards the camera.
-            normals = vertex_normals(means, template.faces, template.fans)
-            return Channel(torch.cat([normals[:, :1], -normals[:, 1:]], 1))
-        if name == "position":
-            return Channel(self.positions(template, posed, asset), geometry=False)
-        if name == "face":
-            return Channel(template.face[:, None].to(means.dtype))
-        if name == "face_rgb":
-            return Channel(avatar.initial_rgb * template.face[:, None])
-        if name == "eye":
-            return Channel(template.eye[:, None].to(means.dtype))
-        raise KeyError(f"no channel is called {name}")
 
     def positions(
         self, template: AvatarTemplate, posed: PosedAvatar, asset: str
@@ -90,6 +64,41 @@ class ViewRenderer:
         """Canonical positions, centred and scaled to [0, 1]; without gradient."""
         canonical = getattr(posed, f"{asset}_canonical").detach()
         return (canonical - template.vertices.mean(0)) / self.extent_m + 0.5
+
+
+Maker = Callable[[ViewRenderer, GaussianAvatar, PosedAvatar, str], Channel]
+
+
+def _normal(views: ViewRenderer, avatar: GaussianAvatar, posed: PosedAvatar, asset: str) -> Channel:
+    template = avatar.template
+    normals = vertex_normals(getattr(posed, asset), template.faces, template.fans)
+    return Channel(torch.cat([normals[:, :1], -normals[:, 1:]], 1))
+
+
+CHANNELS: Mapping[str, Maker] = {
+    "rgb": lambda views, avatar, posed, asset: Channel(posed.rgb),
+    "rgb_fixed": lambda views, avatar, posed, asset: Channel(posed.rgb, geometry=False),
+    "rgb_aux": lambda views, avatar, posed, asset: Channel(posed.rgb_aux, geometry=False),
+    "seg": lambda views, avatar, posed, asset: Channel(posed.seg),
+    "depth": lambda views, avatar, posed, asset: Channel(
+        getattr(posed, asset)[:, 2:], geometry=False
+    ),
+    "normal": _normal,
+    "position": lambda views, avatar, posed, asset: Channel(
+        views.positions(avatar.template, posed, asset), geometry=False
+    ),
+    "face": lambda views, avatar, posed, asset: Channel(_region(avatar.template.face, posed)),
+    "face_rgb": lambda views, avatar, posed, asset: Channel(
+        avatar.initial_rgb * avatar.template.face[:, None]
+    ),
+    "eye": lambda views, avatar, posed, asset: Channel(_region(avatar.template.eye, posed)),
+}
+"""What makes the channel of each name. Normals have the camera's y and z flipped: x right, y up, z
+towards the camera. ``rgb_fixed``, ``rgb_aux``, ``depth`` and ``position`` do not move geometry."""
+
+
+def _region(inside: Bool[Tensor, "n"], posed: PosedAvatar) -> Float[Tensor, "n 1"]:
+    return inside[:, None].to(posed.base.dtype)
 
 
 class BodyMasks(nn.Module):

@@ -66,12 +66,15 @@ class ImageLoss(Loss[StepT]):
         return value
 
     def forward(self, step: StepT) -> Float[Tensor, ""] | None:
-        """In captured frames, pixels at an occlusion boundary weigh ``BOUNDARY_WEIGHT``."""
+        """In captured frames, pixels at an occlusion boundary weigh ``BOUNDARY_WEIGHT``.
+
+        Methods that find no such boundary have all pixels count alike.
+        """
         if self.view not in step.renders:
             return None
         truth = step.frame.albedo[0] if self.target == "albedo" else step.truth(self.view)
         weight = None
-        if step.captured:
+        if step.captured and self.view in step.boundary:
             weight = 1 - (1 - BOUNDARY_WEIGHT) * step.boundary[self.view]
         return self.distance(step, step.over(self.view, self.channel, truth), truth, weight)
 

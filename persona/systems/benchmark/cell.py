@@ -41,7 +41,7 @@ def run_cell(folder: Path) -> None:
     system = load_system(run, device)
     data: SubjectDataModule = instantiate(settings.train.data)
     frames = data.test_frames.to(device)
-    losses = pose_fit_losses(settings.pose_fit, settings.train.loss)
+    losses = pose_fit_losses(settings.pose_fit, settings.train.system)
     if losses is None:
         table = PoseTable.from_poses(system.body, frames.poses(system.body.num_expression))
         system.test_table = table.to(device)

@@ -142,8 +142,9 @@ def make_cell(config: DictConfig, system: str, subject: str, seed: int) -> Cell:
     try:
         chosen = experiment_of(system, size.experiments)
         made = compose("train", cell_overrides(config, chosen, subject, seed))
-        trained = get_object(made.system._target_).trained
-        if not trained:
+        method = get_object(made.system.method._target_)
+        trained = method.trained
+        if not method.differentiable:
             pose_fit = "none"  # Without a gradient none is possible; the table shows it.
     except Exception as error:
         return Cell(system, subject, seed, pose_fit, error=one_line(error))

@@ -255,13 +255,13 @@ def test_warm_up_limits_what_is_rendered_and_not_what_is_learned(body):
         for asset in ("base", "refined"):
             scales = posed.gaussians(asset).scales
             assert (scales.max() == 1e-3) == (step <= 2)
-        avatar.next_step()
+        avatar.begin_step()
 
 
 def test_age_is_saved(body):
     first, second = built(body), built(body)
     for _ in range(7):
-        first.next_step()
+        first.begin_step()
     second.load_state_dict(first.state_dict())
     assert second.steps == 7
 

@@ -104,7 +104,7 @@ def test_eval_looks_weights_up_and_training_remembers_them(body):
     pose = pose_state(body, random_pose(body))
     avatar.train()
     for _ in range(6):
-        avatar.next_step()
+        avatar.begin_step()
         for _ in range(2):  # Frames of one step share a look-up.
             avatar(pose)
     assert len(calls) == 2

@@ -71,7 +71,7 @@ def world(tmp_path_factory):
     frames = data.train_frames
     poses = frames.poses(body.num_expression)
     system.build(data.subject.identity(system.body), len(poses.trans))
-    system.initialise(data.subject)
+    system.method.initialise(data.subject)
     system.table.load_state_dict(PoseTable.from_poses(system.body, poses).state_dict())
     avatar = system.avatar
     with torch.no_grad():
@@ -81,7 +81,7 @@ def world(tmp_path_factory):
             network.heads["scale"].weight *= 0.1
         avatar.geo.heads["scale"].bias.fill_(-5)
         avatar.joint_offset += 1e-3 * torch.randn(55, 3)
-        avatar.next_step()
+        avatar.begin_step()
     row = frames.captured.index(True)
     system.train()
     return system, settings, system.frame_step(frames[[row]], system.table(torch.tensor(row)))
@@ -329,17 +329,19 @@ def test_the_face_in_its_texture_costs_less_where_it_belongs(world):
 
 def test_every_frame_and_step_has_its_own_background(world):
     system, _, step = world
-    same = system._background(step.frame)
-    assert torch.equal(system._background(step.frame), same)
+    background = system.method._background
+    same = background(step.frame, 0)
+    assert torch.equal(background(step.frame, 0), same)
     other = replace(step.frame, index=step.frame.index + 1)
-    assert not torch.equal(system._background(other), same)
-    system.avatar.next_step()
-    assert not torch.equal(system._background(step.frame), same)
-    system.eval()  # Test poses are fitted in many updates of no step.
-    try:
-        assert not torch.equal(system._background(other), system._background(other))
-    finally:
-        system.train()
+    assert not torch.equal(background(other, 0), same)
+    # Test poses are fitted in many updates of no step.
+    assert not torch.equal(background(step.frame, 1), same)
+    system.avatar.begin_step()
+    assert not torch.equal(background(step.frame, 0), same)
+    assert torch.equal(
+        system.frame_step(step.frame, system.table(torch.tensor(0)), 3).background,
+        background(step.frame, 3),
+    )
 
 
 @pytest.mark.parametrize(
@@ -418,7 +420,7 @@ def test_a_step_asks_the_host_for_nothing(world, monkeypatch):
         values = channels["rgb"].values.mean(0)[:, None, None] * sheet
         return Render({"rgb": values + total}, sheet * total)
 
-    monkeypatch.setattr(type(system), "renderer", staticmethod(render), raising=False)
+    monkeypatch.setattr(type(system.method), "renderer", staticmethod(render), raising=False)
     table = PoseTable(num_frames=1, num_expression=system.body.num_expression)
     with torch.no_grad():
         for row in (table.joints, table.hands):

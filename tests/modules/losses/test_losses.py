@@ -71,7 +71,7 @@ def world(tmp_path_factory):
     frames = data.train_frames
     poses = frames.poses(body.num_expression)
     system.build(data.subject.identity(system.body), len(poses.trans))
-    system.initialise(data.subject)
+    system.method.initialise(data.subject)
     system.table.load_state_dict(PoseTable.from_poses(system.body, poses).state_dict())
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # Off the start, where differences of colours and shapes are zero.

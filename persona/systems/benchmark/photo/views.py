@@ -22,8 +22,8 @@ from persona.modules.avatar.pose_table import pose_state
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.render.mesh import interpolate, rasterize
-from persona.systems.avatar_system import AvatarSystem
 from persona.systems.benchmark.photo.truth import TrueView
+from persona.systems.fit import Fit
 from persona.types import BodyIdentity, BodyPose, Camera
 
 SUPERSAMPLE = 2
@@ -92,7 +92,7 @@ def texture_painter(body: SmplxBody, identity: BodyIdentity, textures: Textures)
     return paint
 
 
-def avatar_painter(system: AvatarSystem) -> Painter:
+def avatar_painter(system: Fit) -> Painter:
     """Paints a trained avatar, by its own renderer."""
 
     @torch.no_grad()

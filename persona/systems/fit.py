@@ -1,14 +1,12 @@
-"""What every avatar method shares: pose tables, training, testing, checkpoints."""
+"""Trains, tests and saves any method: pose tables, steps, scores, checkpoints."""
 
 import logging
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from statistics import fmean
-from typing import ClassVar
 
 import lightning as L
 import torch
-import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,89 +14,109 @@ from torchmetrics import MetricCollection
 
 from persona.data.frames import FrameDataset
 from persona.data.layout import CAPTURED
-from persona.data.subject import Subject
 from persona.errors import UserError
+from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.density.base import Density, Resize
 from persona.modules.losses.base import Loss, LossSum, Step
 from persona.modules.metrics.protocol import score_frame
+from persona.modules.optim import replace_rows
 from persona.modules.render.gaussian import GaussianRenderer
+from persona.systems.ddp import DDP, of_all_processes
+from persona.systems.method import Layers, Method
+from persona.systems.schedule import Schedule, rate_factor
 from persona.systems.step_graph import TOTAL, GraphedLoss
-from persona.types import BodyIdentity, Camera, Channel, Frame
+from persona.types import BodyIdentity, Camera, Frame
 
 log = logging.getLogger(__name__)
 
-RATE_RULES = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
-"""Learning rates grow with this power of the number of frames per step."""
 IDENTITY = ("betas", "face_offset", "joint_offset")
 CHECK_EVERY = 100
 """Steps between two checks whether the renderer ran out of room; a check waits for the GPU."""
 
 
-class AvatarSystem(L.LightningModule):
-    """Trains, tests and poses one subject's avatar; the base class of all methods.
-
-    A subclass sets ``self.avatar`` in ``build``, gives it colours in ``initialise``, renders what
-    its losses need in ``frame_step`` and lists its ``parameter_groups``. ``self.avatar(pose)``
-    returns an object with ``gaussians(asset)`` and ``colors(asset)``; a subclass whose avatar does
-    not overrides ``render_posed``.
+class Fit(L.LightningModule):
+    """Trains, tests and saves any ``Method``.
 
     Args:
-        body: body model.
-        renderer: Gaussian rasteriser.
+        method: what is trained.
         losses: terms by name.
         metrics: the protocol, cloned for each asset.
         optimizer: takes parameter groups.
-        decay_at: after each of these shares of all steps every rate is divided by 10.
+        schedule: of the learning rates.
+        density: changes the number of Gaussians; None leaves it as it is.
         focus_margin_px: perceptual losses see the largest person's box and this margin around it;
             None shows them whole images.
         cuda_graph: on CUDA, capture the step of each kind of frame once and replay it.
-        rate_rule: how the rates grow with the frames per step, see ``rate_factor``.
     """
 
-    assets: ClassVar[tuple[str, ...]] = ("base", "refined")
-    """Variants of the avatar that are rendered and scored. The last one is the method's result; the
-    others' metrics are logged with their name as prefix."""
-    trained: ClassVar[bool] = True
-    """False for a method without parameters: it is not trained, and no pose is fitted to it."""
-
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         *,
-        body: SmplxBody,
-        renderer: GaussianRenderer,
+        method: Method,
         losses: Mapping[str, Loss],
         metrics: MetricCollection,
         optimizer: Callable[..., Optimizer],
-        decay_at: Sequence[float] = (0.75,),
-        cuda_graph: bool = True,
+        schedule: Schedule,
+        density: Density | None = None,
         focus_margin_px: int | None = 32,
-        rate_rule: str = "sqrt",
+        cuda_graph: bool = True,
     ) -> None:
         super().__init__()
+        self.method = method
+        self.losses = LossSum(losses)
+        self.metrics = nn.ModuleDict({asset: metrics.clone() for asset in method.assets})
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.make_optimizer, self.schedule = optimizer, schedule
+        self.density = density or Density()
+        self.watching = False
+        """Whether the density sees the step that is being taken."""
         self.focus_margin_px = focus_margin_px
         self.focus_px: tuple[int, int] | None = None
         self.cuda_graph = cuda_graph
         self.graphed: GraphedLoss | None = None
-        rate_factor(rate_rule, 1)  # Report a wrong name now, not after the first test.
-        self.body = body.requires_grad_(False)
-        self.renderer = renderer
-        self.losses = LossSum(losses)
-        self.metrics = nn.ModuleDict({asset: metrics.clone() for asset in self.assets})
-        self.val_metrics = metrics.clone(prefix="val/")
-        self.make_optimizer = optimizer
-        self.decay_at = tuple(decay_at)
-        self.rate_rule = rate_rule
-        self.avatar: nn.Module | None = None
         self.last_loss: float | None = None
         """Of the last step that was logged."""
         self.table: PoseTable | None = None
         self.test_table: PoseTable | None = None
-        self.identity: BodyIdentity | None = None
         self.rows: list[dict[str, float | str]] = []
 
-    # What a method defines -------------------------------------------------------------------
+    # The method's parts, for what renders and reports ----------------------------------------
+
+    @property
+    def avatar(self) -> Avatar | None:
+        """The method's avatar, once it is built."""
+        return self.method.avatar
+
+    @property
+    def body(self) -> SmplxBody:
+        """The method's body model."""
+        return self.method.body
+
+    @property
+    def identity(self) -> BodyIdentity | None:
+        """The person, once known."""
+        return self.method.identity
+
+    @property
+    def renderer(self) -> GaussianRenderer:
+        """The method's rasteriser."""
+        return self.method.renderer
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """The method's variants of the avatar, its result last."""
+        return self.method.assets
+
+    # Construction ----------------------------------------------------------------------------
+
+    def build(self, identity: BodyIdentity, num_frames: int) -> None:
+        """Makes the avatar of a person and an empty pose table."""
+        self.method.build(identity)
+        self.table = PoseTable(num_frames=num_frames, num_expression=self.body.num_expression)
+        self.table.requires_grad_(self.method.trained)
 
     def focus(self, frames: FrameDataset) -> tuple[int, int] | None:
         """Size of a window that holds the person of every frame: sides are multiples of 32 pixels.
@@ -111,29 +129,6 @@ class AvatarSystem(L.LightningModule):
         padded = ((e + 2 * self.focus_margin_px + 31) // 32 * 32 for e in extents)
         return tuple(min(p, s) for p, s in zip(padded, sizes, strict=True))
 
-    def build(self, identity: BodyIdentity, num_frames: int) -> None:
-        """Makes the avatar of an identity and an empty pose table; call ``super().build``."""
-        self.identity = identity
-        self.table = PoseTable(num_frames=num_frames, num_expression=self.body.num_expression)
-
-    def initialise(self, subject: Subject) -> None:
-        """Reads from the subject's folder what training starts from, such as colours."""
-        raise NotImplementedError
-
-    def pose_frame(self, frame: Frame, pose: PoseState) -> object:
-        """The avatar posed for one frame, by default from its pose alone."""
-        return self.avatar(pose)
-
-    def frame_step(self, frame: Frame, pose: PoseState) -> Step:
-        """Poses the avatar for one frame and renders what the losses ask for."""
-        raise NotImplementedError
-
-    def parameter_groups(self) -> list[dict[str, object]]:
-        """Optimiser groups of avatar and pose table, with their rates."""
-        raise NotImplementedError
-
-    # Construction ----------------------------------------------------------------------------
-
     def setup(self, stage: str) -> None:
         """Builds the avatar and the pose tables from the DataModule's subject, once."""
         data, device = self.trainer.datamodule, self.device
@@ -144,10 +139,13 @@ class AvatarSystem(L.LightningModule):
             # Start from the same random state, whether or not LPIPS, for example, was built before.
             torch.manual_seed(torch.initial_seed())
             self.build(data.subject.identity(self.body), len(poses.trans))
-            self.initialise(data.subject)
+            self.method.initialise(data.subject)
             start = PoseTable.from_poses(self.body, poses)
             self.table.load_state_dict(start.state_dict())
         if stage == "fit":
+            if self.density.watches(1) and not self.avatar.per_gaussian:
+                name = type(self.avatar).__name__
+                raise UserError(f"{name} cannot change its number of Gaussians: use density=none")
             self.focus_px = self.focus(data.train_frames)
         if self.test_table is None:
             poses = data.test_frames.poses(self.body.num_expression).to("cpu")
@@ -159,7 +157,8 @@ class AvatarSystem(L.LightningModule):
 
     def training_step(self, batch: Frame, batch_idx: int) -> Float[Tensor, ""]:
         """Loss of the batch: the sum of its frames' losses, each times its share."""
-        self.avatar.next_step()
+        self.avatar.begin_step()
+        self.watching = self.density.watches(self.global_step + 1)
         loss, terms = self.graphed_loss(batch) if self.uses_graph else self.batch_loss(batch)
         every = self.trainer.log_every_n_steps
         if every and (self.trainer.global_step + 1) % every == 0:
@@ -191,12 +190,23 @@ class AvatarSystem(L.LightningModule):
 
     def frame_loss(self, frame: Frame) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Loss and terms of one frame, in the pose of its row of the pose table."""
-        return self.losses(self.frame_step(frame, self.table(frame.index[0])))
+        step = self.frame_step(frame, self.table(frame.index[0]))
+        if self.watching:
+            self.density.watch(step)
+        return self.losses(step)
+
+    def frame_step(self, frame: Frame, pose: PoseState, turn: int = 0) -> Step:
+        """``Method.observe`` with what the losses ask for."""
+        captured = frame.name[0].startswith(CAPTURED)
+        step = self.method.observe(frame, pose, self.losses.needs(captured), turn)
+        step.focus_px = self.focus_px
+        return step
 
     @property
     def uses_graph(self) -> bool:
         """Whether steps are replayed from CUDA graphs."""
-        return self.cuda_graph and self.device.type == "cuda" and self.avatar.capturable
+        allowed = self.cuda_graph and not self.watching
+        return allowed and self.device.type == "cuda" and self.avatar.capturable
 
     def graphed_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], list[dict[str, Tensor]]]:
         """``batch_loss`` by CUDA graphs."""
@@ -206,6 +216,36 @@ class AvatarSystem(L.LightningModule):
         if self.trainer.global_step % CHECK_EVERY == 0 and self.renderer.grow_slots():
             self.graphed = None
         return result
+
+    def optimizer_step(self, *args, **kwargs) -> None:
+        """Lightning's hook, which ends a step: a checkpoint has what the density has decided."""
+        super().optimizer_step(*args, **kwargs)
+        step, self.watching = self.global_step + 1, False
+        change = self.density(self.avatar, step)
+        if self.density.decides(step):
+            self.resize(change)
+
+    def resize(self, change: Resize | None) -> None:
+        """Changes the number of Gaussians: of the avatar, the optimiser and all processes.
+
+        Every process calls it at the same step. What the first one gives is done, None being
+        nothing; captured graphs are dropped, because they read the old parameters' memory.
+
+        Raises:
+            UserError: several processes without the strategy of ``trainer=ddp``.
+        """
+        strategy = self.trainer.strategy
+        change = strategy.broadcast(change and change.cpu())
+        if change is None:
+            return
+        replaced = self.avatar.resize(change.keep, change.fresh)
+        for optimizer in self.trainer.optimizers:
+            replace_rows(optimizer, replaced, change.keep)
+        self.graphed = None
+        if isinstance(strategy, DDP):
+            strategy.rewrap()
+        elif self.trainer.world_size > 1:
+            raise UserError("density: on several processes Gaussians grow with trainer=ddp alone")
 
     def on_fit_start(self) -> None:
         """Lets perceptual losses keep the features of captured frames, if these are few."""
@@ -226,7 +266,8 @@ class AvatarSystem(L.LightningModule):
         """
         captured = frame.name[0].startswith(CAPTURED)
         keeps = captured and self.losses.kept is not None
-        return captured, frame.has_patch[0], frame.name[0] if keeps else None
+        name = frame.name[0] if keeps else None
+        return captured, frame.has_patch[0], name, self.method.frame_kind(frame)
 
     def configure_optimizers(self) -> dict[str, object]:
         """One optimiser for avatar and pose tables; the rates fall tenfold at each ``decay_at``.
@@ -235,22 +276,19 @@ class AvatarSystem(L.LightningModule):
         its own frame gives a row a gradient, and Adam cancels the factor that the mean over the
         step's frames puts on it.
         """
-        groups, steps = self.parameter_groups(), self.trainer.estimated_stepping_batches
+        schedule, steps = self.schedule, self.trainer.estimated_stepping_batches
         frames = self.frames_per_step()
-        factor = rate_factor(self.rate_rule, frames)
+        factor = rate_factor(schedule.rate_rule, frames)
+        groups = self.method.parameter_groups()
         for group in groups:
-            if not group.get("rows"):
-                group["lr"] *= factor
+            group["lr"] *= factor
+        groups += self.table.parameter_groups(lr=schedule.poses, hand_lr=schedule.hand_poses)
         if frames > 1 and self.trainer.is_global_zero:
             text = "%d steps of %d frames; rate_rule=%s: rates x %.3g, those of poses x 1"
-            log.info(text, steps, frames, self.rate_rule, factor)
+            log.info(text, steps, frames, schedule.rate_rule, factor)
         optimizer = self.make_optimizer(groups)
-        milestones = [max(1, int(share * steps)) for share in self.decay_at]
-        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        falls = schedule.falls(optimizer, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falls, "interval": "step"}}
 
     def frames_per_step(self) -> int:
         """Number of frames, over all processes, whose gradients one optimiser step averages."""
@@ -260,43 +298,15 @@ class AvatarSystem(L.LightningModule):
 
     # Rendering and testing -------------------------------------------------------------------
 
-    def render(
-        self, pose: PoseState, camera: Camera, asset: str | None = None
-    ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]:
-        """Premultiplied colour and alpha of the avatar in one pose.
-
-        Args:
-            pose: of one frame.
-            camera: unbatched; its world is the frame that ``pose`` is given in.
-            asset: one of ``assets``; by default the last, the method's result.
-        """
-        asset = asset or self.assets[-1]
-        return self.render_posed(self.avatar(pose), camera, (asset,))[asset]
-
-    def render_posed(
-        self, posed: object, camera: Camera, assets: Sequence[str]
-    ) -> dict[str, tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]]:
-        """Premultiplied colour and alpha of several assets of a posed avatar.
-
-        Args:
-            posed: what ``self.avatar`` returned.
-            camera: unbatched.
-            assets: which to render.
-        """
-        renders = {
-            a: self.renderer(posed.gaussians(a), camera, {"rgb": Channel(posed.colors(a))})
-            for a in assets
-        }
-        return {asset: (r.images["rgb"], r.alpha) for asset, r in renders.items()}
+    def render(self, pose: PoseState, camera: Camera, asset: str | None = None) -> Layers:
+        """``Method.render``."""
+        return self.method.render(pose, camera, asset)
 
     def clip(
         self, poses: PoseState, asset: str | None = None
     ) -> Callable[[int, Camera], tuple[Tensor, Tensor]]:
-        """A function that renders the poses of a clip by their row, as ``render`` does.
-
-        A method that can precompute something for a whole clip overrides this.
-        """
-        return lambda row, camera: self.render(poses[row], camera, asset)
+        """``Method.clip``."""
+        return self.method.clip(poses, asset)
 
     def predict_frames(
         self, batch: Frame
@@ -304,8 +314,8 @@ class AvatarSystem(L.LightningModule):
         """Each frame, as a batch of one, with its renders over white and alphas by asset."""
         for i in range(len(batch.name)):
             frame = batch[i : i + 1]
-            posed = self.pose_frame(frame, self.test_table(frame.index[0]))
-            renders = self.render_posed(posed, frame.camera[0].local(), self.assets)
+            posed = self.method.pose_frame(frame, self.test_table(frame.index[0]))
+            renders = self.method.render_posed(posed, frame.camera[0].local(), self.assets)
             predictions = {
                 asset: ((rgb + 1 - alpha)[None].clamp(0, 1), alpha[None].clamp(0, 1))
                 for asset, (rgb, alpha) in renders.items()
@@ -353,9 +363,11 @@ class AvatarSystem(L.LightningModule):
     # Checkpoints -----------------------------------------------------------------------------
 
     def state_dict(self, *args, **kwargs) -> dict[str, Tensor]:
-        """The avatar and the pose table: bodies, losses and metrics are rebuilt, not saved."""
+        """What the method saves and the pose table: bodies, losses and metrics are rebuilt."""
         state = super().state_dict(*args, **kwargs)
-        return {k: v for k, v in state.items() if k.startswith(("avatar.", "table."))}
+        kept = tuple(f"{name}." for name in (*self.method.saved, "table"))
+        named = {k.removeprefix("method."): v for k, v in state.items()}
+        return {k: v for k, v in named.items() if k.startswith(kept)}
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, **kwargs):
         """Loads what ``state_dict`` saves; anything missing or left over is an error."""
@@ -368,7 +380,9 @@ class AvatarSystem(L.LightningModule):
                 f"checkpoint does not fit this avatar (first difference: {first}); "
                 "use the configuration it was trained with"
             )
-        return super().load_state_dict(state_dict, strict=False, **kwargs)
+        saved = tuple(f"{name}." for name in self.method.saved)
+        own = {f"method.{k}" if k.startswith(saved) else k: v for k, v in state_dict.items()}
+        return super().load_state_dict(own, strict=False, **kwargs)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Adds what is needed to build the avatar again: body, identity and number of frames."""
@@ -377,6 +391,8 @@ class AvatarSystem(L.LightningModule):
             "body_digest": self.body.digest,
             "identity": {k: getattr(self.identity, k).cpu() for k in IDENTITY},
             "num_frames": len(self.table.trans),
+            "size": self.avatar.size(),
+            "density": self.density.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
@@ -395,15 +411,10 @@ class AvatarSystem(L.LightningModule):
             )
         if self.avatar is None:
             self.build(BodyIdentity(**made["identity"]), made["num_frames"])
-
-
-def of_all_processes(value: object) -> list:
-    """Gathers a value from every process, ordered by rank; all processes must call this."""
-    if not dist.is_initialized():
-        return [value]
-    parts = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, value)
-    return parts
+        self.avatar.set_size(made.get("size", {}))
+        self.density.load_state_dict(
+            {k: v.to(self.device) for k, v in made.get("density", {}).items()}
+        )
 
 
 def mean_terms(frames: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -413,21 +424,3 @@ def mean_terms(frames: Sequence[Mapping[str, float]]) -> dict[str, float]:
         for name, value in frame.items():
             values.setdefault(name, []).append(value)
     return {name: fmean(found) for name, found in values.items()}
-
-
-def rate_factor(rule: str, frames: int) -> float:
-    """Factor on the learning rates, which are set for one frame per step.
-
-    Source: Malladi et al. 2022, arXiv:2205.10287 (sqrt; the betas stay unchanged).
-
-    Args:
-        rule: ``none`` gives 1. ``sqrt`` keeps the noise of Adam's path unchanged where gradients
-            are mostly noise. ``linear`` keeps the progress per frame where they are not.
-        frames: per step.
-
-    Raises:
-        UserError: no such rule.
-    """
-    if rule not in RATE_RULES:
-        raise UserError(f"rate_rule={rule} is unknown: choose {', '.join(RATE_RULES)}")
-    return float(frames ** RATE_RULES[rule])

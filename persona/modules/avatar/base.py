@@ -1,0 +1,180 @@
+"""What every avatar is, with defaults for all that a method need not think about."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from persona.errors import UserError
+from persona.modules.body.smplx_body import SmplxBody
+from persona.types import BodyIdentity, Gaussians
+
+REST = "avatar"
+"""Name of the rate of all parameters that have none of their own."""
+
+
+@runtime_checkable
+class Posed(Protocol):
+    """An avatar in one pose, in the camera frame of the pose."""
+
+    def gaussians(self, asset: str) -> Gaussians:
+        """Gaussians of an asset. Asked twice, its means are the same tensor."""
+
+    def colors(self, asset: str) -> Float[Tensor, "n 3"]:
+        """Colours of an asset in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class PosedPoints:
+    """A ``Posed`` of the same Gaussians in each asset."""
+
+    points: Gaussians
+    rgb: Float[Tensor, "n 3"]
+    """[0, 1]."""
+
+    @classmethod
+    def opaque(
+        cls, means: Float[Tensor, "n 3"], scales: Float[Tensor, "n 3"], rgb: Float[Tensor, "n 3"]
+    ) -> "PosedPoints":
+        """Gaussians along the axes of the camera frame that let nothing through."""
+        turns = torch.eye(1, 4).to(means).expand(len(means), 4)
+        return cls(Gaussians(means, scales, turns, means.new_ones(len(means))), rgb)
+
+    def gaussians(self, asset: str) -> Gaussians:
+        """All of them."""
+        return self.points
+
+    def colors(self, asset: str) -> Float[Tensor, "n 3"]:
+        """Of all."""
+        return self.rgb
+
+
+class Avatar(nn.Module):
+    """A person who can be posed. ``forward(pose)`` gives a ``Posed``, except where said otherwise.
+
+    The defaults are those of an avatar whose Gaussians are as many from first to last.
+    """
+
+    per_gaussian: ClassVar[tuple[str, ...]] = ()
+    """Parameters and buffers with one row per Gaussian, as ``state_dict`` names them. Only an
+    avatar that names them can change its number of Gaussians."""
+    capturable: bool = False
+    """Whether a step asks the host for nothing but the frame's kind, as a CUDA graph needs."""
+
+    def begin_step(self) -> None:
+        """Begins an optimiser step."""
+
+    def parameter_groups(self, rates: Mapping[str, float]) -> list[dict[str, object]]:
+        """Optimiser groups: one for each rate, with the parameters of that name or module.
+
+        Args:
+            rates: Learning rates of parameters or modules by name; ``avatar`` is that of all
+                others.
+
+        Raises:
+            UserError: a rate moves nothing, or a parameter has no rate.
+        """
+        groups: dict[str, list[nn.Parameter]] = {name: [] for name in rates}
+        for path, parameter in self.named_parameters():
+            owner = max((n for n in rates if f"{path}.".startswith(f"{n}.")), key=len, default=REST)
+            if owner not in groups:
+                raise UserError(
+                    f"rates of {type(self).__name__}: none moves {path}; add it, or {REST} for all "
+                    "that have none of their own"
+                )
+            groups[owner].append(parameter)
+        if idle := sorted(name for name, found in groups.items() if not found):
+            raise UserError(
+                f"rates of {type(self).__name__}: {idle[0]} moves no parameter; take it away"
+            )
+        return [{"name": name, "params": groups[name], "lr": rates[name]} for name in rates]
+
+    # The number of Gaussians -----------------------------------------------------------------
+
+    def size(self) -> dict[str, int]:
+        """What may differ from a freshly built avatar's; a checkpoint keeps it."""
+        if not self.per_gaussian:
+            return {}
+        return {"gaussians": len(self._rows(self.per_gaussian[0]))}
+
+    def set_size(self, size: Mapping[str, int]) -> None:
+        """Makes room for a checkpoint's avatar of another size; what it holds is of no use yet.
+
+        Raises:
+            UserError: the avatar has no such size.
+        """
+        if dict(size) == self.size():
+            return
+        if not self.per_gaussian or set(size) != {"gaussians"}:
+            raise UserError(
+                f"checkpoint does not fit this avatar: {type(self).__name__} cannot have the size "
+                f"{dict(size)}; use the configuration it was trained with"
+            )
+        none = torch.zeros(0, dtype=torch.long)
+        rows = {name: self._rows(name) for name in self.per_gaussian}
+        room = {n: t.new_zeros(size["gaussians"], *t.shape[1:]) for n, t in rows.items()}
+        self.resize(none, room)
+
+    @torch.no_grad()
+    def resize(
+        self, keep: Int[Tensor, "k"], fresh: Mapping[str, Tensor]
+    ) -> dict[nn.Parameter, nn.Parameter]:
+        """Keeps the Gaussians of some rows, in that order, and puts new ones behind them.
+
+        In training ``Fit.resize`` is what to call: optimiser and processes must follow.
+
+        Args:
+            keep: Rows.
+            fresh: New rows of everything in ``per_gaussian``; none where it is empty.
+
+        Returns:
+            The new parameter for each one that was replaced.
+
+        Raises:
+            ValueError: new rows of something are missing or have another shape.
+        """
+        counts = {len(rows) for rows in fresh.values()}
+        if fresh and (set(fresh) != set(self.per_gaussian) or len(counts) > 1):
+            wanted = ", ".join(self.per_gaussian)
+            raise ValueError(f"{type(self).__name__}: give equally many new rows of each: {wanted}")
+        replaced: dict[nn.Parameter, nn.Parameter] = {}
+        for name in self.per_gaussian:
+            old = self._rows(name)
+            rows = old.detach()[keep.to(old.device)]
+            if fresh:
+                rows = torch.cat([rows, fresh[name].to(old)])
+            owner, _, leaf = name.rpartition(".")
+            if isinstance(old, nn.Parameter):
+                replaced[old] = rows = nn.Parameter(rows, old.requires_grad)
+            setattr(self.get_submodule(owner), leaf, rows)
+        return replaced
+
+    def split(
+        self, rows: Int[Tensor, "k"], shift: Float[Tensor, "k 3"], shrink: Float[Tensor, "k"]
+    ) -> dict[str, Tensor]:
+        """New Gaussians drawn from others, as ``resize`` takes them; growing avatars define it.
+
+        Args:
+            rows: What each is drawn from.
+            shift: How far it lies from that one, in standard deviations along its axes.
+            shrink: What its scale is divided by.
+        """
+        raise NotImplementedError(f"{type(self).__name__} says not how its Gaussians are split")
+
+    def _rows(self, name: str) -> Tensor:
+        owner, _, leaf = name.rpartition(".")
+        return getattr(self.get_submodule(owner), leaf)
+
+
+@runtime_checkable
+class Builder(Protocol):
+    """Settings of an avatar, which is built once the person is known."""
+
+    rates: Mapping[str, float]
+    """Learning rates, as the avatar's ``parameter_groups`` takes them."""
+
+    def build(self, body: SmplxBody, identity: BodyIdentity) -> Avatar:
+        """The untrained avatar of a person."""

@@ -1,0 +1,53 @@
+"""What decides where an avatar gets more Gaussians, and where fewer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jaxtyping import Int
+from torch import Tensor
+
+from persona.modules.avatar.base import Avatar
+from persona.modules.losses.base import Step
+
+
+@dataclass(frozen=True)
+class Resize:
+    """A change of the number of Gaussians."""
+
+    keep: Int[Tensor, "k"]
+    """Rows that stay, in their new order."""
+    fresh: Mapping[str, Tensor]
+    """New rows behind them, as ``Avatar.resize`` takes them."""
+
+    def cpu(self) -> "Resize":
+        """On the host."""
+        return Resize(self.keep.cpu(), {name: rows.cpu() for name, rows in self.fresh.items()})
+
+
+class Density:
+    """Leaves the number as it is; a policy overrides what it needs.
+
+    Steps count from 1. A watched step is not replayed from a CUDA graph.
+    """
+
+    def watches(self, step: int) -> bool:
+        """Whether it wants to see the gradients of a step."""
+        return False
+
+    def decides(self, step: int) -> bool:
+        """Whether the number may change after a step: all processes wait for the first one then."""
+        return False
+
+    def watch(self, step: Step) -> None:
+        """Sees a frame of a watched step before the backward pass."""
+
+    def __call__(self, avatar: Avatar, step: int) -> Resize | None:
+        """Called after every step; the change is carried out by ``Fit.resize``."""
+        return None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What it has seen so far, for a checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """From a checkpoint."""

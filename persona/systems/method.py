@@ -1,0 +1,136 @@
+"""What a method is: its avatar, where that starts, and what is drawn of it."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from persona.data.subject import Subject
+from persona.modules.avatar.base import Avatar, Builder
+from persona.modules.avatar.gaussian_avatar import PoseState
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.losses.base import Step
+from persona.modules.render.gaussian import GaussianRenderer
+from persona.types import BodyIdentity, Camera, Channel, Frame
+
+Layers = tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]
+"""Premultiplied colour and alpha."""
+Views = Mapping[str, frozenset[str]]
+"""Channels that losses read, by view."""
+
+
+class Method(nn.Module):
+    """The method of a paper for one subject's avatar; ``Fit`` trains, tests and saves any.
+
+    The defaults are those of a method whose builder makes a ``Posed`` avatar that starts without
+    the subject's textures. Everything else is overridden.
+
+    Args:
+        body: body model.
+        renderer: Gaussian rasteriser.
+        avatar: builds the avatar once the person is known; None where ``build`` is overridden.
+    """
+
+    assets: ClassVar[tuple[str, ...]] = ("base", "refined")
+    """Variants of the avatar that are rendered and scored. The last one is the method's result; the
+    others' metrics are logged with their name as prefix."""
+    trained: ClassVar[bool] = True
+    """False for a method that is not trained on the subject: one without parameters, or one whose
+    network makes the avatar in a single pass."""
+    differentiable: ClassVar[bool] = True
+    """Whether ``observe`` gives renders with a gradient, by which poses can be fitted."""
+    saved: ClassVar[tuple[str, ...]] = ("avatar",)
+    """Modules that a checkpoint keeps: what cannot be built again."""
+    pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Names of the losses by which test poses are fitted, for each way to evaluate the method."""
+
+    def __init__(
+        self, *, body: SmplxBody, renderer: GaussianRenderer, avatar: Builder | None = None
+    ) -> None:
+        super().__init__()
+        self.body = body.requires_grad_(False)
+        self.renderer, self.builder = renderer, avatar
+        self.avatar: Avatar | None = None
+        self.identity: BodyIdentity | None = None
+
+    def build(self, identity: BodyIdentity) -> None:
+        """Makes the untrained avatar of a person; call ``super().build``."""
+        self.identity = identity
+        if self.builder is not None:
+            self.avatar = self.builder.build(self.body, identity)
+
+    def initialise(self, subject: Subject) -> None:
+        """Reads from the subject's folder what the avatar starts from, such as colours."""
+
+    def parameter_groups(self) -> list[dict[str, object]]:
+        """Optimiser groups of what is trained, with their rates for one frame a step."""
+        if self.builder is None:
+            name = type(self).__name__
+            raise NotImplementedError(f"{name}: give it a builder, or define parameter_groups")
+        return self.avatar.parameter_groups(self.builder.rates)
+
+    def pose_frame(self, frame: Frame, pose: PoseState) -> object:
+        """The avatar posed for one frame, by default from its pose alone.
+
+        A ``Posed``, where ``render_posed`` is not overridden.
+        """
+        return self.avatar(pose)
+
+    def observe(self, frame: Frame, pose: PoseState, views: Views, turn: int = 0) -> Step:
+        """Poses the avatar for one frame and renders what the losses ask for.
+
+        By default each view is an asset and its one channel ``rgb``.
+
+        Args:
+            frame: Batch of one.
+            pose: Of the frame.
+            views: Channels that the losses read, by view.
+            turn: Update of a pose fit, from 1; 0 in training, where the avatar counts the steps.
+        """
+        posed, camera = self.pose_frame(frame, pose), frame.camera[0].local()
+        renders = {
+            view: self.renderer(posed.gaussians(view), camera, {"rgb": Channel(posed.colors(view))})
+            for view in views
+        }
+        return Step(frame, self.avatar, posed, renders, {}, {})
+
+    def frame_kind(self, frame: Frame) -> Hashable:
+        """What ``observe`` reads besides a frame's tensors; each kind has its own CUDA graph."""
+        return None
+
+    def render(self, pose: PoseState, camera: Camera, asset: str | None = None) -> Layers:
+        """Premultiplied colour and alpha of the avatar in one pose.
+
+        Args:
+            pose: of one frame.
+            camera: unbatched; its world is the frame that ``pose`` is given in.
+            asset: one of ``assets``; by default the last, the method's result.
+        """
+        asset = asset or self.assets[-1]
+        return self.render_posed(self.avatar(pose), camera, (asset,))[asset]
+
+    def render_posed(
+        self, posed: object, camera: Camera, assets: Sequence[str]
+    ) -> dict[str, Layers]:
+        """Premultiplied colour and alpha of several assets of a posed avatar.
+
+        Args:
+            posed: what ``pose_frame`` returned.
+            camera: unbatched.
+            assets: which to render.
+        """
+        renders = {
+            a: self.renderer(posed.gaussians(a), camera, {"rgb": Channel(posed.colors(a))})
+            for a in assets
+        }
+        return {asset: (r.images["rgb"], r.alpha) for asset, r in renders.items()}
+
+    def clip(
+        self, poses: PoseState, asset: str | None = None
+    ) -> Callable[[int, Camera], tuple[Tensor, Tensor]]:
+        """A function that renders the poses of a clip by their row, as ``render`` does.
+
+        A method that can precompute something for a whole clip overrides this.
+        """
+        return lambda row, camera: self.render(poses[row], camera, asset)

@@ -1,0 +1,55 @@
+"""Learning rates over a training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import MultiStepLR
+
+from persona.errors import UserError
+
+RATE_RULES = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
+"""Learning rates grow with this power of the number of frames per step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How rates fall over the steps and grow with the frames of a step; the rates of poses.
+
+    Attributes:
+        decay_at: after each of these shares of all steps every rate is divided by 10.
+        rate_rule: how the rates grow with the frames per step, see ``rate_factor``.
+        poses: Adam's rate of the frames' poses.
+        hand_poses: that of their hands.
+    """
+
+    decay_at: Sequence[float] = (0.75,)
+    rate_rule: str = "sqrt"
+    poses: float = 1e-3
+    hand_poses: float = 1e-4
+
+    def __post_init__(self) -> None:
+        rate_factor(self.rate_rule, 1)  # Report a wrong name now, not after the first test.
+
+    def falls(self, optimizer: Optimizer, steps: int) -> MultiStepLR:
+        """The fall of an optimiser's rates over a training of so many steps."""
+        milestones = [max(1, int(share * steps)) for share in self.decay_at]
+        return MultiStepLR(optimizer, milestones, gamma=0.1)
+
+
+def rate_factor(rule: str, frames: int) -> float:
+    """Factor on the learning rates, which are set for one frame per step.
+
+    Source: Malladi et al. 2022, arXiv:2205.10287 (sqrt; the betas stay unchanged).
+
+    Args:
+        rule: ``none`` gives 1. ``sqrt`` keeps the noise of Adam's path unchanged where gradients
+            are mostly noise. ``linear`` keeps the progress per frame where they are not.
+        frames: per step.
+
+    Raises:
+        UserError: no such rule.
+    """
+    if rule not in RATE_RULES:
+        raise UserError(f"rate_rule={rule} is unknown: choose {', '.join(RATE_RULES)}")
+    return float(frames ** RATE_RULES[rule])
