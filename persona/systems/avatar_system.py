@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
 from persona.data.frames import FrameDataset
-from persona.data.layout import CAPTURED
 from persona.data.subject import Subject
 from persona.errors import UserError
 from persona.modules.avatar.gaussian_avatar import PoseState
@@ -25,7 +24,7 @@ from persona.modules.losses.base import Loss, LossSum, Step
 from persona.modules.metrics.protocol import score_frame
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.step_graph import TOTAL, GraphedLoss
-from persona.types import BodyIdentity, Camera, Channel, Frame
+from persona.types import CAPTURED, BodyIdentity, Camera, Channel, Frame
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +208,7 @@ class AvatarSystem(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Lets perceptual losses keep the features of captured frames, if these are few."""
-        self.losses.keep_targets(sum(self.trainer.datamodule.train_frames.captured))
+        self.losses.keep_targets(self.trainer.datamodule.train_frames.roles.count(CAPTURED))
 
     def on_train_end(self) -> None:
         """Frees graphs and features, after a last check whether the renderer ran out of room."""
@@ -224,7 +223,7 @@ class AvatarSystem(L.LightningModule):
         Features that the losses keep are constants of a graph, so a captured frame with kept
         features is a kind of its own.
         """
-        captured = frame.name[0].startswith(CAPTURED)
+        captured = frame.role[0] == CAPTURED
         keeps = captured and self.losses.kept is not None
         return captured, frame.has_patch[0], frame.name[0] if keeps else None
 

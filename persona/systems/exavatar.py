@@ -17,7 +17,7 @@ from persona.modules.losses.base import Loss, Window
 from persona.modules.losses.exavatar_step import ExAvatarStep
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.avatar_system import AvatarSystem
-from persona.types import BodyIdentity, Channel, Frame
+from persona.types import CAPTURED, BodyIdentity, Channel, Frame
 
 NUM_COLORS = 4099
 """Number of background colours: a prime, so that strides over frames and steps reach all."""
@@ -112,7 +112,7 @@ class ExAvatarSystem(AvatarSystem):
         camera, posed = frame.camera[0].local(), self.pose_frame(frame, pose)
         renders = {
             view: self.renderer(posed.gaussians(view), camera, {"rgb": Channel(posed.colors(view))})
-            for view in self.losses.needs(frame.name[0].startswith("captured"))
+            for view in self.losses.needs(frame.role[0] == CAPTURED)
         }
         return ExAvatarStep(
             frame=frame,

@@ -1,6 +1,7 @@
 """Clips of a fitted person: a generator sees the photograph, the maker makes the rest."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def test_frames_of_a_video_model_follow_each_other(tmp_path, person, reference):
     """At its own rate: 3 of 15 frames a second are 0.13 s of the turntable, a small turn."""
     subject = made(tmp_path, person, reference, painted())
     roots = [subject.pose("generated_0", i).root for i in range(3)]
-    steps = [float((b - a).norm()) for a, b in zip(roots, roots[1:], strict=False)]
+    steps = [float((b - a).norm()) for a, b in pairwise(roots)]
     assert 0 < max(steps) < 0.5
 
 

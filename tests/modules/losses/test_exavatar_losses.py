@@ -82,7 +82,7 @@ def world(tmp_path_factory):
         avatar.geo.heads["scale"].bias.fill_(-5)
         avatar.joint_offset += 1e-3 * torch.randn(55, 3)
         avatar.next_step()
-    row = frames.captured.index(True)
+    row = frames.roles.index("captured")
     system.train()
     return system, settings, system.frame_step(frames[[row]], system.table(torch.tensor(row)))
 
