@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from persona.data.datamodule import SubjectDataModule
+from persona.data.identity import BodySize
 from persona.data.subject import Subject
 from persona.errors import UserError
-from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyIdentity
 
 
@@ -69,11 +69,11 @@ class SubjectsDataModule(SubjectDataModule):
         """
         if len(self.roots) > 1:
             raise UserError(
-                f"data.roots has {len(self.roots)} subjects and this system makes an avatar of one; "
-                "give one, or choose a system that learns over people"
+                f"data.roots has {len(self.roots)} subjects and this system makes an avatar of "
+                "one; give one, or choose a system that learns over people"
             )
         return Subject(self.roots[0])
 
-    def identities(self, body: SmplxBody) -> list[BodyIdentity]:
+    def identities(self, body: BodySize) -> list[BodyIdentity]:
         """Shape of each subject, in the order of their numbers."""
         return [subject.identity(body) for subject in self.subjects]

@@ -94,9 +94,7 @@ def test_each_batch_travels_during_the_one_before(data):
     balanced = BalancedSampler(fed.roles, fed.sizes, shares=HALF, batch_size=2, seed=1)
     for loader in (
         FrameLoader(fed, [[0], [3], [2]]),
-        BalancedLoader(
-            fed, BalancedSampler(fed.roles, fed.sizes, shares=HALF, batch_size=2, seed=1)
-        ),
+        BalancedLoader(fed, balanced),
     ):
         fed.feed.calls.clear()
         taken = []
@@ -115,15 +113,10 @@ def test_order_and_shares_do_not_depend_on_the_feed(data, world_size):
     plain = data.train_frames
     fed = FrameDataset(plain.stores, HostFeed())
     for rank in range(world_size):
-        settings = {
-            "shares": HALF,
-            "batch_size": 2,
-            "seed": 5,
-            "rank": rank,
-            "world_size": world_size,
-        }
+        settings = {"batch_size": 2, "seed": 5, "rank": rank, "world_size": world_size}
         loaders = [
-            BalancedLoader(d, BalancedSampler(d.roles, d.sizes, **settings)) for d in (plain, fed)
+            BalancedLoader(d, BalancedSampler(d.roles, d.sizes, shares=HALF, **settings))
+            for d in (plain, fed)
         ]
         for epoch in range(2):
             for loader in loaders:
