@@ -113,7 +113,7 @@ class AvatarSystem(L.LightningModule):
     def build(self, identity: BodyIdentity, num_frames: int) -> None:
         """Makes the avatar of an identity and an empty pose table; call ``super().build``."""
         self.identity = identity
-        self.table = PoseTable(num_frames=num_frames, num_expression=self.body.num_expression)
+        self.table = PoseTable(self.body, num_frames=num_frames)
 
     def initialise(self, subject: Subject) -> None:
         """Reads from the subject's folder what training starts from, such as colours."""

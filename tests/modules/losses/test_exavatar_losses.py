@@ -419,7 +419,7 @@ def test_a_step_asks_the_host_for_nothing(world, monkeypatch):
         return Render({"rgb": values + total}, sheet * total)
 
     monkeypatch.setattr(type(system), "renderer", staticmethod(render), raising=False)
-    table = PoseTable(num_frames=1, num_expression=system.body.num_expression)
+    table = PoseTable(system.body, num_frames=1)
     with torch.no_grad():
         for row in (table.joints, table.hands):
             row.normal_()
