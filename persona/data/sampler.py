@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import cycle, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -200,7 +200,8 @@ class BalancedSampler(Sampler[list[int]]):
         together = len(set(self.sizes)) == 1
         groups = {
             name: _Turns(
-                cycle(random.permutation(rows).tolist()),
+                random.permutation(rows).tolist(),
+                self.sizes,
                 min(len(rows), self.width) if together else self.width,
                 self.shares[name],
             )
@@ -239,7 +240,7 @@ class BalancedSampler(Sampler[list[int]]):
         chosen = dict(zip(sorted(strata(random, len(whose), steps)), whose, strict=True))
         for step in range(steps):
             group = chosen.get(step)
-            batch = list(islice(group.rows, group.count)) if group is not None else []
+            batch = next(group.steps) if group is not None else []
             batch += islice(others, self.width - len(batch))
             # Any process may be the one that has a group's frame.
             first = random.integers(self.width)
@@ -247,13 +248,23 @@ class BalancedSampler(Sampler[list[int]]):
         return batches
 
 
-class _Turns(NamedTuple):
-    """A group's frames in endless turn."""
+class _Turns:
+    """A group's frames in endless turn, those of one size together.
 
-    rows: Iterator[int]
-    count: int
-    """Frames a step that has any."""
-    share: float
+    Args:
+        rows: Of the group.
+        sizes: Of all rows.
+        count: Frames a step that has any.
+        share: Of the steps.
+    """
+
+    def __init__(
+        self, rows: list[int], sizes: Sequence[Hashable], count: int, share: float
+    ) -> None:
+        self.count, self.share = count, share
+        turns = {sizes[part[0]]: cycle(part) for part in alike(rows, sizes)}
+        # Each frame has its turn to say the size of a step.
+        self.steps = (list(islice(turns[sizes[row]], count)) for row in cycle(rows))
 
 
 def strata(random: np.random.Generator, count: int, length: int) -> set[int]:
