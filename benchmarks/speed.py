@@ -58,7 +58,7 @@ class StepClock(L.Callback):
         """One mark per step: an event in the stream, so that the host runs on."""
         if len(self.marks) == self.steps:
             return
-        captured = any(name.startswith(CAPTURED) for name in batch.name)
+        captured = CAPTURED in batch.role
         self.marks.append(("captured" if captured else "generated", mark(system.device)))
         if system.device.type == "cuda" and len(self.marks) in (self.warmup, self.steps):
             self._look_at_memory(system.device)

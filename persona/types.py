@@ -26,9 +26,13 @@ class TensorTuple:
     """Gives a frozen dataclass of tensors ``to``, ``detach`` and batch indexing."""
 
     def _map(self, function):
-        """Applies ``function`` to each tensor field; other fields stay."""
+        """Applies ``function`` to each tensor field and to fields of named tensors."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: function(v) for k, v in values.items() if isinstance(v, Tensor)})
+        moved = {k: function(v) for k, v in values.items() if isinstance(v, Tensor)}
+        for name, value in values.items():
+            if isinstance(value, Mapping):
+                moved[name] = {k: function(v) for k, v in value.items()}
+        return replace(self, **moved)
 
     def to(self, *args, **kwargs):
         """Returns a copy with each tensor moved as ``Tensor.to`` does."""
@@ -202,18 +206,22 @@ class MeshRender(TensorTuple):
         return self.face >= 0
 
 
-FRAME_LISTS = ("name", "person_px", "has_patch", "person_box_px", "weight")
+CAPTURED, GENERATED, REAL = "captured", "generated", "real"
+"""Roles of a frame: what the avatar is made from, what a model made of it, and other true pictures
+of the person, such as those that are tested on."""
+
+FRAME_LISTS = ("name", "role", "person_px", "has_patch", "person_box_px", "weight")
 """Fields of a ``Frame`` that are not tensors: one entry a frame."""
 
 
 @dataclass(frozen=True)
 class Frame(TensorTuple):
-    """A batch of frames of one subject, all of one image size."""
+    """A batch of frames, all of one image size; of several subjects where ``subject`` differs."""
 
     index: Int[Tensor, "b"]
     """Row of the per-frame pose table."""
-    captured: Bool[Tensor, "b"]
-    """True for the photograph, False for generated frames."""
+    subject: Int[Tensor, "b"]
+    """Number of the subject, in the order in which the data module has them."""
     camera: Camera
     image: Float[Tensor, "b 3 h w"]
     mask: Float[Tensor, "b 1 h w"]
@@ -231,6 +239,8 @@ class Frame(TensorTuple):
     """(x, y, w, h) of the patch in the image; w = 0 where the split has none."""
     name: tuple[str, ...] = field(default=())
     """``split/index`` of each frame, for tables and pictures."""
+    role: tuple[str, ...] = field(default=())
+    """``captured``, ``generated`` or ``real``. Known to the host: asking the device would wait."""
     person_px: tuple[float, ...] = field(default=())
     """Longer side of each mask's bounding box. Known to the host: asking the device would wait."""
     has_patch: tuple[bool, ...] = field(default=())
@@ -239,6 +249,10 @@ class Frame(TensorTuple):
     weight: tuple[float, ...] = field(default=())
     """What each frame counts for in the batch's loss, 1 in the mean of an epoch; empty where all
     count alike."""
+
+    others: Mapping[str, Float[Tensor, "b c h w"]] = field(default_factory=dict)
+    """Maps without a field of their own, by their name in ``persona.data.layout.MAPS``: uint8 as
+    [0, 1], bool as 0 or 1; absent where the split has none."""
 
     @property
     def shares(self) -> list[float]:

@@ -119,7 +119,7 @@ def frames() -> Frame:
     image = number.view(3, 1, 1, 1).expand(3, 3, 4, 6)
     return Frame(
         index=torch.tensor([7, 8, 9]),
-        captured=torch.tensor([True, False, False]),
+        subject=torch.tensor([0, 0, 1]),
         camera=Camera(
             torch.eye(4).expand(3, 4, 4), number.view(3, 1) + torch.tensor([1.0, 2.0]),
             torch.zeros(3, 2), 4, 6,
@@ -127,6 +127,7 @@ def frames() -> Frame:
         image=image, mask=image[:, :1], albedo=image, depth=image[:, :1], normal=image, seg=image,
         patch=image[..., :4, :4], patch_box_px=number.view(3, 1).expand(3, 4),
         name=("captured/0", "generated_0/1", "generated_0/2"),
+        role=("captured", "generated", "real"),
         person_px=(3.0, 4.0, 5.0),
         has_patch=(True, False, False),
         person_box_px=((0, 0, 1, 3), (1, 1, 2, 4), (2, 2, 3, 5)),
@@ -135,10 +136,11 @@ def frames() -> Frame:
 
 def test_a_part_of_a_batch_has_its_camera_and_lists(frames):
     part = replace(frames, weight=(2.0, 0.5, 0.25))[1:]
-    assert part.index.tolist() == [8, 9] and part.captured.tolist() == [False, False]
+    assert part.index.tolist() == [8, 9] and part.subject.tolist() == [0, 1]
     assert part.image[:, 0, 0, 0].tolist() == [1, 2]
     assert part.camera.focal_px.tolist() == [[2, 3], [3, 4]]
     assert part.name == ("generated_0/1", "generated_0/2") and part.person_px == (4.0, 5.0)
+    assert part.role == ("generated", "real")
     assert part.has_patch == (False, False) and part.weight == (0.5, 0.25)
     assert part.person_box_px == ((1, 1, 2, 4), (2, 2, 3, 5))
     assert frames[1:].weight == ()

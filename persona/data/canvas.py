@@ -11,12 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy import ndarray
 
-from persona.data.layout import FrameData
-from persona.data.palette import PALETTE
-
-WHITE = 255
-_FILL = {"image": WHITE, "albedo": WHITE, "seg": PALETTE["Background"]}
-"""What lies around a crop; zero in the other maps."""
+from persona.data.layout import MAPS, FrameData, map_arguments
 
 
 def paste(frame: FrameData, box: tuple[int, int, int, int], canvas: tuple[int, int]) -> FrameData:
@@ -29,23 +24,18 @@ def paste(frame: FrameData, box: tuple[int, int, int, int], canvas: tuple[int, i
     """
     x, y, w, h = box
 
-    def laid(key: str) -> ndarray | None:
-        values = getattr(frame, key)
-        if values is None:
-            return None
+    def laid(name: str, values: ndarray) -> ndarray:
         out = np.zeros((*canvas, *values.shape[2:]), values.dtype)
-        out[:] = _FILL.get(key, 0)
+        out[:] = MAPS[name].around
         out[y : y + h, x : x + w] = values
         return out
 
-    maps = ("image", "mask", "depth", "normal", "seg", "depth_mask", "normal_mask", "seg_mask",
-            "albedo")  # fmt: skip
     centre = frame.camera.center_px + frame.camera.center_px.new_tensor([x, y])
     height, width = canvas
     corner = np.array([x, y, 0, 0], np.float32)
     return replace(
         frame,
-        **{key: laid(key) for key in maps},
+        **map_arguments({name: laid(name, values) for name, values in frame.maps.items()}),
         camera=replace(frame.camera, center_px=centre, height=height, width=width),
         patch_box_px=None if frame.patch_box_px is None else frame.patch_box_px + corner,
         keypoints=None if frame.keypoints is None else frame.keypoints + corner[[0, 1, 2]],

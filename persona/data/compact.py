@@ -11,11 +11,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Float32, Shaped, UInt8
 from PIL import Image, PngImagePlugin
 
 from persona.data.io import PathLike, write_bytes, write_npy, write_png
-from persona.data.layout import COMPACT_FILES, FRAME_FILES
+from persona.data.layout import FRAME_FILES, MAPS
 from persona.data.numbers import number
 from persona.data.palette import classes_from_colours
 from persona.data.parameters import REMEDY
@@ -33,8 +33,11 @@ def map_path(split: Path, kind: str, number: int) -> Path:
 
     One that is missing has the form of the split's depth.
     """
-    compact = split / COMPACT_FILES[kind].format(number)
-    raw = split / FRAME_FILES[kind].format(number)
+    spec = MAPS[kind]
+    raw = split / spec.file.format(number)
+    if not spec.compact:
+        return raw
+    compact = split / spec.compact.format(number)
     if compact.exists() or (not raw.exists() and any((split / "depths").glob("*.png"))):
         return compact
     return raw
@@ -44,29 +47,35 @@ def write_map(
     split: Path,
     kind: str,
     number: int,
-    values: Float32[np.ndarray, "h w *c"] | Bool[np.ndarray, "h w"],
+    values: Shaped[np.ndarray, "h w *c"],
     form: str = "compact",
 ) -> None:
     """Writes one map of a frame in one form, and removes the other.
 
     Args:
         split: The split's folder.
-        kind: Of ``COMPACT_FILES``.
+        kind: Of ``MAPS``.
         number: Of the frame.
         values: The map, finite.
         form: Of ``FORMS``; raw is PERSONA's.
     """
-    compact = split / COMPACT_FILES[kind].format(number)
-    raw = split / FRAME_FILES[kind].format(number)
-    if form == "raw":
-        write_npy(raw, values)
+    spec = MAPS[kind]
+    raw, compact = (split / file.format(number) for file in (spec.file, spec.compact))
+    if not spec.compact:
+        _write_plain(raw, values)
+    elif form == "raw":
+        _write_plain(raw, values)
         compact.unlink(missing_ok=True)
-        return
-    if values.dtype == bool:
-        write_png(compact, values)
     else:
-        write_bytes(compact, _depth_png(values) if kind == "depth" else _normal_png(values))
-    raw.unlink(missing_ok=True)
+        if values.dtype == bool:
+            write_png(compact, values)
+        else:
+            write_bytes(compact, _normal_png(values) if spec.unit else _depth_png(values))
+        raw.unlink(missing_ok=True)
+
+
+def _write_plain(path: Path, values: Shaped[np.ndarray, "h w *c"]) -> None:
+    (write_npy if path.suffix == ".npy" else write_png)(path, values)
 
 
 def write_classes(
@@ -95,9 +104,9 @@ def read_compact(path: PathLike, kind: str) -> Float32[np.ndarray, "h w *c"]:
         pixels = None
     if pixels is None:
         raise UserError(f"{path}: broken or truncated image; {REMEDY}")
-    if pixels.dtype != np.uint16 or pixels.ndim != (2 if kind == "depth" else 3):
+    if pixels.dtype != np.uint16 or pixels.ndim != (2 if MAPS[kind].channels == 1 else 3):
         raise UserError(f"{path}: is not a 16-bit {kind} map; {REMEDY}")
-    if kind == "normal":
+    if MAPS[kind].unit:
         return pixels[..., ::-1].astype(np.float32) / np.float32(_NORMAL_STEPS / 2) - 1
     with Image.open(path) as image:
         text = image.info

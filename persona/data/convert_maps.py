@@ -6,6 +6,7 @@ from rich.progress import track
 
 from persona.data.compact import FORMS, write_classes, write_map
 from persona.data.io import PathLike
+from persona.data.layout import MAPS
 from persona.data.making import one_maker
 from persona.data.subject import Subject
 from persona.errors import UserError
@@ -33,15 +34,10 @@ def convert_maps(root: PathLike, form: str) -> None:
 
 def _convert_frame(subject: Subject, split: str, number: int, form: str) -> None:
     """Writes what of a frame is not in the form yet."""
-    (depth, depth_mask), (normal, normal_mask) = (
-        read(split, number) for read in (subject.depth, subject.normal)
-    )
-    seg, seg_mask = subject.seg(split, number)
-    maps = {
-        "depth": depth, "depth_mask": depth_mask, "normal": normal, "normal_mask": normal_mask,
-        "seg_mask": seg_mask,
-    }  # fmt: skip
-    for kind, values in maps.items():
-        if (subject.path(split, kind, number).suffix == ".npy") != (form == "raw"):
-            write_map(subject.root / split, kind, number, values, form)
-    write_classes(subject.root / split, number, seg, form)
+    folder = subject.root / split
+    for kind in (name for name, spec in MAPS.items() if spec.compact):
+        values = subject.map(split, kind, number)
+        is_raw = subject.path(split, kind, number).suffix == ".npy"
+        if values is not None and is_raw != (form == "raw"):
+            write_map(folder, kind, number, values, form)
+    write_classes(folder, number, subject.seg(split, number)[0], form)

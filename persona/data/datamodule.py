@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,7 +12,7 @@ import lightning
 import numpy as np
 import torch
 
-from persona.data.frames import FRAMES_ON, FrameDataset, load_frames
+from persona.data.frames import FRAMES_ON, FrameDataset, FrameStore, load_frames
 from persona.data.layout import CAPTURED, TEST
 from persona.data.sampler import BalancedSampler
 from persona.data.subject import Subject
@@ -129,6 +129,10 @@ class SubjectDataModule(lightning.LightningDataModule):
         super().__init__()
         if max_frames is not None and max_frames < 1:
             raise UserError(f"max_frames={max_frames}: must be 1 or more; null takes all frames")
+        if captured_ratio is not None and not 0 <= captured_ratio < 1:
+            raise UserError(f"captured_ratio={captured_ratio}: must be in [0, 1), or null")
+        if captured_repeats < 1:
+            raise UserError(f"captured_repeats={captured_repeats}: must be 1 or more")
         if frames_on not in FRAMES_ON:
             raise UserError(f"frames_on={frames_on} is unknown: choose {', '.join(FRAMES_ON)}")
         self.root, self.source, self.frames_on = Path(root), source, frames_on
@@ -142,7 +146,8 @@ class SubjectDataModule(lightning.LightningDataModule):
         """Makes the subject folder when there is a source, and checks it; on one process only."""
         if self.source is not None:
             self.source.prepare(self.root)
-        self.subject.validate()
+        for subject in self.subjects:
+            subject.validate()
 
     @property
     def subject(self) -> Subject:
@@ -150,48 +155,64 @@ class SubjectDataModule(lightning.LightningDataModule):
         return Subject(self.root)
 
     @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """All folders whose frames are served, in the order of their numbers in a batch."""
+        return (self.subject,)
+
+    @property
     def train_splits(self) -> tuple[str, ...]:
         """Splits of the training table, in its order."""
-        found = tuple(split for split in self.subject.splits if split != TEST)
+        return self._train_splits_of(self.subject)
+
+    def _train_splits_of(self, subject: Subject) -> tuple[str, ...]:
+        found = tuple(split for split in subject.splits if split != TEST)
         asked = found if self._train_splits is None else self._train_splits
         if missing := set(asked) - set(found):
             have = ", ".join(found)
-            raise UserError(f"{self.root}: has no training split {min(missing)}; choose of {have}")
+            raise UserError(
+                f"{subject.root}: has no training split {min(missing)}; choose of {have}"
+            )
         return tuple(split for split in found if split in asked)
 
     @property
     def test_split(self) -> str:
         """Split that is evaluated."""
-        splits = self.subject.splits
+        return self._test_split_of(self.subject)
+
+    def _test_split_of(self, subject: Subject) -> str:
+        splits = subject.splits
         if self._test_split != "auto":
             if self._test_split not in splits:
                 have = ", ".join(splits)
-                raise UserError(f"{self.root}: has no split {self._test_split}; choose of {have}")
+                raise UserError(
+                    f"{subject.root}: has no split {self._test_split}; choose of {have}"
+                )
             return self._test_split
         return TEST if TEST in splits else CAPTURED
 
     @property
     def train_frames(self) -> FrameDataset:
         """The training table; decoded at first use."""
-        return self._load("train", self.train_splits)
+        return self._load("train", self._train_splits_of)
 
     @property
     def test_frames(self) -> FrameDataset:
         """The test table; decoded at first use."""
-        if self.test_split == CAPTURED and CAPTURED not in self._frames:
-            log.info("%s has no test frames: testing on the input photograph", self.root)
-        return self._load(self.test_split, (self.test_split,))
+        for subject in self.subjects if "test" not in self._frames else ():
+            if self._test_split_of(subject) == CAPTURED:
+                log.info("%s has no test frames: testing on the input photograph", subject.root)
+        return self._load("test", lambda subject: (self._test_split_of(subject),))
 
     def train_dataloader(self) -> FrameLoader:
         """Balanced and shuffled batches."""
         frames = self.train_frames
         rank, world_size = self._process()
         sampler = BalancedSampler(
-            frames.captured,
-            frames.sizes,
+            frames.roles,
+            frames.kinds,
             batch_size=self.batch_size,
-            captured_ratio=self.captured_ratio,
-            captured_repeats=self.captured_repeats,
+            shares={CAPTURED: self.captured_ratio},
+            repeats=self.captured_repeats,
             seed=self.seed,
             rank=rank,
             world_size=world_size,
@@ -231,21 +252,27 @@ class SubjectDataModule(lightning.LightningDataModule):
             (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         )
 
-    def _load(self, key: str, splits: tuple[str, ...]) -> FrameDataset:
+    def _load(self, key: str, splits_of: Callable[[Subject], tuple[str, ...]]) -> FrameDataset:
         """Decodes splits once, and places them once for the device that trains on them."""
         if key not in self._frames:
-            subject = self.subject
+            subjects = self.subjects
             stores = []
-            for split in splits:
-                numbers = subject.frame_ids(split)
-                if self.max_frames is not None:
-                    numbers = [numbers[i] for i in spread(len(numbers), self.max_frames)]
-                stores.append(load_frames(subject, split, numbers, self.max_height_px))
+            for number, subject in enumerate(subjects):
+                own = [self._store(subject, split) for split in splits_of(subject)]
+                if len(subjects) > 1:
+                    own = [replace(s, subject=number, owner=subject.name) for s in own]
+                stores += own
             self._frames[key] = FrameDataset(stores)
         if self.trainer is not None:
             device = self.trainer.strategy.root_device
             self._frames[key] = self._frames[key].place(device, self.frames_on)
         return self._frames[key]
+
+    def _store(self, subject: Subject, split: str) -> FrameStore:
+        numbers = subject.frame_ids(split)
+        if self.max_frames is not None:
+            numbers = [numbers[i] for i in spread(len(numbers), self.max_frames)]
+        return load_frames(subject, split, numbers, self.max_height_px)
 
 
 def spread(length: int, count: int) -> list[int]:

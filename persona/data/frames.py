@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Shaped, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -18,17 +18,19 @@ from torch.utils.data import Dataset
 from persona.data.canvas import paste
 from persona.data.frame_feed import FrameFeed, pin_in_place
 from persona.data.frame_rows import RowLayout
-from persona.data.layout import CAPTURED, FrameData, resize_expression
+from persona.data.layout import MAPS, FrameData, MapSpec, map_arguments, resize_expression
 from persona.data.parameters import REMEDY
 from persona.data.subject import Subject
 from persona.errors import UserError
-from persona.types import FRAME_LISTS, BodyPose, Camera, Frame
+from persona.types import CAPTURED, FRAME_LISTS, GENERATED, REAL, BodyPose, Camera, Frame
 
 _LONG_LOAD = 32
 """More frames than this get a progress bar."""
 FRAMES_ON = ("auto", "device", "host")
 DEVICE_BYTES = 2 * 2**30
 """Frames of more memory than this, some 200 of 1024 x 576, stay on the host by themselves."""
+FRAME_MAPS = frozenset(f.name for f in fields(Frame))
+"""Names of maps that have a field of their own in ``Frame``, among its other fields."""
 CAMERA_KEYS = ("cam_from_world", "focal_px", "center_px")
 
 
@@ -36,11 +38,10 @@ CAMERA_KEYS = ("cam_from_world", "focal_px", "center_px")
 class FrameStore:
     """All frames of one split, of one image size.
 
-    A frame is a row of bytes that holds, in their smallest exact form: ``image`` (3, h, w) uint8;
-    ``mask`` (1, h, w) bool; ``depth`` (1, h, w) float32, ``normal`` (3, h, w) float16, as (n + 1) /
-    2, and ``seg`` (3, h, w) uint8, zero outside the mask; ``albedo`` (3, h, w) and ``patch``
-    (3, q, q) uint8 where the split has them; ``cam_from_world``, ``focal_px``, ``center_px`` and
-    ``patch_box_px`` float32.
+    A frame is a row of bytes that holds, in their smallest exact form: the maps of
+    ``layout.MAPS`` that are served, (c, h, w), zero outside of the masks that they have, unit
+    vectors as (n + 1) / 2 in float16; ``patch`` (3, q, q) uint8 where the split has it;
+    ``cam_from_world``, ``focal_px``, ``center_px`` and ``patch_box_px`` float32.
     """
 
     split: str
@@ -57,6 +58,31 @@ class FrameStore:
     has_patch: tuple[bool, ...] = ()
     person_box_px: tuple[tuple[int, int, int, int], ...] = ()
     """Bounding box (x, y, w, h) of each mask; w = 0 where it is empty."""
+    subject: int = 0
+    """Number of the subject in its data module."""
+    owner: str = ""
+    """Name of the subject where a data module has several; it begins the names of the frames."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of each frame."""
+        return [self.name(row) for row in range(len(self))]
+
+    def name(self, row: int) -> str:
+        """``split/number``, after the owner's name if there is one."""
+        label = f"{self.owner}/{self.split}" if self.owner else self.split
+        return f"{label}/{self.numbers[row]}"
+
+    @property
+    def kind(self) -> tuple:
+        """What frames of one batch have in common: sizes and which other maps they have."""
+        others = frozenset(self.layout.arrays) & frozenset(MAPS) - frozenset(FRAME_MAPS)
+        return self.size, self.patch_size, others
+
+    @property
+    def role(self) -> str:
+        """What the frames are to training: see ``types.REAL``."""
+        return role_of(self.split)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -97,22 +123,22 @@ class FrameStore:
         Few operations, one a map: a step must not wait for the host.
         """
         maps = self.layout.views(data[None])
-        image = maps["image"] / 255
+        served = {name: _served(maps[name]) for name in MAPS if name in maps}
+        image = served["image"]
+        served.setdefault("albedo", torch.ones_like(image))
+        own = FRAME_MAPS & set(served)
         numbers = {key: maps[key].clone() for key in (*CAMERA_KEYS, "patch_box_px")}
         patch = (1, 3, self.patch_size, self.patch_size)
         return Frame(
             index=torch.full((1,), row + offset, device=data.device),
-            captured=torch.full((1,), self.split == CAPTURED, device=data.device),
+            subject=torch.full((1,), self.subject, device=data.device),
             camera=Camera(*(numbers[key] for key in CAMERA_KEYS), *self.size),
-            image=image,
-            mask=maps["mask"].float(),
-            albedo=maps["albedo"] / 255 if "albedo" in maps else torch.ones_like(image),
-            depth=maps["depth"].clone(),
-            normal=maps["normal"].float(),
-            seg=maps["seg"] / 255,
+            **{name: served[name] for name in own},
+            others={name: served[name] for name in served.keys() - own},
             patch=maps["patch"] / 255 if "patch" in maps else image.new_zeros(patch),
             patch_box_px=numbers["patch_box_px"],
-            name=(f"{self.split}/{self.numbers[row]}",),
+            name=(self.name(row),),
+            role=(self.role,),
             person_px=(self.person_px[row],),
             has_patch=(self.has_patch[row],),
             person_box_px=(self.person_box_px[row],),
@@ -123,7 +149,7 @@ class FrameDataset(Dataset):
     """Stores laid end to end; a row is the row of the per-frame pose table."""
 
     def __init__(self, stores: Sequence[FrameStore], feed: FrameFeed | None = None):
-        """``stores``: in the order of the table (captured, generated_0, generated_1).
+        """``stores``: in the order of the table (captured, generated_0, generated_1), by subject.
 
         feed: brings the frames from the stores to another device; without one they are handed out
         where they lie.
@@ -162,9 +188,9 @@ class FrameDataset(Dataset):
         return store.decode(data, row - first, first)
 
     @property
-    def captured(self) -> list[bool]:
-        """Per row, whether it is the photograph."""
-        return [store.split == CAPTURED for store in self.stores for _ in range(len(store))]
+    def roles(self) -> list[str]:
+        """Per row, what it is to training: see ``types.REAL``."""
+        return [store.role for store in self.stores for _ in range(len(store))]
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -172,9 +198,14 @@ class FrameDataset(Dataset):
         return [store.size for store in self.stores for _ in range(len(store))]
 
     @property
+    def kinds(self) -> list[tuple]:
+        """Per row, what frames of one batch have in common."""
+        return [store.kind for store in self.stores for _ in range(len(store))]
+
+    @property
     def names(self) -> list[str]:
-        """Per row, ``split/number``."""
-        return [f"{store.split}/{number}" for store in self.stores for number in store.numbers]
+        """Per row, ``split/number``, after the subject's name where there are several."""
+        return [name for store in self.stores for name in store.names]
 
     def poses(self, num_expression: int) -> BodyPose:
         """Tracked poses of all rows: the start of the per-frame pose table.
@@ -252,7 +283,18 @@ def concatenate(frames: Sequence[Frame]) -> Frame:
         **{key: torch.cat([getattr(c, key) for c in cameras]) for key in CAMERA_KEYS},
     )  # fmt: skip
     lists = {key: sum((getattr(frame, key) for frame in frames), ()) for key in FRAME_LISTS}
-    return Frame(**tensors, camera=camera, **lists)
+    names = set(frames[0].others)
+    if any(set(frame.others) != names for frame in frames):
+        raise ValueError("a batch holds frames of different maps")
+    others = {name: torch.cat([frame.others[name] for frame in frames]) for name in names}
+    return Frame(**tensors, camera=camera, **lists, others=others)
+
+
+def role_of(split: str) -> str:
+    """What the frames of a split are to training."""
+    if split == CAPTURED:
+        return CAPTURED
+    return GENERATED if split.startswith(f"{GENERATED}_") else REAL
 
 
 def load_frames(
@@ -323,18 +365,16 @@ def _allocate(split: str, numbers: Sequence[int], first: FrameData, patch_size: 
     if first.patch is not None:
         patch_size = first.patch.shape[0]
     arrays = {
-        "image": ((3, height, width), torch.uint8),
-        "mask": ((1, height, width), torch.bool),
-        "depth": ((1, height, width), torch.float32),
-        "normal": ((3, height, width), torch.float16),
-        "seg": ((3, height, width), torch.uint8),
+        **{
+            name: ((spec.channels, height, width), _stored_dtype(spec))
+            for name, spec in MAPS.items()
+            if spec.served and first.map(name) is not None
+        },
         "cam_from_world": ((4, 4), torch.float32),
         "focal_px": ((2,), torch.float32),
         "center_px": ((2,), torch.float32),
         "patch_box_px": ((4,), torch.float32),
     }
-    if first.albedo is not None:
-        arrays["albedo"] = arrays["image"]
     if split == CAPTURED:
         arrays["patch"] = (3, patch_size, patch_size), torch.uint8
     layout = RowLayout(arrays)
@@ -355,14 +395,28 @@ def _check_like(
     where = subject.path(store.split, "image", number)
     if frame.image.shape != first.image.shape:
         raise UserError(f"{where}: is not as large as the split's first image; {REMEDY}")
-    if (frame.albedo is None) != (first.albedo is None):
-        raise UserError(f"{where}: some frames of the split have an albedo, some not; {REMEDY}")
+    if differ := frame.maps.keys() ^ first.maps.keys():
+        raise UserError(f"{where}: some frames of the split have {min(differ)}, some not; {REMEDY}")
     if frame.patch is not None and frame.patch.shape[0] != store.patch_size:
         path = subject.path(store.split, "patch", number)
         raise UserError(f"{path}: is not {store.patch_size} pixels wide as the others; {REMEDY}")
     if frame.pose.expression.shape != first.pose.expression.shape:
         path = subject.path(store.split, "pose", number)
         raise UserError(f"{path}: has another number of expressions than the first; {REMEDY}")
+
+
+def _stored_dtype(spec: MapSpec) -> torch.dtype:
+    """Of a map in a store."""
+    if spec.unit:
+        return torch.float16
+    return {"u": torch.uint8, "b": torch.bool, "f": torch.float32}[spec.dtype.kind]
+
+
+def _served(values: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """A stored map as training sees it, on memory of its own."""
+    if values.dtype == torch.uint8:
+        return values / 255
+    return values.clone() if values.dtype == torch.float32 else values.float()
 
 
 def _fill(maps: Mapping[str, Tensor], frame: FrameData) -> None:
@@ -372,14 +426,15 @@ def _fill(maps: Mapping[str, Tensor], frame: FrameData) -> None:
         channels = pixels[..., None] if pixels.ndim == 2 else pixels
         maps[name].copy_(torch.from_numpy(np.ascontiguousarray(channels)).permute(2, 0, 1))
 
-    mask = frame.mask
-    put("image", frame.image)
-    put("mask", mask)
-    put("depth", frame.depth * (mask & frame.depth_mask))
-    put("normal", (frame.normal + 1) / 2 * (mask & frame.normal_mask)[..., None])
-    put("seg", frame.seg * (mask & frame.seg_mask)[..., None])
-    if "albedo" in maps:
-        put("albedo", frame.albedo)
+    given = frame.maps
+    for name in MAPS.keys() & maps.keys():
+        spec, values = MAPS[name], given[name]
+        if spec.unit:
+            values = (values + 1) / 2
+        if spec.masked_by:
+            inside = np.logical_and.reduce([given[mask] for mask in spec.masked_by])
+            values = values * (inside if values.ndim == 2 else inside[..., None])
+        put(name, values)
     if "patch" in maps and frame.patch is not None:
         put("patch", frame.patch)
         maps["patch_box_px"].copy_(torch.from_numpy(frame.patch_box_px))
@@ -388,26 +443,24 @@ def _fill(maps: Mapping[str, Tensor], frame: FrameData) -> None:
 
 
 def _shrink(frame: FrameData, max_height_px: int | None) -> FrameData:
-    """A smaller copy: colours averaged over areas, everything else taken at the nearest pixel."""
+    """A smaller copy, each map resized as its row of ``MAPS`` says."""
     height, width = frame.image.shape[:2]
     if max_height_px is None or height <= max_height_px:
         return frame
     size = (max(1, round(width * max_height_px / height)), max_height_px)
 
-    def resized(array: np.ndarray | None, method: int) -> np.ndarray | None:
-        if array is None or array.dtype != bool:
-            return None if array is None else cv2.resize(array, size, interpolation=method)
+    def resized(name: str, array: np.ndarray) -> np.ndarray:
+        method = MAPS[name].resize
+        if array.dtype != bool:
+            return cv2.resize(array, size, interpolation=method)
         return cv2.resize(array.astype(np.uint8), size, interpolation=method) > 0
 
-    colours = {key: resized(getattr(frame, key), cv2.INTER_AREA) for key in ("image", "albedo")}
-    maps = ("mask", "depth", "depth_mask", "normal", "normal_mask", "seg", "seg_mask")
-    nearest = {key: resized(getattr(frame, key), cv2.INTER_NEAREST_EXACT) for key in maps}
+    maps = {name: resized(name, values) for name, values in frame.maps.items()}
     box = frame.patch_box_px
     scale = np.array([size[0] / width, size[1] / height] * 2, np.float32)
     return replace(
         frame,
-        **colours,
-        **nearest,
+        **map_arguments(maps),
         camera=frame.camera.resize(size[1], size[0]),
         patch_box_px=None if box is None else box * scale,
         keypoints=None,

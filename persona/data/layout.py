@@ -5,14 +5,17 @@ Source: folder contract of PERSONA (arXiv:2508.09973), read from its public subj
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Shaped, UInt8
 
+from persona.data.palette import PALETTE
 from persona.types import BodyPose, Camera
 
 CAPTURED, TEST = "captured", "test"
@@ -21,18 +24,63 @@ IDENTITY_FILES = {
     "face_offset": "smplx_optimized/face_offset.json",
     "joint_offset": "smplx_optimized/joint_offset.json",
 }
-FRAME_FILES = {
-    "image": "images/{}.png",
-    "mask": "masks/{}.png",
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapSpec:
+    """One map of every frame: where it lies, and how it is read, shrunk, pasted and served.
+
+    Adding a row to ``MAPS`` is all that a new map asks for, beside whatever makes it.
+    """
+
+    name: str
+    channels: int
+    dtype: np.dtype
+    """On disk: uint8 (0 to 255), bool or float32."""
+    file: str
+    """Path in a split, for a frame number: PNG, or .npy for float32."""
+    compact: str = ""
+    """The same in 16-bit PNG; empty where the map has one form."""
+    unit: bool = False
+    """Whether it holds unit vectors, which are served as (n + 1) / 2."""
+    resize: int = cv2.INTER_NEAREST_EXACT
+    """How it is shrunk."""
+    around: int | tuple[int, int, int] = 0
+    """What lies outside of a crop that is pasted onto its canvas."""
+    masked_by: tuple[str, ...] = ()
+    """Maps outside of which it is served as 0."""
+    optional: bool = False
+    """Whether a split may lack it."""
+    served: bool = True
+    """Whether training sees it."""
+
+
+_U8, _BOOL, _F32 = np.dtype(np.uint8), np.dtype(bool), np.dtype(np.float32)
+WHITE = 255
+MAPS = {spec.name: spec for spec in (
+    MapSpec(name="image", channels=3, dtype=_U8, file="images/{}.png",
+            resize=cv2.INTER_AREA, around=WHITE),
+    MapSpec(name="mask", channels=1, dtype=_BOOL, file="masks/{}.png"),
+    MapSpec(name="depth", channels=1, dtype=_F32, file="depths/{}.npy", compact="depths/{}.png",
+            masked_by=("mask", "depth_mask")),
+    MapSpec(name="depth_mask", channels=1, dtype=_BOOL, file="depths/{}_mask.npy",
+            compact="depths/{}_mask.png", served=False),
+    MapSpec(name="normal", channels=3, dtype=_F32, file="normals/{}.npy", compact="normals/{}.png",
+            unit=True, masked_by=("mask", "normal_mask")),
+    MapSpec(name="normal_mask", channels=1, dtype=_BOOL, file="normals/{}_mask.npy",
+            compact="normals/{}_mask.png", served=False),
+    MapSpec(name="seg", channels=3, dtype=_U8, file="segs/{}.png",
+            around=PALETTE["Background"], masked_by=("mask", "seg_mask")),
+    MapSpec(name="seg_mask", channels=1, dtype=_BOOL, file="segs/{}.npy",
+            compact="segs/{}_mask.png", served=False),
+    MapSpec(name="albedo", channels=3, dtype=_U8, file="image_intrinsics/{}_albedo.png",
+            resize=cv2.INTER_AREA, around=WHITE, optional=True),
+)}  # fmt: skip
+"""Every map of a frame, by name."""
+
+FRAME_FILES = {name: spec.file for name, spec in MAPS.items()} | {
     "keypoints": "keypoints_whole_body/{}.json",
-    "depth": "depths/{}.npy",
-    "depth_mask": "depths/{}_mask.npy",
-    "normal": "normals/{}.npy",
-    "normal_mask": "normals/{}_mask.npy",
-    "seg": "segs/{}.png",
-    "seg_mask": "segs/{}.npy",
     "seg_classes": "segs/{}_seg.npy",
-    "albedo": "image_intrinsics/{}_albedo.png",
     "patch": "face_patches/images/{}.png",
     "patch_box": "face_patches/bbox/{}.json",
     "camera": "cam_params/{}.json",
@@ -40,15 +88,6 @@ FRAME_FILES = {
     "mesh": "smplx_optimized/meshes/{}.ply",
 }
 """Path in a split by kind, for a frame number, as PERSONA has it."""
-
-COMPACT_FILES = {
-    "depth": "depths/{}.png",
-    "depth_mask": "depths/{}_mask.png",
-    "normal": "normals/{}.png",
-    "normal_mask": "normals/{}_mask.png",
-    "seg_mask": "segs/{}_mask.png",
-}
-"""The same for what is stored as PNG instead: see ``persona.data.compact``."""
 
 TEXTURE_FILES = {
     "texture": "smplx_optimized/smplx_texture.png",
@@ -106,6 +145,30 @@ class FrameData:
     """(x, y, w, h) of the patch in the image."""
     keypoints: Float32[np.ndarray, "133 3"] | None = None
     """COCO-WholeBody x, y (pixels) and score; not read by training."""
+    others: Mapping[str, Shaped[np.ndarray, "h w *c"]] = field(default_factory=dict)
+    """Maps of ``MAPS`` that have no field of their own, by name."""
+
+    def map(self, name: str) -> Shaped[np.ndarray, "h w *c"] | None:
+        """A map of ``MAPS``; None where the frame lacks it."""
+        return getattr(self, name) if name in MAP_FIELDS else self.others.get(name)
+
+    @property
+    def maps(self) -> dict[str, Shaped[np.ndarray, "h w *c"]]:
+        """All maps that the frame has, by name, in the order of ``MAPS``."""
+        found = {name: self.map(name) for name in MAPS}
+        return {name: values for name, values in found.items() if values is not None}
+
+
+MAP_FIELDS = frozenset(f.name for f in fields(FrameData)) & frozenset(MAPS)
+"""Maps that are fields of ``FrameData``."""
+
+
+def map_arguments(
+    maps: Mapping[str, Shaped[np.ndarray, "h w *c"]],
+) -> dict[str, Shaped[np.ndarray, "h w *c"] | dict[str, Shaped[np.ndarray, "h w *c"]]]:
+    """Maps by name as arguments of ``FrameData``."""
+    own = {name: values for name, values in maps.items() if name in MAP_FIELDS}
+    return own | {"others": {k: v for k, v in maps.items() if k not in MAP_FIELDS}}
 
 
 class Textures(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import cycle, islice
 from typing import Any
 
@@ -18,19 +18,19 @@ ORDER = 2
 
 
 class BalancedSampler(Sampler[list[int]]):
-    """Batches in which the photograph has a fixed share, whatever the number of other frames.
+    """Batches in which named groups of frames have fixed shares, however many others there are.
 
-    With steps of one frame each epoch holds every generated frame once and the captured ones
-    repeated; PERSONA's half and half is ``captured_ratio=0.5``. Without generated frames it holds
-    each captured one ``captured_repeats`` times.
+    Frames of groups without a share are the others. With steps of one frame each epoch holds every
+    other frame once and those of the groups repeated; PERSONA's half photograph, half generated is
+    ``shares={"captured": 0.5}``. Without others it holds each frame ``repeats`` times.
 
-    With steps of several frames captured ones come in that share of the steps, evenly spread, and
-    there each at most once, since again it would give the same gradient again: they weigh more
-    instead (``weights``), and the places are other generated frames'. They come together, so that
-    processes wait for one that has a captured frame, which takes longest, in few steps. An epoch
-    has as many frames as one of single frames, so that generated ones come more often. Where a
-    process takes several frames and they have several sizes, captured ones have steps to
-    themselves and fill them. (A step is a batch of all processes, whatever is accumulated.)
+    With steps of several frames a group comes in its share of the steps, evenly spread, and there
+    each of its frames at most once, since again it would give the same gradient again: they weigh
+    more instead (``weights``), and the places are other frames'. A step has frames of one group at
+    most: they come together, because captured frames are slowest and all processes wait for them.
+    An epoch has as many frames as one of single frames, so that others come more often. Where a
+    process takes several frames and they have several sizes, a group has steps to itself and fills
+    them. (A step is a batch of all processes, whatever is accumulated.)
 
     The order depends on seed and epoch alone. Ranks split each global batch (``batch_size *
     world_size`` frames) among them, so that several processes see together what one process with
@@ -39,50 +39,54 @@ class BalancedSampler(Sampler[list[int]]):
 
     def __init__(
         self,
-        captured: Sequence[bool],
+        groups: Sequence[str],
         sizes: Sequence[Hashable],
         *,
+        shares: Mapping[str, float | None] | None = None,
         batch_size: int = 1,
-        captured_ratio: float | None = 0.5,
-        captured_repeats: int = 1,
+        repeats: int = 1,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ):
-        """Takes one entry of ``captured`` and ``sizes`` a frame.
+        """Takes one entry of ``groups`` and ``sizes`` a frame.
 
         Args:
-            captured: Whether a frame is a photograph.
+            groups: Name of each frame's group, such as its role.
             sizes: Image size; a batch holds one size only.
+            shares: By group: its share of the steps and of the loss, in [0, 1), below 1 in all;
+                0 leaves it out, None takes each of its frames once. Groups that no frame has do
+                not count.
             batch_size: Frames a batch and process.
-            captured_ratio: Share of steps with captured frames, and these frames' share of the
-                loss, in [0, 1); None takes each frame once.
-            captured_repeats: How often an epoch shows each captured frame where there are no
-                others, so that it is long enough; without effect where there are.
+            repeats: How often an epoch shows each frame where all are of groups named in
+                ``shares``, so that it is long enough; without effect elsewhere.
             seed: Of the order.
             rank: This process.
             world_size: Number of processes.
 
         Raises:
-            UserError: ``captured_ratio``, ``captured_repeats`` or ``batch_size`` is out of range.
+            UserError: ``shares``, ``repeats`` or ``batch_size`` is out of range.
             ValueError: nothing to sample.
         """
-        if captured_ratio is not None and not 0 <= captured_ratio < 1:
-            raise UserError(f"captured_ratio={captured_ratio}: must be in [0, 1), or null")
-        for name, value in (("batch_size", batch_size), ("captured_repeats", captured_repeats)):
+        named = shares or {}
+        shares = {name: share for name, share in named.items() if share is not None}
+        if not all(0 <= share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
+            told = ", ".join(f"{name}={share}" for name, share in shares.items())
+            raise UserError(f"shares of the frames ({told}): each and their sum must be in [0, 1)")
+        for name, value in (("batch_size", batch_size), ("repeats", repeats)):
             if value < 1:
                 raise UserError(f"{name}={value}: must be 1 or more")
-        if len(captured) != len(sizes) or not len(captured) or not 0 <= rank < world_size:
+        if len(groups) != len(sizes) or not len(groups) or not 0 <= rank < world_size:
             raise ValueError("needs a size for each frame, a frame, and a rank below world_size")
         self.width, self.seed = batch_size * world_size, seed
         # A batch of one frame has one size, whatever the other processes' have.
         self.sizes = list(sizes) if batch_size > 1 else [None] * len(sizes)
-        flags = np.asarray(captured, bool)
-        self.captured_rows, self.generated_rows = np.flatnonzero(flags), np.flatnonzero(~flags)
-        self.captured_ratio, self.captured_repeats = captured_ratio, captured_repeats
+        self.shares = {name: share for name, share in shares.items() if name in groups}
+        self.rows = {name: np.flatnonzero(np.asarray(groups) == name) for name in self.shares}
+        self.other_rows = np.flatnonzero(~np.isin(groups, list(self.shares)))
+        self.repeats = repeats if set(groups) <= set(named) else 1
         self.rank, self.world_size = rank, world_size
-        balanced = captured_ratio and len(self.captured_rows) and len(self.generated_rows)
-        self.weighs = bool(balanced and self.width > 1)
+        self.weighs = bool(sum(self.shares.values()) and len(self.other_rows) and self.width > 1)
         self.epoch = self.position = self._resume_at = 0
         self._batches = self._global_batches(0)
         self._length = len(self._batches)
@@ -91,14 +95,18 @@ class BalancedSampler(Sampler[list[int]]):
     def weights(self) -> list[float]:
         """What each frame counts for in the mean over a step's frames; 1 in the mean of an epoch.
 
-        So that captured frames' share of an epoch's loss is ``captured_ratio``.
+        So that a group's share of an epoch's loss is its share.
         """
         weights = np.ones(len(self.sizes))
         if self.weighs:
             # Epochs differ in their order alone.
-            shown = np.isin(self._batches, self.captured_rows).mean()
-            weights[self.captured_rows] = self.captured_ratio / shown
-            weights[self.generated_rows] = (1 - self.captured_ratio) / (1 - shown)
+            left, unshown = 1.0, 1.0
+            for name, share in self.shares.items():
+                shown = np.isin(self._batches, self.rows[name]).mean()
+                if share:
+                    weights[self.rows[name]] = share / shown
+                left, unshown = left - share, unshown - shown
+            weights[self.other_rows] = left / unshown
         return weights.tolist()
 
     def __len__(self) -> int:
@@ -171,32 +179,38 @@ class BalancedSampler(Sampler[list[int]]):
         batches = packs(rows, self.sizes, self.width)
         return [batches[i] for i in random.permutation(len(batches))]
 
-    @property
-    def _draws(self) -> int:
-        """Captured frames of an epoch of single frames."""
-        ratio = self.captured_ratio or 0
-        return round(len(self.generated_rows) * ratio / (1 - ratio))
+    def _draws(self, name: str) -> int:
+        """Frames of a group in an epoch of single frames."""
+        left = 1 - sum(self.shares.values())
+        return round(len(self.other_rows) * self.shares[name] / left)
 
     def _rows(self, random: np.random.Generator) -> np.ndarray:
         """The frames of an epoch, unordered."""
-        captured, generated = self.captured_rows, self.generated_rows
-        if not len(generated):
-            return np.tile(captured, self.captured_repeats)
-        if self.captured_ratio is None or not len(captured):
-            return np.concatenate([captured, generated])
-        # Whole rounds over the captured frames, then a random choice for the remainder.
-        rounds = np.tile(captured, self._draws // len(captured))
-        rest = random.permutation(captured)[: self._draws % len(captured)]
-        return np.concatenate([rounds, rest, generated])
+        if self.repeats > 1 or not len(self.other_rows):
+            return np.tile(np.arange(len(self.sizes)), self.repeats)
+        parts = []
+        for name, rows in self.rows.items():
+            # Whole rounds over the group, then a random choice for the remainder.
+            rounds, rest = divmod(self._draws(name), len(rows))
+            parts += [np.tile(rows, rounds), random.permutation(rows)[:rest]]
+        return np.concatenate([*parts, self.other_rows])
 
     def _weighed(self, random: np.random.Generator) -> list[list[int]]:
-        """Steps of which some have captured frames, each once; all generated ones at least once."""
-        captured = cycle(random.permutation(self.captured_rows).tolist())
-        generated = random.permutation(self.generated_rows).tolist()
+        """Steps of which some have a group's frames, each once; all others at least once."""
         together = len(set(self.sizes)) == 1
-        count = min(len(self.captured_rows), self.width) if together else self.width
+        groups = {
+            name: _Turns(
+                random.permutation(rows).tolist(),
+                self.sizes,
+                min(len(rows), self.width) if together else self.width,
+                self.shares[name],
+            )
+            for name, rows in self.rows.items()
+            if self.shares[name]
+        }
+        others = random.permutation(self.other_rows).tolist()
         parts = [
-            self._steps(random, captured, count, rows) for rows in alike(generated, self.sizes)
+            self._steps(random, list(groups.values()), rows) for rows in alike(others, self.sizes)
         ]
         # Sizes take turns at random.
         turns = random.permutation(np.repeat(np.arange(len(parts)), list(map(len, parts))))
@@ -204,25 +218,53 @@ class BalancedSampler(Sampler[list[int]]):
         return [next(queues[turn]) for turn in turns]
 
     def _steps(
-        self, random: np.random.Generator, captured: Iterator[int], count: int, rows: list[int]
+        self, random: np.random.Generator, groups: list[_Turns], rows: list[int]
     ) -> list[list[int]]:
-        """Steps for generated frames of one size, ``count`` captured ones in some of them."""
-        frames = len(rows) * (1 + self._draws / len(self.generated_rows))
+        """Steps for others of one size, frames of a group in some of them."""
+        draws = sum(self._draws(name) for name in self.shares)
+        frames = len(rows) * (1 + draws / len(self.other_rows))
         steps = math.ceil(round(frames / self.width, 9))
 
-        def with_captured() -> int:
-            return max(1, round(self.captured_ratio * steps))
+        def shown(group: _Turns) -> int:
+            return max(1, round(group.share * steps))
 
-        while steps * self.width - with_captured() * count < len(rows):
+        while (
+            steps * self.width - sum(shown(group) * group.count for group in groups) < len(rows)
+            or sum(map(shown, groups)) > steps
+        ):
             steps += 1
-        others, batches, chosen = cycle(rows), [], strata(random, with_captured(), steps)
+        whose = [group for group in groups for _ in range(shown(group))]
+        if len(groups) > 1:
+            whose = [whose[i] for i in random.permutation(len(whose))]
+        others, batches = cycle(rows), []
+        chosen = dict(zip(sorted(strata(random, len(whose), steps)), whose, strict=True))
         for step in range(steps):
-            batch = list(islice(captured, count if step in chosen else 0))
+            group = chosen.get(step)
+            batch = next(group.steps) if group is not None else []
             batch += islice(others, self.width - len(batch))
-            # Any process may be the one that has a captured frame.
+            # Any process may be the one that has a group's frame.
             first = random.integers(self.width)
             batches.append(batch[first:] + batch[:first])
         return batches
+
+
+class _Turns:
+    """A group's frames in endless turn, those of one size together.
+
+    Args:
+        rows: Of the group.
+        sizes: Of all rows.
+        count: Frames a step that has any.
+        share: Of the steps.
+    """
+
+    def __init__(
+        self, rows: list[int], sizes: Sequence[Hashable], count: int, share: float
+    ) -> None:
+        self.count, self.share = count, share
+        turns = {sizes[part[0]]: cycle(part) for part in alike(rows, sizes)}
+        # Each frame has its turn to say the size of a step.
+        self.steps = (list(islice(turns[sizes[row]], count)) for row in cycle(rows))
 
 
 def strata(random: np.random.Generator, count: int, length: int) -> set[int]:

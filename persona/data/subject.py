@@ -15,8 +15,8 @@ from persona.data.io import PathLike, read_image, read_json, read_mask, read_npy
 from persona.data.layout import (
     CANVAS_FILE,
     CAPTURED,
-    COMPACT_FILES,
     CROP_FILE,
+    MAPS,
     ORIGINAL_FILE,
     SCHEMA,
     SUBJECT_FILE,
@@ -24,9 +24,11 @@ from persona.data.layout import (
     TEXTURE_FILES,
     UNFINISHED_FILE,
     FrameData,
+    MapSpec,
     SubjectInfo,
     Textures,
     frame_path,
+    map_arguments,
     resize_expression,
 )
 from persona.data.parameters import (
@@ -105,7 +107,7 @@ class Subject:
 
     def path(self, split: str, kind: str, number: int) -> Path:
         """Path of one file of a frame; ``kind`` as in ``layout.FRAME_FILES``."""
-        if kind in COMPACT_FILES:
+        if kind in MAPS:
             return map_path(self.root / split, kind, number)
         return frame_path(self.root, split, kind, number)
 
@@ -131,31 +133,47 @@ class Subject:
         """The person."""
         return read_mask(self.path(split, "mask", number), REMEDY)
 
+    def map(self, split: str, name: str, number: int) -> Shaped[np.ndarray, "h w *c"] | None:
+        """One of ``layout.MAPS``; None where it is optional and the frame lacks it."""
+        spec, path = MAPS[name], self.path(split, name, number)
+        if spec.optional and not path.exists():
+            return None
+        if spec.dtype == bool:
+            return self._bool_map(path)
+        if spec.dtype == np.uint8:
+            pixels = read_image(path, REMEDY)
+            return pixels if spec.channels == 3 else np.ascontiguousarray(pixels[..., 0])
+        return self._float_map(path, spec)
+
+    def _pair(self, split: str, name: str, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """A map and the mask of where it holds, of one size."""
+        values, mask = (self.map(split, kind, number) for kind in (name, f"{name}_mask"))
+        assert values is not None and mask is not None  # None of these is optional.
+        path = self.path(split, f"{name}_mask", number)
+        check_size(path, mask.shape, values.shape[:2], "its map")
+        return values, mask
+
     def depth(
         self, split: str, number: int
     ) -> tuple[Float32[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
         """Relative depth, larger is farther, and where it holds."""
-        values = self._map(split, "depth", number)
-        return values, self._foreground(split, "depth_mask", number, values.shape[:2])
+        return self._pair(split, "depth", number)
 
     def normal(
         self, split: str, number: int
     ) -> tuple[Float32[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
         """Unit normals (x right, y up, z to the camera) and where they hold."""
-        values = self._map(split, "normal", number)
-        return values, self._foreground(split, "normal_mask", number, values.shape[:2])
+        return self._pair(split, "normal", number)
 
     def seg(
         self, split: str, number: int
     ) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
         """Part colours and the foreground."""
-        colours = read_image(self.path(split, "seg", number), REMEDY)
-        return colours, self._foreground(split, "seg_mask", number, colours.shape[:2])
+        return self._pair(split, "seg", number)
 
     def albedo(self, split: str, number: int) -> UInt8[np.ndarray, "h w 3"] | None:
         """RGB without shading; None where the split has none."""
-        path = self.path(split, "albedo", number)
-        return read_image(path, REMEDY) if path.exists() else None
+        return self.map(split, "albedo", number)
 
     def patch(
         self, split: str, number: int
@@ -242,28 +260,20 @@ class Subject:
         Raises:
             UserError: a file is missing, broken or of another size than the image.
         """
-        image, mask = self.image(split, number), self.mask(split, number)
-        depth, depth_mask = self.depth(split, number)
-        normal, normal_mask = self.normal(split, number)
-        seg, seg_mask = self.seg(split, number)
-        albedo = self.albedo(split, number)
+        read = {name: self.map(split, name, number) for name in MAPS}
+        maps = {name: values for name, values in read.items() if values is not None}
+        size = maps["image"].shape[:2]
+        for name, values in maps.items():
+            check_size(self.path(split, name, number), values.shape[:2], size)
         patch, box = self.patch(split, number) or (None, None)
         has_keypoints = self.path(split, "keypoints", number).exists()
-        maps = {
-            "mask": mask, "depth": depth, "depth_mask": depth_mask, "normal": normal,
-            "normal_mask": normal_mask, "seg": seg, "seg_mask": seg_mask, "albedo": albedo,
-        }  # fmt: skip
-        for kind, array in maps.items():
-            if array is not None:
-                check_size(self.path(split, kind, number), array.shape[:2], image.shape[:2])
         return FrameData(
-            image=image,
-            camera=read_camera(self.path(split, "camera", number), *image.shape[:2]),
+            camera=read_camera(self.path(split, "camera", number), *size),
             pose=self.pose(split, number),
             patch=patch,
             patch_box_px=box,
             keypoints=self.keypoints(split, number) if has_keypoints else None,
-            **maps,
+            **map_arguments(maps),
         )
 
     def textures(self, split: str) -> Textures:
@@ -305,14 +315,11 @@ class Subject:
 
     def _check_frame(self, split: str, number: int) -> None:
         size = image_size(self.path(split, "image", number))
-        for kind in ("mask", "seg", "albedo"):
-            path = self.path(split, kind, number)
-            if kind != "albedo" or path.exists():
-                check_size(path, image_size(path), size)
-        for kind in ("depth", "depth_mask", "normal", "normal_mask", "seg_mask"):
-            path = self.path(split, kind, number)
-            shape = npy_shape(path)[:2] if path.suffix == ".npy" else image_size(path)
-            check_size(path, shape, size)
+        for name, spec in MAPS.items():
+            path = self.path(split, name, number)
+            if not spec.optional or path.exists():
+                shape = npy_shape(path)[:2] if path.suffix == ".npy" else image_size(path)
+                check_size(path, shape, size)
         read_camera(self.path(split, "camera", number), *size)
         self.pose(split, number)
         self.crop(split, number)
@@ -320,26 +327,22 @@ class Subject:
             image_size(path)
             read_array(self.path(split, "patch_box", number), (4,))
 
-    def _map(self, split: str, kind: str, number: int) -> Float32[np.ndarray, "h w *c"]:
-        path = self.path(split, kind, number)
+    def _float_map(self, path: Path, spec: MapSpec) -> Float32[np.ndarray, "h w *c"]:
         if path.suffix != ".npy":
-            return read_compact(path, kind)
+            return read_compact(path, spec.name)
         array = read_npy(path, REMEDY)
-        if array.ndim != (2 if kind == "depth" else 3) or array.dtype.kind != "f":
-            raise UserError(f"{path}: is not a {kind} map ({_describe(array)}); {REMEDY}")
+        wanted = () if spec.channels == 1 else (spec.channels,)
+        if array.ndim < 2 or array.shape[2:] != wanted or array.dtype.kind != "f":
+            raise UserError(f"{path}: is not a {spec.name} map ({_describe(array)}); {REMEDY}")
         array = array.astype(np.float32)
         if not np.isfinite(array).all():
             raise UserError(f"{path}: holds a number that is not finite; {REMEDY}")
         return array
 
-    def _foreground(
-        self, split: str, kind: str, number: int, size: tuple[int, ...]
-    ) -> Bool[np.ndarray, "h w"]:
-        path = self.path(split, kind, number)
+    def _bool_map(self, path: Path) -> Bool[np.ndarray, "h w"]:
         array = read_npy(path, REMEDY) if path.suffix == ".npy" else read_mask(path, REMEDY)
         if array.ndim != 2 or array.dtype.kind not in "biu":
             raise UserError(f"{path}: is not a mask ({_describe(array)}); {REMEDY}")
-        check_size(path, array.shape, size, "its map")
         return array.astype(bool)
 
 

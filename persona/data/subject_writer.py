@@ -62,25 +62,17 @@ class SubjectWriter:
             ValueError: the maps differ in size, or ``seg`` holds colours of no part.
         """
         size = frame.image.shape[:2]
-        classes = classes_from_colours(frame.seg)
-        seg_mask = classes > 0 if frame.seg_mask is None else frame.seg_mask
-        images = {"image": frame.image, "mask": frame.mask, "seg": frame.seg}
-        if frame.albedo is not None:
-            images["albedo"] = frame.albedo
-        maps = {
-            "depth": frame.depth,
-            "depth_mask": frame.mask if frame.depth_mask is None else frame.depth_mask,
-            "normal": frame.normal,
-            "normal_mask": frame.mask if frame.normal_mask is None else frame.normal_mask,
-            "seg_mask": seg_mask,
+        assumed = {
+            "depth_mask": frame.mask,
+            "normal_mask": frame.mask,
+            "seg_mask": classes_from_colours(frame.seg) > 0,
         }
-        for kind, array in (images | maps).items():
+        maps = assumed | frame.maps
+        for kind, array in maps.items():
             if array.shape[:2] != size:
                 raise ValueError(f"{kind} is {array.shape[:2]}, the image {size}")
         if (frame.camera.height, frame.camera.width) != size:
             raise ValueError(f"the camera and the image {size} differ in size")
-        for kind, array in images.items():
-            write_png(self.path(split, kind, number), array)
         for kind, array in maps.items():
             write_map(self.root / split, kind, number, array, self.form)
         write_classes(self.root / split, number, frame.seg, self.form)

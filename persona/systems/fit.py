@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
 from persona.data.frames import FrameDataset
-from persona.data.layout import CAPTURED
 from persona.errors import UserError
 from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.gaussian_avatar import PoseState
@@ -28,7 +27,7 @@ from persona.systems.ddp import DDP, of_all_processes
 from persona.systems.method import Layers, Method
 from persona.systems.schedule import Schedule, rate_factor
 from persona.systems.step_graph import TOTAL, GraphedLoss
-from persona.types import BodyIdentity, Camera, Frame
+from persona.types import CAPTURED, BodyIdentity, Camera, Frame
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +114,7 @@ class Fit(L.LightningModule):
     def build(self, identity: BodyIdentity, num_frames: int) -> None:
         """Makes the avatar of a person and an empty pose table."""
         self.method.build(identity)
-        self.table = PoseTable(num_frames=num_frames, num_expression=self.body.num_expression)
+        self.table = PoseTable(self.body, num_frames=num_frames)
         self.table.requires_grad_(self.method.trained)
 
     def focus(self, frames: FrameDataset) -> tuple[int, int] | None:
@@ -197,7 +196,7 @@ class Fit(L.LightningModule):
 
     def frame_step(self, frame: Frame, pose: PoseState, turn: int = 0) -> Step:
         """``Method.observe`` with what the losses ask for."""
-        captured = frame.name[0].startswith(CAPTURED)
+        captured = frame.role[0] == CAPTURED
         step = self.method.observe(frame, pose, self.losses.needs(captured), turn)
         step.focus_px = self.focus_px
         return step
@@ -249,7 +248,7 @@ class Fit(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Lets perceptual losses keep the features of captured frames, if these are few."""
-        self.losses.keep_targets(sum(self.trainer.datamodule.train_frames.captured))
+        self.losses.keep_targets(self.trainer.datamodule.train_frames.roles.count(CAPTURED))
 
     def on_train_end(self) -> None:
         """Frees graphs and features, after a last check whether the renderer ran out of room."""
@@ -264,7 +263,7 @@ class Fit(L.LightningModule):
         Features that the losses keep are constants of a graph, so a captured frame with kept
         features is a kind of its own.
         """
-        captured = frame.name[0].startswith(CAPTURED)
+        captured = frame.role[0] == CAPTURED
         keeps = captured and self.losses.kept is not None
         name = frame.name[0] if keeps else None
         return captured, frame.has_patch[0], name, self.method.frame_kind(frame)

@@ -19,7 +19,7 @@ from persona.modules.losses.persona_step import PersonaStep
 from persona.modules.parallel import branches
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.method import Method, Views
-from persona.types import BodyIdentity, Camera, Frame, Render
+from persona.types import CAPTURED, BodyIdentity, Camera, Frame, Render
 
 NOT_CHANNELS = frozenset({"alpha", "boundary", "mesh"})
 
@@ -82,7 +82,7 @@ class PersonaMethod(Method):
 
     def observe(self, frame: Frame, pose: PoseState, views: Views, turn: int = 0) -> PersonaStep:
         """Poses the avatar for one frame and renders the channels that the losses need."""
-        captured = frame.name[0].startswith("captured")
+        captured = frame.role[0] == CAPTURED
         camera = frame.camera[0].local()
         posed = self.avatar(pose)
         cameras = {}
@@ -145,7 +145,7 @@ class PersonaMethod(Method):
 
     def frame_kind(self, frame: Frame) -> Hashable:
         """Captured frames differ by the width of their boundary, which the host computes."""
-        return self._boundary_px(frame) | 1 if frame.name[0].startswith("captured") else None
+        return self._boundary_px(frame) | 1 if frame.role[0] == CAPTURED else None
 
     def clip(
         self, poses: PoseState, asset: str | None = None

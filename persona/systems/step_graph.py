@@ -107,7 +107,8 @@ def tensors(frame: Frame) -> list[Tensor]:
     """All tensors of a frame, in a fixed order."""
     own = [getattr(frame, f.name) for f in fields(Frame)]
     camera = [getattr(frame.camera, f.name) for f in fields(Camera)]
-    return [value for value in (*own, *camera) if isinstance(value, Tensor)]
+    others = [frame.others[name] for name in sorted(frame.others)]
+    return [value for value in (*own, *camera, *others) if isinstance(value, Tensor)]
 
 
 class GraphedLoss:

@@ -52,7 +52,7 @@ def test_a_frame_is_what_persona_trains_on(pristine):
     normal = image_of((wrote.normal + 1) / 2 * valid["normal"][..., None], 1)
     assert torch.allclose(frame.normal[0], normal, atol=5e-4)  # kept as float16
     assert frame.patch_box_px[0].tolist() == wrote.patch_box_px.tolist()
-    assert frame.index.tolist() == [7] and frame.captured.tolist() == [True]
+    assert frame.index.tolist() == [7] and frame.role == ("captured",)
     assert torch.equal(frame.camera.cam_from_world[0], wrote.camera.cam_from_world)
     assert frame.name == ("captured/0",)
 
@@ -61,7 +61,7 @@ def test_generated_frames_have_no_albedo_and_no_patch(pristine):
     frame = load_frames(Subject(pristine), "generated_0").frame([2, 0])
     assert (frame.albedo == 1).all() and not frame.patch.any()
     assert frame.patch.shape == (2, 3, 16, 16) and not frame.patch_box_px.any()
-    assert not frame.captured.any()
+    assert frame.role == ("generated", "generated")
     assert torch.equal(frame.image[0], image_of(random_frame(102).image))
 
 
@@ -75,7 +75,7 @@ def test_rows_run_over_the_splits_and_poses_follow(pristine):
         "generated_1/1",
     ]
     assert train.names == names and len(train) == 6
-    assert train.captured == [True] + [False] * 5
+    assert train.roles == ["captured"] + ["generated"] * 5
     frame = train[[5, 0, 2]]
     assert frame.index.tolist() == [5, 0, 2]
     assert frame.name == ("generated_1/1", "captured/0", "generated_0/1")
@@ -272,12 +272,12 @@ def test_lightning_resumes_at_the_very_batch(pristine, tmp_path, stop):
 def test_a_batch_says_what_its_frames_count_for(pristine):
     """The photograph once in half of the steps, for half of the loss."""
     loader = SubjectDataModule(root=pristine, batch_size=3).train_dataloader()
-    batches, share = list(loader), {True: 0.0, False: 0.0}
+    batches, share = list(loader), {"captured": 0.0, "generated": 0.0}
     for batch in batches:
-        assert sum(batch.captured.tolist()) <= 1
-        for captured, part in zip(batch.captured.tolist(), batch.shares, strict=True):
-            share[captured] += part
-    assert share[True] == pytest.approx(sum(True in b.captured for b in batches))
+        assert batch.role.count("captured") <= 1
+        for role, part in zip(batch.role, batch.shares, strict=True):
+            share[role] += part
+    assert share["captured"] == pytest.approx(sum("captured" in b.role for b in batches))
     assert sum(share.values()) == pytest.approx(len(batches))
     first = batches[0]
     assert first[1:].weight == first.weight[1:]

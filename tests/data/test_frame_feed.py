@@ -22,6 +22,8 @@ gpu = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"),
 ]
 
+HALF = {"captured": 0.5}
+
 
 class HostFeed(FrameFeed):
     """A feed without a device, whose rows turn to rubbish once they were used."""
@@ -89,9 +91,10 @@ def test_fed_frames_are_the_frames(data, rows):
 
 def test_each_batch_travels_during_the_one_before(data):
     fed = FrameDataset(data.train_frames.stores, HostFeed())
+    balanced = BalancedSampler(fed.roles, fed.sizes, shares=HALF, batch_size=2, seed=1)
     for loader in (
         FrameLoader(fed, [[0], [3], [2]]),
-        BalancedLoader(fed, BalancedSampler(fed.captured, fed.sizes, batch_size=2, seed=1)),
+        BalancedLoader(fed, balanced),
     ):
         fed.feed.calls.clear()
         taken = []
@@ -112,7 +115,7 @@ def test_order_and_shares_do_not_depend_on_the_feed(data, world_size):
     for rank in range(world_size):
         settings = {"batch_size": 2, "seed": 5, "rank": rank, "world_size": world_size}
         loaders = [
-            BalancedLoader(d, BalancedSampler(d.captured, d.sizes, **settings))
+            BalancedLoader(d, BalancedSampler(d.roles, d.sizes, shares=HALF, **settings))
             for d in (plain, fed)
         ]
         for epoch in range(2):
@@ -126,7 +129,7 @@ def test_looking_ahead_does_not_move_the_position(data):
     fed = FrameDataset(data.train_frames.stores, HostFeed())
 
     def loader():
-        return BalancedLoader(fed, BalancedSampler(fed.captured, fed.sizes, seed=2))
+        return BalancedLoader(fed, BalancedSampler(fed.roles, fed.sizes, shares=HALF, seed=2))
 
     whole = [batch.name for batch in loader()]
     stopped = loader()
@@ -176,7 +179,7 @@ class TestOnTheDevice:
             # The device multiplies by 1 / 255.
             torch.testing.assert_close(fed[rows].image.cpu(), host[rows].image)
             assert fed[rows].name == host[rows].name
-        sampler = BalancedSampler(host.captured, host.sizes, batch_size=3, seed=1)
+        sampler = BalancedSampler(host.roles, host.sizes, shares=HALF, batch_size=3, seed=1)
         for batch in BalancedLoader(fed, sampler):
             # Weights are the sampler's.
             assert equal(replace(batch, weight=()), resident[batch.index.tolist()])

@@ -10,9 +10,10 @@ from persona.errors import UserError
 SMALL, LARGE = (32, 24), (64, 48)
 
 
-def make(captured=2, generated=9, sizes=None, **arguments):
-    flags = [True] * captured + [False] * generated
-    return BalancedSampler(flags, sizes or [SMALL] * len(flags), **arguments)
+def make(captured=2, generated=9, sizes=None, captured_ratio=0.5, **arguments):
+    groups = ["captured"] * captured + ["generated"] * generated
+    shares = {"captured": captured_ratio}
+    return BalancedSampler(groups, sizes or [SMALL] * len(groups), shares=shares, **arguments)
 
 
 def epochs(sampler, count=3):
@@ -229,10 +230,14 @@ def test_an_abandoned_epoch_is_not_resumed_by_itself():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"captured_ratio": 1.0}, {"captured_ratio": -0.1}, {"batch_size": 0}]
-)
-def test_bad_arguments_are_named(arguments):
-    with pytest.raises(UserError, match=next(iter(arguments))):
+    ("arguments", "said"),
+    [
+        ({"captured_ratio": 1.0}, r"captured=1.0"), ({"captured_ratio": -0.1}, r"captured=-0.1"),
+        ({"batch_size": 0}, "batch_size=0"), ({"repeats": 0}, "repeats=0: must be 1 or more"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_named(arguments, said):
+    with pytest.raises(UserError, match=said):
         make(**arguments)
     with pytest.raises(ValueError, match="rank"):
         make(rank=2, world_size=2)
@@ -241,20 +246,39 @@ def test_bad_arguments_are_named(arguments):
 def test_without_generated_frames_an_epoch_repeats_the_captured():
     """Whatever the ratio: there is nothing to balance against."""
     for ratio in (0.5, 0.0, None):
-        sampler = BalancedSampler(
-            [True, True], [(4, 3)] * 2, captured_ratio=ratio, captured_repeats=3
-        )
+        sampler = make(2, 0, captured_ratio=ratio, repeats=3)
         assert len(sampler) == 6
         assert sorted(rows[0] for rows in sampler) == [0, 0, 0, 1, 1, 1]
-    assert len(BalancedSampler([True], [(4, 3)])) == 1
+    assert len(make(1, 0)) == 1 and len(make(0, 2, repeats=3)) == 2
 
 
 def test_repeats_do_nothing_beside_generated_frames():
-    flags, sizes = [True, False, False, False], [(4, 3)] * 4
-    plain, repeated = (BalancedSampler(flags, sizes, captured_repeats=count) for count in (1, 50))
+    plain, repeated = (make(1, 3, repeats=count) for count in (1, 50))
     assert list(plain) == list(repeated)
 
 
-def test_repeats_below_one_are_refused():
-    with pytest.raises(UserError, match="captured_repeats=0: must be 1 or more"):
-        BalancedSampler([True], [(4, 3)], captured_repeats=0)
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_several_groups_have_their_shares(batch_size):
+    """A few photographs, real frames and many generated ones."""
+    groups = ["captured"] * 2 + ["real"] * 3 + ["generated"] * 40
+    shares = {"captured": 0.25, "real": 0.25}
+    sampler = BalancedSampler(groups, [SMALL] * 45, shares=shares, batch_size=batch_size)
+    weights = sampler.weights
+    for batches in epochs(sampler):
+        counts, total = Counter(flat(batches)), Counter()
+        assert set(counts) == set(range(45))
+        for row in flat(batches):
+            total[groups[row]] += weights[row]
+        rows = sum(counts.values())
+        for name, share in (shares | {"generated": 0.5}).items():
+            assert total[name] / rows == pytest.approx(share, abs=0.01), name
+        for batch in batches:
+            assert len({groups[row] for row in batch} - {"generated"}) <= 1
+
+
+def test_a_group_without_frames_and_shares_that_leave_nothing():
+    shares = {"captured": 0.5, "real": 0.25}
+    with_absent = BalancedSampler(["generated"] * 3, [SMALL] * 3, shares=shares)
+    assert sorted(flat(with_absent)) == [0, 1, 2]
+    with pytest.raises(UserError, match=r"captured=0.5, real=0.5"):
+        BalancedSampler(["generated"], [SMALL], shares={"captured": 0.5, "real": 0.5})

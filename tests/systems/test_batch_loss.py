@@ -50,8 +50,8 @@ def test_a_frame_of_weight_counts_as_its_copies(tiny, tmp_path, monkeypatch, pat
     config = tiny(*options)
     train(config, tmp_path)
     frames = instantiate(config.data).train_frames.to(device)
-    photo = frames.captured.index(True)
-    others = [row for row, captured in enumerate(frames.captured) if not captured][:2]
+    photo = frames.roles.index("captured")
+    others = [row for row, role in enumerate(frames.roles) if role == "generated"][:2]
     system = load_system(tmp_path, device).train()
     parameters = [p for p in system.parameters() if p.requires_grad]
     if path == "replayed":

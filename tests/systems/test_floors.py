@@ -8,7 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
+from persona.data.preprocess.textured_person import TexturedPerson
 from persona.errors import UserError
 from persona.modules.losses.base import LossSum
 from persona.systems.evaluation import evaluate
@@ -56,7 +56,7 @@ def test_mesh_trains_no_step(run):
     assert "avatar.texture" in checkpoint["state_dict"]
 
 
-def test_mesh_renders_what_the_generator_does(run):
+def test_mesh_renders_what_the_control_of_generators_does(run):
     """An independent renderer of the same thing: the stand-in for a video model."""
     system = load_system(run["folder"])
     data = instantiate(load_config(run["folder"]).data)
@@ -67,17 +67,13 @@ def test_mesh_renders_what_the_generator_does(run):
         system.body, frames.poses(system.body.num_expression)
     )
     [(frame, predictions)] = system.predict_frames(frames[[0]])
-    other = TexturedMeshGenerator(supersample=3).render(
-        system.body,
-        system.identity,
-        textures,
-        frame.camera[0].local(),
-        frames.poses(system.body.num_expression)[0],
-    )
+    person = TexturedPerson(system.body, system.identity, textures)
+    pose = frames.poses(system.body.num_expression)[0]
+    other, mask = person.colour(pose, frame.camera[0].local(), supersample=3)
     image, alpha = predictions["mesh"]
-    expected = torch.from_numpy(other.image).permute(2, 0, 1) / 255
+    expected = torch.from_numpy(other).permute(2, 0, 1) / 255
     assert (image[0] - expected).abs().mean() < 0.004
-    assert ((alpha[0, 0] > 0.5) != torch.from_numpy(other.mask)).float().mean() < 0.002
+    assert ((alpha[0, 0] > 0.5) != torch.from_numpy(mask)).float().mean() < 0.002
 
 
 def test_mesh_evaluates_and_fits_no_poses(run, tmp_path):

@@ -41,7 +41,7 @@ def test_each_captured_frame_is_served_its_own_features(tiny, device, net):
     renderer = "cuda" if device == "cuda" else "cpu"
     options = f"perceptual={net}", PERCEPTUAL[1], f"renderer={renderer}", "avatar.refresh_every=1"
     system, frames = make_system(tiny(*options), device)
-    rows = [frames.captured.index(captured) for captured in (True, False)]
+    rows = [frames.roles.index(role) for role in ("captured", "generated")]
     first, generated = (frames[[row]] for row in rows)
     # Another photo of the same person: its window lies elsewhere too.
     second = replace(
@@ -72,10 +72,10 @@ def test_graphs_are_for_one_captured_frame_where_features_are_kept(tiny):
     for frames_kept in (0, 1):
         system.losses.keep_targets(frames_kept)
         for name in ("captured/0", "captured/1"):
-            frame = frames[[frames.captured.index(True)]]
+            frame = frames[[frames.roles.index("captured")]]
             kinds.append(system.frame_kind(replace(frame, name=(name,))))
     assert kinds[0] == kinds[1] and kinds[2] != kinds[3]
-    generated = frames[[frames.captured.index(False)]]
+    generated = frames[[frames.roles.index("generated")]]
     other = replace(generated, name=("generated_0/99",))
     assert system.frame_kind(generated) == system.frame_kind(other)
 

@@ -13,31 +13,36 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from numpy import ndarray
 from rich.progress import track
-from scipy import ndimage
-from torch import Tensor
 
 from persona.data.io import read_image
 from persona.data.layout import CAPTURED, TEST, FrameData, SubjectInfo
 from persona.data.native.recording import NativeFrame, Recording
-from persona.data.palette import classes_from_colours, colours_from_classes
+from persona.data.palette import classes_from_colours
 from persona.data.preprocess.albedo import remove_shading
+from persona.data.preprocess.annotate import (
+    BodyView,
+    annotate_frame,
+    body_keypoints,
+    trusted,
+    view_body,
+)
 from persona.data.preprocess.canvas import Canvas, face_patch
-from persona.data.preprocess.colour_rules import classify
+from persona.data.preprocess.clip import ClipMaker, reference_of
+from persona.data.preprocess.colour_rules import ColourRuleAnnotator
 from persona.data.preprocess.cover import Cover
-from persona.data.preprocess.maps import BodyMaps, body_maps, face_labels, near_occlusion
 from persona.data.preprocess.parts import limb_of_vertices
 from persona.data.preprocess.texture_fill import fill_unseen
-from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
+from persona.data.preprocess.textured_person import TexturedPerson
 from persona.data.preprocess.unwrap import UvMesh, View, unwrap
 from persona.data.subject_writer import SubjectWriter
 from persona.errors import UserError
 from persona.modules.body.regions import body_regions
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.detect import wholebody
-from persona.types import BodyIdentity, Camera
+from persona.modules.detect import Annotator
+from persona.types import BodyIdentity
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +52,6 @@ MIN_OVERLAP = 0.3
 """IoU of body and mask below which a pose cannot belong to its image."""
 MAX_UNWRAPPED = 32
 """More captured frames than this are thinned out evenly for the texture."""
-_EDGE = 0.01
-"""Believed misalignment of the body, as a share of the crop's height."""
-_MIN_FACING = 0.25
-"""Cosine below which a pixel is too oblique to give its colour to the texture."""
-_FACE_SEEN, _FACE_SLACK_M = 0.5, 0.02
-"""Share of the face's keypoints on the visible surface that makes a face seen, and how near."""
 
 Box = tuple[int, int, int, int]
 
@@ -62,24 +61,29 @@ class Shot:
     """A frame cut out around the person, in its camera's own coordinates."""
 
     data: FrameData
-    maps: BodyMaps
-    vertices: Float[Tensor, "p 3"]
+    view: BodyView
 
 
 class SubjectMaker:
     """Writes a subject folder from a recording."""
 
     def __init__(
-        self, body: SmplxBody, texture_size: int, generator: TexturedMeshGenerator | None
+        self,
+        body: SmplxBody,
+        texture_size: int,
+        clips: ClipMaker | None,
+        annotators: Sequence[Annotator] = (ColourRuleAnnotator(),),
     ) -> None:
         """Takes how to write it.
 
         Args:
             body: Body model with texture coordinates.
             texture_size: Side of the textures, texels.
-            generator: Makes the ``generated_*`` splits; None leaves them out.
+            clips: Makes the ``generated_*`` splits; None leaves them out.
+            annotators: See each frame; together they give its parts.
         """
-        self.body, self.texture_size, self.generator = body, texture_size, generator
+        self.body, self.texture_size, self.clips = body, texture_size, clips
+        self.annotators = annotators
         self.limbs = limb_of_vertices(body)
 
     @torch.no_grad()
@@ -108,9 +112,9 @@ class SubjectMaker:
             body_regions(self.body), Cover.none(len(rest)),
         )  # fmt: skip
         writer.write_textures(CAPTURED, textures)
-        if self.generator is not None:
-            camera = views[0].frame.camera
-            self.generator(writer, self.body, identity, textures, camera)
+        if self.clips is not None:
+            person, photo = TexturedPerson(self.body, identity, textures), views[0].frame
+            self.clips(writer, person, reference_of(photo), photo.camera)
         self._write_test(writer, identity, recording.test)
         writer.finish(info)
 
@@ -123,9 +127,10 @@ class SubjectMaker:
         for number, frame in enumerate(track(frames, "writing captured", transient=True)):
             shot = self.shoot(frame, identity, boxes[number])
             self._write(writer, CAPTURED, number, frame, self._with_face(shot))
-            writer.write_mesh(CAPTURED, number, shot.vertices, self.body.faces)
+            writer.write_mesh(CAPTURED, number, shot.view.vertices, self.body.faces)
             if number in kept:
-                yield View(replace(shot.data, mask=trusted(shot)), shot.vertices)
+                inner = trusted(shot.data.mask, shot.view.maps)
+                yield View(replace(shot.data, mask=inner), shot.view.vertices)
         writer.write_split(CAPTURED, range(len(frames)), [frame.label for frame in frames])
 
     def _write_test(
@@ -163,46 +168,16 @@ class SubjectMaker:
         check_image_size(frame, image.shape[:2])
         image, mask = (array[y : y + h, x : x + w] for array in (image, mask))
         camera = frame.camera.local().crop(torch.tensor([x, y, w, h]).float(), h, w)
-        vertices, joints = self.body(identity, frame.pose)
-        maps = body_maps(vertices, self.body.faces, camera)
-        both = mask & maps.mask
-        overlap = both.sum() / (mask | maps.mask).sum()
+        view = view_body(self.body, self.limbs, identity, frame.pose, camera)
+        overlap = (mask & view.maps.mask).sum() / (mask | view.maps.mask).sum()
         if overlap < MIN_OVERLAP:
             raise UserError(
                 f"{frame.image}: the posed body covers the person by an IoU of {overlap:.2f} only; "
                 "its SMPL-X parameters belong to another image, camera, body or hand convention"
             )
         log.debug("%s: IoU of body and mask %.2f", frame.label, overlap)
-        keypoints = self._keypoints(vertices, joints, maps, camera)
-        limbs = face_labels(maps.render, self.body.faces, self.limbs)
-        classes = classify(image, mask, limbs, keypoints)
-        data = FrameData(
-            image=np.ascontiguousarray(image), mask=mask, camera=camera, pose=frame.pose,
-            depth=maps.depth, normal=maps.normal.astype(np.float32),
-            seg=colours_from_classes(classes), depth_mask=both, normal_mask=both,
-            keypoints=keypoints.numpy(),
-        )  # fmt: skip
-        return Shot(data, maps, vertices)
-
-    def _keypoints(
-        self,
-        vertices: Float[Tensor, "p 3"],
-        joints: Float[Tensor, "55 3"],
-        maps: BodyMaps,
-        camera: Camera,
-    ) -> Float[Tensor, "133 3"]:
-        """The body's own keypoints in the image; a face that is turned away scores 0."""
-        points = self.body.keypoints(vertices, joints)
-        pixels = camera.project(points)
-        scores = torch.ones(len(points), 1)
-        face = wholebody.FACE
-        column, row = pixels[face].long().unbind(-1)
-        inside = (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
-        column, row = column.clamp(0, camera.width - 1), row.clamp(0, camera.height - 1)
-        depth = torch.from_numpy(maps.depth)[row, column]
-        seen = inside & (points[face, 2] < depth + _FACE_SLACK_M)
-        scores[face] = float(seen.float().mean() > _FACE_SEEN)
-        return torch.cat((pixels, scores), -1)
+        keypoints = body_keypoints(self.body, view)
+        return Shot(annotate_frame(self.annotators, image, mask, keypoints, view), view)
 
     def _with_face(self, shot: Shot) -> FrameData:
         """Adds what only captured frames have: albedo and, where a face is seen, its patch."""
@@ -258,11 +233,3 @@ def common_boxes(masks: Sequence[Bool[ndarray, "h w"]]) -> list[Box]:
         return int(np.clip(round(centre - side / 2), 0, limit - side))
 
     return [(corner(x, w, width), corner(y, h, height), w, h) for x, y in centres]
-
-
-def trusted(shot: Shot) -> Bool[ndarray, "h w"]:
-    """Pixels whose colour surely is that of the body's surface behind them."""
-    maps, edge = shot.maps, max(1, round(_EDGE * shot.data.image.shape[0]))
-    # The outermost pixels mix with the background.
-    inner = ndimage.binary_erosion(shot.data.mask, iterations=max(1, edge // 4))
-    return inner & (maps.facing > _MIN_FACING) & ~near_occlusion(maps.depth, maps.mask, edge)

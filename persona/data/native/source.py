@@ -13,7 +13,7 @@ from persona.data.layout import SubjectInfo
 from persona.data.making import one_maker, whole_folder
 from persona.data.native.convert import SubjectMaker
 from persona.data.native.recording import NativeFrame, Recording, front_frame
-from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
+from persona.data.preprocess.clip import ClipMaker
 from persona.data.subject import needs_making
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
@@ -45,7 +45,7 @@ class Conversion:
             training frame whose body faces the camera most squarely.
         texture_size: Side of the unwrapped textures, texels.
         flat_hand_mean: Whether the parameters' hands are flat at zero, not mean.
-        generator: Makes ``generated_*`` splits from the unwrapped body; None leaves them out.
+        clips: Makes the ``generated_*`` splits; None leaves them out.
 
     Raises:
         UserError: no such setting.
@@ -55,7 +55,7 @@ class Conversion:
     input_frame: str | int = FRONT
     texture_size: int = 1024
     flat_hand_mean: bool = False
-    generator: TexturedMeshGenerator | None = None
+    clips: ClipMaker | None = None
 
     def __post_init__(self) -> None:
         if self.setting not in (SINGLE_IMAGE, VIDEO):
@@ -63,9 +63,9 @@ class Conversion:
 
     def describe(self) -> tuple:
         """All that the subject depends on, as plain values."""
-        generator = self.generator and sorted(vars(self.generator).items())
+        clips = self.clips and self.clips.describe()
         values = self.setting, str(self.input_frame), self.texture_size, self.flat_hand_mean
-        return (*values, generator)
+        return (*values, clips)
 
 
 def dataset_folder(path: str | Path | None, remedy: str) -> Path:
@@ -127,6 +127,8 @@ class NativeSource:
             UserError: something of the dataset is missing or broken.
         """
         self.check()
+        if self.conversion.clips is not None:
+            self.conversion.clips.check(self.body)
         digest = self.digest()
         with one_maker(root):
             if needs_making(root, self.dataset, digest):
@@ -137,7 +139,7 @@ class NativeSource:
         captured = self.captured(recording)
         label = captured[0].label if len(captured) == 1 else f"{len(captured)} training frames"
         log.info("making %s from %s %s, input: %s", root, self.dataset, self.name, label)
-        maker = SubjectMaker(self.body, self.conversion.texture_size, self.conversion.generator)
+        maker = SubjectMaker(self.body, self.conversion.texture_size, self.conversion.clips)
         with whole_folder(root) as folder:
             maker.make(folder, recording, captured, self._info(label, digest))
 
@@ -187,7 +189,7 @@ class NativeSource:
         return content.hexdigest()[:16]
 
     def _info(self, label: str, digest: str) -> SubjectInfo:
-        generator, rule = self.conversion.generator, str(self.conversion.input_frame)
+        clips, rule = self.conversion.clips, str(self.conversion.input_frame)
         provenance = "; ".join((
             f"{self.dataset} {self.name}",
             f"setting {self.conversion.setting}, input {label}, asked for as {rule}",
@@ -198,7 +200,7 @@ class NativeSource:
             body=self.body.name,
             body_digest=self.body.digest,
             provenance=provenance,
-            generator=generator.name if generator is not None else "none",
+            generator=clips.generator.name if clips is not None else "none",
             config_digest=digest,
             input_frames=label,
         )

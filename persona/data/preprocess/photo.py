@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,18 @@ from torch import Tensor
 
 from persona.data.io import read_image
 from persona.data.layout import FrameData, SubjectInfo, Textures
-from persona.data.palette import PART_INDEX, colours_from_classes
+from persona.data.palette import PART_INDEX
 from persona.data.preprocess.albedo import remove_shading
+from persona.data.preprocess.annotate import EDGE, MIN_FACING, BodyView, frame_with, view_body
 from persona.data.preprocess.canvas import Canvas, face_patch, person_canvas
+from persona.data.preprocess.clip import ClipMaker
 from persona.data.preprocess.clothing import ClothingFit, dress
 from persona.data.preprocess.cover import Cover, sock_offset
 from persona.data.preprocess.fit import BodyFit, PhotoFit, photo_camera
 from persona.data.preprocess.fit_camera import exif_focal_px
 from persona.data.preprocess.fit_check import write_overlay
 from persona.data.preprocess.hair import curtain, flat_ears, hair_end
-from persona.data.preprocess.maps import BodyMaps, body_maps, face_labels, near_occlusion
+from persona.data.preprocess.maps import near_occlusion
 from persona.data.preprocess.matte import refine_mask
 from persona.data.preprocess.parts import (
     PARTS,
@@ -39,7 +42,7 @@ from persona.data.preprocess.parts import (
 from persona.data.preprocess.sheet import write_sheet
 from persona.data.preprocess.skirt import find_skirt, leg_vertices, skirt_offset
 from persona.data.preprocess.texture_fill import fill_unseen
-from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
+from persona.data.preprocess.textured_person import TexturedPerson
 from persona.data.preprocess.unwrap import UvMesh, View, unwrap
 from persona.data.subject import Subject
 from persona.data.subject_writer import SubjectWriter
@@ -48,6 +51,7 @@ from persona.modules.body.regions import body_regions
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Annotator, Detection, Detector, annotate
 from persona.modules.detect.turning import quarter_turns, turn_detection
+from persona.modules.diffusion.base import Reference
 from persona.types import Camera
 
 log = logging.getLogger(__name__)
@@ -58,12 +62,8 @@ SHEET_FILE = "sheet.png"
 DEFAULT_CLOTHING = ClothingFit()
 CROP_PER_TEXEL = 1.25
 """Height of the crop that is unwrapped, in texture sides: about a pixel per texel."""
-_EDGE = 0.01
-"""Believed misalignment of the fit, as a share of the crop's height."""
 _MIXED_PX = 3
 """Width of the rim at the person's outline that shows background as well, pixels."""
-_MIN_FACING = 0.25
-"""Cosine below which a pixel is too oblique to give its colour to the texture."""
 
 
 class PhotoPreprocessor:
@@ -73,7 +73,7 @@ class PhotoPreprocessor:
         detector: Finds the person.
         annotator: Says of each of the person's pixels which part it shows.
         body: Body model.
-        generator: Makes the ``generated_*`` splits.
+        clips: Makes the ``generated_*`` splits.
         fit: Fits pose and identity.
         clothing: Adds skirt and the girth of clothes and hair; None keeps the naked body.
         height: Height of the captured frame, pixels.
@@ -87,7 +87,7 @@ class PhotoPreprocessor:
         detector: Detector,
         annotator: Annotator,
         body: SmplxBody,
-        generator: TexturedMeshGenerator,
+        clips: ClipMaker,
         fit: PhotoFit | None = None,
         clothing: ClothingFit | None = DEFAULT_CLOTHING,
         height: int = 512,
@@ -97,7 +97,7 @@ class PhotoPreprocessor:
         if "parts" not in annotator.provides:
             raise UserError(f"{type(annotator).__name__} gives no parts; choose another annotator=")
         self.detector, self.annotator = detector, annotator
-        self.body, self.generator = body, generator
+        self.body, self.clips = body, clips.with_annotator(annotator)
         self.fit, self.clothing = fit or PhotoFit(), clothing
         self.height, self.width, self.texture_size = height, width, texture_size
         self.regions, self.limbs = body_regions(body), limb_of_vertices(body)
@@ -114,7 +114,7 @@ class PhotoPreprocessor:
         """
         photo, root = Path(photo), Path(root)
         image = read_image(photo)
-        self.generator.check(self.body)
+        self.clips.check(self.body)
         detection = self.detector(torch.from_numpy(image).float() / 255, str(photo))
         for line in detection.warnings:
             log.warning(line)
@@ -148,12 +148,13 @@ class PhotoPreprocessor:
             textures = self._textures(fine, fit, naked, cover)
             writer = SubjectWriter(root, fresh=True)
             self._write(writer, frame, fit, textures)
-            write_sheet(root / SHEET_FILE, canvas, self.body, fit, textures, self.generator)
-            task = progress.add_task("rendering generated frames", total=self.generator.steps)
-            self.generator(
-                writer, self.body, fit.identity, textures, canvas.camera,
-                lambda n: progress.advance(task, n),
-            )  # fmt: skip
+            person = TexturedPerson(self.body, fit.identity, textures)
+            write_sheet(root / SHEET_FILE, canvas, fit, person)
+            task = progress.add_task("generating frames", total=self.clips.steps)
+            reference = Reference(fine.image, fine.alpha, fine.keypoints.float().numpy())
+            self.clips(
+                writer, person, reference, canvas.camera, lambda n: progress.advance(task, n)
+            )
         writer.finish(self._info(photo, detection))
         return Subject(root)
 
@@ -166,7 +167,7 @@ class PhotoPreprocessor:
     ) -> Canvas:
         """The fine crop with the annotator's maps, by the fitted body where it needs one."""
         canvas = self._fine_canvas(image, detection, camera)
-        prior = None if fit is None else self._limbs(canvas.camera, fit)[1]
+        prior = None if fit is None else self._view(canvas.camera, fit).limbs
         maps = annotate(self.annotator, canvas.image, canvas.alpha, canvas.keypoints, prior)
         # The detection's mask has the annotator's matte in it already.
         maps.pop("alpha", None)
@@ -180,11 +181,9 @@ class PhotoPreprocessor:
         width = round(height * self.width / self.height)
         return person_canvas(image, detection, camera, height, width)
 
-    def _limbs(self, camera: Camera, fit: BodyFit) -> tuple[BodyMaps, Int[ndarray, "h w"]]:
-        """What the fitted body shows in a camera, and its limb in each pixel (-1: none)."""
-        vertices, _ = self.body(fit.identity, fit.pose)
-        maps = body_maps(vertices, self.body.faces, camera)
-        return maps, face_labels(maps.render, self.body.faces, self.limbs)
+    def _view(self, camera: Camera, fit: BodyFit) -> BodyView:
+        """What the fitted body shows in a camera."""
+        return view_body(self.body, self.limbs, fit.identity, fit.pose, camera)
 
     def _accept(
         self,
@@ -259,52 +258,48 @@ class PhotoPreprocessor:
         self, canvas: Canvas, fit: BodyFit
     ) -> tuple[UInt8[ndarray, "p"], Bool[Tensor, "p"], Bool[ndarray, "h w"]]:
         """Per vertex class and whether it is seen; the mask of the naked body."""
-        vertices, _ = self.body(fit.identity, fit.pose)
-        maps, limbs = self._limbs(canvas.camera, fit)
+        view = self._view(canvas.camera, fit)
+        vertices, maps = view.vertices, view.maps
         pixels = canvas.camera.project(vertices).long()
         limit = torch.tensor([self.width, self.height]) - 1
         inside = ((pixels >= 0) & (pixels <= limit)).all(-1)
         column, row = pixels.clamp(min=0).minimum(limit).unbind(-1)
         front = torch.from_numpy(maps.depth)[row, column] + 0.02 > vertices[:, 2]
-        beside = beside_arms(limbs, round(_EDGE * self.height))
+        beside = beside_arms(view.limbs, round(EDGE * self.height))
         front &= ~torch.from_numpy(beside)[row, column]
         return canvas.parts[row, column], inside & front, maps.mask
 
     def _captured(self, canvas: Canvas, fit: BodyFit) -> FrameData:
         """The photograph with what the fitted body says about it."""
-        maps, _ = self._limbs(canvas.camera, fit)
-        both = canvas.mask & maps.mask
+        view, image, mask = self._view(canvas.camera, fit), canvas.on_white, canvas.mask
+        maps, both = view.maps, mask & view.maps.mask
+        frame = frame_with(image, mask, {"parts": canvas.parts}, canvas.keypoints, view)
         patch, box = face_patch(canvas)
-        return FrameData(
-            image=canvas.on_white, mask=canvas.mask, camera=canvas.camera, pose=fit.pose,
+        return replace(
+            frame,
             depth=_extend(maps.depth, maps.mask), normal=_extend(maps.normal, maps.mask),
-            seg=colours_from_classes(canvas.parts), depth_mask=both, normal_mask=both,
-            albedo=remove_shading(canvas.on_white, canvas.mask, maps.normal, both, canvas.parts),
-            patch=patch, patch_box_px=box, keypoints=canvas.keypoints.numpy(),
+            albedo=remove_shading(image, mask, maps.normal, both, canvas.parts),
+            patch=patch, patch_box_px=box,
         )  # fmt: skip
 
     def _textures(self, canvas: Canvas, fit: BodyFit, naked: BodyFit, cover: Cover) -> Textures:
         """Unwraps the fine crop of the photograph and fills in what it does not show."""
         height = canvas.camera.height
-        edge = round(_EDGE * height)
-        vertices, _ = self.body(fit.identity, fit.pose)
-        maps, limbs = self._limbs(canvas.camera, fit)
+        edge = round(EDGE * height)
+        view = self._view(canvas.camera, fit)
+        maps, limbs = view.maps, view.limbs
         # The outermost pixels, of the crop and of the photograph, mix with the background.
         mixed = round(_MIXED_PX * max(1, height / canvas.source.shape[0]))
         inner = ndimage.binary_erosion(canvas.mask, iterations=mixed)
-        inner &= maps.facing > _MIN_FACING
+        inner &= maps.facing > MIN_FACING
         inner &= ~near_occlusion(maps.depth, maps.mask, edge)
         inner &= ~self._covered_by_arms(canvas.camera, naked, limbs)
         inner &= ~beside_arms(limbs, edge)
         inner &= ~strays(is_bare(canvas.parts), limbs) & agrees(canvas.parts, limbs)
-        frame = FrameData(
-            image=canvas.image, mask=inner, camera=canvas.camera,
-            pose=fit.pose, depth=maps.depth, normal=maps.normal,
-            seg=colours_from_classes(canvas.parts),
-        )  # fmt: skip
+        frame = frame_with(canvas.image, inner, {"parts": canvas.parts}, None, view)
         rest, _ = self.body.shape(fit.identity)
         mesh = UvMesh(rest, self.body.faces, self.body.uv, self.body.uv_faces)
-        seen = unwrap([View(frame, vertices)], mesh, self.texture_size)
+        seen = unwrap([View(frame, view.vertices)], mesh, self.texture_size)
         canonical, _, _ = self.body.canonical(fit.identity)
         return fill_unseen(seen, mesh, canonical, self.limbs, self.regions, cover)
 
@@ -312,10 +307,10 @@ class PhotoPreprocessor:
         self, camera: Camera, naked: BodyFit, limbs: Int[ndarray, "h w"]
     ) -> Bool[ndarray, "h w"]:
         """Pixels where an arm or hand lies over clothes that the girth has brought before it."""
-        _, before = self._limbs(camera, naked)
+        before = self._view(camera, naked).limbs
         arms = [i for i, name in enumerate(PARTS) if "Arm" in name or "Hand" in name]
         covered = np.isin(before, arms) & ~np.isin(limbs, arms) & (limbs >= 0)
-        radius = round(_EDGE * camera.height)
+        radius = round(EDGE * camera.height)
         return ndimage.binary_dilation(covered, iterations=radius)
 
     def _info(self, photo: Path, detection: Detection) -> SubjectInfo:
@@ -336,7 +331,7 @@ class PhotoPreprocessor:
             "unseen texture made up: plain cloth and skin, hair on the head",
             *detection.warnings,
         ))  # fmt: skip
-        return SubjectInfo(self.body.name, self.body.digest, provenance, self.generator.name)
+        return SubjectInfo(self.body.name, self.body.digest, provenance, self.clips.generator.name)
 
 
 def _upright(

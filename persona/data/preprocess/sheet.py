@@ -17,10 +17,8 @@ from persona.data.layout import Textures
 from persona.data.palette import colours_from_classes
 from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.fit import BodyFit
-from persona.data.preprocess.maps import body_maps
-from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
+from persona.data.preprocess.textured_person import TexturedPerson
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
-from persona.modules.body.smplx_body import SmplxBody
 
 _TILE = (384, 288)
 _MIN_SCORE = 0.3
@@ -31,23 +29,18 @@ _GUESSED = (255, 60, 200)
 def write_sheet(
     path: Path,
     canvas: Canvas,
-    body: SmplxBody,
     fit: BodyFit,
-    textures: Textures,
-    generator: TexturedMeshGenerator,
+    person: TexturedPerson,
 ) -> None:
     """Writes the sheet.
 
     Args:
         path: A PNG.
         canvas: The person's crop with an annotator's parts.
-        body: Body model.
         fit: The dressed fit.
-        textures: The finished textures.
-        generator: Renders them.
+        person: Its finished textures.
     """
-    vertices, _ = body(fit.identity, fit.pose)
-    maps = body_maps(vertices, body.faces, canvas.camera)
+    maps = person.view(fit.pose, canvas.camera).maps
     tinted = ((maps.normal + 1) * 127.5).astype(np.uint8)
     overlay = np.where(maps.mask[..., None], canvas.image // 2 + tinted // 2, canvas.image)
     tiles = {
@@ -55,15 +48,14 @@ def write_sheet(
         "mask and keypoints": _marked(canvas),
         "fitted body": overlay,
         "parts": colours_from_classes(canvas.parts),
-        "texture": textures.inpaint,
-        "guessed (pink)": _guessed(textures),
+        "texture": person.textures.inpaint,
+        "guessed (pink)": _guessed(person.textures),
     }
     for name, azimuth in (("front", 0), ("side", 90), ("back", 180), ("other side", 270)):
         turn = matrix_from_axis_angle(torch.tensor([0.0, math.radians(azimuth), 0.0]))
         root = turn @ matrix_from_axis_angle(fit.pose.root)
         pose = replace(fit.pose, root=axis_angle_from_matrix(root))
-        frame = generator.render(body, fit.identity, textures, canvas.camera, pose)
-        tiles[name] = frame.image
+        tiles[name], _ = person.colour(pose, canvas.camera)
     drawn = [_tile(image, name) for name, image in tiles.items()]
     half = len(drawn) // 2
     write_png(path, np.vstack([np.hstack(drawn[:half]), np.hstack(drawn[half:])]))

@@ -74,7 +74,7 @@ class ExAvatar(Avatar):
             whole avatar by decimetres first; at 0 it starts on the body's mesh.
     """
 
-    initial_joint_offset: Float[Tensor, "55 3"]
+    initial_joint_offset: Float[Tensor, "j 3"]
     face_offset: Float[Tensor, "p 3"]
     steps: Int[Tensor, ""]
 

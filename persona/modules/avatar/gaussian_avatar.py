@@ -25,7 +25,7 @@ COLOR_EPS = 1e-4
 class PoseState(TensorTuple):
     """Pose as the avatar takes it: full rotations, mean hands included. A clip's are batched."""
 
-    rotations: Float[Tensor, "*b 55 3 3"]
+    rotations: Float[Tensor, "*b j 3 3"]
     expression: Float[Tensor, "*b e"]
     trans: Float[Tensor, "*b 3"]
     """Metres, camera frame."""
@@ -146,7 +146,7 @@ class GaussianAvatar(Avatar):
         self.log_scale.copy_(scales.log())
         self.mean_offset.copy_(-scales * normals)
 
-    def pose_offsets(self, rotations: Float[Tensor, "55 3 3"]) -> Float[Tensor, "n 3"]:
+    def pose_offsets(self, rotations: Float[Tensor, "j 3 3"]) -> Float[Tensor, "n 3"]:
         """Pose-driven displacement, metres, canonical; zero on hands, face_expr and eyes."""
         template = self.template
         if self.offsets is None:
@@ -174,7 +174,7 @@ class GaussianAvatar(Avatar):
             self._weights, self._age = self.skinning_weights(means, scales), 0
         return self._weights
 
-    def bones(self, rotations: Float[Tensor, "*b 55 3 3"]) -> Float[Tensor, "*b j 4 4"]:
+    def bones(self, rotations: Float[Tensor, "*b j 3 3"]) -> Float[Tensor, "*b j 4 4"]:
         """posed_from_canonical of every joint, trans left out."""
         template = self.template
         posed = template.body.transforms_from_matrices(template.rest_joints, rotations)

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from persona.modules.avatar.gaussian_avatar import PoseState
+from persona.modules.body.base import Body
 from persona.modules.body.rotation import (
     axis_angle_from_matrix,
     matrix_from_axis_angle,
@@ -12,12 +13,10 @@ from persona.modules.body.rotation import (
     sixd_from_matrix,
 )
 from persona.modules.body.smplx_body import SmplxBody
-from persona.types import NUM_JOINTS, BodyPose
-
-FIRST_HAND_JOINT = 25
+from persona.types import BodyPose
 
 
-def full_rotations(body: SmplxBody, pose: BodyPose) -> Float[Tensor, "*b 55 3 3"]:
+def full_rotations(body: SmplxBody, pose: BodyPose) -> Float[Tensor, "*b j 3 3"]:
     """Rotation matrices of a pose with the mean hands added, as the SMPL-X layer does."""
     return matrix_from_axis_angle(body.full_pose(pose))
 
@@ -31,26 +30,38 @@ class PoseTable(nn.Module):
     """Rows of 6D rotations, expression and translation, one per frame.
 
     Hands are a table of their own: they learn more slowly. Rows are trained with ``RowAdam``.
+
+    Args:
+        body: Whose joints they are.
+        num_frames: Rows.
+        num_expression: Coefficients of the face; None takes the body's.
     """
 
-    def __init__(self, *, num_frames: int, num_expression: int) -> None:
+    def __init__(self, body: Body, *, num_frames: int, num_expression: int | None = None) -> None:
         super().__init__()
-        hands = NUM_JOINTS - FIRST_HAND_JOINT
-        self.joints = nn.Parameter(torch.zeros(num_frames, FIRST_HAND_JOINT, 6))
+        num_expression = body.num_expression if num_expression is None else num_expression
+        hands = body.num_joints - body.first_hand
+        self.joints = nn.Parameter(torch.zeros(num_frames, body.first_hand, 6))
         self.hands = nn.Parameter(torch.zeros(num_frames, hands, 6))
         self.expression = nn.Parameter(torch.zeros(num_frames, num_expression))
         self.trans = nn.Parameter(torch.zeros(num_frames, 3))
 
     @classmethod
     def from_poses(cls, body: SmplxBody, poses: BodyPose) -> "PoseTable":
-        """Table that starts at the tracked poses."""
-        table = cls(num_frames=len(poses.trans), num_expression=poses.expression.shape[-1])
-        sixd = sixd_from_matrix(full_rotations(body, poses))
+        """Table that starts at the tracked poses of SMPL-X."""
+        return cls.from_states(body, pose_state(body, poses))
+
+    @classmethod
+    def from_states(cls, body: Body, states: PoseState) -> "PoseTable":
+        """Table that starts at the poses of a clip of any body."""
+        count, num_expression = states.expression.shape
+        table = cls(body, num_frames=count, num_expression=num_expression)
+        sixd = sixd_from_matrix(states.rotations)
         with torch.no_grad():
-            table.joints.copy_(sixd[:, :FIRST_HAND_JOINT])
-            table.hands.copy_(sixd[:, FIRST_HAND_JOINT:])
-            table.expression.copy_(poses.expression)
-            table.trans.copy_(poses.trans)
+            table.joints.copy_(sixd[:, : body.first_hand])
+            table.hands.copy_(sixd[:, body.first_hand :])
+            table.expression.copy_(states.expression)
+            table.trans.copy_(states.trans)
         return table
 
     def forward(self, index: Int[Tensor, ""]) -> PoseState:
@@ -64,8 +75,8 @@ class PoseTable(nn.Module):
     def poses(self, body: SmplxBody) -> BodyPose:
         """All rows as SMPL-X parameters, hands relative to the mean hand again."""
         joints = axis_angle_from_matrix(matrix_from_sixd(torch.cat([self.joints, self.hands], 1)))
-        hands = joints[:, FIRST_HAND_JOINT:] - body.hands_mean
-        joints = torch.cat([joints[:, :FIRST_HAND_JOINT], hands], 1)
+        hands = joints[:, body.first_hand :] - body.hands_mean
+        joints = torch.cat([joints[:, : body.first_hand], hands], 1)
         return BodyPose.from_joints(joints, self.expression, self.trans)
 
     def parameter_groups(self, *, lr: float, hand_lr: float) -> list[dict[str, object]]:

@@ -41,11 +41,11 @@ class AvatarTemplate(nn.Module):
     fans: Int[Tensor, "n k 2"]
     coarse_vertices: Float[Tensor, "p 3"]
     """Canonical positions on the body's own mesh, metres."""
-    rest_joints: Float[Tensor, "55 3"]
+    rest_joints: Float[Tensor, "j 3"]
     """In the T-pose, as ``rest_vertices`` (on the body's own mesh)."""
     rest_vertices: Float[Tensor, "p 3"]
-    canonical_joints: Float[Tensor, "55 3"]
-    rest_from_canonical: Float[Tensor, "55 4 4"]
+    canonical_joints: Float[Tensor, "j 3"]
+    rest_from_canonical: Float[Tensor, "j 4 4"]
     fine_index: Int[Tensor, "n k"]
     fine_valid: Bool[Tensor, "n k"]
     coarse_index: Int[Tensor, "p k"]

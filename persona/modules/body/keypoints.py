@@ -89,7 +89,7 @@ class KeypointPicker(nn.Module):
         )
 
     def forward(
-        self, vertices: Float[Tensor, "*b p 3"], joints: Float[Tensor, "*b 55 3"]
+        self, vertices: Float[Tensor, "*b p 3"], joints: Float[Tensor, "*b j 3"]
     ) -> Float[Tensor, "*b 133 3"]:
         """Positions in the frame of the vertices and joints."""
         surface = (vertices[..., self.corners, :] * self.barycentric[..., None]).sum(-2)

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from persona.errors import UserError
 from persona.modules.render.jit import kernel
-from persona.types import NUM_JOINTS
 
 GROWTH = 0.3
 """Margin of the grid on each side, in sizes of the body's box."""
@@ -66,7 +65,7 @@ class SkinningField(nn.Module):
     def build(
         cls,
         vertices: Float[Tensor, "p 3"],
-        weights: Float[Tensor, "p 55"],
+        weights: Float[Tensor, "p j"],
         resolution: int = 128,
         steps: int = 100,
         cache_dir: str | Path | None = None,
@@ -89,7 +88,7 @@ class SkinningField(nn.Module):
         margin = GROWTH * (high - low)
         low, high = low - margin, high + margin
         path = _cache_path(vertices, weights, (resolution, steps), cache_dir)
-        grid = _read(path, resolution)
+        grid = _read(path, resolution, weights.shape[1])
         if grid is None:
             logger.info("Diffusing skinning weights into %d^3 voxels", resolution)
             box = zip(low.tolist(), high.tolist(), strict=True)
@@ -287,14 +286,14 @@ def _cache_path(
     return Path(folder or default) / f"skinning-{digest.hexdigest()[:32]}.npz"
 
 
-def _read(path: Path, resolution: int) -> np.ndarray | None:
+def _read(path: Path, resolution: int, num_joints: int) -> np.ndarray | None:
     """The grid kept at ``path``, or None; the zip's checksum shows whether it is whole."""
     if not path.exists():
         return None
     try:
         with np.load(path) as file:
             grid = file["grid"]
-        if grid.shape == (resolution,) * 3 + (NUM_JOINTS,) and grid.dtype == np.float16:
+        if grid.shape == (resolution,) * 3 + (num_joints,) and grid.dtype == np.float16:
             return grid
         problem = f"holds {grid.dtype} {grid.shape}"
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -12,22 +12,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from persona.errors import UserError
+from persona.modules.body.base import Body
 from persona.modules.body.keypoints import KeypointPicker
-from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_file import read_smplx_file
-from persona.types import NUM_JOINTS, BodyIdentity, BodyPose
+from persona.types import BodyIdentity, BodyPose
 
 PACKAGED = Path(__file__).parent / "assets" / "smplx_anny.npz"
 LEFT_HIP, RIGHT_HIP = 1, 2
+FIRST_HAND = 25
+"""First joint of the left hand; the right hand's are the last 15."""
 LEGS_APART = 1 / 3
 """Roll of the canonical pose's hips, radians (PERSONA)."""
 
 
-class SmplxBody(nn.Module):
+class SmplxBody(Body):
     """SMPL-X with PERSONA's ``face_offset`` and ``joint_offset``.
 
     Posing leaves the pose blend shapes out, as PERSONA does; ``pose_blend`` gives them.
@@ -44,21 +46,16 @@ class SmplxBody(nn.Module):
     """
 
     template: Float[Tensor, "p 3"]
-    faces: Int[Tensor, "f 3"]
     shape_dirs: Float[Tensor, "p 3 s"]
     expr_dirs: Float[Tensor, "p 3 e"]
-    joint_regressor: Float[Tensor, "55 p"]
-    weights: Float[Tensor, "p 55"]
-    parents: Int[Tensor, "55"]
-    """-1 for the root."""
+    joint_regressor: Float[Tensor, "j p"]
     pose_dirs: Float[Tensor, "p 3 k"]
     pose_features: Int[Tensor, "k"]
     hands_mean: Float[Tensor, "30 3"]
     """Axis-angle radians, left hand first."""
     _uv: Float[Tensor, "t 2"]
     _uv_faces: Int[Tensor, "f 3"]
-    _jumps: Int[Tensor, "k 55"]
-    _has_parent: Float[Tensor, "55 1"]
+    first_hand = FIRST_HAND
 
     def __init__(
         self,
@@ -66,9 +63,11 @@ class SmplxBody(nn.Module):
         num_betas: int | None = None,
         num_expression: int | None = None,
     ):
-        super().__init__()
         file = Path(path) if path is not None else PACKAGED
         arrays = read_smplx_file(file)
+        parents = arrays["kintree_table"][0].astype(np.int64)
+        parents[0] = -1  # Files have the largest unsigned integer there.
+        super().__init__(parents.tolist())
         shape_dirs, expr_dirs = arrays["shape_dirs"], arrays["expr_dirs"]
         names = tuple(map(str, arrays.get("expression_names", ())))
         self.num_betas = _count(file, "betas", num_betas, shape_dirs.shape[-1])
@@ -83,9 +82,6 @@ class SmplxBody(nn.Module):
         self._hold("expr_dirs", expr_dirs[..., : self.num_expression])
         self._hold("joint_regressor", arrays["J_regressor"])
         self._hold("weights", arrays["weights"])
-        parents = arrays["kintree_table"][0].astype(np.int64)
-        parents[0] = -1  # Files have the largest unsigned integer there.
-        self._hold("parents", parents, np.int64)
         # Only the components that move anything: the packaged body has none.
         used = (arrays["posedirs"] != 0).any((0, 1))
         self._hold("pose_dirs", arrays["posedirs"][..., used])
@@ -97,10 +93,6 @@ class SmplxBody(nn.Module):
             self._hold("_uv", arrays["vt"])
             self._hold("_uv_faces", arrays["ft"], np.int64)
         self._file = file
-        jumps = ancestor_jumps(self.parents.tolist())
-        self.register_buffer("_jumps", jumps, persistent=False)
-        has_parent = (self._jumps[0] < NUM_JOINTS).to(self.template.dtype)
-        self.register_buffer("_has_parent", has_parent[:, None], persistent=False)
         self.picker = _picker(file, arrays, self.faces)
 
     def _hold(self, name: str, values: np.ndarray, dtype: type = np.float32) -> None:
@@ -135,10 +127,10 @@ class SmplxBody(nn.Module):
         """The mean person."""
         zeros = self.template.new_zeros
         return BodyIdentity(
-            zeros(self.num_betas), zeros(len(self.template), 3), zeros(NUM_JOINTS, 3)
+            zeros(self.num_betas), zeros(len(self.template), 3), zeros(self.num_joints, 3)
         )
 
-    def shape(self, identity: BodyIdentity) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "55 3"]]:
+    def shape(self, identity: BodyIdentity) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "j 3"]]:
         """Rest vertices and joints in the T-pose, metres, both offsets included."""
         vertices = self.template + identity.face_offset + self.shape_dirs @ identity.betas
         # The root never moves apart: its offset would be a translation.
@@ -146,39 +138,14 @@ class SmplxBody(nn.Module):
         keep[0] = 0
         return vertices, self.joint_regressor @ vertices + identity.joint_offset * keep
 
-    def transforms_from_matrices(
-        self, rest_joints: Float[Tensor, "*#b 55 3"], rotations: Float[Tensor, "*b 55 3 3"]
-    ) -> Float[Tensor, "*b 55 4 4"]:
-        """Forward kinematics: posed_from_rest per joint, rotations relative to the parent."""
-        above = rest_joints.index_select(-2, self.parents.clamp(min=0))
-        offset = (rest_joints - above * self._has_parent)[..., None]
-        chain = torch.cat([rotations, offset.expand(*rotations.shape[:-1], 1)], -1)
-        chain = torch.cat([chain, _bottom_row(chain)], -2)
-        # Each joint times the product above it, which doubles in length every time.
-        identity = torch.eye(4, dtype=chain.dtype, device=chain.device)
-        identity = identity.expand(*chain.shape[:-3], 1, 4, 4)
-        for jump in self._jumps:
-            above = torch.cat([chain, identity], -3).index_select(-3, jump)
-            chain = above @ chain
-        rotation, posed = chain[..., :3, :3], chain[..., :3, 3]
-        shift = posed - (rotation @ rest_joints[..., None])[..., 0]
-        top = torch.cat([rotation, shift[..., None]], -1)
-        return torch.cat([top, _bottom_row(top)], -2)
-
-    def joint_transforms(
-        self, rest_joints: Float[Tensor, "55 3"], joints_axis_angle: Float[Tensor, "*b 55 3"]
-    ) -> Float[Tensor, "*b 55 4 4"]:
-        """As ``transforms_from_matrices``, from axis-angle radians (no mean hands added)."""
-        return self.transforms_from_matrices(rest_joints, matrix_from_axis_angle(joints_axis_angle))
-
-    def full_pose(self, pose: BodyPose) -> Float[Tensor, "*b 55 3"]:
+    def full_pose(self, pose: BodyPose) -> Float[Tensor, "*b j 3"]:
         """Axis-angle of all joints with the mean hands added."""
-        body, hands = pose.joints.split([NUM_JOINTS - 30, 30], -2)
+        body, hands = pose.joints.split([FIRST_HAND, self.num_joints - FIRST_HAND], -2)
         return torch.cat([body, hands + self.hands_mean], -2)
 
     def forward(
         self, identity: BodyIdentity, pose: BodyPose, mean_hands: bool = True
-    ) -> tuple[Float[Tensor, "*b p 3"], Float[Tensor, "*b 55 3"]]:
+    ) -> tuple[Float[Tensor, "*b p 3"], Float[Tensor, "*b j 3"]]:
         """Posed vertices and joints, metres, in the frame ``pose`` is given in.
 
         The rest joints ignore the expression (an avatar's are constants); in a licensed file they
@@ -192,7 +159,7 @@ class SmplxBody(nn.Module):
         posed = (bones[..., :3, :3] @ rest_joints[..., None])[..., 0] + bones[..., :3, 3]
         return blend_skin(moved, self.weights, bones), posed
 
-    def pose_blend(self, rotations: Float[Tensor, "55 3 3"]) -> Float[Tensor, "p 3"]:
+    def pose_blend(self, rotations: Float[Tensor, "j 3 3"]) -> Float[Tensor, "p 3"]:
         """Pose blend shapes: what a pose adds to the rest vertices before skinning, metres.
 
         rotations: relative to the parent, mean hands included. Zero where the file has none.
@@ -204,7 +171,7 @@ class SmplxBody(nn.Module):
 
     def canonical(
         self, identity: BodyIdentity, legs_apart: float = LEGS_APART
-    ) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "55 3"], Float[Tensor, "55 4 4"]]:
+    ) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "j 3"], Float[Tensor, "j 4 4"]]:
         """Canonical body: legs apart, hands flat; vertices, joints, posed_from_rest.
 
         legs_apart: roll of each hip, radians; PERSONA's by default.
@@ -218,7 +185,7 @@ class SmplxBody(nn.Module):
         return blend_skin(rest, self.weights, bones), joints, bones
 
     def keypoints(
-        self, vertices: Float[Tensor, "*b p 3"], joints: Float[Tensor, "*b 55 3"]
+        self, vertices: Float[Tensor, "*b p 3"], joints: Float[Tensor, "*b j 3"]
     ) -> Float[Tensor, "*b 133 3"]:
         """COCO-WholeBody keypoints of a posed body."""
         return self.picker(vertices, joints)
@@ -229,31 +196,6 @@ def _translate(bones: Float[Tensor, "*b j 4 4"], trans: Float[Tensor, "*b 3"]) -
     shift = torch.zeros_like(bones)
     shift[..., :3, 3] = trans[..., None, :]
     return bones + shift
-
-
-def _bottom_row(transforms: Float[Tensor, "*b 3 4"]) -> Float[Tensor, "*b 1 4"]:
-    """(0, 0, 0, 1), made on the device: a copy from the host would wait."""
-    row = torch.zeros_like(transforms[..., :1, :])
-    row[..., 3] = 1
-    return row
-
-
-def ancestor_jumps(parents: list[int]) -> Int[Tensor, "k j"]:
-    """Tables of the joint 1, 2, 4, ... above each joint; the number of joints where there is none.
-
-    Forward kinematics is a product down the tree; with these it takes as many steps as the
-    logarithm of its depth. Source: Hillis and Steele 1986, pointer jumping.
-    """
-    none = len(parents)
-    jump = [
-        none if parent < 0 or parent == joint else parent for joint, parent in enumerate(parents)
-    ]
-    tables = []
-    while any(parent != none for parent in jump):
-        tables.append(jump)
-        beyond = [*jump, none]
-        jump = [beyond[parent] for parent in jump]
-    return torch.tensor(tables)
 
 
 def _count(file: Path, what: str, asked: int | None, available: int) -> int:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from persona.modules.parallel import Lane, branches
-from persona.types import Frame, Render
+from persona.types import CAPTURED, Frame, Render
 
 MOST_KEPT = 4
 """Most captured frames whose features ``LossSum.keep_targets`` keeps: about a gigabyte."""
@@ -107,8 +107,8 @@ class Step:
 
     @property
     def captured(self) -> bool:
-        """Whether the frame is the photograph. From the name: asks the device for nothing."""
-        return self.frame.name[0].startswith("captured")
+        """Whether the frame is one that the avatar is made from."""
+        return self.frame.role[0] == CAPTURED
 
     def compare(
         self,

@@ -57,8 +57,8 @@ def test_generated_frames_on_request(pristine, tmp_path):
     """PERSONA's own training: half photograph, half generated frames."""
     config = composed(
         *TINY, "data=neuman", f"data.path={pristine / 'neuman'}", f"subjects_dir={tmp_path}",
-        "+generator@data.source.conversion.generator=textured_mesh",
-        "data.source.conversion.generator.num_frames=2",
+        "+clips@data.source.conversion.clips=driven",
+        "data.source.conversion.clips.num_frames=2",
     )  # fmt: skip
     train(config, tmp_path / "run")
     subject = Subject(config.data.root)

@@ -9,17 +9,22 @@ from PIL import Image
 from scipy import ndimage
 
 from persona.data.io import read_image, read_mask
+from persona.data.preprocess.clip import ClipMaker
 from persona.data.preprocess.colour_rules import ColourRuleAnnotator
 from persona.data.preprocess.fit import FOCAL_PER_SIDE, PhotoFit
 from persona.data.preprocess.photo import SHEET_FILE, PhotoPreprocessor
-from persona.data.preprocess.textured_mesh import TexturedMeshGenerator
 from persona.data.subject import Subject
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Detection, Detector, MediapipeDetector
+from persona.modules.diffusion.textured_mesh import TexturedMeshGenerator
 
 pytest.importorskip("mediapipe")
 PHOTOS = Path(__file__).parents[4] / "shared/data/photos"
+
+
+def clips(motion):
+    return ClipMaker(generator=TexturedMeshGenerator(), motions=(motion,), num_frames=3)
 
 
 def preprocessor(detector=None, height=160, width=128, fit=None):
@@ -27,7 +32,7 @@ def preprocessor(detector=None, height=160, width=128, fit=None):
         detector=detector or MediapipeDetector(),
         annotator=ColourRuleAnnotator(),
         body=SmplxBody(),
-        generator=TexturedMeshGenerator(motions=("turntable",), num_frames=3),
+        clips=clips("turntable"),
         fit=fit or PhotoFit(iterations=(20, 40, 40)),
         height=height,
         width=width,
@@ -126,7 +131,7 @@ def test_bad_motion_stops_at_once(tmp_path):
     photo = tmp_path / "grey.png"
     Image.fromarray(np.full((60, 40, 3), 128, np.uint8)).save(photo)
     maker = preprocessor(detector=_Nobody())
-    maker.generator = TexturedMeshGenerator(motions=("no_such_motion.bvh",))
+    maker.clips = clips("no_such_motion.bvh")
     with pytest.raises(UserError, match=r"no_such_motion\.bvh"):
         maker.run(photo, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -82,7 +82,7 @@ def world(tmp_path_factory):
         avatar.geo.heads["scale"].bias.fill_(-5)
         avatar.joint_offset += 1e-3 * torch.randn(55, 3)
         avatar.begin_step()
-    row = frames.captured.index(True)
+    row = frames.roles.index("captured")
     system.train()
     return system, settings, system.frame_step(frames[[row]], system.table(torch.tensor(row)))
 
@@ -421,7 +421,7 @@ def test_a_step_asks_the_host_for_nothing(world, monkeypatch):
         return Render({"rgb": values + total}, sheet * total)
 
     monkeypatch.setattr(type(system.method), "renderer", staticmethod(render), raising=False)
-    table = PoseTable(num_frames=1, num_expression=system.body.num_expression)
+    table = PoseTable(system.body, num_frames=1)
     with torch.no_grad():
         for row in (table.joints, table.hands):
             row.normal_()

@@ -79,7 +79,7 @@ def world(tmp_path_factory):
             parameter += 1e-3 * torch.randn(parameter.shape, generator=generator)
         for parameter in (system.avatar.rgb_logit, system.avatar.seg_logit):
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    rows = {"captured": frames.captured.index(True), "generated": frames.captured.index(False)}
+    rows = {role: frames.roles.index(role) for role in ("captured", "generated")}
     return system, settings, frames, rows
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from persona.data.layout import Textures
 from persona.data.palette import classes_from_colours
 from persona.data.preprocess.maps import body_maps
-from persona.data.preprocess.textured_mesh import nearest_texel, sample_texture
+from persona.data.preprocess.textured_person import nearest_texel, sample_texture
 from persona.modules.avatar.pose_table import pose_state
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody

@@ -1,0 +1,203 @@
+"""Generated clips of a fitted person, written as splits of its subject folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+from numpy import ndarray
+
+from persona.data.layout import FrameData
+from persona.data.motion.camera import fit_camera, place_in_camera
+from persona.data.motion.load import load_motion
+from persona.data.preprocess.annotate import (
+    BodyView,
+    annotate_frame,
+    body_keypoints,
+    frame_with,
+    trusted,
+)
+from persona.data.preprocess.textured_person import TexturedPerson
+from persona.data.preprocess.unwrap import View, unwrap
+from persona.data.subject_writer import SubjectWriter
+from persona.errors import UserError
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.detect import Annotator
+from persona.modules.diffusion.base import Controls, Reference, VideoGenerator, generate
+from persona.types import BodyPose, Camera
+
+log = logging.getLogger(__name__)
+
+MARGIN = 0.06
+"""Empty border around the whole motion, as a share of the picture."""
+MOST_UNWRAPPED = 32
+"""More frames than this are thinned out evenly for a clip's texture."""
+Refit = Callable[[Controls, UInt8[ndarray, "n h w 3"]], BodyPose]
+"""The poses that generated frames really show, given those that were asked for."""
+Gate = Callable[[Controls, UInt8[ndarray, "n h w 3"]], Bool[ndarray, "n"]]
+"""Which generated frames are good enough to train on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipMaker:
+    """Writes one ``generated_k`` split per driving motion.
+
+    Attributes:
+        generator: Makes the frames.
+        motions: Files or built-in names (``persona.data.motion``), in order of the splits.
+        num_frames: Most frames a split.
+        annotators: Look at the frames of a generator that is not ``aligned``: together they give
+            ``alpha`` and ``parts``; depth and normals are the body's where they give none.
+        refit: None takes the driving poses as they are.
+        gate: None keeps every frame.
+        seed: Of the first clip; the next has the next number.
+    """
+
+    generator: VideoGenerator
+    motions: Sequence[str] = ("turntable", "dance")
+    num_frames: int = 48
+    annotators: Sequence[Annotator] = ()
+    refit: Refit | None = None
+    gate: Gate | None = None
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Most frames in all, for a progress bar."""
+        return len(self.motions) * self.num_frames
+
+    def with_annotator(self, annotator: Annotator) -> ClipMaker:
+        """Looks at the frames with ``annotator`` where no other is given."""
+        return self if self.annotators else replace(self, annotators=(annotator,))
+
+    def describe(self) -> tuple:
+        """All that the clips depend on, as plain values."""
+        kind, options = type(self.generator).__name__, sorted(vars(self.generator).items())
+        annotators = [type(annotator).__name__ for annotator in self.annotators]
+        return kind, options, tuple(self.motions), self.num_frames, annotators, self.seed
+
+    def check(self, body: SmplxBody) -> None:
+        """Looks at the generator and every driving motion, before the long work.
+
+        Raises:
+            UserError: The generator lacks something, a motion is missing or damaged, the clips are
+                too long, or nothing says mask and parts of the frames.
+        """
+        if not self.motions:
+            return
+        self.generator.check()
+        name, most = type(self.generator).__name__, self.generator.max_frames
+        if most is not None and self.num_frames > most:
+            raise UserError(f"num_frames={self.num_frames}: {name} makes at most {most} a clip")
+        given = frozenset().union(*(annotator.provides for annotator in self.annotators))
+        if not self.generator.aligned and (missing := {"alpha", "parts"} - given):
+            raise UserError(
+                f"{name}: no annotator gives {' and '.join(sorted(missing))} of its frames; "
+                "choose another annotator="
+            )
+        for motion in self.motions:
+            load_motion(motion, body)
+
+    def __call__(
+        self,
+        writer: SubjectWriter,
+        person: TexturedPerson,
+        reference: Reference,
+        camera: Camera,
+        advance: Callable[[int], None] = lambda frames: None,
+    ) -> None:
+        """Makes and writes all splits.
+
+        Args:
+            writer: The subject's folder.
+            person: As it was fitted, and what the photograph shows of it.
+            reference: The photograph.
+            camera: The captured frame's camera; its size and focal length are kept, the principal
+                point is centred and the person is put where the whole motion is in view.
+            advance: Called with the number of frames that are done.
+        """
+        for number, motion in enumerate(self.motions):
+            poses, placed = self._place(motion, person, camera)
+            controls = person.controls(poses, placed, self.generator.needs | {"mask"})
+            frames = generate(self.generator, reference, controls, seed=self.seed + number)
+            if self.refit is not None:
+                controls = replace(controls, pose=self.refit(controls, frames))
+            kept = np.ones(len(frames), bool)
+            if self.gate is not None:
+                kept = self.gate(controls, frames)
+            if not kept.any():
+                raise UserError(f"{motion}: none of the {len(frames)} frames passed the gate")
+            numbers = list(compress(range(len(frames)), kept.tolist()))
+            self._write(writer, f"generated_{number}", person, controls, frames, numbers)
+            advance(len(frames))
+
+    def _place(
+        self, motion: str, person: TexturedPerson, camera: Camera
+    ) -> tuple[BodyPose, Camera]:
+        """The motion's poses in front of a camera that sees them all."""
+        body, identity, fps = person.body, person.identity, self.generator.native_fps
+        poses = load_motion(motion, body, fps=fps or 30.0, identity=identity).pose
+        count = min(self.num_frames, len(poses.trans))
+        # A video model continues its frames; other ones are spread over the whole motion.
+        last = len(poses.trans) - 1 if fps is None else count - 1
+        poses = poses[torch.linspace(0, last, count).round().long()]
+        poses = place_in_camera(poses, body.shape(identity)[1][0])
+        # Every tenth vertex is enough to frame the motion.
+        seen = torch.stack([body(identity, poses[i])[0][::10] for i in range(count)])
+        step, focal = self.generator.size_multiple, float(camera.focal_px.mean())
+        height, width = (max(1, round(n / step)) * step for n in (camera.height, camera.width))
+        placed, shift = fit_camera(seen, height, width, focal_px=focal, margin=MARGIN)
+        return replace(poses, trans=poses.trans + shift), placed
+
+    def _write(
+        self,
+        writer: SubjectWriter,
+        split: str,
+        person: TexturedPerson,
+        controls: Controls,
+        frames: UInt8[ndarray, "n h w 3"],
+        numbers: list[int],
+    ) -> None:
+        """Writes the frames that are kept, and the textures of the split."""
+        thinned = np.linspace(0, len(numbers) - 1, min(len(numbers), MOST_UNWRAPPED)).round()
+        unwrapped, views = {numbers[int(i)] for i in thinned}, []
+        for number in numbers:
+            view = person.view(controls.pose[number], controls.camera)
+            frame = self._frame(person, frames[number], controls.maps["mask"][number], view)
+            writer.write_frame(split, number, frame)
+            if number in unwrapped and not self.generator.aligned:
+                inner = replace(frame, mask=trusted(frame.mask, view.maps))
+                views.append(View(inner, view.vertices))
+        writer.write_split(split, numbers)
+        size = person.textures.texture.shape[0]
+        textures = unwrap(views, person.mesh, size) if views else person.textures
+        writer.write_textures(split, textures)
+
+    def _frame(
+        self,
+        person: TexturedPerson,
+        image: UInt8[ndarray, "h w 3"],
+        mask: Bool[ndarray, "h w"],
+        view: BodyView,
+    ) -> FrameData:
+        """A generated frame with its maps; ``mask`` is the posed body's silhouette."""
+        if self.generator.aligned:
+            return frame_with(image, mask, {"parts": person.parts(view)}, None, view)
+        keypoints = body_keypoints(person.body, view)
+        return annotate_frame(self.annotators, image, mask, keypoints, view)
+
+
+def reference_of(frame: FrameData) -> Reference:
+    """The captured frame as a reference.
+
+    Raises:
+        ValueError: It has no keypoints.
+    """
+    if frame.keypoints is None:
+        raise ValueError("a reference needs keypoints")
+    return Reference(frame.image, frame.mask.astype(np.float32), frame.keypoints)

@@ -1,0 +1,121 @@
+"""A fitted person with a texture, drawn in any pose: controls of generators, and pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from persona.data.layout import Textures
+from persona.data.palette import classes_from_colours
+from persona.data.preprocess.annotate import BodyView, body_keypoints, view_body
+from persona.data.preprocess.parts import limb_of_vertices
+from persona.data.preprocess.unwrap import UvMesh, sample_image
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.diffusion.base import KEYPOINTS, Controls
+from persona.modules.render.mesh import interpolate, rasterize
+from persona.types import BodyIdentity, BodyPose, Camera
+
+WHITE = 255
+
+
+@dataclass(frozen=True)
+class TexturedPerson:
+    """Body, shape and complete textures; ``inpaint`` and ``seg_inpaint`` are used."""
+
+    body: SmplxBody
+    identity: BodyIdentity
+    textures: Textures
+
+    @cached_property
+    def limbs(self) -> Int[Tensor, "p"]:
+        """Limb of each vertex."""
+        return limb_of_vertices(self.body)
+
+    @cached_property
+    def classes(self) -> UInt8[ndarray, "t t"]:
+        """Part class of each texel."""
+        return classes_from_colours(self.textures.seg_inpaint)
+
+    @property
+    def mesh(self) -> UvMesh:
+        """The unposed body with its texture layout."""
+        rest, _ = self.body.shape(self.identity)
+        return UvMesh(rest, self.body.faces, self.body.uv, self.body.uv_faces)
+
+    def view(self, pose: BodyPose, camera: Camera) -> BodyView:
+        """What the posed body shows."""
+        return view_body(self.body, self.limbs, self.identity, pose, camera)
+
+    def colour(
+        self, pose: BodyPose, camera: Camera, supersample: int = 2
+    ) -> tuple[UInt8[ndarray, "h w 3"], Bool[ndarray, "h w"]]:
+        """The textured body over white and its silhouette, of ``supersample`` squared rays."""
+        vertices, _ = self.body(self.identity, pose)
+        fine = camera.resize(camera.height * supersample, camera.width * supersample)
+        render = rasterize(vertices, self.body.faces, fine)
+        uv = interpolate(render, self.body.uv_faces, self.body.uv)
+        mask = render.mask.numpy()
+        colour = sample_texture(self.textures.inpaint, uv, mask)
+        size = (camera.width, camera.height)
+        image = cv2.resize(colour, size, interpolation=cv2.INTER_AREA)
+        coverage = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        return image, coverage > 0.5
+
+    def parts(self, view: BodyView) -> UInt8[ndarray, "h w"]:
+        """Class of the texture in each pixel, 0 where no body is."""
+        uv = interpolate(view.maps.render, self.body.uv_faces, self.body.uv)
+        return nearest_texel(self.classes, uv) * view.maps.mask
+
+    def controls(self, poses: BodyPose, camera: Camera, needs: frozenset[str]) -> Controls:
+        """All that steers a generator, for the poses of a clip.
+
+        Args:
+            poses: In the world of the camera, one a frame.
+            camera: One camera.
+            needs: Which of ``CONTROLS`` to draw, and perhaps ``KEYPOINTS``.
+        """
+        drawn = [self._drawn(poses[i], camera, needs) for i in range(len(poses.trans))]
+        return Controls(poses, camera, {n: np.stack([maps[n] for maps in drawn]) for n in needs})
+
+    def _drawn(
+        self, pose: BodyPose, camera: Camera, needs: frozenset[str]
+    ) -> dict[str, Shaped[ndarray, "..."]]:
+        """The controls of one frame."""
+        maps: dict[str, ndarray] = {}
+        if needs & {"colour", "mask"}:
+            maps["colour"], maps["mask"] = self.colour(pose, camera)
+        if needs - {"colour", "mask"}:
+            view = self.view(pose, camera)
+            maps["depth"] = view.maps.depth
+            maps["normal"] = view.maps.normal.astype(np.float32)
+            maps["parts"] = self.parts(view)
+            maps[KEYPOINTS] = body_keypoints(self.body, view).numpy()
+        return {name: maps[name] for name in needs}
+
+
+def sample_texture(
+    texture: UInt8[ndarray, "t t 3"], uv: Float[Tensor, "h w 2"], mask: Bool[ndarray, "h w"]
+) -> UInt8[ndarray, "h w 3"]:
+    """Bilinear texture colours at texture coordinates (v up), white outside the mask."""
+    size = texture.shape[0]
+    pixels = torch.stack((uv[..., 0], 1 - uv[..., 1]), -1) * size
+    values = sample_image(torch.from_numpy(texture).float(), pixels.reshape(-1, 2))
+    colour = values.reshape(*mask.shape, 3).round().byte().numpy()
+    return np.where(mask[..., None], colour, np.uint8(WHITE))
+
+
+def nearest_texel(
+    texture: UInt8[ndarray, "t t"], uv: Float[Tensor, "h w 2"]
+) -> UInt8[ndarray, "h w"]:
+    """Texel that holds each texture coordinate (v up)."""
+    size = texture.shape[0]
+    column = (uv[..., 0] * size).long().clamp(0, size - 1).numpy()
+    row = ((1 - uv[..., 1]) * size).long().clamp(0, size - 1).numpy()
+    return texture[row, column]

@@ -1,0 +1,1 @@
+"""Generators of video: a reference photograph and driving poses to frames."""

@@ -1,0 +1,117 @@
+"""What makes a clip of a photographed person, and the interface all such have."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from jaxtyping import Float32, Shaped, UInt8
+from numpy import ndarray
+
+from persona.types import BodyPose, Camera
+
+CONTROLS = MappingProxyType({
+    "colour": ((3,), np.dtype(np.uint8)),
+    "mask": ((), np.dtype(bool)),
+    "depth": ((), np.dtype(np.float32)),
+    "normal": ((3,), np.dtype(np.float32)),
+    "parts": ((), np.dtype(np.uint8)),
+})  # fmt: skip
+"""Channels and type of each map that may steer a generator, drawn from the posed body.
+
+``colour``: the unwrapped photograph on the body, over white. ``mask``: its silhouette. ``depth``:
+camera z in metres, zero where empty. ``normal``: unit, x right, y up, z to the camera, zero where
+empty. ``parts``: class of the Goliath-28 palette, 0 is background.
+"""
+KEYPOINTS = "keypoints"
+"""The other control, (133, 3) of float32 a frame: the posed body's COCO-WholeBody points in pixels
+and scores; those of a face turned away are 0."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The photograph, cropped to the person."""
+
+    image: UInt8[ndarray, "h w 3"]
+    """RGB, with its background."""
+    alpha: Float32[ndarray, "h w"]
+    """Soft person mask [0, 1]."""
+    keypoints: Float32[ndarray, "133 3"]
+    """COCO-WholeBody x, y (pixels of ``image``) and score."""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What a clip is to show, frame by frame."""
+
+    pose: BodyPose
+    """Driving poses (n of them), in the camera's coordinates."""
+    camera: Camera
+    """One camera that sees the whole motion; its size is the frames'."""
+    maps: Mapping[str, Shaped[ndarray, "n ..."]]
+    """Of ``CONTROLS``: those that the generator needs, and ``mask``."""
+
+    def __len__(self) -> int:
+        return len(self.pose.trans)
+
+
+class VideoGenerator(ABC):
+    """Makes the frames of a clip; what else a clip needs is made of them by ``ClipMaker``."""
+
+    name: str
+    """What ``subject.json`` says of where the frames are from."""
+    licence: str
+    """Of the weights, in a few words."""
+    needs: frozenset[str] = frozenset()
+    """Names out of ``CONTROLS``, and perhaps ``KEYPOINTS``."""
+    aligned: bool = False
+    """Whether the frames show the controls' own pixels, so that the posed body says mask, parts and
+    texture; where not, annotators look at the frames."""
+    size_multiple: int = 1
+    """Height and width are multiples of it, pixels."""
+    max_frames: int | None = None
+    """Longest clip; None for any length."""
+    native_fps: float | None = None
+    """Rate that the model was trained at; None takes frames spread over the motion."""
+
+    def check(self) -> None:
+        """Looks whether all that a call needs is there, before any long work.
+
+        Raises:
+            UserError: Weights, memory or a package are missing; says which, their licence and how
+                to get them.
+        """
+        return
+
+    @abstractmethod
+    def __call__(
+        self, reference: Reference, controls: Controls, *, seed: int
+    ) -> UInt8[ndarray, "n h w 3"]:
+        """The clip, RGB.
+
+        Args:
+            reference: The person to show.
+            controls: The poses to show, and the size of the frames.
+            seed: Of whatever is drawn at random; the same gives the same clip.
+        """
+
+
+def generate(
+    generator: VideoGenerator, reference: Reference, controls: Controls, *, seed: int
+) -> UInt8[ndarray, "n h w 3"]:
+    """Calls a generator and holds it to what it promises.
+
+    Raises:
+        ValueError: A control that it needs is missing, or the frames are of a wrong form.
+    """
+    name = type(generator).__name__
+    if missing := generator.needs - set(controls.maps):
+        raise ValueError(f"{name} needs {sorted(missing)}")
+    frames = generator(reference, controls, seed=seed)
+    expected = len(controls), controls.camera.height, controls.camera.width, 3
+    if frames.shape != expected or frames.dtype != np.uint8:
+        raise ValueError(f"{name}: frames are {frames.shape} {frames.dtype}, not {expected} uint8")
+    return frames

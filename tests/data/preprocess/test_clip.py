@@ -1,0 +1,178 @@
+"""Clips of a fitted person: a generator sees the photograph, the maker makes the rest."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from persona.data.layout import Textures
+from persona.data.palette import PART_INDEX, colours_from_classes
+from persona.data.preprocess.clip import ClipMaker
+from persona.data.preprocess.textured_person import TexturedPerson
+from persona.data.subject import Subject
+from persona.data.subject_writer import SubjectWriter
+from persona.errors import UserError
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.detect import Annotator
+from persona.modules.diffusion.base import Reference, VideoGenerator, generate
+from persona.modules.diffusion.textured_mesh import TexturedMeshGenerator
+from persona.types import Camera
+
+TORSO = PART_INDEX["Torso"]
+COLOUR = (200, 40, 90)
+
+
+class Painter(VideoGenerator):
+    """Fills the posed body's silhouette with the mean colour of the photographed person."""
+
+    name = "painter"
+    licence = "none needed"
+    needs = frozenset({"mask", "keypoints"})
+    size_multiple = 16
+    max_frames = 8
+    native_fps = 15.0
+
+    def __call__(self, reference, controls, *, seed):
+        colour = reference.image[reference.alpha > 0.5].mean(0)
+        mask = controls.maps["mask"][..., None]
+        return np.where(mask, colour, 255).round().astype(np.uint8)
+
+
+class DarkParts(Annotator):
+    """All that is not white is a torso."""
+
+    provides = frozenset({"alpha", "parts"})
+
+    def __call__(self, image, alpha, keypoints, prior=None):
+        person = (image < 250).any(-1)
+        return {"alpha": person.astype(np.float32), "parts": (person * TORSO).astype(np.uint8)}
+
+
+@pytest.fixture(scope="module")
+def person():
+    body, size = SmplxBody(), 32
+    classes = np.full((size, size), TORSO, np.uint8)
+    grey = np.full((size, size, 3), 90, np.uint8)
+    textures = Textures(grey, np.ones((size, size), bool), grey, colours_from_classes(classes))
+    return TexturedPerson(body, body.zero_identity(), textures)
+
+
+@pytest.fixture
+def reference():
+    image = np.full((20, 10, 3), 255, np.uint8)
+    image[5:15, 3:7] = COLOUR
+    alpha = (image[..., 0] < 255).astype(np.float32)
+    return Reference(image, alpha, np.zeros((133, 3), np.float32))
+
+
+def made(tmp_path, person, reference, maker):
+    camera = Camera.identity(torch.full((2,), 120.0), torch.tensor([24.0, 32.0]), 70, 45)
+    (tmp_path / "captured").mkdir(parents=True)
+    maker.check(person.body)
+    maker(SubjectWriter(tmp_path), person, reference, camera)
+    return Subject(tmp_path)
+
+
+def painted(**options):
+    settings = {"motions": ("turntable",), "num_frames": 3, "annotators": (DarkParts(),)}
+    return ClipMaker(generator=Painter(), **(settings | options))
+
+
+def test_a_generator_sees_the_photograph(tmp_path, person, reference):
+    subject = made(tmp_path, person, reference, painted())
+    assert subject.splits == ("captured", "generated_0")
+    assert subject.frame_ids("generated_0") == [0, 1, 2]
+    frame = subject.frame("generated_0", 1)
+    assert frame.image.shape == (64, 48, 3)  # Multiples of 16, next to 70 x 45.
+    assert (frame.image[frame.mask] == COLOUR).all()
+    # Annotators say mask and parts, the body depth and normals.
+    assert (frame.mask == (frame.image < 250).any(-1)).all() and 0.02 < frame.mask.mean() < 0.5
+    assert (frame.seg[frame.mask] == colours_from_classes(np.full(1, TORSO, np.uint8))).all()
+    assert (
+        frame.depth_mask.sum() > 0.9 * frame.mask.sum() and not frame.depth_mask[~frame.mask].any()
+    )
+    # The texture is of the generated frames, not of the photograph.
+    textures = subject.textures("generated_0")
+    assert abs(textures.texture[textures.mask].astype(float).mean(0) - COLOUR).max() < 2
+
+
+def test_frames_of_a_video_model_follow_each_other(tmp_path, person, reference):
+    """At its own rate: 3 of 15 frames a second are 0.13 s of the turntable, a small turn."""
+    subject = made(tmp_path, person, reference, painted())
+    roots = [subject.pose("generated_0", i).root for i in range(3)]
+    steps = [float((b - a).norm()) for a, b in pairwise(roots)]
+    assert 0 < max(steps) < 0.5
+
+
+def test_the_stand_in_is_the_textured_body(tmp_path, person, reference):
+    maker = ClipMaker(generator=TexturedMeshGenerator(), motions=("turntable",), num_frames=2)
+    subject = made(tmp_path, person, reference, maker)
+    frame = subject.frame("generated_0", 0)
+    assert frame.image.shape == (70, 45, 3)
+    image, mask = person.colour(subject.pose("generated_0", 0), frame.camera)
+    assert (frame.mask == mask).all() and (frame.image == image).all()
+    assert (frame.image[frame.mask & frame.depth_mask] < 200).mean() > 0.95  # Grey body, white rim.
+    assert (subject.textures("generated_0").texture == person.textures.texture).all()
+
+
+def test_gate_and_refit(tmp_path, person, reference):
+    def refit(controls, frames):
+        return replace(controls.pose, trans=controls.pose.trans + torch.tensor([0.0, 0.0, 0.5]))
+
+    def gate(controls, frames):
+        return np.array([True, False, True])
+
+    subject = made(tmp_path, person, reference, painted(refit=refit, gate=gate))
+    assert subject.frame_ids("generated_0") == [0, 2]
+    plain = painted()._place("turntable", person, subject.camera("generated_0", 0))[0]
+    moved = subject.pose("generated_0", 2).trans - plain[2].trans
+    assert moved[2] == pytest.approx(0.5, abs=1e-4)
+    with pytest.raises(UserError, match="none of the 3 frames passed the gate"):
+        closed = painted(gate=lambda controls, frames: np.zeros(3, bool))
+        made(tmp_path / "none", person, reference, closed)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"annotators": ()}, "no annotator gives alpha and parts"),
+        ({"num_frames": 9}, "num_frames=9: Painter makes at most 8"),
+        ({"motions": ("moonwalk",)}, "moonwalk"),
+    ],
+)
+def test_faults_are_found_before_the_long_work(person, options, said):
+    with pytest.raises(UserError, match=said):
+        painted(**options).check(person.body)
+
+
+def test_a_generator_is_held_to_its_promise(person, reference):
+    class Half(Painter):
+        def __call__(self, reference, controls, *, seed):
+            return super().__call__(reference, controls, seed=seed)[:1]
+
+    camera = Camera.identity(torch.full((2,), 60.0), torch.tensor([8.0, 8.0]), 16, 16)
+    poses, camera = painted()._place("turntable", person, camera)
+    controls = person.controls(poses, camera, frozenset({"mask"}))
+    with pytest.raises(ValueError, match=r"Painter needs \['keypoints'\]"):
+        generate(Painter(), reference, controls, seed=0)
+    controls = person.controls(poses, camera, Painter.needs)
+    with pytest.raises(ValueError, match="Half: frames are"):
+        generate(Half(), reference, controls, seed=0)
+
+
+def test_all_controls_of_one_frame(person):
+    """The silhouette, its depth and its parts are of one body."""
+    camera = Camera.identity(torch.full((2,), 90.0), torch.tensor([24.0, 32.0]), 64, 48)
+    poses, camera = painted(num_frames=1)._place("turntable", person, camera)
+    names = frozenset({"colour", "mask", "depth", "normal", "parts", "keypoints"})
+    maps = person.controls(poses, camera, names).maps
+    assert set(maps) == names
+    body = maps["depth"][0] > 0
+    assert (body ^ maps["mask"][0]).sum() < 0.2 * body.sum()  # They differ at the rim alone.
+    assert (maps["parts"][0][body] == TORSO).all() and not maps["parts"][0][~body].any()
+    length = np.linalg.norm(maps["normal"][0][body], axis=-1)
+    assert np.allclose(length, 1, atol=1e-4)
+    x, y, score = maps["keypoints"][0, 0]  # The nose, seen from the front.
+    assert body[int(y), int(x)] and score == 1
