@@ -15,7 +15,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]" $(PHOTO_NEEDS)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,diffusion]" $(PHOTO_NEEDS)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps mediapipe
 	$(BIN)/python scripts/compile_kernels.py
 	@touch $@
