@@ -1,4 +1,4 @@
-"""COCO-WholeBody's body in OpenPose's 18 joints, and a driver's skeletons moved onto a reference."""
+"""OpenPose's 18 joints from COCO-WholeBody, and a driver moved onto a reference."""
 
 from __future__ import annotations
 
