@@ -24,8 +24,8 @@ SD15: dict[str, Any] = {
     "attention_head_dim": 8,
 }
 """Configuration of the published UNets."""
-Bank = Mapping[str, Float[Tensor, "1 places width"]]
-"""Normalised tokens of the reference by the name of the block that they enter."""
+Bank = Mapping[str, Tensor]
+"""Normalised tokens of the reference, [1, places, width], by the block that they enter."""
 
 
 class ReferenceUNet(nn.Module):
@@ -44,7 +44,7 @@ class ReferenceUNet(nn.Module):
     def forward(
         self,
         latents: Float[Tensor, "1 channels height width"],
-        context: Float[Tensor, "1 tokens width"],
+        context: Float[Tensor, "1 tokens width_c"],
     ) -> dict[str, Tensor]:
         """The bank.
 
@@ -138,7 +138,7 @@ class DenoisingUNet(nn.Module):
         self,
         latents: Float[Tensor, "batch channels frames height width"],
         timestep: Int[Tensor, ""],
-        context: Float[Tensor, "batch tokens width"],
+        context: Float[Tensor, "batch tokens width_c"],
         *,
         guidance: Float[Tensor, "1 channels_g frames height width"] | None = None,
         bank: Bank | None = None,

@@ -1,8 +1,9 @@
-"""Champ's guidance encoder (arXiv 2403.14781, section 3.3): a map of the body to the UNet's input."""
+"""Champ's guidance encoder (arXiv 2403.14781, section 3.3): a body's map to the UNet's input."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch.nn.functional as F
 from diffusers import Transformer2DModel
@@ -31,7 +32,7 @@ class GuidanceEncoder(nn.Module):
         widths = list(block_out_channels)
         self.conv_in = nn.Conv2d(guidance_input_channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList()
-        for width, following in zip(widths, widths[1:], strict=False):
+        for width, following in pairwise(widths):
             self.blocks.append(nn.Conv2d(width, width, 3, padding=1))
             self.blocks.append(nn.Conv2d(width, following, 3, stride=2, padding=1))
         attention = Transformer2DModel(_HEADS, widths[-1] // _HEADS, in_channels=widths[-1])
