@@ -119,7 +119,7 @@ class DenoisingUNet(nn.Module):
         for name, block in self_attention_blocks(self.unet).items():
             block.attn1.set_processor(self.readers[name])
 
-    def _add_motion(self, stage: nn.Module, motion: dict[str, Any]) -> None:
+    def _add_motion(self, stage: Any, motion: dict[str, Any]) -> None:
         """A module after each attention, or after each residual block of stages without."""
         attentions = getattr(stage, "attentions", None)
         layers = stage.resnets if attentions is None else attentions
@@ -176,7 +176,7 @@ class DenoisingUNet(nn.Module):
         return out.unflatten(0, (clips, -1)).movedim(1, 2)
 
 
-def self_attention_blocks(unet: UNet2DConditionModel) -> dict[str, nn.Module]:
+def self_attention_blocks(unet: UNet2DConditionModel) -> dict[str, Any]:
     """Spatial transformer blocks by name; both UNets have the same."""
     return {
         name: module

@@ -84,7 +84,8 @@ class FacePerceiver(nn.Module):
     ) -> Float[Tensor, "batch tokens output_dim"]:
         """Tokens that have seen the image."""
         image = self.proj_in(image)
-        for attention, feed_forward in self.layers:
+        for layer in self.layers:
+            attention, feed_forward = layer.children()
             tokens = tokens + attention(image, tokens)
             tokens = tokens + feed_forward(tokens)
         return self.norm_out(self.proj_out(tokens))

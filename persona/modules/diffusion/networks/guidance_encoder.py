@@ -40,8 +40,8 @@ class GuidanceEncoder(nn.Module):
         self.attentions = nn.ModuleDict({str(len(self.blocks) - 1): attention})
         self.conv_out = nn.Conv2d(widths[-1], guidance_embedding_channels, 3, padding=1)
         # At the start of training guidance changes nothing.
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        for value in self.conv_out.parameters():
+            nn.init.zeros_(value)
 
     def forward(
         self, maps: Float[Tensor, "frames channels height width"]

@@ -29,8 +29,8 @@ class PoseNet(nn.Module):
         self.final_proj = nn.Conv2d(channels, noise_latent_channels, 1)
         self.scale = nn.Parameter(torch.full((1,), 2.0))
         # At the start of training the pose changes nothing.
-        nn.init.zeros_(self.final_proj.weight)
-        nn.init.zeros_(self.final_proj.bias)
+        for value in self.final_proj.parameters():
+            nn.init.zeros_(value)
 
     def forward(
         self, drawings: Float[Tensor, "frames 3 height width"]
