@@ -47,7 +47,7 @@ class DriverFit:
 def fit_driver(
     reference: tuple[Float[np.ndarray, "133 2"], Float[np.ndarray, "133"]],
     reference_size: tuple[int, int],
-    frames: Sequence[Float[np.ndarray, "people 133 2"]],
+    frames: Sequence[Float[np.ndarray, "_ 133 2"]],
     frame_size: tuple[int, int],
 ) -> DriverFit:
     """The vertical line through all frames; its scale, corrected for aspect, holds across as well.
