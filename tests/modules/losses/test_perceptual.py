@@ -69,7 +69,7 @@ def make_step(mask, focus, name="captured/0", data=None):
         pass
 
     frame = OneFrame()
-    frame.mask, frame.name = mask[None, None], (name,)
+    frame.mask, frame.name, frame.role = mask[None, None], (name,), (name.split("/")[0],)
     if data is not None:
         frame.image, frame.albedo, frame.patch = (values[None] for values in data)
     step = Step.__new__(Step)
