@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from persona.data.controls.openpose import openpose_body
+from persona.modules.diffusion.controls.openpose import openpose_body
 
 MIN_SCORE = 0.3
 """Body joints are drawn above it, limbs from it on; hands and face have no such bound."""
