@@ -73,14 +73,15 @@ class MimicMotionGenerator(VideoGenerator):
         device: str = "auto",
         dtype: str = "auto",
     ):
-        self.weights, self.frame_size = weights, (size[0], size[1])
+        self.weights, self.size = weights, (size[0], size[1])
+        self.frame_size = self.size
         self.steps, self.guidance, self.tile, self.overlap = steps, guidance, tile, overlap
         self.device, self.dtype = device, dtype
 
     def check(self) -> None:
         """Reads names and shapes of all weights, which takes seconds; see ``VideoGenerator``."""
-        if any(n < 64 or n % self.size_multiple for n in self.frame_size):
-            raise UserError(f"generator.size={list(self.frame_size)}: take multiples of 64 pixels")
+        if any(n < 64 or n % self.size_multiple for n in self.size):
+            raise UserError(f"generator.size={list(self.size)}: take multiples of 64 pixels")
         if self.guidance < 1 or self.steps < 1:
             raise UserError(
                 f"generator.guidance={self.guidance}, steps={self.steps}: both are at least 1"
