@@ -21,6 +21,7 @@ SCRIPTS = {
     "sweep": "scripts/sweep.py",
     "check-data": "scripts/check_data.py",
     "maps": "scripts/maps.py",
+    "weights": "scripts/weights.py",
     "people": "scripts/people.py",
     "benchmark": "benchmarks/run.py",
     "benchmark-photo": "benchmarks/photo.py",

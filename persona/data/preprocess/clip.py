@@ -149,8 +149,11 @@ class ClipMaker:
         poses = place_in_camera(poses, body.shape(identity)[1][0])
         # Every tenth vertex is enough to frame the motion.
         seen = torch.stack([body(identity, poses[i])[0][::10] for i in range(count)])
-        step, focal = self.generator.size_multiple, float(camera.focal_px.mean())
-        height, width = (max(1, round(n / step)) * step for n in (camera.height, camera.width))
+        step, size = self.generator.size_multiple, (camera.height, camera.width)
+        height, width = self.generator.frame_size or (max(1, round(n / step)) * step for n in size)
+        focal = float(camera.focal_px.mean())
+        if self.generator.frame_size is not None:
+            focal *= height / camera.height
         placed, shift = fit_camera(seen, height, width, focal_px=focal, margin=MARGIN)
         return replace(poses, trans=poses.trans + shift), placed
 

@@ -72,6 +72,8 @@ class VideoGenerator(ABC):
     texture; where not, annotators look at the frames."""
     size_multiple: int = 1
     """Height and width are multiples of it, pixels."""
+    frame_size: tuple[int, int] | None = None
+    """Height and width of its frames, pixels; None takes the photograph's."""
     max_frames: int | None = None
     """Longest clip; None for any length."""
     native_fps: float | None = None

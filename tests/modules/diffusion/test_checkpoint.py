@@ -10,7 +10,6 @@ pytest.importorskip("diffusers")
 from safetensors.torch import save_file
 
 from persona.errors import UserError
-from persona.modules.diffusion.networks import published
 from persona.modules.diffusion.networks.checkpoint import load_strictly, read_state
 from persona.modules.diffusion.networks.pose_net import PoseNet
 from persona.modules.diffusion.networks.posed_unet import make_unet
@@ -58,14 +57,12 @@ def test_broken_files_are_one_line(tmp_path):
         read_state(tmp_path / "absent.pth")
 
 
-def test_the_published_file_of_two_networks(tmp_path, monkeypatch):
+def test_the_published_file_of_two_networks(tmp_path):
     unet, pose_net = make_unet(TINY), PoseNet(32)
     state = {f"unet.{k}": v for k, v in unet.unet.state_dict().items()}
     state |= {f"pose_net.{k}": v for k, v in pose_net.state_dict().items()}
     torch.save(state, tmp_path / "both.pth")
-    monkeypatch.setattr(published, "make_unet", lambda: make_unet(TINY))
-    monkeypatch.setattr(published, "PoseNet", lambda: PoseNet(32))
-    loaded, loaded_pose_net = load_mimicmotion(tmp_path / "both.pth")
+    loaded, loaded_pose_net = load_mimicmotion(tmp_path / "both.pth", TINY)
     assert not any(value.is_meta for value in loaded.unet.state_dict().values())
     assert torch.equal(loaded_pose_net.scale, pose_net.scale)
 

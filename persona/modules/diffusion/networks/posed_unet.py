@@ -106,7 +106,7 @@ def make_unet(config: dict[str, Any] = SVD_XT, *, identity: bool = False) -> Pos
         config: Arguments of diffusers' UNet.
         identity: With StableAnimator's attention to a face.
     """
-    unet = UNetSpatioTemporalConditionModel(**config)
+    unet = UNetSpatioTemporalConditionModel.from_config(config)
     if identity:
         with torch.device(unet.device):
             add_identity_attention(unet)

@@ -7,6 +7,7 @@ VAE, the image encoder and schedulers come from the base models through diffuser
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,16 +20,16 @@ from persona.modules.diffusion.networks.checkpoint import (
 from persona.modules.diffusion.networks.face_encoder import FaceEncoder
 from persona.modules.diffusion.networks.guidance_encoder import GuidanceEncoder, executed_weights
 from persona.modules.diffusion.networks.pose_net import PoseNet
-from persona.modules.diffusion.networks.posed_unet import PosedUNet, make_unet
+from persona.modules.diffusion.networks.posed_unet import SVD_XT, PosedUNet, make_unet
 
 CHAMP_MAPS = ("depth", "normal", "semantic_map", "dwpose")
 
 
-def load_mimicmotion(path: Path) -> tuple[PosedUNet, PoseNet]:
-    """From `MimicMotion_1-1.pth`, which holds both."""
+def load_mimicmotion(path: Path, config: dict[str, Any] = SVD_XT) -> tuple[PosedUNet, PoseNet]:
+    """From `MimicMotion_1-1.pth`, which holds both; `config` is the UNet's."""
     unet_state, pose_state = split_prefixes(read_state(path), ("unet.", "pose_net."), str(path))
     with torch.device("meta"):
-        unet, pose_net = make_unet(), PoseNet()
+        unet, pose_net = make_unet(config), PoseNet(config["block_out_channels"][0])
     load_strictly(unet.unet, unet_state, str(path))
     load_strictly(pose_net, pose_state, str(path))
     return unet.eval(), pose_net.eval()

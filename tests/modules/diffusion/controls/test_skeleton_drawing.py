@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from persona.data.controls.openpose import fit_driver, openpose_body
-from persona.data.controls.skeleton_drawing import draw_skeletons
 from persona.errors import UserError
+from persona.modules.diffusion.controls.openpose import fit_driver, openpose_body
+from persona.modules.diffusion.controls.skeleton_drawing import draw_skeletons
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from persona.data.controls.openpose import openpose_body
+from persona.modules.diffusion.controls.openpose import openpose_body
 
 MIN_SCORE = 0.3
 """Body joints are drawn above it, limbs from it on; hands and face have no such bound."""
@@ -93,7 +93,7 @@ def _limb_outline(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     along = start - end
     axes = (int(np.linalg.norm(along) / 2), _STICK_HALF_WIDTH)
     angle = int(np.degrees(np.arctan2(along[1], along[0])))
-    return cv2.ellipse2Poly(_pixel((start + end) / 2), axes, angle, 0, 360, 1)
+    return np.asarray(cv2.ellipse2Poly(_pixel((start + end) / 2), axes, angle, 0, 360, 1))
 
 
 def _draw_hand(
