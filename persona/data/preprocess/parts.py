@@ -25,6 +25,11 @@ _JOINT_PART = {
 }  # fmt: skip
 PARTS = tuple(_JOINT_PART)
 """Limbs of the body, as ``limb_of_vertices`` counts them."""
+LIMBS_OF_KIND = {
+    kind: [i for i, name in enumerate(PARTS) if kind in name]
+    for kind in ("Arm", "Hand", "Leg", "Foot")
+}
+"""Places in ``PARTS`` of both sides' limbs of a kind."""
 DRESSED = {
     "Upper_Clothing": (_NECK, "Torso", "Left_Upper_Arm", "Right_Upper_Arm", "Left_Lower_Arm",
                        "Right_Lower_Arm"),

@@ -8,7 +8,7 @@ from numpy import ndarray
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import cKDTree
 
-from persona.data.preprocess.parts import PARTS
+from persona.data.preprocess.parts import LIMBS_OF_KIND
 
 TRUNK, LEFT_LEG, RIGHT_LEG, LEFT_ARM, RIGHT_ARM = range(5)
 _ROW_M = 0.02
@@ -35,8 +35,8 @@ def tubes(
         side: x of the canonical pose; the body's left is positive.
         skirt: What hangs around both legs; it is of the trunk.
     """
-    leg = np.isin(limb, [i for i, name in enumerate(PARTS) if "Leg" in name]) & ~skirt
-    arm = np.isin(limb, [i for i, name in enumerate(PARTS) if "Arm" in name])
+    leg = np.isin(limb, LIMBS_OF_KIND["Leg"]) & ~skirt
+    arm = np.isin(limb, LIMBS_OF_KIND["Arm"])
     out = np.full(len(limb), TRUNK)
     out[leg] = np.where(side[leg] > 0, LEFT_LEG, RIGHT_LEG)
     out[arm] = np.where(side[arm] > 0, LEFT_ARM, RIGHT_ARM)

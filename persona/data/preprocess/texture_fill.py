@@ -20,7 +20,7 @@ from torch import Tensor
 from persona.data.layout import Textures
 from persona.data.palette import PART_INDEX, classes_from_colours, colours_from_classes
 from persona.data.preprocess.cover import Cover
-from persona.data.preprocess.parts import PARTS
+from persona.data.preprocess.parts import LIMBS_OF_KIND, PARTS
 from persona.data.preprocess.prints import run_around, tubes
 from persona.data.preprocess.unwrap import Texels, UvMesh, texels_of
 from persona.modules.body.regions import BodyRegions
@@ -95,7 +95,11 @@ def fill_unseen(
     garment = PART_INDEX["Lower_Clothing"]
     if cover.skirt.any():
         hem = float(canonical[cover.skirt, 1].mean())
-        below = torch.isin(limbs, torch.tensor(_LEGS)) & ~cover.skirt & (canonical[:, 1] < hem)
+        below = (
+            torch.isin(limbs, torch.tensor(LIMBS_OF_KIND["Leg"]))
+            & ~cover.skirt
+            & (canonical[:, 1] < hem)
+        )
         below = below[texels.corners].any(-1).numpy() & ~cloth
         garment = _falling(part[cloth & seen])
         trousers = below & seen & np.isin(part, _PATTERNED) & (part != garment)
@@ -169,7 +173,6 @@ def _inside(texels: Texels, mask: Bool[Tensor, "p"]) -> Bool[np.ndarray, "k"]:
 
 _FACE, _HEAD, _HAND, _ARM, _BODY, _FEET = range(6)
 _PATTERNED = [PART_INDEX[name] for name in ("Upper_Clothing", "Lower_Clothing")]
-_LEGS = [i for i, name in enumerate(PARTS) if "Leg" in name]
 _COVERS = [*_PATTERNED, *(PART_INDEX[name] for name in ("Hair", "Left_Shoe", "Right_Shoe"))]
 
 
@@ -177,11 +180,8 @@ def _groups(texels: Texels, limbs: Int[Tensor, "p"], regions: BodyRegions) -> In
     """Kinds of limb that do not lend colours to each other."""
     heaviest = texels.corners.gather(1, texels.weights.argmax(1, keepdim=True))[:, 0]
     group = torch.full((len(limbs),), _BODY)
-    for index, name in enumerate(PARTS):
-        if "Arm" in name:
-            group[limbs == index] = _ARM
-        elif "Foot" in name:
-            group[limbs == index] = _FEET
+    for kind, own in (("Arm", _ARM), ("Foot", _FEET)):
+        group[torch.isin(limbs, torch.tensor(LIMBS_OF_KIND[kind]))] = own
     group[regions.hand] = _HAND
     group[limbs == PARTS.index("Face_Neck")] = _HEAD
     group[regions.face_expr | regions.eye] = _FACE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,6 +24,17 @@ from persona.modules.render.mesh import interpolate, rasterize
 from persona.types import BodyIdentity, BodyPose, Camera
 
 WHITE = 255
+
+
+class Painted(NamedTuple):
+    """The textured body over white, and its rays."""
+
+    image: UInt8[ndarray, "h w 3"]
+    mask: Bool[ndarray, "h w"]
+    uv: Float[Tensor, "rows columns 2"]
+    """Texture coordinates (v up) of each ray."""
+    hit: Bool[ndarray, "rows columns"]
+    """Rays that meet the body."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,11 @@ class TexturedPerson:
         self, pose: BodyPose, camera: Camera, supersample: int = 2
     ) -> tuple[UInt8[ndarray, "h w 3"], Bool[ndarray, "h w"]]:
         """The textured body over white and its silhouette, of ``supersample`` squared rays."""
+        painted = self.painted(pose, camera, supersample)
+        return painted.image, painted.mask
+
+    def painted(self, pose: BodyPose, camera: Camera, supersample: int = 2) -> Painted:
+        """As ``colour``, with where each ray meets the texture."""
         vertices, _ = self.body(self.identity, pose)
         fine = camera.resize(camera.height * supersample, camera.width * supersample)
         render = rasterize(vertices, self.body.faces, fine)
@@ -66,7 +83,7 @@ class TexturedPerson:
         size = (camera.width, camera.height)
         image = cv2.resize(colour, size, interpolation=cv2.INTER_AREA)
         coverage = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-        return image, coverage > 0.5
+        return Painted(image, coverage > 0.5, uv, mask)
 
     def parts(self, view: BodyView) -> UInt8[ndarray, "h w"]:
         """Class of the texture in each pixel, 0 where no body is."""

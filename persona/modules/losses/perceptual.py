@@ -1,4 +1,4 @@
-"""LPIPS as a training loss."""
+"""LPIPS, of losses and metrics."""
 
 import copy
 import warnings
@@ -66,7 +66,7 @@ class Perceptual(nn.Module):
         super().__init__()
         if not random_weights and (message := missing_weights(net)):
             raise UserError(f"{message}; or train without it: `perceptual=none`")
-        import lpips  # Optional at run time: heavy, and only this loss needs it.
+        import lpips  # Optional at run time: heavy, and only LPIPS needs it.
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

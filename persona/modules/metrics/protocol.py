@@ -11,7 +11,6 @@ fg    Foreground only: pixels of the ground-truth mask (PSNR, SSIM), or their bo
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -23,7 +22,7 @@ from torchmetrics.functional.image import (
 )
 
 from persona.errors import UserError
-from persona.modules.losses.perceptual import WEIGHT_FILES, missing_weights
+from persona.modules.losses.perceptual import WEIGHT_FILES, Perceptual, missing_weights
 
 VARIANTS = ("full", "alpha", "crop", "fg")
 BOX_ASPECT, BOX_GROWTH = 0.75, 1.25
@@ -172,27 +171,24 @@ class SSIM(FrameMetric):
 
 
 class LPIPS(FrameMetric):
-    """Learned perceptual distance on [-1, 1]. Lower is better."""
+    """Learned perceptual distance, see ``Perceptual``. Lower is better."""
 
     higher_is_better = False
 
     def __init__(self, *, net: str, variant: str = "full") -> None:
         super().__init__(variant=variant)
-        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-        kind: Any = net  # One of three strings; torchmetrics refuses others.
-        self.lpips = LearnedPerceptualImagePatchSimilarity(net_type=kind, normalize=False)
+        # Reported numbers are of float32 features, on CUDA too.
+        self.perceptual = Perceptual(net, half=False)
 
     def value(self, pred, truth, alpha, mask):
-        """Source: torchmetrics; ``fg`` is the bounding box of the mask, at least 64 pixels."""
+        """Source: the network of the losses; ``fg`` is the mask's bounding box, at least 64 px."""
         if self.variant == "fg":
             rows, columns = (mask[0, 0] > 0.5).nonzero().unbind(1)
             x, y = columns.min(), rows.min()
             box = torch.stack((x, y, columns.max() + 1 - x, rows.max() + 1 - y)).float()
             pred, truth = _cut(pred, box), _cut(truth, box)
-        self.lpips.reset()
-        self.lpips.update(pred * 2 - 1, truth * 2 - 1)
-        return self.lpips.compute()
+        with torch.no_grad():
+            return self.perceptual(pred, truth)[0]
 
 
 class MaskIoU(FrameMetric):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from persona.errors import UserError
 from persona.modules.metrics.protocol import (
@@ -168,6 +169,16 @@ def test_lpips_of_the_foreground_looks_at_the_masks_box_alone(torch_home):
     cut = [image[:, :, 30:100, 50:130] for image in (pred, mask, truth, mask)]
     assert values["fg"] == pytest.approx(float(metrics["full"](*cut)), rel=1e-5)
     assert values["full"] < 0.9 * values["fg"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lpips_equals_torchmetrics(torch_home):
+    generator = torch.Generator().manual_seed(4)
+    pred, truth = (quantize(torch.rand(1, 3, 96, 80, generator=generator)) for _ in range(2))
+    whole = torch.ones(1, 1, 96, 80)
+    value = LPIPS(net="squeeze")(pred, whole, truth, whole)
+    theirs = LearnedPerceptualImagePatchSimilarity(net_type="squeeze", normalize=True)
+    assert float(value) == pytest.approx(float(theirs(pred, truth)), rel=1e-5)
 
 
 def test_unknown_variant():

@@ -15,13 +15,11 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from persona.data.layout import Textures
-from persona.data.palette import classes_from_colours
 from persona.data.preprocess.maps import body_maps
-from persona.data.preprocess.textured_person import nearest_texel, sample_texture
+from persona.data.preprocess.textured_person import TexturedPerson, nearest_texel
 from persona.modules.avatar.pose_table import pose_state
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.render.mesh import interpolate, rasterize
 from persona.systems.benchmark.photo.truth import TrueView
 from persona.systems.fit import Fit
 from persona.types import BodyIdentity, BodyPose, Camera
@@ -67,27 +65,16 @@ class Place(NamedTuple):
 
 def texture_painter(body: SmplxBody, identity: BodyIdentity, textures: Textures) -> Painter:
     """Paints the filled texture on the posed body."""
-    classes = classes_from_colours(textures.seg_inpaint)
+    person = TexturedPerson(body, identity, textures)
 
     @torch.no_grad()
     def paint(pose: BodyPose, camera: Camera) -> Picture:
-        vertices, _ = body(identity, pose)
-        size = (camera.width, camera.height)
-        fine = rasterize(
-            vertices, body.faces, camera.resize(*(SUPERSAMPLE * n for n in reversed(size)))
-        )
-        uv = interpolate(fine, body.uv_faces, body.uv)
-        colour = sample_texture(textures.inpaint, uv, fine.mask.numpy())
-        cover = cv2.resize(fine.mask.numpy().astype(np.float32), size, interpolation=cv2.INTER_AREA)
-        # One of the four rays a pixel says what is there.
+        image, mask, uv, fine = person.painted(pose, camera, SUPERSAMPLE)
+        # One of the rays a pixel says what is there.
         own = uv[::SUPERSAMPLE, ::SUPERSAMPLE]
-        covered = fine.mask[::SUPERSAMPLE, ::SUPERSAMPLE].numpy()
-        return Picture(
-            cv2.resize(colour, size, interpolation=cv2.INTER_AREA),
-            cover > 0.5,
-            nearest_texel(classes, own) * covered,
-            nearest_texel(textures.mask.astype(np.uint8), own).astype(bool) & covered,
-        )
+        covered = fine[::SUPERSAMPLE, ::SUPERSAMPLE]
+        seen = nearest_texel(textures.mask.astype(np.uint8), own).astype(bool)
+        return Picture(image, mask, nearest_texel(person.classes, own) * covered, seen & covered)
 
     return paint
 
