@@ -68,6 +68,7 @@ def test_a_clip_follows_skeleton_photograph_and_seed(weights, frames):
         assert (other != frames).mean() > 0.1
 
 
+@pytest.mark.slow  # bfloat16 is slow on a CPU
 def test_tiles_and_half_precision_make_as_many_frames(weights, frames):
     tiled = generate(made(weights, tile=3, overlap=2), *scene(), seed=3)
     half = generate(made(weights, dtype="bfloat16"), *scene(), seed=3)
