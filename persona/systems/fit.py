@@ -238,6 +238,8 @@ class Fit(L.LightningModule):
         if change is None:
             return
         replaced = self.avatar.resize(change.keep, change.fresh)
+        for name, value in change.settings.items():
+            self.avatar.get_buffer(name).copy_(value)
         for optimizer in self.trainer.optimizers:
             replace_rows(optimizer, replaced, change.keep)
         self.graphed = None
