@@ -7,16 +7,25 @@ that it has seen, and all optimisers keep what they know of the points that stay
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from persona.modules.avatar.base import Avatar
 from persona.modules.density.base import Density, Resize
 from persona.modules.losses.base import Step
 
 SHRINK = 0.75
+
+
+@runtime_checkable
+class Cloud(Protocol):
+    """An avatar of canonical points."""
+
+    points: Tensor
+    radius: Tensor
+    epoch_steps: int
 
 
 @dataclass(frozen=True)
@@ -31,12 +40,14 @@ class CanonicalPoints(Density):
     """What both rules have in common.
 
     Args:
-        epoch_steps: steps that make an epoch.
         period: epochs between two changes.
     """
 
-    def __init__(self, *, epoch_steps: int, period: int) -> None:
-        self.epoch_steps, self.period = epoch_steps, period
+    epoch_steps: int | None = None
+    """The avatar's, once a step was watched."""
+
+    def __init__(self, *, period: int) -> None:
+        self.period = period
         self.seen: Bool[Tensor, "n"] | None = None
 
     def growth(self, epoch: int, count: int, radius: float) -> Growth:
@@ -71,18 +82,22 @@ class CanonicalPoints(Density):
 
     def decides(self, step: int) -> bool:
         """At the end of an epoch."""
-        return step % (self.period * self.epoch_steps) == 0
+        steps = self.epoch_steps
+        return steps is not None and step % (self.period * steps) == 0
 
     def watch(self, step: Step) -> None:
         """Notes which points were seen."""
+        self.epoch_steps = step.avatar.epoch_steps
         seen = self.visible(step)
         self.seen = seen if self.seen is None else self.seen | seen
 
-    def __call__(self, avatar: Avatar, step: int) -> Resize | None:
+    def __call__(  # type: ignore[override]  # It is for avatars with such points.
+        self, avatar: Cloud, step: int
+    ) -> Resize | None:
         """Prunes, then grows."""
         if not self.decides(step):
             return None
-        epoch, radius, points = step // self.epoch_steps, float(avatar.radius), avatar.points
+        epoch, radius, points = step // avatar.epoch_steps, float(avatar.radius), avatar.points
         keep, seen = torch.arange(len(points), device=points.device), self.seen
         self.seen = None
         # Where nothing at all was seen there is nothing to grow from either.
@@ -119,7 +134,6 @@ class Doubling(CanonicalPoints):
     Source: PointAvatar, arXiv:2212.08377, section 3.4, and PEGASUS's rules for the last steps.
 
     Args:
-        epoch_steps: steps that make an epoch.
         every: epochs between two doublings.
         max_points: never grow beyond.
         fill: whether a last step that is less than a doubling fills up to ``max_points``.
@@ -132,7 +146,6 @@ class Doubling(CanonicalPoints):
     def __init__(
         self,
         *,
-        epoch_steps: int,
         every: int = 5,
         max_points: int = 409_600,
         fill: bool = False,
@@ -141,7 +154,7 @@ class Doubling(CanonicalPoints):
         prune_radius: float = 0.006,
         least_weight: float = 0.5,
     ) -> None:
-        super().__init__(epoch_steps=epoch_steps, period=1)
+        super().__init__(period=1)
         self.every, self.max_points, self.fill = every, max_points, fill
         self.least_radius, self.shrink_full = least_radius, shrink_full
         self.prune_radius, self.least_weight = prune_radius, least_weight
@@ -172,7 +185,7 @@ class Doubling(CanonicalPoints):
     def visible(self, step: Step) -> Bool[Tensor, "n"]:
         """By the derivative of the picture by the points' colours: the sum of their weights."""
         view = next(iter(step.renders))
-        colors = step.posed.colors(view)
+        colors = step.posed.colors(view)  # type: ignore[attr-defined]  # A ``Posed``.
         image = step.renders[view].images["rgb"]
         return _weights(image, colors) > self.least_weight
 
@@ -188,7 +201,6 @@ class TopUp(CanonicalPoints):
     Source: PERSE, arXiv:2412.21206; numbers and radii are its code's.
 
     Args:
-        epoch_steps: steps that make an epoch.
         every: epochs between two changes.
         counts: points from an epoch on, as (epoch, points).
         least_opacity: of a point that stays.
@@ -200,7 +212,6 @@ class TopUp(CanonicalPoints):
     def __init__(
         self,
         *,
-        epoch_steps: int,
         every: int = 5,
         counts: Sequence[Sequence[int]] = (
             (5, 800), (10, 1600), (15, 3200), (20, 6400), (25, 10_000), (30, 20_000),
@@ -211,7 +222,7 @@ class TopUp(CanonicalPoints):
         fine_side: float = 0.004,
         least_radius: float = 0.0,
     ) -> None:  # fmt: skip
-        super().__init__(epoch_steps=epoch_steps, period=every)
+        super().__init__(period=every)
         self.counts = sorted((int(e), int(n)) for e, n in counts)
         self.least_opacity, self.least_radius = least_opacity, least_radius
         self.fine_from, self.fine_side = fine_from, fine_side
@@ -229,7 +240,8 @@ class TopUp(CanonicalPoints):
 
     def visible(self, step: Step) -> Bool[Tensor, "n"]:
         """By opacity, wherever the camera is."""
-        return step.posed.gaussians("points").opacities.detach() >= self.least_opacity
+        gaussians = step.posed.gaussians("points")  # type: ignore[attr-defined]  # A ``Posed``.
+        return gaussians.opacities.detach() >= self.least_opacity
 
 
 def _random(seed: int) -> torch.Generator:

@@ -143,7 +143,8 @@ class HeadAvatar(Avatar):
             root: Rotation.
             trans: Metres.
         """
-        canonical, points = self.template.canonical_pose(self.mean_expression), self.points
+        canonical = self.template.canonical_pose(self.mean_expression)
+        points: Tensor = self.points
         if self.moves_canonical:
             points = self.deformer.to_subject(points, who.latent)
         located, bases = self.deformer(points, who.latent)
@@ -151,7 +152,8 @@ class HeadAvatar(Avatar):
         shapes = self.template.shape_dirs[vertices]
 
         def warp_points(points: Tensor) -> Tensor:
-            return warp(*self.deformer(points, who.latent), shapes, canonical, posed)[0]
+            located, bases = self.deformer(points, who.latent)
+            return warp(located, bases, shapes, canonical, posed)[0]
 
         means, turn = warp(located, bases, shapes, canonical, posed)
         warped = Warped(points, located, means, turn, warp_points, root, who.latent, self.radius)

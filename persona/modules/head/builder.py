@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.errors import UserError
-from persona.modules.body.base import Body
 from persona.modules.head.avatar import HeadAvatar, sphere
 from persona.modules.head.canonical import (
     GaussianNetwork,
@@ -34,9 +33,10 @@ from persona.modules.head.latent import (
 )
 from persona.modules.head.looks import GaussianLook, SurfaceLook
 from persona.modules.head.lora import CODE_LORA, DEFORMER_LORA, GAUSSIAN_LORA, attach_lora
-from persona.modules.head.template import HeadTemplate
+from persona.modules.head.template import BlendedBody, HeadTemplate
 from persona.types import BodyIdentity
 
+NUM_JOINTS = 5
 STARTS = ("template", "sphere")
 SHRINK = 0.75
 """Of the radius where points double."""
@@ -71,7 +71,7 @@ class HeadBuilder:
         if self.start not in STARTS:
             raise UserError(f"avatar.start={self.start} is unknown: choose {', '.join(STARTS)}")
 
-    def build(self, body: Body, identity: BodyIdentity, edits: int = 1) -> HeadAvatar:
+    def build(self, body: BlendedBody, identity: BodyIdentity, edits: int = 1) -> HeadAvatar:
         """The untrained head of a person.
 
         Args:
@@ -79,10 +79,10 @@ class HeadBuilder:
             identity: The person.
             edits: How many edits of the person there are, the unedited one among them.
         """
-        if body.num_joints != 5:
+        if len(body.parents) != NUM_JOINTS:
             raise UserError(
-                f"system needs a head's body model of 5 joints (root, neck, jaw, eyes), body "
-                f"{getattr(body, 'name', '')} has {body.num_joints}: choose body=head"
+                f"this system is for heads, whose body model has {NUM_JOINTS} joints (root, neck, "
+                f"jaw, eyes); the one given has {len(body.parents)}: choose another body"
             )
         return self.assemble(HeadTemplate.of(body, identity, baked=not self.generic), edits)
 
@@ -247,7 +247,10 @@ class PerseBuilder(HeadBuilder):
         )
         known = Edits(edits, template.shape_dirs.shape[-1], slots, codes)
         avatar = self.head(template, look, known)
-        avatar.moves_canonical = self.moves_canonical
+        if not self.moves_canonical:
+            avatar.moves_canonical = False
+            avatar.deformer.cc.requires_grad_(False)
+            avatar.deformer.cc_linear.requires_grad_(False)
         if self.lora:
             add_lora(avatar)
         return avatar
@@ -256,7 +259,8 @@ class PerseBuilder(HeadBuilder):
 def add_lora(avatar: HeadAvatar) -> None:
     """Gives a head of Gaussians the low-rank additions of PERSE, which change nothing yet."""
     attach_lora(avatar.deformer, DEFORMER_LORA)
-    attach_lora(avatar.look.canonical, GAUSSIAN_LORA)
+    if isinstance(avatar.look, GaussianLook):
+        attach_lora(avatar.look.canonical, GAUSSIAN_LORA)
     if isinstance(avatar.edits.codes, FeatureCodes):
         attach_lora(avatar.edits.codes.network, CODE_LORA)
 

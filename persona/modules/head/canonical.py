@@ -60,7 +60,7 @@ class SurfaceNetwork(SkipTrunk):
 
     def forward(self, points: Float[Tensor, "n 3"], latent: Float[Tensor, "l"]) -> Surface:
         """Of points in the subject's canonical space."""
-        hidden = super().forward(encode_position(points, OCTAVES), latent)
+        hidden = self.trunk(encode_position(points, OCTAVES), latent)
         values = self.lin9(softplus(hidden))
         # The segmentation reads the hidden values before their activation, as published.
         segment = self.lin_seg0(hidden)[:, 0] if self.segment else None
@@ -152,7 +152,7 @@ class GaussianNetwork(SkipTrunk):
 
     def forward(self, points: Float[Tensor, "n 3"], latent: Float[Tensor, "l"]) -> RawGaussians:
         """Of points in the subject's canonical space."""
-        hidden = super().forward(encode_position(points, OCTAVES), latent)
+        hidden = self.trunk(encode_position(points, OCTAVES), latent)
         return RawGaussians(
             self.out_layer(hidden),
             self.scaling_layer(hidden),

@@ -38,6 +38,8 @@ class Slots(nn.Module):
         std: of the first values of the learnt codes.
     """
 
+    source_rows: Int[Tensor, "s"]
+
     def __init__(
         self,
         *,

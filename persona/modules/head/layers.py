@@ -125,7 +125,7 @@ class SkipTrunk(nn.Module):
             layer.set(weight)
             self.add_module(f"lin{i}", layer)
 
-    def forward(self, x: Float[Tensor, "n k"], shared: Float[Tensor, "l"]) -> Float[Tensor, "n w"]:
+    def trunk(self, x: Float[Tensor, "n k"], shared: Float[Tensor, "l"]) -> Float[Tensor, "n w"]:
         """What the last layer gives, before any activation."""
         hidden = self.get_submodule("lin0")(x, shared)
         for i in range(1, self.depth):

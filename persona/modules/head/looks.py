@@ -25,6 +25,11 @@ from persona.modules.head.canonical import (
 from persona.modules.head.layers import inverse, point_jacobian
 from persona.types import Gaussians
 
+SPREAD = 0.47
+"""Deviation of a ball over the radius of a disc. Near its centre a disc is as opaque as a Gaussian
+of deviation r / sqrt 2; its radius counts in halves of the image, of which six are the focal length
+of published videos and four units the distance of their heads."""
+
 
 @dataclass(frozen=True)
 class Warped:
@@ -52,18 +57,23 @@ class Drawn:
     points: Gaussians
     """Networks' unit, the root unturned."""
     rgb: Float[Tensor, "n 3"]
-    surface: Surface | None = None
-    gradient: Float[Tensor, "n 3"] | None = None
+
+
+@dataclass(frozen=True)
+class DrawnSurface(Drawn):
+    """What ``SurfaceLook`` makes of them."""
+
+    surface: Surface
+    gradient: Float[Tensor, "n 3"]
     """Of the signed distance, canonical."""
-    normals: Float[Tensor, "n 3"] | None = None
+    normals: Float[Tensor, "n 3"]
     """Unit length, camera frame."""
 
 
 class SurfaceLook(nn.Module):
     """Points of one size on a surface, each with albedo and shading.
 
-    Points are drawn as balls whose opacity falls as that of PointAvatar's discs does near their
-    centre, 1 - d^2 / r^2: their standard deviation is r / sqrt 2.
+    Points are drawn as balls, where PointAvatar draws discs of opacity 1 - d^2 / r^2.
     Source: PointAvatar, arXiv:2212.08377; PEGASUS, arXiv:2402.10636.
 
     Args:
@@ -75,7 +85,7 @@ class SurfaceLook(nn.Module):
         super().__init__()
         self.surface, self.shading = surface, shading
 
-    def forward(self, warped: Warped) -> Drawn:
+    def forward(self, warped: Warped) -> DrawnSurface:
         """Coloured balls."""
         points, latent = warped.points, warped.latent
         surface = self.surface(points, latent)
@@ -86,10 +96,10 @@ class SurfaceLook(nn.Module):
         normals = F.normalize((F.normalize(gradient, dim=-1)[:, None] @ undo)[:, 0], dim=-1)
         normals = normals @ warped.root.T
         rgb = (2 * self.shading(normals, latent) * surface.albedo).clamp(0, 1)
-        size = (warped.radius * 0.5**0.5).expand_as(warped.posed)
+        size = (warped.radius * SPREAD).expand_as(warped.posed)
         turns = torch.eye(1, 4).to(size).expand(len(size), 4)
         balls = Gaussians(warped.posed, size, turns, size.new_ones(len(size)))
-        return Drawn(balls, rgb, surface, gradient, normals)
+        return DrawnSurface(balls, rgb, surface, gradient, normals)
 
 
 class GaussianLook(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ class LoraPair(nn.Module):
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        outputs, inputs = layer.weight.shape
+        outputs, inputs = cast("Tensor", layer.weight).shape
         rank = RANK if min(inputs, outputs) >= RANK else (inputs + outputs) // 2
         self.down = nn.Linear(inputs, rank, bias=False)
         self.up = nn.Linear(rank, outputs, bias=False)
@@ -35,8 +36,9 @@ class LoraPair(nn.Module):
 
     def add(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Hook of the layer."""
-        x, shared = (*inputs, None)[:2]
-        return output + self.strength * self.up(split_linear(self.down.weight, x, shared))
+        shared = inputs[1] if len(inputs) > 1 else None
+        added = split_linear(self.down.weight, inputs[0], shared)
+        return output + self.strength * self.up(added)
 
 
 def attach_lora(network: nn.Module, names: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -37,6 +38,21 @@ class HeadPose:
     betas: Float[Tensor, "s"]
     root: Float[Tensor, "3"]
     """Where the root joint lies."""
+
+
+@runtime_checkable
+class BlendedBody(Protocol):
+    """A body model that is a template and bases, as SMPL-X and FLAME are."""
+
+    parents: Tensor
+    template: Tensor
+    shape_dirs: Tensor
+    expr_dirs: Tensor
+    joint_regressor: Tensor
+    weights: Tensor
+    pose_dirs: Tensor
+    pose_features: Tensor
+    """Entries of the pose feature that ``pose_dirs`` is for; the others move nothing."""
 
 
 class HeadTemplate(Body):
@@ -94,16 +110,15 @@ class HeadTemplate(Body):
             self.register_buffer(name, values.detach().clone(), persistent=False)
 
     @classmethod
-    def of(cls, body: Body, identity: BodyIdentity, baked: bool) -> HeadTemplate:
+    def of(cls, body: BlendedBody, identity: BodyIdentity, baked: bool) -> HeadTemplate:
         """Of a body model with the five joints of a head.
 
         Args:
-            body: Has ``template``, ``shape_dirs``, ``expr_dirs``, ``joint_regressor``, and, where
-                poses deform it, ``pose_dirs`` with the entries that they are for.
+            body: In metres.
             identity: The person.
             baked: Whether the person's betas belong to the template; else each pose names some.
         """
-        dense = body.template.new_zeros(*body.template.shape, 9 * (body.num_joints - 1))
+        dense = body.template.new_zeros(*body.template.shape, 9 * (len(body.parents) - 1))
         dense[..., body.pose_features] = body.pose_dirs
         template, shape_dirs = body.template + identity.face_offset, body.shape_dirs
         if baked:

@@ -70,7 +70,8 @@ class OnSurface(Loss[HeadStep]):
 
     def forward(self, step: HeadStep) -> Float[Tensor, ""]:
         """In the networks' unit, squared."""
-        return step.posed.drawn.surface.sdf.square().mean()
+        _, drawn = step.surface
+        return drawn.surface.sdf.square().mean()
 
 
 def eikonal(gradients: Float[Tensor, "n 3"]) -> Float[Tensor, ""]:
@@ -96,8 +97,9 @@ class Eikonal(Loss[HeadStep]):
         """Mean over both kinds of points."""
         points = step.posed.warped.points.detach()
         moved = points + self.beside * (torch.rand_like(points) - 0.5)
-        near = step.avatar.look.surface.gradient(moved, step.posed.who.latent)
-        return eikonal(torch.cat([step.posed.drawn.gradient, near]))
+        look, drawn = step.surface
+        near = look.surface.gradient(moved, step.posed.who.latent)
+        return eikonal(torch.cat([drawn.gradient, near]))
 
 
 class CodeSize(Loss[HeadStep]):

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.errors import UserError
 from persona.modules.head.avatar import HeadAvatar, PosedHead
+from persona.modules.head.looks import DrawnSurface, SurfaceLook
 from persona.modules.losses.base import Step
 
 VIEW = "points"
@@ -22,6 +24,21 @@ class HeadStep(Step):
     posed: PosedHead
     background: Float[Tensor, "3 h w"]
     """What lies behind truth and render."""
+
+    @property
+    def surface(self) -> tuple[SurfaceLook, DrawnSurface]:
+        """The look and what it drew, of a head of points.
+
+        Raises:
+            UserError: The head is of Gaussians.
+        """
+        look, drawn = self.avatar.look, self.posed.drawn
+        if not isinstance(look, SurfaceLook) or not isinstance(drawn, DrawnSurface):
+            raise UserError(
+                "a loss of surfaces is for heads of points: take it away, or use "
+                "system=pointavatar or system=pegasus"
+            )
+        return look, drawn
 
     def truth_over(self) -> Float[Tensor, "3 h w"]:
         """The photograph, cut out softly, over the background."""

@@ -1,6 +1,7 @@
 """Heads' parts without fixtures: layers, warp, latents, additions, starts."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from persona.modules.body.rotation import (
 from persona.modules.head.builder import PerseBuilder, PointAvatarBuilder
 from persona.modules.head.canonical import SurfaceNetwork
 from persona.modules.head.deformer import Bases, Deformer
+from persona.modules.head.encoders import ClipEncoder, LocalEncoder
 from persona.modules.head.latent import PERSE_CATEGORIES, Slots
 from persona.modules.head.layers import (
     WeightNormLinear,
@@ -26,6 +28,7 @@ from persona.modules.head.layers import (
 )
 from persona.modules.head.lora import LoraPair, attach_lora, set_strength, train_lora_only
 from persona.modules.head.template import HeadTemplate, warp
+from persona.types import BodyIdentity
 
 PARENTS = (-1, 0, 1, 1, 1)
 
@@ -191,6 +194,33 @@ def test_first_points_and_their_radius(rng, start):
         points = avatar.points.detach()
         assert (points[:, None] == vertices).all(-1).any(1).all()
         assert len(points.unique(dim=0)) == 200
+
+
+def test_a_body_of_many_joints_is_refused():
+    nothing = torch.zeros(1, 3, 0)
+    person = SimpleNamespace(
+        parents=torch.zeros(55), template=nothing, shape_dirs=nothing, expr_dirs=nothing,
+        joint_regressor=nothing, weights=nothing, pose_dirs=nothing, pose_features=nothing,
+    )  # fmt: skip
+    identity = BodyIdentity(torch.zeros(1), torch.zeros(1, 3), torch.zeros(55, 3))
+    with pytest.raises(UserError, match=r"has 5 joints .* the one given has 55"):
+        PointAvatarBuilder(rates={}).build(person, identity)
+
+
+def test_the_stand_in_tells_edits_apart(rng):
+    encoder = LocalEncoder(size=64)
+    image = torch.rand(3, 20, 30)
+    first = encoder(image, "A person with red hair")
+    assert first.shape == (64,) and torch.equal(encoder(image, "a person with hair RED"), first)
+    others = [encoder(1 - image, "A person with red hair"), encoder(image, "A person with a hat")]
+    assert (others[0][:32] != first[:32]).all() and torch.equal(others[0][32:], first[32:])
+    assert torch.equal(others[1][:32], first[:32]) and (others[1][32:] != first[32:]).all()
+
+
+def test_clip_needs_its_folder(tmp_path):
+    pytest.importorskip("transformers")
+    with pytest.raises(UserError, match=r"no CLIP there; .* or use encoder=local"):
+        ClipEncoder(tmp_path)
 
 
 def test_wrong_settings_are_named():
