@@ -8,7 +8,6 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import wandb
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig
@@ -32,6 +31,8 @@ def start_logger(settings: DictConfig, folder: Path) -> Logger:
     mode = os.environ.get("WANDB_MODE", "online")
     if not isinstance(logger, WandbLogger) or mode not in ("online", *_OFFLINE):
         return logger
+    import wandb  # Here: a run without it (`logger=none`) needs no installed W&B, nor its second.
+
     if not settings.get("offline") and mode == "online":
         reason = _unreachable()
         if not reason:
@@ -53,6 +54,8 @@ def start_logger(settings: DictConfig, folder: Path) -> Logger:
 
 def _unreachable() -> str:
     """Why W&B's server cannot be reached; empty where it answers, with whatever."""
+    import wandb
+
     address = wandb.setup().settings.base_url
     try:
         urllib.request.urlopen(address, timeout=_REACH_TIMEOUT_S).close()
