@@ -40,7 +40,7 @@ class PosedPoints:
         cls, means: Float[Tensor, "n 3"], scales: Float[Tensor, "n 3"], rgb: Float[Tensor, "n 3"]
     ) -> "PosedPoints":
         """Gaussians along the axes of the camera frame that let nothing through."""
-        turns = torch.eye(1, 4).to(means).expand(len(means), 4)
+        turns = torch.eye(1, 4, dtype=means.dtype, device=means.device).expand(len(means), 4)
         return cls(Gaussians(means, scales, turns, means.new_ones(len(means))), rgb)
 
     def gaussians(self, asset: str) -> Gaussians:
