@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from numpy import ndarray
 from omegaconf import DictConfig
 from PIL import ImageColor
@@ -112,7 +113,9 @@ def driving_motion(config: DictConfig, body: SmplxBody) -> Motion:
     return motion
 
 
-def read_background(background: str, height: int, width: int) -> ndarray | tuple[int, int, int]:
+def read_background(
+    background: str, height: int, width: int
+) -> UInt8[ndarray, "{height} {width} 3"] | tuple[int, int, int]:
     """A colour name or #rrggbb, or an image file, resized.
 
     Raises:

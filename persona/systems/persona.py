@@ -1,6 +1,6 @@
 """PERSONA: one photo's avatar, trained on captured and generated frames."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -147,8 +147,6 @@ class PersonaMethod(Method):
         """Captured frames differ by the width of their boundary, which the host computes."""
         return self._boundary_px(frame) | 1 if frame.role[0] == CAPTURED else None
 
-    def clip(
-        self, poses: PoseState, asset: str | None = None
-    ) -> Callable[[int, Camera], tuple[Tensor, Tensor]]:
+    def clip(self, poses: PoseState, asset: str | None = None) -> Draw:
         """As ``Method.clip``; what does not depend on the pose is computed once."""
         return ClipDrawer(PoseDriver(self.avatar, asset or self.assets[-1]), self.renderer, poses)

@@ -120,7 +120,7 @@ class Avatar(nn.Module):
 
     @torch.no_grad()
     def resize(
-        self, keep: Int[Tensor, "k"], fresh: Mapping[str, Tensor]
+        self, keep: Int[Tensor, "k"], fresh: Mapping[str, Float[Tensor, "f *_"]]
     ) -> dict[nn.Parameter, nn.Parameter]:
         """Keeps the Gaussians of some rows, in that order, and puts new ones behind them.
 
@@ -154,7 +154,7 @@ class Avatar(nn.Module):
 
     def split(
         self, rows: Int[Tensor, "k"], shift: Float[Tensor, "k 3"], shrink: Float[Tensor, "k"]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Float[Tensor, "k *_"]]:
         """New Gaussians drawn from others, as ``resize`` takes them; growing avatars define it.
 
         Args:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from numpy import ndarray
 from scipy import ndimage
 from scipy.optimize import minimize_scalar
@@ -65,7 +65,9 @@ class FittedPerson:
     """People found in the photo."""
     placement: Placement
 
-    def onto(self, values: ndarray, height: int, width: int, photo_height: int) -> ndarray:
+    def onto(
+        self, values: Shaped[ndarray, "h w"], height: int, width: int, photo_height: int
+    ) -> Shaped[ndarray, "{height} {width}"]:
         """A map of the captured frame (bool or classes) on a grid of the photo, 0 beyond it.
 
         Args:
