@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import UInt8
@@ -127,8 +128,6 @@ def read_background(
         pass
     if not Path(background).is_file():
         raise UserError(f"background={background} is neither a colour nor an image file")
-    import cv2
-
     image = cv2.resize(read_image(background), (width, height), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(image)
 

@@ -54,7 +54,7 @@ def start_logger(settings: DictConfig, folder: Path) -> Logger:
 
 def _unreachable() -> str:
     """Why W&B's server cannot be reached; empty where it answers, with whatever."""
-    import wandb
+    import wandb  # As above.
 
     address = wandb.setup().settings.base_url
     try:

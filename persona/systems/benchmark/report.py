@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
+from hydra.utils import instantiate
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig
 
@@ -151,8 +152,6 @@ def machine() -> str:
 
 def log_table(config: DictConfig, outcomes: Sequence[Outcome], folder: Path) -> None:
     """The tables as a W&B run in the group of the cells."""
-    from hydra.utils import instantiate
-
     if not config.get("logger"):
         return
     logger = instantiate(config.logger, save_dir=str(folder), group=config.group)
