@@ -18,7 +18,7 @@ from persona.modules.losses.functional import occlusion_boundary
 from persona.modules.losses.persona_step import PersonaStep
 from persona.modules.parallel import branches
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.systems.method import Method, Views
+from persona.systems.method import Draw, Method, Views
 from persona.types import CAPTURED, BodyIdentity, Camera, Frame, Render
 
 NOT_CHANNELS = frozenset({"alpha", "boundary", "mesh"})
