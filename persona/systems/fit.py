@@ -23,10 +23,10 @@ from persona.modules.losses.base import Loss, LossSum, Step, Terms
 from persona.modules.metrics.protocol import score_frame
 from persona.modules.optim import replace_rows
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.systems.ddp import DDP, of_all_processes
+from persona.runtime.ddp import DDP, of_all_processes
+from persona.runtime.step_graph import TOTAL, GraphedLoss
 from persona.systems.method import Draw, Layers, Method
 from persona.systems.schedule import Schedule, rate_factor
-from persona.systems.step_graph import TOTAL, GraphedLoss
 from persona.types import CAPTURED, BodyIdentity, Camera, Frame
 
 log = logging.getLogger(__name__)

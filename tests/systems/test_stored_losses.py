@@ -21,8 +21,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from torch.overrides import TorchFunctionMode
 
+from persona.commands.experiment import quiet_libraries
 from persona.modules.losses.perceptual import shared_perceptual
-from persona.systems.experiment import quiet_libraries
 from persona.systems.fit import Fit
 
 CONF = Path(__file__).parents[2] / "conf"
