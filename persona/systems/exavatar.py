@@ -3,6 +3,8 @@
 from collections.abc import Hashable, Mapping, Sequence
 from typing import ClassVar
 
+import torch
+
 from persona.data.subject import Subject
 from persona.modules.avatar.exavatar import ExAvatarBuilder, PosedExAvatar
 from persona.modules.avatar.gaussian_avatar import PoseState

@@ -87,7 +87,9 @@ class CanonicalPoints(Density):
 
     def watch(self, step: Step) -> None:
         """Notes which points were seen."""
-        self.epoch_steps = step.avatar.epoch_steps
+        avatar = step.avatar
+        assert isinstance(avatar, Cloud)
+        self.epoch_steps = avatar.epoch_steps
         seen = self.visible(step)
         self.seen = seen if self.seen is None else self.seen | seen
 

@@ -51,6 +51,8 @@ class LocalEncoder(AttributeEncoder):
         grid: Cells along each side of a picture.
     """
 
+    spread: Float[Tensor, "k cells"]
+
     def __init__(self, size: int = 1024, grid: int = 8) -> None:
         super().__init__()
         self.size, self.grid = size, grid
