@@ -44,7 +44,7 @@ class PosedHead:
 
 
 def sphere(count: int, radius: float = 0.5) -> Float[Tensor, "n 3"]:
-    """Points all over a sphere."""
+    """First canonical points, all over a sphere."""
     return radius * F.normalize(torch.randn(count, 3), dim=-1)
 
 

@@ -91,7 +91,7 @@ class HeadBuilder:
         raise NotImplementedError
 
     def first_points(self, template: HeadTemplate) -> tuple[Float[Tensor, "n 3"], float]:
-        """Canonical points, and their radius."""
+        """Points in the canonical space, and their radius."""
         if self.start == "sphere":
             points = sphere(self.start_points)
         else:

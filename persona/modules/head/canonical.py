@@ -69,7 +69,7 @@ class SurfaceNetwork(SkipTrunk):
     def gradient(
         self, points: Float[Tensor, "n 3"], latent: Float[Tensor, "l"]
     ) -> Float[Tensor, "n 3"]:
-        """Of the signed distance; of length 1 where it is one."""
+        """Of the signed distance at canonical points; of length 1 where it is one."""
         return point_jacobian(lambda x: self(x, latent).sdf[:, None], points)[:, 0]
 
 

@@ -32,7 +32,7 @@ class AttributeEncoder(nn.Module, ABC):
 
     @abstractmethod
     def of_image(self, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "k"]:
-        """Features of a picture."""
+        """Features of a picture on white, [0, 1]."""
 
     @abstractmethod
     def of_words(self, words: str) -> Float[Tensor, "k"]:
@@ -65,7 +65,7 @@ class LocalEncoder(AttributeEncoder):
         )
 
     def of_image(self, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "k"]:
-        """Of its colours."""
+        """Of its colours, [0, 1]."""
         cells = F.adaptive_avg_pool2d(image, self.grid)
         return self.spread @ (2 * cells.flatten() - 1)
 

@@ -163,7 +163,7 @@ class HeadTemplate(Body):
         return self.pose(self.canonical_rotations, expression)
 
     def posed_vertices(self, pose: HeadPose) -> Float[Tensor, "p 3"]:
-        """Of the body model itself."""
+        """Of the body model itself: its rest vertices, deformed and skinned."""
         rest = self.template + self.expr_dirs @ pose.expression + self.shape_dirs @ pose.betas
         return blend_skin(rest + self.pose_dirs @ pose.feature, self.weights, pose.bones[1:])
 
@@ -172,7 +172,7 @@ class HeadTemplate(Body):
         return nearest_vertex(points.detach(), self.posed_vertices(canonical).detach())
 
     def vertex_bases(self, vertices: Int[Tensor, "n"]) -> Bases:
-        """What a point's bases should be like: those of a vertex, which has no still bone."""
+        """What a point's bases should be like: those of a rest vertex, which has no still bone."""
         weights = self.weights[vertices]
         return Bases(
             self.expr_dirs[vertices],

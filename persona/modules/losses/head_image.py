@@ -64,7 +64,7 @@ def region_distance(
     """Mean absolute difference of an image that is made white outside of a region.
 
     Args:
-        image: Compared.
+        image: Compared, [0, 1].
         target: White there already.
         region: 1 inside.
     """

@@ -41,10 +41,10 @@ class HeadStep(Step):
         return look, drawn
 
     def truth_over(self) -> Float[Tensor, "3 h w"]:
-        """The photograph, cut out softly, over the background."""
+        """The photograph, cut out softly, over the background, [0, 1]."""
         mask = self.frame.mask[0]
         return self.frame.image[0] * mask + self.background * (1 - mask)
 
     def render_over(self) -> Float[Tensor, "3 h w"]:
-        """The render over the background."""
+        """The render over the background, [0, 1]."""
         return self.over(VIEW, "rgb", self.background)

@@ -78,7 +78,7 @@ def disentanglement(
     """Whether an edit changes what it should, and nothing else, against exact truth.
 
     Args:
-        edited: Drawn with the edit.
+        edited: Drawn with the edit, [0, 1].
         unedited: Drawn without, in the same pose.
         edited_truth: What it should look like.
         unedited_truth: The same without the edit.
