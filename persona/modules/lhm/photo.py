@@ -101,3 +101,28 @@ def _centred(layers: Float[ndarray, "h w 4"]) -> Float[ndarray, "h2 w2 4"]:
     if half_x > middle_x:
         half_x, half_y = least_x, round(least_x * ASPECT)
     return layers[middle_y - half_y : middle_y + half_y, middle_x - half_x : middle_x + half_x]
+
+
+def square_crop(
+    image: Float[ndarray, "h w 3"], box: Float[ndarray, "4"], side: int
+) -> Float[ndarray, "s s 3"]:
+    """A square of the image, white beyond its border.
+
+    Args:
+        image: RGB in [0, 1].
+        box: Left, top, right, bottom; its longer side is the square's.
+        side: Pixels of the result.
+    """
+    low, high = box[:2], box[2:]
+    size = float((high - low).max())
+    corner = (low + high) / 2 - size / 2
+    scale = side / size
+    # Pixel centres lie at +0.5 in both.
+    shift = -corner * scale + (scale - 1) / 2
+    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+    if scale < 1:
+        whole = np.ceil(size).astype(int)
+        matrix = np.array([[1, 0, -round(corner[0])], [0, 1, -round(corner[1])]], np.float64)
+        crop = cv2.warpAffine(image, matrix, (whole, whole), borderValue=(1, 1, 1))
+        return cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
+    return cv2.warpAffine(image, matrix, (side, side), borderValue=(1, 1, 1))
