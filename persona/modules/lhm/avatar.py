@@ -13,7 +13,7 @@ from persona.modules.avatar.base import Avatar, PosedPoints
 from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.lhm.decoder import PointGaussians
-from persona.modules.lhm.sight import PosedBody, stand
+from persona.modules.lhm.sight import PosedBody, posed_body
 from persona.modules.lhm.template import sample_points, shape_offsets, template_on
 from persona.types import BodyIdentity
 
@@ -71,4 +71,4 @@ class LhmAvatar(Avatar):
 
     def standing(self, pose: PoseState) -> PosedBody:
         """The bare body in a pose, by which a photograph is read."""
-        return stand(self.body, self.identity, self.template, self.vertex, pose)
+        return posed_body(self.body, self.identity, self.template, self.vertex, pose)

@@ -191,8 +191,8 @@ class SmallLhm:
         if self.weights is None and not self.random:
             raise UserError(
                 "model.weights=FILE is not given: lhm_small's weights are not shipped; train them"
-                " by `python train.py +exp=lhm_small data.casting.assets=DIR` (a GPU; Apache-2.0,"
-                " as all that is made here), or choose model=lhm_500m (CC BY-NC 4.0, 8.51 GB)"
+                " by `python train.py +exp=lhm_small data.source.casting.assets=DIR` on a GPU, or"
+                " choose model=lhm_500m (8.51 GB, CC BY-NC 4.0)"
             )
 
     def fresh(self) -> SmallModel:

@@ -52,7 +52,7 @@ class PosedBody(TensorTuple):
 
 
 @torch.no_grad()
-def stand(
+def posed_body(
     body: SmplxBody,
     identity: BodyIdentity,
     template: PointTemplate,

@@ -60,6 +60,9 @@ class JointAttention(nn.Module):
         self.norm_q, self.norm_k, self.norm_added_q, self.norm_added_k = norms
         self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
         self.to_add_out = nn.Linear(dim, dim) if keep_context else None
+        if not keep_context:  # Published weights hold them; nothing asks for their queries.
+            self.add_q_proj.requires_grad_(False)
+            self.norm_added_q.requires_grad_(False)
 
     def forward(
         self, x: Float[Tensor, "b n c"], context: Float[Tensor, "b t c"]
@@ -68,11 +71,10 @@ class JointAttention(nn.Module):
         queries = [self.norm_q(self._split(self.to_q(x)))]
         keys = [self.norm_k(self._split(self.to_k(x)))]
         values = [self._split(self.to_v(x))]
-        queries.append(self.norm_added_q(self._split(self.add_q_proj(context))))
+        if self.to_add_out is not None:
+            queries.append(self.norm_added_q(self._split(self.add_q_proj(context))))
         keys.append(self.norm_added_k(self._split(self.add_k_proj(context))))
         values.append(self._split(self.add_v_proj(context)))
-        if self.to_add_out is None:
-            queries.pop()
         q, k, v = (torch.cat(parts, 2) for parts in (queries, keys, values))
         # Norms are computed in single precision; attention is fast where all agree in theirs.
         mixed = F.scaled_dot_product_attention(q.to(v), k.to(v), v).transpose(1, 2).flatten(2)
