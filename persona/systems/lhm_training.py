@@ -66,6 +66,8 @@ class LhmTraining(L.LightningModule):
         decay: Of the averaged weights.
         weights: First and last weight of each term.
         ramp: Steps over which weights go from first to last.
+        minutes: Train so long, with the rate falling by the clock; None trains all steps. A run
+            that is gone on with begins this anew.
         compile: Compile the network (CUDA; a minute at the start).
         recompute: Compute the transformer's layers again for the gradient: less memory.
     """
@@ -84,6 +86,7 @@ class LhmTraining(L.LightningModule):
         weight_decay: float = 0.05,
         decay: float = 0.999,
         ramp: int = 2000,
+        minutes: float | None = None,
         compile: bool = False,
         recompute: bool = False,
     ) -> None:
@@ -91,7 +94,8 @@ class LhmTraining(L.LightningModule):
         self.size, self.body, self.renderer = model, body.requires_grad_(False), renderer
         self.lr, self.warmup, self.steps, self.weight_decay = lr, warmup, steps, weight_decay
         self.weights = {name: tuple(ends) for name, ends in weights.items()}
-        self.ramp, self.perceptual = ramp, perceptual
+        self.ramp, self.minutes, self.perceptual = ramp, minutes, perceptual
+        self.started = time.monotonic()
         self.net = model.fresh()
         self.net.network.transformer.recompute = recompute
         self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(decay))
@@ -100,6 +104,16 @@ class LhmTraining(L.LightningModule):
         self.template, vertex = template_on(body, points)
         self.register_buffer("vertex", vertex, persistent=False)
         self.last_loss: float | None = None
+
+    def on_train_start(self) -> None:
+        """Starts the clock."""
+        self.started = time.monotonic()
+
+    def done(self, step: int) -> float:
+        """Share of the training that lies behind."""
+        if self.minutes is None:
+            return min(1.0, step / self.steps)
+        return min(1.0, (time.monotonic() - self.started) / (60 * self.minutes))
 
     def training_step(self, batch: Portraits, index: int) -> Float[Tensor, ""]:
         """Weighted sum of the terms."""
@@ -164,6 +178,8 @@ class LhmTraining(L.LightningModule):
         """Averages the weights after a step."""
         if self.global_step:
             self.average.update_parameters(self.net)
+        if self.minutes is not None and self.done(self.global_step) >= 1:
+            self.trainer.should_stop = True
 
     def configure_optimizers(self) -> dict:
         """AdamW as LHM's; warm-up, then a cosine to a hundredth."""
@@ -177,7 +193,7 @@ class LhmTraining(L.LightningModule):
         optimizer = torch.optim.AdamW(groups, self.lr, betas=(0.9, 0.95))
 
         def rate(step: int) -> float:
-            share = min(1.0, step / self.steps)
+            share = self.done(step)
             fall = 0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2
             return fall * min(1.0, (step + 1) / self.warmup)
 
@@ -241,7 +257,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     system.to(trainer.strategy.root_device).eval()
     stream.seed = _TEST_SEED
     metrics = score(system, stream, config.test_people, folder / PICTURE_FILE)
-    metrics["train/seconds"] = seconds
+    metrics["train/seconds"], metrics["train/steps"] = seconds, float(trainer.global_step)
     if rank_zero_only.rank == 0:
         write_weights(system.average.module, folder / WEIGHTS_FILE)
         write_json(folder / METRICS_FILE, metrics, indent=2)

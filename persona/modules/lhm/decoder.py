@@ -36,7 +36,9 @@ class PointEmbedding(nn.Module):
 
     def fourier(self, points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 48"]:
         """Sines of all frequencies, then cosines."""
-        phase = points @ self.basis
+        # Phases reach hundreds of radians: half precision would lose them.
+        with torch.autocast(points.device.type, enabled=False):
+            phase = points @ self.basis
         return torch.cat((phase.sin(), phase.cos()), -1)
 
     def forward(self, points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b c"]:
