@@ -15,8 +15,7 @@ from persona.data.making import one_maker
 from persona.data.preprocess.photo import SHEET_FILE, PhotoPreprocessor
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
-from persona.benchmark.plan import experiment_of
-from persona.runtime.options import check_options
+from persona.runtime.options import check_options, experiment_of
 from persona.systems.method import Method
 
 MIN_SIDE_PX = 64
