@@ -9,7 +9,6 @@ from importlib import import_module
 from pathlib import Path
 
 from hydra import compose
-from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
@@ -17,6 +16,7 @@ from persona.benchmark.prepare import prepare_subjects
 from persona.cli import user_error
 from persona.data.datamodule import SubjectDataModule
 from persona.errors import UserError
+from persona.runtime.options import experiment_of
 
 PREDICTIONS = "predictions:"
 CELL_VERSION = 1
@@ -167,37 +167,6 @@ def cell_overrides(config: DictConfig, chosen: Sequence[str], subject: str, seed
         # The benchmark scores by itself what a cell has rendered.
         "metric.lpips_net=null", "report.turntable_frames=0", "trainer.enable_progress_bar=false",
     ]  # fmt: skip
-
-
-def experiment_of(system: str, experiments: DictConfig) -> list[str]:
-    """The experiment that a system's name stands for, ``NAME`` or ``NAME+DELTA``.
-
-    The size's own table first, then ``conf/exp/NAME.yaml``, then ``conf/system/NAME.yaml`` in the
-    experiment ``baseline``: a new system needs nothing but its own file. Each DELTA is one more
-    experiment on top: ``exavatar+single_image``, ``persona+abl/no_seam``.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    loader = GlobalHydra.instance().config_loader()
-    known = {group: loader.get_group_options(group) for group in ("exp", "system")}
-    system, *added = system.split("+")
-    name, *deltas = [*experiments.get(system, system).split("+"), *added]
-    for delta in deltas:
-        folder, _, file = f"exp/{delta}".rpartition("/")
-        if file not in loader.get_group_options(folder):
-            raise UserError(f"conf/exp/{delta}.yaml: there is none to add to {name}")
-    if name in known["exp"]:
-        chosen, made = name, []
-    elif name in known["system"]:
-        chosen, made = "baseline", [f"system={name}"]
-    else:
-        have = ", ".join(sorted({*experiments, *known["exp"], *known["system"]}))
-        raise UserError(
-            f"conf/exp/{name}.yaml, conf/system/{name}.yaml: there is neither; choose of {have}, "
-            "or predictions:DIR"
-        )
-    return [f"+exp=[{','.join([chosen, *deltas])}]" if deltas else f"+exp={chosen}", *made]
 
 
 def cell_key(cell: Cell, updates: int, subject_digest: str) -> str:

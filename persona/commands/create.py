@@ -15,7 +15,8 @@ from persona.data.making import one_maker
 from persona.data.preprocess.photo import SHEET_FILE, PhotoPreprocessor
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
-from persona.runtime.options import check_options
+from persona.runtime.options import check_options, experiment_of
+from persona.systems.method import Method
 
 MIN_SIDE_PX = 64
 """Of a photograph; nobody can be found in less."""
@@ -65,6 +66,10 @@ def create(config: DictConfig, folder: Path) -> None:
     """
     subject_folder(config)
     training = train_options(config)
+    method: type[Method] = get_class(training.system.method._target_)
+    if not method.trained:
+        instantiate(training.system.method).check()
+        config.clips.motions = []  # Generated frames are there to train on.
     videos = [animate_options(config, motion, folder) for motion in option_list(config, "motions")]
     check_options(training)
     check_videos(videos, training)
@@ -77,8 +82,10 @@ def create(config: DictConfig, folder: Path) -> None:
 
 def train_options(config: DictConfig) -> DictConfig:
     """The training's configuration. Names and paths are set as values: Hydra parses overrides."""
-    groups = [f"+exp={config.experiment}", "data=subject"]
-    found = composed("train", [*groups, *option_list(config, "train")])
+    chosen = [f"+exp={config.experiment}"]
+    if config.method is not None:
+        chosen = experiment_of(str(config.method), DictConfig({}))
+    found = composed("train", [*chosen, "data=subject", *option_list(config, "train")])
     found.name, found.subjects_dir = str(config.name), str(config.subjects_dir)
     if not any(str(override).startswith("seed=") for override in config.train):
         found.seed = config.seed

@@ -99,7 +99,11 @@ def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[st
         trainer.save_checkpoint(folder / CHECKPOINT_FILE)
         metrics["train/seconds"] = time.perf_counter() - started
         metrics["train/steps"] = float(trainer.global_step)
-        metrics |= test(trainer, system, data, "test")
+        if system.method.trained:
+            metrics |= test(trainer, system, data, "test")
+        else:
+            started_as = {k: v for k, v in metrics.items() if k.startswith("init/")}
+            metrics |= {k.replace("init/", "test/", 1): v for k, v in started_as.items()}
     if trainer.is_global_zero:
         write_metrics(folder / METRICS_FILE, metrics)
         write_report(system, data, metrics, folder, config.report, trainer.loggers)

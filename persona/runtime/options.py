@@ -10,6 +10,7 @@ import typing
 from collections.abc import Iterator
 from pathlib import Path
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig
 
@@ -95,3 +96,34 @@ def _fits(value: object, hint: object) -> bool:
     if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
         return True
     return type(value) in kinds
+
+
+def experiment_of(system: str, experiments: DictConfig) -> list[str]:
+    """The experiment that a system's name stands for, ``NAME`` or ``NAME+DELTA``.
+
+    The size's own table first, then ``conf/exp/NAME.yaml``, then ``conf/system/NAME.yaml`` in the
+    experiment ``baseline``: a new system needs nothing but its own file. Each DELTA is one more
+    experiment on top: ``exavatar+single_image``, ``persona+abl/no_seam``.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    known = {group: loader.get_group_options(group) for group in ("exp", "system")}
+    system, *added = system.split("+")
+    name, *deltas = [*experiments.get(system, system).split("+"), *added]
+    for delta in deltas:
+        folder, _, file = f"exp/{delta}".rpartition("/")
+        if file not in loader.get_group_options(folder):
+            raise UserError(f"conf/exp/{delta}.yaml: there is none to add to {name}")
+    if name in known["exp"]:
+        chosen, made = name, []
+    elif name in known["system"]:
+        chosen, made = "baseline", [f"system={name}"]
+    else:
+        have = ", ".join(sorted({*experiments, *known["exp"], *known["system"]}))
+        raise UserError(
+            f"conf/exp/{name}.yaml, conf/system/{name}.yaml: there is neither; choose of {have}, "
+            "or predictions:DIR"
+        )
+    return [f"+exp=[{','.join([chosen, *deltas])}]" if deltas else f"+exp={chosen}", *made]

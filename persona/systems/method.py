@@ -40,7 +40,8 @@ class Method(nn.Module):
     others' metrics are logged with their name as prefix."""
     trained: ClassVar[bool] = True
     """False for a method that is not trained on the subject: one without parameters, or one whose
-    network makes the avatar in a single pass."""
+    network makes the avatar in a single pass. All that follows from it follows from here: no frames
+    are generated for it, no step is taken, and its start is its result."""
     differentiable: ClassVar[bool] = True
     """Whether ``observe`` gives renders with a gradient, by which poses can be fitted."""
     many: ClassVar[bool] = False
@@ -60,6 +61,13 @@ class Method(nn.Module):
         self.identity: BodyIdentity | None = None
         self.people: tuple[str, ...] = ()
         """Names of the subjects, in the order of their numbers; known before ``build``."""
+
+    def check(self) -> None:
+        """Looks for what ``initialise`` needs besides the subject, before the long work.
+
+        Raises:
+            UserError: it is missing.
+        """
 
     def build(self, identity: BodyIdentity) -> None:
         """Makes the untrained avatar of a person; call ``super().build``.

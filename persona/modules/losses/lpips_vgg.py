@@ -40,7 +40,7 @@ class VggSlices:
     @staticmethod
     def of(
         slices: Iterable[nn.Module],
-        distance_weights: Sequence[Float[Tensor, "1 c 1 1"]],
+        distance_weights: Sequence[Float[Tensor, "_"]],
         shift: Float[Tensor, "1 3 1 1"],
         scale: Float[Tensor, "1 3 1 1"],
         dtype: torch.dtype,
