@@ -68,7 +68,7 @@ class LhmTraining(L.LightningModule):
         ramp: Steps over which weights go from first to last.
         minutes: Train so long, with the rate falling by the clock; None trains all steps. A run
             that is gone on with begins this anew.
-        compile: Compile the network (CUDA; a minute at the start).
+        compile: Compile the transformer (CUDA; a minute at the start).
         recompute: Compute the transformer's layers again for the gradient: less memory.
     """
 
@@ -99,7 +99,8 @@ class LhmTraining(L.LightningModule):
         self.net = model.fresh()
         self.net.network.transformer.recompute = recompute
         self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(decay))
-        self.seen = torch.compile(self.net) if compile else self.net
+        if compile:
+            self.net.network.transformer.compile()
         points = sample_points(body, model.num_points)
         self.template, vertex = template_on(body, points)
         self.register_buffer("vertex", vertex, persistent=False)
@@ -117,7 +118,7 @@ class LhmTraining(L.LightningModule):
 
     def training_step(self, batch: Portraits, index: int) -> Float[Tensor, ""]:
         """Weighted sum of the terms."""
-        terms = self.terms(self.seen, batch, self.global_step)
+        terms = self.terms(self.net, batch, self.global_step)
         share = min(1.0, self.global_step / self.ramp)
         weighted = [
             (first + share * (last - first)) * terms[name]
@@ -248,7 +249,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(folder),
     )
-    stream.aim(system.size, trainer.strategy.root_device)
+    stream.aim(system.size, trainer.strategy.root_device, trainer.global_rank)
     loader = torch.utils.data.DataLoader(stream, batch_size=None)
     started = time.perf_counter()
     trainer.fit(system, loader, ckpt_path=checkpoint, weights_only=True)
