@@ -256,7 +256,6 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     seconds = time.perf_counter() - started
     trainer.save_checkpoint(folder / CHECKPOINT_FILE)
     system.to(trainer.strategy.root_device).eval()
-    stream.seed = _TEST_SEED
     metrics = score(system, stream, config.test_people, folder / PICTURE_FILE)
     metrics["train/seconds"], metrics["train/steps"] = seconds, float(trainer.global_step)
     if rank_zero_only.rank == 0:
@@ -288,10 +287,9 @@ def score(
     """
     values: dict[str, list[float]] = {}
     rows: list[np.ndarray] = []
-    done = 0
-    for batch in stream:
+    for _, one in zip(range(people), stream.one_by_one(_TEST_SEED), strict=False):
+        batch, shown = one.to(stream.device), []
         made = system.run(system.average.module, batch, None)
-        shown: dict[int, list[Tensor]] = {}
         for person, view, rgb, alpha in system.renders(made, batch):
             truth = batch.colour[person, view].float() / 255
             mask = batch.mask[person, view][None].float() / 255
@@ -302,12 +300,10 @@ def score(
             kind = "photo" if view == 0 else "other"
             values.setdefault(f"test/fg_psnr_{kind}", []).append(float(-10 * error.log10()))
             values.setdefault(f"test/mask_iou_{kind}", []).append(float(both / either))
-            shown.setdefault(person, []).append(torch.cat((truth, seen), 1))
-        rows += [_picture(views) for views in shown.values()] if len(rows) < _SHOWN else []
-        done += len(batch.betas)
-        if done >= people:
-            break
-    write_png(picture, np.concatenate(rows[:_SHOWN]))
+            shown.append(torch.cat((truth, seen), 1))
+        if len(rows) < _SHOWN:
+            rows.append(_picture(shown))
+    write_png(picture, np.concatenate(rows))
     return {name: float(np.mean(found)) for name, found in values.items()}
 
 

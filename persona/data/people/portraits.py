@@ -286,12 +286,16 @@ class PortraitStream(torch.utils.data.IterableDataset):
         self.reader = PortraitReader(self.source.body, size)
         self.device, self.rank = device, rank
 
-    def __iter__(self) -> Iterator[Portraits]:
+    def one_by_one(self, seed: int) -> torch.utils.data.IterableDataset:
+        """People in the order of their making, each once."""
         if self.reader is None:
             raise RuntimeError("aim it at a network first")
+        return self.source.dataset(self.reader, self.views, seed)
+
+    def __iter__(self) -> Iterator[Portraits]:
         seed = self.seed + _RANKS_APART * self.rank
         rng = np.random.default_rng([seed, torch.initial_seed() % 2**31])
-        people = self.source.dataset(self.reader, self.views, seed)
+        people = self.one_by_one(seed)
         with Ring(people, room=self.ring, workers=self.workers, device=self.device) as ring:
             while True:
                 least = self.fresh if ring.made else max(self.fresh, self.batch_size)
