@@ -20,16 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from persona.data.io import atomic_path, write_json, write_png
-from persona.data.people.portraits import Portraits, PortraitStream
-from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.lhm.decoder import PointGaussians
-from persona.modules.lhm.losses import distance, stretch
-from persona.modules.lhm.models import LhmModel, SmallLhm
-from persona.modules.lhm.template import sample_points, template_on
-from persona.modules.render.gaussian import GaussianRenderer
-from persona.systems.checkpoint import AtomicCheckpointIO
-from persona.systems.experiment import (
+from persona.commands.experiment import (
     CHECKPOINT_FILE,
     METRICS_FILE,
     begin_run,
@@ -38,7 +29,16 @@ from persona.systems.experiment import (
     loggers,
     quiet_libraries,
 )
-from persona.systems.progress import LossBar
+from persona.data.io import atomic_path, write_json, write_png
+from persona.data.people.portraits import Portraits, PortraitStream
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.lhm.decoder import PointGaussians
+from persona.modules.lhm.losses import distance, stretch
+from persona.modules.lhm.models import LhmModel, SmallLhm
+from persona.modules.lhm.template import sample_points, template_on
+from persona.modules.render.gaussian import GaussianRenderer
+from persona.runtime.checkpoint import AtomicCheckpointIO
+from persona.runtime.progress import LossBar
 from persona.types import Channel
 
 log = logging.getLogger(__name__)

@@ -16,6 +16,8 @@ from persona.types import BodyIdentity, Camera, Channel, Frame
 
 Layers = tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]
 """Premultiplied colour and alpha."""
+Draw = Callable[[int, Camera], Layers]
+"""Draws the pose of a row of a clip."""
 Views = Mapping[str, frozenset[str]]
 """Channels that losses read, by view."""
 
@@ -134,9 +136,7 @@ class Method(nn.Module):
         }
         return {asset: (r.images["rgb"], r.alpha) for asset, r in renders.items()}
 
-    def clip(
-        self, poses: PoseState, asset: str | None = None
-    ) -> Callable[[int, Camera], tuple[Tensor, Tensor]]:
+    def clip(self, poses: PoseState, asset: str | None = None) -> Draw:
         """A function that renders the poses of a clip by their row, as ``render`` does.
 
         A method that can precompute something for a whole clip overrides this.

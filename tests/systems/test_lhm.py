@@ -5,10 +5,10 @@ import torch
 from hydra.utils import instantiate
 from safetensors.torch import save_file
 
+from persona.commands.experiment import load_system, train
 from persona.errors import UserError
 from persona.modules.avatar.pose_table import pose_state
 from persona.modules.body.rotation import matrix_from_axis_angle
-from persona.systems.experiment import load_system, train
 from persona.types import BodyPose
 
 SMALL = [
