@@ -15,7 +15,6 @@ from torch import Tensor
 from persona.modules.body.flame_file import NUM_JOINTS, read_flame_file
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.modules.body.shaped_body import ShapedBody
-from persona.modules.body.skinning import blend_skin
 from persona.types import NUM_JOINTS as NUM_PERSON_JOINTS
 from persona.types import BodyIdentity, BodyPose
 
@@ -93,32 +92,10 @@ class HeadBody(ShapedBody):
         person[..., PERSON_JAW : PERSON_JAW + 3, :] = joints[..., JAW:, :]
         return person
 
-    def deform(
-        self,
-        rest: Float[Tensor, "p 3"],
-        rest_joints: Float[Tensor, "5 3"],
-        rotations: Float[Tensor, "*b 5 3 3"],
-        expression: Float[Tensor, "*b e"],
-    ) -> tuple[Float[Tensor, "*b p 3"], Float[Tensor, "*b 5 4 4"]]:
-        """Posed vertices without translation, and posed_from_rest of the joints.
-
-        Args:
-            rest: Vertices of the person, without expression.
-            rest_joints: Theirs.
-            rotations: Relative to the parent.
-            expression: Coefficients.
-        """
-        joints = self._joints(rest_joints, expression)
-        bones = self.transforms_from_matrices(joints, rotations)
-        moved = rest + self.expressed(expression)
-        if len(self.pose_features):
-            moved = moved + self.pose_blend(rotations)
-        return blend_skin(moved, self.weights, bones), bones
-
-    def _joints(
-        self, rest_joints: Float[Tensor, "5 3"], expression: Float[Tensor, "*b e"]
-    ) -> Float[Tensor, "*b 5 3"]:
-        """Rest joints under an expression."""
+    def expressed_joints(
+        self, rest_joints: Float[Tensor, "j 3"], expression: Float[Tensor, "*b e"]
+    ) -> Float[Tensor, "*b j 3"]:
+        """They follow the skin."""
         return rest_joints + (expression @ self.joint_dirs.flatten(0, 1).T).unflatten(-1, (-1, 3))
 
     def forward(
@@ -128,7 +105,7 @@ class HeadBody(ShapedBody):
         rest, rest_joints = self.shape(identity)
         rotations = matrix_from_axis_angle(self.full_pose(pose))
         vertices, bones = self.deform(rest, rest_joints, rotations, pose.expression)
-        joints = self._joints(rest_joints, pose.expression)
+        joints = self.expressed_joints(rest_joints, pose.expression)
         posed = (bones[..., :3, :3] @ joints[..., None])[..., 0] + bones[..., :3, 3]
         trans = pose.trans[..., None, :]
         return vertices + trans, posed + trans

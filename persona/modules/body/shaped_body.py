@@ -13,6 +13,7 @@ from torch import Tensor
 
 from persona.errors import UserError
 from persona.modules.body.base import Body
+from persona.modules.body.skinning import blend_skin
 from persona.types import BodyIdentity, BodyPose
 
 
@@ -139,6 +140,35 @@ class ShapedBody(Body):
         unit = torch.eye(3, dtype=rotations.dtype, device=rotations.device)
         feature = (rotations[..., 1:, :, :] - unit).flatten(-3)[..., self.pose_features]
         return (feature @ self.pose_dirs.flatten(0, 1).T).unflatten(-1, (-1, 3))
+
+    def expressed_joints(
+        self, rest_joints: Float[Tensor, "j 3"], expression: Float[Tensor, "*b e"]
+    ) -> Float[Tensor, "*#b j 3"]:
+        """Rest joints under an expression; a whole body's do not move."""
+        return rest_joints
+
+    def deform(
+        self,
+        rest: Float[Tensor, "p 3"],
+        rest_joints: Float[Tensor, "j 3"],
+        rotations: Float[Tensor, "*b j 3 3"],
+        expression: Float[Tensor, "*b e"],
+    ) -> tuple[Float[Tensor, "*b p 3"], Float[Tensor, "*b j 4 4"]]:
+        """Posed vertices without translation, pose correctives included, and posed_from_rest.
+
+        Args:
+            rest: Vertices of the person, without expression.
+            rest_joints: Theirs.
+            rotations: Relative to the parent.
+            expression: Coefficients.
+        """
+        bones = self.transforms_from_matrices(
+            self.expressed_joints(rest_joints, expression), rotations
+        )
+        moved = rest + self.expressed(expression)
+        if len(self.pose_features):
+            moved = moved + self.pose_blend(rotations)
+        return blend_skin(moved, self.weights, bones), bones
 
 
 def _count(file: Path, what: str, asked: int | None, available: int) -> int:

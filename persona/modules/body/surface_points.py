@@ -135,6 +135,15 @@ def multiply_quaternions(
     return torch.cat([real, w * u + a * v + torch.linalg.cross(v, u)], -1)
 
 
+def turn_vectors(
+    quaternions: Float[Tensor, "*b 4"], vectors: Float[Tensor, "*b 3"]
+) -> Float[Tensor, "*b 3"]:
+    """Vectors turned by unit quaternions."""
+    w, axis = quaternions[..., :1], quaternions[..., 1:]
+    across = torch.linalg.cross(axis, vectors)
+    return vectors + 2 * (w * across + torch.linalg.cross(axis, across))
+
+
 def closest_points(
     targets: Float[Tensor, "n 3"],
     start: SurfacePoints,
