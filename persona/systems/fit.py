@@ -21,7 +21,7 @@ from persona.modules.body.shaped_body import ShapedBody
 from persona.modules.density.base import Density, Resize
 from persona.modules.losses.base import Loss, LossSum, Step
 from persona.modules.metrics.protocol import score_frame
-from persona.modules.optim import replace_rows
+from persona.modules.optim import forget, replace_rows
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.ddp import DDP, of_all_processes
 from persona.systems.method import Layers, Method
@@ -240,6 +240,7 @@ class Fit(L.LightningModule):
         replaced = self.avatar.resize(change.keep, change.fresh)
         for optimizer in self.trainer.optimizers:
             replace_rows(optimizer, replaced, change.keep)
+            forget(optimizer, self.avatar.set_rows(change.anew))
         self.graphed = None
         if isinstance(strategy, DDP):
             strategy.rewrap()
