@@ -10,7 +10,7 @@ import torch
 
 from persona.data.datamodule import SubjectDataModule
 from persona.data.heads.labels import LABEL_INDEX, LABELS
-from persona.data.heads.motion import talking, unseen
+from persona.data.heads.motion import unseen
 from persona.data.heads.person import HeadPerson
 from persona.data.heads.pieces import dress_head
 from persona.data.heads.subject import ATTRIBUTES_FILE, HeadConfig, SyntheticHead
@@ -22,6 +22,8 @@ from persona.data.heads.traits import (
     draw_traits,
     shape_coefficients,
 )
+from persona.data.motion.load import load_motion
+from persona.data.motion.talk import talking
 from persona.data.subject import Subject
 from persona.errors import UserError
 from persona.modules.body.head_body import HeadBody
@@ -137,6 +139,15 @@ def test_clips_begin_at_rest_and_move_everything(body):
         assert (getattr(clip, part)[0] == 0).all() and getattr(clip, part).any()
         assert getattr(test, part).any()
     assert clip.expression.min() >= 0 and test.expression.max() <= 0.7
+
+
+def test_a_head_turns_and_talks_by_built_in_motions(body):
+    turn, talk = (load_motion(name, body, fps=5) for name in ("turntable", "talk"))
+    assert turn.pose.expression.shape == (20, body.num_expression)
+    assert talk.pose.expression.any() and talk.pose.left_eye.any()
+    middle = body.full_pose(turn.pose)[10]
+    torch.testing.assert_close(middle[0].norm(), torch.tensor(torch.pi), atol=1e-3, rtol=0)
+    torch.testing.assert_close(middle[1:], torch.zeros(4, 3), atol=1e-5, rtol=0)
 
 
 # Folders -----------------------------------------------------------------------------------------

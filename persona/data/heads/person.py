@@ -63,7 +63,7 @@ class HeadPerson:
         skull = bones[NECK]
         parts = [skin]
         for piece in self.pieces:
-            if piece.sheet is None:
+            if piece.sheet is None or piece.lift is None:
                 rest = torch.from_numpy(piece.rest).float()
                 parts.append(rest @ skull[:3, :3].T + skull[:3, 3])
             else:

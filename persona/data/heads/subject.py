@@ -15,12 +15,13 @@ from jaxtyping import UInt8
 from rich.progress import track
 
 from persona.data.heads.labels import LABELS, body_classes
-from persona.data.heads.motion import DISTANCE_HEADS, place, talking, unseen
+from persona.data.heads.motion import DISTANCE_HEADS, place, unseen
 from persona.data.heads.person import HeadPerson
 from persona.data.heads.traits import ATTRIBUTES, describe, draw_traits
 from persona.data.io import write_json
 from persona.data.layout import CAPTURED, TEST, FrameData, SubjectInfo
 from persona.data.making import one_maker, whole_folder
+from persona.data.motion.talk import talking
 from persona.data.palette import colours_from_classes
 from persona.data.preprocess.unwrap import View, unwrap
 from persona.data.subject import needs_making
