@@ -6,9 +6,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from persona.commands.experiment import load_system, train
 from persona.data.subject import Subject
 from persona.modules.avatar.pose_table import pose_state
-from persona.systems.experiment import load_system, train
 
 ROOT = Path(__file__).parents[2]
 STEPS = 24
