@@ -116,7 +116,7 @@ def _tone(name: str, rng: np.random.Generator) -> tuple[float, float, float]:
 
 
 def shape_coefficients(body: HeadBody, traits: Traits) -> Float[Tensor, "s"]:
-    """Each by the owner of its attribute."""
+    """By each attribute's owner; adults' in standard deviations, others [-1, 1] of a change."""
     betas = torch.zeros(body.num_betas)
     streams = {name: np.random.default_rng([trait.seed, 1]) for name, trait in traits.of.items()}
     for i, name in enumerate(body.shape_names):

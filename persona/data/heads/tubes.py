@@ -21,7 +21,7 @@ def join(meshes: list[Mesh]) -> Mesh:
 def tube(
     path: Float[np.ndarray, "k 3"], radius: float, closed: bool = False, sides: int = 6
 ) -> Mesh:
-    """A wire along a path; its ends are open."""
+    """A wire along a path; its ends are open. Lengths are metres."""
     ahead, behind = np.roll(path, -1, 0), np.roll(path, 1, 0)
     if not closed:
         ahead[-1], behind[0] = path[-1], path[0]
@@ -49,7 +49,7 @@ def _quads(rows: np.ndarray, count: int, sides: int) -> Int[np.ndarray, "f 3"]:
 
 
 def disc(outline: Float[np.ndarray, "k 3"]) -> Mesh:
-    """A flat plate with an outline."""
+    """A flat plate with an outline, metres."""
     count = len(outline)
     vertices = np.concatenate([outline, outline.mean(0, keepdims=True)])
     ring = np.arange(count)
@@ -57,7 +57,7 @@ def disc(outline: Float[np.ndarray, "k 3"]) -> Mesh:
 
 
 def ball(centre: Float[np.ndarray, "3"], radii: Float[np.ndarray, "3"], rings: int = 10) -> Mesh:
-    """An ellipsoid."""
+    """An ellipsoid; centre and radii are metres."""
     sides = 2 * rings
     polar = np.linspace(0.02, np.pi - 0.02, rings)
     angle = np.arange(sides) * 2 * np.pi / sides
@@ -76,7 +76,7 @@ def ball(centre: Float[np.ndarray, "3"], radii: Float[np.ndarray, "3"], rings: i
 def rounded_box(
     centre: Float[np.ndarray, "3"], half: tuple[float, float], power: float, count: int = 28
 ) -> Float[np.ndarray, "k 3"]:
-    """Outline in the plane that faces +z: an ellipse for power 2, a box for a large one."""
+    """Outline in the plane that faces +z: an ellipse for power 2, a box for more. Metres."""
     angle = np.arange(count) * 2 * np.pi / count
     cosine, sine = np.cos(angle), np.sin(angle)
     x = np.sign(cosine) * np.abs(cosine) ** (2 / power) * half[0]

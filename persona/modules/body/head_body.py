@@ -77,7 +77,7 @@ class HeadBody(ShapedBody):
         """How much a vertex belongs to a part of the face, in [0, 1]; on the host."""
 
     def full_pose(self, pose: BodyPose) -> Float[Tensor, "*b 5 3"]:
-        """Axis-angle of root, neck, jaw and eyes; the neck's turn holds the skull's."""
+        """Axis-angle of root, neck, jaw and eyes, radians; the neck's turn holds the skull's."""
         joints = pose.joints
         chain = matrix_from_axis_angle(joints[..., [PERSON_NECK, PERSON_HEAD], :])
         neck = axis_angle_from_matrix(chain[..., 0, :, :] @ chain[..., 1, :, :])
@@ -85,7 +85,7 @@ class HeadBody(ShapedBody):
         return torch.cat([joints[..., :1, :], neck[..., None, :], face], -2)
 
     def person_joints(self, joints: Float[Tensor, "*b 5 3"]) -> Float[Tensor, "*b 55 3"]:
-        """A person of whom only the head is known."""
+        """Axis-angle, radians, of a person of whom only the head is known."""
         person = joints.new_zeros(*joints.shape[:-2], NUM_PERSON_JOINTS, 3)
         person[..., 0, :] = joints[..., ROOT, :]
         person[..., PERSON_NECK, :] = joints[..., NECK, :]
@@ -95,7 +95,7 @@ class HeadBody(ShapedBody):
     def expressed_joints(
         self, rest_joints: Float[Tensor, "j 3"], expression: Float[Tensor, "*b e"]
     ) -> Float[Tensor, "*b j 3"]:
-        """They follow the skin."""
+        """Metres; they follow the skin."""
         return rest_joints + (expression @ self.joint_dirs.flatten(0, 1).T).unflatten(-1, (-1, 3))
 
     def forward(
@@ -111,6 +111,6 @@ class HeadBody(ShapedBody):
         return vertices + trans, posed + trans
 
     def landmarks(self, vertices: Float[Tensor, "*b p 3"]) -> Float[Tensor, "*b 68 3"]:
-        """The 68 points of the face, 17 along the contour first; the packaged head has them."""
+        """The 68 points of the face, metres, 17 along the contour first; packaged head only."""
         corners = vertices[..., self.landmark_corners, :]
         return (corners * self.landmark_weights[..., None]).sum(-2)

@@ -120,7 +120,7 @@ class ShapedBody(Body):
         return vertices, self.joint_regressor @ vertices + identity.joint_offset * keep
 
     def full_pose(self, pose: BodyPose) -> Float[Tensor, "*b j 3"]:
-        """Axis-angle of all of this body's joints, from a person's."""
+        """Axis-angle of all of this body's joints, radians, from a person's."""
         raise NotImplementedError
 
     def person_joints(self, joints: Float[Tensor, "*b j 3"]) -> Float[Tensor, "*b 55 3"]:
@@ -144,7 +144,7 @@ class ShapedBody(Body):
     def expressed_joints(
         self, rest_joints: Float[Tensor, "j 3"], expression: Float[Tensor, "*b e"]
     ) -> Float[Tensor, "*#b j 3"]:
-        """Rest joints under an expression; a whole body's do not move."""
+        """Rest joints under an expression, metres; a whole body's do not move."""
         return rest_joints
 
     def deform(

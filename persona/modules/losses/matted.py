@@ -97,7 +97,7 @@ class ThinScale(Loss[Step]):
         self.view, self.long_m, self.ratio, self.per_m = view, long_m, ratio, per_m
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
-        """In units."""
+        """Metres times ``per_m``."""
         scales = cast("_Posed", step.posed).gaussians(self.view).scales
         long, short = scales.amax(1), scales.amin(1)
         thin = ((long > self.long_m) & (long > self.ratio * short)).to(long)
