@@ -17,11 +17,11 @@ from persona.errors import UserError
 from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_table import PoseTable
-from persona.modules.body.base import Body
+from persona.modules.body.shaped_body import ShapedBody
 from persona.modules.density.base import Density, Resize
 from persona.modules.losses.base import Loss, LossSum, Step, Terms
 from persona.modules.metrics.protocol import score_frame
-from persona.modules.optim import replace_rows
+from persona.modules.optim import forget, replace_rows
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.runtime.ddp import DDP, of_all_processes
 from persona.runtime.step_graph import TOTAL, GraphedLoss
@@ -92,7 +92,7 @@ class Fit(L.LightningModule):
         return self.method.avatar
 
     @property
-    def body(self) -> Body:
+    def body(self) -> ShapedBody:
         """The method's body model."""
         return self.method.body
 
@@ -248,6 +248,7 @@ class Fit(L.LightningModule):
             self.avatar.get_buffer(name).copy_(value)
         for optimizer in self.trainer.optimizers:
             replace_rows(optimizer, replaced, change.keep)
+            forget(optimizer, self.avatar.set_rows(change.anew))
         self.graphed = None
         if isinstance(strategy, DDP):
             strategy.rewrap()

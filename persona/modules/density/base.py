@@ -18,12 +18,16 @@ class Resize:
     """Rows that stay, in their new order."""
     fresh: Mapping[str, Tensor]
     """New rows behind them, as ``Avatar.resize`` takes them."""
+    anew: Mapping[str, Tensor] = field(default_factory=dict)
+    """New values of the rows that stay, by what they are of; what the optimiser knows of such a
+    parameter is forgotten."""
     settings: Mapping[str, Tensor] = field(default_factory=dict)
     """New values of the avatar's buffers that change along, by name."""
 
     def cpu(self) -> "Resize":
         """On the host."""
-        moved = ({k: v.cpu() for k, v in part.items()} for part in (self.fresh, self.settings))
+        parts = (self.fresh, self.anew, self.settings)
+        moved = ({name: values.cpu() for name, values in part.items()} for part in parts)
         return Resize(self.keep.cpu(), *moved)
 
 
