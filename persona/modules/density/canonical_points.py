@@ -111,12 +111,12 @@ class CanonicalPoints(Density):
             return None
         settings = {"radius": torch.tensor(growth.radius)}
         if not fresh:
-            return Resize(keep, {}, settings)
+            return Resize(keep, {}, settings=settings)
         rows = keep.cpu()[self.parents(len(keep), fresh, epoch)]
         # Drawn on the host from the epoch's number: a resumed run draws the same.
         noise = self.jitter(epoch, radius) * (torch.rand(fresh, 3, generator=_random(-epoch)) - 0.5)
         parents = points.detach()[rows.to(points.device)]
-        return Resize(keep, {"points": parents + noise.to(parents)}, settings)
+        return Resize(keep, {"points": parents + noise.to(parents)}, settings=settings)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What was seen since the last pruning."""
