@@ -17,7 +17,7 @@ from persona.errors import UserError
 from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_table import PoseTable
-from persona.modules.body.shaped_body import ShapedBody
+from persona.modules.body.base import Body
 from persona.modules.density.base import Density, Resize
 from persona.modules.losses.base import Loss, LossSum, Step, Terms
 from persona.modules.metrics.protocol import score_frame
@@ -92,7 +92,7 @@ class Fit(L.LightningModule):
         return self.method.avatar
 
     @property
-    def body(self) -> ShapedBody:
+    def body(self) -> Body:
         """The method's body model."""
         return self.method.body
 

@@ -14,7 +14,7 @@ from persona.data.subject import Subject
 from persona.errors import UserError
 from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_table import PoseTable
-from persona.modules.body.shaped_body import ShapedBody
+from persona.modules.body.base import Body
 from persona.modules.head.avatar import PosedHead
 from persona.modules.head.builder import HeadBuilder
 from persona.modules.head.looks import DrawnSurface
@@ -48,7 +48,7 @@ class HeadMethod(Method):
     def __init__(
         self,
         *,
-        body: ShapedBody,
+        body: Body,
         renderer: GaussianRenderer,
         avatar: HeadBuilder,
         background: str = "random",

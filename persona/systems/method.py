@@ -10,7 +10,7 @@ from persona.data.subject import Subject
 from persona.modules.avatar.base import Avatar, Builder
 from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_table import PoseTable
-from persona.modules.body.shaped_body import ShapedBody
+from persona.modules.body.base import Body
 from persona.modules.losses.base import Step
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.types import BodyIdentity, Camera, Channel, Frame
@@ -52,7 +52,7 @@ class Method(nn.Module):
     """Names of the losses by which test poses are fitted, for each way to evaluate the method."""
 
     def __init__(
-        self, *, body: ShapedBody, renderer: GaussianRenderer, avatar: Builder | None = None
+        self, *, body: Body, renderer: GaussianRenderer, avatar: Builder | None = None
     ) -> None:
         super().__init__()
         self.body = body.requires_grad_(False)

@@ -8,7 +8,7 @@ from persona.data.edit_name import read_edit_name
 from persona.data.layout import CAPTURED
 from persona.data.subject import Subject
 from persona.errors import UserError
-from persona.modules.body.shaped_body import ShapedBody
+from persona.modules.body.base import Body
 from persona.modules.head.builder import PerseBuilder
 from persona.modules.head.encoders import AttributeEncoder
 from persona.modules.head.latent import FeatureCodes
@@ -34,7 +34,7 @@ class PerseMethod(HeadMethod):
     def __init__(
         self,
         *,
-        body: ShapedBody,
+        body: Body,
         renderer: GaussianRenderer,
         avatar: PerseBuilder,
         encoder: AttributeEncoder,

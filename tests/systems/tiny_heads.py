@@ -12,7 +12,6 @@ from persona.data.frames import FrameDataset
 from persona.data.subject import Subject
 from persona.modules.avatar.pose_table import pose_state
 from persona.modules.body.base import Body
-from persona.modules.body.shaped_body import ShapedBody
 from persona.modules.body.skinning import blend_skin
 from persona.modules.render.cpu import CpuRenderer
 from persona.types import BodyIdentity, BodyPose, Camera, Channel, Frame, Gaussians
@@ -23,14 +22,14 @@ FRAMES = 3
 """Of each."""
 
 
-class TinyHead(ShapedBody):
+class TinyHead(Body):
     """Vertices all over a ball of 10 cm; the lower half follows the jaw."""
 
     num_expression, num_betas, num_vertices = 2, 2, VERTICES
     first_hand, name, digest = 5, "tiny_head", "0" * 16
 
     def __init__(self):
-        Body.__init__(self, [-1, 0, 1, 1, 1])
+        super().__init__([-1, 0, 1, 1, 1])
         generator = torch.Generator().manual_seed(0)
 
         def noise(*shape):

@@ -27,7 +27,7 @@ class Resize:
     def cpu(self) -> "Resize":
         """On the host."""
         parts = (self.fresh, self.anew, self.settings)
-        moved = ({name: values.cpu() for name, values in part.items()} for part in parts)
+        moved = ({name: rows.cpu() for name, rows in part.items()} for part in parts)
         return Resize(self.keep.cpu(), *moved)
 
 
