@@ -38,7 +38,8 @@ def table(parts: Sequence[Weights]) -> str:
         width = max(len(file.path) for file in part.files)
         for file in part.files:
             size = size_text(file.megabytes)
-            lines.append(f"  {file.path:{width}}  {size:>11}  {file.repository}")
+            where = f"{file.repository}@{file.revision[:7]}"
+            lines.append(f"  {file.path:{width}}  {size:>11}  {where}")
     return "\n".join(lines)
 
 
@@ -71,7 +72,12 @@ def fetch(part: Weights, folder: Path) -> None:
             continue
         print(f"fetching {file} from {file.repository}")
         try:
-            got = hf_hub_download(file.repository, file.published or file.path, local_dir=folder)
+            got = hf_hub_download(
+                file.repository,
+                file.published or file.path,
+                revision=file.revision,
+                local_dir=folder,
+            )
         except GatedRepoError as error:
             raise UserError(f"{file.repository} is gated: {part.gate}") from error
         except (LocalEntryNotFoundError, OSError) as error:

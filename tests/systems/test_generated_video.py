@@ -51,8 +51,11 @@ def photographed(subjects: Path, root: Path) -> Subject:
     return Subject(root)
 
 
-@pytest.mark.parametrize("name", ["mimicmotion"])
-def test_from_photo_to_avatar(name, tiny_weights, tmp_path, body, subjects, tiny):
+@pytest.mark.parametrize(
+    "name", ["mimicmotion", "champ", pytest.param("stable_animator", marks=pytest.mark.slow)]
+)
+def test_from_photo_to_avatar(name, tiny_weights, monkeypatch, tmp_path, body, subjects, tiny):
+    tiny_weights.shrink_identity_net(monkeypatch)
     weights = getattr(tiny_weights, f"write_{name}")(tmp_path / "weights")
     maker = clip_maker(
         f"generator={name}", f"generator.weights={weights}", "generator.size=[128,64]",

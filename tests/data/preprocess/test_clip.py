@@ -166,12 +166,16 @@ def test_all_controls_of_one_frame(person):
     """The silhouette, its depth and its parts are of one body."""
     camera = Camera.identity(torch.full((2,), 90.0), torch.tensor([24.0, 32.0]), 64, 48)
     poses, camera = painted(num_frames=1)._place("turntable", person, camera)
-    names = frozenset({"colour", "mask", "depth", "normal", "parts", "keypoints"})
+    names = frozenset({"colour", "mask", "depth", "normal", "parts", "bones", "keypoints"})
     maps = person.controls(poses, camera, names).maps
     assert set(maps) == names
     body = maps["depth"][0] > 0
     assert (body ^ maps["mask"][0]).sum() < 0.2 * body.sum()  # They differ at the rim alone.
     assert (maps["parts"][0][body] == TORSO).all() and not maps["parts"][0][~body].any()
+    bones = maps["bones"][0]
+    assert not bones[~body].any() and bones[body].min() >= 1
+    # The head's joint (number 15) and its neighbours are in the upper half alone.
+    assert (bones == 16).any() and np.nonzero(bones == 16)[0].max() < np.nonzero(body)[0].mean()
     length = np.linalg.norm(maps["normal"][0][body], axis=-1)
     assert np.allclose(length, 1, atol=1e-4)
     x, y, score = maps["keypoints"][0, 0]  # The nose, seen from the front.
