@@ -1,5 +1,6 @@
 """Clips of a fitted person: a generator sees the photograph, the maker makes the rest."""
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from persona.data.io import read_image
 from persona.data.layout import Textures
 from persona.data.palette import PART_INDEX, colours_from_classes
 from persona.data.preprocess.clip import ClipMaker
+from persona.data.preprocess.gate import AlignmentGate, Gate
 from persona.data.preprocess.textured_person import TexturedPerson
 from persona.data.subject import Subject
 from persona.data.subject_writer import SubjectWriter
@@ -121,17 +124,26 @@ def test_gate_and_refit(tmp_path, person, reference):
     def refit(controls, frames):
         return replace(controls.pose, trans=controls.pose.trans + torch.tensor([0.0, 0.0, 0.5]))
 
-    def gate(controls, frames):
-        return np.array([True, False, True])
-
-    subject = made(tmp_path, person, reference, painted(refit=refit, gate=gate))
+    subject = made(tmp_path, person, reference, painted(refit=refit, gate=Second()))
     assert subject.frame_ids("generated_0") == [0, 2]
     plain = painted()._place("turntable", person, subject.camera("generated_0", 0))[0]
     moved = subject.pose("generated_0", 2).trans - plain[2].trans
     assert moved[2] == pytest.approx(0.5, abs=1e-4)
-    with pytest.raises(UserError, match="none of the 3 frames passed the gate"):
-        closed = painted(gate=lambda controls, frames: np.zeros(3, bool))
-        made(tmp_path / "none", person, reference, closed)
+    # What was dropped is named, and shown.
+    folder = tmp_path / "generated_0"
+    assert json.loads((folder / "dropped.json").read_text()) == {"1": "dull"}
+    assert read_image(folder / "dropped.png").std() > 0
+    with pytest.raises(UserError, match=r"turntable: 3 of 3 frames dropped: 3 colours .*gate=none"):
+        made(tmp_path / "none", person, reference, painted(gate=AlignmentGate()))
+
+
+class Second(Gate):
+    """The second of three frames is wrong; holds the masks against the frames."""
+
+    def __call__(self, controls, frames, masks):
+        for mask, frame in zip(masks, frames, strict=True):
+            assert (mask == (frame < 250).any(-1)).all()
+        return ["", "dull", ""]
 
 
 @pytest.mark.parametrize(
