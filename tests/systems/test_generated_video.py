@@ -52,7 +52,15 @@ def photographed(subjects: Path, root: Path) -> Subject:
 
 
 @pytest.mark.parametrize(
-    "name", ["mimicmotion", "champ", pytest.param("stable_animator", marks=pytest.mark.slow)]
+    "name",
+    [
+        "mimicmotion",
+        "champ",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("stable_animator", "wan_animate")
+        ),
+    ],
 )
 def test_from_photo_to_avatar(name, tiny_weights, monkeypatch, tmp_path, body, subjects, tiny):
     tiny_weights.shrink_identity_net(monkeypatch)

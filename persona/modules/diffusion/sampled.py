@@ -59,7 +59,7 @@ class SampledGenerator(VideoGenerator, Generic[S]):
         return self.size[0], self.size[1]
 
     def check(self) -> None:
-        """Reads names and shapes of all weights, which takes seconds; see ``VideoGenerator``."""
+        """See ``VideoGenerator``."""
         step = self.size_multiple
         if any(n < step or n % step for n in self.size):
             raise UserError(f"generator.size={list(self.size)}: take multiples of {step} pixels")
@@ -72,7 +72,11 @@ class SampledGenerator(VideoGenerator, Generic[S]):
                 f"generator.offload={self.offload}: choose one of {', '.join(OFFLOADS)}"
             )
         pick_dtype(self.dtype, pick_device())
-        self.read(self.folder())
+        self.inspect(self.folder())
+
+    def inspect(self, folder: Path) -> None:
+        """Holds names and shapes of all weights against the networks', which takes seconds."""
+        self.read(folder)
 
     def folder(self) -> Path:
         """Of the weights; UserError where files are missing."""

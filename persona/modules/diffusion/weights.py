@@ -45,6 +45,7 @@ class Weights:
         licence: In a sentence.
         commercial: Whether the licences allow commercial use.
         gate: What must be accepted on the hub before the files can be had; empty for nothing.
+        whole: Whether all of the files' repository is fetched; ``files`` are those that tell.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Weights:
     licence: str
     commercial: bool
     gate: str = ""
+    whole: bool = False
 
     @property
     def megabytes(self) -> float:
@@ -92,6 +94,7 @@ _SVD_1_1 = "stabilityai/stable-video-diffusion-img2vid-xt-1-1"
 _SD, _VAE = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/sd-vae-ft-mse"
 _CLIP = "lambdalabs/sd-image-variations-diffusers"
 _CHAMP, _STABLE_ANIMATOR = "fudan-generative-ai/champ", "FrancisRing/StableAnimator"
+_WAN = "Wan-AI/Wan2.2-Animate-14B-Diffusers"
 
 REVISIONS: Mapping[str, str] = MappingProxyType({
     _SVD: "9e43909513c6714f1bc78bcb44d96e733cd242aa",
@@ -175,6 +178,20 @@ WEIGHTS: Mapping[str, Weights] = MappingProxyType({
             "Champ's weights are under Apache-2.0; Stable Diffusion's and its image encoder's under"
             " CreativeML OpenRAIL-M, which names uses that are forbidden; the VAE's under MIT",
             commercial=True,
+        ),
+        Weights(
+            "wan_animate",
+            (
+                WeightsFile("model_index.json", 0.0, _WAN),
+                WeightsFile("transformer/config.json", 69000.0, _WAN),
+                WeightsFile("text_encoder/config.json", 11400.0, _WAN),
+                WeightsFile("image_encoder/config.json", 1264.0, _WAN),
+                WeightsFile("vae/config.json", 508.0, _WAN),
+                WeightsFile("scheduler/scheduler_config.json", 0.0, _WAN),
+            ),
+            "Wan2.2-Animate is under Apache-2.0",
+            commercial=True,
+            whole=True,
         ),
     )
 })  # fmt: skip

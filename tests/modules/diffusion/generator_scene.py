@@ -28,5 +28,6 @@ def scene(shift=0.0, colour=120):
         "depth": depth,
         "normal": normal,
         "bones": (depth > 0).astype(np.uint8) * 4,
+        "colour": np.full((FRAMES, SIZE, SIZE, 3), colour, np.uint8),
     }
     return reference, Controls(poses, camera, maps)

@@ -4,9 +4,25 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLTemporalDecoder,
+    AutoencoderKLWan,
+    UniPCMultistepScheduler,
+    WanAnimateTransformer3DModel,
+)
 from safetensors.torch import save_file
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    CLIPVisionModelWithProjection,
+    PreTrainedTokenizerFast,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 from persona.modules.diffusion.networks import identity_net
 from persona.modules.diffusion.networks.champ_unets import DenoisingUNet, ReferenceUNet
@@ -118,6 +134,39 @@ def write_champ(folder: Path) -> Path:
     clip = CLIPVisionModelWithProjection(CLIPVisionConfig(**CLIP)).state_dict()
     clip["vision_model.embeddings.position_ids"] = torch.arange(17)[None]
     torch.save(clip, folder / "image_encoder/pytorch_model.bin")
+    return folder
+
+
+def write_wan_animate(folder: Path) -> Path:
+    """The published folder of ``generator=wan_animate``, each network in one file."""
+    torch.manual_seed(0)
+    transformer = WanAnimateTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=12, text_dim=16, freq_dim=16, ffn_dim=16,
+        num_layers=2, image_dim=16, rope_max_seq_len=64, motion_encoder_size=16,
+        motion_encoder_channel_sizes={"4": 8, "8": 8, "16": 8}, motion_style_dim=8, motion_dim=4,
+        motion_encoder_dim=16, face_encoder_hidden_dim=16, face_encoder_num_heads=2,
+        inject_face_latents_blocks=2,
+    )  # fmt: skip
+    text = UMT5Config(
+        vocab_size=16, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, dropout_rate=0
+    )
+    words = Tokenizer(WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>"))
+    parts = {
+        "transformer": transformer,
+        "vae": AutoencoderKLWan(base_dim=4, num_res_blocks=1, dim_mult=[1, 1, 1, 1]),
+        "text_encoder": UMT5EncoderModel(text),
+        "image_encoder": CLIPVisionModel(CLIPVisionConfig(**CLIP | {"hidden_size": 16})),
+        "image_processor": CLIPImageProcessor(),
+        "scheduler": UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0
+        ),
+        "tokenizer": PreTrainedTokenizerFast(
+            tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+        ),
+    }
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+    (folder / "model_index.json").write_text("{}")
     return folder
 
 
