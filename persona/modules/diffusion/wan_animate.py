@@ -19,6 +19,7 @@ from persona.modules.diffusion.base import KEYPOINTS, Controls, Reference
 from persona.modules.diffusion.controls.face import face_boxes
 from persona.modules.diffusion.controls.reference import align_reference
 from persona.modules.diffusion.controls.skeleton_drawing import draw_skeletons
+from persona.modules.diffusion.networks.placement import pick_device, pick_dtype
 from persona.modules.diffusion.networks.wan_sampler import (
     WanOptions,
     WanSampler,
@@ -76,7 +77,7 @@ class WanAnimateGenerator(SampledGenerator[WanSampler]):
 
     def read(self, folder: Path) -> WanSampler:
         """See ``SampledGenerator``."""
-        return load_wan(folder)
+        return load_wan(folder, pick_dtype(self.dtype, pick_device()))
 
     def sample(
         self,

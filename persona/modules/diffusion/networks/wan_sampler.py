@@ -17,11 +17,11 @@ from diffusers import (
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
 from persona.errors import UserError
+from persona.modules.diffusion.networks.checkpoint import first_line, whole_network
 from persona.modules.diffusion.networks.placement import Sampler
 
 TOKENS = 512
@@ -125,12 +125,14 @@ class WanSampler(Sampler):
 
 def load_wan(folder: Path) -> WanSampler:
     """From the published folder, in its files' precision."""
-    parts: dict[str, Any] = {name: _network(kind, folder, name) for name, kind in NETWORKS.items()}
+    parts: dict[str, Any] = {
+        name: whole_network(kind, folder / name) for name, kind in NETWORKS.items()
+    }
     for name, kind in OTHERS.items():
         try:
             parts[name] = kind.from_pretrained(folder / name, local_files_only=True)
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder / name} cannot be read: {_first_line(error)}") from error
+            raise UserError(f"{folder / name} cannot be read: {first_line(error)}") from error
     return WanSampler(WanAnimatePipeline(**parts))
 
 
@@ -146,26 +148,3 @@ def check_shards(folder: Path) -> None:
                 raise UserError(f"{folder / name} lacks {', '.join(missing)}: fetch it again")
         if not list((folder / name).glob("*.safetensors")):
             raise UserError(f"{folder / name} holds no weights: fetch it again")
-
-
-def _network(kind: Any, folder: Path, name: str) -> nn.Module:
-    """One network, with every key of its files in its place."""
-    try:
-        network, found = kind.from_pretrained(
-            folder / name, local_files_only=True, output_loading_info=True, torch_dtype="auto"
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder / name} cannot be read: {_first_line(error)}") from error
-    for what, said in (
-        ("missing_keys", "is missing"),
-        ("unexpected_keys", "has no place"),
-        ("mismatched_keys", "has another shape"),
-    ):
-        if found[what]:
-            key = sorted(map(str, found[what]))[0]
-            raise UserError(f"{folder / name}: {key} {said}; these are another version's weights")
-    return network.eval().requires_grad_(False)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
