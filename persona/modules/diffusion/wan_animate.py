@@ -98,10 +98,11 @@ class WanAnimateGenerator(SampledGenerator[WanSampler]):
 def draw_body_and_hands(
     points: Float32[ndarray, "133 3"], size: tuple[int, int]
 ) -> UInt8[ndarray, "h w 3"]:
-    """The skeleton without the face, which is told by pictures."""
+    """The skeleton without the face, which is told by pictures; strokes are not made thinner."""
     keypoints = points[:, :2].astype(float)
     keypoints[FACE] = _HIDDEN
-    return draw_skeletons(keypoints[None], points[None, :, 2].astype(float), size)
+    scores = points[None, :, 2].astype(float)
+    return draw_skeletons(keypoints[None], scores, size, canvas_short_side=min(size))
 
 
 def face_crops(

@@ -173,7 +173,7 @@ def load_estimator(name: str, folder: str | Path) -> Estimator:
     for file, key in (("model_index.json", "_class_name"), ("config.json", "architectures")):
         if (place / file).is_file():
             found = read_config(place / file).get(key)
-            kind = found[0] if isinstance(found, list) and found else found
+            kind = str(found[0] if isinstance(found, list) and found else found)
             if kind not in known:
                 raise UserError(
                     f"annotator.{name}={place} holds {kind}: take {' or '.join(sorted(known))}"

@@ -123,10 +123,10 @@ class WanSampler(Sampler):
         return states * seen[..., None]
 
 
-def load_wan(folder: Path) -> WanSampler:
-    """From the published folder, in its files' precision."""
+def load_wan(folder: Path, dtype: torch.dtype) -> WanSampler:
+    """From the published folder, straight into a precision: in its own it is 70 GB."""
     parts: dict[str, Any] = {
-        name: whole_network(kind, folder / name) for name, kind in NETWORKS.items()
+        name: whole_network(kind, folder / name, dtype) for name, kind in NETWORKS.items()
     }
     for name, kind in OTHERS.items():
         try:
