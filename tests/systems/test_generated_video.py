@@ -51,16 +51,11 @@ def photographed(subjects: Path, root: Path) -> Subject:
     return Subject(root)
 
 
+SLOW = ("stable_animator", "champ", "wan_animate")
+
+
 @pytest.mark.parametrize(
-    "name",
-    [
-        "mimicmotion",
-        "champ",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("stable_animator", "wan_animate")
-        ),
-    ],
+    "name", ["mimicmotion", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 )
 def test_from_photo_to_avatar(name, tiny_weights, monkeypatch, tmp_path, body, subjects, tiny):
     tiny_weights.shrink_identity_net(monkeypatch)

@@ -14,6 +14,7 @@ from persona.modules.diffusion.networks.id_attention import IdentityAttention
 from persona.modules.diffusion.networks.identity_net import IdentityNet
 from persona.modules.diffusion.networks.pose_net import PoseNet
 from persona.modules.diffusion.networks.posed_unet import make_unet
+from persona.modules.diffusion.networks.published import IRESNET_100
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +103,7 @@ def test_full_size_networks_have_the_published_keys_parity(published_shapes):
     assert shapes(pose_net) == published_shapes("stable_animator_pose_net.pth")
     assert shapes(encoder) == published_shapes("stable_animator_face_encoder.pth")
     with torch.device("meta"):
-        identity = IdentityNet()
+        identity = IdentityNet(*IRESNET_100)
     assert shapes(identity) == published_shapes("stable_animator_glintr100_torch.pth")
 
 

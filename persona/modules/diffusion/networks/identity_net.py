@@ -13,8 +13,6 @@ from torch import Tensor, nn
 CROP = 112
 """Side of an aligned face, pixels."""
 EMBEDDING = 512
-R100_BLOCKS = (3, 13, 30, 3)
-R100_WIDTHS = (64, 128, 256, 512)
 _HALVINGS = 16
 
 
@@ -56,7 +54,7 @@ class IdentityNet(nn.Module):
         widths: Of the layers.
     """
 
-    def __init__(self, blocks: Sequence[int] = R100_BLOCKS, widths: Sequence[int] = R100_WIDTHS):
+    def __init__(self, blocks: Sequence[int], widths: Sequence[int]):
         super().__init__()
         self.conv1 = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])

@@ -23,6 +23,8 @@ from persona.modules.diffusion.networks.identity_net import EMBEDDING, IdentityN
 from persona.modules.diffusion.networks.pose_net import PoseNet
 from persona.modules.diffusion.networks.posed_unet import SVD_XT, PosedUNet, make_unet
 
+IRESNET_100 = (3, 13, 30, 3), (64, 128, 256, 512)
+"""Residual units of each layer, and the layers' widths."""
 CHAMP_MAPS = ("depth", "normal", "semantic_map", "dwpose")
 
 
@@ -55,7 +57,7 @@ def load_stable_animator(
 def load_identity_net(path: Path) -> IdentityNet:
     """From `glintr100_torch.pth`; not to be trained."""
     with torch.device("meta"):
-        network = IdentityNet()
+        network = IdentityNet(*IRESNET_100)
     load_strictly(network, read_state(path), str(path))
     return network.eval().requires_grad_(False)
 
