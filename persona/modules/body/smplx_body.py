@@ -107,7 +107,7 @@ class SmplxBody(Body):
         return self._uv
 
     @property
-    def uv_faces(self) -> Tensor:
+    def uv_faces(self) -> Int[Tensor, "f 3"]:
         """Per face the three rows of ``uv``."""
         self._need_uv()
         return self._uv_faces

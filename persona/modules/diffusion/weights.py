@@ -129,6 +129,17 @@ _CHAMP_FILES = {
     "guidance_encoder_depth": 10.7, "guidance_encoder_normal": 10.7,
     "guidance_encoder_semantic_map": 10.7, "guidance_encoder_dwpose": 10.7,
 }  # fmt: skip
+_SAPIENS = "facebook/sapiens-pretrain-1b-torchscript"
+
+
+def _lhm(name: str, repository: str, megabytes: float) -> Weights:
+    files = (
+        WeightsFile("model.safetensors", megabytes, repository),
+        WeightsFile("sapiens_1b_epoch_173_torchscript.pt2", 4680.0, _SAPIENS),
+    )
+    licence = "LHM's weights and Sapiens' are under CC BY-NC 4.0: no commercial use"
+    return Weights(name, files, licence, commercial=False)
+
 
 WEIGHTS: Mapping[str, Weights] = MappingProxyType({
     weights.name: weights
@@ -193,6 +204,9 @@ WEIGHTS: Mapping[str, Weights] = MappingProxyType({
             commercial=True,
             whole=True,
         ),
+        _lhm("lhm_mini", "3DAIGC/LHM-MINI", 2776.0),
+        _lhm("lhm_500m", "3DAIGC/LHM-500M", 3831.0),
+        _lhm("lhm_1b", "3DAIGC/LHM-1B", 6853.0),
     )
 })  # fmt: skip
 """By name."""

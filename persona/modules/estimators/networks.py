@@ -21,8 +21,8 @@ from torch import nn
 
 from persona.errors import UserError
 from persona.modules.diffusion.networks.base_models import read_config
-from persona.modules.diffusion.networks.checkpoint import first_line, whole_network
 from persona.modules.diffusion.networks.placement import pick_device
+from persona.modules.strict_state import first_line, whole_network
 
 Estimator = Callable[[UInt8[ndarray, "h w 3"]], Shaped[ndarray, "h w *c"]]
 Reader = Callable[[Any, Any, tuple[int, int]], ndarray]

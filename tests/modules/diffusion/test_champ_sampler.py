@@ -17,8 +17,8 @@ from persona.modules.diffusion.networks.champ_sampler import (
     ChampSampler,
 )
 from persona.modules.diffusion.networks.champ_unets import DenoisingUNet, ReferenceUNet
-from persona.modules.diffusion.networks.checkpoint import load_strictly, split_prefixes
 from persona.modules.diffusion.networks.guidance_encoder import GuidanceEncoder, executed_weights
+from persona.modules.strict_state import load_strictly, split_prefixes
 
 KINDS = ("depth", "normal", "semantic_map", "dwpose")
 

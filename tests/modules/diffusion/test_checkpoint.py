@@ -10,10 +10,10 @@ pytest.importorskip("diffusers")
 from safetensors.torch import save_file
 
 from persona.errors import UserError
-from persona.modules.diffusion.networks.checkpoint import load_strictly, read_state
 from persona.modules.diffusion.networks.pose_net import PoseNet
 from persona.modules.diffusion.networks.posed_unet import make_unet
 from persona.modules.diffusion.networks.published import load_mimicmotion
+from persona.modules.strict_state import load_strictly, read_state
 
 TINY = {
     "in_channels": 8,

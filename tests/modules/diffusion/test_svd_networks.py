@@ -8,13 +8,13 @@ from conftest import assert_agree, shapes
 from diffusers.models.attention_processor import Attention
 
 from persona.errors import UserError
-from persona.modules.diffusion.networks.checkpoint import load_strictly, split_prefixes
 from persona.modules.diffusion.networks.face_encoder import FaceEncoder, FacePerceiver
 from persona.modules.diffusion.networks.id_attention import IdentityAttention
 from persona.modules.diffusion.networks.identity_net import IdentityNet
 from persona.modules.diffusion.networks.pose_net import PoseNet
 from persona.modules.diffusion.networks.posed_unet import make_unet
 from persona.modules.diffusion.networks.published import IRESNET_100
+from persona.modules.strict_state import load_strictly, split_prefixes
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from persona.modules.diffusion.networks import svd_sampler
-from persona.modules.diffusion.networks.checkpoint import load_strictly, split_prefixes
 from persona.modules.diffusion.networks.face_encoder import FaceEncoder
 from persona.modules.diffusion.networks.face_refinement import FaceRefinement, rate_at
 from persona.modules.diffusion.networks.placement import dtype_of
@@ -21,6 +20,7 @@ from persona.modules.diffusion.networks.svd_sampler import (
     SvdSampler,
     towards,
 )
+from persona.modules.strict_state import load_strictly, split_prefixes
 
 
 def make_sampler(parity, *, identity: bool) -> SvdSampler:

@@ -11,8 +11,8 @@ from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from persona.errors import UserError
-from persona.modules.diffusion.networks.checkpoint import load_strictly, read_state
 from persona.modules.diffusion.networks.svd_sampler import EULER_SVD
+from persona.modules.strict_state import load_strictly, read_state
 
 _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of an attention's layers: those that older diffusers wrote, and today's."""

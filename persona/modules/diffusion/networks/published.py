@@ -12,16 +12,16 @@ from typing import Any
 import torch
 
 from persona.modules.diffusion.networks.champ_unets import SD15, DenoisingUNet, ReferenceUNet
-from persona.modules.diffusion.networks.checkpoint import (
-    load_strictly,
-    read_state,
-    split_prefixes,
-)
 from persona.modules.diffusion.networks.face_encoder import FaceEncoder
 from persona.modules.diffusion.networks.guidance_encoder import GuidanceEncoder, executed_weights
 from persona.modules.diffusion.networks.identity_net import EMBEDDING, IdentityNet
 from persona.modules.diffusion.networks.pose_net import PoseNet
 from persona.modules.diffusion.networks.posed_unet import SVD_XT, PosedUNet, make_unet
+from persona.modules.strict_state import (
+    load_strictly,
+    read_state,
+    split_prefixes,
+)
 
 IRESNET_100 = (3, 13, 30, 3), (64, 128, 256, 512)
 """Residual units of each layer, and the layers' widths."""

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
 from persona.errors import UserError
-from persona.modules.diffusion.networks.checkpoint import first_line, whole_network
 from persona.modules.diffusion.networks.placement import Sampler
+from persona.modules.strict_state import first_line, whole_network
 
 TOKENS = 512
 NETWORKS = {
