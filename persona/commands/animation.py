@@ -159,7 +159,7 @@ def frame_motion(
     rows = torch.linspace(0, len(pose.trans) - 1, min(num_looks, len(pose.trans))).long()
     looks = placed[rows].to(vertices.device)
     points = body(identity, looks)[0]
-    if face:
+    if face and body.num_joints > int(HEAD_JOINTS.max()):  # A head is all face.
         points = points[:, torch.isin(body.weights.argmax(1), HEAD_JOINTS.to(points.device))]
     camera, shift = fit_camera(points.cpu(), height, width)
     return replace(placed, trans=placed.trans + shift), camera

@@ -24,7 +24,7 @@ from persona.data.motion.load import load_motion
 from persona.data.motion.motion import Motion, combine
 from persona.data.numbers import number, whole_number
 from persona.errors import UserError
-from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.body.shaped_body import ShapedBody
 
 SHOTS = ("body", "face")
 FRAME_KINDS = (None, "rgb", "rgba")
@@ -98,7 +98,7 @@ def check_asset(config: DictConfig, assets: Sequence[str]) -> None:
         raise UserError(f"asset={config.asset} is unknown: choose {' or '.join(assets)}")
 
 
-def driving_motion(config: DictConfig, body: SmplxBody) -> Motion:
+def driving_motion(config: DictConfig, body: ShapedBody) -> Motion:
     """The motion asked for: cut, and with face weights on top if there are any.
 
     Raises:

@@ -68,7 +68,7 @@ class LhmTraining(L.LightningModule):
         ramp: Steps over which weights go from first to last.
         minutes: Train so long, with the rate falling by the clock; None trains all steps. A run
             that is gone on with begins this anew.
-        compile: Compile the network (CUDA; a minute at the start).
+        compile: Compile the transformer (CUDA; a minute at the start).
         recompute: Compute the transformer's layers again for the gradient: less memory.
     """
 
@@ -99,7 +99,8 @@ class LhmTraining(L.LightningModule):
         self.net = model.fresh()
         self.net.network.transformer.recompute = recompute
         self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(decay))
-        self.seen = torch.compile(self.net) if compile else self.net
+        if compile:
+            self.net.network.transformer.compile()
         points = sample_points(body, model.num_points)
         self.template, vertex = template_on(body, points)
         self.register_buffer("vertex", vertex, persistent=False)
@@ -117,7 +118,7 @@ class LhmTraining(L.LightningModule):
 
     def training_step(self, batch: Portraits, index: int) -> Float[Tensor, ""]:
         """Weighted sum of the terms."""
-        terms = self.terms(self.seen, batch, self.global_step)
+        terms = self.terms(self.net, batch, self.global_step)
         share = min(1.0, self.global_step / self.ramp)
         weighted = [
             (first + share * (last - first)) * terms[name]
@@ -248,14 +249,13 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(folder),
     )
-    stream.aim(system.size, trainer.strategy.root_device)
+    stream.aim(system.size, trainer.strategy.root_device, trainer.global_rank)
     loader = torch.utils.data.DataLoader(stream, batch_size=None)
     started = time.perf_counter()
     trainer.fit(system, loader, ckpt_path=checkpoint, weights_only=True)
     seconds = time.perf_counter() - started
     trainer.save_checkpoint(folder / CHECKPOINT_FILE)
     system.to(trainer.strategy.root_device).eval()
-    stream.seed = _TEST_SEED
     metrics = score(system, stream, config.test_people, folder / PICTURE_FILE)
     metrics["train/seconds"], metrics["train/steps"] = seconds, float(trainer.global_step)
     if rank_zero_only.rank == 0:
@@ -287,10 +287,9 @@ def score(
     """
     values: dict[str, list[float]] = {}
     rows: list[np.ndarray] = []
-    done = 0
-    for batch in stream:
+    for _, one in zip(range(people), stream.one_by_one(_TEST_SEED), strict=False):
+        batch, shown = one.to(stream.device), []
         made = system.run(system.average.module, batch, None)
-        shown: dict[int, list[Tensor]] = {}
         for person, view, rgb, alpha in system.renders(made, batch):
             truth = batch.colour[person, view].float() / 255
             mask = batch.mask[person, view][None].float() / 255
@@ -301,12 +300,10 @@ def score(
             kind = "photo" if view == 0 else "other"
             values.setdefault(f"test/fg_psnr_{kind}", []).append(float(-10 * error.log10()))
             values.setdefault(f"test/mask_iou_{kind}", []).append(float(both / either))
-            shown.setdefault(person, []).append(torch.cat((truth, seen), 1))
-        rows += [_picture(views) for views in shown.values()] if len(rows) < _SHOWN else []
-        done += len(batch.betas)
-        if done >= people:
-            break
-    write_png(picture, np.concatenate(rows[:_SHOWN]))
+            shown.append(torch.cat((truth, seen), 1))
+        if len(rows) < _SHOWN:
+            rows.append(_picture(shown))
+    write_png(picture, np.concatenate(rows))
     return {name: float(np.mean(found)) for name, found in values.items()}
 
 

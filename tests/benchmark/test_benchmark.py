@@ -576,6 +576,7 @@ class Marks:
 """
 
 
+@pytest.mark.slow
 def test_absent_subjects_are_made_side_by_side(tmp_path, monkeypatch):
     (tmp_path / "marks.py").write_text(MARKS)
     monkeypatch.syspath_prepend(tmp_path)

@@ -34,6 +34,7 @@ def scene(tiny):
     return system, replace(pose, trans=shift), frame.camera[0].local()
 
 
+@pytest.mark.slow
 def test_all_of_the_methods_targets_are_29_calls(benchmarks, scene):
     from separate import TARGETS, AllTargets, SeparateRenderer
 
@@ -53,6 +54,7 @@ def test_all_of_the_methods_targets_are_29_calls(benchmarks, scene):
     assert packed.alpha.any()
 
 
+@pytest.mark.slow
 def test_separate_calls_have_the_packed_gradients(benchmarks, scene):
     from separate import separate
 

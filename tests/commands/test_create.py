@@ -88,3 +88,18 @@ def test_everything_is_checked_before_the_long_work(create, long_work, values, m
     with pytest.raises((UserError, HydraException), match=message):
         create(**values)
     assert not long_work
+
+
+def test_a_feed_forward_method_needs_no_generated_frames(create, long_work, monkeypatch):
+    """It is trained on nobody: clips of the person would be made for nothing."""
+    seen = []
+    monkeypatch.setattr(module, "preprocess", lambda config: seen.append(config) or Path("x"))
+    create(method="lhm", train=["model.random=true", "model.num_points=100"])
+    assert seen[0].clips.motions == []
+    assert long_work["train"].system.method._target_.endswith("LhmMethod")
+
+
+def test_missing_weights_are_said_before_the_long_work(create, long_work):
+    with pytest.raises(UserError, match=r"CC BY-NC 4\.0.*weights\.py get lhm_mini"):
+        create(method="lhm", train=["model=lhm_mini"])
+    assert not long_work

@@ -120,6 +120,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatc
         assert torch.equal(value, states[1]["state_dict"][key]), key
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(tiny, tmp_path):
     options = ("trainer.max_steps=100", "trainer.log_every_n_steps=1", "avatar.width=64")
     train(tiny(*options), tmp_path)

@@ -30,7 +30,7 @@ STORED = Path(__file__).with_name("stored_losses.json")
 STEPS = 4
 SHARED = [
     "data=subject", "name=tiny", "data.batch_size=2", "perceptual=squeeze",
-    "perceptual.random_weights=true", "metric.lpips_net=null", "avatar.levels=0", "renderer=cpu",
+    "perceptual.random_weights=true", "metric.lpips_net=null", "renderer=cpu",
     "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=-1",
     f"trainer.max_steps={STEPS}", "trainer.log_every_n_steps=1", "logger=none",
 ]  # fmt: skip
@@ -40,9 +40,13 @@ SHARED = [
 LOOSE = {"joint_symmetry": 0.2}
 FIELD = ["avatar.field_resolution=16", "avatar.field_steps=5", "avatar.refresh_every=1"]
 RUNS = {
-    "persona": ["+exp=demo", "avatar.refined_lookup=true", "avatar.triplane_resolution=8", *FIELD],
+    "persona": [
+        "+exp=demo", "avatar.levels=0", "avatar.refined_lookup=true",
+        "avatar.triplane_resolution=8", *FIELD,
+    ],
+    "splatting_avatar": ["+exp=demo", "system=splatting_avatar", "avatar.count=400"],
     "exavatar": [
-        "+exp=exavatar_demo", "avatar.triplane_resolution=8", "avatar.width=16",
+        "+exp=exavatar_demo", "avatar.levels=0", "avatar.triplane_resolution=8", "avatar.width=16",
         "avatar.texture_size=64", "avatar.warmup_steps=2",
     ],
 }  # fmt: skip
@@ -101,7 +105,9 @@ def losses(subjects: Path, run: str) -> dict[str, object]:
     named = {name.removeprefix("train/loss"): values for name, values in logger.values.items()}
     steps = named.pop("")
     assert len(steps) == STEPS
-    assert {name[1:] for name in named} == set(config.loss)  # Each had a frame that it is for.
+    assert {name[1:] for name in named} == set(
+        config.system.losses
+    )  # Each had a frame that it is for.
     first, mean = (
         {n[1:]: of(v) for n, v in sorted(named.items())} for of in (itemgetter(0), fmean)
     )
@@ -109,9 +115,9 @@ def losses(subjects: Path, run: str) -> dict[str, object]:
 
 
 def test_each_system_that_trains_avatars_has_its_run():
-    """The textured mesh is not trained; the perception network is no avatar's."""
+    """LHM and the textured mesh are not trained on a person; the others are no avatar's."""
     systems = {path.stem for path in (CONF / "system").glob("*.yaml")}
-    assert systems - set(RUNS) == {"textured_mesh", "perception"}
+    assert systems - set(RUNS) == {"textured_mesh", "lhm", "lhm_training", "perception"}
 
 
 @pytest.mark.parametrize("run", RUNS)

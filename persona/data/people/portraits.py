@@ -33,6 +33,8 @@ _PER_OUTFIT = 12
 """People after which one of the dressed bodies is replaced."""
 _NUM_BETAS = 12
 _MOST_FRESH = 8
+_RANKS_APART = 1_000_003
+"""Between the seeds of two processes, which see different people."""
 VIEW = (384, 288)
 """Height and width of the views that are learnt from, pixels."""
 
@@ -277,17 +279,23 @@ class PortraitStream(torch.utils.data.IterableDataset):
         self.source, self.batch_size, self.views = source, batch_size, views
         self.seed, self.workers, self.fresh, self.ring = seed, workers, fresh, ring
         self.reader: PortraitReader | None = None
-        self.device = torch.device("cpu")
+        self.device, self.rank = torch.device("cpu"), 0
 
-    def aim(self, size: PhotoSize, device: torch.device) -> None:
-        """Says for which network batches are made, and where."""
-        self.reader, self.device = PortraitReader(self.source.body, size), device
+    def aim(self, size: PhotoSize, device: torch.device, rank: int = 0) -> None:
+        """Says for which network batches are made, where, and for which process."""
+        self.reader = PortraitReader(self.source.body, size)
+        self.device, self.rank = device, rank
 
-    def __iter__(self) -> Iterator[Portraits]:
+    def one_by_one(self, seed: int) -> torch.utils.data.IterableDataset:
+        """People in the order of their making, each once."""
         if self.reader is None:
             raise RuntimeError("aim it at a network first")
-        rng = np.random.default_rng([self.seed, torch.initial_seed() % 2**31])
-        people = self.source.dataset(self.reader, self.views, self.seed)
+        return self.source.dataset(self.reader, self.views, seed)
+
+    def __iter__(self) -> Iterator[Portraits]:
+        seed = self.seed + _RANKS_APART * self.rank
+        rng = np.random.default_rng([seed, torch.initial_seed() % 2**31])
+        people = self.one_by_one(seed)
         with Ring(people, room=self.ring, workers=self.workers, device=self.device) as ring:
             while True:
                 least = self.fresh if ring.made else max(self.fresh, self.batch_size)

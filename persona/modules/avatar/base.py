@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from persona.errors import UserError
-from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.body.base import Body
 from persona.types import BodyIdentity, Gaussians
 
 REST = "avatar"
@@ -152,6 +152,21 @@ class Avatar(nn.Module):
             setattr(self.get_submodule(owner), leaf, rows)
         return replaced
 
+    @torch.no_grad()
+    def set_rows(self, anew: Mapping[str, Tensor]) -> list[nn.Parameter]:
+        """Gives the first Gaussians other values of something.
+
+        Args:
+            anew: Rows, by names of ``per_gaussian``.
+
+        Returns:
+            The parameters among what was set.
+        """
+        found = {name: self._rows(name) for name in anew}
+        for name, values in anew.items():
+            found[name][: len(values)] = values.to(found[name])
+        return [rows for rows in found.values() if isinstance(rows, nn.Parameter)]
+
     def split(
         self, rows: Int[Tensor, "k"], shift: Float[Tensor, "k 3"], shrink: Float[Tensor, "k"]
     ) -> dict[str, Shaped[Tensor, "k *_"]]:
@@ -176,5 +191,5 @@ class Builder(Protocol):
     rates: Mapping[str, float]
     """Learning rates, as the avatar's ``parameter_groups`` takes them."""
 
-    def build(self, body: SmplxBody, identity: BodyIdentity) -> Avatar:
+    def build(self, body: Body, identity: BodyIdentity) -> Avatar:
         """The untrained avatar of a person."""

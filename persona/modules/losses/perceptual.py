@@ -79,7 +79,9 @@ class Perceptual(nn.Module):
         self.slices = nn.ModuleList(getattr(model.net, name) for name in slices)
         self.slices.requires_grad_(False).eval()
         for i, lin in enumerate(model.lins):
-            self.register_buffer(f"weight_{i}", lin.model[-1].weight.flatten(), persistent=False)
+            self.register_buffer(
+                f"weight_{i}", lin.model[-1].weight.detach().flatten(), persistent=False
+            )
         self._made: dict[torch.device, object] = {}
 
     def forward(
