@@ -13,7 +13,6 @@ from parity_cases import (
 )
 
 from persona.errors import UserError
-from persona.modules.diffusion.networks.checkpoint import load_strictly
 from persona.modules.head.builder import (
     PegasusBuilder,
     PerseBuilder,
@@ -35,6 +34,7 @@ from persona.modules.head.published import (
     read_tables,
 )
 from persona.modules.head.template import HeadTemplate, warp
+from persona.modules.strict_state import load_strictly
 
 
 @pytest.fixture(autouse=True)
