@@ -17,7 +17,7 @@ from persona.errors import UserError
 from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_table import PoseTable
-from persona.modules.body.shaped_body import ShapedBody
+from persona.modules.body.base import Body
 from persona.modules.density.base import Density, Resize
 from persona.modules.losses.base import Loss, LossSum, Step, Terms
 from persona.modules.metrics.protocol import score_frame
@@ -92,7 +92,7 @@ class Fit(L.LightningModule):
         return self.method.avatar
 
     @property
-    def body(self) -> ShapedBody:
+    def body(self) -> Body:
         """The method's body model."""
         return self.method.body
 
@@ -139,9 +139,13 @@ class Fit(L.LightningModule):
             poses = data.train_frames.poses(self.body.num_expression).to("cpu")
             # Start from the same random state, whether or not LPIPS, for example, was built before.
             torch.manual_seed(torch.initial_seed())
-            self.build(data.subject.identity(self.body), len(poses.trans))
-            self.method.initialise(data.subject)
+            subjects = data.subjects if self.method.many else (data.subject,)
+            self.method.people = tuple(subject.name for subject in subjects)
+            self.build(subjects[0].identity(self.body), len(poses.trans))
             start = PoseTable.from_poses(self.body, poses)
+            self.method.see_poses(start)
+            for subject in subjects:
+                self.method.initialise(subject)
             self.table.load_state_dict(start.state_dict())
         if stage == "fit":
             if self.density.watches(1) and not self.avatar.per_gaussian:
@@ -240,6 +244,8 @@ class Fit(L.LightningModule):
         if change is None:
             return
         replaced = self.avatar.resize(change.keep, change.fresh)
+        for name, value in change.settings.items():
+            self.avatar.get_buffer(name).copy_(value)
         for optimizer in self.trainer.optimizers:
             replace_rows(optimizer, replaced, change.keep)
             forget(optimizer, self.avatar.set_rows(change.anew))
@@ -272,7 +278,7 @@ class Fit(L.LightningModule):
         return captured, frame.has_patch[0], name, self.method.frame_kind(frame)
 
     def configure_optimizers(self) -> dict[str, object]:
-        """One optimiser for avatar and pose tables; the rates fall tenfold at each ``decay_at``.
+        """One optimiser for avatar and pose tables; the rates fall at each ``decay_at``.
 
         Parameters that all frames share follow ``rate_rule``. Rows of the pose table do not: only
         its own frame gives a row a gradient, and Adam cancels the factor that the mean over the
@@ -389,6 +395,7 @@ class Fit(L.LightningModule):
             "body_digest": self.body.digest,
             "identity": {k: getattr(self.identity, k).cpu() for k in IDENTITY},
             "num_frames": len(self.table.trans),
+            "people": list(self.method.people),
             "size": self.avatar.size(),
             "density": self.density.state_dict(),
         }
@@ -408,6 +415,7 @@ class Fit(L.LightningModule):
                 f"{self.body.name} ({self.body.digest[:8]}); choose that body"
             )
         if self.avatar is None:
+            self.method.people = tuple(made.get("people", ()))
             self.build(BodyIdentity(**made["identity"]), made["num_frames"])
         self.avatar.set_size(made.get("size", {}))
         self.density.load_state_dict(

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from persona.data.subject import Subject
 from persona.modules.avatar.base import Avatar, Builder
 from persona.modules.avatar.gaussian_avatar import PoseState
-from persona.modules.body.shaped_body import ShapedBody
+from persona.modules.avatar.pose_table import PoseTable
+from persona.modules.body.base import Body
 from persona.modules.losses.base import Step
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.types import BodyIdentity, Camera, Channel, Frame
@@ -43,19 +44,23 @@ class Method(nn.Module):
     are generated for it, no step is taken, and its start is its result."""
     differentiable: ClassVar[bool] = True
     """Whether ``observe`` gives renders with a gradient, by which poses can be fitted."""
+    many: ClassVar[bool] = False
+    """Whether it learns from several subjects; else more than one is an error."""
     saved: ClassVar[tuple[str, ...]] = ("avatar",)
     """Modules that a checkpoint keeps: what cannot be built again."""
     pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Names of the losses by which test poses are fitted, for each way to evaluate the method."""
 
     def __init__(
-        self, *, body: ShapedBody, renderer: GaussianRenderer, avatar: Builder | None = None
+        self, *, body: Body, renderer: GaussianRenderer, avatar: Builder | None = None
     ) -> None:
         super().__init__()
         self.body = body.requires_grad_(False)
         self.renderer, self.builder = renderer, avatar
         self.avatar: Avatar | None = None
         self.identity: BodyIdentity | None = None
+        self.people: tuple[str, ...] = ()
+        """Names of the subjects, in the order of their numbers; known before ``build``."""
 
     def check(self) -> None:
         """Looks for what ``initialise`` needs besides the subject, before the long work.
@@ -65,13 +70,22 @@ class Method(nn.Module):
         """
 
     def build(self, identity: BodyIdentity) -> None:
-        """Makes the untrained avatar of a person; call ``super().build``."""
+        """Makes the untrained avatar of a person; call ``super().build``.
+
+        identity: of the first subject, where there are many.
+        """
         self.identity = identity
         if self.builder is not None:
             self.avatar = self.builder.build(self.body, identity)
 
     def initialise(self, subject: Subject) -> None:
-        """Reads from the subject's folder what the avatar starts from, such as colours."""
+        """Reads from the subject's folder what the avatar starts from, such as colours.
+
+        Called for each subject, where there are many.
+        """
+
+    def see_poses(self, poses: PoseTable) -> None:
+        """Takes what the avatar must know of all training frames' poses, before training."""
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """Optimiser groups of what is trained, with their rates for one frame a step."""

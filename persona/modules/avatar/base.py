@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from persona.errors import UserError
-from persona.modules.body.shaped_body import ShapedBody
+from persona.modules.body.base import Body
 from persona.types import BodyIdentity, Gaussians
 
 REST = "avatar"
@@ -191,5 +191,5 @@ class Builder(Protocol):
     rates: Mapping[str, float]
     """Learning rates, as the avatar's ``parameter_groups`` takes them."""
 
-    def build(self, body: ShapedBody, identity: BodyIdentity) -> Avatar:
+    def build(self, body: Body, identity: BodyIdentity) -> Avatar:
         """The untrained avatar of a person."""

@@ -16,12 +16,12 @@ from persona.modules.body.shaped_body import ShapedBody
 from persona.types import BodyPose
 
 
-def full_rotations(body: ShapedBody, pose: BodyPose) -> Float[Tensor, "*b j 3 3"]:
-    """Rotation matrices of a pose with the mean hands added, as the SMPL-X layer does."""
+def full_rotations(body: Body, pose: BodyPose) -> Float[Tensor, "*b j 3 3"]:
+    """Rotation matrices of a pose, of SMPL-X with the mean hands added, as its layer does."""
     return matrix_from_axis_angle(body.full_pose(pose))
 
 
-def pose_state(body: ShapedBody, pose: BodyPose) -> PoseState:
+def pose_state(body: Body, pose: BodyPose) -> PoseState:
     """A pose, or a clip's, as the avatar takes it."""
     return PoseState(full_rotations(body, pose), pose.expression, pose.trans)
 
@@ -47,8 +47,8 @@ class PoseTable(nn.Module):
         self.trans = nn.Parameter(torch.zeros(num_frames, 3))
 
     @classmethod
-    def from_poses(cls, body: ShapedBody, poses: BodyPose) -> "PoseTable":
-        """Table that starts at the tracked poses of SMPL-X."""
+    def from_poses(cls, body: Body, poses: BodyPose) -> "PoseTable":
+        """Table that starts at tracked poses as subject folders hold them."""
         return cls.from_states(body, pose_state(body, poses))
 
     @classmethod

@@ -21,10 +21,13 @@ class Resize:
     anew: Mapping[str, Tensor] = field(default_factory=dict)
     """New values of the rows that stay, by what they are of; what the optimiser knows of such a
     parameter is forgotten."""
+    settings: Mapping[str, Tensor] = field(default_factory=dict)
+    """New values of the avatar's buffers that change along, by name."""
 
     def cpu(self) -> "Resize":
         """On the host."""
-        moved = ({k: rows.cpu() for k, rows in part.items()} for part in (self.fresh, self.anew))
+        parts = (self.fresh, self.anew, self.settings)
+        moved = ({name: rows.cpu() for name, rows in part.items()} for part in parts)
         return Resize(self.keep.cpu(), *moved)
 
 
