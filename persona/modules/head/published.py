@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from persona.errors import UserError
-from persona.modules.strict_state import State, load_strictly, split_prefixes
 from persona.modules.head.avatar import HeadAvatar
 from persona.modules.head.template import SCALE, HeadTemplate
+from persona.modules.strict_state import State, load_strictly, split_prefixes
 
 FLAME = "FLAMEServer."
 NETWORKS = {
