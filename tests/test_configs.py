@@ -131,6 +131,8 @@ def test_systems_of_the_synthetic_suite_are_of_one_size(size):
     "name",
     [
         "animate",
+        "edit",
+        "interpolate",
         "benchmark",
         "evaluate",
         "preprocess",

@@ -19,6 +19,8 @@ SCRIPTS = {
     "animate": "scripts/animate.py",
     "evaluate": "scripts/evaluate.py",
     "sweep": "scripts/sweep.py",
+    "edit": "scripts/edit.py",
+    "interpolate": "scripts/interpolate.py",
     "check-data": "scripts/check_data.py",
     "maps": "scripts/maps.py",
     "weights": "scripts/weights.py",

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import cv2
 import lightning
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from tiny_heads import NAMES, TinyHead, TinyHeads
+from tiny_heads import NAMES, SIDE, TinyHead, TinyHeads
 
+from persona.commands.edit import edit, interpolate
+from persona.commands.report import to_uint8
 from persona.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -103,6 +106,39 @@ def test_a_head_trains_grows_and_loads(system, tmp_path):
     with torch.no_grad():
         for one, other in zip(*(f.render(pose, camera) for f in (fit, again)), strict=True):
             assert torch.equal(one, other)
+
+
+def test_edits_of_a_run_are_drawn_and_interpolated(tmp_path):
+    fit, trainer, data = fitted("perse", 3, folder=tmp_path)
+    run = tmp_path / "run"
+    trainer.save_checkpoint(run / "last.ckpt")
+    head = {"_target_": "tiny_heads.TinyHead"}
+    OmegaConf.save(
+        {"system": config("perse", *GROWTH["perse"]), "trainer": {},
+         "data": {"_target_": "tiny_heads.TinyHeads", "body": head}},
+        run / "config.yaml",
+    )  # fmt: skip
+    options = OmegaConf.create({"run": str(run), "frame": 0, "device": "cpu"})
+    strengths = {"edits": None, "strengths": [0.0, 1.0]}
+    sheet = cv2.imread(str(edit(OmegaConf.merge(options, strengths), tmp_path)))
+    # One edit at two strengths, beside names of 28 pixels.
+    assert sheet.shape == (SIDE + 28, 2 * SIDE + 28, 3)
+    pair = {"start": NAMES[0], "end": NAMES[1], "num_images": 3, "lpips_net": "alex"}
+    interpolate(OmegaConf.merge(options, pair), tmp_path)
+    first, last = (cv2.imread(str(tmp_path / f"{i}.png")) for i in (0, 2))
+    assert (first == sheet[28:, 28 : 28 + SIDE]).all() and (last == sheet[28:, 28 + SIDE :]).all()
+    with torch.no_grad():
+        edited = fit.avatar.edits(torch.tensor(1))
+        fit.avatar.chosen = edited
+        color, alpha = fit.render(fit.table(torch.tensor(0)), data.train_frames[[0]].camera[0])
+    assert (to_uint8(color + 1 - alpha)[..., ::-1] == last).all()
+    for wrong, message in (
+        ({"start": "hat_blue"}, r"hat_blue is no edit of .*: choose of 9999_source, 0001_hat"),
+        ({"end": NAMES[0]}, r"give two edits of one attribute"),
+        ({"frame": 99}, r"frame=99: the run has frames 0 to 5"),
+    ):
+        with pytest.raises(UserError, match=message):
+            interpolate(OmegaConf.merge(options, pair, wrong), tmp_path)
 
 
 def test_points_and_colours_follow_the_root(tmp_path):

@@ -82,7 +82,7 @@ class HeadBuilder:
         if len(body.parents) != NUM_JOINTS:
             raise UserError(
                 f"this system is for heads, whose body model has {NUM_JOINTS} joints (root, neck, "
-                f"jaw, eyes); the one given has {len(body.parents)}: choose another body"
+                f"jaw, eyes); the one given has {len(body.parents)}: choose body=head or body=flame"
             )
         return self.assemble(HeadTemplate.of(body, identity, baked=not self.generic), edits)
 
