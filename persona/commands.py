@@ -17,6 +17,7 @@ SCRIPTS = {
     "create": "scripts/create.py",
     "preprocess": "scripts/preprocess.py",
     "animate": "scripts/animate.py",
+    "export": "scripts/export.py",
     "evaluate": "scripts/evaluate.py",
     "sweep": "scripts/sweep.py",
     "check-data": "scripts/check_data.py",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -93,7 +93,7 @@ class Avatar(nn.Module):
             )
         return [{"name": name, "params": groups[name], "lr": rates[name]} for name in rates]
 
-    def rig(self, pose: object | None = None) -> Rig:
+    def rig(self, pose: Any = None) -> Rig:
         """What skinning alone can show of the avatar, for engines; avatars that have it define it.
 
         Args:

@@ -1,0 +1,34 @@
+"""The table of formats: a new one is a writer and a row."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from persona.data.export.glb_mesh import write_glb_mesh
+from persona.data.export.glb_splats import write_glb_splats
+from persona.data.export.npz import write_npz
+from persona.data.export.ply import write_ply
+from persona.data.export.scene import Scene
+from persona.data.export.spz import write_spz
+
+
+@dataclass(frozen=True)
+class Format:
+    """What one kind of file holds."""
+
+    write: Callable[[Scene, Path], None]
+    suffix: str
+    holds: str
+    """In a few words, for the list of formats."""
+    rigged: bool
+    """Whether it holds the rig, which leaves the pose-driven part out; else the avatar itself."""
+
+
+FORMATS = {
+    "ply": Format(write_ply, ".ply", "Gaussians of one pose", rigged=False),
+    "spz": Format(write_spz, ".spz", "Gaussians of one pose, a tenth of the size", rigged=False),
+    "npz": Format(write_npz, ".npz", "everything, as arrays", rigged=True),
+    "glb": Format(write_glb_splats, ".splats.glb", "Gaussians, skeleton, motion", rigged=True),
+    "mesh": Format(write_glb_mesh, ".mesh.glb", "textured mesh, skeleton, motion", rigged=True),
+}
+"""By the name that ``format=`` takes."""
