@@ -5,12 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.subject import make_synthetic_subject
 from persona.modules.body.smplx_body import SmplxBody
+from persona.systems.fit import Fit
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -41,6 +44,20 @@ def subjects(tmp_path_factory: pytest.TempPathFactory, body: SmplxBody) -> Path:
 def tiny_settings() -> list[str]:
     """Overrides that make the demo tiny."""
     return ["+exp=demo", *TINY]
+
+
+@pytest.fixture(scope="session")
+def seen_system(tiny_settings: list[str]) -> Fit:
+    """An untrained avatar with colours by place, and offsets that its pose drives."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", overrides=tiny_settings)
+    torch.manual_seed(0)
+    made = instantiate(config.system)
+    made.build(made.body.zero_identity(), num_frames=1)
+    with torch.no_grad():
+        made.avatar.rgb_logit.copy_(3 * made.avatar.template.vertices)
+        made.avatar.offsets.triplane.planes.normal_()
+    return made.eval()
 
 
 @pytest.fixture

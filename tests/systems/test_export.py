@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 from persona.data.motion.load import load_motion
 from persona.errors import UserError
@@ -15,31 +14,16 @@ from persona.modules.avatar.pose_table import pose_state
 from persona.systems.animation import frame_motion
 from persona.systems.export import AvatarExport, Settings, export
 from persona.systems.export_loss import draw_mesh, draw_rig, in_view, over_white
-from persona.systems.fit import Fit
 from persona.types import Channel, Gaussians
 
 CONF = Path(__file__).parents[2] / "conf"
 DOWN = np.float32([1, -1, -1])
 
 
-@pytest.fixture(scope="module")
-def system(tiny_settings) -> Fit:
-    """An untrained avatar with colours, and offsets that its pose drives."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", overrides=tiny_settings)
-    torch.manual_seed(0)
-    made = instantiate(config.system)
-    made.build(made.body.zero_identity(), num_frames=1)
-    with torch.no_grad():
-        made.avatar.rgb_logit.copy_(3 * made.avatar.template.vertices)
-        made.avatar.offsets.triplane.planes.normal_()
-    return made.eval()
-
-
 @pytest.fixture
-def write(system, tmp_path, monkeypatch):
+def write(seen_system, tmp_path, monkeypatch):
     """Exports the avatar as if it lay in a run folder; that is loaded as for animate.py."""
-    monkeypatch.setattr("persona.systems.export.load_system", lambda folder, device: system)
+    monkeypatch.setattr("persona.systems.export.load_system", lambda folder, device: seen_system)
     monkeypatch.setattr("persona.systems.export.load_config", lambda folder: {"name": "tiny"})
 
     def written(*overrides: str) -> list[Path]:
@@ -55,7 +39,7 @@ def psnr(first, second):
 
 
 @torch.no_grad()
-def test_a_ply_looks_as_the_avatar_does(write, system):
+def test_a_ply_looks_as_the_avatar_does(write, seen_system):
     """Read by plyfile and drawn, against the avatar drawn in the same pose: alike to 50 dB."""
     plyfile = pytest.importorskip("plyfile", reason="needs persona[export]")
     (path,) = write("frame=4")
@@ -66,10 +50,10 @@ def test_a_ply_looks_as_the_avatar_does(write, system):
     def columns(*names):
         return torch.stack([column[name] for name in names], 1)
 
-    motion = load_motion("squat", system.body, fps=30)
-    poses, camera = frame_motion(system, motion.pose[4:5], 96, 72)
-    own = over_white(*system.render(pose_state(system.body, poses)[0], camera))
-    rest = system.body.shape(system.identity)[1][0]
+    motion = load_motion("squat", seen_system.body, fps=30)
+    poses, camera = frame_motion(seen_system, motion.pose[4:5], 96, 72)
+    own = over_white(*seen_system.render(pose_state(seen_system.body, poses)[0], camera))
+    rest = seen_system.body.shape(seen_system.identity)[1][0]
     at_origin = motion.pose.trans[4] + rest  # Of the root, in the world.
     shift = poses.trans[0] + rest - at_origin * torch.from_numpy(DOWN)
     points = Gaussians(
@@ -79,7 +63,7 @@ def test_a_ply_looks_as_the_avatar_does(write, system):
         column["opacity"].sigmoid(),
     )
     rgb = columns("f_dc_0", "f_dc_1", "f_dc_2") * 0.28209479177387814 + 0.5
-    render = system.renderer(points, camera, {"rgb": Channel(rgb)})
+    render = seen_system.renderer(points, camera, {"rgb": Channel(rgb)})
     assert psnr(over_white(render.images["rgb"], render.alpha), own) > 50
     assert own.min() < 0.5, "someone stands there"
 
@@ -107,14 +91,14 @@ def test_without_a_motion_the_avatar_rests(write):
 
 
 @torch.no_grad()
-def test_the_mesh_shows_the_person(system):
+def test_the_mesh_shows_the_person(seen_system):
     """Drawn as engines would, it is the picture of its Gaussians to 20 dB."""
-    exporter = AvatarExport(system, load_motion("squat", system.body)[:1], Settings())
+    exporter = AvatarExport(seen_system, load_motion("squat", seen_system.body)[:1], Settings())
     rig = exporter.rig(0)
     mesh = bake_mesh(rig, 128)
-    pose, camera = in_view(system, exporter.placed(0))
-    mesh_image, splats = (draw_mesh(system, rig, mesh, pose, camera),
-                          draw_rig(system, rig, pose, camera))  # fmt: skip
+    pose, camera = in_view(seen_system, exporter.placed(0))
+    mesh_image, splats = (draw_mesh(seen_system, rig, mesh, pose, camera),
+                          draw_rig(seen_system, rig, pose, camera))  # fmt: skip
     assert psnr(mesh_image, splats) > 20
     assert psnr(torch.ones_like(splats), splats) < 15
     corners = mesh.source[mesh.faces]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from persona.data.export.glb_mesh import write_glb_mesh
 from persona.data.export.glb_splats import write_glb_splats
+from persona.data.export.html import write_html
 from persona.data.export.npz import write_npz
 from persona.data.export.ply import write_ply
 from persona.data.export.scene import Scene
@@ -30,5 +31,6 @@ FORMATS = {
     "npz": Format(write_npz, ".npz", "everything, as arrays", rigged=True),
     "glb": Format(write_glb_splats, ".splats.glb", "Gaussians, skeleton, motion", rigged=True),
     "mesh": Format(write_glb_mesh, ".mesh.glb", "textured mesh, skeleton, motion", rigged=True),
+    "html": Format(write_html, ".html", "a page that shows it all, offline", rigged=True),
 }
 """By the name that ``format=`` takes."""
