@@ -18,6 +18,7 @@ SCRIPTS = {
     "preprocess": "scripts/preprocess.py",
     "animate": "scripts/animate.py",
     "export": "scripts/export.py",
+    "view": "scripts/view.py",
     "evaluate": "scripts/evaluate.py",
     "sweep": "scripts/sweep.py",
     "check-data": "scripts/check_data.py",

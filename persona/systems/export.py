@@ -20,6 +20,7 @@ from persona.modules.avatar.bake import bake_mesh
 from persona.modules.avatar.pose_table import full_rotations, pose_state
 from persona.modules.avatar.rig import Rig
 from persona.modules.body.rotation import quaternion_from_matrix
+from persona.modules.body.smplx_body import SmplxBody
 from persona.systems.drive import check_asset, driving_motion, pick_device
 from persona.systems.experiment import load_config, load_system
 from persona.systems.export_loss import MOST_FRAMES, rig_losses
@@ -43,7 +44,7 @@ def export(config: DictConfig, folder: Path) -> list[Path]:
     system = load_system(Path(config.run), pick_device("cpu"))
     check_asset(config, system.assets)
     if config.motion is None:
-        motion = Motion(BodyPose.zero(system.body.num_expression, (1,)), 30.0, REST)
+        motion = rest_motion(system.body)
     else:
         motion = driving_motion(config, system.body)
     exporter = AvatarExport(system, motion, Settings.read(config))
@@ -82,6 +83,11 @@ def loss_lines(exporter: "AvatarExport", frame: int) -> list[str]:
         f"against the avatar's own render, {what}, PSNR:",
         *(f"  {name}: {value:.1f} dB" for name, value in losses.items()),
     ]
+
+
+def rest_motion(body: SmplxBody) -> Motion:
+    """One frame in which no joint is turned."""
+    return Motion(BodyPose.zero(body.num_expression, (1,)), 30.0, REST)
 
 
 def check_export(config: DictConfig) -> list[str]:
