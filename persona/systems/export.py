@@ -54,8 +54,8 @@ def export(config: DictConfig, folder: Path) -> list[Path]:
     name = load_config(Path(config.run)).get("name", "avatar")
     written = []
     for kind in formats:
-        single = FORMATS[kind].rigged or len(frames) == 1
-        for frame in frames[:1] if FORMATS[kind].rigged else frames:
+        single = FORMATS[kind].motion or len(frames) == 1
+        for frame in frames[:1] if FORMATS[kind].motion else frames:
             file = f"{name}{'' if single else f'_{frame:05d}'}{FORMATS[kind].suffix}"
             FORMATS[kind].write(exporter.scene(str(name), frame), folder / file)
             written.append(folder / file)

@@ -11,6 +11,7 @@ from persona.data.export.npz import write_npz
 from persona.data.export.ply import write_ply
 from persona.data.export.scene import Scene
 from persona.data.export.spz import write_spz
+from persona.data.export.usd import write_usd
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,27 @@ class Format:
     suffix: str
     holds: str
     """In a few words, for the list of formats."""
+    motion: bool
+    """Whether a file holds the whole motion; else there is one for each frame."""
     rigged: bool
-    """Whether it holds the rig, which leaves the pose-driven part out; else the avatar itself."""
+    """Whether it moves by the rig, which cannot follow what depends on the pose."""
 
 
 FORMATS = {
-    "ply": Format(write_ply, ".ply", "Gaussians of one pose", rigged=False),
-    "spz": Format(write_spz, ".spz", "Gaussians of one pose, a tenth of the size", rigged=False),
-    "npz": Format(write_npz, ".npz", "everything, as arrays", rigged=True),
-    "glb": Format(write_glb_splats, ".splats.glb", "Gaussians, skeleton, motion", rigged=True),
-    "mesh": Format(write_glb_mesh, ".mesh.glb", "textured mesh, skeleton, motion", rigged=True),
-    "html": Format(write_html, ".html", "a page that shows it all, offline", rigged=True),
+    "ply": Format(write_ply, ".ply", "Gaussians of one pose", motion=False, rigged=False),
+    "spz": Format(
+        write_spz, ".spz", "Gaussians of one pose, a tenth of the size", motion=False, rigged=False
+    ),
+    "npz": Format(write_npz, ".npz", "everything, as arrays", motion=True, rigged=True),
+    "glb": Format(
+        write_glb_splats, ".splats.glb", "Gaussians, skeleton, motion", motion=True, rigged=True
+    ),
+    "mesh": Format(
+        write_glb_mesh, ".mesh.glb", "textured mesh, skeleton, motion", motion=True, rigged=True
+    ),
+    "usd": Format(write_usd, ".usdc", "Gaussians of every frame", motion=True, rigged=False),
+    "html": Format(
+        write_html, ".html", "a page that shows it all, offline", motion=True, rigged=True
+    ),
 }
 """By the name that ``format=`` takes."""

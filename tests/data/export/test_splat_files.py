@@ -96,6 +96,32 @@ def test_spz_says_where_it_ends(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_usd_has_the_avatar_in_every_frame(tmp_path):
+    pytest.importorskip("pxr", reason="needs persona[export]")
+    from pxr import Usd, UsdGeom
+
+    from persona.data.export.usd import write_usd
+
+    write_usd(random_scene(), tmp_path / "a.usdc")
+    stage = Usd.Stage.Open(str(tmp_path / "a.usdc"))
+    assert UsdGeom.GetStageUpAxis(stage) == "Y" and stage.GetTimeCodesPerSecond() == 10
+    (prim,) = [p for p in stage.Traverse() if p.GetTypeName() == "ParticleField3DGaussianSplat"]
+
+    def array(name, frame):
+        return prim.GetAttribute(name).Get(frame)
+
+    for frame in range(FRAMES):
+        own = random_splats(frame)
+        np.testing.assert_array_equal(np.array(array("positions", frame)), own.means)
+        np.testing.assert_array_equal(np.array(array("scales", frame)), own.scales)
+        np.testing.assert_array_equal(np.array(array("opacities", frame)), own.opacities)
+        color = np.array(array("radiance:sphericalHarmonicsCoefficients", frame)) * C0 + 0.5
+        np.testing.assert_allclose(color, own.rgb, atol=1e-6)
+        turns = [[q.GetReal(), *q.GetImaginary()] for q in array("orientations", frame)]
+        same_turns(turns, own.quaternions, 1e-5)
+    assert prim.GetAttribute("radiance:sphericalHarmonicsDegree").Get() == 0
+
+
 def test_npz_holds_the_rig_the_motion_and_every_frame(tmp_path):
     scene = random_scene()
     write_npz(scene, tmp_path / "a.npz")

@@ -5,7 +5,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from persona.data.motion.bvh import read_bvh
-from persona.data.motion.names import INDEX, JOINTS, match_rig
+from persona.data.motion.names import INDEX, JOINTS, RIGS, match_rig
 from persona.data.motion.retarget import retarget
 from persona.data.motion.settle import settle
 from persona.data.motion.shape import match_shape
@@ -214,6 +214,22 @@ RIG_FILES = (
     *("armature_prefix", "mixamo_prefix2", "names_biped", "names_daz", "names_mixed_rigs"),
     *("names_rigify", "names_smpl_maya", "comma_decimal", "endsite_one_word", "motion_in_name"),
 )
+
+
+@pytest.mark.parametrize("rig", RIGS, ids=lambda rig: rig.name)
+def test_every_rig_tells_one_motion(target, rig):
+    """The same clip by the names of each: the body's joints to half a degree on average."""
+    local = natural_rotations(2)
+    named = {}
+    for joint, pattern in rig.joints.items():
+        for word, side in zip(("left", "right"), rig.sides, strict=True):
+            named[joint.replace("left", word, 1)] = pattern.format(s=side)
+    names = [named.get(joint, f"extra{i}") for i, joint in enumerate(JOINTS)]
+    found = retarget(replace(clip_of(target, local), names=tuple(names)), target)
+    body = sorted(INDEX[joint] for joint in named if INDEX[joint] < 22)
+    assert len(body) >= 20
+    angles = angles_deg(target.local_rotations(found.pose)[:, body], local[:, body])
+    assert angles.mean() < 0.5
 
 
 @pytest.mark.parametrize("name", ["motion/01_01", "motion/jesse_dance", "trials/names_daz"])
