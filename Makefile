@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PHOTO_NEEDS := absl-py attrs flatbuffers "protobuf>=4.25.3,<5"
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup demo docs test test-slow test-gpu lint format clean
+.PHONY: setup demo demo-head docs test test-slow test-gpu lint format clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,12 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/python train.py +exp=demo
+
+# A synthetic head: SplattingAvatar, its turntable, and a video of its expressions.
+HEAD := outputs/head/$(shell date +%Y-%m-%d_%H-%M-%S)
+demo-head: setup
+	$(BIN)/python train.py +exp=head_demo hydra.run.dir=$(HEAD)
+	$(BIN)/python scripts/animate.py run=$(HEAD) motion=talk fps=20 height=256 width=256 hydra.run.dir=$(HEAD)/talk
 
 # The site, in site/; its tools are installed when first asked for. Material prints its plans.
 docs: $(VENV)/.docs

@@ -21,9 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from persona.cli import one_line_errors
-from persona.data.motion.load import load_motion
-from persona.modules.avatar.pose_table import pose_state
-from persona.systems.animation import (
+from persona.commands.animation import (
     WHITE,
     draw_frames,
     frame_motion,
@@ -31,8 +29,10 @@ from persona.systems.animation import (
     to_pixels,
     write_video,
 )
-from persona.systems.drive import pick_device
-from persona.systems.experiment import load_system
+from persona.commands.drive import pick_device
+from persona.commands.experiment import load_system
+from persona.data.motion.load import load_motion
+from persona.modules.avatar.pose_table import pose_state
 from persona.systems.fit import Fit
 from persona.types import BodyPose, Camera
 

@@ -20,8 +20,8 @@ from rich.table import Table
 from speed import machine
 
 from persona.cli import launch, one_line_errors, output_folder
+from persona.commands.experiment import train
 from persona.data.io import write_json
-from persona.systems.experiment import train
 
 FAST: list[str] = []
 PLAIN = ["system.cuda_graph=false", "perceptual.half=false", "system.focus_margin_px=null"]

@@ -10,7 +10,7 @@ from persona.cli import launch, one_line_errors, output_folder
 @one_line_errors
 def main(config: DictConfig) -> None:
     """Leaves table.csv, report.md, sheets and overview.png; see conf/photo_benchmark.yaml."""
-    from persona.systems.benchmark.photo.run import run_photo_benchmark
+    from persona.benchmark.photo.run import run_photo_benchmark
 
     print(f"report: {run_photo_benchmark(config, output_folder())}")
 

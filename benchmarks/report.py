@@ -12,7 +12,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="multirun/STAMP, as train.py -m prints it")
     folder = parser.parse_args().folder
-    from persona.systems.benchmark.multirun import read_multirun, write_multirun_report
+    from persona.benchmark.multirun import read_multirun, write_multirun_report
 
     try:
         print(write_multirun_report(folder, read_multirun(folder)))

@@ -12,7 +12,7 @@ from persona.cli import launch, one_line_errors, output_folder
 @one_line_errors
 def main(config: DictConfig) -> None:
     """Exits with 1 if a cell failed; the others are in the report all the same."""
-    from persona.systems.benchmark.run import run_benchmark
+    from persona.benchmark.run import run_benchmark
 
     if run_benchmark(config, output_folder()):
         sys.exit(1)

@@ -10,7 +10,7 @@ from persona.cli import launch, one_line_errors, output_folder
 @one_line_errors
 def main(config: DictConfig) -> None:
     """Writes search.md and search.csv; see conf/search.yaml."""
-    from persona.systems.benchmark.search import run_search
+    from persona.benchmark.search import run_search
 
     folder = output_folder()
     study = run_search(config, folder)

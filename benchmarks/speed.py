@@ -27,10 +27,10 @@ from section_timer import SectionTimer
 from separate import separate
 
 from persona.cli import launch, one_line_errors, output_folder
+from persona.commands.experiment import quiet_libraries, set_allocator
 from persona.data.io import write_json, write_text
 from persona.data.layout import CAPTURED
 from persona.errors import UserError
-from persona.systems.experiment import quiet_libraries, set_allocator
 from persona.systems.fit import Fit
 
 WARMUP_FRAMES = 16
@@ -148,8 +148,8 @@ def measure_training(config: DictConfig, folder: Path) -> tuple[dict, Fit]:
 @torch.no_grad()
 def measure_animation(system: Fit, config: DictConfig, device: str) -> dict[str, float]:
     """Frames per second by image side, network and skinning included, encoding not."""
+    from persona.commands.animation import draw_frames, frame_motion
     from persona.data.motion.load import load_motion
-    from persona.systems.animation import draw_frames, frame_motion
 
     system = system.to(device).eval()
     motion = load_motion("dance", system.body, fps=30)

@@ -17,8 +17,8 @@ from omegaconf import DictConfig
 from speed import RANDOM_WEIGHTS, has_random_weights, machine
 
 from persona.cli import launch, one_line_errors, output_folder
+from persona.commands.experiment import train
 from persona.data.io import write_json, write_text
-from persona.systems.experiment import train
 
 WARMUP_STEPS = 24
 

@@ -60,7 +60,9 @@ class Camera(TensorTuple):
     width: int
 
     @staticmethod
-    def identity(focal_px: Tensor, center_px: Tensor, height: int, width: int) -> Camera:
+    def identity(
+        focal_px: Float[Tensor, "*b 2"], center_px: Float[Tensor, "*b 2"], height: int, width: int
+    ) -> Camera:
         """Camera whose world is its own frame."""
         eye = torch.eye(4, dtype=focal_px.dtype, device=focal_px.device)
         return Camera(eye.expand(*focal_px.shape[:-1], 4, 4), focal_px, center_px, height, width)

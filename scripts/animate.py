@@ -10,7 +10,7 @@ from persona.cli import launch, one_line_errors, output_folder
 @one_line_errors
 def main(config: DictConfig) -> None:
     """Writes the animation; see conf/animate.yaml."""
-    from persona.systems.drive import animate
+    from persona.commands.drive import animate
 
     print(f"video: {animate(config, output_folder())}")
 

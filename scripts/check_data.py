@@ -12,7 +12,7 @@ from persona.cli import launch, one_line_errors
 @one_line_errors
 def main(config: DictConfig) -> None:
     """Exits with 1 when a recording is not ready; see conf/check_data.yaml."""
-    from persona.systems.check_data import check_data
+    from persona.commands.check_data import check_data
 
     if not check_data(config):
         sys.exit(1)

@@ -10,7 +10,7 @@ from persona.cli import launch, one_line_errors, output_folder
 @one_line_errors
 def main(config: DictConfig) -> None:
     """Preprocesses, trains and animates; see conf/create.yaml."""
-    from persona.systems.create import create
+    from persona.commands.create import create
 
     create(config, output_folder())
 

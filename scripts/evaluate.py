@@ -10,7 +10,7 @@ from persona.cli import launch, one_line_errors, output_folder
 @one_line_errors
 def main(config: DictConfig) -> dict[str, float]:
     """Writes metrics and pictures; see conf/evaluate.yaml."""
-    from persona.systems.evaluation import evaluate
+    from persona.commands.evaluation import evaluate
 
     return evaluate(config, output_folder())
 

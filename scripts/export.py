@@ -10,7 +10,7 @@ from persona.cli import launch, one_line_errors, output_folder
 @one_line_errors
 def main(config: DictConfig) -> None:
     """Writes the files; see conf/export.yaml."""
-    from persona.systems.export import export
+    from persona.commands.export import export
 
     for path in export(config, output_folder()):
         print(f"file: {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -10,7 +10,7 @@ from persona.cli import launch, one_line_errors
 @one_line_errors
 def main(config: DictConfig) -> None:
     """Writes the folder; see conf/preprocess.yaml."""
-    from persona.systems.create import preprocess
+    from persona.commands.create import preprocess
 
     print(f"subject: {preprocess(config)}")
 

@@ -10,7 +10,7 @@ from persona.cli import launch, one_line_errors
 @one_line_errors
 def main() -> None:
     """One process of train.py per job, one after the other; the table lies in multirun/STAMP."""
-    from persona.systems.sweep import sweep
+    from persona.commands.sweep import sweep
 
     if not sweep(sys.argv[1:], Path("multirun", os.environ["RUN_STAMP"])):
         sys.exit(1)

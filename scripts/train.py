@@ -15,7 +15,7 @@ def main(config: DictConfig) -> dict[str, float]:
         from jaxtyping import install_import_hook
 
         install_import_hook("persona", "beartype.beartype")
-    from persona.systems.experiment import run
+    from persona.commands.experiment import run
 
     return run(config, output_folder())
 

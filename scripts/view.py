@@ -10,7 +10,7 @@ from persona.cli import launch, one_line_errors
 @one_line_errors
 def main(config: DictConfig) -> None:
     """Serves it; see conf/view.yaml."""
-    from persona.systems.view import view
+    from persona.commands.view import view
 
     view(config)
 

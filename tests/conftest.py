@@ -1,12 +1,27 @@
 """Fixtures for all tests."""
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:  # Of the package only in fixtures: its shapes are checked if imported after this.
+    from persona.modules.body.smplx_body import SmplxBody
+    from persona.systems.fit import Fit
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
+TINY = [
+    "data=subject", "name=tiny", "logger=none", "metric.lpips_net=null", "avatar.levels=0",
+    "avatar.field_resolution=16", "avatar.field_steps=5", "avatar.triplane_resolution=8",
+    "renderer=cpu", "trainer.accelerator=cpu", "report.num_images=2", "report.turntable_frames=2",
+    "report.turntable_height=48", "trainer.max_steps=4",
+]  # fmt: skip
 
 # Tests must not ask a network for anything.
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -34,3 +49,71 @@ def torch_home(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = shared_data / "torch_home"
     monkeypatch.setenv("TORCH_HOME", str(home))
     return home
+
+
+@pytest.fixture(scope="session")
+def body() -> "SmplxBody":
+    """The packaged body."""
+    from persona.modules.body.smplx_body import SmplxBody
+
+    return SmplxBody()
+
+
+@pytest.fixture(scope="session")
+def subjects(tmp_path_factory: pytest.TempPathFactory, body: "SmplxBody") -> Path:
+    """Folder that holds the subject ``tiny``: 64 x 48 pixels, 4 + 4 generated, 2 test frames."""
+    from persona.data.synthetic.config import SyntheticConfig
+    from persona.data.synthetic.subject import make_synthetic_subject
+
+    root = tmp_path_factory.mktemp("subjects")
+    config = SyntheticConfig(
+        height=64, width=48, num_generated=4, num_test=2, texture_size=128, patch_size=32
+    )
+    make_synthetic_subject(root / "tiny", body, config)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_settings() -> list[str]:
+    """Overrides that make the demo tiny."""
+    return ["+exp=demo", *TINY]
+
+
+@pytest.fixture(scope="session")
+def seen_system(tiny_settings: list[str]) -> "Fit":
+    """An untrained avatar with colours by place, and offsets that its pose drives."""
+    import torch
+    from hydra.utils import instantiate
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", overrides=tiny_settings)
+    torch.manual_seed(0)
+    made = instantiate(config.system)
+    made.build(made.body.zero_identity(), num_frames=1)
+    with torch.no_grad():
+        made.avatar.rgb_logit.copy_(3 * made.avatar.template.vertices)
+        made.avatar.offsets.triplane.planes.normal_()
+    return made.eval()
+
+
+@pytest.fixture
+def tiny(subjects: Path):
+    """Composes the demo on the tiny subject, with more overrides."""
+
+    def composed(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            names = ["+exp=demo", *TINY, f"subjects_dir={subjects}", *overrides]
+            return compose("train", overrides=names)
+
+    return composed
+
+
+@pytest.fixture
+def command(subjects: Path) -> Callable[..., list[str]]:
+    """The command line of the same run, for a process of its own."""
+
+    def built(*overrides: str) -> list[str]:
+        names = ["+exp=demo", *TINY, f"subjects_dir={subjects}", *overrides]
+        return [sys.executable, str(ROOT / "train.py"), *names]
+
+    return built

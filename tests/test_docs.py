@@ -27,7 +27,7 @@ def test_links_lead_to_files(page):
 def commands():
     """Script and options of each command in a bash block, or between backticks.
 
-    CONTRIBUTING's are of files that the reader writes; tests/systems/test_benchmark.py runs one.
+    CONTRIBUTING's are of files that the reader writes; tests/benchmark/test_benchmark.py runs one.
     """
     for page in PAGES:
         if page.name == "CONTRIBUTING.md":

@@ -19,13 +19,14 @@ def test_list_says_all_of_every_part(capsys):
         assert f"{part.name}: " in said and part.licence in said and part.gate in said
         assert all(file.path in said and file.repository in said for file in part.files)
     assert "mimicmotion: 4.51 GB, no commercial use" in said
+    assert "lhm_500m: 8.51 GB, no commercial use" in said
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["fetch"], "no such command; weights.py list"),
-        (["get", "mimic", "dir=x"], "no such part; give one of mimicmotion"),
+        (["get", "mimic", "dir=x"], "no such part; give one of mimicmotion, lhm_mini"),
         (["get", "mimicmotion"], "dir= is not given"),
         (["get", "mimicmotion", "dir=x"], "education use only.*add licence=accepted"),
         (["get", "mimicmotion", "folder=x"], "folder=: no such option"),

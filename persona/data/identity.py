@@ -14,7 +14,7 @@ from persona.data.io import PathLike
 from persona.data.layout import IDENTITY_FILES
 from persona.data.parameters import read_array
 from persona.errors import UserError
-from persona.types import NUM_JOINTS, BodyIdentity
+from persona.types import BodyIdentity
 
 
 @runtime_checkable
@@ -25,6 +25,7 @@ class BodySize(Protocol):
     digest: str
     num_betas: int
     num_vertices: int
+    num_joints: int
 
 
 def identity_arrays(
@@ -32,7 +33,7 @@ def identity_arrays(
 ) -> tuple[dict[str, Path], dict[str, Float32[np.ndarray, "..."]]]:
     """The files of an identity and what they hold, unchecked against any body."""
     paths = {key: folder / file for key, file in IDENTITY_FILES.items()}
-    shapes = {"betas": (-1,), "face_offset": (-1, 3), "joint_offset": (NUM_JOINTS, 3)}
+    shapes = {"betas": (-1,), "face_offset": (-1, 3), "joint_offset": (-1, 3)}
     return paths, {key: read_array(paths[key], shape) for key, shape in shapes.items()}
 
 
@@ -52,6 +53,11 @@ def read_identity(folder: Path, body: BodySize) -> BodyIdentity:
         raise UserError(
             f"{paths['face_offset']}: has {len(face_offset)} vertices, body {body.name} has "
             f"{num_vertices}; choose the body it was made with (published folders: body=smplx)"
+        )
+    if len(arrays["joint_offset"]) != body.num_joints:
+        raise UserError(
+            f"{paths['joint_offset']}: has {len(arrays['joint_offset'])} joints, body {body.name} "
+            f"has {body.num_joints}; choose the body it was made with"
         )
     betas = fit_betas(arrays["betas"], body, paths["betas"])
     arrays["joint_offset"][0] = 0

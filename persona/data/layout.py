@@ -75,6 +75,8 @@ MAPS = {spec.name: spec for spec in (
             compact="segs/{}_mask.png", served=False),
     MapSpec(name="albedo", channels=3, dtype=_U8, file="image_intrinsics/{}_albedo.png",
             resize=cv2.INTER_AREA, around=WHITE, optional=True),
+    MapSpec(name="labels", channels=1, dtype=_U8, file="labels/{}.png", optional=True),
+    MapSpec(name="edit", channels=1, dtype=_BOOL, file="mask_object/{}.png", optional=True),
 )}  # fmt: skip
 """Every map of a frame, by name."""
 

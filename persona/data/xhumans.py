@@ -16,7 +16,6 @@ from torch import Tensor
 from persona.data.checks import image_size
 from persona.data.identity import fit_betas
 from persona.data.io import read_npy, read_text
-from persona.data.native.pickles import read_arrays
 from persona.data.native.recording import (
     NativeFrame,
     Recording,
@@ -26,6 +25,7 @@ from persona.data.native.recording import (
 )
 from persona.data.native.source import Conversion, NativeSource, Need, dataset_folder
 from persona.errors import UserError
+from persona.modules.body.pickles import read_arrays
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyIdentity, BodyPose, Camera
 

@@ -123,6 +123,14 @@ def replace_rows(
         }
 
 
+def forget(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> None:
+    """Sets to zero what an optimiser keeps for each entry of parameters, such as Adam's moments."""
+    for parameter in parameters:
+        for value in optimizer.state.get(parameter, {}).values():
+            if is_by_row(value, parameter):
+                value.zero_()
+
+
 def is_by_row(value: object, parameter: Tensor) -> bool:
     """Whether an entry of an optimiser's state has a row for each of the parameter's."""
     return isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(parameter)

@@ -34,6 +34,7 @@ from contextvars import ContextVar
 from itertools import cycle
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.graph import Node, saved_tensors_hooks
 
@@ -85,7 +86,7 @@ def side_streams(streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
     kept.clear()  # The hooks that fill it live as long as the autograd graph.
 
 
-def hold_gradients(root: Tensor) -> None:
+def hold_gradients(root: Float[Tensor, ""]) -> None:
     """Between the passes of a ``side_streams``: gradients that are handed on are held to its end.
 
     Those are what a node of the backward pass gives to two others, or gives as it got it.
@@ -106,7 +107,7 @@ def hold_gradients(root: Tensor) -> None:
         node.register_hook(hold)
 
 
-def backward_nodes(root: Tensor) -> set[Node]:
+def backward_nodes(root: Float[Tensor, ""]) -> set[Node]:
     """All nodes of the backward pass that begins at ``root``."""
     nodes, waiting = set(), [root.grad_fn]
     while waiting:

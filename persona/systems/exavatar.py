@@ -4,8 +4,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from persona.data.subject import Subject
 from persona.modules.avatar.exavatar import ExAvatarBuilder, PosedExAvatar
@@ -13,13 +11,11 @@ from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.losses.base import Window
 from persona.modules.losses.exavatar_step import ExAvatarStep
+from persona.modules.losses.random_colors import RandomColors
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.method import Method, Views
 from persona.types import BodyIdentity, Frame
 
-NUM_COLORS = 4099
-"""Number of background colours: a prime, so that strides over frames and steps reach all."""
-FRAME_STRIDE = 1009
 CROP_GRID_PX = 32
 MOST_SIDES = 8
 """Lengths that a side of a crop may have: each size of it is a CUDA graph of its own."""
@@ -52,8 +48,7 @@ class ExAvatarMethod(Method):
     ) -> None:
         super().__init__(body=body, renderer=renderer, avatar=avatar)
         self.crop_scale = crop_scale
-        colors = torch.rand(NUM_COLORS, 3, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("colors", colors, persistent=False)
+        self.backgrounds = RandomColors()
 
     @property
     def identity(self) -> BodyIdentity | None:
@@ -79,7 +74,7 @@ class ExAvatarMethod(Method):
         step = super().observe(frame, pose, views)
         return ExAvatarStep(
             **vars(step),
-            background=self._background(frame, turn),
+            background=self.backgrounds(self.avatar.steps + turn, frame.index),
             crop=Window.around(frame.mask[0, 0], self._crop_px(frame)),
         )
 
@@ -90,12 +85,6 @@ class ExAvatarMethod(Method):
     def _crop_px(self, frame: Frame) -> tuple[int, int]:
         camera = frame.camera
         return crop_size(frame.person_box_px[0], self.crop_scale, camera.height, camera.width)
-
-    def _background(self, frame: Frame, turn: int) -> Float[Tensor, "3"]:
-        """Random colour, a different one for each step and frame, the same in every process."""
-        row = self.avatar.steps + turn + FRAME_STRIDE * frame.index
-        # Indexing with a tensor that lies on the device would wait for it.
-        return self.colors.index_select(0, row % NUM_COLORS)[0]
 
 
 def crop_size(

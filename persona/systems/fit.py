@@ -17,21 +17,23 @@ from persona.errors import UserError
 from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_table import PoseTable
-from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.body.base import Body
 from persona.modules.density.base import Density, Resize
-from persona.modules.losses.base import Loss, LossSum, Step
+from persona.modules.losses.base import Loss, LossSum, Step, Terms
 from persona.modules.metrics.protocol import score_frame
-from persona.modules.optim import replace_rows
+from persona.modules.optim import forget, replace_rows
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.systems.ddp import DDP, of_all_processes
-from persona.systems.method import Layers, Method
+from persona.runtime.ddp import DDP, of_all_processes
+from persona.runtime.step_graph import TOTAL, GraphedLoss
+from persona.systems.method import Draw, Layers, Method
 from persona.systems.schedule import Schedule, rate_factor
-from persona.systems.step_graph import TOTAL, GraphedLoss
 from persona.types import CAPTURED, BodyIdentity, Camera, Frame
 
 log = logging.getLogger(__name__)
 
 IDENTITY = ("betas", "face_offset", "joint_offset")
+Predicted = tuple[Float[Tensor, "1 3 h w"], Float[Tensor, "1 1 h w"]]
+"""A frame's colour over white and its alpha, [0, 1]."""
 CHECK_EVERY = 100
 """Steps between two checks whether the renderer ran out of room; a check waits for the GPU."""
 
@@ -90,7 +92,7 @@ class Fit(L.LightningModule):
         return self.method.avatar
 
     @property
-    def body(self) -> SmplxBody:
+    def body(self) -> Body:
         """The method's body model."""
         return self.method.body
 
@@ -137,9 +139,13 @@ class Fit(L.LightningModule):
             poses = data.train_frames.poses(self.body.num_expression).to("cpu")
             # Start from the same random state, whether or not LPIPS, for example, was built before.
             torch.manual_seed(torch.initial_seed())
-            self.build(data.subject.identity(self.body), len(poses.trans))
-            self.method.initialise(data.subject)
+            subjects = data.subjects if self.method.many else (data.subject,)
+            self.method.people = tuple(subject.name for subject in subjects)
+            self.build(subjects[0].identity(self.body), len(poses.trans))
             start = PoseTable.from_poses(self.body, poses)
+            self.method.see_poses(start)
+            for subject in subjects:
+                self.method.initialise(subject)
             self.table.load_state_dict(start.state_dict())
         if stage == "fit":
             if self.density.watches(1) and not self.avatar.per_gaussian:
@@ -165,7 +171,7 @@ class Fit(L.LightningModule):
             self.log_terms(terms)
         return loss
 
-    def log_terms(self, terms: Sequence[Mapping[str, Tensor]]) -> None:
+    def log_terms(self, terms: Sequence[Mapping[str, Float[Tensor, ""]]]) -> None:
         """Logs the mean loss over the frames of all processes, and the mean of each term.
 
         A term's mean is over the frames that have it. Frames count alike: weighted by their shares,
@@ -181,13 +187,13 @@ class Fit(L.LightningModule):
         named = {f"train/loss/{name}": value for name, value in means.items()}
         self.log_dict({"train/loss": self.last_loss, **named}, batch_size=len(frames))
 
-    def batch_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], list[dict[str, Tensor]]]:
+    def batch_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], list[Terms]]:
         """Loss of the batch, and for each frame its loss (``TOTAL``) and its terms."""
         losses = [self.frame_loss(batch[i : i + 1]) for i in range(len(batch.name))]
         total = sum(s * total for s, (total, _) in zip(batch.shares, losses, strict=True))
         return total, [{TOTAL: total, **terms} for total, terms in losses]
 
-    def frame_loss(self, frame: Frame) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    def frame_loss(self, frame: Frame) -> tuple[Float[Tensor, ""], Terms]:
         """Loss and terms of one frame, in the pose of its row of the pose table."""
         step = self.frame_step(frame, self.table(frame.index[0]))
         if self.watching:
@@ -207,7 +213,7 @@ class Fit(L.LightningModule):
         allowed = self.cuda_graph and not self.watching
         return allowed and self.device.type == "cuda" and self.avatar.capturable
 
-    def graphed_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], list[dict[str, Tensor]]]:
+    def graphed_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], list[Terms]]:
         """``batch_loss`` by CUDA graphs."""
         if self.graphed is None:
             self.graphed = GraphedLoss(self)
@@ -238,8 +244,11 @@ class Fit(L.LightningModule):
         if change is None:
             return
         replaced = self.avatar.resize(change.keep, change.fresh)
+        for name, value in change.settings.items():
+            self.avatar.get_buffer(name).copy_(value)
         for optimizer in self.trainer.optimizers:
             replace_rows(optimizer, replaced, change.keep)
+            forget(optimizer, self.avatar.set_rows(change.anew))
         self.graphed = None
         if isinstance(strategy, DDP):
             strategy.rewrap()
@@ -269,7 +278,7 @@ class Fit(L.LightningModule):
         return captured, frame.has_patch[0], name, self.method.frame_kind(frame)
 
     def configure_optimizers(self) -> dict[str, object]:
-        """One optimiser for avatar and pose tables; the rates fall tenfold at each ``decay_at``.
+        """One optimiser for avatar and pose tables; the rates fall at each ``decay_at``.
 
         Parameters that all frames share follow ``rate_rule``. Rows of the pose table do not: only
         its own frame gives a row a gradient, and Adam cancels the factor that the mean over the
@@ -301,15 +310,11 @@ class Fit(L.LightningModule):
         """``Method.render``."""
         return self.method.render(pose, camera, asset)
 
-    def clip(
-        self, poses: PoseState, asset: str | None = None
-    ) -> Callable[[int, Camera], tuple[Tensor, Tensor]]:
+    def clip(self, poses: PoseState, asset: str | None = None) -> Draw:
         """``Method.clip``."""
         return self.method.clip(poses, asset)
 
-    def predict_frames(
-        self, batch: Frame
-    ) -> Iterator[tuple[Frame, dict[str, tuple[Tensor, Tensor]]]]:
+    def predict_frames(self, batch: Frame) -> Iterator[tuple[Frame, dict[str, Predicted]]]:
         """Each frame, as a batch of one, with its renders over white and alphas by asset."""
         for i in range(len(batch.name)):
             frame = batch[i : i + 1]
@@ -390,6 +395,7 @@ class Fit(L.LightningModule):
             "body_digest": self.body.digest,
             "identity": {k: getattr(self.identity, k).cpu() for k in IDENTITY},
             "num_frames": len(self.table.trans),
+            "people": list(self.method.people),
             "size": self.avatar.size(),
             "density": self.density.state_dict(),
         }
@@ -409,6 +415,7 @@ class Fit(L.LightningModule):
                 f"{self.body.name} ({self.body.digest[:8]}); choose that body"
             )
         if self.avatar is None:
+            self.method.people = tuple(made.get("people", ()))
             self.build(BodyIdentity(**made["identity"]), made["num_frames"])
         self.avatar.set_size(made.get("size", {}))
         self.density.load_state_dict(

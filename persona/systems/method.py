@@ -9,13 +9,16 @@ from torch import Tensor, nn
 from persona.data.subject import Subject
 from persona.modules.avatar.base import Avatar, Builder
 from persona.modules.avatar.gaussian_avatar import PoseState
-from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.avatar.pose_table import PoseTable
+from persona.modules.body.base import Body
 from persona.modules.losses.base import Step
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.types import BodyIdentity, Camera, Channel, Frame
 
 Layers = tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]
 """Premultiplied colour and alpha."""
+Draw = Callable[[int, Camera], Layers]
+"""Draws the pose of a row of a clip."""
 Views = Mapping[str, frozenset[str]]
 """Channels that losses read, by view."""
 
@@ -37,31 +40,52 @@ class Method(nn.Module):
     others' metrics are logged with their name as prefix."""
     trained: ClassVar[bool] = True
     """False for a method that is not trained on the subject: one without parameters, or one whose
-    network makes the avatar in a single pass."""
+    network makes the avatar in a single pass. All that follows from it follows from here: no frames
+    are generated for it, no step is taken, and its start is its result."""
     differentiable: ClassVar[bool] = True
     """Whether ``observe`` gives renders with a gradient, by which poses can be fitted."""
+    many: ClassVar[bool] = False
+    """Whether it learns from several subjects; else more than one is an error."""
     saved: ClassVar[tuple[str, ...]] = ("avatar",)
     """Modules that a checkpoint keeps: what cannot be built again."""
     pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Names of the losses by which test poses are fitted, for each way to evaluate the method."""
 
     def __init__(
-        self, *, body: SmplxBody, renderer: GaussianRenderer, avatar: Builder | None = None
+        self, *, body: Body, renderer: GaussianRenderer, avatar: Builder | None = None
     ) -> None:
         super().__init__()
         self.body = body.requires_grad_(False)
         self.renderer, self.builder = renderer, avatar
         self.avatar: Avatar | None = None
         self.identity: BodyIdentity | None = None
+        self.people: tuple[str, ...] = ()
+        """Names of the subjects, in the order of their numbers; known before ``build``."""
+
+    def check(self) -> None:
+        """Looks for what ``initialise`` needs besides the subject, before the long work.
+
+        Raises:
+            UserError: it is missing.
+        """
 
     def build(self, identity: BodyIdentity) -> None:
-        """Makes the untrained avatar of a person; call ``super().build``."""
+        """Makes the untrained avatar of a person; call ``super().build``.
+
+        identity: of the first subject, where there are many.
+        """
         self.identity = identity
         if self.builder is not None:
             self.avatar = self.builder.build(self.body, identity)
 
     def initialise(self, subject: Subject) -> None:
-        """Reads from the subject's folder what the avatar starts from, such as colours."""
+        """Reads from the subject's folder what the avatar starts from, such as colours.
+
+        Called for each subject, where there are many.
+        """
+
+    def see_poses(self, poses: PoseTable) -> None:
+        """Takes what the avatar must know of all training frames' poses, before training."""
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """Optimiser groups of what is trained, with their rates for one frame a step."""
@@ -126,9 +150,7 @@ class Method(nn.Module):
         }
         return {asset: (r.images["rgb"], r.alpha) for asset, r in renders.items()}
 
-    def clip(
-        self, poses: PoseState, asset: str | None = None
-    ) -> Callable[[int, Camera], tuple[Tensor, Tensor]]:
+    def clip(self, poses: PoseState, asset: str | None = None) -> Draw:
         """A function that renders the poses of a clip by their row, as ``render`` does.
 
         A method that can precompute something for a whole clip overrides this.

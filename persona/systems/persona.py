@@ -1,6 +1,6 @@
 """PERSONA: one photo's avatar, trained on captured and generated frames."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -18,7 +18,7 @@ from persona.modules.losses.functional import occlusion_boundary
 from persona.modules.losses.persona_step import PersonaStep
 from persona.modules.parallel import branches
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.systems.method import Method, Views
+from persona.systems.method import Draw, Method, Views
 from persona.types import CAPTURED, BodyIdentity, Camera, Frame, Render
 
 NOT_CHANNELS = frozenset({"alpha", "boundary", "mesh"})
@@ -147,8 +147,6 @@ class PersonaMethod(Method):
         """Captured frames differ by the width of their boundary, which the host computes."""
         return self._boundary_px(frame) | 1 if frame.role[0] == CAPTURED else None
 
-    def clip(
-        self, poses: PoseState, asset: str | None = None
-    ) -> Callable[[int, Camera], tuple[Tensor, Tensor]]:
+    def clip(self, poses: PoseState, asset: str | None = None) -> Draw:
         """As ``Method.clip``; what does not depend on the pose is computed once."""
         return ClipDrawer(PoseDriver(self.avatar, asset or self.assets[-1]), self.renderer, poses)

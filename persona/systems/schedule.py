@@ -17,13 +17,15 @@ class Schedule:
     """How rates fall over the steps and grow with the frames of a step; the rates of poses.
 
     Attributes:
-        decay_at: after each of these shares of all steps every rate is divided by 10.
+        decay_at: after each of these shares of all steps every rate falls.
+        decay_to: by this factor.
         rate_rule: how the rates grow with the frames per step, see ``rate_factor``.
         poses: Adam's rate of the frames' poses.
         hand_poses: that of their hands.
     """
 
     decay_at: Sequence[float] = (0.75,)
+    decay_to: float = 0.1
     rate_rule: str = "sqrt"
     poses: float = 1e-3
     hand_poses: float = 1e-4
@@ -34,7 +36,7 @@ class Schedule:
     def falls(self, optimizer: Optimizer, steps: int) -> MultiStepLR:
         """The fall of an optimiser's rates over a training of so many steps."""
         milestones = [max(1, int(share * steps)) for share in self.decay_at]
-        return MultiStepLR(optimizer, milestones, gamma=0.1)
+        return MultiStepLR(optimizer, milestones, gamma=self.decay_to)
 
 
 def rate_factor(rule: str, frames: int) -> float:

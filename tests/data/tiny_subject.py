@@ -21,6 +21,7 @@ class TinyBody:
     digest: str = "0123456789"
     num_betas: int = BETAS
     num_vertices: int = VERTICES
+    num_joints: int = 55
 
 
 def random_pose(generator, num_expression=EXPRESSIONS):

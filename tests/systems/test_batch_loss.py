@@ -6,9 +6,9 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from persona.systems import step_graph
-from persona.systems.experiment import load_system, train
-from persona.systems.step_graph import TOTAL, GraphedLoss, StepGraph, gradients
+from persona.commands.experiment import load_system, train
+from persona.runtime import step_graph
+from persona.runtime.step_graph import TOTAL, GraphedLoss, StepGraph, gradients
 
 CUDA = [
     pytest.mark.gpu,

@@ -13,11 +13,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from persona.commands.evaluation import evaluate
+from persona.commands.experiment import load_system, train
 from persona.data.frames import FrameDataset
 from persona.errors import UserError
 from persona.modules.avatar.pose_table import PoseTable
-from persona.systems.evaluation import evaluate
-from persona.systems.experiment import load_system, train
 from persona.systems.fit import Fit
 from persona.systems.pose_fit import fit_poses, pose_fit_losses
 
@@ -187,7 +187,7 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-from persona.systems.experiment import train
+from persona.commands.experiment import train
 from persona.systems.fit import Fit
 
 conf, package, folder, *overrides = sys.argv[1:]

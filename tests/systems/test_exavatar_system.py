@@ -13,11 +13,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from persona.commands.drive import animate
+from persona.commands.evaluation import evaluate
+from persona.commands.experiment import load_system, train
 from persona.errors import UserError
 from persona.modules.avatar.pose_table import pose_state
-from persona.systems.drive import animate
-from persona.systems.evaluation import evaluate
-from persona.systems.experiment import load_system, train
 from persona.systems.fit import Fit
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +120,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatc
         assert torch.equal(value, states[1]["state_dict"][key]), key
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(tiny, tmp_path):
     options = ("trainer.max_steps=100", "trainer.log_every_n_steps=1", "avatar.width=64")
     train(tiny(*options), tmp_path)

@@ -3,8 +3,8 @@
 import pytest
 from hydra.utils import instantiate
 
+from persona.commands.experiment import train
 from persona.errors import UserError
-from persona.systems.experiment import train
 from persona.systems.schedule import rate_factor
 
 

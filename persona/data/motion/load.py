@@ -18,21 +18,22 @@ from persona.data.motion.procedural import BUILTIN, builtin_motion
 from persona.data.motion.retarget import retarget
 from persona.data.motion.settle import settle
 from persona.data.motion.soma import clip_from_soma
+from persona.data.motion.talk import TALK, talk_motion
 from persona.data.motion.target import TargetSkeleton
 from persona.errors import UserError
-from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.body.shaped_body import ShapedBody
 from persona.types import BodyIdentity
 
 GLTF = (".glb", ".gltf", ".vrm", ".vrma")
 KINDS = (
     "a PERSONA folder (smplx/params/0.json ...), an AMASS or kimodo .npz, a .bvh, a .glb or "
-    f".gltf, an ARKit .json, or one of {', '.join(BUILTIN)}"
+    f".gltf, an ARKit .json, or one of {', '.join((*BUILTIN, TALK))}"
 )
 
 
 def load_motion(
     path_or_name: str | Path,
-    body: SmplxBody,
+    body: ShapedBody,
     fps: float | int | None = 30.0,
     identity: BodyIdentity | None = None,
     up: str | None = None,
@@ -60,6 +61,8 @@ def load_motion(
     path = Path(path_or_name)
     if str(path_or_name) in BUILTIN:
         return builtin_motion(str(path_or_name), target, fps or 30.0)
+    if str(path_or_name) == TALK:
+        return talk_motion(body, target, fps or 30.0)
     if not path.exists():
         raise UserError(f"{path}: no such motion; give {KINDS}")
     motion = _read(path, body, target, fps, up)
@@ -67,7 +70,7 @@ def load_motion(
 
 
 def _read(
-    path: Path, body: SmplxBody, target: TargetSkeleton, fps: float | int | None, up: str | None
+    path: Path, body: ShapedBody, target: TargetSkeleton, fps: float | int | None, up: str | None
 ) -> Motion:
     """Reads one file by its kind."""
     if path.is_dir():

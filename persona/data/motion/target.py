@@ -11,6 +11,7 @@ from torch import Tensor
 from persona.data.motion.names import INDEX
 from persona.data.motion.skeleton import forward_kinematics
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
+from persona.modules.body.shaped_body import ShapedBody
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyIdentity, BodyPose
 
@@ -30,8 +31,14 @@ class TargetSkeleton:
     """The joint that carries each of them."""
 
     @staticmethod
-    def from_body(body: SmplxBody, identity: BodyIdentity | None = None) -> TargetSkeleton:
-        """The skeleton of a body's mean person, or of ``identity``."""
+    def from_body(body: ShapedBody, identity: BodyIdentity | None = None) -> TargetSkeleton:
+        """The skeleton of a body's mean person, or of ``identity``.
+
+        A head is that of a mean person, whose other joints it does not read.
+        """
+        num_expression = body.num_expression
+        if not isinstance(body, SmplxBody):
+            body, identity = SmplxBody(), None
         vertices, joints = body.shape(identity or body.zero_identity())
         vertices, joints = vertices.detach().cpu().double(), joints.detach().cpu().double()
         points, carriers = _sole(vertices, joints)
@@ -39,7 +46,7 @@ class TargetSkeleton:
             rest_joints=joints,
             parents=tuple(body.parents.tolist()),
             hands_mean=body.hands_mean.detach().cpu().double(),
-            num_expression=body.num_expression,
+            num_expression=num_expression,
             sole_points=points,
             sole_joints=carriers,
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
 
 from persona.data.people.assets import Assets, Outfit
@@ -52,7 +52,7 @@ class Look(TensorTuple):
     gloss: Float[Tensor, ""]
 
 
-def random_colour(rng: np.random.Generator) -> np.ndarray:
+def random_colour(rng: np.random.Generator) -> Float64[np.ndarray, "3"]:
     """Linear RGB: a third near grey, with black and white as common as they are in clothes."""
     value = float(
         np.clip(rng.choice([rng.uniform(0.02, 0.2), rng.uniform(), rng.uniform(0.85, 1)]), 0, 1)

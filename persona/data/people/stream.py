@@ -8,8 +8,6 @@ other light, blurred and mirrored, large and small.
 from __future__ import annotations
 
 import math
-import queue
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,6 +20,7 @@ from torch import Tensor
 from persona.data.palette import PART_NAMES
 from persona.data.people.backdrop import backdrop
 from persona.data.people.degrade import degrade
+from persona.data.people.ring import Ring
 from persona.data.people.scene import Casting
 from persona.data.people.shots import SIZE, Sample, Shots
 from persona.modules.detect import wholebody
@@ -29,7 +28,6 @@ from persona.modules.perception.losses import Truth
 from persona.modules.perception.network import MIRRORED_JOINTS
 from persona.modules.perception.prompt import detector_prompt
 
-_WAITING = 64
 _MOST_FRESH = 4
 """New renders taken in for a batch at most: the training waits while they are copied."""
 
@@ -82,66 +80,19 @@ class PeopleStream(torch.utils.data.IterableDataset):
 
     def __iter__(self) -> Iterator[Batch]:
         rng = np.random.default_rng([self.seed, torch.initial_seed() % 2**31])
-        shots: queue.Queue[Sample | Exception] = queue.Queue(_WAITING)
-        over = threading.Event()
-        feeder = threading.Thread(target=self._feed, args=(shots, over))
-        feeder.start()
-        try:
+        shots = Shots(self.casting, self.seed, self.num_outfits)
+        with Ring(shots, room=self.ring, workers=self.workers, device=self.device) as ring:
             grounds = torch.stack([
                 torch.from_numpy((backdrop(rng, *SIZE) * 255).astype(np.uint8)).permute(2, 0, 1)
                 for _ in range(self.num_backdrops)
             ]).to(self.device)  # fmt: skip
-            yield from self._batches(rng, shots, grounds)
-        finally:
-            over.set()
-            feeder.join()
-
-    def _batches(
-        self, rng: np.random.Generator, shots: queue.Queue, grounds: UInt8[Tensor, "g 3 h w"]
-    ) -> Iterator[Batch]:
-        """Fills the ring with what has been rendered meanwhile, and draws from it."""
-        store: Sample | None = None
-        made = 0
-        while True:
-            least = self.fresh if made else max(self.fresh, 2 * self.batch_size)
-            most = max(least, _MOST_FRESH)
-            while least > 0 or (most > 0 and not shots.empty()):
-                shot = shots.get()
-                if isinstance(shot, Exception):
-                    raise shot
-                if store is None:
-                    store = shot._map(
-                        lambda t: torch.zeros(
-                            self.ring, *t.shape[1:], dtype=t.dtype, device=self.device
-                        )
-                    )
-                for name, value in vars(shot).items():
-                    getattr(store, name)[made % self.ring] = value[0].to(self.device)
-                made, least, most = made + 1, least - 1, most - 1
-            small = rng.uniform() < self.small_share
-            size = self.batch_size * (4 if small else 1)
-            rows = torch.from_numpy(rng.integers(0, min(made, self.ring), size)).to(self.device)
-            sample = store._map(lambda t, r=rows: t[r])
-            yield compose(sample, grounds, rng, 2 if small else 1)
-
-    def _feed(self, shots: queue.Queue, over: threading.Event) -> None:
-        """Hands on what the workers render until the batches are over."""
-        try:
-            loader = torch.utils.data.DataLoader(
-                Shots(self.casting, self.seed, self.num_outfits), batch_size=None,
-                num_workers=self.workers, multiprocessing_context="spawn" if self.workers else None,
-            )  # fmt: skip
-            for shot in loader:
-                while not over.is_set():
-                    try:
-                        shots.put(shot, timeout=0.2)
-                        break
-                    except queue.Full:
-                        continue
-                if over.is_set():
-                    break
-        except Exception as error:  # Raised where the batches are drawn.
-            shots.put(error)
+            while True:
+                least = self.fresh if ring.made else max(self.fresh, 2 * self.batch_size)
+                ring.take_in(least, max(least, _MOST_FRESH))
+                small = rng.uniform() < self.small_share
+                size = self.batch_size * (4 if small else 1)
+                sample = ring.rows(torch.from_numpy(rng.integers(0, len(ring), size)))
+                yield compose(sample, grounds, rng, 2 if small else 1)
 
 
 def compose(

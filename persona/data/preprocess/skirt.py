@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -122,7 +122,7 @@ def skirt_offset(
     return offset, cloth
 
 
-def leg_vertices(limbs: Tensor) -> tuple[Bool[Tensor, "p"], Bool[Tensor, "p"]]:
+def leg_vertices(limbs: Int[Tensor, "p"]) -> tuple[Bool[Tensor, "p"], Bool[Tensor, "p"]]:
     """Vertices of the left and of the right leg, feet left out."""
     left, right = (
         torch.isin(limbs, torch.tensor([PARTS.index(f"{side}_{part}_Leg") for part in parts]))

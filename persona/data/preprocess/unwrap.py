@@ -67,7 +67,7 @@ class Texels(NamedTuple):
         weights = self.weights.view(*self.weights.shape, *[1] * (values.dim() - 1))
         return (values[self.corners] * weights).sum(1)
 
-    def select(self, keep: Tensor) -> Texels:
+    def select(self, keep: Bool[Tensor, "k"] | Int[Tensor, "m"]) -> Texels:
         """Some of the texels."""
         return Texels(*(t[keep] for t in self))
 

@@ -33,6 +33,7 @@ class Makeup:
     lips: np.ndarray
     iris: np.ndarray
     brow_width: float
+    """0 leaves brows out."""
     brow_lift: float = 0.0
     eye_shift: float = 0.0
     """Iris displacement to the person's left."""
@@ -112,7 +113,7 @@ def _skin_decal(keypoints: np.ndarray, makeup: Makeup) -> _Decal:
         decal.polygon(eye + (eye - eye.mean(0)) * 0.5, shade, 0.003, 0.6)
         decal.line(eye[:4] + (eye[:4] - eye.mean(0)) * 0.12, makeup.hair * 0.3, 0.0018, 0.0004)
         decal.line(eye[[3, 4, 5, 0]], shade * 0.6, 0.0008, 0.0004)
-    for brow in (keypoints[RIGHT_BROW], keypoints[LEFT_BROW]):
+    for brow in (keypoints[RIGHT_BROW], keypoints[LEFT_BROW]) if makeup.brow_width else ():
         lifted = brow + np.array([0, makeup.brow_lift, 0])
         decal.line(lifted, makeup.hair * 0.8, makeup.brow_width, 0.0007)
     for nostril in keypoints[NOSTRILS][[1, 3]]:

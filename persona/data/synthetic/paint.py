@@ -7,18 +7,18 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 SIDE = 1024
 """Texels across a cloth texture."""
 
 
-def colour(hue: float, saturation: float, value: float) -> np.ndarray:
+def colour(hue: float, saturation: float, value: float) -> Float[np.ndarray, "3"]:
     """RGB of a hue (turns, any real number), saturation and value."""
     return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)
 
 
-def canvas(base: np.ndarray) -> Float32[np.ndarray, "t t 3"]:
+def canvas(base: Float[np.ndarray, "3"]) -> Float32[np.ndarray, "t t 3"]:
     """A texture of one colour."""
     return np.broadcast_to(base.astype(np.float32), (SIDE, SIDE, 3)).copy()
 
@@ -32,7 +32,7 @@ def smooth_noise(rng: np.random.Generator, size: int, grain: int) -> Float32[np.
 
 
 def weave(
-    image: np.ndarray, rng: np.random.Generator, strength: float, grain: int
+    image: Float32[np.ndarray, "t t 3"], rng: np.random.Generator, strength: float, grain: int
 ) -> Float32[np.ndarray, "t t 3"]:
     """Multiplies by threads and by soft blotches."""
     threads = smooth_noise(rng, SIDE, 1) + np.cos(np.arange(SIDE) * np.pi / 2)
@@ -174,7 +174,7 @@ def shoes(rng: np.random.Generator, hue: float) -> Float32[np.ndarray, "t t 3"]:
     return image
 
 
-def hair(rng: np.random.Generator, base: np.ndarray) -> Float32[np.ndarray, "t t 3"]:
+def hair(rng: np.random.Generator, base: Float[np.ndarray, "3"]) -> Float32[np.ndarray, "t t 3"]:
     """Strands that run down the texture."""
     fine = cv2.resize(rng.normal(size=(1, SIDE // 6)).astype(np.float32), (SIDE, SIDE))
     wander = cv2.resize(rng.normal(size=(12, SIDE // 6)).astype(np.float32), (SIDE, SIDE))

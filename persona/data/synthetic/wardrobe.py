@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from persona.data.palette import PART_INDEX
 from persona.data.synthetic.surface import (
@@ -109,13 +109,13 @@ class Piece:
     """Class of each face in the palette."""
 
 
-def smooth_step(x: np.ndarray, low: float, high: float) -> np.ndarray:
+def smooth_step(x: Float[np.ndarray, "*b"], low: float, high: float) -> Float[np.ndarray, "*b"]:
     """0 at ``low``, 1 at ``high`` (which may be the smaller), smooth between."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def shirt_field(body: RestBody, style: Style) -> np.ndarray:
+def shirt_field(body: RestBody, style: Style) -> Float[np.ndarray, "p"]:
     """Positive where the shirt lies on the body: below the collar, above the hips, on the arms."""
     p, j = body.vertices, body.joints
     collar = j[NECK] + np.array([0, 0.035, 0])
@@ -126,7 +126,7 @@ def shirt_field(body: RestBody, style: Style) -> np.ndarray:
     return np.minimum(np.minimum(neck, hem), cuff)
 
 
-def trouser_field(body: RestBody, style: Style) -> np.ndarray:
+def trouser_field(body: RestBody, style: Style) -> Float[np.ndarray, "p"]:
     """Positive between the waist and the shin."""
     p, j = body.vertices, body.joints
     waist = j[L_HIP, 1] + 0.1 - p[:, 1]
@@ -134,12 +134,12 @@ def trouser_field(body: RestBody, style: Style) -> np.ndarray:
     return np.minimum(waist, p[:, 1] - end)
 
 
-def shoe_field(body: RestBody, style: Style) -> np.ndarray:
+def shoe_field(body: RestBody, style: Style) -> Float[np.ndarray, "p"]:
     """Positive below the ankle."""
     return body.joints[L_ANKLE, 1] + 0.015 - body.vertices[:, 1]
 
 
-def hair_field(body: RestBody, style: Style) -> np.ndarray:
+def hair_field(body: RestBody, style: Style) -> Float[np.ndarray, "p"]:
     """Positive on the scalp: above the forehead, over the ears, down to the nape."""
     p, eye = body.vertices, body.joints[list(EYES)].mean(0)
     head = p[body.weights[:, list(HEAD)].sum(1) > 0.5]
@@ -337,7 +337,7 @@ def _normalised(piece: Piece) -> Piece:
     return replace(piece, weights=piece.weights / piece.weights.sum(1, keepdims=True))
 
 
-def dressed_faces(body: RestBody, style: Style) -> np.ndarray:
+def dressed_faces(body: RestBody, style: Style) -> Bool[np.ndarray, "f"]:
     """Skin faces that no pose uncovers, because they lie deep under the cloth."""
     margin = 0.03
     cover = [(field(body, style) > margin) for field in (shirt_field, trouser_field, shoe_field)]

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from persona.errors import UserError
 from persona.modules.avatar.rig import Rig
-from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.body.base import Body
 from persona.types import BodyIdentity, Gaussians
 
 REST = "avatar"
@@ -41,7 +41,7 @@ class PosedPoints:
         cls, means: Float[Tensor, "n 3"], scales: Float[Tensor, "n 3"], rgb: Float[Tensor, "n 3"]
     ) -> "PosedPoints":
         """Gaussians along the axes of the camera frame that let nothing through."""
-        turns = torch.eye(1, 4).to(means).expand(len(means), 4)
+        turns = torch.eye(1, 4, dtype=means.dtype, device=means.device).expand(len(means), 4)
         return cls(Gaussians(means, scales, turns, means.new_ones(len(means))), rgb)
 
     def gaussians(self, asset: str) -> Gaussians:
@@ -135,7 +135,7 @@ class Avatar(nn.Module):
 
     @torch.no_grad()
     def resize(
-        self, keep: Int[Tensor, "k"], fresh: Mapping[str, Tensor]
+        self, keep: Int[Tensor, "k"], fresh: Mapping[str, Shaped[Tensor, "_ *_"]]
     ) -> dict[nn.Parameter, nn.Parameter]:
         """Keeps the Gaussians of some rows, in that order, and puts new ones behind them.
 
@@ -167,9 +167,24 @@ class Avatar(nn.Module):
             setattr(self.get_submodule(owner), leaf, rows)
         return replaced
 
+    @torch.no_grad()
+    def set_rows(self, anew: Mapping[str, Tensor]) -> list[nn.Parameter]:
+        """Gives the first Gaussians other values of something.
+
+        Args:
+            anew: Rows, by names of ``per_gaussian``.
+
+        Returns:
+            The parameters among what was set.
+        """
+        found = {name: self._rows(name) for name in anew}
+        for name, values in anew.items():
+            found[name][: len(values)] = values.to(found[name])
+        return [rows for rows in found.values() if isinstance(rows, nn.Parameter)]
+
     def split(
         self, rows: Int[Tensor, "k"], shift: Float[Tensor, "k 3"], shrink: Float[Tensor, "k"]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Shaped[Tensor, "k *_"]]:
         """New Gaussians drawn from others, as ``resize`` takes them; growing avatars define it.
 
         Args:
@@ -191,5 +206,5 @@ class Builder(Protocol):
     rates: Mapping[str, float]
     """Learning rates, as the avatar's ``parameter_groups`` takes them."""
 
-    def build(self, body: SmplxBody, identity: BodyIdentity) -> Avatar:
+    def build(self, body: Body, identity: BodyIdentity) -> Avatar:
         """The untrained avatar of a person."""

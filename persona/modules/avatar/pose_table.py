@@ -12,16 +12,16 @@ from persona.modules.body.rotation import (
     matrix_from_sixd,
     sixd_from_matrix,
 )
-from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.body.shaped_body import ShapedBody
 from persona.types import BodyPose
 
 
-def full_rotations(body: SmplxBody, pose: BodyPose) -> Float[Tensor, "*b j 3 3"]:
-    """Rotation matrices of a pose with the mean hands added, as the SMPL-X layer does."""
+def full_rotations(body: Body, pose: BodyPose) -> Float[Tensor, "*b j 3 3"]:
+    """Rotation matrices of a pose, of SMPL-X with the mean hands added, as its layer does."""
     return matrix_from_axis_angle(body.full_pose(pose))
 
 
-def pose_state(body: SmplxBody, pose: BodyPose) -> PoseState:
+def pose_state(body: Body, pose: BodyPose) -> PoseState:
     """A pose, or a clip's, as the avatar takes it."""
     return PoseState(full_rotations(body, pose), pose.expression, pose.trans)
 
@@ -47,8 +47,8 @@ class PoseTable(nn.Module):
         self.trans = nn.Parameter(torch.zeros(num_frames, 3))
 
     @classmethod
-    def from_poses(cls, body: SmplxBody, poses: BodyPose) -> "PoseTable":
-        """Table that starts at the tracked poses of SMPL-X."""
+    def from_poses(cls, body: Body, poses: BodyPose) -> "PoseTable":
+        """Table that starts at tracked poses as subject folders hold them."""
         return cls.from_states(body, pose_state(body, poses))
 
     @classmethod
@@ -72,12 +72,10 @@ class PoseTable(nn.Module):
         joints, hands, expression, trans = rows
         return PoseState(matrix_from_sixd(torch.cat([joints, hands])), expression, trans)
 
-    def poses(self, body: SmplxBody) -> BodyPose:
+    def poses(self, body: ShapedBody) -> BodyPose:
         """All rows as SMPL-X parameters, hands relative to the mean hand again."""
         joints = axis_angle_from_matrix(matrix_from_sixd(torch.cat([self.joints, self.hands], 1)))
-        hands = joints[:, body.first_hand :] - body.hands_mean
-        joints = torch.cat([joints[:, : body.first_hand], hands], 1)
-        return BodyPose.from_joints(joints, self.expression, self.trans)
+        return BodyPose.from_joints(body.person_joints(joints), self.expression, self.trans)
 
     def parameter_groups(self, *, lr: float, hand_lr: float) -> list[dict[str, object]]:
         """Optimiser groups, both row-wise."""

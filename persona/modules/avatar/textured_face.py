@@ -76,7 +76,9 @@ def barycentric(corners: Float[Tensor, "h w 3 3"], camera: Camera) -> Float[Tens
     z = local[..., 2:]
     corner = torch.cat([local[..., :2] * camera.focal_px + z * camera.center_px, z], -1)
     height, width = corners.shape[:2]
-    rows, columns = (torch.arange(n).to(corners) + 0.5 for n in (height, width))
+    rows, columns = (
+        torch.arange(n, dtype=corners.dtype, device=corners.device) + 0.5 for n in (height, width)
+    )
     rows, columns = torch.meshgrid(rows, columns, indexing="ij")
     pixel = torch.stack([columns, rows, torch.ones_like(rows)], -1)
     opposite = torch.linalg.cross(corner.roll(-1, 2), corner.roll(-2, 2))

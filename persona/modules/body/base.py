@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from persona.modules.body.rotation import matrix_from_axis_angle
-from persona.types import BodyIdentity
+from persona.types import BodyIdentity, BodyPose
 
 
 class Body(nn.Module):
@@ -46,6 +46,10 @@ class Body(nn.Module):
 
     def shape(self, identity: BodyIdentity) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "j 3"]]:
         """Rest vertices and joints of a person, metres."""
+        raise NotImplementedError
+
+    def full_pose(self, pose: BodyPose) -> Float[Tensor, "*b j 3"]:
+        """Axis-angle of all joints, of a pose as subject folders hold it."""
         raise NotImplementedError
 
     def canonical(

@@ -30,7 +30,7 @@ _LICENSED_VERTICES = {
 """Keypoint to vertex of the licensed topology: nose, eyes, ears, toes and heels, finger tips."""
 
 
-def keypoint_joints() -> np.ndarray:
+def keypoint_joints() -> Int[np.ndarray, "133"]:
     """Joint of each of the 133 keypoints, -1 for those on the surface."""
     joint = np.full(NUM_KEYPOINTS, -1, np.int32)
     for keypoint, left in _BODY_JOINTS.items():

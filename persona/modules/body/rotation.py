@@ -59,6 +59,30 @@ def quaternion_from_matrix(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b
     return F.normalize(torch.stack(rows, -2).gather(-2, best)[..., 0, :], dim=-1)
 
 
+def quaternion_product(
+    first: Float[Tensor, "*b 4"], second: Float[Tensor, "*b 4"]
+) -> Float[Tensor, "*b 4"]:
+    """Of (w, x, y, z): the rotation ``second`` followed by ``first``."""
+    w, v = first[..., :1], first[..., 1:]
+    other_w, other_v = second[..., :1], second[..., 1:]
+    real = w * other_w - (v * other_v).sum(-1, keepdim=True)
+    return torch.cat([real, w * other_v + other_w * v + torch.linalg.cross(v, other_v)], -1)
+
+
+def nearest_rotation(matrix: Float[Tensor, "*b 3 3"], steps: int = 4) -> Float[Tensor, "*b 3 3"]:
+    """Orthogonal part of matrices that are nearly rotations, as blended bones are.
+
+    Source: Bjorck and Bowie 1971; each step squares the error.
+
+    Args:
+        matrix: Of singular values below sqrt 3.
+        steps: Iterations.
+    """
+    for _ in range(steps):
+        matrix = 1.5 * matrix - 0.5 * matrix @ matrix.mT @ matrix
+    return matrix
+
+
 def sixd_from_matrix(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 6"]:
     """First two rows. Source: Zhou et al. 2019, arXiv:1812.07035."""
     return matrix[..., :2, :].flatten(-2)

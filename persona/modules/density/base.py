@@ -1,7 +1,7 @@
 """What decides where an avatar gets more Gaussians, and where fewer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxtyping import Int
 from torch import Tensor
@@ -18,10 +18,17 @@ class Resize:
     """Rows that stay, in their new order."""
     fresh: Mapping[str, Tensor]
     """New rows behind them, as ``Avatar.resize`` takes them."""
+    anew: Mapping[str, Tensor] = field(default_factory=dict)
+    """New values of the rows that stay, by what they are of; what the optimiser knows of such a
+    parameter is forgotten."""
+    settings: Mapping[str, Tensor] = field(default_factory=dict)
+    """New values of the avatar's buffers that change along, by name."""
 
     def cpu(self) -> "Resize":
         """On the host."""
-        return Resize(self.keep.cpu(), {name: rows.cpu() for name, rows in self.fresh.items()})
+        parts = (self.fresh, self.anew, self.settings)
+        moved = ({name: rows.cpu() for name, rows in part.items()} for part in parts)
+        return Resize(self.keep.cpu(), *moved)
 
 
 class Density:

@@ -63,9 +63,13 @@ class ScreenGradient(Density):
         """Every step until the last change."""
         return step <= self.last
 
-    def decides(self, step: int) -> bool:
-        """Every so many steps."""
+    def grows(self, step: int) -> bool:
+        """Whether Gaussians come and go after a step: every so many steps."""
         return self.first <= step <= self.last and step % self.every == 0
+
+    def decides(self, step: int) -> bool:
+        """When they come and go."""
+        return self.grows(step)
 
     def watch(self, step: Step) -> None:
         """Has the backward pass keep the gradient of the posed means."""
@@ -85,7 +89,7 @@ class ScreenGradient(Density):
             total, count = self.total, self.count
             self.total = norm + (zero if total is None else total.to(norm))
             self.count = (norm > 0) + (zero if count is None else count.to(norm))
-        if not watched or not self.decides(step) or self.total is None or self.count is None:
+        if not watched or not self.grows(step) or self.total is None or self.count is None:
             return None
         mean = self.total / self.count.clamp_min(1)
         self.total = self.count = None

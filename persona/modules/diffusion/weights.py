@@ -92,6 +92,17 @@ _SVD_FILES = (
     WeightsFile("scheduler/scheduler_config.json", 0.0, _SVD),
 )
 _SVD_GATE = f"accept the terms at huggingface.co/{_SVD} and log in (`hf auth login`)"
+_SAPIENS = "facebook/sapiens-pretrain-1b-torchscript"
+
+
+def _lhm(name: str, repository: str, megabytes: float) -> Weights:
+    files = (
+        WeightsFile("model.safetensors", megabytes, repository),
+        WeightsFile("sapiens_1b_epoch_173_torchscript.pt2", 4680.0, _SAPIENS),
+    )
+    licence = "LHM's weights and Sapiens' are under CC BY-NC 4.0: no commercial use"
+    return Weights(name, files, licence, commercial=False)
+
 
 WEIGHTS: Mapping[str, Weights] = MappingProxyType({
     weights.name: weights
@@ -104,6 +115,9 @@ WEIGHTS: Mapping[str, Weights] = MappingProxyType({
             commercial=False,
             gate=_SVD_GATE,
         ),
+        _lhm("lhm_mini", "3DAIGC/LHM-MINI", 2776.0),
+        _lhm("lhm_500m", "3DAIGC/LHM-500M", 3831.0),
+        _lhm("lhm_1b", "3DAIGC/LHM-1B", 6853.0),
     )
 })  # fmt: skip
 """By name."""

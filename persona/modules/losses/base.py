@@ -198,6 +198,10 @@ class Loss(nn.Module, Generic[StepT]):
         raise NotImplementedError
 
 
+Terms = dict[str, Float[Tensor, ""]]
+"""Weighted terms of a loss by name, detached."""
+
+
 class LossSum(nn.Module):
     """Weighted sum of named losses, the only place where weights apply; weight 0 means off."""
 
@@ -228,9 +232,9 @@ class LossSum(nn.Module):
                 views.setdefault(view, set()).add(channel)
         return {view: frozenset(channels) for view, channels in views.items()}
 
-    def forward(self, step: Step) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    def forward(self, step: Step) -> tuple[Float[Tensor, ""], Terms]:
         """Weighted sum, and each weighted term by name, detached."""
-        terms: dict[str, Tensor] = {}
+        terms: Terms = {}
         owners: list[str] = []
         compared: list[Lane] = []
         applied = {n: loss for n, loss in self.losses.items() if loss.applies(step.captured)}

@@ -10,9 +10,14 @@ from torch import Tensor
 
 @cache  # Unbounded on purpose: captured CUDA graphs keep reading these tensors.
 def _blur_matrix(
-    length: int, size: int, sigma: float, device: torch.device, dtype: torch.dtype
+    length: int,
+    size: int,
+    sigma: float,
+    device: torch.device,
+    dtype: torch.dtype,
+    border: str = "reflect",
 ) -> Tensor:
-    """Gaussian blur of a row of pixels, ends reflected, as a (length, length) matrix.
+    """Gaussian blur of a row of pixels as a (length, length) matrix.
 
     On a CPU a dense matrix product is several times faster than a depthwise convolution.
 
@@ -22,31 +27,41 @@ def _blur_matrix(
         sigma: Standard deviation of the window, pixels.
         device: Of the result.
         dtype: Of the result.
+        border: What lies beyond the ends: ``reflect`` or ``zero``.
     """
     offset = torch.arange(size, dtype=torch.float64) - size // 2
     window = (-(offset.square()) / (2 * sigma**2)).exp()
     window /= window.sum()
     reach = size // 2
-    source = F.pad(torch.arange(length, dtype=torch.float64)[None], [reach] * 2, mode="reflect")[0]
+    source = torch.arange(-reach, length + reach)
+    if border == "reflect":
+        row = torch.arange(length, dtype=torch.float64)[None]
+        source = F.pad(row, [reach] * 2, mode="reflect")[0].long()
     matrix = torch.zeros(length, length, dtype=torch.float64)
+    rows = torch.arange(length)
     for tap in range(size):
-        columns = source[tap : tap + length].long()
-        matrix[torch.arange(length), columns] += window[tap]
+        columns = source[tap : tap + length]
+        inside = (columns >= 0) & (columns < length)
+        matrix[rows[inside], columns[inside]] += window[tap]
     return matrix.to(device, dtype)
 
 
-def _blur(images: Tensor, size: int, sigma: float) -> Tensor:
+def _blur(images: Tensor, size: int, sigma: float, border: str) -> Tensor:
     height, width = images.shape[-2:]
     rows, columns = (
-        _blur_matrix(n, size, sigma, images.device, images.dtype) for n in (height, width)
+        _blur_matrix(n, size, sigma, images.device, images.dtype, border) for n in (height, width)
     )
     return rows @ (images @ columns.T)
 
 
 def ssim_map(
-    x: Float[Tensor, "c h w"], y: Float[Tensor, "c h w"], size: int = 11, sigma: float = 1.5
+    x: Float[Tensor, "c h w"],
+    y: Float[Tensor, "c h w"],
+    size: int = 11,
+    sigma: float = 1.5,
+    border: str = "reflect",
 ) -> Float[Tensor, "c h w"]:
-    """Structural similarity per pixel, Gaussian window, reflected border.
+    """Structural similarity per pixel, Gaussian window.
 
     Source: Wang et al. 2004, Eq. 13 with K1 = 0.01, K2 = 0.03.
 
@@ -55,8 +70,9 @@ def ssim_map(
         y: Image in [0, 1].
         size: Side of the window, pixels.
         sigma: Standard deviation of the window, pixels.
+        border: What lies beyond the image: ``reflect``, or ``zero`` as PERSE has it.
     """
-    moments = _blur(torch.stack([x, y, x * x, y * y, x * y]), size, sigma)
+    moments = _blur(torch.stack([x, y, x * x, y * y, x * y]), size, sigma, border)
     mean_x, mean_y, square_x, square_y, product = moments.unbind(0)
     variance_x, variance_y = square_x - mean_x.square(), square_y - mean_y.square()
     covariance = product - mean_x * mean_y

@@ -47,9 +47,9 @@ class _GeometryError(torch.autograd.Function):
 
 def geometry_error(
     alpha: Float[Tensor, "1 h w"],
-    images: Mapping[str, Tensor],
+    images: Mapping[str, Float[Tensor, "_ h w"]],
     mask: Float[Tensor, "1 h w"],
-    truths: Mapping[str, Tensor],
+    truths: Mapping[str, Float[Tensor, "_ h w"]],
     bracket: float,
     depth: float,
 ) -> Float[Tensor, ""]:

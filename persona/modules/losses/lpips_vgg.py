@@ -40,9 +40,9 @@ class VggSlices:
     @staticmethod
     def of(
         slices: Iterable[nn.Module],
-        distance_weights: Sequence[Tensor],
-        shift: Tensor,
-        scale: Tensor,
+        distance_weights: Sequence[Float[Tensor, "_"]],
+        shift: Float[Tensor, "1 3 1 1"],
+        scale: Float[Tensor, "1 3 1 1"],
         dtype: torch.dtype,
     ) -> VggSlices:
         """Takes the convolutions of a network's slices.

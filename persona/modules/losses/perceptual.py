@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from jaxtyping import Float, Int
@@ -78,7 +79,9 @@ class Perceptual(nn.Module):
         self.slices = nn.ModuleList(getattr(model.net, name) for name in slices)
         self.slices.requires_grad_(False).eval()
         for i, lin in enumerate(model.lins):
-            self.register_buffer(f"weight_{i}", lin.model[-1].weight.flatten(), persistent=False)
+            self.register_buffer(
+                f"weight_{i}", lin.model[-1].weight.detach().flatten(), persistent=False
+            )
         self._made: dict[torch.device, object] = {}
 
     def forward(
@@ -102,10 +105,9 @@ class Perceptual(nn.Module):
         if which is None:
             which = tuple(range(len(x)))
         if self._fused(x):
-            from persona.modules.losses.lpips_vgg import vgg_distances
-
             rows = on_device(tuple(len(x) + row for row in which), x.device, torch.int64)
-            return vgg_distances(self._on_cuda(), x, y.detach(), rows, *_place(x, window), kept)
+            place = _place(x, window)
+            return _lpips_vgg().vgg_distances(self._on_cuda(), x, y.detach(), rows, *place, kept)
         pairs, total = on_device(which, x.device, torch.int64), x.new_zeros(len(x))
         targets = self.features(y, window)
         if kept:
@@ -121,9 +123,7 @@ class Perceptual(nn.Module):
     ) -> tuple[Float[Tensor, "m _ _ _"], ...]:
         """Activations of each layer that is compared, which can be kept in place of a target."""
         if self._fused(images):
-            from persona.modules.losses.lpips_vgg import vgg_features
-
-            return vgg_features(self._on_cuda(), images, *_place(images, window))
+            return _lpips_vgg().vgg_features(self._on_cuda(), images, *_place(images, window))
         return tuple(self._layers(images, window))
 
     def _layers(self, images: Tensor, window: Window | None) -> Iterator[Tensor]:
@@ -148,10 +148,8 @@ class Perceptual(nn.Module):
         """The network in the features' type and channels last; built once for each device."""
         device = self.shift.device
         if device not in self._made and self.net == "vgg":
-            from persona.modules.losses.lpips_vgg import VggSlices
-
             weights = [getattr(self, f"weight_{i}") for i in range(len(self.slices))]
-            self._made[device] = VggSlices.of(
+            self._made[device] = _lpips_vgg().VggSlices.of(
                 self.slices, weights, self.shift, self.scale, self._dtype
             )
         elif device not in self._made:
@@ -160,6 +158,13 @@ class Perceptual(nn.Module):
                 self._dtype, memory_format=torch.channels_last
             )
         return self._made[device]
+
+
+def _lpips_vgg() -> ModuleType:
+    """Kernels of the fused network."""
+    from persona.modules.losses import lpips_vgg  # Triton comes with CUDA builds of torch.
+
+    return lpips_vgg
 
 
 def _place(images: Tensor, window: Window | None) -> tuple[Tensor, tuple[int, int]]:

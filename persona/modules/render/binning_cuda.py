@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from persona.modules.render.cuda_module import load_cuda
@@ -29,7 +29,7 @@ def sorted_pairs(
     grid: tuple[int, int],
     tile: int,
     slots: int | None,
-) -> tuple[Int[Tensor, "t"], Int[Tensor, "k"], Tensor]:
+) -> tuple[Int[Tensor, "t"], Int[Tensor, "k"], Bool[Tensor, ""]]:
     """Start of each tile's list, the lists' members, and whether the slots were too few."""
     (rows, columns), count, device = grid, len(means2d), means2d.device
     dtype = torch.int16 if rows * columns < 2**15 else torch.int32

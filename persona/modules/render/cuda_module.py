@@ -60,7 +60,7 @@ class CudaModule:
     """Compiled kernels of one source on one device."""
 
     def __init__(self, code: bytes):
-        from cuda.bindings import driver
+        from cuda.bindings import driver  # Comes with CUDA builds of torch.
 
         self.code = code  # The driver does not keep it.
         self.context = _checked(driver.cuCtxGetCurrent())
@@ -72,7 +72,7 @@ class CudaModule:
         *arguments: Tensor | int,
     ) -> None:  # fmt: skip
         """Starts a kernel on the current stream; whole numbers are passed as ``int``."""
-        from cuda.bindings import driver
+        from cuda.bindings import driver  # Comes with CUDA builds of torch.
 
         # Autograd's threads have no CUDA context until they first use the device.
         if not int(_checked(driver.cuCtxGetCurrent())):

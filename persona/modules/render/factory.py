@@ -1,9 +1,18 @@
 """Choosing a Gaussian rasteriser."""
 
+from importlib import import_module
+
 import torch
 
 from persona.errors import UserError
 from persona.modules.render.gaussian import GaussianRenderer
+
+_BACKENDS = {
+    "cpu": ("cpu", "CpuRenderer"),
+    "cuda": ("cuda_backend", "CudaRenderer"),
+    "gsplat": ("gsplat_backend", "GsplatRenderer"),
+}
+"""Module and class; imported when asked for, since each takes about a second and one is used."""
 
 
 def make_renderer(name: str = "auto") -> GaussianRenderer:
@@ -19,17 +28,7 @@ def make_renderer(name: str = "auto") -> GaussianRenderer:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name in ("cuda", "gsplat") and not torch.cuda.is_available():
         raise UserError(f"renderer '{name}' needs a CUDA device: choose renderer cpu")
-    # Imported here: each backend takes about a second to import, and only one is used.
-    if name == "cpu":
-        from persona.modules.render.cpu import CpuRenderer
-
-        return CpuRenderer()
-    if name == "cuda":
-        from persona.modules.render.cuda_backend import CudaRenderer
-
-        return CudaRenderer()
-    if name == "gsplat":
-        from persona.modules.render.gsplat_backend import GsplatRenderer
-
-        return GsplatRenderer()
-    raise UserError(f"renderer '{name}' is unknown: choose auto, cpu, cuda or gsplat")
+    if name not in _BACKENDS:
+        raise UserError(f"renderer '{name}' is unknown: choose auto, {', '.join(_BACKENDS)}")
+    module, made = _BACKENDS[name]
+    return getattr(import_module(f"persona.modules.render.{module}"), made)()

@@ -40,7 +40,7 @@ class GsplatRenderer(CudaRenderer):
 
 def _load_gsplat():
     """Imports gsplat, which compiles its CUDA extension on first use."""
-    import gsplat
+    import gsplat  # Slow to import, and compiles itself.
     from gsplat.cuda._backend import _C
 
     if _C is None:

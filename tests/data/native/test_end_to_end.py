@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from persona.commands.check_data import findings
+from persona.commands.experiment import train
 from persona.data.io import read_json
 from persona.data.subject import Subject
-from persona.systems.check_data import findings
-from persona.systems.experiment import train
 
 ROOT = Path(__file__).parents[3]
 TINY = [

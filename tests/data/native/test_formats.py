@@ -9,8 +9,8 @@ import torch
 from tiny_datasets import python2_pickle
 
 from persona.data.native.colmap import read_colmap
-from persona.data.native.pickles import read_arrays
 from persona.errors import UserError
+from persona.modules.body.pickles import read_arrays
 
 CAMERAS = "# comment\n1 PINHOLE 1280 720 1000.5 1001.5 640.25 360.75\n"
 

@@ -1,0 +1,197 @@
+"""Scores one person: runs the photo path where asked, renders, and leaves row and pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from persona.benchmark.photo.failures import gross_failures
+from persona.benchmark.photo.fit_scores import fit_scores
+from persona.benchmark.photo.fitted import FittedPerson, read_fitted
+from persona.benchmark.photo.picture_scores import (
+    Lpips,
+    asset_scores,
+    face_cover,
+    face_psnr,
+    hand_covers,
+    lpips_by,
+)
+from persona.benchmark.photo.sheet import person_sheet, strip
+from persona.benchmark.photo.truth import TruePerson, TrueView, folder_of, read_person
+from persona.benchmark.photo.views import (
+    Painter,
+    Picture,
+    avatar_painter,
+    paint_poses,
+    paint_views,
+    texture_painter,
+)
+from persona.benchmark.plan import one_line
+from persona.benchmark.report import commit
+from persona.commands.experiment import load_system
+from persona.data.io import read_json, write_json, write_png
+from persona.data.preprocess.photo import PhotoPreprocessor
+from persona.data.subject import Subject
+from persona.errors import UserError
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.losses.perceptual import missing_weights, shared_perceptual
+
+Row = dict[str, float | str]
+ROWS, STRIPS, SUBJECTS = "rows", "strips", "subjects"
+TEXTURE, AVATAR = "texture", "avatar"
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What all people of a run share."""
+
+    config: DictConfig
+    folder: Path
+    """Of the report."""
+    body: SmplxBody
+    preprocessor: PhotoPreprocessor | None
+    """None scores subjects that are there."""
+    lpips: Lpips | None
+
+    @classmethod
+    def of(cls, config: DictConfig, folder: Path) -> Scorer:
+        """Builds what the configuration names."""
+        preprocessor = None if config.subjects else instantiate(config.preprocess)
+        body = instantiate(config.body) if preprocessor is None else preprocessor.body
+        net = config.lpips_net
+        known = net is not None and not missing_weights(net)
+        lpips = lpips_by(shared_perceptual(net)) if known else None
+        return cls(config, folder, body, preprocessor, lpips)
+
+    def __call__(self, person: Path) -> Row:
+        """The person's row, which is written last: it says that all is done."""
+        path = self.folder / ROWS / f"{person.name}.json"
+        row: Row = {"person": person.name, "code": self.config.code, "digest": self.digest(person)}
+        try:
+            true = read_person(person)
+        except UserError as error:
+            row["damaged"] = one_line(error)
+            write_json(path, row)
+            return row
+        started = time.perf_counter()
+        try:
+            row |= self.scored(true, row)
+        except Exception as error:  # A crash is a result: the next person goes on.
+            row["error"] = one_line(error)
+            row["gross"] = "; ".join(gross_failures(row))
+            self.draw_strip(true, None, [], {}, row)
+        row |= {"commit": commit(), "seconds": time.perf_counter() - started}
+        write_json(path, row)
+        return row
+
+    def scored(self, true: TruePerson, who: Row) -> Row:
+        """All numbers; sheet and strip are left in the folder."""
+        subject, row = self.subject(true)
+        fitted = read_fitted(subject, self.body, true.image)
+        row |= fit_scores(true, fitted)
+        size = self.config.height, self.config.width
+        views, poses = ([v.resized(*size) for v in side] for side in (true.views, true.poses))
+        assets: dict[str, dict[str, Picture]] = {}
+        painters = {TEXTURE: texture_painter(self.body, fitted.identity, fitted.textures)}
+        if self.config.avatars:
+            painters[AVATAR] = self.avatar(true)
+        for name, painter in painters.items():
+            assets[name] = painted(painter, fitted, views, poses)
+            scores = asset_scores(assets[name], [*views, *poses], self.lpips)
+            row |= {f"{name}_{key}": value for key, value in scores.items()}
+        row |= front_checks(assets[TEXTURE], views)
+        row["gross"] = "; ".join(gross_failures(row))
+        verdict = f"{true.name} ({who['code']}): {row['gross'] or 'no gross failure'}"
+        sheet = person_sheet(true, fitted, [*views, *poses], assets, verdict)
+        write_png(self.folder / f"sheet_{true.name}.png", sheet)
+        self.draw_strip(true, fitted, views, assets[TEXTURE], row)
+        return row
+
+    def subject(self, true: TruePerson) -> tuple[Subject, Row]:
+        """The person's subject folder, made now where none is given, and how long that took."""
+        if self.preprocessor is None:
+            root = folder_of(true.name, Path(self.config.subjects), self.config.pattern)
+            return Subject(root), {}
+        root, started = self.folder / SUBJECTS / true.name, time.perf_counter()
+        shutil.rmtree(root, ignore_errors=True)
+        subject = self.preprocessor.run(true.photo, root)
+        return subject, {"preprocess_seconds": time.perf_counter() - started}
+
+    def avatar(self, true: TruePerson) -> Painter:
+        """Of the person's run folder."""
+        run = folder_of(true.name, Path(self.config.avatars), self.config.pattern)
+        return avatar_painter(load_system(run))
+
+    def draw_strip(
+        self,
+        true: TruePerson,
+        fitted: FittedPerson | None,
+        views: list[TrueView],
+        pictures: Mapping[str, Picture],
+        row: Row,
+    ) -> None:
+        """Its line of the overview."""
+        image = strip(true, fitted, views, pictures, bool(row["gross"]))
+        write_png(self.folder / STRIPS / f"{true.name}.png", image)
+
+    def digest(self, person: Path) -> str:
+        """Of the options and the files that a row is made from."""
+        return row_digest(self.config, person)
+
+
+def row_digest(config: DictConfig, person: Path) -> str:
+    """Changes with the options, the photo, and the subject that is scored."""
+    keys = ("code", "subjects", "pattern", "avatars", "height", "width", "lpips_net")
+    options = {key: config[key] for key in keys}
+    if not config.subjects:
+        options["preprocess"] = OmegaConf.to_container(config.preprocess, resolve=True)
+    files = [person / "photo.jpg"]
+    if config.subjects:
+        try:
+            found = folder_of(person.name, Path(config.subjects), config.pattern)
+            files.append(found / "subject.json")
+        except UserError:
+            pass  # Its row will say so.
+    stamps = [path.stat().st_mtime_ns if path.exists() else 0 for path in files]
+    text = json.dumps([options, stamps], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def finished_row(config: DictConfig, folder: Path, person: Path) -> Row | None:
+    """The person's row of an earlier run with the same options."""
+    path = folder / ROWS / f"{person.name}.json"
+    if not path.exists():
+        return None
+    row = read_json(path)
+    return row if row.get("digest") == row_digest(config, person) else None
+
+
+def painted(
+    painter: Painter, fitted: FittedPerson, views: list[TrueView], poses: list[TrueView]
+) -> dict[str, Picture]:
+    """All pictures of an asset by the view's name; only poses where the truth has no views."""
+    pictures = {}
+    if any(view.azimuth == 0 for view in views):
+        pictures = paint_views(painter, fitted.pose, fitted.camera, views)
+    return pictures | paint_poses(painter, poses)
+
+
+def front_checks(pictures: Mapping[str, Picture], views: list[TrueView]) -> Row:
+    """What tells whether face and hands are there, in the photo's own view."""
+    front = next((view for view in views if view.azimuth == 0), None)
+    if front is None or front.parts is None:
+        return {}
+    picture, row = pictures[front.name], {}
+    if (value := face_psnr(picture, front)) is not None:
+        row |= {"face_db": value, "face_cover": face_cover(picture, front)}
+    for hand, cover in hand_covers(picture, front).items():
+        row[f"{hand.lower()}_cover"] = cover
+    return row

@@ -1,0 +1,237 @@
+"""What a benchmark runs: the cells of system x subject x seed, from its configuration."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+from hydra import compose
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+
+from persona.benchmark.prepare import prepare_subjects
+from persona.cli import user_error
+from persona.data.datamodule import SubjectDataModule
+from persona.errors import UserError
+from persona.runtime.options import experiment_of
+
+PREDICTIONS = "predictions:"
+CELL_VERSION = 1
+"""Raised when the content of a cell's folder changes."""
+PACKAGE = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of the benchmark's grid: trained and rendered, or given as finished frames."""
+
+    system: str
+    subject: str
+    seed: int
+    pose_fit: str
+    config: DictConfig | None = None
+    """Configuration for train.py; None for finished predictions."""
+    predictions: Path | None = None
+    """Folder of frames rendered elsewhere; None for a system of this package."""
+    experiment: str = ""
+    """The overrides that make the system, as train.py takes them."""
+    trained: bool = True
+    """False where no seed makes a difference: finished predictions, systems without parameters."""
+    error: str = ""
+    """Why the cell cannot even begin."""
+
+    @property
+    def name(self) -> str:
+        """For progress, logs and pictures."""
+        return f"{self.system}/{self.subject}/{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A suite at one size."""
+
+    subjects: dict[str, SubjectDataModule]
+    """Truth, by the name of the subject; those that could be prepared."""
+    digests: dict[str, str]
+    """Content hash of each of them."""
+    cells: list[Cell]
+
+
+def make_plan(config: DictConfig) -> Plan:
+    """Composes every cell and prepares every subject.
+
+    What goes wrong with one of them becomes the error of its cells: the others can run.
+
+    Raises:
+        UserError: the suite has no such size or subject, or lacks a setting, or two systems have
+            one name.
+    """
+    suite, size = config.suite, chosen_size(config)
+    if missing := [key for key in suite if OmegaConf.is_missing(suite, key)]:
+        raise UserError(f"suite {suite.name} needs suite.{missing[0]}; see its file in conf/suite")
+    check_names(config.systems)
+    names = list(suite.subjects if config.subjects is None else config.subjects)
+    if unknown := [name for name in names if name not in suite.subjects]:
+        have = ", ".join(suite.subjects)
+        raise UserError(f"suite {suite.name} has no subject {unknown[0]}: choose of {have}")
+    seeds = size.seeds if config.seeds is None else config.seeds
+    truths, subjects, digests, errors = {}, {}, {}, {}
+    for name in names:
+        try:
+            chosen = cell_overrides(config, ["+exp=baseline"], name, seeds[0])
+            truths[name] = compose("train", chosen)
+        except Exception as error:
+            errors[name] = one_line(error)
+    prepare_subjects(truths.values(), config.jobs)
+    for name, truth in truths.items():
+        try:
+            data: SubjectDataModule = instantiate(truth.data)
+            data.prepare_data()
+            data.test_frames  # noqa: B018 - decodes them: a broken frame shows now.
+            subjects[name], digests[name] = data, folder_digest(data.root)
+        except Exception as error:
+            errors[name] = one_line(error)
+    cells = []
+    for system in config.systems:
+        for subject in names:
+            for seed in seeds:
+                cell = make_cell(config, system, subject, seed)
+                cells.append(replace(cell, error=errors.get(subject, cell.error)))
+                if not cell.trained:
+                    break
+    return Plan(subjects, digests, cells)
+
+
+def check_names(systems: Sequence[str]) -> None:
+    """Refuses systems that the tables could not tell apart.
+
+    Raises:
+        UserError: one is given twice, or two folders of predictions have one name.
+    """
+    names = [Path(s.removeprefix(PREDICTIONS)).name if s.startswith(PREDICTIONS) else s
+             for s in systems]  # fmt: skip
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"systems: two are called {twice[0]}; leave one out or rename its folder")
+
+
+def chosen_size(config: DictConfig) -> DictConfig:
+    """The suite's settings of ``config.size``.
+
+    Raises:
+        UserError: it has no such size.
+    """
+    sizes = config.suite.sizes
+    if config.size not in sizes:
+        have = ", ".join(sizes)
+        raise UserError(f"suite {config.suite.name} has no size={config.size}: choose of {have}")
+    return sizes[config.size]
+
+
+def make_cell(config: DictConfig, system: str, subject: str, seed: int) -> Cell:
+    """One cell; if its configuration does not compose, that is its error."""
+    if system.startswith(PREDICTIONS):
+        folder = Path(system.removeprefix(PREDICTIONS))
+        # Nothing is known of how these were made.
+        done = folder / subject
+        return Cell(folder.name, subject, seed, "not stated", predictions=done, trained=False)
+    size = chosen_size(config)
+    pose_fit = size.pose_fit if config.pose_fit is None else config.pose_fit
+    try:
+        chosen = experiment_of(system, size.experiments)
+        made = compose("train", cell_overrides(config, chosen, subject, seed))
+        method = get_object(made.system.method._target_)
+        trained = method.trained
+        if not method.differentiable:
+            pose_fit = "none"  # Without a gradient none is possible; the table shows it.
+    except Exception as error:
+        return Cell(system, subject, seed, pose_fit, error=one_line(error))
+    with open_dict(made):
+        if config.get("logger"):
+            made.logger = OmegaConf.to_container(config.logger, resolve=False)
+            made.logger.group = config.group
+            made.logger.name = f"{system}_{subject}_{seed}"
+    return Cell(
+        system, subject, seed, pose_fit, config=made, experiment=" ".join(chosen), trained=trained
+    )
+
+
+def cell_overrides(config: DictConfig, chosen: Sequence[str], subject: str, seed: int) -> list[str]:
+    """Hydra's overrides that make a cell's configuration out of ``train``."""
+    suite, size = config.suite, chosen_size(config)
+    return [
+        *chosen, *suite.overrides, *suite.subjects[subject], *size.overrides, *config.overrides,
+        f"seed={seed}", f"subjects_dir={config.subjects_dir}", "logger=none",
+        # The benchmark scores by itself what a cell has rendered.
+        "metric.lpips_net=null", "report.turntable_frames=0", "trainer.enable_progress_bar=false",
+    ]  # fmt: skip
+
+
+def cell_key(cell: Cell, updates: int, subject_digest: str) -> str:
+    """Content hash of all that a cell's frames depend on: settings, subject, body, code."""
+    config = cell.config.copy()
+    if body := config.body.get("path"):  # What is in the file counts, not where it lies.
+        config.body.path = _digest(Path(body).read_bytes())
+    settings = OmegaConf.to_container(config, resolve=True)
+    for where in ("logger", "name", "subjects_dir"):
+        settings.pop(where, None)
+    for where in ("root", "path", "source"):  # The digest stands for what they lead to.
+        settings["data"].pop(where, None)
+    parts = [CELL_VERSION, settings, cell.pose_fit, updates, subject_digest, code_digest(cell)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_digest(cell: Cell) -> str:
+    """Hash of the package's files, but for the benchmark itself, and of modules from outside."""
+    outside = sorted(_targets(cell.config))
+    return hashlib.sha256(repr((_package_digest(), *map(_source, outside))).encode()).hexdigest()
+
+
+@cache
+def _package_digest() -> str:
+    own = Path(__file__).parent
+    files = [p for p in PACKAGE.rglob("*") if p.is_file() and own not in p.parents]
+    # CUDA sources and the body count as well; what Python and numba compile does not.
+    files = sorted(p for p in files if p.parent.name != "__pycache__")
+    texts = [(str(p.relative_to(PACKAGE)), _digest(p.read_bytes())) for p in files]
+    return _digest(repr(texts).encode())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _targets(node: object) -> set[str]:
+    """Modules outside the packages we know that a configuration builds from."""
+    found = set()
+    if isinstance(node, DictConfig):
+        target = node.get("_target_") or "persona."
+        if target.split(".")[0] not in ("persona", "lightning", "torch"):
+            found.add(target)
+        found = found.union(*(_targets(node[key]) for key in node))
+    elif isinstance(node, ListConfig):
+        found = found.union(*map(_targets, node))
+    return found
+
+
+def _source(target: str) -> str:
+    module = import_module(get_object(target).__module__)
+    return Path(module.__file__).read_text() if module.__file__ else target
+
+
+def folder_digest(root: Path) -> str:
+    """Hash of the names and contents of all files below a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        digest.update(f"{path.relative_to(root)} {path.stat().st_size} ".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def one_line(error: BaseException) -> str:
+    """The cause of an exception in one line."""
+    if known := user_error(error):
+        return " ".join(str(known).split())
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,0 +1,229 @@
+"""Rendering an avatar along a motion, to video and PNG frames."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from persona.data.io import atomic_path
+from persona.data.motion.camera import fit_camera, place_in_camera
+from persona.modules.avatar.driver import ClipDrawer
+from persona.modules.avatar.pose_table import pose_state
+from persona.runtime.clip_graph import ClipGraph
+from persona.systems.fit import Fit
+from persona.types import BodyPose, Camera
+
+HEAD_JOINTS = torch.tensor([15, 22, 23, 24])
+"""Head, jaw and eyes in SMPL-X order."""
+BATCH = 8
+"""Frames that are copied from the GPU together."""
+QUEUE = 8
+"""Most frames that may wait to be written."""
+WHITE = (255, 255, 255)
+Background = UInt8[ndarray, "h w 3"] | tuple[int, int, int]
+
+
+def render_motion(
+    system: Fit,
+    poses: BodyPose,
+    cameras: Camera,
+    asset: str | None = None,
+    background: Background | None = None,
+) -> Iterator[UInt8[ndarray, "h w c"]]:
+    """Renders every pose to a frame on the host: over a background, or RGBA with straight alpha.
+
+    On CUDA the host waits only for the batch before the one that is being rendered.
+
+    Args:
+        system: Renders.
+        poses: Batched, in the world of ``cameras``.
+        cameras: One camera, or one per pose.
+        asset: One of the system's; by default its result.
+        background: What the avatar is composited over; None gives RGBA.
+    """
+    frames = draw_frames(system, poses, cameras, asset, background)
+    if system.device.type != "cuda":
+        yield from (frame.numpy() for frame in frames)
+        return
+    copies: deque[tuple[Tensor, torch.cuda.Event]] = deque()
+    while batch := list(islice(frames, BATCH)):
+        copies.append(copy_out(torch.stack(batch)))
+        if len(copies) > 1:
+            yield from arrived(*copies.popleft())
+    for copy in copies:
+        yield from arrived(*copy)
+
+
+@torch.no_grad()
+def draw_frames(
+    system: Fit,
+    poses: BodyPose,
+    cameras: Camera,
+    asset: str | None = None,
+    background: Background | None = None,
+) -> Iterator[UInt8[Tensor, "h w c"]]:
+    """The frames of ``render_motion``, left on the system's device.
+
+    On CUDA, methods that can be captured draw by replaying a CUDA graph (``system.cuda_graph``).
+    """
+    system.eval()
+    device = system.device
+    cameras = cameras.to(device)
+    batched = cameras.focal_px.dim() == 2
+    draw = system.clip(pose_state(system.body, poses.to(device)), asset)
+    under = None
+    if background is not None:
+        under = torch.as_tensor(np.asarray(background, np.float32) / 255, device=device)
+        under = under.view(-1, 1, 1) if under.dim() == 1 else under.permute(2, 0, 1)
+
+    def picture(row: int | Int[Tensor, "1"]) -> UInt8[Tensor, "h w c"]:
+        camera = camera_at(cameras, row) if batched else cameras
+        return to_pixels(*draw(row, camera), under)
+
+    count = len(poses.trans)
+    if (
+        system.cuda_graph
+        and device.type == "cuda"
+        and isinstance(draw, ClipDrawer)
+        and count > BATCH  # Fewer are drawn before a graph is captured.
+    ):
+        yield from ClipGraph(picture, system.renderer, count, device).frames(BATCH)
+    else:
+        yield from map(picture, range(count))
+
+
+def camera_at(cameras: Camera, row: int | Int[Tensor, "1"]) -> Camera:
+    """The camera of a row; a row given as a tensor is looked up on its device."""
+    if isinstance(row, int):
+        return cameras[row]
+    return cameras._map(lambda t: t.index_select(0, row)[0])
+
+
+def to_pixels(
+    color: Float[Tensor, "3 h w"],
+    alpha: Float[Tensor, "1 h w"],
+    under: Float[Tensor, "3 #h #w"] | None,
+) -> UInt8[Tensor, "h w c"]:
+    """8-bit pixels of a premultiplied render, over a background or as RGBA with straight alpha."""
+    if under is None:
+        image = torch.cat([color / alpha.clamp_min(1e-6), alpha])
+    else:
+        image = torch.addcmul(color, 1 - alpha, under)
+    return (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous()
+
+
+def copy_out(batch: UInt8[Tensor, "b h w c"]) -> tuple[Tensor, torch.cuda.Event]:
+    """Starts to copy a CUDA tensor to the host; returns the copy and the event of its completion.
+
+    The pinned memory is torch's, which reuses it once the last frame is dropped.
+    """
+    host = torch.empty(batch.shape, dtype=batch.dtype, pin_memory=True)
+    host.copy_(batch, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return host, event
+
+
+def arrived(host: UInt8[Tensor, "b h w c"], event: torch.cuda.Event) -> Iterator[ndarray]:
+    """Waits for a copy to complete and yields its frames."""
+    event.synchronize()
+    yield from host.numpy()
+
+
+def frame_motion(
+    system: Fit,
+    pose: BodyPose,
+    height: int,
+    width: int,
+    *,
+    face: bool = False,
+    num_looks: int = 24,
+) -> tuple[BodyPose, Camera]:
+    """Camera poses and a camera that see a whole world motion, or the head through all of it.
+
+    Looks at ``num_looks`` poses of the body mesh, evenly spread, to find its bounds.
+    """
+    body, identity = system.body, system.identity.to(system.device)
+    vertices, joints = body.shape(identity)
+    placed = place_in_camera(pose, joints[0].cpu())
+    rows = torch.linspace(0, len(pose.trans) - 1, min(num_looks, len(pose.trans))).long()
+    looks = placed[rows].to(vertices.device)
+    points = body(identity, looks)[0]
+    if face and body.num_joints > int(HEAD_JOINTS.max()):  # A head is all face.
+        points = points[:, torch.isin(body.weights.argmax(1), HEAD_JOINTS.to(points.device))]
+    camera, shift = fit_camera(points.cpu(), height, width)
+    return replace(placed, trans=placed.trans + shift), camera
+
+
+def composite(rgba: UInt8[ndarray, "h w 4"], background: Background) -> UInt8[ndarray, "h w 3"]:
+    """Frame over a background image or colour."""
+    alpha = rgba[..., 3:].astype(np.float32) / 255
+    under = np.broadcast_to(np.asarray(background, np.float32), (*rgba.shape[:2], 3))
+    return (rgba[..., :3] * alpha + under * (1 - alpha)).round().astype(np.uint8)
+
+
+@contextmanager
+def background_calls(workers: int) -> Iterator[Callable[..., None]]:
+    """Yields ``call(function, *args)``, which runs the function in another thread.
+
+    When ``QUEUE`` calls are waiting, ``call`` itself waits. An exception is raised by a later
+    ``call``, or at the end, when all are done.
+    """
+    waiting: deque[Future] = deque()
+
+    def call(function: Callable, *args: object) -> None:
+        waiting.append(pool.submit(function, *args))
+        if len(waiting) > QUEUE:
+            waiting.popleft().result()
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            yield call
+            while waiting:
+                waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def write_video(
+    path: Path,
+    frames: Iterable[UInt8[ndarray, "h w c"]],
+    fps: float | int,
+    background: Background = WHITE,
+) -> int:
+    """H.264 mp4, written whole or not at all. Returns the number of frames.
+
+    Encoding runs beside the iteration. RGBA frames are laid over ``background``. Odd sides are
+    padded by a row or column of white: the codec wants even ones.
+    """
+    count = 0
+    with atomic_path(path) as temporary:
+        writer = imageio.get_writer(
+            temporary, format="FFMPEG", fps=fps, codec="libx264", quality=8, macro_block_size=2
+        )
+
+        def append(frame: UInt8[ndarray, "h w c"]) -> None:
+            if frame.shape[2] == 4:
+                frame = composite(frame, background)
+            height, width = frame.shape[:2]
+            if height % 2 or width % 2:
+                pad = ((0, height % 2), (0, width % 2), (0, 0))
+                frame = np.pad(frame, pad, constant_values=255)
+            writer.append_data(frame)
+
+        # One thread: frames keep their order.
+        with closing(writer), background_calls(1) as call:
+            for frame in frames:
+                call(append, frame)
+                count += 1
+    return count

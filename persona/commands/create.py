@@ -1,0 +1,133 @@
+"""From a photograph to an animated avatar: preprocess, train, animate."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, ListConfig
+
+from persona.commands.drive import animate, check_animation, check_asset, driving_motion
+from persona.commands.experiment import train
+from persona.data.io import read_image
+from persona.data.making import one_maker
+from persona.data.preprocess.photo import SHEET_FILE, PhotoPreprocessor
+from persona.errors import UserError
+from persona.modules.body.smplx_body import SmplxBody
+from persona.runtime.options import check_options, experiment_of
+from persona.systems.method import Method
+
+MIN_SIDE_PX = 64
+"""Of a photograph; nobody can be found in less."""
+
+
+def preprocess(config: DictConfig) -> Path:
+    """Writes the subject folder of ``config.photo``. Returns its path.
+
+    Raises:
+        UserError: a bad photograph or name.
+    """
+    root = subject_folder(config)
+    preprocessor: PhotoPreprocessor = instantiate(config.preprocess)
+    with one_maker(root):
+        preprocessor.run(str(config.photo), root)
+    print(f"look at: {root / SHEET_FILE}", flush=True)
+    return root
+
+
+def subject_folder(config: DictConfig) -> Path:
+    """Where the subject of ``config.photo`` goes.
+
+    Raises:
+        UserError: a bad photograph or name.
+    """
+    if not Path(str(config.photo)).is_file():
+        raise UserError(f"{config.photo}: no such photo; give photo=PATH of an image file")
+    height, width = read_image(str(config.photo)).shape[:2]
+    if min(height, width) < MIN_SIDE_PX:
+        raise UserError(
+            f"{config.photo}: is {width} x {height} pixels; give a photo of {MIN_SIDE_PX} or more "
+            "on either side"
+        )
+    name = "" if config.name is None else str(config.name)
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise UserError(f"name={config.name} cannot be a folder's name; use letters and digits")
+    return Path(config.subjects_dir) / name
+
+
+def create(config: DictConfig, folder: Path) -> None:
+    """Preprocesses, trains in ``folder``, and animates into ``folder/NAME.mp4``.
+
+    Options and motions of what comes later are read before the long work begins.
+
+    Raises:
+        UserError: one of them is bad, or the photograph is.
+    """
+    subject_folder(config)
+    training = train_options(config)
+    method: type[Method] = get_class(training.system.method._target_)
+    if not method.trained:
+        instantiate(training.system.method).check()
+        config.clips.motions = []  # Generated frames are there to train on.
+    videos = [animate_options(config, motion, folder) for motion in option_list(config, "motions")]
+    check_options(training)
+    check_videos(videos, training)
+    root = preprocess(config)
+    print(f"subject: {root}", flush=True)
+    train(training, folder)
+    for options in videos:
+        print(f"video: {animate(options, folder)}", flush=True)
+
+
+def train_options(config: DictConfig) -> DictConfig:
+    """The training's configuration. Names and paths are set as values: Hydra parses overrides."""
+    chosen = [f"+exp={config.experiment}"]
+    if config.method is not None:
+        chosen = experiment_of(str(config.method), DictConfig({}))
+    found = composed("train", [*chosen, "data=subject", *option_list(config, "train")])
+    found.name, found.subjects_dir = str(config.name), str(config.subjects_dir)
+    if not any(str(override).startswith("seed=") for override in config.train):
+        found.seed = config.seed
+    return found
+
+
+def animate_options(config: DictConfig, motion: str, folder: Path) -> DictConfig:
+    """A video's configuration."""
+    found = composed("animate", option_list(config, "animate"))
+    found.run, found.motion = str(folder), str(motion)
+    return found
+
+
+def option_list(config: DictConfig, key: str) -> list[str]:
+    """A list of strings; one alone may stand without brackets.
+
+    Raises:
+        UserError: it is something else.
+    """
+    value = config[key]
+    found = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(found, list | ListConfig) or not all(isinstance(v, str) for v in found):
+        raise UserError(f"{key}={value}: give a list, {key}=[...], of texts in quotes")
+    return list(found)
+
+
+def check_videos(videos: Sequence[DictConfig], training: DictConfig) -> None:
+    """Reads the options and the motion of each.
+
+    Raises:
+        UserError: one of them is bad.
+    """
+    body: SmplxBody = instantiate(training.body)
+    assets = get_class(training.system.method._target_).assets
+    for options in videos:
+        check_animation(options)
+        check_asset(options, assets)
+        driving_motion(options, body)
+
+
+def composed(name: str, overrides: list[str]) -> DictConfig:
+    """Another entry point's configuration, from the same folder as the running one's."""
+    if not GlobalHydra.instance().is_initialized():
+        raise RuntimeError("needs a running Hydra application")
+    return compose(name, overrides=list(overrides))

@@ -1,0 +1,149 @@
+"""Animation from its configuration."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from numpy import ndarray
+from omegaconf import DictConfig
+from PIL import ImageColor
+from rich.progress import track
+
+from persona.commands.animation import (
+    background_calls,
+    frame_motion,
+    render_motion,
+    write_video,
+)
+from persona.commands.experiment import load_system
+from persona.data.io import read_image, write_png
+from persona.data.motion.load import load_motion
+from persona.data.motion.motion import Motion, combine
+from persona.data.numbers import number, whole_number
+from persona.errors import UserError
+from persona.modules.body.shaped_body import ShapedBody
+
+SHOTS = ("body", "face")
+FRAME_KINDS = (None, "rgb", "rgba")
+PNG_WRITERS = 4
+MAX_FPS = 1000
+"""More is a mistake of units."""
+
+
+def animate(config: DictConfig, folder: Path) -> Path:
+    """Renders ``config.motion`` with the avatar of ``config.run``. Returns the video's path.
+
+    Raises:
+        UserError: a bad option, run folder or motion file.
+    """
+    check_animation(config)
+    background = read_background(config.background, config.height, config.width)
+    system = load_system(Path(config.run), pick_device(config.device))
+    check_asset(config, system.assets)
+    motion = driving_motion(config, system.body)
+    poses, camera = frame_motion(
+        system, motion.pose, config.height, config.width, face=config.shot == "face"
+    )
+    # The video is composited where it was rendered; RGBA frames leave their background to a thread.
+    under = None if config.frames == "rgba" else background
+    frames = render_motion(system, poses, camera, config.asset, under)
+    name = Path(str(config.motion)).stem
+
+    with background_calls(PNG_WRITERS) as call:
+
+        def shown() -> Iterator[ndarray]:
+            for i, frame in enumerate(track(frames, f"Rendering {name}", total=len(motion))):
+                if config.frames is not None:
+                    call(write_png, folder / "frames" / f"{i}.png", frame)
+                yield frame
+
+        path = folder / f"{name}.mp4"
+        write_video(path, shown(), motion.fps, background)
+    return path
+
+
+def check_animation(config: DictConfig) -> None:
+    """Reads all options of an animation that ask for no run and no motion.
+
+    Raises:
+        UserError: one is bad.
+    """
+    if config.shot not in SHOTS:
+        raise UserError(f"shot={config.shot} is unknown: choose {' or '.join(SHOTS)}")
+    if config.frames not in FRAME_KINDS:
+        raise UserError(f"frames={config.frames} is unknown: choose null, rgb or rgba")
+    if config.motion is None:
+        raise UserError("motion=null: give a motion's name or file")
+    if config.fps is not None:
+        number("fps", config.fps, above=0, high=MAX_FPS)
+    for key in ("height", "width"):
+        whole_number(key, config[key], low=1)
+    whole_number("start", config.start, low=0)
+    if config.num_frames is not None:
+        whole_number("num_frames", config.num_frames, low=1)
+    read_background(str(config.background), config.height, config.width)
+    pick_device(config.device)
+
+
+def check_asset(config: DictConfig, assets: Sequence[str]) -> None:
+    """Refuses an asset that a system does not have.
+
+    Raises:
+        UserError: it is one.
+    """
+    if config.asset not in (None, *assets):
+        raise UserError(f"asset={config.asset} is unknown: choose {' or '.join(assets)}")
+
+
+def driving_motion(config: DictConfig, body: ShapedBody) -> Motion:
+    """The motion asked for: cut, and with face weights on top if there are any.
+
+    Raises:
+        UserError: no such motion, or nothing of it is left.
+    """
+    motion = load_motion(config.motion, body, fps=config.fps, up=config.up)
+    if config.face is not None:
+        motion = combine(motion, load_motion(config.face, body, fps=config.fps))
+    end = None if config.num_frames is None else config.start + config.num_frames
+    motion = motion[config.start : end]
+    if not len(motion):
+        raise UserError(f"motion {config.motion} has no frame {config.start}; lower start")
+    return motion
+
+
+def read_background(
+    background: str, height: int, width: int
+) -> UInt8[ndarray, "{height} {width} 3"] | tuple[int, int, int]:
+    """A colour name or #rrggbb, or an image file, resized.
+
+    Raises:
+        UserError: neither.
+    """
+    try:
+        return ImageColor.getrgb(background)[:3]
+    except ValueError:
+        pass
+    if not Path(background).is_file():
+        raise UserError(f"background={background} is neither a colour nor an image file")
+    image = cv2.resize(read_image(background), (width, height), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(image)
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one; a CUDA device becomes the current one.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # Torch built without CUDA asserts.
+        raise UserError(f"device={name} is not to be had here: choose auto, cpu or cuda") from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # Kernels are launched on the current one.
+    return device

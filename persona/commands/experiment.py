@@ -1,0 +1,273 @@
+"""One experiment from its configuration: build, score the start, train, test, report."""
+
+import logging
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lightning as L
+import torch
+import yaml
+from hydra.utils import get_method, instantiate
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from persona.cli import CONFIG_FILE
+from persona.commands.report import no_gain, print_table, read_metrics, write_metrics, write_report
+from persona.data.datamodule import SubjectDataModule
+from persona.data.io import read_text
+from persona.errors import UserError
+from persona.modules.losses.perceptual import missing_weights
+from persona.modules.metrics.protocol import lpips_nets
+from persona.runtime.checkpoint import AtomicCheckpointIO, read_checkpoint
+from persona.runtime.options import check_options, with_absolute_paths
+from persona.runtime.progress import LossBar
+from persona.runtime.tracking import start_logger
+from persona.systems.fit import Fit
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_FILE = "last.ckpt"
+INIT_FILE = "init.json"
+METRICS_FILE = "metrics.json"
+AVATAR_ENTRY = "persona.commands.experiment.train"
+"""What ran in folders whose configuration does not say."""
+
+
+def run(config: DictConfig, folder: Path) -> dict[str, float]:
+    """Runs what ``config`` says in ``folder``, or goes on with the run ``config.resume``.
+
+    Of a run that is gone on with, its own configuration says what trains.
+    """
+    chosen = config if config.resume is None else load_config(Path(config.resume))
+    return get_method(chosen.get("entry") or AVATAR_ENTRY)(config, folder)
+
+
+def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[str, float]:
+    """Runs ``config`` in ``folder``, or goes on with the run ``config.resume``.
+
+    Args:
+        config: Of train.py.
+        folder: Of the run.
+        go_on: What to tell who interrupts it; None is how the run itself is gone on with.
+
+    Returns:
+        ``init/...`` (before training) and ``test/...`` metrics, as in metrics.json.
+    """
+    checkpoint = None
+    if config.resume is not None:
+        folder = Path(config.resume)
+        config = load_config(folder)
+        checkpoint = checkpoint_file(folder)
+    else:
+        config = begin_run(config, folder)
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    quiet_libraries()
+    set_allocator(config.get("allocator"))
+    left_out = missing_lpips(config.metric)
+    for line in left_out:
+        log.warning(line)
+    data: SubjectDataModule = instantiate(config.data)
+    system: Fit = instantiate(config.system)
+    trainer: L.Trainer = instantiate(
+        config.trainer,
+        callbacks=callbacks(config, folder),
+        logger=loggers(config, folder),
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(folder),
+    )
+    with interruptions(trainer, folder, go_on):
+        if checkpoint is None:
+            metrics = test(trainer, system, data, "init")
+            write_metrics(folder / INIT_FILE, metrics)
+        else:
+            metrics = read_metrics(folder / INIT_FILE)
+        started = time.perf_counter()
+        if system.method.trained:
+            system.train()  # Lightning keeps whatever mode the test left.
+            trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        # ModelCheckpoint saves every so many steps; these are the ones after.
+        trainer.save_checkpoint(folder / CHECKPOINT_FILE)
+        metrics["train/seconds"] = time.perf_counter() - started
+        metrics["train/steps"] = float(trainer.global_step)
+        if system.method.trained:
+            metrics |= test(trainer, system, data, "test")
+        else:
+            started_as = {k: v for k, v in metrics.items() if k.startswith("init/")}
+            metrics |= {k.replace("init/", "test/", 1): v for k, v in started_as.items()}
+    if trainer.is_global_zero:
+        write_metrics(folder / METRICS_FILE, metrics)
+        write_report(system, data, metrics, folder, config.report, trainer.loggers)
+        worse = no_gain(metrics, data.test_split) if system.method.trained else []
+        print_table(metrics, system.assets, notes=worse)
+        print(f"run: {folder}")
+    return metrics
+
+
+def begin_run(config: DictConfig, folder: Path) -> DictConfig:
+    """Checks a fresh run's options and stores them in its folder. Returns what is stored.
+
+    Raises:
+        UserError: a bad option, or a folder that holds a run.
+    """
+    check_options(config)
+    config = with_absolute_paths(config)
+    if rank_zero_only.rank:
+        return config
+    path = folder / CONFIG_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("x") as file:  # Of two runs that come together one has the folder.
+            file.write(OmegaConf.to_yaml(config, resolve=True))
+    except FileExistsError as error:
+        # SLURM starts a job that it requeues in the folder that it had.
+        if os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+            raise UserError(
+                f"{folder} holds a run: go on with it by resume={folder}, or choose another "
+                "folder (hydra.run.dir=, RUN_STAMP)"
+            ) from error
+    return config
+
+
+@contextmanager
+def interruptions(trainer: L.Trainer, folder: Path, go_on: str | None = None) -> Iterator[None]:
+    """Says how to go on where Lightning ends: at Ctrl-C without a word, at SIGTERM as if done."""
+    try:
+        yield
+    except SystemExit as end:
+        if trainer.is_global_zero:
+            print(f"interrupted; {go_on or how_to_go_on(folder)}", file=sys.stderr)
+        if isinstance(end, SIGTERMException):
+            raise SystemExit(128 + signal.SIGTERM) from end
+        raise
+
+
+def test(trainer: L.Trainer, system: Fit, data: SubjectDataModule, prefix: str) -> dict[str, float]:
+    """Scores every test frame; keys start with ``prefix``."""
+    values = trainer.test(system, datamodule=data, verbose=False)[0]
+    # Lightning leaves the model on the host; what follows a test renders with it.
+    system.to(trainer.strategy.root_device)
+    return {key.replace("test/", f"{prefix}/", 1): float(value) for key, value in values.items()}
+
+
+def callbacks(config: DictConfig, folder: Path) -> list[Callback]:
+    """Progress with an estimate of the time left, and a checkpoint every so many steps."""
+    checkpoint = ModelCheckpoint(
+        dirpath=folder,
+        filename=Path(CHECKPOINT_FILE).stem,
+        every_n_train_steps=config.checkpoint_every,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    bar = [LossBar()] if config.trainer.enable_progress_bar else []
+    return [checkpoint, *bar]
+
+
+def loggers(config: DictConfig, folder: Path) -> list[Logger]:
+    """A CSV file of the losses, and the configured logger if there is one."""
+    found: list[Logger] = [CSVLogger(folder, name="logs")]
+    if config.get("logger") and rank_zero_only.rank == 0:
+        logger = start_logger(config.logger, folder)
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+        found.append(logger)
+    return found
+
+
+def quiet_libraries() -> None:
+    """Keeps advertisements and device surveys of Lightning and W&B off the screen."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    warnings.filterwarnings("ignore", module="lightning")
+
+
+def set_allocator(settings: str | None) -> None:
+    """From now on, in this process; None leaves what is set. Without CUDA nothing happens.
+
+    settings: as in the variable PYTORCH_ALLOC_CONF, which would come too late once torch has
+    allocated anything, and is not kept with a run that is to be resumed.
+
+    Raises:
+        UserError: torch does not know them.
+    """
+    if settings is None or not torch.cuda.is_available():
+        return
+    # Older versions of torch have the second name alone.
+    accelerator = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
+    apply = accelerator or torch.cuda.memory._set_allocator_settings
+    try:
+        apply(settings)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"allocator={settings}: {str(error).splitlines()[0]}") from error
+
+
+def missing_lpips(metric: DictConfig) -> list[str]:
+    """One line per LPIPS network that was asked for but has no weights: why, and how to get them.
+
+    metric: the configuration of the metrics.
+    """
+    nets = lpips_nets(metric.get("lpips_net"))
+    found = [message for net in nets if (message := missing_weights(net))]
+    return [f"LPIPS is left out of the metrics: {message}" for message in found]
+
+
+def load_config(folder: Path) -> DictConfig:
+    """Configuration of a finished or interrupted run.
+
+    Raises:
+        UserError: not a run folder, or a broken one.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} is not a run folder (no {CONFIG_FILE}); train.py prints one")
+    try:
+        config = OmegaConf.create(read_text(path))
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: broken ({reason}); train again") from error
+    if not isinstance(config, DictConfig) or not {"system", "data", "trainer"} <= config.keys():
+        raise UserError(f"{path}: not a run's configuration, or cut short; train again")
+    config.get("data", {}).pop("abreast", None)  # Of a version that took several ways to order.
+    return config
+
+
+def checkpoint_file(folder: Path) -> Path:
+    """Checkpoint of a run.
+
+    Raises:
+        UserError: there is none yet.
+    """
+    path = folder / CHECKPOINT_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} has no {CHECKPOINT_FILE}: it stopped too early; start anew")
+    return path
+
+
+def how_to_go_on(folder: Path) -> str:
+    """What to do about a run that was stopped."""
+    if (folder / CHECKPOINT_FILE).is_file():
+        return f"go on with: python train.py resume={folder}"
+    return f"{folder} has no {CHECKPOINT_FILE} yet: start anew"
+
+
+def load_system(folder: Path, device: str | torch.device = "cpu") -> Fit:
+    """The trained system of a run folder, ready to render.
+
+    Raises:
+        UserError: not a run folder, or a checkpoint that does not fit its configuration.
+    """
+    config, path = load_config(folder), checkpoint_file(folder)
+    system: Fit = instantiate(config.system)
+    checkpoint = read_checkpoint(path)
+    system.on_load_checkpoint(checkpoint)
+    system.load_state_dict(checkpoint["state_dict"])
+    return system.to(device).eval()

@@ -1,0 +1,185 @@
+"""What a run leaves for people: a table, per-frame metrics, pictures and a turntable."""
+
+import csv
+import io
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from lightning.pytorch.loggers import Logger, WandbLogger
+from numpy import ndarray
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from persona.commands.animation import WHITE, frame_motion, render_motion, write_video
+from persona.data.datamodule import SubjectDataModule
+from persona.data.io import read_json, write_json, write_png, write_text
+from persona.data.layout import CAPTURED
+from persona.data.motion.load import load_motion
+from persona.systems.fit import Fit
+
+log = logging.getLogger(__name__)
+
+FRAMES_FILE = "frames.csv"
+COMPARISON_FILE = "comparison.png"
+TURNTABLE_FILE = "turntable.mp4"
+ERROR_SCALE = 3.0
+"""The error map saturates at a mean absolute difference of 1 / 3."""
+
+
+def write_report(
+    system: Fit,
+    data: SubjectDataModule,
+    metrics: dict[str, float],
+    folder: Path,
+    options: DictConfig,
+    loggers: list[Logger],
+) -> None:
+    """Writes frames.csv, comparison.png and turntable.mp4, and sends them to W&B."""
+    write_frames(system.rows, folder / FRAMES_FILE)
+    write_png(folder / COMPARISON_FILE, comparison(system, data, options.num_images))
+    count, height = options.turntable_frames, options.turntable_height
+    if count:
+        turntable(system, folder / TURNTABLE_FILE, count, height)
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.summary.update(metrics)
+            logger.log_image("comparison", [str(folder / COMPARISON_FILE)])
+            if count:
+                logger.log_video("turntable", [str(folder / TURNTABLE_FILE)])
+            logger.experiment.finish(quiet=True)
+
+
+def write_metrics(path: Path, metrics: Mapping[str, float | str]) -> None:
+    """Metrics as JSON, where an infinite PSNR is the text ``inf``: JSON has no such number."""
+    plain = {
+        k: str(v) if isinstance(v, float) and not math.isfinite(v) else v
+        for k, v in metrics.items()
+    }
+    write_json(path, plain)
+
+
+def read_metrics(path: Path) -> dict[str, float | str]:
+    """What ``write_metrics`` wrote.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    named = {text: float(text) for text in ("inf", "-inf", "nan")}
+    return {k: named.get(v, v) for k, v in read_json(path).items()}
+
+
+def write_frames(rows: list[dict[str, float | str]], path: Path) -> None:
+    """One line per test frame."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
+
+
+@torch.no_grad()
+def comparison(system: Fit, data: SubjectDataModule, num_images: int) -> UInt8[ndarray, "h w 3"]:
+    """Contact sheet of test frames: truth, render, error."""
+    system.eval()
+    frames = data.test_frames
+    rows = np.unique(np.linspace(0, len(frames) - 1, num_images).round().astype(int))
+    tiles = []
+    for row in rows:
+        batch = frames[[int(row)]].to(system.device)
+        for frame, predictions in system.predict_frames(batch):
+            truth = frame.image[0] * frame.mask[0] + 1 - frame.mask[0]
+            image, _ = predictions[system.assets[-1]]
+            tiles.append(np.vstack([to_uint8(truth), to_uint8(image[0]), error(truth, image[0])]))
+    return labelled(np.hstack(tiles), ("truth", "render", f"error x{ERROR_SCALE:g}"))
+
+
+def to_uint8(image: Float[torch.Tensor, "3 h w"]) -> UInt8[ndarray, "h w 3"]:
+    """Tensor image to pixels."""
+    return (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def error(
+    truth: Float[torch.Tensor, "3 h w"], image: Float[torch.Tensor, "3 h w"]
+) -> UInt8[ndarray, "h w 3"]:
+    """Mean absolute difference through a colour map."""
+    value = ((truth - image).abs().mean(0) * ERROR_SCALE).clamp(0, 1).cpu().numpy()
+    return (matplotlib.colormaps["magma"](value)[..., :3] * 255).astype(np.uint8)
+
+
+LABEL_PX = 28
+"""Thickness of a strip of names."""
+
+
+def labelled(
+    sheet: UInt8[ndarray, "h w 3"], rows: Sequence[str], columns: Sequence[str] = ()
+) -> UInt8[ndarray, "labelled_h labelled_w 3"]:
+    """Writes names beside equally high rows, at the left, and over equally wide columns."""
+    names = [label(name, sheet.shape[0] // len(rows)) for name in reversed(rows)]
+    side = cv2.rotate(np.hstack(names), cv2.ROTATE_90_COUNTERCLOCKWISE)
+    spare = sheet.shape[0] - side.shape[0]
+    sheet = np.hstack([np.pad(side, ((0, spare), (0, 0), (0, 0)), constant_values=255), sheet])
+    if not columns:
+        return sheet
+    names = [label(name, (sheet.shape[1] - LABEL_PX) // len(columns)) for name in columns]
+    head = np.hstack([label("", LABEL_PX), *names])
+    spare = sheet.shape[1] - head.shape[1]
+    return np.vstack([np.pad(head, ((0, 0), (0, spare), (0, 0)), constant_values=255), sheet])
+
+
+def label(text: str, length: int) -> UInt8[ndarray, "h w 3"]:
+    """A white strip with a text in its middle."""
+    font = cv2.FONT_HERSHEY_SIMPLEX, 0.5
+    (width, _), _ = cv2.getTextSize(text, *font, 1)
+    strip = np.full((LABEL_PX, length, 3), 255, np.uint8)
+    place = max(2, (length - width) // 2), 19
+    return cv2.putText(strip, text, place, *font, (40,) * 3, 1, cv2.LINE_AA)
+
+
+def turntable(system: Fit, path: Path, num_frames: int, height: int) -> None:
+    """The avatar turning once on the spot, on white."""
+    motion = load_motion("turntable", system.body, fps=num_frames / 4)
+    poses, camera = frame_motion(system, motion.pose, height, height * 3 // 4)
+    write_video(path, render_motion(system, poses, camera, background=WHITE), motion.fps)
+
+
+def no_gain(metrics: Mapping[str, float], split: str) -> list[str]:
+    """One line where training made the result worse on the photograph than it began; else none.
+
+    split: of the test frames. Others than the photograph tell nothing of how sharp it came out.
+    """
+    lost = []
+    for name, sign in (("fg_psnr", 1), ("fg_lpips_squeeze", -1)):
+        begun, ended = (metrics.get(f"{stage}/{name}") for stage in ("init", "test"))
+        if begun is not None and ended is not None and sign * (ended - begun) < 0:
+            lost.append(f"{name} {begun:.4g} before, {ended:.4g} after")
+    if split != CAPTURED or not lost:
+        return []
+    return [
+        f"training did not sharpen the avatar in the photo's view ({'; '.join(lost)}): look at the "
+        "fit in comparison.png, or train longer with trainer.max_steps=800"
+    ]
+
+
+def print_table(
+    metrics: dict[str, float],
+    assets: tuple[str, ...] = ("base", "refined"),
+    notes: Sequence[str] = (),
+) -> None:
+    """Start and assets side by side; the last asset is the method's result. Notes stand below."""
+    table = Table("metric", "init", *assets, title="test frames")
+    names = [k.removeprefix("test/") for k in metrics if k.startswith("test/")]
+    others = tuple(f"{asset}_" for asset in assets[:-1])
+    for name in (n for n in names if not n.startswith(others)):
+        keys = (f"init/{name}", *(f"test/{other}{name}" for other in others), f"test/{name}")
+        table.add_row(name, *(f"{metrics[k]:.4g}" if k in metrics else "" for k in keys))
+    Console().print(table)
+    for note in notes:
+        print(note)

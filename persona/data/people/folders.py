@@ -1,0 +1,91 @@
+"""Subject folders as the people that a feed-forward network learns from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from persona.data.layout import CAPTURED, TEST
+from persona.data.people.portraits import Picture, PortraitReader, Portraits
+from persona.data.subject import Subject
+from persona.errors import UserError
+from persona.modules.body.smplx_body import SmplxBody
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FolderPeople:
+    """Subjects whose photograph is the first captured frame; all but test frames are learnt from.
+
+    Attributes:
+        roots: Subject folders.
+        body: That they were made with.
+    """
+
+    roots: Sequence[str | Path]
+    body: SmplxBody
+
+    def dataset(self, reader: PortraitReader, views: int, seed: int) -> FolderPortraits:
+        """See ``PortraitSource``."""
+        if not self.roots:
+            raise UserError("data.source.roots=[]: give subject folders")
+        return FolderPortraits([Path(root) for root in self.roots], reader, views, seed)
+
+
+class FolderPortraits(torch.utils.data.IterableDataset):
+    """Endless portraits of subjects in random order; files are read when a subject's turn comes.
+
+    A subject that cannot be read is left out from then on, and named.
+
+    Args:
+        roots: Subject folders.
+        reader: Of their photographs.
+        views: Of each person, the photograph's included.
+        seed: Of the order.
+    """
+
+    def __init__(
+        self, roots: Sequence[Path], reader: PortraitReader, views: int, seed: int
+    ) -> None:
+        super().__init__()
+        self.roots, self.reader, self.views, self.seed = list(roots), reader, views, seed
+
+    def __iter__(self) -> Iterator[Portraits]:
+        worker = torch.utils.data.get_worker_info()
+        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
+        left, broken = list(self.roots), 0
+        while left:
+            for index in rng.permutation(len(left)):
+                try:
+                    yield self.portraits(Subject(left[index]), rng)
+                except UserError as error:
+                    broken += 1
+                    log.warning("left out (%d of %d): %s", broken, len(self.roots), error)
+                    left.pop(index)
+                    break
+        raise UserError(f"data.source.roots: none of {len(self.roots)} subjects can be read")
+
+    def portraits(self, subject: Subject, rng: np.random.Generator) -> Portraits:
+        """One subject: its photograph, and other frames by chance."""
+        reader = self.reader
+        identity = subject.identity(reader.body)
+        bare = replace(identity, face_offset=torch.zeros_like(identity.face_offset))
+        first = subject.frame_ids(CAPTURED)[0]
+        source = self._picture(subject, CAPTURED, first)
+        splits = [split for split in subject.splits if split != TEST]
+        frames = [(split, number) for split in splits for number in subject.frame_ids(split)]
+        chosen = rng.integers(0, len(frames), self.views - 1)
+        views = [source, *(self._picture(subject, *frames[row]) for row in chosen)]
+        return reader(reader.photo(source, bare), views, bare)
+
+    def _picture(self, subject: Subject, split: str, number: int) -> Picture:
+        image = torch.from_numpy(subject.image(split, number)).permute(2, 0, 1).float() / 255
+        mask = torch.from_numpy(subject.mask(split, number))[None].float()
+        pose = subject.pose(split, number, self.reader.body.num_expression)
+        return Picture(image, mask, subject.camera(split, number).local(), pose)

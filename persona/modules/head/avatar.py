@@ -1,0 +1,176 @@
+"""Heads of points or Gaussians that lie in one canonical space for all edits of a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from persona.modules.avatar.base import Avatar
+from persona.modules.avatar.gaussian_avatar import PoseState
+from persona.modules.body.rotation import quaternion_from_matrix, quaternion_product
+from persona.modules.head.deformer import Bases, Deformer
+from persona.modules.head.edits import Edits, Who
+from persona.modules.head.looks import Drawn, GaussianLook, SurfaceLook, Warped
+from persona.modules.head.template import HeadPose, HeadTemplate, warp
+from persona.types import Gaussians
+
+
+@dataclass(frozen=True)
+class PosedHead:
+    """A head in one pose, in the camera frame of the pose."""
+
+    points: Gaussians
+    """Metres."""
+    drawn: Drawn
+    """The same in the networks' unit, with what the look knows of it."""
+    warped: Warped
+    bases: Bases
+    """As predicted."""
+    model_bases: Bases
+    """What the body model has at the nearest vertices."""
+    who: Who
+
+    def gaussians(self, asset: str) -> Gaussians:
+        """All of them."""
+        return self.points
+
+    def colors(self, asset: str) -> Float[Tensor, "n 3"]:
+        """Of all, in [0, 1]."""
+        return self.drawn.rgb
+
+
+def sphere(count: int, radius: float = 0.5) -> Float[Tensor, "n 3"]:
+    """First canonical points, all over a sphere."""
+    return radius * F.normalize(torch.randn(count, 3), dim=-1)
+
+
+class HeadAvatar(Avatar):
+    """Canonical points that a deformer moves and a look draws.
+
+    Args:
+        template: body model.
+        deformer: offsets and bases.
+        look: what is drawn.
+        edits: whom the points can show.
+        points: the first ones, in the networks' unit.
+        radius: first size of a point, in the networks' unit.
+        epoch_steps: steps that make an epoch: what growth and weights of losses go by.
+    """
+
+    per_gaussian = ("points",)
+    radius: Float[Tensor, ""]
+    steps: Int[Tensor, ""]
+    mean_expression: Float[Tensor, "e"]
+    expression_variance: Float[Tensor, "e"]
+
+    def __init__(
+        self,
+        *,
+        template: HeadTemplate,
+        deformer: Deformer,
+        look: SurfaceLook | GaussianLook,
+        edits: Edits,
+        points: Float[Tensor, "n 3"],
+        radius: float,
+        epoch_steps: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.template, self.deformer, self.look, self.edits = template, deformer, look, edits
+        self.points = nn.Parameter(points)
+        self.epoch_steps = epoch_steps
+        self.moves_canonical = deformer.generic
+        """Whether points have an offset to the subject's canonical space. Weights of PERSE's
+        release were trained without, though they have its layers."""
+        expressions = template.num_expression
+        self.register_buffer("radius", torch.tensor(radius))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("mean_expression", torch.zeros(expressions))
+        self.register_buffer("expression_variance", torch.ones(expressions))
+        self.chosen: Who | None = None
+        """Whom ``forward`` shows where nobody is named; None is the person as photographed."""
+
+    @property
+    def epoch(self) -> int:
+        """Of the step that is being taken, from 0."""
+        return max(int(self.steps) - 1, 0) // self.epoch_steps
+
+    def begin_step(self) -> None:
+        """Counts."""
+        self.steps += 1
+
+    @torch.no_grad()
+    def see_expressions(self, expressions: Float[Tensor, "n e"]) -> None:
+        """Takes the canonical expression, and how much each coefficient varies, from a training."""
+        self.mean_expression.copy_(expressions.mean(0))
+        spread = expressions.var(0, correction=0)
+        # A coefficient that never moves says nothing: it weighs as the others do.
+        moving = spread > 1e-8
+        usual = spread[moving].mean() if moving.any() else spread.new_ones(())
+        self.expression_variance.copy_(torch.where(moving, spread, usual))
+
+    def forward(self, pose: PoseState, edit: Int[Tensor, ""] | None = None) -> PosedHead:
+        """In the camera frame of the pose.
+
+        Args:
+            pose: Of one frame.
+            edit: Number of the edit; None is whoever is chosen.
+        """
+        chosen = self.chosen or self.edits.as_photographed()
+        who = chosen if edit is None else self.edits(edit)
+        # Only what bends goes through the warp: the root moves all points alike.
+        root = pose.rotations[0]
+        unit = torch.eye(3, dtype=root.dtype, device=root.device)
+        rotations = torch.cat([unit[None], pose.rotations[1:]])
+        posed = self.template.pose(rotations, pose.expression, who.betas)
+        return self.in_pose(posed, who, root, pose.trans)
+
+    def in_pose(
+        self,
+        posed: HeadPose,
+        who: Who,
+        root: Float[Tensor, "3 3"],
+        trans: Float[Tensor, "3"],
+    ) -> PosedHead:
+        """Warped into a pose, then turned about the root joint and moved.
+
+        Args:
+            posed: In the networks' unit.
+            who: Is posed.
+            root: Rotation.
+            trans: Metres.
+        """
+        canonical = self.template.canonical_pose(self.mean_expression)
+        points: Tensor = self.points
+        if self.moves_canonical:
+            points = self.deformer.to_subject(points, who.latent)
+        located, bases = self.deformer(points, who.latent)
+        vertices = self.template.nearest(located, canonical)
+        shapes = self.template.shape_dirs[vertices]
+
+        def warp_points(points: Tensor) -> Tensor:
+            located, bases = self.deformer(points, who.latent)
+            return warp(located, bases, shapes, canonical, posed)[0]
+
+        means, turn = warp(located, bases, shapes, canonical, posed)
+        warped = Warped(points, located, means, turn, warp_points, root, who.latent, self.radius)
+        drawn = self.look(warped)
+        placed = _place(drawn.points, posed.root, root, trans, self.template.scale)
+        return PosedHead(placed, drawn, warped, bases, self.template.vertex_bases(vertices), who)
+
+
+def _place(
+    points: Gaussians,
+    joint: Float[Tensor, "3"],
+    root: Float[Tensor, "3 3"],
+    trans: Float[Tensor, "3"],
+    scale: float,
+) -> Gaussians:
+    """Turned about a joint, in metres, and moved."""
+    means = ((points.means - joint) @ root.T + joint) / scale + trans
+    turn = quaternion_from_matrix(root).expand_as(points.quaternions)
+    quaternions = quaternion_product(turn, points.quaternions)
+    return Gaussians(means, points.scales / scale, quaternions, points.opacities)

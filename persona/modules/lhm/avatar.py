@@ -1,0 +1,74 @@
+"""What LHM makes of a photograph: Gaussians that a body carries into any pose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from persona.modules.avatar.base import Avatar, PosedPoints
+from persona.modules.avatar.gaussian_avatar import PoseState
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.lhm.decoder import PointGaussians
+from persona.modules.lhm.sight import PosedBody, posed_body
+from persona.modules.lhm.template import sample_points, shape_offsets, template_on
+from persona.types import BodyIdentity
+
+
+class LhmAvatar(Avatar):
+    """No parameters: a network gave it all at once. A gradient goes to the pose.
+
+    Of the person's shape the betas alone count: what clothes add is the network's to say.
+
+    Args:
+        body: Any of SMPL-X's layout.
+        identity: The person's shape.
+        num_points: Gaussians.
+    """
+
+    capturable = False
+    made: ClassVar[tuple[str, ...]] = ("offset", "scales", "quaternions", "opacity", "rgb")
+    offset: Float[Tensor, "n 3"]
+    scales: Float[Tensor, "n 3"]
+    quaternions: Float[Tensor, "n 4"]
+    opacity: Float[Tensor, "n"]
+    rgb: Float[Tensor, "n 3"]
+    shape: Float[Tensor, "n 3"]
+    rest_joints: Float[Tensor, "j 3"]
+    vertex: Int[Tensor, "n"]
+
+    def __init__(self, body: SmplxBody, identity: BodyIdentity, num_points: int) -> None:
+        super().__init__()
+        self.body = body
+        self.identity = replace(identity, face_offset=torch.zeros_like(identity.face_offset))
+        self.template, vertex = template_on(body, sample_points(body, num_points))
+        shape, joints = shape_offsets(body, self.identity, vertex)
+        constants = {"shape": shape, "rest_joints": joints, "vertex": vertex}
+        for name, value in constants.items():
+            self.register_buffer(name, value.detach().clone(), persistent=False)
+        start = {
+            "offset": torch.zeros(num_points, 3), "scales": torch.full((num_points, 3), 0.007),
+            "quaternions": torch.eye(1, 4).repeat(num_points, 1),
+            "opacity": torch.full((num_points,), 0.1), "rgb": torch.full((num_points, 3), 0.5),
+        }  # fmt: skip
+        for name, value in start.items():
+            self.register_buffer(name, value)
+
+    def take(self, gaussians: PointGaussians) -> None:
+        """Becomes what a network made of one photograph."""
+        for name in self.made:
+            getattr(self, name).copy_(getattr(gaussians, name))
+
+    def forward(self, pose: PoseState) -> PosedPoints:
+        """In the camera frame of the pose."""
+        made = PointGaussians(**{name: getattr(self, name) for name in self.made})
+        bones = self.body.transforms_from_matrices(self.rest_joints, pose.rotations)
+        posed = self.template.pose(made, self.shape, pose.expression, bones, pose.trans)
+        return PosedPoints(posed, self.rgb)
+
+    def standing(self, pose: PoseState) -> PosedBody:
+        """The bare body in a pose, by which a photograph is read."""
+        return posed_body(self.body, self.identity, self.template, self.vertex, pose)

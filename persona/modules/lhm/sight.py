@@ -1,0 +1,150 @@
+"""A photograph read by the body that is in it: what each query point shows, and the head's crop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from persona.modules.avatar.gaussian_avatar import PoseState
+from persona.modules.body.skinning import blend_skin
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.body.topology import vertex_normals
+from persona.modules.lhm.decoder import PointGaussians
+from persona.modules.lhm.photo import network_image, square_crop
+from persona.modules.lhm.template import HEAD_JOINTS, PointTemplate
+from persona.modules.render.mesh import rasterize
+from persona.types import BodyIdentity, Camera, TensorTuple
+
+SIGHT_CHANNELS = 6
+"""Colour, mask, cosine of the angle to the viewer, whether nothing lies before it."""
+_HEAD_MARGIN = 1.3
+_HIDDEN_M = 0.02
+"""A point so far behind the nearest surface is hidden."""
+
+
+@dataclass(frozen=True)
+class Photo(TensorTuple):
+    """Photographs of a batch of people as the networks take them; all in [0, 1], on white."""
+
+    image: Float[Tensor, "*b 3 h w"]
+    head: Float[Tensor, "*b 3 s s"]
+    sight: Float[Tensor, "*b n k"]
+    """Of each query point; see ``SIGHT_CHANNELS``. k is 0 for networks that do not look."""
+
+
+@dataclass(frozen=True)
+class PosedBody(TensorTuple):
+    """The body that was fitted to a photograph, in the camera's frame, metres."""
+
+    vertices: Float[Tensor, "p 3"]
+    faces: Int[Tensor, "f 3"]
+    points: Float[Tensor, "n 3"]
+    """The query points on it."""
+    vertex: Int[Tensor, "n"]
+    """Nearest to each of them."""
+    head: Float[Tensor, "k 3"]
+    """Those that are the head's."""
+
+
+@torch.no_grad()
+def posed_body(
+    body: SmplxBody,
+    identity: BodyIdentity,
+    template: PointTemplate,
+    vertex: Int[Tensor, "n"],
+    pose: PoseState,
+) -> PosedBody:
+    """A bare body in a pose, with its query points.
+
+    Args:
+        body: Of the template.
+        identity: The person's.
+        template: Query points.
+        vertex: Nearest to each.
+        pose: Of the photograph.
+    """
+    rest, joints = body.shape(identity)
+    bones = body.transforms_from_matrices(joints, pose.rotations)
+    moved = rest + body.expr_dirs @ pose.expression
+    vertices = blend_skin(moved, body.weights, bones) + pose.trans
+    zeros, count = template.points.new_zeros, len(vertex)
+    turns = torch.eye(1, 4).to(template.points).expand(count, 4)
+    still = PointGaussians(zeros(count, 3), zeros(count, 3), turns, zeros(count), zeros(count, 3))
+    shape = (rest - body.template)[vertex]
+    points = template.pose(still, shape, pose.expression, bones, pose.trans).means
+    head = points[template.joint_points(HEAD_JOINTS)]
+    return PosedBody(vertices, body.faces, points, vertex, head)
+
+
+@torch.no_grad()
+def point_sight(
+    image: Float[Tensor, "3 h w"], mask: Float[Tensor, "1 h w"], camera: Camera, body: PosedBody
+) -> Float[Tensor, "n 6"]:
+    """What a photograph shows where each point of the body lies.
+
+    Args:
+        image: On white.
+        mask: Of the person.
+        camera: The photograph's, its world is the body's.
+        body: As it stands there.
+    """
+    height, width = mask.shape[1:]
+    pixels = camera.project(body.points)
+    size = pixels.new_tensor([width, height])
+    grid = (2 * pixels / size - 1)[None, None]
+    layers = torch.cat((image, mask))[None]
+    seen = F.grid_sample(layers, grid, padding_mode="zeros", align_corners=False)[0, :, 0].T
+    normals = vertex_normals(body.vertices, body.faces)[body.vertex]
+    facing = -(normals * F.normalize(body.points, dim=-1)).sum(-1, keepdim=True)
+    depth = rasterize(body.vertices, body.faces, camera).depth
+    column, row = pixels.long().clamp(min=0).minimum((size - 1).long()).unbind(-1)
+    near = depth[row, column]
+    free = (near == 0) | (body.points[:, 2] < near + _HIDDEN_M)
+    inside = ((pixels >= 0) & (pixels < size)).all(-1)
+    return torch.cat((seen, facing, (free & inside).float()[:, None]), -1)
+
+
+def read_photo(
+    image: Float[Tensor, "3 h w"],
+    mask: Float[Tensor, "1 h w"],
+    camera: Camera,
+    body: PosedBody,
+    *,
+    photo_px: int,
+    head_px: int,
+    sees: bool,
+) -> Photo:
+    """One photograph as a network takes it.
+
+    Args:
+        image: RGB in [0, 1].
+        mask: Of the person.
+        camera: The photograph's, its world is the body's.
+        body: As it stands there.
+        photo_px: Width of the body's image.
+        head_px: Side of the head's crop.
+        sees: Whether the network looks up what its points show.
+
+    Raises:
+        UserError: nobody is there, or who is there is wider than tall.
+    """
+    white = image * mask + 1 - mask
+    person = mask[0].numpy() > 0.5
+    pixels = (white.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    small, _ = network_image(pixels, person, photo_px)
+    corners = camera.project(body.head)
+    low, high = corners.amin(0), corners.amax(0)
+    middle, half = (low + high) / 2, (high - low) * (_HEAD_MARGIN / 2)
+    box = torch.cat((middle - half, middle + half)).numpy()
+    head = square_crop(white.permute(1, 2, 0).contiguous().numpy(), box, head_px)
+    sight = white.new_zeros(len(body.points), 0)
+    return Photo(
+        torch.from_numpy(small).permute(2, 0, 1).contiguous(),
+        torch.from_numpy(head).permute(2, 0, 1).contiguous(),
+        point_sight(white, mask, camera, body) if sees else sight,
+    )

@@ -1,0 +1,168 @@
+"""Query points on a body, what moves with them, and how Gaussians follow them into a pose."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from persona.modules.body.nearest import nearest_vertex
+from persona.modules.body.regions import EYES, HEAD, JAW, LEFT_HAND, RIGHT_HAND
+from persona.modules.body.rotation import quaternion_from_matrix, quaternion_product
+from persona.modules.body.skinning import blend_bones, blend_skin
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.lhm.decoder import PointGaussians
+from persona.modules.lhm.transformer import BODY_SHARE
+from persona.types import BodyIdentity, Gaussians
+
+LEGS_APART = math.pi / 9
+"""Roll of the canonical pose's hips, radians."""
+UPPER_JOINTS = (0, 3, 6, 9, 13, 14, 16, 17, 18, 19, 20, 21, *range(25, 55))
+LOWER_JOINTS = (0, 1, 2, 4, 5, 7, 8, 10, 11)
+"""Joints whose points are the upper and the lower body; the pelvis is of both."""
+HEAD_JOINTS = (HEAD, JAW, *EYES)
+
+
+class PointTemplate(nn.Module):
+    """Query points with the skinning weights and the expressions of what they lie on.
+
+    The order of the warp: offset and expression are added in the canonical pose, which skinning
+    takes back to the rest pose; there the person's shape is added, and skinning takes it all to the
+    target pose, whose joints are the person's. There are no pose blend shapes.
+
+    Source: LHM, arXiv:2503.10625, 3.3, and its released inference.
+
+    Args:
+        rest: The points in the T-pose of the body that has no one's shape, metres.
+        weights: Of each point.
+        expr_dirs: What expressions move each point by.
+        canonical_bones: canonical_from_rest of that body.
+        stiff: Points whose Gaussians do not turn with the body.
+    """
+
+    points: Float[Tensor, "n 3"]
+    """In the canonical pose, metres: what the network sees."""
+    weights: Float[Tensor, "n j"]
+    expr_dirs: Float[Tensor, "n 3 e"]
+    bones: Float[Tensor, "j 4 4"]
+    """rest_from_canonical."""
+    stiff: Bool[Tensor, "n"]
+
+    def __init__(
+        self,
+        rest: Float[Tensor, "n 3"],
+        weights: Float[Tensor, "n j"],
+        expr_dirs: Float[Tensor, "n 3 e"],
+        canonical_bones: Float[Tensor, "j 4 4"],
+        stiff: Bool[Tensor, "n"] | None = None,
+    ) -> None:
+        super().__init__()
+        constants = {
+            "points": blend_skin(rest, weights, canonical_bones), "weights": weights,
+            "expr_dirs": expr_dirs, "bones": torch.linalg.inv(canonical_bones),
+            "stiff": torch.zeros(len(rest), dtype=torch.bool) if stiff is None else stiff,
+        }  # fmt: skip
+        for name, value in constants.items():
+            self.register_buffer(name, value.detach().clone(), persistent=False)
+
+    def joint_points(self, joints: tuple[int, ...]) -> Bool[Tensor, "n"]:
+        """Points that follow one of some joints most."""
+        owner = self.weights.argmax(1)
+        return torch.isin(owner, torch.tensor(joints, device=owner.device))
+
+    @property
+    def upper(self) -> Bool[Tensor, "n"]:
+        """Points of the upper body, whose scales are bounded more tightly."""
+        return self.joint_points(UPPER_JOINTS)
+
+    def groups(self) -> dict[str, Int[Tensor, "_"]]:
+        """Rows of the groups that the regularisers weigh; no group is empty on a whole body."""
+        joints = {
+            "head": HEAD_JOINTS, "lower_body": LOWER_JOINTS, "upper_body": UPPER_JOINTS,
+            "hands": (*LEFT_HAND, *RIGHT_HAND),
+        }  # fmt: skip
+        return {name: self.joint_points(of).nonzero()[:, 0] for name, of in joints.items()}
+
+    def pose(
+        self,
+        gaussians: PointGaussians,
+        shape: Float[Tensor, "n 3"],
+        expression: Float[Tensor, "e"],
+        bones: Float[Tensor, "j 4 4"],
+        trans: Float[Tensor, "3"],
+    ) -> Gaussians:
+        """Gaussians in one pose, in the frame of ``trans``.
+
+        Args:
+            gaussians: Of one person.
+            shape: What the person's shape adds to each point in the rest pose, metres.
+            expression: Of the face.
+            bones: posed_from_rest, by the person's rest joints.
+            trans: Metres.
+        """
+        canonical = self.points + gaussians.offset + self.expr_dirs @ expression
+        rest = blend_skin(canonical, self.weights, self.bones) + shape
+        means = blend_skin(rest, self.weights, bones) + trans
+        turn = blend_bones(self.weights, bones[:, :3])[..., :3]
+        turn = turn @ blend_bones(self.weights, self.bones[:, :3])[..., :3]
+        # Of a matrix that is no rotation quite: blended.
+        turned = quaternion_product(quaternion_from_matrix(turn), gaussians.quaternions)
+        quaternions = torch.where(self.stiff[:, None], gaussians.quaternions, turned)
+        return Gaussians(means, gaussians.scales, quaternions, gaussians.opacity)
+
+
+def template_on(
+    body: SmplxBody, rest: Float[Tensor, "n 3"], stiff: Bool[Tensor, "p"] | None = None
+) -> tuple[PointTemplate, Int[Tensor, "n"]]:
+    """A template of points on a body, and the vertex that each takes its constants from.
+
+    Args:
+        body: Any of SMPL-X's layout.
+        rest: Points on it in its T-pose, metres, the body's, then the head's.
+        stiff: Vertices whose points do not turn with the body.
+    """
+    vertex = nearest_vertex(rest, body.template)
+    _, _, bones = body.canonical(body.zero_identity(), LEGS_APART)
+    template = PointTemplate(
+        rest, body.weights[vertex], body.expr_dirs[vertex], bones,
+        None if stiff is None else stiff[vertex],
+    )  # fmt: skip
+    return template, vertex
+
+
+def shape_offsets(
+    body: SmplxBody, identity: BodyIdentity, vertex: Int[Tensor, "n"]
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "j 3"]]:
+    """What a person's shape adds to points on some vertices, and the rest joints; metres."""
+    vertices, joints = body.shape(identity)
+    return (vertices - body.template)[vertex], joints
+
+
+def sample_points(body: SmplxBody, count: int, seed: int = 0) -> Float[Tensor, "n 3"]:
+    """Points on the surface of the body in its T-pose: three quarters, then those of the head.
+
+    Each part is covered evenly: one point in each of as many strips of equal area, faces in
+    their order on the surface.
+    """
+    owner = body.weights.argmax(1)
+    head = torch.isin(owner, torch.tensor(HEAD_JOINTS))[body.faces].all(1)
+    rng = torch.Generator().manual_seed(seed)
+    first = int(BODY_SHARE * count)
+    parts = [(~head, first), (head, count - first)]
+    return torch.cat([_on_faces(body.template, body.faces[of], n, rng) for of, n in parts])
+
+
+def _on_faces(
+    vertices: Float[Tensor, "p 3"], faces: Int[Tensor, "f 3"], count: int, rng: torch.Generator
+) -> Float[Tensor, "n 3"]:
+    corners = vertices[faces]
+    sides = corners[:, 1:] - corners[:, :1]
+    ends = torch.linalg.cross(sides[:, 0], sides[:, 1]).norm(dim=1).double().cumsum(0)
+    place = (torch.arange(count) + torch.rand(count, generator=rng)) / count * ends[-1]
+    face = torch.searchsorted(ends, place.double()).clamp(max=len(faces) - 1)
+    u, v = torch.rand(2, count, 1, generator=rng)
+    # Half of a square folded onto the other: uniform on the triangle.
+    u, v = torch.where(u + v > 1, 1 - u, u), torch.where(u + v > 1, 1 - v, v)
+    return corners[face, 0] + u * sides[face, 0] + v * sides[face, 1]

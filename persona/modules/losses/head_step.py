@@ -1,0 +1,50 @@
+"""What losses of heads may look at."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.errors import UserError
+from persona.modules.head.avatar import HeadAvatar, PosedHead
+from persona.modules.head.looks import DrawnSurface, SurfaceLook
+from persona.modules.losses.base import Step
+
+VIEW = "points"
+"""The one view of a head; its channels are ``rgb``, ``normal`` and ``segment``."""
+EDIT_MAP = "edit"
+"""Map of the pixels that show the edited attribute; frames may lack it."""
+
+
+@dataclass(kw_only=True)
+class HeadStep(Step):
+    """A step of a head; ``renders`` holds the view ``points``."""
+
+    avatar: HeadAvatar
+    posed: PosedHead
+    background: Float[Tensor, "3 h w"]
+    """What lies behind truth and render."""
+
+    @property
+    def surface(self) -> tuple[SurfaceLook, DrawnSurface]:
+        """The look and what it drew, of a head of points.
+
+        Raises:
+            UserError: The head is of Gaussians.
+        """
+        look, drawn = self.avatar.look, self.posed.drawn
+        if not isinstance(look, SurfaceLook) or not isinstance(drawn, DrawnSurface):
+            raise UserError(
+                "a loss of surfaces is for heads of points: take it away, or use "
+                "system=pointavatar or system=pegasus"
+            )
+        return look, drawn
+
+    def truth_over(self) -> Float[Tensor, "3 h w"]:
+        """The photograph, cut out softly, over the background, [0, 1]."""
+        mask = self.frame.mask[0]
+        return self.frame.image[0] * mask + self.background * (1 - mask)
+
+    def render_over(self) -> Float[Tensor, "3 h w"]:
+        """The render over the background, [0, 1]."""
+        return self.over(VIEW, "rgb", self.background)

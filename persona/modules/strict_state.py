@@ -1,0 +1,77 @@
+"""Weights into networks, strictly: every key of one has its place in the other."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from persona.errors import UserError
+
+State = Mapping[str, Tensor]
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """A state dict from safetensors or from a pickle of tensors alone, on the CPU."""
+    if not path.is_file():
+        raise UserError(f"no weights at {path}: `python scripts/weights.py list` says which to get")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # Mapped: looking at names and shapes reads no gigabytes. Old files are no archives.
+        mapped = zipfile.is_zipfile(path)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is not a whole weights file ({reason}): fetch it again") from error
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path} holds more than tensors by name: fetch the published weights")
+    return dict(state)
+
+
+def load_strictly(network: nn.Module, state: State, source: str) -> None:
+    """Copies weights, or puts them in where the network is on the meta device.
+
+    Args:
+        network: Takes the weights in its own precision, or in theirs where it is on meta.
+        state: Its keys and shapes must be the network's, no more and no fewer.
+        source: Where the weights come from, for the message.
+    """
+    own = network.state_dict()
+    for key in own:
+        if key not in state:
+            raise UserError(f"{source}: {key} is missing; these are another version's weights")
+    for key, value in state.items():
+        if key not in own:
+            raise UserError(f"{source}: {key} has no place; these are another version's weights")
+        if value.shape != own[key].shape:
+            raise UserError(
+                f"{source}: {key} is {list(value.shape)}, expected {list(own[key].shape)};"
+                " these are another version's weights"
+            )
+    network.load_state_dict(state, assign=any(value.is_meta for value in own.values()))
+
+
+def split_prefixes(state: State, prefixes: tuple[str, ...], source: str) -> list[dict[str, Tensor]]:
+    """One dict per prefix, without it; each key must have one of them.
+
+    Args:
+        state: Weights of several networks.
+        prefixes: With the dot.
+        source: Where the weights come from, for the message.
+    """
+    parts: list[dict[str, Tensor]] = [{} for _ in prefixes]
+    for key, value in state.items():
+        for prefix, part in zip(prefixes, parts, strict=True):
+            if key.startswith(prefix):
+                part[key.removeprefix(prefix)] = value
+                break
+        else:
+            raise UserError(f"{source}: {key} begins with none of {', '.join(prefixes)}")
+    return parts

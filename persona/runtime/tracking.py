@@ -1,0 +1,66 @@
+"""The logger of a run: online where that can be, and otherwise offline with a word."""
+
+from __future__ import annotations
+
+import logging
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import Logger, WandbLogger
+from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+INIT_TIMEOUT_S = 60
+"""Longest wait for W&B to begin a run."""
+_OFFLINE = ("offline", "dryrun")
+"""Modes of W&B; the second is Lightning's word for it."""
+_REACH_TIMEOUT_S = 10
+"""Longest wait for its server's first answer: W&B itself tries for minutes."""
+
+
+def start_logger(settings: DictConfig, folder: Path) -> Logger:
+    """Starts the configured logger in a run's folder.
+
+    W&B without a network or a login logs offline instead; ``wandb sync`` uploads it later.
+    """
+    logger: Logger = instantiate(settings, save_dir=str(folder))
+    mode = os.environ.get("WANDB_MODE", "online")
+    if not isinstance(logger, WandbLogger) or mode not in ("online", *_OFFLINE):
+        return logger
+    import wandb  # Here: a run without it (`logger=none`) needs no installed W&B, nor its second.
+
+    if not settings.get("offline") and mode == "online":
+        reason = _unreachable()
+        if not reason:
+            limits = wandb.Settings(init_timeout=INIT_TIMEOUT_S)
+            logger = instantiate(settings, save_dir=str(folder), settings=limits)
+            try:
+                logger.experiment  # noqa: B018 (begins the run)
+                return logger
+            except wandb.errors.Error as error:
+                reason = " ".join(str(error).split())
+        log.warning(
+            "W&B cannot be logged to online (%s): it logs offline; upload by wandb sync %s",
+            *(reason, folder / "wandb/offline-run-*"),
+        )
+    # Lightning says so through the environment, which W&B reads once a process.
+    said = wandb.Settings(mode="offline")
+    return instantiate(settings, save_dir=str(folder), offline=True, settings=said)
+
+
+def _unreachable() -> str:
+    """Why W&B's server cannot be reached; empty where it answers, with whatever."""
+    import wandb  # As above.
+
+    address = wandb.setup().settings.base_url
+    try:
+        urllib.request.urlopen(address, timeout=_REACH_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return ""
+    except (OSError, ValueError) as error:
+        return f"{address}: {getattr(error, 'reason', error)}"
+    return ""

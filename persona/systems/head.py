@@ -1,0 +1,113 @@
+"""What the methods for heads of canonical points have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.data.edit_name import read_edit_name
+from persona.data.subject import Subject
+from persona.errors import UserError
+from persona.modules.avatar.gaussian_avatar import PoseState
+from persona.modules.avatar.pose_table import PoseTable
+from persona.modules.body.base import Body
+from persona.modules.head.avatar import PosedHead
+from persona.modules.head.builder import HeadBuilder
+from persona.modules.head.looks import DrawnSurface
+from persona.modules.losses.head_step import VIEW, HeadStep
+from persona.modules.losses.random_colors import RandomColors
+from persona.modules.render.gaussian import GaussianRenderer
+from persona.systems.method import Method, Views
+from persona.types import BodyIdentity, Channel, Frame
+
+BACKGROUNDS = ("white", "random")
+CAMERA_FROM_MAP = (1.0, -1.0, -1.0)
+"""Normal maps have y up and z to the camera, cameras have y down and z away."""
+
+
+class HeadMethod(Method):
+    """A head of canonical points; its subjects are edits of one person.
+
+    The number of a subject is that of its edit. The first one is the person as photographed.
+
+    Args:
+        body: body model of a head.
+        renderer: Gaussian rasteriser.
+        avatar: builds the avatar once the person is known.
+        background: behind truth and render in training: ``white``, or ``random``, another colour
+            in each step.
+    """
+
+    assets = (VIEW,)
+    pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {"image": ("img",)}
+
+    def __init__(
+        self,
+        *,
+        body: Body,
+        renderer: GaussianRenderer,
+        avatar: HeadBuilder,
+        background: str = "random",
+    ) -> None:
+        super().__init__(body=body, renderer=renderer, avatar=avatar)
+        if background not in BACKGROUNDS:
+            have = ", ".join(BACKGROUNDS)
+            raise UserError(f"system.method.background={background} is unknown: choose {have}")
+        self.random = background == "random"
+        self.backgrounds = RandomColors()
+
+    def build(self, identity: BodyIdentity) -> None:
+        """Makes the avatar with room for all edits."""
+        self.identity = identity
+        self.avatar = self.builder.build(self.body, identity, max(1, len(self.people)))
+
+    def see_poses(self, poses: PoseTable) -> None:
+        """The canonical expression is the mean one."""
+        self.avatar.see_expressions(poses.expression.detach())
+
+    def initialise(self, subject: Subject) -> None:
+        """What the subject's name says that it edits, and its shape.
+
+        Raises:
+            UserError: no such attribute.
+        """
+        number, edits = self.people.index(subject.name), self.avatar.edits
+        category = read_edit_name(subject.name).category if len(self.people) > 1 else "source"
+        betas = subject.identity(self.body).betas
+        edits.describe(number, category, betas[: edits.betas.shape[1]])
+
+    def pose_frame(self, frame: Frame, pose: PoseState) -> PosedHead:
+        """As the frame's subject."""
+        return self.avatar(pose, frame.subject[0])
+
+    def observe(self, frame: Frame, pose: PoseState, views: Views, turn: int = 0) -> HeadStep:
+        """Poses the head of the frame's subject and renders what the losses ask for."""
+        posed, camera = self.pose_frame(frame, pose), frame.camera[0].local()
+        channels = {name: Channel(_values(posed, name)) for name in views[VIEW] | {"rgb"}}
+        render = self.renderer(posed.gaussians(VIEW), camera, channels)
+        image = frame.image[0]
+        color = image.new_ones(3)
+        if self.random:
+            color = self.backgrounds(self.avatar.steps + turn, frame.index)
+        return HeadStep(
+            frame=frame, avatar=self.avatar, posed=posed, renders={VIEW: render}, mesh_masks={},
+            boundary={}, background=color[:, None, None].expand_as(image),
+        )  # fmt: skip
+
+
+def _values(posed: PosedHead, channel: str) -> Float[Tensor, "n c"]:
+    """Of each point, as ``Frame`` holds the map."""
+    if channel == "rgb":
+        return posed.colors(VIEW)
+    drawn = posed.drawn
+    if not isinstance(drawn, DrawnSurface):
+        raise UserError(f"a head of Gaussians has no {channel}: take the loss of it away")
+    if channel == "normal":
+        return (drawn.normals * torch.tensor(CAMERA_FROM_MAP).to(drawn.normals) + 1) / 2
+    if channel == "segment" and drawn.surface.segment is not None:
+        return drawn.surface.segment[:, None]
+    raise UserError(f"this head has no {channel}: take the loss of it away")

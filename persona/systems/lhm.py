@@ -1,0 +1,95 @@
+"""LHM: a network makes the avatar of the photograph in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+
+from persona.commands.drive import pick_device
+from persona.data.subject import Subject
+from persona.modules.avatar.pose_table import pose_state
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.lhm.avatar import LhmAvatar
+from persona.modules.lhm.models import LhmModel
+from persona.modules.lhm.sight import Photo, read_photo
+from persona.modules.render.gaussian import GaussianRenderer
+from persona.systems.method import Method
+from persona.types import CAPTURED, BodyIdentity
+
+
+@runtime_checkable
+class LhmSettings(Protocol):
+    """A size of LHM, as a configuration names it; the network is built when it is needed."""
+
+    num_points: int
+    photo_px: int
+    head_px: int
+    sees: bool
+
+    def check(self) -> None:
+        """Raises UserError where weights are missing."""
+
+    def build(self) -> LhmModel:
+        """The model, ready to make avatars."""
+
+
+class LhmMethod(Method):
+    """Nothing is trained on the subject; poses can be fitted by the loss ``img``.
+
+    Source: Qiu et al. 2025, "LHM", arXiv:2503.10625.
+
+    Args:
+        body: Body model.
+        renderer: Gaussian rasteriser.
+        model: Size of the network and where its weights are.
+        device: Where the network runs: ``auto``, ``cpu`` or a GPU.
+    """
+
+    assets: ClassVar[tuple[str, ...]] = ("gaussians",)
+    trained: ClassVar[bool] = False
+    pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {"image": ("img",)}
+
+    def __init__(
+        self,
+        *,
+        body: SmplxBody,
+        renderer: GaussianRenderer,
+        model: LhmSettings,
+        device: str = "auto",
+    ) -> None:
+        super().__init__(body=body, renderer=renderer)
+        self.model, self.device = model, device
+
+    def check(self) -> None:
+        """Whether the network's weights are there."""
+        self.model.check()
+
+    def build(self, identity: BodyIdentity) -> None:
+        """Makes room for what the network will give."""
+        super().build(identity)
+        self.avatar = LhmAvatar(self.body, identity, self.model.num_points)
+
+    @torch.no_grad()
+    def initialise(self, subject: Subject) -> None:
+        """The pass, over the first captured frame."""
+        self.check()
+        device = pick_device(self.device)
+        photo = Photo(**{k: v[None].to(device) for k, v in vars(self.read(subject)).items()})
+        model, template = self.model.build().to(device), self.avatar.template.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            made = model(photo, template)[0]
+        template.to("cpu")
+        self.avatar.take(made.to("cpu"))
+
+    def read(self, subject: Subject) -> Photo:
+        """The photograph as the network takes it."""
+        number = subject.frame_ids(CAPTURED)[0]
+        image = torch.from_numpy(subject.image(CAPTURED, number)).permute(2, 0, 1).float() / 255
+        mask = torch.from_numpy(subject.mask(CAPTURED, number))[None].float()
+        pose = pose_state(self.body, subject.pose(CAPTURED, number, self.body.num_expression))
+        return read_photo(
+            image, mask, subject.camera(CAPTURED, number).local(), self.avatar.standing(pose),
+            photo_px=self.model.photo_px, head_px=self.model.head_px, sees=self.model.sees,
+        )  # fmt: skip

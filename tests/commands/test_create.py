@@ -1,0 +1,105 @@
+"""From photo to video: what is checked before the long work, and what is handed on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+
+from persona.commands import create as module
+from persona.data.io import write_png
+from persona.errors import UserError
+
+CONF = Path(__file__).parents[2] / "conf"
+NAMES = ["me=1", "clip (1)", "José", "a,b", "it's"]
+
+
+@pytest.fixture
+def long_work(monkeypatch):
+    """What the long work is called with, instead of the work."""
+    calls = {}
+    monkeypatch.setattr(module, "preprocess", lambda config: calls.setdefault("photo", Path("x")))
+    monkeypatch.setattr(module, "train", lambda config, folder: calls.update(train=config))
+    monkeypatch.setattr(
+        module, "animate", lambda config, folder: calls.setdefault("videos", []).append(config)
+    )
+    return calls
+
+
+@pytest.fixture
+def create(tmp_path):
+    """Runs it on a photograph of nothing."""
+    write_png(tmp_path / "photo.png", np.zeros((64, 64, 3), np.uint8))
+
+    def run(folder=tmp_path / "run", **values):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("create")
+            config.photo, config.name = str(tmp_path / "photo.png"), "me"
+            for key, value in values.items():
+                config[key] = value
+            module.create(config, folder)
+
+    return run
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_handed_on_as_they_are(create, long_work, tmp_path, name):
+    folder = tmp_path / f"run {name}"
+    create(folder, name=name, subjects_dir=str(tmp_path / name), motions=["walk"], seed=7)
+    assert long_work["train"].name == name and long_work["train"].seed == 7
+    assert long_work["train"].data.root == str(tmp_path / name / name)
+    (video,) = long_work["videos"]
+    assert video.run == str(folder) and video.motion == "walk"
+
+
+def test_options_are_handed_on(create, long_work):
+    create(train=["trainer.max_steps=3", "seed=5"], motions="walk", animate=["background=black"])
+    assert long_work["train"].trainer.max_steps == 3 and long_work["train"].seed == 5
+    assert [v.background for v in long_work["videos"]] == ["black"]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (600, 1), (1, 600)])
+def test_a_photograph_of_no_size_is_refused(create, long_work, tmp_path, size):
+    write_png(tmp_path / "small.png", np.zeros((*size, 3), np.uint8))
+    with pytest.raises(UserError, match=f"is {size[1]} x {size[0]} pixels"):
+        create(photo=str(tmp_path / "small.png"))
+    assert not long_work
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"motions": ["walk", "moonwalk"]}, "moonwalk: no such motion"),
+        ({"motions": 3}, "motions=3: give a list"),
+        ({"animate": ["fps=abc"]}, "fps=abc: give a number above 0"),
+        ({"animate": ["background=nowhere"]}, "neither a colour nor an image"),
+        ({"animate": ["asset=raw"]}, "asset=raw"),
+        ({"animate": ["fsp=30"]}, "fsp"),
+        ({"train": ["trainer.max_steps=abc"]}, "trainer.max_steps=abc"),
+        ({"train": "trainer.max_steps"}, "trainer.max_steps"),
+        ({"experiment": "nope"}, "nope"),
+        ({"seed": -1}, "seed=-1"),
+        ({"name": ".."}, "cannot be a folder's name"),
+        ({"photo": "absent.jpg"}, r"absent\.jpg: no such photo"),
+    ],
+)
+def test_everything_is_checked_before_the_long_work(create, long_work, values, message):
+    with pytest.raises((UserError, HydraException), match=message):
+        create(**values)
+    assert not long_work
+
+
+def test_a_feed_forward_method_needs_no_generated_frames(create, long_work, monkeypatch):
+    """It is trained on nobody: clips of the person would be made for nothing."""
+    seen = []
+    monkeypatch.setattr(module, "preprocess", lambda config: seen.append(config) or Path("x"))
+    create(method="lhm", train=["model.random=true", "model.num_points=100"])
+    assert seen[0].clips.motions == []
+    assert long_work["train"].system.method._target_.endswith("LhmMethod")
+
+
+def test_missing_weights_are_said_before_the_long_work(create, long_work):
+    with pytest.raises(UserError, match=r"CC BY-NC 4\.0.*weights\.py get lhm_mini"):
+        create(method="lhm", train=["model=lhm_mini"])
+    assert not long_work

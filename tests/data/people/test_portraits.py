@@ -1,0 +1,85 @@
+"""Random people as a feed-forward network sees them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from persona.data.people.assets import read_assets
+from persona.data.people.portraits import (
+    VIEW,
+    Picture,
+    PortraitStream,
+    RenderedPeople,
+)
+from persona.data.people.scene import Casting
+from persona.modules.body.smplx_body import SmplxBody
+from persona.types import BodyPose, Camera
+
+
+@dataclass
+class Size:
+    num_points: int = 200
+    photo_px: int = 84
+    head_px: int = 28
+    sees: bool = True
+
+
+@pytest.fixture(scope="module")
+def casting(shared_data):
+    body = SmplxBody()
+    return Casting(read_assets(shared_data / "makehuman_cc0", body), body, ["walk"], num_prints=2)
+
+
+def test_rendered_people(casting):
+    """Points that the photograph shows lie on the person; every view holds the whole of them."""
+    torch.manual_seed(0)
+    stream = PortraitStream(RenderedPeople(casting, 1), batch_size=2, views=2, ring=4)
+    stream.aim(Size(), torch.device("cpu"))
+    batches = iter(stream)
+    people = next(batches)
+    batches.close()
+    assert people.colour.shape == (2, 2, 3, *VIEW) and people.image.shape == (2, 3, 140, 84)
+    _, mask, facing, free = people.photo.sight.split([3, 1, 1, 1], -1)
+    seen = (facing > 0.3) & (free > 0.5)
+    assert mask[seen].mean() > 0.9 and 0.2 < seen.float().mean() < 0.6
+    for person in range(2):
+        for view in range(2):
+            alpha = people.mask[person, view] > 127
+            pixels = people.camera(person, view).project(
+                _joints(casting.body, people, person, view)
+            )
+            column, row = pixels[[0, 3, 6, 9]].long().unbind(-1)
+            assert alpha[row, column].float().mean() > 0.7, "the trunk's joints lie in the person"
+            border = torch.cat((alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]))
+            assert not border.any()
+            outside = people.colour[person, view][:, ~alpha & (people.mask[person, view] == 0)]
+            assert (outside == 255).all()
+
+
+def _joints(body, people, person, view):
+    rest = body.template + body.shape_dirs @ people.betas[person]
+    joints = body.joint_regressor @ rest
+    bones = body.transforms_from_matrices(joints, people.rotations[person, view])
+    posed = (bones[:, :3, :3] @ joints[..., None])[..., 0] + bones[:, :3, 3]
+    return posed + people.trans[person, view]
+
+
+def test_another_size_keeps_points_where_they_are():
+    """The camera follows the picture: a white square stays where its corner projects."""
+    image = torch.zeros(3, 40, 20)
+    image[:, 10:20, 4:12] = 1
+    camera = Camera.identity(torch.tensor([30.0, 30.0]), torch.tensor([10.0, 20.0]), 40, 20)
+    pose = BodyPose.zero(1)
+    small = Picture(image, torch.ones(1, 40, 20), camera, pose).resized(30, 30)
+    assert small.image.shape == (3, 30, 30) and small.mask[:, :, 16:].max() == 0
+    corner = torch.tensor([[(4 - 10) / 30.0, (10 - 20) / 30.0, 1.0]])
+    column, row = small.camera.project(corner)[0].tolist()
+    rows, columns = np.nonzero(small.image[0].numpy() > 0.5)
+    assert abs(columns.min() - column) <= 0.51 and abs(rows.min() - row) <= 0.51
+
+
+def test_a_stream_without_a_network_to_aim_at_is_refused(casting):
+    with pytest.raises(RuntimeError, match="aim"):
+        next(iter(PortraitStream(RenderedPeople(casting, 1))))

@@ -1,0 +1,133 @@
+"""Canonical points grow by the published tables, and those that nobody sees go."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from persona.modules.avatar.base import Avatar
+from persona.modules.density.canonical_points import Doubling, TopUp
+from persona.modules.losses.base import Step
+
+EPOCH = 2
+
+
+class Cloud(Avatar):
+    """Points and a radius."""
+
+    per_gaussian = ("points",)
+
+    def __init__(self, count, radius):
+        super().__init__()
+        self.points = nn.Parameter(torch.rand(count, 3))
+        self.register_buffer("radius", torch.tensor(radius))
+        self.epoch_steps = EPOCH
+
+
+def schedule(shared_data, name):
+    path = shared_data / "parity" / name / "schedule.json"
+    if not path.is_file():
+        pytest.skip(f"needs the reference data at {path}")
+    return json.loads(path.read_text())
+
+
+def follow(density, rows):
+    """Applies the rule epoch by epoch, nothing pruned, and compares with the rows."""
+    _, count, radius = rows[0]
+    wanted, first = {epoch: (n, r) for epoch, n, r in rows}, (count, radius)
+    density.epoch_steps = EPOCH
+    for epoch in range(1, rows[-1][0] + 1):
+        if density.decides(epoch * EPOCH):
+            growth = density.growth(epoch, count, radius)
+            count, radius = growth.count, growth.radius
+        if epoch in wanted:
+            assert count == wanted[epoch][0], epoch
+            assert radius == pytest.approx(wanted[epoch][1], rel=1e-9), epoch
+    assert (count, radius) != first
+
+
+def test_pointavatar_schedule_parity(shared_data):
+    rows = schedule(shared_data, "pointavatar")["rows_epoch_points_radius_without_pruning"]
+    follow(Doubling(), rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "every", "shrink_full"),
+    [
+        ("freq2_ddp", 2, False),
+        ("freq2_single_gpu", 2, True),
+        ("freq5_db_avatar_single_gpu", 5, True),
+    ],
+)
+def test_pegasus_schedule_parity(shared_data, name, every, shrink_full):
+    rows = schedule(shared_data, "pegasus")["rows_epoch_points_radius_without_pruning"][name]
+    rule = Doubling(
+        every=every, max_points=174_000, fill=True, least_radius=0.005,
+        shrink_full=shrink_full,
+    )  # fmt: skip
+    follow(rule, rows)
+
+
+def test_perse_schedule_parity(shared_data):
+    follow(TopUp(), schedule(shared_data, "perse")["rows"])
+
+
+def step_of(**parts):
+    """A step that has nothing but these."""
+    step = object.__new__(Step)
+    vars(step).update(parts, avatar=Cloud(1, 0.1))
+    return step
+
+
+def opaque(*opacities):
+    """What a step tells ``TopUp``."""
+    gaussians = SimpleNamespace(opacities=torch.tensor(opacities))
+    return step_of(posed=SimpleNamespace(gaussians=lambda view: gaussians))
+
+
+def test_points_that_no_frame_shows_go_and_new_ones_lie_around_the_others():
+    cloud = Cloud(4, 0.1)
+    density = TopUp(every=1, counts=((1, 9),), least_opacity=0.5)
+    assert not density.decides(2), "it has not seen how long an epoch is"
+    density.watch(opaque(0.9, 0.1, 0.1, 0.2))
+    assert [step for step in range(1, 7) if density.decides(step)] == [2, 4, 6]
+    density.watch(opaque(0.1, 0.1, 0.6, 0.2))
+    assert density(cloud, 1) is None
+    assert torch.equal(density.state_dict()["seen"], torch.tensor([True, False, True, False]))
+    change = density(cloud, 2)
+    assert change.keep.tolist() == [0, 2]
+    fresh = change.fresh["points"]
+    assert len(fresh) == 7
+    nearest = (fresh[:, None] - cloud.points.detach()[change.keep]).abs().amax(-1).amin(1)
+    assert nearest.max() <= 0.05 and fresh.unique(dim=0).shape == (7, 3)
+    # The table's last epoch takes a tenth off the radius.
+    assert float(change.settings["radius"]) == pytest.approx(0.09)
+    again = TopUp(every=1, counts=((1, 9),))
+    again.load_state_dict({"seen": torch.tensor([True, False, True, False])})
+    again.epoch_steps = EPOCH
+    assert torch.equal(again(cloud, 2).fresh["points"], fresh), "a resumed run draws the same"
+
+
+def test_a_doubling_has_each_point_once():
+    cloud = Cloud(5, 0.2)
+    density = Doubling(every=1, max_points=12)
+    density.epoch_steps = EPOCH
+    change = density(cloud, 2)
+    assert change.keep.tolist() == list(range(5))
+    assert ((change.fresh["points"] - cloud.points.detach()).abs() <= 0.1).all()
+    cloud.resize(change.keep, change.fresh)
+    assert density(cloud, 4) is None, "not even half of another doubling is left"
+    density.fill = True
+    assert len(density(cloud, 4).fresh["points"]) == 2
+
+
+def test_points_are_seen_where_they_weigh_in_the_picture():
+    colors = torch.rand(3, 3, requires_grad=True)
+    weights = torch.tensor([[0.4, 0.4, 0.0], [0.1, 0.1, 0.1], [0.0, 0.2, 0.5]])
+    image = (weights.T @ (2 * colors / 2)).T.reshape(3, 1, 3)
+    render = SimpleNamespace(images={"rgb": image})
+    posed = SimpleNamespace(colors=lambda view: colors)
+    step = step_of(posed=posed, renders={"points": render})
+    assert Doubling().visible(step).tolist() == [True, False, True]

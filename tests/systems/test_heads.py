@@ -1,0 +1,145 @@
+"""PointAvatar, PEGASUS and PERSE train on a tiny head, grow, and load again."""
+
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from tiny_heads import NAMES, TinyHead, TinyHeads
+
+from persona.errors import UserError
+
+CONF = Path(__file__).parents[2] / "conf"
+SMALL = {
+    "pointavatar": ["avatar.shading_width=16", "avatar.width=64"],
+    "pegasus": [
+        "avatar.shading_width=16", "avatar.width=64", "avatar.code=3",
+        "avatar.categories=[hair,hat]", "avatar.source=[hair]",
+    ],
+    "perse": [
+        "avatar.width=64", "avatar.code=3", "avatar.categories=[hair,hat]", "avatar.source=[hair]",
+        "avatar.code_width=16", "avatar.pose_width=16", "avatar.features=32", "encoder.size=32",
+        "avatar.largest=0.05",
+    ],
+}  # fmt: skip
+STEPS = {"pointavatar": 9, "pegasus": 9, "perse": 24}
+
+
+def config(system, *overrides):
+    names = [
+        "+exp=demo", f"system={system}", "renderer=cpu", "metric.lpips_net=null",
+        "avatar.deformer_width=16", "avatar.rates.avatar=6e-3",
+        "avatar.start_points=60", "avatar.epoch_steps=4",
+        *SMALL[system], *overrides,
+    ]  # fmt: skip
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("train", names)
+    composed.body = {"_target_": "tiny_heads.TinyHead"}
+    return OmegaConf.to_container(composed.system, resolve=True)
+
+
+GROWTH = {
+    "pointavatar": ["density.every=1", "density.max_points=250"],
+    "pegasus": ["density.every=1", "density.max_points=150"],
+    "perse": ["density.every=1", "density.counts=[[1,100],[2,150]]", "density.least_opacity=0.3"],
+}
+
+
+def fitted(system, steps, *overrides, folder=None):
+    """A system after some steps, and its trainer."""
+    lightning.seed_everything(0, verbose=False)
+    fit = instantiate(config(system, *GROWTH[system], *overrides))
+    data = TinyHeads(TinyHead(), people=1 if system == "pointavatar" else 2)
+    trainer = lightning.Trainer(
+        max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
+        inference_mode=False, default_root_dir=folder,
+    )  # fmt: skip
+    trainer.fit(fit, datamodule=data)
+    return fit, trainer, data
+
+
+def error(fit, data):
+    """Mean square over the training frames, on white."""
+    with torch.no_grad():
+        values = []
+        for row in range(len(data.train_frames)):
+            frame = data.train_frames[[row]]
+            posed = fit.method.pose_frame(frame, fit.table(frame.index[0]))
+            rgb, alpha = fit.method.render_posed(posed, frame.camera[0], fit.assets)["points"]
+            values.append((rgb + 1 - alpha - frame.image[0]).square().mean())
+        return float(torch.stack(values).mean())
+
+
+@pytest.mark.parametrize("system", SMALL)
+def test_a_head_trains_grows_and_loads(system, tmp_path):
+    start, _, data = fitted(system, 1)
+    fit, trainer, _ = fitted(system, STEPS[system], folder=tmp_path)
+    avatar = fit.avatar
+    assert error(fit, data) < 0.92 * error(start, data)
+    # Growth: two times, and the optimiser goes on with the points that there are.
+    assert len(avatar.points) > 60 and float(avatar.radius) < float(start.avatar.radius)
+    state = trainer.optimizers[0].state[avatar.points]
+    assert state["exp_avg"].shape == avatar.points.shape
+    assert float(state["step"]) == STEPS[system]
+    assert (fit.table.expression != start.table.expression).any(), "poses are trained"
+    if system != "pointavatar":
+        moved = avatar.edits.slots.source - start.avatar.edits.slots.source
+        assert moved.abs().min() > 0, "tables are trained"
+        latents = [avatar.edits(torch.tensor(i)).latent for i in range(2)]
+        assert torch.equal(latents[0], avatar.edits.as_photographed().latent)
+        assert not torch.equal(*latents)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    again = instantiate(config(system, *GROWTH[system]))
+    again.on_load_checkpoint(checkpoint)
+    again.load_state_dict(checkpoint["state_dict"])
+    assert again.method.people == tuple(NAMES[: len(data.subjects)])
+    pose = fit.table(torch.tensor(0))
+    camera = data.train_frames[[0]].camera[0]
+    with torch.no_grad():
+        for one, other in zip(*(f.render(pose, camera) for f in (fit, again)), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_points_and_colours_follow_the_root(tmp_path):
+    """A turn of the root turns what is drawn, Gaussians included."""
+    fit, _, _ = fitted("perse", 1)
+    pose = fit.table(torch.tensor(0))
+    turn = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    rotations = pose.rotations.clone()
+    rotations[0] = turn @ rotations[0]
+    turned = type(pose)(rotations, pose.expression, pose.trans)
+    with torch.no_grad():
+        one, other = fit.avatar(pose), fit.avatar(turned)
+    posed = fit.avatar.template.pose(pose.rotations, pose.expression, one.who.betas)
+    joint = posed.root / fit.avatar.template.scale
+    moved = (one.points.means - pose.trans - joint) @ turn.T + joint + pose.trans
+    assert torch.allclose(moved, other.points.means, atol=1e-5)
+    assert torch.equal(one.drawn.rgb, other.drawn.rgb)
+
+
+def test_edits_that_are_not_attributes_are_named():
+    fit = instantiate(config("pegasus"))
+    fit.method.people = ("9999_source", "0001_wings_large")
+    fit.method.build(TinyHead().zero_identity())
+    _, edit = TinyHeads(TinyHead()).subjects
+    edit.name = "0001_wings_large"
+    with pytest.raises(UserError, match=r"attribute wings is unknown: choose of source, hair, hat"):
+        fit.method.initialise(edit)
+
+
+@pytest.mark.parametrize(
+    ("system", "override", "message"),
+    [
+        ("perse", "avatar.features=30", r"avatar.features=30: the encoder gives 32"),
+        ("perse", "system.method.background=plaid", r"background=plaid is unknown"),
+    ],
+)
+def test_wrong_options_of_heads(system, override, message):
+    with pytest.raises(Exception, match=message) as caught:
+        instantiate(config(system, override))
+    assert isinstance(caught.value.__cause__ or caught.value, UserError)

@@ -1,0 +1,97 @@
+"""LHM as a method: one pass makes a run that is driven and scored like any other."""
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from safetensors.torch import save_file
+
+from persona.commands.experiment import load_system, train
+from persona.errors import UserError
+from persona.modules.avatar.pose_table import pose_state
+from persona.modules.body.rotation import matrix_from_axis_angle
+from persona.types import BodyPose
+
+SMALL = [
+    "system=lhm", "model.dim=16", "model.heads=2", "model.layers=1", "model.hidden=16",
+    "model.body_depth=2", "model.head_depth=2", "model.num_points=400", "model.photo_px=84",
+    "model.head_px=28", "report.turntable_frames=0",
+]  # fmt: skip
+
+
+@pytest.fixture
+def weights(tiny, tmp_path):
+    """Untrained weights in a file, which copy what the photograph shows."""
+    torch.manual_seed(0)
+    model = instantiate(tiny(*SMALL).model).fresh()
+    save_file(model.state_dict(), str(tmp_path / "small.safetensors"))
+    return f"model.weights={tmp_path / 'small.safetensors'}"
+
+
+def test_one_pass_makes_a_run(tiny, weights, tmp_path):
+    config = tiny(*SMALL, weights)
+    metrics = train(config, tmp_path / "run")
+    assert metrics["train/steps"] == 0 and metrics["test/psnr"] == metrics["init/psnr"]
+    (tmp_path / "small.safetensors").unlink()
+    system = load_system(tmp_path / "run")  # The run holds the avatar: no network is needed.
+    avatar = system.avatar
+    assert set(avatar.state_dict()) == set(avatar.made)
+    # Colours come from the photograph: those of the clothes are far from the network's grey.
+    assert avatar.rgb.std(0).min() > 0.03
+    frame = instantiate(config.data).test_frames[[0]]
+    with torch.no_grad():
+        rgb, alpha = system.render(system.table(torch.tensor(0)), frame.camera[0].local())
+    assert rgb.shape == (3, 64, 48) and alpha.max() > 0.3
+
+
+def test_the_photograph_is_read_where_the_body_stands(tiny, weights, tmp_path):
+    """What points in front show is in the photograph; what is hidden is not trusted."""
+    system, data = instantiate(tiny(*SMALL, weights).system), instantiate(tiny().data)
+    method = system.method
+    method.build(data.subject.identity(method.body))
+    photo = method.read(data.subject)
+    assert photo.image.shape == (3, 140, 84) and photo.head.shape == (3, 28, 28)
+    colour, mask, facing, free = photo.sight.split([3, 1, 1, 1], -1)
+    seen = (free > 0.5) & (facing > 0.3)
+    assert 0.2 < float(seen.float().mean()) < 0.6, "half of a body faces a camera"
+    # Fingers are thinner than what a hidden point must lie behind.
+    assert mask[seen].mean() > 0.9 and free[facing < -0.3].mean() < 0.3
+    image = torch.from_numpy(data.subject.image("captured", 0)).float() / 255
+    person = image[torch.from_numpy(data.subject.mask("captured", 0))]
+    assert (colour[seen[:, 0]].mean(0) - person.mean(0)).abs().max() < 0.15
+
+
+def test_gaussians_turn_with_the_body(tiny, weights):
+    system, data = instantiate(tiny(*SMALL, weights).system), instantiate(tiny().data)
+    method = system.method
+    method.build(data.subject.identity(method.body))
+    body, avatar = method.body, method.avatar
+    pose = pose_state(body, BodyPose.zero(body.num_expression))
+    spin = matrix_from_axis_angle(torch.tensor([0.0, 1.0, 0.0]))
+    rotations = pose.rotations.clone()
+    rotations[0] = spin @ rotations[0]
+    turned = type(pose)(rotations, pose.expression, pose.trans)
+    one, other = avatar(pose).points, avatar(turned).points
+    root = avatar.rest_joints[0]
+    assert torch.allclose((one.means - root) @ spin.T + root, other.means, atol=1e-5)
+    assert (one.quaternions * other.quaternions).sum(-1).abs().max() < 0.9
+
+
+def test_poses_can_be_fitted(tiny, weights, tmp_path):
+    train(tiny(*SMALL, weights), tmp_path / "run")
+    system = load_system(tmp_path / "run")
+    pose = system.table(torch.tensor(0))
+    trans = pose.trans.detach().requires_grad_()
+    frame = instantiate(tiny().data).train_frames[[0]]
+    step = system.frame_step(frame, type(pose)(pose.rotations, pose.expression, trans))
+    total, _ = system.losses(step)
+    total.backward()
+    assert trans.grad.abs().sum() > 0
+
+
+def test_without_weights_one_line_says_what_to_do(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"lhm_small's weights are not shipped") as caught:
+        train(tiny(*SMALL), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    config = tiny("system=lhm", "model=lhm_1b")
+    with pytest.raises(UserError, match=r"CC BY-NC 4\.0.*get lhm_1b dir=DIR"):
+        instantiate(config.system).method.check()

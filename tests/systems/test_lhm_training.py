@@ -1,0 +1,124 @@
+"""LHM's training: over subject folders on a CPU, gone on with, and its weights put to use."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from test_lhm import SMALL
+
+from persona.data.people.portraits import VIEW, Portraits
+from persona.errors import UserError
+from persona.systems import experiment, lhm_training
+
+ROOT = Path(__file__).parents[2]
+NETWORK = [word for word in SMALL if word.startswith("model.")]
+
+
+@pytest.fixture
+def settings(subjects, tmp_path):
+    """Composes the training over two subjects, with more overrides."""
+    from hydra import compose, initialize_config_dir
+
+    for name in ("one", "two"):
+        shutil.copytree(subjects / "tiny", tmp_path / name, dirs_exist_ok=True)
+
+    def composed(*overrides):
+        roots = f"data.source.roots=[{tmp_path / 'one'},{tmp_path / 'two'}]"
+        own = [
+            "+exp=lhm_small", "data=lhm_subjects", roots, "data.batch_size=2", "data.views=2",
+            "data.workers=0", "data.ring=4", "trainer.accelerator=cpu", "trainer.precision=32",
+            "trainer.enable_progress_bar=false", "trainer.max_steps=3", "renderer=cpu",
+            "logger=none", "test_people=2", "system.warmup=1", "trainer.log_every_n_steps=1",
+            *NETWORK,
+        ]  # fmt: skip
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return compose("train", [*own, *overrides])
+
+    return composed
+
+
+@pytest.fixture
+def batch(settings):
+    """Two people, as the training sees them, and what trains."""
+    config = settings()
+    stream = instantiate(config.data)
+    system = instantiate(config.system)
+    stream.aim(system.size, torch.device("cpu"))
+    batches = iter(stream)
+    found = next(batches)
+    batches.close()
+    return system, found
+
+
+def test_views_show_the_body_where_it_is_posed(batch):
+    """An avatar of nothing but the body covers most of what the masks show, in every view."""
+    system, people = batch
+    assert isinstance(people, Portraits) and people.colour.shape == (2, 2, 3, *VIEW)
+    with torch.no_grad():
+        made = system.run(system.net, people, None)
+        made = type(made)(**{
+            **vars(made), "offset": torch.zeros_like(made.offset),
+            "scales": torch.full_like(made.scales, 0.03),
+            "opacity": torch.ones_like(made.opacity),
+        })  # fmt: skip
+        for person, view, _, alpha in system.renders(made, people):
+            mask = people.mask[person, view] > 127
+            overlap = (mask & (alpha[0] > 0.5)).sum() / (mask | (alpha[0] > 0.5)).sum()
+            assert overlap > 0.6
+
+
+def test_every_parameter_learns(batch):
+    """From every term: after a step has moved the heads that start at zero."""
+    system, people = batch
+    optimizer = torch.optim.AdamW(system.net.parameters(), 1e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        sum(system.terms(system.net, people, 0).values()).backward()
+        optimizer.step()
+    trained = [(n, p) for n, p in system.net.named_parameters() if p.requires_grad]
+    idle = [name for name, p in trained if p.grad is None or not p.grad.any()]
+    assert idle == []
+
+
+def test_trains_goes_on_and_is_put_to_use(settings, tiny, tmp_path, monkeypatch):
+    config = settings("checkpoint_every=1")
+    plain = lhm_training.LhmTraining.training_step
+
+    def dies(self, batch, index):
+        if self.global_step == 2:
+            raise RuntimeError("power cut")
+        return plain(self, batch, index)
+
+    monkeypatch.setattr(lhm_training.LhmTraining, "training_step", dies)
+    with pytest.raises(RuntimeError, match="power cut"):
+        experiment.run(config, tmp_path / "run")
+    monkeypatch.setattr(lhm_training.LhmTraining, "training_step", plain)
+    metrics = experiment.run(settings(f"resume={tmp_path / 'run'}"), tmp_path / "unused")
+    assert {"test/fg_psnr_photo", "test/fg_psnr_other", "test/mask_iou_other"} <= metrics.keys()
+    assert (tmp_path / "run" / lhm_training.PICTURE_FILE).is_file()
+    checkpoint = torch.load(tmp_path / "run/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 3
+    file = tmp_path / "run" / lhm_training.WEIGHTS_FILE
+    model = instantiate(tiny(*SMALL, f"model.weights={file}").model).build()
+    averaged = checkpoint["state_dict"]["average.module.sight.weight"]
+    assert torch.allclose(model.sight.weight, averaged, atol=1e-3)
+    other = tiny(*SMALL, f"model.weights={file}", "model.layers=2")
+    with pytest.raises(UserError, match="another version's weights"):
+        instantiate(other.model).build()
+
+
+def test_a_broken_subject_is_left_out_and_named(settings, tmp_path, caplog):
+    config = settings()
+    stream, size = instantiate(config.data), instantiate(config.system.model)
+    stream.aim(size, torch.device("cpu"))
+    (tmp_path / "two/captured/images/0.png").write_bytes(b"cut")
+    people = iter(stream.source.dataset(stream.reader, 2, 0))
+    with caplog.at_level(logging.WARNING):
+        assert len([next(people) for _ in range(4)]) == 4
+    assert caplog.text.count("left out (1 of 2)") == 1 and "two" in caplog.text
+    shutil.rmtree(tmp_path / "one/captured")
+    with pytest.raises(UserError, match="none of 2 subjects can be read"):
+        [next(people) for _ in range(4)]
