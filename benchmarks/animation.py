@@ -29,10 +29,10 @@ from persona.commands.animation import (
     to_pixels,
     write_video,
 )
-from persona.commands.drive import pick_device
 from persona.commands.experiment import load_system
 from persona.data.motion.load import load_motion
 from persona.modules.avatar.pose_table import pose_state
+from persona.runtime.device import pick_device
 from persona.systems.fit import Fit
 from persona.types import BodyPose, Camera
 

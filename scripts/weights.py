@@ -38,7 +38,8 @@ def table(parts: Sequence[Weights]) -> str:
         width = max(len(file.path) for file in part.files)
         for file in part.files:
             size = size_text(file.megabytes)
-            lines.append(f"  {file.path:{width}}  {size:>11}  {file.repository}")
+            where = f"{file.repository}@{file.revision[:7]}"
+            lines.append(f"  {file.path:{width}}  {size:>11}  {where}")
     return "\n".join(lines)
 
 
@@ -61,22 +62,26 @@ def parsed(words: Sequence[str]) -> tuple[Weights, Path]:
 def fetch(part: Weights, folder: Path) -> None:
     """Downloads what is not there yet; files of several repositories become one folder."""
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_download, snapshot_download
         from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
     except ImportError as error:
         raise UserError(f"fetching needs {error.name}: `pip install persona[diffusion]`") from error
-    for file in part.files:
-        target = folder / file.path
-        if target.is_file():
-            continue
-        print(f"fetching {file} from {file.repository}")
+    missing = [file for file in part.files if not (folder / file.path).is_file()]
+    for file in missing[:1] if part.whole else missing:
+        where = file.repository
+        print(f"fetching {where if part.whole else f'{file} from {where}'}")
         try:
-            got = hf_hub_download(file.repository, file.published or file.path, local_dir=folder)
+            if part.whole:
+                snapshot_download(where, revision=file.revision, local_dir=folder)
+                continue
+            got = hf_hub_download(
+                where, file.published or file.path, revision=file.revision, local_dir=folder
+            )
         except GatedRepoError as error:
-            raise UserError(f"{file.repository} is gated: {part.gate}") from error
+            raise UserError(f"{where} is gated: {part.gate}") from error
         except (LocalEntryNotFoundError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{file.repository} cannot be reached: {reason}") from error
+            raise UserError(f"{where} cannot be reached: {str(error).splitlines()[0]}") from error
+        target = folder / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         Path(got).replace(target)
     print(f"{part.name}: all files are in {folder}")

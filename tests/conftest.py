@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:  # Of the package only in fixtures: its shapes are checked if imported after this.
     from persona.modules.body.smplx_body import SmplxBody
+    from persona.systems.fit import Fit
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -76,6 +77,23 @@ def subjects(tmp_path_factory: pytest.TempPathFactory, body: "SmplxBody") -> Pat
 def tiny_settings() -> list[str]:
     """Overrides that make the demo tiny."""
     return ["+exp=demo", *TINY]
+
+
+@pytest.fixture(scope="session")
+def seen_system(tiny_settings: list[str]) -> "Fit":
+    """An untrained avatar with colours by place, and offsets that its pose drives."""
+    import torch
+    from hydra.utils import instantiate
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", overrides=tiny_settings)
+    torch.manual_seed(0)
+    made = instantiate(config.system)
+    made.build(made.body.zero_identity(), num_frames=1)
+    with torch.no_grad():
+        made.avatar.rgb_logit.copy_(3 * made.avatar.template.vertices)
+        made.avatar.offsets.triplane.planes.normal_()
+    return made.eval()
 
 
 @pytest.fixture

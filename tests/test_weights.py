@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from persona.errors import UserError
-from persona.modules.diffusion.weights import WEIGHTS
+from persona.modules.diffusion.weights import REVISIONS, WEIGHTS
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[1] / "scripts/weights.py"))
 main = SCRIPT["main"]
@@ -26,7 +26,10 @@ def test_list_says_all_of_every_part(capsys):
     ("words", "said"),
     [
         (["fetch"], "no such command; weights.py list"),
-        (["get", "mimic", "dir=x"], "no such part; give one of mimicmotion, lhm_mini"),
+        (
+            ["get", "mimic", "dir=x"],
+            "no such part; give one of mimicmotion, stable_animator, champ, wan_animate, lhm_mini",
+        ),
         (["get", "mimicmotion"], "dir= is not given"),
         (["get", "mimicmotion", "dir=x"], "education use only.*add licence=accepted"),
         (["get", "mimicmotion", "folder=x"], "folder=: no such option"),
@@ -38,28 +41,43 @@ def test_faults_are_one_line(words, said):
     assert "\n" not in str(caught.value)
 
 
-def test_get_puts_files_of_several_repositories_into_one_folder(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("name", list(WEIGHTS))
+def test_get_puts_files_of_several_repositories_into_one_folder(name, tmp_path, monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
-    part, asked = WEIGHTS["mimicmotion"], []
+    part, asked = WEIGHTS[name], []
 
-    def download(repository, path, *, local_dir):
-        asked.append((repository, path))
+    def download(repository, path, *, revision, local_dir):
+        asked.append((repository, revision))
         file = Path(local_dir) / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(path)
         return str(file)
 
+    def download_all(repository, *, revision, local_dir):
+        for file in part.files:
+            download(repository, file.path, revision=revision, local_dir=local_dir)
+
     monkeypatch.setattr(hub, "hf_hub_download", download)
-    main(["get", "mimicmotion", f"dir={tmp_path}", "licence=accepted"])
+    monkeypatch.setattr(hub, "snapshot_download", download_all)
+    main(["get", name, f"dir={tmp_path}", "licence=accepted"])
     assert part.require(tmp_path, "weights") == tmp_path and len(asked) == len(part.files)
-    main(["get", "mimicmotion", f"dir={tmp_path}", "licence=accepted"])
+    main(["get", name, f"dir={tmp_path}", "licence=accepted"])
     assert len(asked) == len(part.files), "what is there is not fetched again"
+    assert all(revision == REVISIONS.get(place, "main") for place, revision in asked)
+
+
+def test_the_base_models_are_pinned():
+    """Commits in full; only a generator's own files, which key lists hold, are not pinned."""
+    assert all(len(bytes.fromhex(commit)) == 20 for commit in REVISIONS.values())
+    parts = [WEIGHTS[name] for name in ("mimicmotion", "stable_animator", "champ")]
+    newest = {f.path for part in parts for f in part.files if f.revision == "main"}
+    assert newest and not any(path.endswith((".json", ".safetensors", ".bin")) for path in newest)
 
 
 def test_without_a_network_it_says_so(tmp_path, monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
 
-    def download(repository, path, *, local_dir):
+    def download(repository, path, *, revision, local_dir):
         raise hub.errors.LocalEntryNotFoundError("offline mode is enabled")
 
     monkeypatch.setattr(hub, "hf_hub_download", download)

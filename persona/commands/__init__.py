@@ -17,6 +17,8 @@ SCRIPTS = {
     "create": "scripts/create.py",
     "preprocess": "scripts/preprocess.py",
     "animate": "scripts/animate.py",
+    "export": "scripts/export.py",
+    "view": "scripts/view.py",
     "evaluate": "scripts/evaluate.py",
     "sweep": "scripts/sweep.py",
     "edit": "scripts/edit.py",

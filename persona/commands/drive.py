@@ -5,7 +5,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from numpy import ndarray
 from omegaconf import DictConfig
@@ -25,6 +24,7 @@ from persona.data.motion.motion import Motion, combine
 from persona.data.numbers import number, whole_number
 from persona.errors import UserError
 from persona.modules.body.shaped_body import ShapedBody
+from persona.runtime.device import pick_device
 
 SHOTS = ("body", "face")
 FRAME_KINDS = (None, "rgb", "rgba")
@@ -130,20 +130,3 @@ def read_background(
         raise UserError(f"background={background} is neither a colour nor an image file")
     image = cv2.resize(read_image(background), (width, height), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(image)
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one; a CUDA device becomes the current one.
-
-    Raises:
-        UserError: no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # Torch built without CUDA asserts.
-        raise UserError(f"device={name} is not to be had here: choose auto, cpu or cuda") from error
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # Kernels are launched on the current one.
-    return device

@@ -6,7 +6,6 @@ import lightning as L
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from persona.commands.drive import pick_device
 from persona.commands.experiment import (
     METRICS_FILE,
     load_config,
@@ -24,6 +23,7 @@ from persona.commands.report import (
 )
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import write_png
+from persona.runtime.device import pick_device
 from persona.systems.pose_fit import fit_poses, pose_fit_losses
 
 

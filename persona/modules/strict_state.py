@@ -6,6 +6,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -75,3 +76,33 @@ def split_prefixes(state: State, prefixes: tuple[str, ...], source: str) -> list
         else:
             raise UserError(f"{source}: {key} begins with none of {', '.join(prefixes)}")
     return parts
+
+
+def whole_network(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A network of diffusers' or transformers' from its folder.
+
+    Args:
+        kind: The class, which maps older names of keys itself.
+        folder: With `config.json` and weights; each key must have its place.
+        dtype: What it takes them in.
+    """
+    try:
+        network, found = kind.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, torch_dtype=dtype
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder} cannot be read: {first_line(error)}") from error
+    for what, said in (
+        ("missing_keys", "is missing"),
+        ("unexpected_keys", "has no place"),
+        ("mismatched_keys", "has another shape"),
+    ):
+        if found[what]:
+            key = sorted(map(str, found[what]))[0]
+            raise UserError(f"{folder}: {key} {said}; these are another version's weights")
+    return network.eval().requires_grad_(False)
+
+
+def first_line(error: Exception) -> str:
+    """Of its message, for people."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -7,7 +7,6 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 
-from persona.commands.drive import pick_device
 from persona.data.subject import Subject
 from persona.modules.avatar.pose_table import pose_state
 from persona.modules.body.smplx_body import SmplxBody
@@ -15,6 +14,7 @@ from persona.modules.lhm.avatar import LhmAvatar
 from persona.modules.lhm.models import LhmModel
 from persona.modules.lhm.sight import Photo, read_photo
 from persona.modules.render.gaussian import GaussianRenderer
+from persona.runtime.device import pick_device
 from persona.systems.method import Method
 from persona.types import CAPTURED, BodyIdentity
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from persona.commands.drive import animate, pick_device, read_background
+from persona.commands.drive import animate, read_background
 from persona.commands.experiment import train
 from persona.data.io import write_png
 from persona.errors import UserError
+from persona.runtime.device import pick_device
 
 CONF = Path(__file__).parents[2] / "conf"
 SIZE = (48, 40)

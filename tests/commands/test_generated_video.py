@@ -51,12 +51,18 @@ def photographed(subjects: Path, root: Path) -> Subject:
     return Subject(root)
 
 
-@pytest.mark.parametrize("name", ["mimicmotion"])
-def test_from_photo_to_avatar(name, tiny_weights, tmp_path, body, subjects, tiny):
+SLOW = ("stable_animator", "champ", "wan_animate")
+
+
+@pytest.mark.parametrize(
+    "name", ["mimicmotion", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+)
+def test_from_photo_to_avatar(name, tiny_weights, monkeypatch, tmp_path, body, subjects, tiny):
+    tiny_weights.shrink_identity_net(monkeypatch)
     weights = getattr(tiny_weights, f"write_{name}")(tmp_path / "weights")
     maker = clip_maker(
         f"generator={name}", f"generator.weights={weights}", "generator.size=[128,64]",
-        "generator.steps=1",
+        "generator.steps=1", "gate=none",
     )  # fmt: skip
     maker.check(body)
     subject = photographed(subjects, tmp_path / "tiny")

@@ -9,9 +9,10 @@ import torch
 from hydra.utils import instantiate
 from test_lhm import SMALL
 
+from persona.commands import experiment, train_lhm
 from persona.data.people.portraits import VIEW, Portraits
 from persona.errors import UserError
-from persona.systems import experiment, lhm_training
+from persona.systems import lhm_training
 
 ROOT = Path(__file__).parents[2]
 NETWORK = [word for word in SMALL if word.startswith("model.")]
@@ -98,10 +99,10 @@ def test_trains_goes_on_and_is_put_to_use(settings, tiny, tmp_path, monkeypatch)
     monkeypatch.setattr(lhm_training.LhmTraining, "training_step", plain)
     metrics = experiment.run(settings(f"resume={tmp_path / 'run'}"), tmp_path / "unused")
     assert {"test/fg_psnr_photo", "test/fg_psnr_other", "test/mask_iou_other"} <= metrics.keys()
-    assert (tmp_path / "run" / lhm_training.PICTURE_FILE).is_file()
+    assert (tmp_path / "run" / train_lhm.PICTURE_FILE).is_file()
     checkpoint = torch.load(tmp_path / "run/last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 3
-    file = tmp_path / "run" / lhm_training.WEIGHTS_FILE
+    file = tmp_path / "run" / train_lhm.WEIGHTS_FILE
     model = instantiate(tiny(*SMALL, f"model.weights={file}").model).build()
     averaged = checkpoint["state_dict"]["average.module.sight.weight"]
     assert torch.allclose(model.sight.weight, averaged, atol=1e-3)

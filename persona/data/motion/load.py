@@ -11,6 +11,7 @@ from persona.data.motion.amass import motion_from_amass
 from persona.data.motion.arkit import read_arkit
 from persona.data.motion.bvh import read_bvh
 from persona.data.motion.geometry import UP_AXES
+from persona.data.motion.gltf import read_gltf
 from persona.data.motion.motion import Motion, resample
 from persona.data.motion.persona_json import read_persona_folder
 from persona.data.motion.procedural import BUILTIN, builtin_motion
@@ -23,9 +24,10 @@ from persona.errors import UserError
 from persona.modules.body.shaped_body import ShapedBody
 from persona.types import BodyIdentity
 
+GLTF = (".glb", ".gltf", ".vrm", ".vrma")
 KINDS = (
-    "a PERSONA folder (smplx/params/0.json ...), an AMASS or kimodo .npz, a .bvh, an ARKit .json, "
-    f"or one of {', '.join((*BUILTIN, TALK))}"
+    "a PERSONA folder (smplx/params/0.json ...), an AMASS or kimodo .npz, a .bvh, a .glb or "
+    f".gltf, an ARKit .json, or one of {', '.join((*BUILTIN, TALK))}"
 )
 
 
@@ -38,7 +40,7 @@ def load_motion(
 ) -> Motion:
     """Loads a motion file or folder, or makes a built-in motion.
 
-    Recordings (BVH, AMASS, kimodo) begin above the origin, facing +z, with the soles on y = 0.
+    Recordings (BVH, glTF, AMASS, kimodo) begin above the origin, facing +z, the soles on y = 0.
 
     Args:
         path_or_name: File, folder, or a name of ``BUILTIN``.
@@ -76,6 +78,8 @@ def _read(
     kind = path.suffix.lower()
     if kind == ".bvh":
         return settle(retarget(read_bvh(path), target, fps, up), target)
+    if kind in GLTF:
+        return settle(retarget(read_gltf(path), target, fps, up), target)
     if kind == ".json":
         return read_arkit(path, body, target)
     if kind == ".npz":

@@ -57,7 +57,7 @@ class Rig:
 
 
 _PREFIX = re.compile(
-    r"^(bip\d*|character\d*|skeleton\d*|mixamorig\d*|armature|j_bip|def|org|[mf]_avg)[ _-]+"
+    r"^(bip\d*|character\d*|skeleton\d*|mixamorig\d*|armature|j_bip|def|org|[mf]_avg|cc_base)[ _-]+"
 )
 """What exporters write before every joint's name."""
 
@@ -257,6 +257,30 @@ RIGS = (
         )
         | _fingers("{s}{f}{k}")
         | {f"left_middle{k}": f"{{s}}Mid{k}" for k in (1, 2, 3)},
+        sides=("l", "r"),
+    ),
+    Rig(
+        "daz genesis 9",
+        _body(
+            "hip spine1 spine2 spine3",
+            "{s}_shoulder {s}_upperarm {s}_forearm {s}_hand",
+            "{s}_thigh {s}_shin {s}_foot {s}_toes",
+            "neck1 head",
+        )
+        | _fingers("{s}_{f}{k}")
+        | {f"left_middle{k}": f"{{s}}_mid{k}" for k in (1, 2, 3)},
+        sides=("l", "r"),
+    ),
+    Rig(
+        "character creator",  # CC_Base_Hip; legs hang on a pelvis of their own beneath it.
+        _body(
+            "Hip Waist Spine01 Spine02",
+            "{s}_Clavicle {s}_Upperarm {s}_Forearm {s}_Hand",
+            "{s}_Thigh {s}_Calf {s}_Foot {s}_ToeBase",
+            "NeckTwist01 Head",
+        )
+        | _fingers("{s}_{f}{k}")
+        | {f"left_middle{k}": f"{{s}}_Mid{k}" for k in (1, 2, 3)},
         sides=("l", "r"),
     ),
     Rig(

@@ -13,6 +13,7 @@ from persona.data.motion.calibrate import BONE_END, Mapping, calibrate, rest_pos
 from persona.data.motion.geometry import y_up_from
 from persona.data.motion.motion import Motion
 from persona.data.motion.names import INDEX, JOINTS, match_rig
+from persona.data.motion.shape import match_shape
 from persona.data.motion.skeleton import SkeletonClip
 from persona.data.motion.target import TargetSkeleton
 from persona.errors import UserError
@@ -51,9 +52,11 @@ def retarget(
         up: The axis of ``UP_AXES`` that points up in the file; None takes the rest pose's.
 
     Raises:
-        UserError: The joints are not those of a known human rig.
+        UserError: The joints are not those of a known human rig, by name or shape.
     """
     rig, found = match_rig(clip.names, clip.parents)
+    if any(name not in found for name in REQUIRED):
+        found = _with_shape(clip, found)
     if missing := [name for name in REQUIRED if name not in found]:
         shown = ", ".join([n for n in clip.names if not n.endswith("_end")][:6])
         raise UserError(
@@ -75,6 +78,19 @@ def retarget(
         source=clip.source,
         retarget_error_deg=float(bone_errors_deg(clip, mapping, joints).mean()),
     )
+
+
+def _with_shape(clip: SkeletonClip, named: Mapping) -> Mapping:
+    """Adds the joints whose names say nothing by the skeleton's shape, and says which they are."""
+    shaped = {
+        name: joint
+        for name, joint in match_shape(clip).items()
+        if name not in named and joint not in named.values()
+    }
+    if shaped:
+        told = ", ".join(f"{name}={clip.names[joint]}" for name, joint in sorted(shaped.items()))
+        log.warning("%s: joints taken by the skeleton's shape: %s", clip.source, told)
+    return named | shaped
 
 
 def _check_limbs(clip: SkeletonClip, mapping: Mapping) -> None:

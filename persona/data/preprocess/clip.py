@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import compress
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
 from numpy import ndarray
 
+from persona.data.io import write_json, write_png
 from persona.data.layout import FrameData
 from persona.data.motion.camera import fit_camera, place_in_camera
 from persona.data.motion.load import load_motion
@@ -22,6 +22,7 @@ from persona.data.preprocess.annotate import (
     frame_with,
     trusted,
 )
+from persona.data.preprocess.gate import Gate, KeepAll, dropped_sheet, summary
 from persona.data.preprocess.textured_person import TexturedPerson
 from persona.data.preprocess.unwrap import View, unwrap
 from persona.data.subject_writer import SubjectWriter
@@ -39,8 +40,6 @@ MOST_UNWRAPPED = 32
 """More frames than this are thinned out evenly for a clip's texture."""
 Refit = Callable[[Controls, UInt8[ndarray, "n h w 3"]], BodyPose]
 """The poses that generated frames really show, given those that were asked for."""
-Gate = Callable[[Controls, UInt8[ndarray, "n h w 3"]], Bool[ndarray, "n"]]
-"""Which generated frames are good enough to train on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +53,7 @@ class ClipMaker:
         annotators: Look at the frames of a generator that is not ``aligned``: together they give
             ``alpha`` and ``parts``; depth and normals are the body's where they give none.
         refit: None takes the driving poses as they are.
-        gate: None keeps every frame.
+        gate: Which frames of a generator that is not ``aligned`` are kept.
         seed: Of the first clip; the next has the next number.
     """
 
@@ -63,7 +62,7 @@ class ClipMaker:
     num_frames: int = 48
     annotators: Sequence[Annotator] = ()
     refit: Refit | None = None
-    gate: Gate | None = None
+    gate: Gate = field(default_factory=KeepAll)
     seed: int = 0
 
     @property
@@ -79,7 +78,8 @@ class ClipMaker:
         """All that the clips depend on, as plain values."""
         kind, options = type(self.generator).__name__, sorted(vars(self.generator).items())
         annotators = [type(annotator).__name__ for annotator in self.annotators]
-        return kind, options, tuple(self.motions), self.num_frames, annotators, self.seed
+        gate = type(self.gate).__name__, sorted(vars(self.gate).items())
+        return kind, options, tuple(self.motions), self.num_frames, annotators, gate, self.seed
 
     def check(self, body: SmplxBody) -> None:
         """Looks at the generator and every driving motion, before the long work.
@@ -123,18 +123,51 @@ class ClipMaker:
         """
         for number, motion in enumerate(self.motions):
             poses, placed = self._place(motion, person, camera)
-            controls = person.controls(poses, placed, self.generator.needs | {"mask"})
+            needs = self.generator.needs | {"mask"}
+            if not self.generator.aligned:
+                needs |= self.gate.needs
+            controls = person.controls(poses, placed, needs)
             frames = generate(self.generator, reference, controls, seed=self.seed + number)
             if self.refit is not None:
                 controls = replace(controls, pose=self.refit(controls, frames))
-            kept = np.ones(len(frames), bool)
-            if self.gate is not None:
-                kept = self.gate(controls, frames)
-            if not kept.any():
-                raise UserError(f"{motion}: none of the {len(frames)} frames passed the gate")
-            numbers = list(compress(range(len(frames)), kept.tolist()))
-            self._write(writer, f"generated_{number}", person, controls, frames, numbers)
+            split = f"generated_{number}"
+            kept = self._kept(writer, split, motion, person, controls, frames)
+            self._write(writer, split, person, controls, frames, kept)
             advance(len(frames))
+
+    def _kept(
+        self,
+        writer: SubjectWriter,
+        split: str,
+        motion: str,
+        person: TexturedPerson,
+        controls: Controls,
+        frames: UInt8[ndarray, "n h w 3"],
+    ) -> list[int]:
+        """Numbers of the frames that pass the gate; the others are counted, named and shown."""
+        if self.generator.aligned:
+            return list(range(len(frames)))
+        reasons = self.gate(controls, frames, self._masks(person, controls, frames))
+        sheet = dropped_sheet(frames, reasons)
+        if sheet is None:
+            return list(range(len(frames)))
+        folder = writer.root / split
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "dropped.json", {str(i): r for i, r in enumerate(reasons) if r})
+        write_png(folder / "dropped.png", sheet)
+        said = f"{motion}: {summary(reasons)} ({folder / 'dropped.png'})"
+        if all(reasons):
+            raise UserError(f"{said}; gate=none keeps them, another clips.seed makes others")
+        log.warning("%s", said)
+        return [i for i, reason in enumerate(reasons) if not reason]
+
+    def _masks(
+        self, person: TexturedPerson, controls: Controls, frames: UInt8[ndarray, "n h w 3"]
+    ) -> Iterator[Bool[ndarray, "h w"]]:
+        """The person in each frame, as annotators see it."""
+        for number, frame in enumerate(frames):
+            view = person.view(controls.pose[number], controls.camera)
+            yield self._frame(person, frame, controls.maps["mask"][number], view).mask
 
     def _place(
         self, motion: str, person: TexturedPerson, camera: Camera

@@ -16,6 +16,7 @@ from torch import Tensor
 from persona.data.layout import Textures
 from persona.data.palette import classes_from_colours
 from persona.data.preprocess.annotate import BodyView, body_keypoints, view_body
+from persona.data.preprocess.maps import face_labels
 from persona.data.preprocess.parts import limb_of_vertices
 from persona.data.preprocess.unwrap import UvMesh, sample_image
 from persona.modules.body.smplx_body import SmplxBody
@@ -90,6 +91,11 @@ class TexturedPerson:
         uv = interpolate(view.maps.render, self.body.uv_faces, self.body.uv)
         return nearest_texel(self.classes, uv) * view.maps.mask
 
+    def bones(self, view: BodyView) -> UInt8[ndarray, "h w"]:
+        """Number from 1 of the joint that moves each pixel's surface most, 0 where no body is."""
+        strongest = self.body.weights.argmax(-1)
+        return (face_labels(view.maps.render, self.body.faces, strongest) + 1).astype(np.uint8)
+
     def controls(self, poses: BodyPose, camera: Camera, needs: frozenset[str]) -> Controls:
         """All that steers a generator, for the poses of a clip.
 
@@ -113,6 +119,7 @@ class TexturedPerson:
             maps["depth"] = view.maps.depth
             maps["normal"] = view.maps.normal.astype(np.float32)
             maps["parts"] = self.parts(view)
+            maps["bones"] = self.bones(view)
             maps[KEYPOINTS] = body_keypoints(self.body, view).numpy()
         return {name: maps[name] for name in needs}
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from persona.errors import UserError
+from persona.modules.avatar.rig import Rig
 from persona.modules.body.base import Body
 from persona.types import BodyIdentity, Gaussians
 
@@ -91,6 +92,20 @@ class Avatar(nn.Module):
                 f"rates of {type(self).__name__}: {idle[0]} moves no parameter; take it away"
             )
         return [{"name": name, "params": groups[name], "lr": rates[name]} for name in rates]
+
+    def rig(self, pose: Any = None) -> Rig:
+        """What skinning alone can show of the avatar, for engines; avatars that have it define it.
+
+        Args:
+            pose: As ``forward`` takes it; what the avatar adds to its shape in this pose is baked
+                in. None leaves all that depends on the pose out.
+
+        Raises:
+            UserError: it cannot be said so.
+        """
+        raise UserError(
+            f"{type(self).__name__} has no rig (Avatar.rig): export single poses (format=ply)"
+        )
 
     # The number of Gaussians -----------------------------------------------------------------
 

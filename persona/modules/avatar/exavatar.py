@@ -1,7 +1,7 @@
 """The ExAvatar avatar: a Gaussian per vertex, everything about it read off two triplanes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +12,7 @@ from persona.modules.avatar.exavatar_network import PointNetwork
 from persona.modules.avatar.exavatar_template import LEGS_APART, ExAvatarTemplate
 from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, pose_code
+from persona.modules.avatar.rig import Rig, surface_of
 from persona.modules.avatar.textured_face import TexturedFace
 from persona.modules.avatar.triplane import Triplane
 from persona.modules.body.nearest import nearest_vertex
@@ -219,6 +220,35 @@ class ExAvatar(Avatar):
             mean_offset_offset=mean_offset_offset,
             scale_offset=scale_offset,
             max_scale_m=self.warmup_scale_m if self.warming else torch.inf,
+        )
+
+    def rig(self, pose: PoseState | None = None) -> Rig:
+        """See ``Avatar``: the base asset, or the refined one of a pose, its colours too."""
+        template, body = self.template, self.template.body
+        asset = "base" if pose is None else "refined"
+        if pose is None:
+            unturned = torch.eye(3).to(self.betas).expand(body.num_joints, 3, 3)
+            still = self.betas.new_zeros(body.num_expression), self.betas.new_zeros(3)
+            posed = self(PoseState(unturned, *still))
+        else:
+            posed = self(pose)
+        _, joints = body.shape(self.identity)
+        canonical, _, bind_from_rest = body.canonical(self.identity, LEGS_APART)
+        base = template.subdivision.features(canonical) + posed.mean_offset
+        weights = template.subdivision.features(body.weights)
+        nearest = nearest_vertex(base[template.free], canonical)
+        means = base
+        if pose is not None:
+            blend = template.subdivision.features(body.pose_blend(pose.rotations))
+            means = base + torch.where(template.fixed[:, None], blend, posed.mean_offset_offset)
+        return Rig(
+            points=replace(posed.gaussians(asset), means=means),
+            rgb=posed.colors(asset),
+            weights=weights.index_copy(0, template.free, body.weights[nearest]),
+            expr_dirs=template.subdivision.features(body.expr_dirs),
+            joints=joints,
+            rest_from_bind=invert_rigid(bind_from_rest),
+            surface=surface_of(body, template.subdivision),
         )
 
 

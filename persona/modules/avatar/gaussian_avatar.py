@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.offset_network import OffsetNetwork
 from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, pose_code
+from persona.modules.avatar.rig import Rig, surface_of
 from persona.modules.avatar.template import AvatarTemplate
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.topology import vertex_normals
@@ -213,6 +214,23 @@ class GaussianAvatar(Avatar):
             bones=bones,
             expression=pose.expression,
             trans=pose.trans,
+        )
+
+    def rig(self, pose: PoseState | None = None) -> Rig:
+        """See ``Avatar``: the base asset, or the refined one of a pose."""
+        template, scales = self.template, self.log_scale.exp()
+        means = template.vertices + self.mean_offset
+        if pose is not None:
+            means = means + self.pose_offsets(pose.rotations)
+        turns = torch.eye(1, 4).to(means).expand(len(means), 4)
+        return Rig(
+            points=Gaussians(means, scales.expand(-1, 3), turns, means.new_ones(len(means))),
+            rgb=self.rgb_logit.sigmoid(),
+            weights=self.skinning_weights(means, scales),
+            expr_dirs=template.expr_dirs,
+            joints=template.rest_joints,
+            rest_from_bind=template.rest_from_canonical,
+            surface=surface_of(template.body, template.subdivision),
         )
 
     def parameter_groups(self, rates: Mapping[str, float]) -> list[dict[str, object]]:

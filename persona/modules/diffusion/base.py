@@ -19,12 +19,14 @@ CONTROLS = MappingProxyType({
     "depth": ((), np.dtype(np.float32)),
     "normal": ((3,), np.dtype(np.float32)),
     "parts": ((), np.dtype(np.uint8)),
+    "bones": ((), np.dtype(np.uint8)),
 })  # fmt: skip
 """Channels and type of each map that may steer a generator, drawn from the posed body.
 
 ``colour``: the unwrapped photograph on the body, over white. ``mask``: its silhouette. ``depth``:
 camera z in metres, zero where empty. ``normal``: unit, x right, y up, z to the camera, zero where
-empty. ``parts``: class of the Goliath-28 palette, 0 is background.
+empty. ``parts``: class of the Goliath-28 palette, 0 is background. ``bones``: the SMPL-X joint that
+moves the surface there most, counted from 1, 0 where empty.
 """
 KEYPOINTS = "keypoints"
 """The other control, (133, 3) of float32 a frame: the posed body's COCO-WholeBody points in pixels

@@ -26,6 +26,11 @@ class WeightsFile:
     repository: str
     published: str = ""
 
+    @property
+    def revision(self) -> str:
+        """The commit of the repository that is fetched; ``main`` where none is pinned."""
+        return REVISIONS.get(self.repository, "main")
+
     def __str__(self) -> str:
         return f"{self.path} ({size_text(self.megabytes)})"
 
@@ -40,6 +45,7 @@ class Weights:
         licence: In a sentence.
         commercial: Whether the licences allow commercial use.
         gate: What must be accepted on the hub before the files can be had; empty for nothing.
+        whole: Whether all of the files' repository is fetched; ``files`` are those that tell.
     """
 
     name: str
@@ -47,6 +53,7 @@ class Weights:
     licence: str
     commercial: bool
     gate: str = ""
+    whole: bool = False
 
     @property
     def megabytes(self) -> float:
@@ -82,16 +89,46 @@ def size_text(megabytes: float) -> str:
     return f"{megabytes:.1f} MB" if megabytes else "a few lines"
 
 
-_SVD = "stabilityai/stable-video-diffusion-img2vid-xt-1-1"
-_SVD_FILES = (
-    WeightsFile("unet/config.json", 0.0, _SVD),
-    WeightsFile("vae/config.json", 0.0, _SVD),
-    WeightsFile("vae/diffusion_pytorch_model.fp16.safetensors", 196.0, _SVD),
-    WeightsFile("image_encoder/config.json", 0.0, _SVD),
-    WeightsFile("image_encoder/model.fp16.safetensors", 1264.0, _SVD),
-    WeightsFile("scheduler/scheduler_config.json", 0.0, _SVD),
-)
-_SVD_GATE = f"accept the terms at huggingface.co/{_SVD} and log in (`hf auth login`)"
+_SVD = "stabilityai/stable-video-diffusion-img2vid-xt"
+_SVD_1_1 = "stabilityai/stable-video-diffusion-img2vid-xt-1-1"
+_SD, _VAE = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/sd-vae-ft-mse"
+_CLIP = "lambdalabs/sd-image-variations-diffusers"
+_CHAMP, _STABLE_ANIMATOR = "fudan-generative-ai/champ", "FrancisRing/StableAnimator"
+_WAN = "Wan-AI/Wan2.2-Animate-14B-Diffusers"
+
+REVISIONS: Mapping[str, str] = MappingProxyType({
+    _SVD: "9e43909513c6714f1bc78bcb44d96e733cd242aa",
+    _SVD_1_1: "043843887ccd51926e3efed36270444a838e7861",
+    _SD: "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+    _VAE: "31f26fdeee1355a5c34592e401dd41e45d25a493",
+    _CLIP: "a2a13984e57db80adcc9e3f85d568dcccb9b29fc",
+})  # fmt: skip
+"""Commits of repositories whose files may change. The generators' own are not here: their networks
+are held against key lists, and the hub's client writes beside each file which commit it is of."""
+
+
+def _svd_files(repository: str) -> tuple[WeightsFile, ...]:
+    """Stable Video Diffusion's parts but for its UNet, which the generators replace."""
+    return (
+        WeightsFile("unet/config.json", 0.0, repository),
+        WeightsFile("vae/config.json", 0.0, repository),
+        WeightsFile("vae/diffusion_pytorch_model.fp16.safetensors", 196.0, repository),
+        WeightsFile("image_encoder/config.json", 0.0, repository),
+        WeightsFile("image_encoder/model.fp16.safetensors", 1264.0, repository),
+        WeightsFile("scheduler/scheduler_config.json", 0.0, repository),
+    )
+
+
+def _gate(repository: str) -> str:
+    return f"accept the terms at huggingface.co/{repository} and log in (`hf auth login`)"
+
+
+_ANIMATION = {"unet": 6200.0, "pose_net": 0.8, "face_encoder": 228.8, "glintr100_torch": 261.0}
+_CHAMP_FILES = {
+    "denoising_unet": 3440.0, "reference_unet": 3440.0, "motion_module": 1820.0,
+    "guidance_encoder_depth": 10.7, "guidance_encoder_normal": 10.7,
+    "guidance_encoder_semantic_map": 10.7, "guidance_encoder_dwpose": 10.7,
+}  # fmt: skip
 _SAPIENS = "facebook/sapiens-pretrain-1b-torchscript"
 
 
@@ -109,11 +146,63 @@ WEIGHTS: Mapping[str, Weights] = MappingProxyType({
     for weights in (
         Weights(
             "mimicmotion",
-            (*_SVD_FILES, WeightsFile("MimicMotion_1-1.pth", 3050.0, "tencent/MimicMotion")),
+            (
+                *_svd_files(_SVD_1_1),
+                WeightsFile("MimicMotion_1-1.pth", 3050.0, "tencent/MimicMotion"),
+            ),
             "MimicMotion's weights are for academic, research and education use only; Stable Video"
             " Diffusion's are under the Stability AI Community License",
             commercial=False,
-            gate=_SVD_GATE,
+            gate=_gate(_SVD_1_1),
+        ),
+        Weights(
+            "stable_animator",
+            (
+                *_svd_files(_SVD),
+                *(
+                    WeightsFile(f"Animation/{name}.pth", size, _STABLE_ANIMATOR)
+                    for name, size in _ANIMATION.items()
+                ),
+            ),
+            "StableAnimator's weights are under Apache-2.0, its face recognition network is"
+            " insightface's, for non-commercial research only; Stable Video Diffusion's are under"
+            " the Stability AI Community License",
+            commercial=False,
+            gate=_gate(_SVD),
+        ),
+        Weights(
+            "champ",
+            (
+                *(
+                    WeightsFile(f"champ/{name}.pth", size, _CHAMP)
+                    for name, size in _CHAMP_FILES.items()
+                ),
+                WeightsFile("stable-diffusion-v1-5/unet/config.json", 0.0, _SD, "unet/config.json"),
+                WeightsFile("sd-vae-ft-mse/config.json", 0.0, _VAE, "config.json"),
+                WeightsFile(
+                    "sd-vae-ft-mse/diffusion_pytorch_model.safetensors", 335.0, _VAE,
+                    "diffusion_pytorch_model.safetensors",
+                ),
+                WeightsFile("image_encoder/config.json", 0.0, _CLIP),
+                WeightsFile("image_encoder/pytorch_model.bin", 1216.0, _CLIP),
+            ),
+            "Champ's weights are under Apache-2.0; Stable Diffusion's and its image encoder's under"
+            " CreativeML OpenRAIL-M, which names uses that are forbidden; the VAE's under MIT",
+            commercial=True,
+        ),
+        Weights(
+            "wan_animate",
+            (
+                WeightsFile("model_index.json", 0.0, _WAN),
+                WeightsFile("transformer/config.json", 69000.0, _WAN),
+                WeightsFile("text_encoder/config.json", 11400.0, _WAN),
+                WeightsFile("image_encoder/config.json", 1264.0, _WAN),
+                WeightsFile("vae/config.json", 508.0, _WAN),
+                WeightsFile("scheduler/scheduler_config.json", 0.0, _WAN),
+            ),
+            "Wan2.2-Animate is under Apache-2.0",
+            commercial=True,
+            whole=True,
         ),
         _lhm("lhm_mini", "3DAIGC/LHM-MINI", 2776.0),
         _lhm("lhm_500m", "3DAIGC/LHM-500M", 3831.0),

@@ -33,6 +33,12 @@ def test_joints_are_those_of_smplx():
         ("J_Bip_", "C_Hips C_Spine C_UpperChest C_Head L_UpperLeg R_LowerArm L_Little1", "vroid"),
         ("", "hip abdomen abdomen2 chest lThigh rShin lShldr rToe lMid2", "daz"),
         ("", "hip abdomenLower chestLower lThighBend rShin lShldrBend neckLower", "daz genesis 8"),
+        ("", "hip spine1 spine3 neck1 l_upperarm r_forearm l_shin r_toes l_mid1", "daz genesis 9"),
+        (
+            "CC_Base_",
+            "Hip Waist Spine02 Head L_Upperarm R_Forearm L_Calf L_ToeBase R_Mid2 L_Thumb1",
+            "character creator",
+        ),
         ("", "root lowerback upperback thorax lfemur rtibia lhumerus rradius ltoes", "vicon"),
         ("", "Pelvis L_Hip R_Hip Spine1 L_Knee R_Wrist L_Collar", "smpl"),
         ("m_avg_", "Pelvis L_Hip R_Hip Spine1 L_Knee R_Wrist L_Collar", "smpl"),

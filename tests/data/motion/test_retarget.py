@@ -5,9 +5,10 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from persona.data.motion.bvh import read_bvh
-from persona.data.motion.names import INDEX, JOINTS
+from persona.data.motion.names import INDEX, JOINTS, RIGS, match_rig
 from persona.data.motion.retarget import retarget
 from persona.data.motion.settle import settle
+from persona.data.motion.shape import match_shape
 from persona.data.motion.skeleton import SkeletonClip, forward_kinematics
 from persona.errors import UserError
 
@@ -168,12 +169,33 @@ def test_whole_multiples_of_the_rate_are_thinned(target):
 
 def test_unknown_joints_are_named(target):
     clip = clip_of(target, natural_rotations(2))
-    strange = replace(clip, names=tuple(f"bone{i}" for i in range(55)))
+    # A leg of no length is no leg: the shape does not say what the names do not.
+    offsets = clip.offsets.clone()
+    for part in ("knee", "ankle", "foot"):
+        offsets[INDEX[f"left_{part}"]] = 0
+    cut = replace(clip, offsets=offsets)
+    strange = replace(cut, names=tuple(f"bone{i}" for i in range(55)))
     with pytest.raises(UserError, match=r"made: its joints \(bone0, .*fit no known rig"):
         retarget(strange, target)
     one = tuple("bone" if name == "left_knee" else name for name in JOINTS)
     with pytest.raises(UserError, match="nearest: smplx, of which left_knee is not found"):
-        retarget(replace(clip, names=one), target)
+        retarget(replace(cut, names=one), target)
+
+
+def test_names_that_say_nothing_are_made_up_for_by_the_shape(target, caplog):
+    """A whole skeleton of numbers, and one strange name in a known rig: the same motion."""
+    local = natural_rotations(4)
+    clip = clip_of(target, local, scale=12.0)
+    for names in (
+        [f"bone{i}" for i in range(55)],
+        ["bone" if name == "left_knee" else name for name in JOINTS],
+    ):
+        caplog.clear()
+        found = retarget(replace(clip, names=tuple(names)), target)
+        told = f"left_knee={names[INDEX['left_knee']]}"
+        assert "by the skeleton's shape" in caplog.text and told in caplog.text
+        angles = angles_deg(target.local_rotations(found.pose)[:, :22], local[:, :22])
+        assert angles.mean() < 0.1
 
 
 def test_a_limb_without_length_is_named(target):
@@ -192,6 +214,30 @@ RIG_FILES = (
     *("armature_prefix", "mixamo_prefix2", "names_biped", "names_daz", "names_mixed_rigs"),
     *("names_rigify", "names_smpl_maya", "comma_decimal", "endsite_one_word", "motion_in_name"),
 )
+
+
+@pytest.mark.parametrize("rig", RIGS, ids=lambda rig: rig.name)
+def test_every_rig_tells_one_motion(target, rig):
+    """The same clip by the names of each: the body's joints to half a degree on average."""
+    local = natural_rotations(2)
+    named = {}
+    for joint, pattern in rig.joints.items():
+        for word, side in zip(("left", "right"), rig.sides, strict=True):
+            named[joint.replace("left", word, 1)] = pattern.format(s=side)
+    names = [named.get(joint, f"extra{i}") for i, joint in enumerate(JOINTS)]
+    found = retarget(replace(clip_of(target, local), names=tuple(names)), target)
+    body = sorted(INDEX[joint] for joint in named if INDEX[joint] < 22)
+    assert len(body) >= 20
+    angles = angles_deg(target.local_rotations(found.pose)[:, body], local[:, body])
+    assert angles.mean() < 0.5
+
+
+@pytest.mark.parametrize("name", ["motion/01_01", "motion/jesse_dance", "trials/names_daz"])
+def test_shape_and_names_agree(shared_data, name):
+    clip = read_bvh(shared_data / f"{name}.bvh")
+    named, shaped = match_rig(clip.names, clip.parents)[1], match_shape(clip)
+    assert len(shaped) >= 20
+    assert {joint: named[joint] for joint in shaped if joint in named} == shaped
 
 
 @pytest.mark.parametrize("name", RIG_FILES)

@@ -1,5 +1,6 @@
 """Clips of a fitted person: a generator sees the photograph, the maker makes the rest."""
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from persona.data.io import read_image
 from persona.data.layout import Textures
 from persona.data.palette import PART_INDEX, colours_from_classes
 from persona.data.preprocess.clip import ClipMaker
+from persona.data.preprocess.gate import AlignmentGate, Gate
 from persona.data.preprocess.textured_person import TexturedPerson
 from persona.data.subject import Subject
 from persona.data.subject_writer import SubjectWriter
@@ -121,17 +124,26 @@ def test_gate_and_refit(tmp_path, person, reference):
     def refit(controls, frames):
         return replace(controls.pose, trans=controls.pose.trans + torch.tensor([0.0, 0.0, 0.5]))
 
-    def gate(controls, frames):
-        return np.array([True, False, True])
-
-    subject = made(tmp_path, person, reference, painted(refit=refit, gate=gate))
+    subject = made(tmp_path, person, reference, painted(refit=refit, gate=Second()))
     assert subject.frame_ids("generated_0") == [0, 2]
     plain = painted()._place("turntable", person, subject.camera("generated_0", 0))[0]
     moved = subject.pose("generated_0", 2).trans - plain[2].trans
     assert moved[2] == pytest.approx(0.5, abs=1e-4)
-    with pytest.raises(UserError, match="none of the 3 frames passed the gate"):
-        closed = painted(gate=lambda controls, frames: np.zeros(3, bool))
-        made(tmp_path / "none", person, reference, closed)
+    # What was dropped is named, and shown.
+    folder = tmp_path / "generated_0"
+    assert json.loads((folder / "dropped.json").read_text()) == {"1": "dull"}
+    assert read_image(folder / "dropped.png").std() > 0
+    with pytest.raises(UserError, match=r"turntable: 3 of 3 frames dropped: 3 colours .*gate=none"):
+        made(tmp_path / "none", person, reference, painted(gate=AlignmentGate()))
+
+
+class Second(Gate):
+    """The second of three frames is wrong; holds the masks against the frames."""
+
+    def __call__(self, controls, frames, masks):
+        for mask, frame in zip(masks, frames, strict=True):
+            assert (mask == (frame < 250).any(-1)).all()
+        return ["", "dull", ""]
 
 
 @pytest.mark.parametrize(
@@ -166,12 +178,16 @@ def test_all_controls_of_one_frame(person):
     """The silhouette, its depth and its parts are of one body."""
     camera = Camera.identity(torch.full((2,), 90.0), torch.tensor([24.0, 32.0]), 64, 48)
     poses, camera = painted(num_frames=1)._place("turntable", person, camera)
-    names = frozenset({"colour", "mask", "depth", "normal", "parts", "keypoints"})
+    names = frozenset({"colour", "mask", "depth", "normal", "parts", "bones", "keypoints"})
     maps = person.controls(poses, camera, names).maps
     assert set(maps) == names
     body = maps["depth"][0] > 0
     assert (body ^ maps["mask"][0]).sum() < 0.2 * body.sum()  # They differ at the rim alone.
     assert (maps["parts"][0][body] == TORSO).all() and not maps["parts"][0][~body].any()
+    bones = maps["bones"][0]
+    assert not bones[~body].any() and bones[body].min() >= 1
+    # The head's joint (number 15) and its neighbours are in the upper half alone.
+    assert (bones == 16).any() and np.nonzero(bones == 16)[0].max() < np.nonzero(body)[0].mean()
     length = np.linalg.norm(maps["normal"][0][body], axis=-1)
     assert np.allclose(length, 1, atol=1e-4)
     x, y, score = maps["keypoints"][0, 0]  # The nose, seen from the front.

@@ -7,9 +7,9 @@ pytest.importorskip("diffusers")
 from conftest import assert_agree, shapes
 
 from persona.modules.diffusion.networks.champ_unets import DenoisingUNet, ReferenceUNet
-from persona.modules.diffusion.networks.checkpoint import load_strictly, split_prefixes
 from persona.modules.diffusion.networks.guidance_encoder import GuidanceEncoder, executed_weights
 from persona.modules.diffusion.networks.motion_module import MotionModule
+from persona.modules.strict_state import load_strictly, split_prefixes
 
 
 @pytest.fixture(autouse=True)

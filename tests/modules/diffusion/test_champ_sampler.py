@@ -10,14 +10,15 @@ from test_champ_networks import motion_arguments, two_dimensional
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from persona.errors import UserError
+from persona.modules.diffusion.networks import champ_sampler
 from persona.modules.diffusion.networks.champ_sampler import (
     DDIM_CHAMP,
     ChampOptions,
     ChampSampler,
 )
 from persona.modules.diffusion.networks.champ_unets import DenoisingUNet, ReferenceUNet
-from persona.modules.diffusion.networks.checkpoint import load_strictly, split_prefixes
 from persona.modules.diffusion.networks.guidance_encoder import GuidanceEncoder, executed_weights
+from persona.modules.strict_state import load_strictly, split_prefixes
 
 KINDS = ("depth", "normal", "semantic_map", "dwpose")
 
@@ -53,26 +54,61 @@ def inputs(case):
     return case.given["ref_image_uint8"].movedim(-1, 0) / 255, maps
 
 
-def test_champ_parity(parity, sampler):
-    case = parity("champ/pipeline")
-    assert case.about["scheduler"] == DDIM_CHAMP
-    call = case.about["call"]
-    options = ChampOptions(
+def options_of(call: dict) -> ChampOptions:
+    return ChampOptions(
         window=call["context_frames"],
         overlap=call["context_overlap"],
         steps=call["num_inference_steps"],
         guidance=call["guidance_scale"],
         encode_chunk=2,
     )
+
+
+def test_conditions_of_champ_parity(parity, sampler):
+    case = parity("champ/pipeline")
     reference, maps = inputs(case)
     with torch.no_grad():
         assert_agree(sampler.context(reference), case.wanted["clip_context_cfg"][1:])
-        first = {kind: pictures[: options.window] for kind, pictures in maps.items()}
-        guidance = sampler.guide(first, 3)
+        first = {kind: pictures[:4] for kind, pictures in maps.items()}
+        guidance = sampler.guide(first, 3, reference.device)
         assert_agree(guidance, case.wanted["first_window_guidance_fea"])
+
+
+@pytest.mark.parametrize("half_bank", [False, True])
+def test_champ_parity(parity, sampler, monkeypatch, half_bank):
+    """As it should be, and with the bank in half precision as the public code has it."""
+    case = parity("champ/pipeline")
+    assert case.about["scheduler"] == DDIM_CHAMP
+    suffix = "_bank_fp16" if half_bank else ""
+    number, original, read = 0, DDIMScheduler.step, sampler.reference_unet.forward
+
+    def step(self, guided, timestep, latents, **options):
+        nonlocal number
+        if not half_bank:
+            assert_agree(guided, case.wanted[f"guided_prediction_{number}"])
+        if number == 0:
+            assert_agree(latents, case.wanted["initial_latents"])
+        out = original(self, guided, timestep, latents, **options)
+        name = f"latents_after_step_{number}{suffix}"
+        if name in case.wanted:
+            assert_agree(out[0], case.wanted[name], 2e-5)
+        number += 1
+        return out
+
+    def read_in_half(latents, context):
+        given = case.wanted["ref_latents_cfg"][1:]
+        assert_agree(latents, given)
+        bank = read(latents, context)
+        return {k: v.half() for k, v in bank.items()} if half_bank else bank
+
+    monkeypatch.setattr(champ_sampler.DDIMScheduler, "step", step)
+    monkeypatch.setattr(sampler.reference_unet, "forward", read_in_half)
+    call = case.about["call"]
     seed = int(call["generator"].split("(")[-1].rstrip(")"))
-    frames = sampler(reference, maps, options, generator=torch.Generator("cpu").manual_seed(seed))
-    assert_agree(frames, case.wanted["videos"][0].movedim(1, 0), 2e-5)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    frames = sampler(*inputs(case), options_of(call), generator=generator)
+    assert number == call["num_inference_steps"]
+    assert_agree(frames, case.wanted[f"videos{suffix}"][0].movedim(1, 0), 2e-5)
 
 
 def test_ddim_parity(parity):

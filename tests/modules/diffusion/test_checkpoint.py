@@ -10,10 +10,10 @@ pytest.importorskip("diffusers")
 from safetensors.torch import save_file
 
 from persona.errors import UserError
-from persona.modules.diffusion.networks.checkpoint import load_strictly, read_state
 from persona.modules.diffusion.networks.pose_net import PoseNet
 from persona.modules.diffusion.networks.posed_unet import make_unet
 from persona.modules.diffusion.networks.published import load_mimicmotion
+from persona.modules.strict_state import load_strictly, read_state
 
 TINY = {
     "in_channels": 8,
@@ -72,8 +72,10 @@ def test_an_absent_package_is_one_line_and_nothing_else_needs_it():
         "import sys; sys.modules['diffusers'] = None\n"
         "import persona, persona.modules.diffusion.tiles\n"
         "from persona.errors import UserError\n"
-        "try:\n    import persona.modules.diffusion.networks.pose_net\n"
-        "except UserError as error:\n    print(error)"
+        "from importlib import import_module\n"
+        "for name in ('diffusion.networks.pose_net', 'estimators.networks'):\n"
+        "    try:\n        import_module(f'persona.modules.{name}')\n"
+        "    except UserError as error:\n        print(error)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install persona[diffusion]" in out.stdout and out.stdout.count("\n") == 1
+    assert out.stdout.count("pip install persona[diffusion]") == out.stdout.count("\n") == 2

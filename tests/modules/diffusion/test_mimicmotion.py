@@ -7,17 +7,15 @@ import pytest
 import torch
 
 pytest.importorskip("diffusers")
+from generator_scene import FRAMES, SIZE, scene
 from safetensors.torch import load_file, save_file
 from tiny_weights import write_mimicmotion
 
 from persona.errors import UserError
-from persona.modules.diffusion.base import KEYPOINTS, Controls, Reference, generate
+from persona.modules.diffusion.base import generate
 from persona.modules.diffusion.mimicmotion import MimicMotionGenerator
+from persona.modules.diffusion.networks import svd_sampler
 from persona.modules.diffusion.weights import WEIGHTS
-from persona.types import BodyPose, Camera
-
-FRAMES, SIZE = 3, 64
-POINTS = np.random.default_rng(0).uniform(8, 56, (133, 2))
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +35,6 @@ def copied(weights, tmp_path):
 def made(folder, **options):
     few = {"steps": 2, "size": (SIZE, SIZE)}
     return MimicMotionGenerator(weights=str(folder), **(few | options))
-
-
-def scene(shift=0.0, colour=120):
-    """Photograph and controls; the person of the clip is shifted by ``shift`` pixels a frame."""
-    points = np.concatenate((POINTS, np.ones((133, 1))), 1).astype(np.float32)
-    clip = np.stack([points + np.float32([shift * i, 0, 0]) for i in range(FRAMES)])
-    image = np.full((SIZE, SIZE, 3), colour, np.uint8)
-    reference = Reference(image, np.ones((SIZE, SIZE), np.float32), points)
-    camera = Camera.identity(torch.full((2,), 100.0), torch.full((2,), SIZE / 2), SIZE, SIZE)
-    zero = BodyPose.zero(10)
-    poses = BodyPose(**{k: v.expand(FRAMES, *v.shape) for k, v in vars(zero).items()})
-    return reference, Controls(poses, camera, {KEYPOINTS: clip})
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +121,7 @@ def test_a_checkpoint_of_other_sizes(copied):
         ({"guidance": 0.5}, "guidance=0.5"),
         ({"tile": 4, "overlap": 4}, "tile_overlap=4"),
         ({"dtype": "float8"}, "dtype=float8"),
+        ({"offload": "disk"}, "offload=disk: choose one of none, model, sequential"),
     ],
 )
 def test_options_are_looked_at_first(tmp_path, options, said):
@@ -150,6 +137,24 @@ def test_numbers_that_overflow_are_one_line(copied):
     torch.save(state, path)
     with pytest.raises(UserError, match=r"not finite: set generator\.dtype=bfloat16"):
         generate(made(copied), *scene(), seed=0)
+
+
+def test_too_small_a_gpu_is_one_line_that_says_what_to_set(weights, monkeypatch):
+    def full(*_, **__):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(svd_sampler.SvdSampler, "context", full)
+    with pytest.raises(UserError, match="memory is too small: set a generator") as caught:
+        generate(made(weights, steps=1), *scene(), seed=0)
+    assert "\n" not in str(caught.value)
+    assert "below 72, generator.offload=model or a generator.size below 64" in str(caught.value)
+    least = made(weights, offload="sequential", tile=8).smaller()
+    assert least == "a generator.tile below 8, a generator.size below 64 x 64"
+
+
+def test_layers_that_wait_on_the_cpu_make_the_same_clip(weights, frames):
+    moved = generate(made(weights, offload="sequential"), *scene(), seed=3)
+    assert (moved == frames).all()
 
 
 def test_a_photo_without_keypoints(weights):

@@ -8,11 +8,13 @@ from conftest import assert_agree, shapes
 from diffusers.models.attention_processor import Attention
 
 from persona.errors import UserError
-from persona.modules.diffusion.networks.checkpoint import load_strictly, split_prefixes
 from persona.modules.diffusion.networks.face_encoder import FaceEncoder, FacePerceiver
 from persona.modules.diffusion.networks.id_attention import IdentityAttention
+from persona.modules.diffusion.networks.identity_net import IdentityNet
 from persona.modules.diffusion.networks.pose_net import PoseNet
 from persona.modules.diffusion.networks.posed_unet import make_unet
+from persona.modules.diffusion.networks.published import IRESNET_100
+from persona.modules.strict_state import load_strictly, split_prefixes
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +102,9 @@ def test_full_size_networks_have_the_published_keys_parity(published_shapes):
     assert shapes(identity_unet) == published_shapes("stable_animator_unet.pth")
     assert shapes(pose_net) == published_shapes("stable_animator_pose_net.pth")
     assert shapes(encoder) == published_shapes("stable_animator_face_encoder.pth")
+    with torch.device("meta"):
+        identity = IdentityNet(*IRESNET_100)
+    assert shapes(identity) == published_shapes("stable_animator_glintr100_torch.pth")
 
 
 def test_weights_that_do_not_fit_name_the_first_key():

@@ -9,11 +9,18 @@ from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from persona.modules.diffusion.networks import svd_sampler
-from persona.modules.diffusion.networks.checkpoint import load_strictly, split_prefixes
 from persona.modules.diffusion.networks.face_encoder import FaceEncoder
+from persona.modules.diffusion.networks.face_refinement import FaceRefinement, rate_at
+from persona.modules.diffusion.networks.placement import dtype_of
 from persona.modules.diffusion.networks.pose_net import PoseNet
 from persona.modules.diffusion.networks.posed_unet import make_unet
-from persona.modules.diffusion.networks.svd_sampler import EULER_SVD, SvdOptions, SvdSampler
+from persona.modules.diffusion.networks.svd_sampler import (
+    EULER_SVD,
+    SvdOptions,
+    SvdSampler,
+    towards,
+)
+from persona.modules.strict_state import load_strictly, split_prefixes
 
 
 def make_sampler(parity, *, identity: bool) -> SvdSampler:
@@ -64,13 +71,13 @@ def run(sampler, case, drawings, monkeypatch, face=None):
 
     def step(self, guided, timestep, latents, **options):
         nonlocal number
-        out = original(self, guided, timestep, latents, **options)[0]
+        out, clean = original(self, guided, timestep, latents, **options)
         theirs = case.wanted[f"latents_after_step_{number}"]
         assert_agree(guided, case.wanted[f"guided_prediction_{number}"])
         assert (out - theirs).abs().max() <= 1e-5 * latents.abs().max()
         assert (out - theirs).abs().mean() <= 1e-5 * theirs.abs().max()
         number += 1
-        return (theirs,)
+        return theirs, clean
 
     monkeypatch.setattr(svd_sampler.EulerDiscreteScheduler, "step", step)
     reference = case.given["image_uint8"].movedim(-1, 0) / 255
@@ -103,6 +110,68 @@ def test_stable_animator_parity(parity, monkeypatch):
     drawings = case.given["pose_small_uint8"].movedim(-1, 1) / 127.5 - 1
     frames = run(sampler, case, drawings, monkeypatch, face)
     assert_agree(frames, case.wanted["frames"])
+
+
+def test_face_refinement_parity(parity):
+    """One step with the clean clip moved towards a face, and without."""
+    case = parity("stable_animator/hjb_step")
+    config = case.about["config"]
+    scheduler = EulerDiscreteScheduler(**EULER_SVD)
+    scheduler.set_timesteps(config["num_inference_steps"])
+    number = config["step_index"]
+    assert rate_at(number, config["num_inference_steps"]) == config["learning_rate"]
+    timestep, latents = scheduler.timesteps[number], case.given["latents"]
+    scheduler.scale_model_input(latents, timestep)
+    velocity = case.given["model_output"]
+    plain, clean = scheduler.step(velocity, timestep, latents, return_dict=False)
+    assert_agree(plain, case.wanted["prev_sample_without"])
+    assert_agree(clean, case.wanted["pred_original_sample_without"])
+    sampler = make_sampler(parity, identity=False)
+    project = torch.nn.Linear(147, 16)
+    load_strictly(project, {k.removeprefix("proj."): v for k, v in case.weights.items()}, "face")
+
+    def identity(faces):
+        return project(torch.nn.functional.avg_pool2d(faces, 16).flatten(1))
+
+    top, bottom, left, right = case.given["boxes_ymin_ymax_xmin_xmax"].unbind(1)
+    refine = FaceRefinement(
+        sampler.decode_chunk, identity, case.given["reference_embedding"],
+        torch.stack((top, bottom, left, right), 1), steps=20,
+        iterations=config["num_optimization_iter"], chunk=config["decode_chunk_size"],
+    )  # fmt: skip
+    rate = rate_at(number, config["num_inference_steps"])
+    moved = refine(clean, rate)
+    stepped = towards(latents, moved, scheduler.sigmas[number : number + 2])
+    theirs = case.wanted["pred_original_sample"]
+    # Adam follows a gradient's sign: where that is nearly 0, single elements go the other way.
+    close = (moved - theirs).abs() <= 1e-3
+    assert close.float().mean() > 0.97 and (moved - theirs).abs().max() <= 6 * rate
+    assert (moved - clean).abs().mean() > 0.5 * rate
+    assert_agree(torch.where(close, stepped, 0), torch.where(close, case.wanted["prev_sample"], 0))
+
+
+def test_latents_and_schedule_are_exact_whatever_the_networks_compute_in(parity, monkeypatch):
+    sampler, case = make_sampler(parity, identity=False), parity("mimicmotion/pipeline")
+    for network in sampler.networks(torch.bfloat16):
+        assert dtype_of(network) in (torch.bfloat16, torch.float32)
+    assert dtype_of(sampler.unet) == dtype_of(sampler.vae.decoder) == torch.bfloat16
+    assert dtype_of(sampler.vae.encoder) == torch.float32
+    seen, original = [], EulerDiscreteScheduler.step
+
+    def step(self, guided, timestep, latents, **options):
+        seen.append((guided, latents))
+        return original(self, guided, timestep, latents, **options)
+
+    monkeypatch.setattr(svd_sampler.EulerDiscreteScheduler, "step", step)
+    reference = case.given["image_uint8"].movedim(-1, 0) / 255
+    drawings = case.given["pose_small"][:4].repeat_interleave(4, 2).repeat_interleave(4, 3)
+    options = SvdOptions(tile=4, overlap=1, steps=2, decode_chunk=4)
+    frames = sampler(reference, drawings, options, generator=torch.Generator().manual_seed(0))
+    assert frames.dtype == torch.float32 and frames.isfinite().all()
+    assert {tensor.dtype for pair in seen for tensor in pair} == {torch.float32}
+    # Numbers that half precision could not hold.
+    _, latents = seen[1]
+    assert (latents != latents.bfloat16().float()).float().mean() > 0.9
 
 
 def test_scheduler_parity(parity):

@@ -11,12 +11,13 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
 from persona.errors import UserError
 from persona.modules.diffusion.networks.champ_unets import Bank, DenoisingUNet, ReferenceUNet
 from persona.modules.diffusion.networks.guidance_encoder import GuidanceEncoder
+from persona.modules.diffusion.networks.placement import Sampler, dtype_of
 from persona.modules.diffusion.networks.svd_sampler import CLIP_MEAN, CLIP_SIZE, CLIP_STD
 from persona.modules.diffusion.tiles import Blend, looped_windows
 
@@ -55,8 +56,8 @@ class ChampOptions:
     encode_chunk: int = 32
 
 
-class ChampSampler:
-    """The parts of the generator and the loop over them.
+class ChampSampler(Sampler):
+    """The parts of the generator and the loop over them; latents and schedule are in float32.
 
     Args:
         reference_unet: Reads the reference once.
@@ -77,6 +78,14 @@ class ChampSampler:
         self.reference_unet, self.denoising_unet = reference_unet, denoising_unet
         self.encoders, self.vae, self.image_encoder = encoders, vae, image_encoder
 
+    def networks(self, dtype: torch.dtype) -> list[nn.Module]:
+        """In the order of their first calls; what reads the photograph's colours stays exact."""
+        exact = [self.vae.encoder, self.vae.quant_conv]
+        fast = [self.image_encoder, self.reference_unet, *self.encoders.values()]
+        fast += [self.denoising_unet, self.vae.post_quant_conv, self.vae.decoder]
+        exact = [network.to(torch.float32) for network in exact]
+        return [*exact, *(network.to(dtype) for network in fast)]
+
     @torch.no_grad()
     def __call__(
         self,
@@ -89,38 +98,46 @@ class ChampSampler:
         """Frames in [0, 1].
 
         Args:
-            reference: In [0, 1].
+            reference: In [0, 1], where the networks compute.
             maps: Of each frame, as large as the reference.
             options: How to sample.
             generator: Draws the latents.
         """
         if options.guidance <= 1:
             raise UserError(f"guidance={options.guidance}: set it above 1")
-        image = self.vae.encode(2 * reference[None] - 1).latent_dist.mean
-        image = image * self.vae.config.scaling_factor
+        pixels = (2 * reference[None] - 1).to(dtype_of(self.vae.encoder))
+        image = self.vae.encode(pixels).latent_dist.mean.float() * self.vae.config.scaling_factor
         context = self.context(reference)
         bank = self.reference_unet(image, context)
-        guidance = self.guide(maps, options.encode_chunk)
+        guidance = self.guide(maps, options.encode_chunk, reference.device)
         shape = (1, image.shape[1], guidance.shape[2], *image.shape[2:])
         noise = torch.randn(shape, generator=generator, device=generator.device).to(image)
         return self.decode(self._denoise(noise, context, guidance, bank, options))
 
     def context(self, reference: Float[Tensor, "3 height width"]) -> Float[Tensor, "1 1 width_c"]:
         """CLIP's token of the reference in [0, 1], squashed to CLIP's square as in training."""
-        pixels = (reference * 255).round().byte().movedim(0, -1).cpu().numpy()
-        small = np.array(Image.fromarray(pixels).resize((CLIP_SIZE, CLIP_SIZE)))
+        picture = (reference * 255).round().byte().movedim(0, -1).cpu().numpy()
+        small = np.array(Image.fromarray(picture).resize((CLIP_SIZE, CLIP_SIZE)))
         mean, std = (reference.new_tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
         image = torch.from_numpy(small).to(reference).movedim(-1, 0) / 255
-        return self.image_encoder(((image - mean) / std)[None]).image_embeds[:, None]
+        pixels = ((image - mean) / std)[None].to(dtype_of(self.image_encoder))
+        return self.image_encoder(pixels).image_embeds[:, None].float()
 
-    def guide(self, maps: Maps, chunk: int) -> Float[Tensor, "1 channels frames height width"]:
-        """Sum of what the encoders make of their maps, some frames at a time."""
+    def guide(
+        self, maps: Maps, chunk: int, device: torch.device
+    ) -> Float[Tensor, "1 channels frames height width"]:
+        """Sum of what the encoders make of their maps, some frames at a time on the device."""
         if set(maps) != set(self.encoders):
             raise UserError(f"Champ needs maps of {sorted(self.encoders)}, got {sorted(maps)}")
         frames = len(next(iter(maps.values())))
+
+        def encode(kind: str, first: int) -> Tensor:
+            part = maps[kind][first : first + chunk]
+            return self.encoders[kind](part.to(device, dtype_of(self.encoders[kind])))
+
         parts = [
-            torch.stack([self.encoders[kind](maps[kind][i : i + chunk]) for kind in maps]).sum(0)
-            for i in range(0, frames, chunk)
+            torch.stack([encode(kind, first) for kind in maps]).sum(0)
+            for first in range(0, frames, chunk)
         ]
         return torch.cat(parts).movedim(0, 1)[None]
 
@@ -155,5 +172,6 @@ class ChampSampler:
     ) -> Float[Tensor, "frames 3 height_f width_f"]:
         """Frames in [0, 1], decoded one by one."""
         scaled = (latents[0] / self.vae.config.scaling_factor).movedim(1, 0)
-        frames = torch.cat([self.vae.decode(part).sample for part in scaled.split(1)])
-        return (frames.float() / 2 + 0.5).clamp(0, 1)
+        dtype = dtype_of(self.vae.decoder)
+        frames = [self.vae.decode(part.to(dtype)).sample.float() for part in scaled.split(1)]
+        return (torch.cat(frames) / 2 + 0.5).clamp(0, 1)

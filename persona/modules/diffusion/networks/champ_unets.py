@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from persona.modules.diffusion.networks.id_attention import attend
 from persona.modules.diffusion.networks.motion_module import MotionModule
+from persona.modules.diffusion.networks.placement import dtype_of
 
 SD15: dict[str, Any] = {
     "sample_size": 64,
@@ -37,7 +38,7 @@ class ReferenceUNet(nn.Module):
 
     def __init__(self, config: dict[str, Any] = SD15):
         super().__init__()
-        self.unet = UNet2DConditionModel(**config)
+        self.unet = UNet2DConditionModel.from_config(config)
         self.unet.conv_norm_out = None
         self.unet.conv_out = nn.Identity()
 
@@ -60,8 +61,9 @@ class ReferenceUNet(nn.Module):
                 bank[name] = tokens
 
             hooks.append(block.norm1.register_forward_hook(keep))
+        dtype = dtype_of(self.unet)
         try:
-            self.unet(latents, 0, context)
+            self.unet(latents.to(dtype), 0, context.to(dtype))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -104,6 +106,8 @@ class BankAttention:
 class DenoisingUNet(nn.Module):
     """Frames one by one but for motion modules, which diffusers' blocks do not know of.
 
+    Inputs are cast to the network's precision and the velocity to float32.
+
     Args:
         config: Arguments of diffusers' UNet.
         motion: Arguments of each motion module.
@@ -111,7 +115,7 @@ class DenoisingUNet(nn.Module):
 
     def __init__(self, config: dict[str, Any] = SD15, motion: dict[str, Any] | None = None):
         super().__init__()
-        self.unet = UNet2DConditionModel(**config)
+        self.unet = UNet2DConditionModel.from_config(config)
         self.frames = 1
         for stage in (*self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks):
             self._add_motion(stage, motion or {})
@@ -161,19 +165,20 @@ class DenoisingUNet(nn.Module):
         images = latents.movedim(2, 1).flatten(0, 1)
         context = context.repeat_interleave(self.frames, 0)
         hooks = []
+        dtype = dtype_of(self.unet)
         if guidance is not None:
-            added = guidance[0].movedim(1, 0).repeat(clips, 1, 1, 1)
+            added = guidance[0].movedim(1, 0).repeat(clips, 1, 1, 1).to(dtype)
             hooks.append(self.unet.conv_in.register_forward_hook(
                 lambda _module, _args, features: features + added
             ))  # fmt: skip
         try:
-            out = self.unet(images, timestep, context, return_dict=False)[0]
+            out = self.unet(images.to(dtype), timestep, context.to(dtype), return_dict=False)[0]
         finally:
             for hook in hooks:
                 hook.remove()
             for reader in self.readers.values():
                 reader.reference = None
-        return out.unflatten(0, (clips, -1)).movedim(1, 2)
+        return out.float().unflatten(0, (clips, -1)).movedim(1, 2)
 
 
 def self_attention_blocks(unet: UNet2DConditionModel) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from persona.modules.diffusion.networks.id_attention import ClipOnlyAttention, IdentityAttention
+from persona.modules.diffusion.networks.placement import dtype_of
 
 SVD_XT: dict[str, Any] = {
     "sample_size": 96,
@@ -32,6 +33,9 @@ SVD_XT: dict[str, Any] = {
 
 class PosedUNet(nn.Module):
     """Wraps nothing but the call: parameters are those of diffusers' UNet, by its names.
+
+    Inputs are cast to the network's precision and the velocity to float32. Times are not: they
+    become waves, for which half precision is too coarse.
 
     Args:
         unet: Predicts the velocity of noisy latents.
@@ -62,9 +66,11 @@ class PosedUNet(nn.Module):
             image_only: Frames know nothing of each other.
         """
         hooks = []
+        dtype = dtype_of(self.unet)
         if pose is not None:
+            added = pose.to(dtype)
             hooks.append(self.unet.conv_in.register_forward_hook(
-                lambda _module, _args, features: features + pose
+                lambda _module, _args, features: features + added
             ))  # fmt: skip
         if image_only:
             hooks += [
@@ -73,7 +79,8 @@ class PosedUNet(nn.Module):
                 if name.endswith("time_mixer")
             ]
         try:
-            return self.unet(latents, timestep, context, added_time_ids, return_dict=False)[0]
+            inputs = latents.to(dtype), timestep, context.to(dtype), added_time_ids
+            return self.unet(*inputs, return_dict=False)[0].float()
         finally:
             for hook in hooks:
                 hook.remove()

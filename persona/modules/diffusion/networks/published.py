@@ -11,17 +11,20 @@ from typing import Any
 
 import torch
 
-from persona.modules.diffusion.networks.champ_unets import DenoisingUNet, ReferenceUNet
-from persona.modules.diffusion.networks.checkpoint import (
+from persona.modules.diffusion.networks.champ_unets import SD15, DenoisingUNet, ReferenceUNet
+from persona.modules.diffusion.networks.face_encoder import FaceEncoder
+from persona.modules.diffusion.networks.guidance_encoder import GuidanceEncoder, executed_weights
+from persona.modules.diffusion.networks.identity_net import EMBEDDING, IdentityNet
+from persona.modules.diffusion.networks.pose_net import PoseNet
+from persona.modules.diffusion.networks.posed_unet import SVD_XT, PosedUNet, make_unet
+from persona.modules.strict_state import (
     load_strictly,
     read_state,
     split_prefixes,
 )
-from persona.modules.diffusion.networks.face_encoder import FaceEncoder
-from persona.modules.diffusion.networks.guidance_encoder import GuidanceEncoder, executed_weights
-from persona.modules.diffusion.networks.pose_net import PoseNet
-from persona.modules.diffusion.networks.posed_unet import SVD_XT, PosedUNet, make_unet
 
+IRESNET_100 = (3, 13, 30, 3), (64, 128, 256, 512)
+"""Residual units of each layer, and the layers' widths."""
 CHAMP_MAPS = ("depth", "normal", "semantic_map", "dwpose")
 
 
@@ -35,10 +38,15 @@ def load_mimicmotion(path: Path, config: dict[str, Any] = SVD_XT) -> tuple[Posed
     return unet.eval(), pose_net.eval()
 
 
-def load_stable_animator(folder: Path) -> tuple[PosedUNet, PoseNet, FaceEncoder]:
-    """From `unet.pth`, `pose_net.pth` and `face_encoder.pth`."""
+def load_stable_animator(
+    folder: Path, config: dict[str, Any] = SVD_XT
+) -> tuple[PosedUNet, PoseNet, FaceEncoder]:
+    """From `unet.pth`, `pose_net.pth` and `face_encoder.pth`; `config` is the UNet's."""
+    width = config["cross_attention_dim"]
     with torch.device("meta"):
-        unet, pose_net, face_encoder = make_unet(identity=True), PoseNet(), FaceEncoder()
+        unet = make_unet(config, identity=True)
+        pose_net = PoseNet(config["block_out_channels"][0])
+        face_encoder = FaceEncoder(width, EMBEDDING, width)
     parts = {"unet": unet.unet, "pose_net": pose_net, "face_encoder": face_encoder}
     for name, network in parts.items():
         path = folder / f"{name}.pth"
@@ -46,11 +54,27 @@ def load_stable_animator(folder: Path) -> tuple[PosedUNet, PoseNet, FaceEncoder]
     return unet.eval(), pose_net.eval(), face_encoder.eval()
 
 
-def load_champ(folder: Path) -> tuple[ReferenceUNet, DenoisingUNet, dict[str, GuidanceEncoder]]:
-    """From both UNets' files, the motion modules' and one for each kind of map."""
+def load_identity_net(path: Path) -> IdentityNet:
+    """From `glintr100_torch.pth`; not to be trained."""
     with torch.device("meta"):
-        reference, denoising = ReferenceUNet(), DenoisingUNet()
-        encoders = {kind: GuidanceEncoder().eval() for kind in CHAMP_MAPS}
+        network = IdentityNet(*IRESNET_100)
+    load_strictly(network, read_state(path), str(path))
+    return network.eval().requires_grad_(False)
+
+
+def load_champ(
+    folder: Path, config: dict[str, Any] = SD15
+) -> tuple[ReferenceUNet, DenoisingUNet, dict[str, GuidanceEncoder]]:
+    """From both UNets' files, the motion modules' and one for each kind of map.
+
+    Args:
+        folder: Of all files.
+        config: The plain UNet's.
+    """
+    with torch.device("meta"):
+        reference, denoising = ReferenceUNet(config), DenoisingUNet(config)
+        width = config["block_out_channels"][0]
+        encoders = {kind: GuidanceEncoder(width).eval() for kind in CHAMP_MAPS}
     path = folder / "reference_unet.pth"
     load_strictly(reference.unet, read_state(path), str(path))
     path = folder / "denoising_unet.pth"

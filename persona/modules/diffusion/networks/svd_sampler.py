@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler
-from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import (
-    _resize_with_antialiasing,
-)
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.transforms.functional import gaussian_blur
 from transformers import CLIPVisionModelWithProjection
 
 from persona.errors import UserError
 from persona.modules.diffusion.networks.face_encoder import FaceEncoder
+from persona.modules.diffusion.networks.face_refinement import FaceRefinement, rate_at
+from persona.modules.diffusion.networks.identity_net import IdentityNet
+from persona.modules.diffusion.networks.placement import Sampler, dtype_of
 from persona.modules.diffusion.networks.pose_net import PoseNet
 from persona.modules.diffusion.networks.posed_unet import PosedUNet
 from persona.modules.diffusion.tiles import Blend, anchored_tiles, repeat_noise, triangle_weights
@@ -85,15 +87,19 @@ class Condition:
     time_ids: Float[Tensor, "1 3"]
 
 
-class SvdSampler:
+class SvdSampler(Sampler):
     """The parts of a generator and the loop over them.
+
+    Latents and schedule are in float32 whatever the networks compute in: a step takes small
+    differences of large numbers.
 
     Args:
         unet: With attention to a face where there is a face encoder.
-        pose_net: Its precision is the drawings'.
+        pose_net: Reads the drawings.
         vae: Stable Video Diffusion's.
         image_encoder: CLIP.
         face_encoder: StableAnimator's.
+        identity: The face recognition network of its embeddings.
     """
 
     def __init__(
@@ -103,9 +109,22 @@ class SvdSampler:
         vae: AutoencoderKLTemporalDecoder,
         image_encoder: CLIPVisionModelWithProjection,
         face_encoder: FaceEncoder | None = None,
+        identity: IdentityNet | None = None,
     ):
         self.unet, self.pose_net, self.vae = unet, pose_net, vae
         self.image_encoder, self.face_encoder = image_encoder, face_encoder
+        self.identity = identity
+
+    def networks(self, dtype: torch.dtype) -> list[nn.Module]:
+        """In the order of their first calls; what reads the photograph once stays exact."""
+        exact = [self.identity, self.vae.encoder, self.vae.quant_conv]
+        fast = [self.image_encoder, self.face_encoder, self.pose_net, self.unet, self.vae.decoder]
+        return [
+            network.to(precision)
+            for networks, precision in ((exact, torch.float32), (fast, dtype))
+            for network in networks
+            if network is not None
+        ]
 
     @torch.no_grad()
     def __call__(
@@ -116,28 +135,37 @@ class SvdSampler:
         *,
         generator: torch.Generator,
         face: Float[Tensor, "1 id_width"] | None = None,
+        refine: FaceRefinement | None = None,
     ) -> Float[Tensor, "frames 3 height width"]:
         """Frames in [0, 1].
 
         Args:
-            reference: In [0, 1].
+            reference: In [0, 1], where the networks compute.
             drawings: In [-1, 1]; MimicMotion's first is the reference's own and its frame is
                 not part of the video.
             options: How to sample.
             generator: Draws the reference's noise, then one tile of latents.
             face: Embedding of the reference's face; zeros where none was found.
+            refine: Moves faces towards the reference's.
         """
         if min(options.guidance) < 1:
             raise UserError(f"guidance={list(options.guidance)}: set both ends to at least 1")
         image = 2 * reference[None] - 1
-        noise = self._draw(image.shape, generator)
-        latents = self.vae.encode(image + options.noise * noise).latent_dist.mode()[:, None]
+        noisy = image + options.noise * _draw(image.shape, generator).to(image)
+        latents = self.vae.encode(noisy.to(dtype_of(self.vae.encoder))).latent_dist.mode()
         time_ids = [options.fps - 1, options.motion_bucket, options.noise]
         condition = Condition(
-            self.context(reference, face), latents, self.pose_net(drawings),
-            torch.tensor([time_ids], dtype=latents.dtype, device=latents.device),
-        )  # fmt: skip
-        return self.decode(self._denoise(condition, options, generator), options.decode_chunk)
+            self.context(reference, face),
+            latents[:, None].float(),
+            self._read_drawings(drawings, reference.device, options.decode_chunk),
+            torch.tensor([time_ids], dtype=torch.float32, device=reference.device),
+        )
+        denoised = self._denoise(condition, options, generator, refine)
+        frames = [
+            (self.decode_chunk(part) / 2 + 0.5).clamp(0, 1)
+            for part in denoised[0].split(options.decode_chunk)
+        ]
+        return torch.cat(frames)
 
     def context(
         self,
@@ -146,32 +174,62 @@ class SvdSampler:
     ) -> Float[Tensor, "1 tokens width_c"]:
         """CLIP's token of the reference in [0, 1], then the face's."""
         # Made smaller in [-1, 1]: where the resizing overshoots and pads it matters a little.
-        small = _resize_with_antialiasing(2 * reference[None] - 1, (CLIP_SIZE, CLIP_SIZE))
+        small = _shrunk(2 * reference[None] - 1)
         mean, std = (small.new_tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
-        token = self.image_encoder(((small + 1) / 2 - mean) / std).image_embeds[:, None]
+        pixels = (((small + 1) / 2 - mean) / std).to(dtype_of(self.image_encoder))
+        token = self.image_encoder(pixels).image_embeds[:, None]
         if self.face_encoder is None:
-            return token
+            return token.float()
         if face is None:
             raise UserError("this generator needs a face's embedding: zeros where none was found")
-        return torch.cat([token, self.face_encoder(face, token)], 1)
+        dtype = dtype_of(self.face_encoder)
+        faces = self.face_encoder(face.to(dtype), token.to(dtype))
+        return torch.cat([token, faces.to(token)], 1).float()
+
+    def recognise(self, faces: Float[Tensor, "b 3 112 112"]) -> Float[Tensor, "b width"]:
+        """Embeddings of aligned faces in [-1, 1]."""
+        if self.identity is None:
+            raise UserError("this generator has no network that recognises faces")
+        return self.identity(faces.to(dtype_of(self.identity)))
+
+    def decode_chunk(
+        self, latents: Float[Tensor, "chunk channels height width"]
+    ) -> Float[Tensor, "chunk 3 height_f width_f"]:
+        """Frames that see each other, in about [-1, 1]."""
+        scaled = (latents / self.vae.config.scaling_factor).to(dtype_of(self.vae.decoder))
+        return self.vae.decode(scaled, num_frames=len(scaled)).sample.float()
+
+    def _read_drawings(
+        self, drawings: Tensor, device: torch.device, chunk: int
+    ) -> Float[Tensor, "frames channels height width"]:
+        """What the pose network makes of each, some at a time."""
+        dtype = dtype_of(self.pose_net)
+        return torch.cat([self.pose_net(part.to(device, dtype)) for part in drawings.split(chunk)])
 
     def _denoise(
-        self, condition: Condition, options: SvdOptions, generator: torch.Generator
+        self,
+        condition: Condition,
+        options: SvdOptions,
+        generator: torch.Generator,
+        refine: FaceRefinement | None,
     ) -> Float[Tensor, "1 frames channels height width"]:
         scheduler = EulerDiscreteScheduler(**EULER_SVD)
         scheduler.set_timesteps(options.steps, device=condition.image.device)
         frames = len(condition.pose)
         tiles = anchored_tiles(frames, options.tile, options.overlap)
         shape = condition.image.shape
-        noise = self._draw((1, len(tiles[0]), *shape[2:]), generator)
+        noise = _draw((1, len(tiles[0]), *shape[2:]), generator).to(condition.image)
         latents = repeat_noise(noise * scheduler.init_noise_sigma, frames)
-        ends = options.guidance
-        guidance = torch.linspace(*ends, frames, device=latents.device).view(1, -1, 1, 1, 1)
-        for timestep in scheduler.timesteps:
+        guidance = torch.linspace(*options.guidance, frames, device=latents.device)
+        for number, timestep in enumerate(scheduler.timesteps):
             scaled = scheduler.scale_model_input(latents, timestep)
             blank, posed = self._predict(scaled, timestep, condition, tiles)
-            guided = blank + guidance.to(blank) * (posed - blank)
-            latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
+            guided = blank + guidance.view(1, -1, 1, 1, 1) * (posed - blank)
+            before = latents
+            latents, clean = scheduler.step(guided, timestep, before, return_dict=False)
+            if refine is not None and number < refine.steps:
+                clean = refine(clean, rate_at(number, options.steps))
+                latents = towards(before, clean, scheduler.sigmas[number : number + 2])
         return latents
 
     def _predict(
@@ -200,15 +258,24 @@ class SvdSampler:
             posed.add(velocity, tile, weights)
         return blank.mean(), posed.mean()
 
-    def decode(
-        self, latents: Float[Tensor, "1 frames channels height width"], chunk: int
-    ) -> Float[Tensor, "frames 3 height_f width_f"]:
-        """Frames in [0, 1]; those of a chunk see each other."""
-        parts = (latents[0] / self.vae.config.scaling_factor).split(chunk)
-        frames = [self.vae.decode(part, num_frames=len(part)).sample for part in parts]
-        return (torch.cat(frames).float() / 2 + 0.5).clamp(0, 1)
 
-    def _draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Noise from the generator's device, so that a seed means the same on every other."""
-        noise = torch.randn(shape, generator=generator, device=generator.device)
-        return noise.to(next(self.vae.parameters()))
+def towards(
+    latents: Float[Tensor, "*clip"], clean: Float[Tensor, "*clip"], sigmas: Float[Tensor, "2"]
+) -> Float[Tensor, "*clip"]:
+    """Euler's step of noisy latents to a clean clip, from one noise level to the next."""
+    sigma, following = sigmas
+    return latents + (latents - clean) / sigma * (following - sigma)
+
+
+def _shrunk(image: Float[Tensor, "1 3 height width"]) -> Float[Tensor, "1 3 small small"]:
+    """To CLIP's square: blurred by how much smaller it gets, then bicubic between corner pixels."""
+    sigmas = [max((n / CLIP_SIZE - 1) / 2, 0.001) for n in image.shape[-2:]]
+    sizes = [int(max(4 * sigma, 3)) // 2 * 2 + 1 for sigma in sigmas]
+    blurred = gaussian_blur(image, sizes[::-1], sigmas[::-1])
+    square = (CLIP_SIZE, CLIP_SIZE)
+    return F.interpolate(blurred, square, mode="bicubic", align_corners=True)
+
+
+def _draw(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Noise from the generator's device, so that a seed means the same on every other."""
+    return torch.randn(shape, generator=generator, device=generator.device)

@@ -85,6 +85,19 @@ def test_parity_of_the_driver_fit(drawings):
             np.testing.assert_allclose(shares[:, 23:91], theirs["faces"], atol=1e-6)
 
 
+def test_parity_of_a_rescaled_drawing(drawings):
+    case = json.loads((drawings / "driver_rescale.json").read_text())
+    reference, video = case["reference"], case["video"]
+    size, frame_size = [(part["height"], part["width"]) for part in (reference, video)]
+    person = np.array(reference["keypoints"][0]), np.array(reference["scores"][0])
+    frames = [np.array(people) for people in video["keypoints"]]
+    fit = fit_driver(person, size, frames, frame_size)
+    points = fit(frames[0] / np.array(frame_size[::-1])) * np.array(size[::-1])
+    ours = draw_skeletons(points, np.array(video["scores"][0]), size, swap_red_blue=True)
+    theirs = np.array(Image.open(drawings / "driver_rescale_frame0.png").convert("RGB"))
+    assert share_of_other_pixels(ours, theirs) <= 0.005
+
+
 def test_a_driver_that_nobody_can_be_fitted_to():
     nobody = np.zeros((133, 2)), np.zeros(133)
     with pytest.raises(UserError, match="0 reference joints"):

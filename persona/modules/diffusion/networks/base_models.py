@@ -1,4 +1,4 @@
-"""Stable Video Diffusion's own networks from its published folders, offline."""
+"""The networks of Stable Diffusion and its video model from their published folders, offline."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKLTemporalDecoder
+from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from persona.errors import UserError
-from persona.modules.diffusion.networks.checkpoint import load_strictly, read_state
 from persona.modules.diffusion.networks.svd_sampler import EULER_SVD
+from persona.modules.strict_state import load_strictly, read_state
+
+_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Names of an attention's layers: those that older diffusers wrote, and today's."""
 
 
-def load_vae(folder: Path) -> AutoencoderKLTemporalDecoder:
+def load_temporal_vae(folder: Path) -> AutoencoderKLTemporalDecoder:
     """From `config.json` and the half-precision weights, in their precision."""
     path = folder / "diffusion_pytorch_model.fp16.safetensors"
     # Buffers are no weights: they are computed.
@@ -26,14 +28,36 @@ def load_vae(folder: Path) -> AutoencoderKLTemporalDecoder:
     return vae.eval()
 
 
-def load_image_encoder(folder: Path) -> CLIPVisionModelWithProjection:
-    """CLIP from `config.json` and the half-precision weights, in their precision."""
-    path = folder / "model.fp16.safetensors"
+def load_vae(folder: Path) -> AutoencoderKL:
+    """From `config.json` and the weights, whichever diffusers wrote them."""
+    path = folder / "diffusion_pytorch_model.safetensors"
+    with init_empty_weights(include_buffers=False):
+        vae = AutoencoderKL.from_config(read_config(folder / "config.json"))
+    state = {_today(key): value for key, value in read_state(path).items()}
+    load_strictly(vae, state, str(path))
+    return vae.eval()
+
+
+def load_image_encoder(
+    folder: Path, name: str = "model.fp16.safetensors"
+) -> CLIPVisionModelWithProjection:
+    """CLIP from `config.json` and its weights, in their precision."""
+    path = folder / name
     config = CLIPVisionConfig.from_dict(read_config(folder / "config.json"))
     with init_empty_weights(include_buffers=False):
         encoder = CLIPVisionModelWithProjection(config)
-    load_strictly(encoder, read_state(path), str(path))
+    state = read_state(path)
+    # Older transformers wrote the numbers of the positions, which are computed.
+    state.pop("vision_model.embeddings.position_ids", None)
+    load_strictly(encoder, state, str(path))
     return encoder.eval()
+
+
+def _today(key: str) -> str:
+    """A key of the VAE's with today's names of its attention layers."""
+    head, dot, tail = key.rpartition(".")
+    before, between, layer = head.rpartition(".")
+    return f"{before}{between}{_ATTENTION.get(layer, layer)}{dot}{tail}"
 
 
 def check_schedule(path: Path) -> None:
@@ -56,23 +80,3 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{path} is no configuration: fetch it again")
     return config
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` is the GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"generator.device={name}: no GPU is visible; choose auto or cpu")
-    return device
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """``auto`` is bfloat16 on a GPU and float32 elsewhere."""
-    names = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    if name not in names:
-        raise UserError(f"generator.dtype={name}: choose auto or one of {', '.join(names)}")
-    return names[name]

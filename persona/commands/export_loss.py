@@ -1,0 +1,102 @@
+"""What a rig loses against the avatar's own render: it cannot follow what depends on the pose."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.data.motion.camera import fit_camera
+from persona.modules.avatar.bake import BakedMesh, bake_mesh
+from persona.modules.avatar.gaussian_avatar import PoseState
+from persona.modules.avatar.rig import Rig
+from persona.modules.body.skinning import blend_skin
+from persona.modules.render.mesh import interpolate, rasterize
+from persona.systems.fit import Fit
+from persona.types import Camera, Channel
+
+MOST_FRAMES = 5
+SIZE = (384, 288)
+"""Of the pictures that are compared, height and width."""
+SUPERSAMPLE = 2
+"""Rays per pixel side of a mesh."""
+
+
+@torch.no_grad()
+def rig_losses(
+    system: Fit,
+    poses: Callable[[int], PoseState],
+    count: int,
+    rigs: Mapping[str, Rig],
+    meshed: Rig,
+    texture_px: int,
+) -> dict[str, float]:
+    """PSNR in dB of each rig, and of the textured mesh of one, over frames spread evenly.
+
+    Whole pictures on white, which shows the avatar ``SIZE`` pixels large; the mean over frames.
+
+    Args:
+        system: With the avatar.
+        poses: A frame's pose in the axes of a camera, somewhere.
+        count: Of the frames.
+        rigs: By what they are called.
+        meshed: Of which the mesh is made, where it has a surface.
+        texture_px: Side of the mesh's texture.
+    """
+    rows = torch.linspace(0, count - 1, min(MOST_FRAMES, count)).long().unique().tolist()
+    mesh = None if meshed.surface is None else bake_mesh(meshed, texture_px)
+    squares: dict[str, list[Tensor]] = {}
+    for pose in map(poses, rows):
+        pose, camera = in_view(system, pose)
+        own = over_white(*system.render(pose, camera))
+        shown = {name: draw_rig(system, rig, pose, camera) for name, rig in rigs.items()}
+        if mesh is not None:
+            shown["textured mesh"] = draw_mesh(system, meshed, mesh, pose, camera)
+        for name, image in shown.items():
+            squares.setdefault(name, []).append((image - own).square().mean())
+    return {n: float(-10 * torch.stack(s).log10().mean()) for n, s in squares.items()}
+
+
+def in_view(system: Fit, pose: PoseState) -> tuple[PoseState, Camera]:
+    """The pose before a camera that sees all of it."""
+    _, joints = system.body.shape(system.identity)
+    bones = system.body.transforms_from_matrices(joints, pose.rotations)
+    points = blend_skin(system.body.shape(system.identity)[0], system.body.weights, bones)
+    camera, shift = fit_camera(points, *SIZE)
+    return replace(pose, trans=shift), camera
+
+
+def draw_rig(system: Fit, rig: Rig, pose: PoseState, camera: Camera) -> Float[Tensor, "3 h w"]:
+    """The rig's Gaussians on white."""
+    bones = system.body.transforms_from_matrices(rig.joints, pose.rotations)
+    points = rig.posed(bones, pose.expression, pose.trans)
+    render = system.renderer(points, camera, {"rgb": Channel(rig.rgb)})
+    return over_white(render.images["rgb"], render.alpha)
+
+
+def draw_mesh(
+    system: Fit, rig: Rig, mesh: BakedMesh, pose: PoseState, camera: Camera
+) -> Float[Tensor, "3 h w"]:
+    """The textured mesh on white."""
+    bones = system.body.transforms_from_matrices(rig.joints, pose.rotations)
+    raised = mesh.vertices + (rig.expr_dirs @ pose.expression)[mesh.source]
+    weights = rig.weights[mesh.source]
+    vertices = blend_skin(raised, weights, bones @ rig.rest_from_bind) + pose.trans
+    fine = camera.resize(SUPERSAMPLE * camera.height, SUPERSAMPLE * camera.width)
+    render = rasterize(vertices, mesh.faces, fine)
+    uv = interpolate(render, mesh.faces, mesh.uv)
+    grid = torch.stack([2 * uv[..., 0] - 1, 1 - 2 * uv[..., 1]], -1)  # Row 0 is v = 1.
+    texture = mesh.texture.permute(2, 0, 1)[None] / 255
+    color = F.grid_sample(texture, grid[None], padding_mode="border", align_corners=False)
+    mask = render.mask[None, None].to(color)
+    layers = F.avg_pool2d(torch.cat([color * mask, mask], 1), SUPERSAMPLE)[0]
+    return over_white(layers[:3], layers[3:])
+
+
+def over_white(
+    color: Float[Tensor, "3 h w"], alpha: Float[Tensor, "1 h w"]
+) -> Float[Tensor, "3 h w"]:
+    """A premultiplied render before white."""
+    return (color + 1 - alpha).clamp(0, 1)

@@ -1,0 +1,80 @@
+"""An avatar whose joints and face somebody moves by hand, on top of a motion."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from numpy import ndarray
+
+from persona.commands.export import AvatarExport, Settings, rest_motion
+from persona.data.export.scene import Splats
+from persona.data.motion.load import load_motion
+from persona.data.motion.motion import Motion
+from persona.data.motion.names import INDEX
+from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
+from persona.systems.fit import Fit
+from persona.types import BodyPose
+
+
+class Puppet:
+    """Poses an avatar in a frame of a motion, as changed by hand.
+
+    Args:
+        system: Trained, on the host.
+        asset: One of its assets; None is its result.
+    """
+
+    def __init__(self, system: Fit, asset: str | None = None) -> None:
+        self.system, self.asset = system, asset
+        self.motion: Motion = rest_motion(system.body)
+        self.turns: dict[str, tuple[float, float, float]] = {}
+        """By joint: degrees about its x, y and z axes, added to the motion."""
+        self.face: dict[str, float] = {}
+        """By expression: what is added to the motion."""
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """Names of the body's expressions."""
+        body = self.system.body
+        return body.expression_names or tuple(map(str, range(body.num_expression)))
+
+    def load(self, name_or_file: str) -> None:
+        """Takes another motion.
+
+        Raises:
+            UserError: there is none, or it cannot be read.
+        """
+        self.motion = load_motion(name_or_file, self.system.body, identity=self.system.identity)
+
+    def pose(self, frame: int) -> BodyPose:
+        """Of one frame, a batch of one, in the world."""
+        pose = self.motion.pose[frame : frame + 1]
+        joints, expression = pose.joints.clone(), pose.expression.clone()
+        for name, degrees in self.turns.items():
+            added = matrix_from_axis_angle(torch.deg2rad(torch.tensor(degrees)))
+            own = matrix_from_axis_angle(joints[0, INDEX[name]])
+            joints[0, INDEX[name]] = axis_angle_from_matrix(own @ added)
+        for name, weight in self.face.items():
+            expression[0, self.expressions.index(name)] += weight
+        return BodyPose.from_joints(joints, expression, pose.trans)
+
+    def splats(self, frame: int) -> Splats:
+        """The avatar in that pose, in the world."""
+        motion = replace(self.motion, pose=self.pose(frame))
+        return AvatarExport(self.system, motion, Settings(self.asset)).posed(0)
+
+
+def covariances(splats: Splats) -> Float32[ndarray, "n 3 3"]:
+    """Of the Gaussians, square metres."""
+    w, x, y, z = splats.quaternions.T
+    turn = np.stack(
+        [
+            *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+            *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+            *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+        ],
+        1,
+    ).reshape(-1, 3, 3)
+    half = turn * splats.scales[:, None]
+    return (half @ half.mT).astype(np.float32)

@@ -1,0 +1,353 @@
+// The viewer of an exported avatar: skinning and sorting on the host, splats by WebGL 2.
+// The image model is that of persona/modules/render: 3D Gaussian splatting with the 2D filter of
+// Mip-Splatting (variance EPS, opacity compensated). World: metres, y up, a person faces +z.
+"use strict";
+
+const EPS = 0.1, FOV = 28 * Math.PI / 180, WIDTH = 2048, BINS = 1 << 16;
+const meta = JSON.parse(document.getElementById("meta").textContent);
+const options = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+const canvas = document.querySelector("canvas");
+const gl = canvas.getContext("webgl2", { alpha: false, antialias: false, preserveDrawingBuffer: true });
+const byId = (name) => document.getElementById(name);
+
+const VERTEX = `#version 300 es
+precision highp float; precision highp int;
+uniform sampler2D means, shapes, turns, colors, skin, bones;
+uniform highp usampler2D joints;
+uniform mat3 view; uniform vec3 eye; uniform vec2 size; uniform float focal; uniform bool round_ones;
+layout(location = 0) in uint index;
+out vec2 center; out vec3 conic; out vec4 color;
+
+mat3 rotation(vec4 q) {  // (x, y, z, w), columns
+  vec3 v = q.xyz;
+  mat3 cross_v = mat3(0, v.z, -v.y, -v.z, 0, v.x, v.y, -v.x, 0);
+  return mat3(1.0) + 2.0 * q.w * cross_v + 2.0 * cross_v * cross_v;
+}
+
+mat3 blended(ivec2 at) {  // the turn of the bones' blend, made orthogonal
+  uvec4 joint = texelFetch(joints, at, 0);
+  vec4 weight = texelFetch(skin, at, 0);
+  vec3 x = vec3(0), y = vec3(0);
+  for (int k = 0; k < 4; k++) {
+    x += weight[k] * texelFetch(bones, ivec2(0, int(joint[k])), 0).xyz;
+    y += weight[k] * texelFetch(bones, ivec2(1, int(joint[k])), 0).xyz;
+  }
+  x = normalize(x);
+  y = normalize(y - dot(x, y) * x);
+  return mat3(x, y, cross(x, y));
+}
+
+void main() {
+  ivec2 at = ivec2(int(index) % ${WIDTH}, int(index) / ${WIDTH});
+  vec3 p = view * (texelFetch(means, at, 0).xyz - eye);
+  color = texelFetch(colors, at, 0);
+  gl_Position = vec4(0, 0, 2, 1);
+  if (p.z < 0.01) return;
+  vec3 scale = texelFetch(shapes, at, 0).xyz;
+  mat3 axes = round_ones ? mat3(1.0) : view * blended(at) * rotation(texelFetch(turns, at, 0));
+  mat3 spread = mat3(axes[0] * scale.x, axes[1] * scale.y, axes[2] * scale.z);
+  vec2 slope = p.xy / p.z;
+  vec3 row_x = focal / p.z * vec3(1, 0, -slope.x), row_y = focal / p.z * vec3(0, 1, -slope.y);
+  vec3 u = row_x * spread, v = row_y * spread;
+  vec3 cov = vec3(dot(u, u), dot(u, v), dot(v, v));
+  float thin = max(cov.x * cov.z - cov.y * cov.y, 0.0);
+  cov.xz += ${EPS};
+  float det = cov.x * cov.z - cov.y * cov.y;
+  color.a *= sqrt(thin / det);
+  if (color.a < 1.0 / 255.0) return;
+  conic = vec3(cov.z, -cov.y, cov.x) / det;
+  center = focal * slope + 0.5 * size;
+  float reach = sqrt(2.0 * log(255.0 * color.a));
+  vec2 corner = vec2(gl_VertexID & 1, gl_VertexID >> 1) * 2.0 - 1.0;
+  vec2 pixel = center + corner * (reach * sqrt(cov.xz) + 1.0);
+  gl_Position = vec4(pixel.x / size.x * 2.0 - 1.0, 1.0 - pixel.y / size.y * 2.0, 0, 1);
+}`;
+
+const FRAGMENT = `#version 300 es
+precision highp float;
+uniform vec2 size;
+in vec2 center; in vec3 conic; in vec4 color;
+out vec4 shown;
+void main() {
+  vec2 d = vec2(gl_FragCoord.x, size.y - gl_FragCoord.y) - center;
+  float alpha = color.a * exp(-0.5 * (conic.x * d.x * d.x + 2.0 * conic.y * d.x * d.y + conic.z * d.y * d.y));
+  if (alpha < 1.0 / 255.0) discard;
+  shown = vec4(color.rgb * alpha, alpha);
+}`;
+
+// Data ------------------------------------------------------------------------------------------
+
+async function unpack() {
+  const text = atob(byId("data").textContent.trim());
+  const packed = Uint8Array.from(text, (c) => c.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const buffer = await new Response(stream).arrayBuffer();
+  const kinds = { f4: Float32Array, u1: Uint8Array, u4: Uint32Array };
+  const arrays = {};
+  for (const [name, kind, start, length] of meta.arrays) arrays[name] = new kinds[kind](buffer, start, length);
+  return arrays;
+}
+
+// Pose ------------------------------------------------------------------------------------------
+
+const lerp = (a, b, t) => a + (b - a) * t;
+
+function multiply(a, b) {  // rows of 3 x 4 rigid transforms
+  const c = new Float32Array(12);
+  for (let i = 0; i < 3; i++) for (let k = 0; k < 4; k++)
+    c[4 * i + k] = a[4 * i] * b[k] + a[4 * i + 1] * b[4 + k] + a[4 * i + 2] * b[8 + k] + (k === 3 ? a[4 * i + 3] : 0);
+  return c;
+}
+
+function local(w, x, y, z, place) {
+  const s = 2 / (w * w + x * x + y * y + z * z);
+  return [1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y), place[0],
+    s * (x * y + w * z), 1 - s * (x * x + z * z), s * (y * z - w * x), place[1],
+    s * (x * z - w * y), s * (y * z + w * x), 1 - s * (x * x + y * y), place[2]];
+}
+
+// Bones (posed from bind, 12 floats each) and expressions at a time in frames.
+function poseAt(data, time) {
+  const first = Math.min(Math.floor(time), meta.frames - 1), next = Math.min(first + 1, meta.frames - 1);
+  const part = time - first, J = meta.parents.length, world = [], bones = new Float32Array(12 * J);
+  for (let j = 0; j < J; j++) {
+    const a = data.rotations.subarray(4 * (first * J + j)), b = data.rotations.subarray(4 * (next * J + j));
+    const sign = a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3] < 0 ? -1 : 1;
+    const q = [0, 1, 2, 3].map((k) => lerp(a[k], sign * b[k], part));
+    const place = [0, 1, 2].map((k) => data.offsets[3 * j + k]
+      + (j ? 0 : lerp(data.trans[3 * first + k], data.trans[3 * next + k], part)));
+    const own = local(...q, place), parent = meta.parents[j];
+    world.push(parent < 0 ? own : multiply(world[parent], own));
+    bones.set(multiply(world[j], data.binds.subarray(12 * j, 12 * j + 12)), 12 * j);
+  }
+  const E = meta.expressions.length;
+  const weights = meta.expressions.map((_, e) =>
+    lerp(data.weights[first * E + e], data.weights[next * E + e], part) + (state.face[e] || 0));
+  return { bones, weights };
+}
+
+// Posed means into ``posed`` (4 floats each).
+function skinMeans(data, bones, weights, posed) {
+  const rest = data.raised;
+  rest.set(data.means);
+  weights.forEach((weight, e) => {
+    if (!weight) return;
+    const [start, count] = meta.expressions[e].rows;
+    for (let i = start; i < start + count; i++)
+      for (let k = 0; k < 3; k++) rest[3 * data.rows[i] + k] += weight * data.dirs[3 * i + k];
+  });
+  for (let i = 0; i < meta.count; i++) {
+    const x = rest[3 * i], y = rest[3 * i + 1], z = rest[3 * i + 2];
+    let px = 0, py = 0, pz = 0;
+    for (let k = 0; k < 4; k++) {
+      const w = data.skin[4 * i + k];
+      if (!w) continue;
+      const b = 12 * data.joints[4 * i + k];
+      px += w * (bones[b] * x + bones[b + 1] * y + bones[b + 2] * z + bones[b + 3]);
+      py += w * (bones[b + 4] * x + bones[b + 5] * y + bones[b + 6] * z + bones[b + 7]);
+      pz += w * (bones[b + 8] * x + bones[b + 9] * y + bones[b + 10] * z + bones[b + 11]);
+    }
+    posed[4 * i] = px; posed[4 * i + 1] = py; posed[4 * i + 2] = pz;
+  }
+}
+
+// Far to near, by counting.
+function sortByDepth(posed, forward, order, scratch) {
+  const { depth, bin, heads } = scratch;
+  let low = Infinity, high = -Infinity;
+  for (let i = 0; i < meta.count; i++) {
+    const d = posed[4 * i] * forward[0] + posed[4 * i + 1] * forward[1] + posed[4 * i + 2] * forward[2];
+    depth[i] = d;
+    if (d < low) low = d;
+    if (d > high) high = d;
+  }
+  heads.fill(0);
+  const factor = (BINS - 1) / Math.max(high - low, 1e-9);
+  for (let i = 0; i < meta.count; i++) {
+    bin[i] = (high - depth[i]) * factor;  // Rounded down as it is stored.
+    heads[bin[i] + 1]++;
+  }
+  for (let i = 0; i < BINS; i++) heads[i + 1] += heads[i];
+  for (let i = 0; i < meta.count; i++) order[heads[bin[i]]++] = i;
+}
+
+// Drawing ---------------------------------------------------------------------------------------
+
+function program() {
+  const made = gl.createProgram();
+  for (const [kind, text] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
+    const shader = gl.createShader(kind);
+    gl.shaderSource(shader, text);
+    gl.compileShader(shader);
+    if (!gl.getShaderParameter(shader, gl.COMPILE_STATUS)) throw new Error(gl.getShaderInfoLog(shader));
+    gl.attachShader(made, shader);
+  }
+  gl.linkProgram(made);
+  return made;
+}
+
+const FORMATS = { f: () => [gl.RGBA32F, gl.RGBA, gl.FLOAT], b: () => [gl.RGBA8, gl.RGBA, gl.UNSIGNED_BYTE],
+  i: () => [gl.RGBA8UI, gl.RGBA_INTEGER, gl.UNSIGNED_BYTE] };
+
+// A texture of four values a texel, whose content is set by the function that comes back.
+function texture(unit, width, height, format) {
+  const [inner, layout, kind] = FORMATS[format]();
+  gl.activeTexture(gl.TEXTURE0 + unit);
+  gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
+  gl.texStorage2D(gl.TEXTURE_2D, 1, inner, width, height);
+  for (const name of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, name, gl.NEAREST);
+  return (values) => {
+    gl.activeTexture(gl.TEXTURE0 + unit);
+    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, height, layout, kind, values);
+  };
+}
+
+const padded = (values, width, perRow, Kind) => {  // values of ``width`` as four, to whole rows
+  const count = values.length / width, out = new Kind(4 * perRow * Math.ceil(count / perRow));
+  for (let i = 0; i < count; i++) for (let k = 0; k < width; k++) out[4 * i + k] = values[width * i + k];
+  return out;
+};
+
+function painter(data) {
+  const made = program(), rows = Math.ceil(meta.count / WIDTH), J = meta.parents.length;
+  gl.useProgram(made);
+  const at = (name) => gl.getUniformLocation(made, name);
+  const names = ["means", "shapes", "turns", "colors", "skin", "bones", "joints"];
+  names.forEach((name, unit) => gl.uniform1i(at(name), unit));
+  const setMeans = texture(0, WIDTH, rows, "f"), setBones = texture(5, 4, J, "f");
+  texture(1, WIDTH, rows, "f")(padded(data.scales, 3, WIDTH, Float32Array));
+  texture(2, WIDTH, rows, "f")(padded(data.turns, 4, WIDTH, Float32Array));
+  texture(3, WIDTH, rows, "b")(padded(data.colors, 4, WIDTH, Uint8Array));
+  texture(4, WIDTH, rows, "f")(padded(data.skin, 4, WIDTH, Float32Array));
+  texture(6, WIDTH, rows, "i")(padded(data.joints, 4, WIDTH, Uint8Array));
+  const posed = new Float32Array(4 * WIDTH * rows), order = new Uint32Array(meta.count);
+  const scratch = { depth: new Float32Array(meta.count), bin: new Uint16Array(meta.count), heads: new Uint32Array(BINS + 1) };
+  gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
+  gl.enableVertexAttribArray(0);
+  gl.vertexAttribIPointer(0, 1, gl.UNSIGNED_INT, 0, 0);
+  gl.vertexAttribDivisor(0, 1);
+  gl.enable(gl.BLEND);
+  gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
+  gl.uniform1i(at("round_ones"), meta.round ? 1 : 0);
+  return (time, camera) => {
+    const { bones, weights } = poseAt(data, time);
+    skinMeans(data, bones, weights, posed);
+    setMeans(posed);
+    const columns = new Float32Array(16 * J);
+    for (let j = 0; j < J; j++) for (let i = 0; i < 3; i++) for (let k = 0; k < 4; k++)
+      columns[16 * j + 4 * k + i] = bones[12 * j + 4 * i + k];
+    setBones(columns);
+    sortByDepth(posed, camera.axes.slice(6), order, scratch);
+    gl.bufferData(gl.ARRAY_BUFFER, order, gl.DYNAMIC_DRAW);
+    const [right, down, forward] = [camera.axes.slice(0, 3), camera.axes.slice(3, 6), camera.axes.slice(6)];
+    gl.uniformMatrix3fv(at("view"), false, [0, 1, 2].flatMap((k) => [right[k], down[k], forward[k]]));
+    gl.uniform3fv(at("eye"), camera.eye);
+    gl.uniform2f(at("size"), canvas.width, canvas.height);
+    gl.uniform1f(at("focal"), canvas.height / 2 / Math.tan(FOV / 2));
+    gl.viewport(0, 0, canvas.width, canvas.height);
+    gl.clearColor(...state.background, 1);
+    gl.clear(gl.COLOR_BUFFER_BIT);
+    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, meta.count);
+  };
+}
+
+// View and controls -----------------------------------------------------------------------------
+
+const start = () => ({ yaw: +(options.yaw || 0), pitch: +(options.pitch || 0),
+  distance: +(options.distance || meta.distance), target: options.target ? options.target.split(",").map(Number) : [...meta.center] });
+const state = { ...start(), time: +(options.frame || 0), playing: !("frame" in options) && meta.frames > 1,
+  speed: 1, face: {}, background: [1, 1, 1], dirty: true };
+
+function camera() {
+  const { yaw, pitch, distance, target } = state;
+  const forward = [-Math.sin(yaw) * Math.cos(pitch), -Math.sin(pitch), -Math.cos(yaw) * Math.cos(pitch)];
+  const right = [Math.cos(yaw), 0, -Math.sin(yaw)];
+  const down = [0, 1, 2].map((k) => {  // forward x right
+    const [a, b] = [(k + 1) % 3, (k + 2) % 3];
+    return forward[a] * right[b] - forward[b] * right[a];
+  });
+  return { eye: target.map((t, k) => t - distance * forward[k]), axes: [...right, ...down, ...forward] };
+}
+
+function controls() {
+  const fingers = new Map();
+  const spread = () => { const [a, b] = [...fingers.values()]; return Math.hypot(a.x - b.x, a.y - b.y); };
+  canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+  canvas.addEventListener("pointerdown", (event) => { fingers.set(event.pointerId, { x: event.clientX, y: event.clientY }); canvas.setPointerCapture(event.pointerId); });
+  for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (event) => fingers.delete(event.pointerId));
+  canvas.addEventListener("pointermove", (event) => {
+    const finger = fingers.get(event.pointerId);
+    if (!finger) return;
+    const before = fingers.size === 2 ? spread() : 0, dx = event.clientX - finger.x, dy = event.clientY - finger.y;
+    finger.x = event.clientX; finger.y = event.clientY;
+    if (fingers.size === 2) state.distance *= before / spread();
+    else if (event.shiftKey || event.buttons === 2) {
+      const { axes } = camera(), step = 2 * state.distance * Math.tan(FOV / 2) / canvas.clientHeight;
+      state.target = state.target.map((t, k) => t - step * (dx * axes[k] + dy * axes[3 + k]));
+    } else {
+      state.yaw -= dx * 0.01;
+      state.pitch = Math.min(1.5, Math.max(-1.5, state.pitch + dy * 0.01));
+    }
+    state.dirty = true;
+  });
+  canvas.addEventListener("wheel", (event) => { event.preventDefault(); state.distance *= Math.exp(event.deltaY * 0.001); state.dirty = true; }, { passive: false });
+  byId("frame").max = meta.frames - 1;
+  byId("frame").oninput = (event) => { state.time = +event.target.value; state.playing = false; state.dirty = true; };
+  byId("speed").oninput = (event) => { state.speed = +event.target.value; };
+  byId("play").onclick = () => { state.playing = !state.playing && meta.frames > 1; };
+  byId("reset").onclick = () => Object.assign(state, start(), { dirty: true });
+  byId("background").oninput = (event) => {
+    state.background = [1, 3, 5].map((k) => parseInt(event.target.value.slice(k, k + 2), 16) / 255);
+    state.dirty = true;
+  };
+  meta.expressions.forEach((expression, e) => {
+    const label = document.createElement("label"), slider = document.createElement("input");
+    label.textContent = expression.name;
+    Object.assign(slider, { type: "range", min: 0, max: 1, step: 0.01, value: 0 });
+    slider.oninput = () => { state.face[e] = +slider.value; state.dirty = true; };
+    label.append(slider);
+    byId("face").append(label);
+  });
+  byId("panel").hidden = "bare" in options;
+}
+
+function resize() {
+  const fixed = options.size && options.size.split("x").map(Number), ratio = fixed ? 1 : devicePixelRatio;
+  const [width, height] = fixed || [innerWidth * ratio, innerHeight * ratio].map(Math.round);
+  if (fixed) Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
+  if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; state.dirty = true; }
+}
+
+async function main() {
+  if (!gl) throw new Error("this browser has no WebGL 2");
+  const data = await unpack();
+  data.raised = new Float32Array(data.means.length);
+  const draw = painter(data);
+  controls();
+  if (options.time) {  // Milliseconds a frame, for measuring: drawn and read back.
+    resize();
+    const began = performance.now(), pixel = new Uint8Array(4);
+    for (let i = 0; i < +options.time; i++) { draw(i % meta.frames, camera()); gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, pixel); }
+    document.body.dataset.ms = (performance.now() - began) / +options.time;
+  }
+  let last = performance.now(), rate = 0;
+  const tick = (now) => {
+    const seconds = Math.min((now - last) / 1000, 0.2);
+    last = now;
+    rate = lerp(rate, 1 / Math.max(seconds, 1e-3), 0.1);
+    if (state.playing) { state.time = (state.time + seconds * meta.fps * state.speed) % meta.frames; state.dirty = true; }
+    resize();
+    if (state.dirty) {
+      state.dirty = false;
+      draw(state.time, camera());
+      byId("frame").value = Math.floor(state.time);
+      byId("play").textContent = state.playing ? "pause" : "play";
+      byId("told").textContent = state.playing ? `${rate.toFixed(0)} FPS` : "";
+    }
+    requestAnimationFrame(tick);
+  };
+  resize();
+  tick(last);
+}
+
+main().catch((error) => { byId("told").textContent = error.message; throw error; });

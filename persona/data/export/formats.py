@@ -1,0 +1,48 @@
+"""The table of formats: a new one is a writer and a row."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from persona.data.export.glb_mesh import write_glb_mesh
+from persona.data.export.glb_splats import write_glb_splats
+from persona.data.export.html import write_html
+from persona.data.export.npz import write_npz
+from persona.data.export.ply import write_ply
+from persona.data.export.scene import Scene
+from persona.data.export.spz import write_spz
+from persona.data.export.usd import write_usd
+
+
+@dataclass(frozen=True)
+class Format:
+    """What one kind of file holds."""
+
+    write: Callable[[Scene, Path], None]
+    suffix: str
+    holds: str
+    """In a few words, for the list of formats."""
+    motion: bool
+    """Whether a file holds the whole motion; else there is one for each frame."""
+    rigged: bool
+    """Whether it moves by the rig, which cannot follow what depends on the pose."""
+
+
+FORMATS = {
+    "ply": Format(write_ply, ".ply", "Gaussians of one pose", motion=False, rigged=False),
+    "spz": Format(
+        write_spz, ".spz", "Gaussians of one pose, a tenth of the size", motion=False, rigged=False
+    ),
+    "npz": Format(write_npz, ".npz", "everything, as arrays", motion=True, rigged=True),
+    "glb": Format(
+        write_glb_splats, ".splats.glb", "Gaussians, skeleton, motion", motion=True, rigged=True
+    ),
+    "mesh": Format(
+        write_glb_mesh, ".mesh.glb", "textured mesh, skeleton, motion", motion=True, rigged=True
+    ),
+    "usd": Format(write_usd, ".usdc", "Gaussians of every frame", motion=True, rigged=False),
+    "html": Format(
+        write_html, ".html", "a page that shows it all, offline", motion=True, rigged=True
+    ),
+}
+"""By the name that ``format=`` takes."""

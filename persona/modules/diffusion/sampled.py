@@ -1,0 +1,137 @@
+"""What generators have in common that sample frames by networks from a folder."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from persona.errors import UserError
+from persona.modules.diffusion.base import Controls, Reference, VideoGenerator
+from persona.modules.diffusion.controls.skeleton_drawing import draw_skeletons
+from persona.modules.diffusion.networks.placement import (
+    OFFLOADS,
+    Sampler,
+    pick_device,
+    pick_dtype,
+    place,
+)
+from persona.modules.diffusion.weights import WEIGHTS
+
+S = TypeVar("S", bound=Sampler)
+
+
+@dataclass(kw_only=True)
+class SampledGenerator(VideoGenerator, Generic[S]):
+    """Reads its networks for a clip and lets them go after it: what follows needs the memory.
+
+    Attributes:
+        weights: Folder of all files (``persona.modules.diffusion.weights`` lists them).
+        size: Height and width of the frames, pixels.
+        steps: Of denoising.
+        guidance: At least 1; higher follows controls and photograph more closely.
+        dtype: ``bfloat16``, ``float16``, ``float32`` or ``auto``: bfloat16 on a GPU, float32 on a
+            CPU.
+        offload: ``none``, ``model`` or ``sequential``: what waits on the CPU until it is called.
+    """
+
+    part: ClassVar[str]
+    """Its name in ``WEIGHTS``."""
+
+    weights: str | None
+    size: Sequence[int]
+    steps: int
+    guidance: float
+    dtype: str = "auto"
+    offload: str = "none"
+
+    @property
+    def frame_size(self) -> tuple[int, int]:  # type: ignore[override]
+        """Height and width."""
+        return self.size[0], self.size[1]
+
+    def check(self) -> None:
+        """See ``VideoGenerator``."""
+        step = self.size_multiple
+        if any(n < step or n % step for n in self.size):
+            raise UserError(f"generator.size={list(self.size)}: take multiples of {step} pixels")
+        if self.guidance < 1 or self.steps < 1:
+            raise UserError(
+                f"generator.guidance={self.guidance}, steps={self.steps}: both are at least 1"
+            )
+        if self.offload not in OFFLOADS:
+            raise UserError(
+                f"generator.offload={self.offload}: choose one of {', '.join(OFFLOADS)}"
+            )
+        pick_dtype(self.dtype, pick_device())
+        self.inspect(self.folder())
+
+    def inspect(self, folder: Path) -> None:
+        """Holds names and shapes of all weights against the networks', which takes seconds."""
+        self.read(folder)
+
+    def folder(self) -> Path:
+        """Of the weights; UserError where files are missing."""
+        return WEIGHTS[self.part].require(self.weights, "generator.weights")
+
+    def __call__(
+        self, reference: Reference, controls: Controls, *, seed: int
+    ) -> UInt8[ndarray, "n h w 3"]:
+        """See ``VideoGenerator``."""
+        device = pick_device()
+        dtype = pick_dtype(self.dtype, device)
+        sampler = self.read(self.folder())
+        generator = torch.Generator().manual_seed(seed)
+        try:
+            place(sampler.networks(dtype), device, self.offload)
+            frames = self.sample(sampler, reference, controls, generator)
+        except torch.cuda.OutOfMemoryError as error:
+            raise UserError(f"the GPU's memory is too small: set {self.smaller()}") from error
+        if not frames.isfinite().all():
+            raise UserError(f"frames in {dtype} are not finite: set generator.dtype=bfloat16")
+        return (frames * 255).round().byte().movedim(1, -1).cpu().numpy()
+
+    def smaller(self) -> str:
+        """What to set where memory is short, for the message."""
+        following = OFFLOADS[OFFLOADS.index(self.offload) + 1 :]
+        offload = [f"generator.offload={following[0]}"] if following else []
+        height, width = self.size
+        return " or ".join((*offload, f"a generator.size below {height} x {width}"))
+
+    @abstractmethod
+    def read(self, folder: Path) -> S:
+        """All networks, on the CPU and in their files' precision."""
+
+    @abstractmethod
+    def sample(
+        self,
+        sampler: S,
+        reference: Reference,
+        controls: Controls,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "n 3 h w"]:
+        """Frames in [0, 1]."""
+
+
+def as_tensor(image: UInt8[ndarray, "h w 3"]) -> Float32[Tensor, "3 h w"]:
+    """A picture in [0, 1], where networks compute."""
+    return torch.from_numpy(image).to(pick_device()).movedim(-1, 0) / 255
+
+
+def draw_clip(
+    keypoints: Float32[ndarray, "n 133 3"], size: tuple[int, int], *, swap_red_blue: bool = False
+) -> Float[Tensor, "n 3 h w"]:
+    """Skeletons in [-1, 1], on the CPU: a long clip's are many."""
+    drawings = [
+        draw_skeletons(points[None, :, :2], points[None, :, 2], size, swap_red_blue=swap_red_blue)
+        for points in keypoints.astype(float)
+    ]
+    return torch.from_numpy(np.stack(drawings)).movedim(-1, 1) / 127.5 - 1

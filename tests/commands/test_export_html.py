@@ -1,0 +1,76 @@
+"""The page in a real browser without a display: what it draws is what the avatar draws."""
+
+import shutil
+import subprocess
+from urllib.parse import quote
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from persona.commands.export import AvatarExport, Settings
+from persona.commands.export_loss import over_white
+from persona.data.export.html import FIELD_OF_VIEW, write_html
+from persona.data.motion.load import load_motion
+from persona.types import Camera, Channel, Gaussians
+
+HEIGHT, WIDTH = 240, 180
+TARGET, DISTANCE = (0.0, 0.9, 0.0), 4.2
+
+
+def browse(page, profile, options: str, *asked: str) -> subprocess.CompletedProcess:
+    """Opens a page in headless Chromium, which draws in software."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if browser is None:
+        pytest.skip("needs Chromium (Debian: apt-get install chromium)")
+    return subprocess.run(
+        [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--use-angle=swiftshader",
+         "--enable-unsafe-swiftshader", "--hide-scrollbars", "--force-device-scale-factor=1",
+         "--virtual-time-budget=4000", f"--user-data-dir={profile}", "--window-size=640,640",
+         *asked, f"{page.as_uri()}#{quote(options, safe='=&,.')}"],
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+
+
+def orbit(yaw: float, pitch: float) -> Camera:
+    """The viewer's camera, by its own description."""
+    forward = -np.array([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
+    right = np.array([np.cos(yaw), 0, -np.sin(yaw)])
+    turn = np.stack([right, np.cross(forward, right), forward])
+    view = np.eye(4)
+    view[:3, :3], view[:3, 3] = turn, -turn @ (np.array(TARGET) - DISTANCE * forward)
+    focal = HEIGHT / 2 / np.tan(FIELD_OF_VIEW / 2)
+    center = torch.tensor([WIDTH / 2, HEIGHT / 2])
+    return Camera(torch.from_numpy(view).float(), torch.full((2,), focal).float(), center,
+                  HEIGHT, WIDTH)  # fmt: skip
+
+
+def own_render(exporter, frame, camera):
+    splats = exporter.posed(frame)
+    parts = ("means", "scales", "quaternions", "opacities", "rgb")
+    *shape, rgb = (torch.from_numpy(getattr(splats, name)) for name in parts)
+    render = exporter.system.renderer(Gaussians(*shape), camera, {"rgb": Channel(rgb)})
+    return over_white(render.images["rgb"], render.alpha).permute(1, 2, 0).numpy()
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_the_browser_shows_the_avatar(seen_system, tmp_path):
+    """Three poses from three sides, offsets baked: 30 dB and more against the avatar's own."""
+    motion = load_motion("dance", seen_system.body)
+    exporter = AvatarExport(seen_system, motion, Settings())
+    for frame, yaw, pitch in ((0, 0.0, 0.0), (40, 0.7, 0.2), (90, 2.5, -0.1)):
+        page = tmp_path / f"{frame}.html"
+        write_html(exporter.scene("tiny", frame), page)
+        options = (
+            f"bare&frame={frame}&size={WIDTH}x{HEIGHT}&yaw={yaw}&pitch={pitch}"
+            f"&distance={DISTANCE}&target={','.join(map(str, TARGET))}"
+        )
+        shot = tmp_path / f"{frame}.png"
+        done = browse(page, tmp_path / f"profile_{frame}", options, f"--screenshot={shot}")
+        assert shot.is_file(), done.stderr
+        shown = cv2.imread(str(shot))[:HEIGHT, :WIDTH, ::-1] / 255.0
+        own = own_render(exporter, frame, orbit(yaw, pitch))
+        assert own.min() < 0.6, "someone stands there"
+        assert -10 * np.log10(np.square(shown - own).mean()) > 30

@@ -1,0 +1,93 @@
+"""The viewer: a puppet's pose worked out by SciPy, a page that answers, a port that is taken."""
+
+import socket
+import urllib.request
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from persona.commands.puppet import Puppet, covariances
+from persona.commands.view import Viewer, check_port
+from persona.data.motion.names import INDEX
+from persona.errors import UserError
+
+
+@pytest.fixture
+def puppet(seen_system) -> Puppet:
+    return Puppet(seen_system)
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_joint_turns_on_top_of_the_motion(puppet):
+    puppet.load("squat")
+    still = puppet.pose(3)
+    puppet.turns["left_elbow"] = (10.0, -40.0, 5.0)
+    puppet.face["jawOpen"] = 0.5
+    moved = puppet.pose(3)
+    own = Rotation.from_rotvec(still.joints[0, INDEX["left_elbow"]].numpy())
+    added = Rotation.from_rotvec(np.deg2rad([10, -40, 5]))
+    found = Rotation.from_rotvec(moved.joints[0, INDEX["left_elbow"]].numpy())
+    assert (found.inv() * own * added).magnitude() < 1e-5
+    changed = (moved.joints != still.joints).any(-1)[0].nonzero().flatten().tolist()
+    assert changed == [INDEX["left_elbow"]]
+    jaw = puppet.expressions.index("jawOpen")
+    assert moved.expression[0, jaw] - still.expression[0, jaw] == 0.5
+    assert len(puppet.motion) > 3, "the motion itself is left as it was"
+
+
+def test_covariances(puppet):
+    splats = puppet.splats(0)
+    found = covariances(splats)
+    turns = Rotation.from_quat(splats.quaternions[:50], scalar_first=True).as_matrix()
+    expected = turns @ (np.square(splats.scales[:50, :, None]) * turns.transpose(0, 2, 1))
+    np.testing.assert_allclose(found[:50], expected, rtol=1e-4, atol=1e-9)
+
+
+def test_a_taken_port_is_said(free_port):
+    check_port("127.0.0.1", free_port)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_port))
+        taken.listen()
+        with pytest.raises(UserError, match=f"port={free_port}: .*in use; choose another"):
+            check_port("127.0.0.1", free_port)
+
+
+def test_the_page_answers_and_its_controls_move_the_avatar(puppet, free_port, tmp_path):
+    viser = pytest.importorskip("viser", reason="needs persona[viewer]")
+    viewer = Viewer(viser, puppet, "127.0.0.1", free_port)
+    try:
+        shown = []
+        viewer.server.scene.add_gaussian_splats = lambda *arrays: shown.append(arrays)
+        with urllib.request.urlopen(f"http://127.0.0.1:{free_port}") as page:
+            assert page.status == 200 and b"<html" in page.read().lower()
+        viewer.step()
+        viewer.step()
+        assert len(shown) == 1, "nothing is sent again where nothing moved"
+        viewer.puppet.face = {}
+        viewer.face["jawOpen"].value = 0.7
+        viewer.pull_face()
+        assert viewer.puppet.face == {"jawOpen": 0.7}
+        viewer.turns[1].value = -90
+        viewer.turn()
+        viewer.step()
+        assert np.abs(shown[1][1] - shown[0][1]).max() > 0.1, "the forearm went elsewhere"
+        viewer.reset()
+        assert not viewer.puppet.turns and viewer.turns[1].value == 0
+        viewer.take_file(SimpleNamespace(name="absent.txt", content=b"not a motion"))
+        assert "not a motion file" in viewer.told.content
+        viewer.take("squat")
+        assert viewer.told.content == "" and viewer.frame.max == len(puppet.motion) - 1
+        viewer.frame.value = 0
+        viewer.last -= 0.1  # A tenth of a second goes by.
+        viewer.step()
+        assert viewer.frame.value >= 2
+    finally:
+        viewer.server.stop()

@@ -1,0 +1,61 @@
+"""The page: its data read back in Python, and that it asks nobody for anything."""
+
+import base64
+import gzip
+import json
+import re
+
+import numpy as np
+from splat_scene import COUNT, FRAMES, random_scene
+
+from persona.data.export.html import write_html
+
+
+def parts(page: str):
+    """The description and the arrays of a page."""
+    meta = json.loads(re.search(r'<script id="meta"[^>]*>(.*?)</script>', page, re.S)[1])
+    text = re.search(r'<script id="data"[^>]*>(.*?)</script>', page, re.S)[1]
+    data = gzip.decompress(base64.b64decode(text))
+    arrays = {
+        name: np.frombuffer(data, f"<{kind}", length, start)
+        for name, kind, start, length in meta["arrays"]
+    }
+    return meta, arrays
+
+
+def test_the_page_holds_the_rig_and_the_motion(tmp_path):
+    scene = random_scene()
+    write_html(scene, tmp_path / "a.html")
+    meta, arrays = parts((tmp_path / "a.html").read_text())
+    rig = scene.rigged()
+    assert (meta["count"], meta["frames"], meta["fps"], meta["round"]) == (COUNT, FRAMES, 10, False)
+    assert meta["parents"] == [-1, 0, 0]
+    np.testing.assert_array_equal(arrays["means"].reshape(-1, 3), rig.splats.means)
+    np.testing.assert_allclose(arrays["colors"].reshape(-1, 4)[:, :3] / 255, rig.splats.rgb,
+                               atol=0.5 / 255 + 1e-6)  # fmt: skip
+    skin = arrays["skin"].reshape(-1, 4)
+    np.testing.assert_allclose(skin.sum(1), 1, atol=1e-6)
+    dense = np.zeros((COUNT, 3))
+    np.add.at(dense, (np.arange(COUNT)[:, None], arrays["joints"].reshape(-1, 4)), skin)
+    expected = np.zeros((COUNT, 3))
+    np.add.at(expected, (np.arange(COUNT)[:, None], rig.skin.bones), rig.skin.weights)
+    np.testing.assert_allclose(dense, expected, atol=1e-6)
+    for expression, dirs in zip(meta["expressions"], rig.expression_dirs, strict=True):
+        start, count = expression["rows"]
+        found = np.zeros((COUNT, 3), np.float32)
+        found[arrays["rows"][start : start + count]] = arrays["dirs"].reshape(-1, 3)[
+            start : start + count
+        ]
+        np.testing.assert_array_equal(found, dirs)
+    assert [e["name"] for e in meta["expressions"]] == list(rig.expression_names)
+    np.testing.assert_array_equal(arrays["rotations"].reshape(FRAMES, 3, 4), scene.clip.rotations)
+
+
+def test_the_page_asks_no_network_and_a_name_cannot_break_it(tmp_path):
+    scene = random_scene()
+    named = type(scene)(**(vars(scene) | {"name": "</script><b>"}))
+    write_html(named, tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text()
+    assert "://" not in page and "src=" not in page and "{{" not in page
+    assert "default-src 'none'" in page
+    assert "</script><b>" not in page and page.count("</script>") == 3
