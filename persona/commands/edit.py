@@ -11,7 +11,6 @@ from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor
 
-from persona.commands.drive import pick_device
 from persona.commands.experiment import load_config, load_system
 from persona.commands.report import labelled, to_uint8
 from persona.data.edit_name import SOURCE, read_edit_name
@@ -22,6 +21,7 @@ from persona.modules.head.avatar import HeadAvatar
 from persona.modules.head.edits import Who
 from persona.modules.losses.perceptual import Perceptual, missing_weights
 from persona.modules.metrics.interpolation import smoothness
+from persona.runtime.device import pick_device
 from persona.types import Camera
 
 SHEET_FILE = "edits.png"
