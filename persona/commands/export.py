@@ -9,7 +9,7 @@ from jaxtyping import Float
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor
 
-from persona.commands.drive import check_asset, driving_motion, pick_device
+from persona.commands.drive import check_asset, driving_motion
 from persona.commands.experiment import load_config, load_system
 from persona.commands.export_loss import MOST_FRAMES, rig_losses
 from persona.data.export.formats import FORMATS
@@ -24,6 +24,7 @@ from persona.modules.avatar.pose_table import full_rotations, pose_state
 from persona.modules.avatar.rig import Rig
 from persona.modules.body.rotation import quaternion_from_matrix
 from persona.modules.body.smplx_body import SmplxBody
+from persona.runtime.device import pick_device
 from persona.systems.fit import Fit
 from persona.types import BodyPose, Gaussians
 

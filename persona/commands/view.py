@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from persona.commands.drive import check_asset, pick_device
+from persona.commands.drive import check_asset
 from persona.commands.experiment import load_system
 from persona.commands.export import REST, rest_motion
 from persona.commands.puppet import Puppet, covariances
@@ -18,6 +18,7 @@ from persona.data.motion.names import JOINTS
 from persona.data.motion.procedural import BUILTIN
 from persona.data.numbers import whole_number
 from persona.errors import UserError
+from persona.runtime.device import pick_device
 
 NODE = "/avatar"
 IDLE_S = 0.02
