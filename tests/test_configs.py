@@ -106,12 +106,15 @@ def test_suite(suite):
 def test_every_cell_of_a_suite_composes(name, size):
     paths = [f"suite.{key}=somewhere" for key in ("path", "body") if name != "synthetic"]
     suite = composed(f"suite={name}", *paths, name="benchmark").suite
-    for subject in suite.subjects.values():
+    named = suite.sizes[size].experiments.values()
+    experiments = ["gaussians_lbs", "baseline", "exavatar_demo,single_image"]
+    experiments += [names.replace("+", ",") for names in named]
+    # Subjects and experiments touch different keys: each subject once, each experiment once.
+    pairs = [(subject, "demo") for subject in suite.subjects.values()]
+    pairs += [(next(iter(suite.subjects.values())), names) for names in experiments]
+    for subject, names in pairs:
         overrides = [*suite.overrides, *subject, *suite.sizes[size].overrides]
-        for names in ("demo", "gaussians_lbs", "baseline", "exavatar_demo,single_image"):
-            check(composed(f"+exp=[{names}]", *overrides))
-        for names in suite.sizes[size].experiments.values():
-            check(composed(f"+exp=[{names.replace('+', ',')}]", *overrides))
+        check(composed(f"+exp=[{names}]", *overrides))
     assert len(suite.subjects) >= 3
 
 

@@ -285,6 +285,7 @@ def test_cells_of_one_key_are_run_once(benchmark, conf, monkeypatch):
     assert one["fg_psnr"] == twin["fg_psnr"]
 
 
+@pytest.mark.slow
 def test_key_holds_settings_subject_code_and_fit_but_no_paths(conf, subjects, tmp_path):
     def key(*overrides: str, digest: str = "a", root: Path = subjects) -> str:
         names = ["suite=tiny", "systems=[one_color]", "subjects=[tiny]", f"subjects_dir={root}"]
@@ -386,6 +387,7 @@ def test_a_failed_seed_is_left_out_of_both_sides():
     assert found["floor", "none"]["fg_psnr"].mean == pytest.approx(-10)
 
 
+@pytest.mark.slow
 def test_seeds_are_averaged_by_frame_and_their_spread_told(benchmark):
     _, report = benchmark("systems=[one_color,textured_mesh]", "size=full")
     cells = [r for r in rows_of(report / "sequences.csv") if r["system"] == "one_color"]
@@ -401,6 +403,7 @@ def test_seeds_are_averaged_by_frame_and_their_spread_told(benchmark):
     assert (floor["seeds"], floor["seed_std"]) == ("1", "")
 
 
+@pytest.mark.slow
 def test_experiments_on_top_of_a_system(benchmark, conf):
     """``NAME+DELTA`` is another row; the report says what each name stands for."""
     text = "# @package _global_\ntrainer:\n  max_epochs: 5\n"
@@ -425,6 +428,7 @@ def test_experiments_on_top_of_a_system(benchmark, conf):
     assert "`+exp=[baseline,abl/five_epochs] system=one_color`" in text
 
 
+@pytest.mark.slow
 def test_missing_lpips_weights_are_told(benchmark, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
     _, report = benchmark("systems=[textured_mesh]", "suite.lpips_net=[squeeze,alex]")

@@ -68,6 +68,7 @@ def test_infinite_figures_survive(tmp_path):
     assert "| inf |" in write_multirun_report(tmp_path, [setting])
 
 
+@pytest.mark.slow
 def test_no_multirun(tmp_path):
     with pytest.raises(UserError, match="holds no jobs of a multirun"):
         read_multirun(tmp_path / "absent")

@@ -38,6 +38,7 @@ def searched(monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_finds_the_optimum_and_goes_on_where_it_stopped(searched, tmp_path):
     study, calls = searched("trials=30")
     assert study.best_value > 19.5

@@ -230,6 +230,7 @@ def test_checkpoint_of_another_body_or_size(run, tmp_path, change, message):
         load_system(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_start_does_not_depend_on_what_else_is_built(tiny, tmp_path, monkeypatch):
     """LPIPS, where its weights are, draws random numbers too."""
     states = []

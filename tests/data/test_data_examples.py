@@ -113,7 +113,7 @@ def test_a_generator_and_an_annotator(pasted, tmp_path):
     composed = pasted("generator", "annotator")
     config = composed(
         "preprocess", "generator=paper_doll", "annotator=head_and_rest", "clips.num_frames=2",
-        "clips.motions=[turntable]",
+        "clips.motions=[turntable]", "gate=none",
     )  # fmt: skip
     annotator, body = instantiate(config.annotator), SmplxBody()
     maker = instantiate(config.clips).with_annotator(annotator)

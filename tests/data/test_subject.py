@@ -212,7 +212,9 @@ def test_not_a_subject_folder(tmp_path):
 
 @pytest.mark.parametrize(
     "kind",
-    sorted(set(FRAME_FILES) - {"keypoints", "seg_classes", "albedo", "patch", "mesh"}),
+    sorted(
+        set(FRAME_FILES) - {"keypoints", "seg_classes", "albedo", "patch", "mesh", "edit", "labels"}
+    ),
 )
 def test_each_missing_file_is_named(root, kind):
     split = "captured" if kind == "patch_box" else "generated_1"

@@ -9,6 +9,9 @@ from persona.errors import UserError
 from persona.runtime.options import check_options, with_absolute_paths
 
 CONF = Path(__file__).parents[2] / "conf"
+ASSETS = {
+    "perception": ["data.casting.assets=x"], "lhm_small": ["data.source.casting.assets=x"],
+}  # fmt: skip
 EXPERIMENTS = sorted(p.stem for p in (CONF / "exp").glob("*.yaml"))
 
 
@@ -19,7 +22,7 @@ def composed(*overrides):
 
 def test_every_experiment_passes():
     for experiment in EXPERIMENTS:
-        more = ["data.casting.assets=x"] if experiment == "perception" else []
+        more = ASSETS.get(experiment, [])
         check_options(composed(f"+exp={experiment}", *more))
     check_options(composed("trainer=ddp", "data=neuman", "data.path=x", "name=123"))
 

@@ -96,6 +96,7 @@ def test_the_person_is_trained_and_saved(run, tiny):
     assert torch.equal(checkpoint["persona"]["identity"]["betas"], system.avatar.betas)
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatch):
     """Backgrounds and the warm-up's end included."""
     config = tiny("checkpoint_every=3", "trainer.max_steps=8", "avatar.warmup_steps=6")
@@ -131,6 +132,7 @@ def test_training_lowers_the_loss(tiny, tmp_path):
     assert sum(losses[-10:]) < 0.75 * sum(losses[25:35])
 
 
+@pytest.mark.slow
 def test_rates_fall_twice(tiny, tmp_path):
     train(tiny("trainer.max_steps=20"), tmp_path)
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
@@ -156,6 +158,7 @@ def test_single_image_never_sees_a_generated_frame(subjects, tiny):
         instantiate(tiny("data.train_splits=[captured,test]").data).train_frames  # noqa: B018
 
 
+@pytest.mark.slow
 def test_single_image_trains(tiny, tmp_path):
     metrics = train(tiny("data.train_splits=[captured]"), tmp_path)
     assert metrics["train/steps"] == 4

@@ -84,6 +84,7 @@ def test_every_parameter_learns(batch):
     assert idle == []
 
 
+@pytest.mark.slow
 def test_trains_goes_on_and_is_put_to_use(settings, tiny, tmp_path, monkeypatch):
     config = settings("checkpoint_every=1")
     plain = lhm_training.LhmTraining.training_step

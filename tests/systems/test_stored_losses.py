@@ -115,9 +115,13 @@ def losses(subjects: Path, run: str) -> dict[str, object]:
 
 
 def test_each_system_that_trains_avatars_has_its_run():
-    """LHM and the textured mesh are not trained on a person; the others are no avatar's."""
+    """LHM and the textured mesh are not trained on a person; two more make no avatar of one person.
+
+    Heads of canonical points are held by their parity with the public code and train on a head.
+    """
     systems = {path.stem for path in (CONF / "system").glob("*.yaml")}
-    assert systems - set(RUNS) == {"textured_mesh", "lhm", "lhm_training", "perception"}
+    without = {"textured_mesh", "lhm", "lhm_training", "perception"}
+    assert systems - set(RUNS) == without | {"pointavatar", "pegasus", "perse"}
 
 
 @pytest.mark.parametrize("run", RUNS)

@@ -42,7 +42,7 @@ def _blur_matrix(
     for tap in range(size):
         columns = source[tap : tap + length]
         inside = (columns >= 0) & (columns < length)
-        matrix[rows[inside], columns[inside]] += window[tap]
+        matrix[rows, columns.clamp(0, length - 1)] += window[tap] * inside
     return matrix.to(device, dtype)
 
 

@@ -41,8 +41,8 @@ class VggSlices:
     def of(
         slices: Iterable[nn.Module],
         distance_weights: Sequence[Float[Tensor, "_"]],
-        shift: Float[Tensor, "1 3 1 1"],
-        scale: Float[Tensor, "1 3 1 1"],
+        shift: Float[Tensor, "*_"],
+        scale: Float[Tensor, "*_"],
         dtype: torch.dtype,
     ) -> VggSlices:
         """Takes the convolutions of a network's slices.

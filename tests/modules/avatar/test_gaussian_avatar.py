@@ -136,6 +136,7 @@ def test_long_edges_alone_are_split_and_their_offsets_are_carried_on(body):
     assert torch.equal(other.faces, template.faces)  # whoever it is: checkpoints fit
 
 
+@pytest.mark.slow
 def test_surface_cover_has_the_outline_of_the_mesh(body):
     """In a view from the front, against the rasterised mesh; on the surface it would be fatter."""
     camera = Camera.identity(torch.tensor([500.0, 500.0]), torch.tensor([128.0, 160.0]), 320, 256)

@@ -225,5 +225,5 @@ def test_runs_repeat_exactly(renderer):
 def test_make_renderer():
     assert isinstance(make_renderer("cpu"), CpuRenderer)
     assert isinstance(make_renderer(), GaussianRenderer)
-    with pytest.raises(UserError, match="auto, cpu, cuda or gsplat"):
+    with pytest.raises(UserError, match="auto, cpu, cuda, gsplat"):
         make_renderer("optix")
