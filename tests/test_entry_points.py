@@ -82,8 +82,8 @@ def products(folder: Path) -> list[str]:
     return sorted(p.name for p in kept if p.suffix != ".log" and p.parent != folder)
 
 
-def test_no_such_photo(start, tmp_path):
-    done = start("scripts/preprocess.py", "photo=absent.jpg", "name=someone")
+def test_no_such_photo(launch, tmp_path):
+    done = launch("scripts/preprocess.py", "photo=absent.jpg", "name=someone")
     assert "absent.jpg: no such photo" in one_line(done)
     assert products(tmp_path) == []
 

@@ -440,6 +440,7 @@ def test_missing_lpips_weights_are_told(benchmark, tmp_path, monkeypatch):
     assert "LPIPS is left out" not in (report / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_published_figures_stand_apart_with_their_source(benchmark):
     _, report = benchmark("systems=[one_color,textured_mesh]")
     text = (report / "report.md").read_text()

@@ -60,7 +60,7 @@ def test_training_frames_are_not_read(run, tmp_path, monkeypatch):
     assert scored(run["folder"], tmp_path)
 
 
-@pytest.mark.parametrize("mode", ["image", "image_geo"])
+@pytest.mark.parametrize("mode", [pytest.param("image", marks=pytest.mark.slow), "image_geo"])
 def test_fit_brings_moved_poses_back(run, mode):
     config = load_config(run["folder"])
     system, data = load_system(run["folder"]), instantiate(config.data)

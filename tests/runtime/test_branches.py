@@ -86,7 +86,7 @@ def test_what_waits_too_little_is_seen(order):
 
 
 @pytest.mark.parametrize("split", ["captured", "generated"])
-@pytest.mark.parametrize("look_ups", [1, 2])
+@pytest.mark.parametrize("look_ups", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_each_operation_of_a_step_is_behind_what_it_reads(tiny, tmp_path, order, look_ups, split):
     overrides = ("avatar.refresh_every=1", "perceptual=vgg", "perceptual.random_weights=true",
                  "trainer.max_steps=1")  # fmt: skip

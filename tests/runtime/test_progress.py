@@ -10,7 +10,7 @@ from persona.runtime.progress import LossBar
 from persona.systems.fit import Fit
 
 
-@pytest.mark.parametrize("bar", [True, False])
+@pytest.mark.parametrize("bar", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_only_logged_steps_ask_for_a_value(tiny, tmp_path, monkeypatch, bar):
     """On CUDA every such question waits until the step is done."""
     asked, step = [], []

@@ -40,7 +40,9 @@ class Uncaptured:
 
 
 @pytest.mark.parametrize(
-    "path", ["plain", "replayed", pytest.param("cuda", marks=CUDA)], ids=lambda path: path
+    "path",
+    [pytest.param("plain", marks=pytest.mark.slow), "replayed", pytest.param("cuda", marks=CUDA)],
+    ids=lambda path: path,
 )
 def test_a_frame_of_weight_counts_as_its_copies(tiny, tmp_path, monkeypatch, path):
     device = "cuda" if path == "cuda" else "cpu"

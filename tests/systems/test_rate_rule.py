@@ -21,7 +21,10 @@ def test_unknown_rule(tiny):
             raise error.__cause__ from None
 
 
-@pytest.mark.parametrize(("rule", "factor"), [("none", 1), ("sqrt", 2), ("linear", 4)])
+@pytest.mark.parametrize(
+    ("rule", "factor"),
+    [pytest.param("none", 1, marks=pytest.mark.slow), ("sqrt", 2), ("linear", 4)],
+)
 def test_shared_rates_follow_the_rule_and_rows_do_not(tiny, tmp_path, monkeypatch, rule, factor):
     seen = []
 

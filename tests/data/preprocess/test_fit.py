@@ -88,7 +88,7 @@ def test_fit_recovers_a_known_pose(body):
     assert (mask & seen).sum() / (mask | seen).sum() > 0.9
 
 
-@pytest.mark.parametrize("yaw", [0.0, 2.5])
+@pytest.mark.parametrize("yaw", [pytest.param(0.0, marks=pytest.mark.slow), 2.5])
 def test_fit_finds_the_turn_without_a_guess(body, yaw):
     _, pose, camera, detection = known_person(body, yaw)
     keypoints = detection.keypoints.clone()

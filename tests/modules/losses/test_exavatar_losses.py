@@ -377,6 +377,7 @@ def test_the_warm_up_limits_scales_and_is_not_captured(world, monkeypatch):
     assert posed.gaussians("base").scales.max() == avatar.warmup_scale_m
 
 
+@pytest.mark.slow
 def test_crops_have_few_sizes():
     """Each is a CUDA graph of its own."""
     sizes = {crop_size((0, 0, w, h), 1.2, 1024, 576) for w in range(1, 577) for h in range(1, 1025)}
