@@ -27,6 +27,7 @@ class AniGsMethod(Method):
     """
 
     assets = (VIEW,)
+    style = True
     pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {"image": ("image",)}
     avatar: AniGsAvatar
 

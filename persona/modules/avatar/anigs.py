@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from persona.errors import UserError
@@ -93,6 +95,44 @@ class PosedAniGs(TensorTuple):
         return self.rgb
 
 
+@dataclass(frozen=True)
+class Anchors(TensorTuple):
+    """A few places on a body where a smooth field is asked, and whose answers each Gaussian mixes.
+
+    Half of the body's vertices are in its hands and head: asking at each of them costs ten times as
+    much and tells nothing more.
+    """
+
+    places: Float[Tensor, "m 3"]
+    index: Int[Tensor, "n k"]
+    weight: Float[Tensor, "n k"]
+    """Rows sum to one."""
+
+    @classmethod
+    def spread(cls, points: Float[Tensor, "n 3"], count: int, nearest: int = 4) -> Anchors:
+        """Anchors as far from each other as can be, the first of them the first point.
+
+        Args:
+            points: Of a body, metres.
+            count: Anchors, at most as many as points.
+            nearest: Anchors that a point mixes, by the inverse squares of their distances.
+        """
+        values = points.double().numpy()
+        gaps, chosen = np.full(len(values), np.inf), [0]
+        for _ in range(min(count, len(values)) - 1):
+            gaps = np.minimum(gaps, np.square(values - values[chosen[-1]]).sum(1))
+            chosen.append(int(gaps.argmax()))
+        distance, index = cKDTree(values[chosen]).query(values, k=min(nearest, len(chosen)))
+        weight = 1 / (np.square(distance.reshape(len(values), -1)) + 1e-8)
+        weight = torch.from_numpy(weight / weight.sum(1, keepdims=True)).to(points)
+        return cls(points[chosen], torch.from_numpy(index).view_as(weight), weight)
+
+    def mix(self, values: Float[Tensor, "m c"]) -> Float[Tensor, "n c"]:
+        """Values of all Gaussians from those of the anchors."""
+        picked = values.index_select(0, self.index.flatten()).unflatten(0, self.index.shape)
+        return (picked * self.weight[..., None]).sum(1)
+
+
 class AniGsAvatar(Avatar):
     """Canonical Gaussians, one per vertex of a subdivided body, and a field of view offsets.
 
@@ -101,17 +141,19 @@ class AniGsAvatar(Avatar):
     animated, with diffused skinning weights.
 
     Source: Qiu et al. 2024, "AniGS", arXiv:2412.02684, section 3.2, by its description. Not as
-    there: places are the body's vertices, opacities 1, and the field is asked on the body's own
-    mesh and carried to the Gaussians between.
+    there: places are the body's vertices, opacities 1, and the field is asked at anchors.
 
     Args:
         template: Constants of the subject.
         field: Settings of the ``ViewField`` but for the number of views; None for no field.
         field_from: Steps before views have offsets: first the mean person takes shape.
+        anchors: Places where the field is asked.
         surface_scale: First standard deviation in mean edges, and depth beneath the surface.
     """
 
-    canonical_places: Float[Tensor, "p 3"]
+    places: Float[Tensor, "m 3"]
+    index: Int[Tensor, "n k"]
+    weight: Float[Tensor, "n k"]
 
     def __init__(
         self,
@@ -119,13 +161,14 @@ class AniGsAvatar(Avatar):
         template: AvatarTemplate,
         field: Mapping[str, Any] | None,
         field_from: int = 0,
+        anchors: int = 1500,
         surface_scale: float = 0.55,
     ) -> None:
         super().__init__()
         self.template, self.settings, self.field_from = template, field, field_from
-        places = template.vertices[: template.carry.num_base_vertices]
-        places = places - template.vertices.mean(0)
-        self.register_buffer("canonical_places", places, persistent=False)
+        centred = template.vertices - template.vertices.mean(0)
+        for name, value in vars(Anchors.spread(centred, anchors)).items():
+            self.register_buffer(name, value, persistent=False)
         scales = surface_scale * mean_edge(template.vertices, template.faces)
         normals = vertex_normals(template.vertices, template.faces, template.fans)
         self.mean_offset = nn.Parameter(-scales * normals)
@@ -213,7 +256,10 @@ class AniGsAvatar(Avatar):
         """Of all Gaussians; None without a view or a field, or before it begins."""
         if view is None or self.field is None or self.steps <= self.field_from:
             return None
-        return self.field(self.canonical_places, view)._map(self.template.carry.features)
+        found = vars(self.field(self.places, view))
+        anchors = Anchors(self.places, self.index, self.weight)
+        mixed = anchors.mix(torch.cat(list(found.values()), -1)).split(3, -1)
+        return ViewOffsets(**dict(zip(found, mixed, strict=True)))
 
     def rig(self, pose: PoseState | None = None) -> Rig:
         """The canonical person; nothing of it depends on the pose."""
@@ -260,12 +306,13 @@ class AniGsBuilder:
     Attributes:
         rates: Adam's, by the names of parameters and modules.
         levels: Mid-edge subdivisions of the body; one Gaussian per vertex.
-        network_level: Subdivisions of the mesh on which the field and the skinning weights are
-            asked; the rest of ``levels`` carries on. None is every Gaussian.
+        network_level: Subdivisions of the mesh on which skinning weights are looked up; the rest of
+            ``levels`` carries on. None is every Gaussian.
         edge_m: Each subdivision splits the edges longer than this, metres; None splits all.
         surface_scale: First size of the Gaussians in mean edges.
         view_field: False leaves the offsets of views out: training averages the views.
         field_from: Steps before views have offsets.
+        anchors: Places where the field is asked.
         channels: Of each HexPlane.
         resolutions: Of the HexPlanes.
         width: Of the offset networks.
@@ -281,6 +328,7 @@ class AniGsBuilder:
     surface_scale: float = 0.55
     view_field: bool = True
     field_from: int = 0
+    anchors: int = 1500
     channels: int = 8
     resolutions: Sequence[int] = (12, 24)
     width: int = 32
@@ -307,5 +355,6 @@ class AniGsBuilder:
             template=template,
             field=field if self.view_field else None,
             field_from=self.field_from,
+            anchors=self.anchors,
             surface_scale=self.surface_scale,
         )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from persona.errors import UserError
-from persona.modules.avatar.anigs import AniGsBuilder, ViewField
+from persona.modules.avatar.anigs import Anchors, AniGsBuilder, ViewField
 from persona.modules.avatar.pose_table import pose_state
 from persona.types import BodyPose
 
@@ -80,7 +80,7 @@ def test_what_all_views_say_alike_is_no_offset(avatar):
     with torch.no_grad():
         for plane in field.planes:
             plane.time.copy_(torch.rand_like(plane.time[:1]).expand_as(plane.time))
-    offsets = field(avatar.canonical_places[:50], torch.tensor(0))
+    offsets = field(avatar.places[:50], torch.tensor(0))
     assert all(values.abs().max() < 1e-6 for values in vars(offsets).values())
 
 
@@ -108,3 +108,16 @@ def test_view_field_has_the_shape_of_its_points():
     field = ViewField(views=2, channels=2, resolutions=(3, 5), width=4, extent_m=2.0)
     offsets = field(torch.zeros(7, 3), torch.tensor(1))
     assert {tuple(v.shape) for v in vars(offsets).values()} == {(7, 3)}
+
+
+def test_anchors_are_spread_and_mixed():
+    points = torch.rand(300, 3, generator=torch.Generator().manual_seed(0))
+    anchors = Anchors.spread(points, 40)
+    gaps = torch.cdist(anchors.places, anchors.places) + 9 * torch.eye(40)
+    nearest = torch.cdist(points, anchors.places).amin(1)
+    assert gaps.min() >= nearest.max() - 1e-6
+    torch.testing.assert_close(anchors.mix(torch.ones(40, 2)), torch.ones(300, 2))
+    # A point that is an anchor has its value, and a field that is linear nearly keeps its values.
+    mixed = anchors.mix(anchors.places)
+    torch.testing.assert_close(mixed[0], points[0], atol=1e-4, rtol=0)
+    assert (mixed - points).norm(dim=-1).mean() < 0.5 * nearest.mean() + 0.03
