@@ -19,7 +19,7 @@ from persona.errors import UserError
 from persona.runtime.options import experiment_of
 
 PREDICTIONS = "predictions:"
-CELL_VERSION = 1
+CELL_VERSION = 2
 """Raised when the content of a cell's folder changes."""
 PACKAGE = Path(__file__).parents[1]
 

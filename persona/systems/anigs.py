@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -11,13 +12,12 @@ from torch import Tensor
 
 from persona.data.subject import Subject
 from persona.modules.avatar.anigs import AniGsAvatar, PosedAniGs
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.body.topology import vertex_normals
 from persona.modules.losses.anigs import VIEW, AniGsStep
 from persona.systems.method import Method, Views
-from persona.types import Channel, Frame
+from persona.types import Channel, Frame, Pose
 
 
 class AniGsMethod(Method):
@@ -44,9 +44,10 @@ class AniGsMethod(Method):
         rgb = texture_colors(texture, body.uv, body.uv_faces, body.faces, mesh)
         self.avatar.initialise_colors(rgb)
 
-    def observe(self, frame: Frame, pose: PoseState, views: Views, turn: int = 0) -> AniGsStep:
+    def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> AniGsStep:
         """Renders the frame's own view; in a pose fit, whose frames are no views, the canonical."""
-        posed = self.avatar(pose, None if turn else frame.index[0])
+        moment = None if turn else frame.index[0]
+        posed = self.avatar(pose, replace(frame.view, moment=moment))
         camera = frame.camera[0].local()
         wanted = {name: self._channel(posed, name) for name in sorted(views[VIEW] - {"alpha"})}
         render = self.renderer(posed.points, camera, wanted)

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from persona.errors import UserError
 from persona.modules.avatar.base import Avatar
-from persona.modules.avatar.gaussian_avatar import COLOR_EPS, PoseState, mean_edge
+from persona.modules.avatar.gaussian_avatar import COLOR_EPS, mean_edge
 from persona.modules.avatar.hexplane import HexPlane
 from persona.modules.avatar.rig import Rig, multiply, surface_of
 from persona.modules.avatar.template import AvatarTemplate
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import vertex_normals
-from persona.types import BodyIdentity, Gaussians, TensorTuple
+from persona.types import PLAIN_VIEW, BodyIdentity, Gaussians, Pose, TensorTuple, View
 
 SHIFT_M, CHANGE = 0.01, 0.1
 """Units of the field's outputs: of shifts in metres, and of all other changes."""
@@ -230,14 +230,15 @@ class AniGsAvatar(Avatar):
         """Sets the colours, given in [0, 1]."""
         self.rgb_logit.copy_(rgb.logit(COLOR_EPS))
 
-    def forward(self, pose: PoseState, view: Int[Tensor, ""] | None = None) -> PosedAniGs:
+    def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> PosedAniGs:
         """In the camera frame of the pose.
 
         Args:
             pose: Of the body.
-            view: Number of the view whose offsets are added; None leaves the canonical person.
+            view: Its moment is the number of the view whose offsets are added; None leaves the
+                canonical person.
         """
-        points, rgb, offsets = self._canonical(), self.rgb_logit, self.view_offsets(view)
+        points, rgb, offsets = self._canonical(), self.rgb_logit, self.view_offsets(view.moment)
         if offsets is not None:
             turns = torch.cat([torch.ones_like(offsets.turn[:, :1]), offsets.turn], -1)
             points = replace(
@@ -261,7 +262,7 @@ class AniGsAvatar(Avatar):
         mixed = anchors.mix(torch.cat(list(found.values()), -1)).split(3, -1)
         return ViewOffsets(**dict(zip(found, mixed, strict=True)))
 
-    def rig(self, pose: PoseState | None = None) -> Rig:
+    def rig(self, pose: Pose | None = None) -> Rig:
         """The canonical person; nothing of it depends on the pose."""
         template, rig = self.template, self._rig(self._canonical(), self.rgb_logit.sigmoid())
         return replace(rig, surface=surface_of(template.body, template.subdivision))

@@ -5,8 +5,8 @@ import torch
 
 from persona.errors import UserError
 from persona.modules.avatar.anigs import Anchors, AniGsBuilder, ViewField
-from persona.modules.avatar.pose_table import pose_state
-from persona.types import BodyPose
+from persona.modules.avatar.pose_table import matrix_pose
+from persona.types import BodyPose, View
 
 RATES = {"mean_offset": 1e-3, "field": 1e-3, "avatar": 1e-2}
 SMALL = {"rates": RATES, "levels": 0, "field_resolution": 16, "field_steps": 2, "width": 8}
@@ -27,7 +27,7 @@ def pose(body):
     bent.body[17, 1] = 0.8
     bent.expression[0] = 1.0
     bent.trans[2] = 3.0
-    return pose_state(body, bent)
+    return matrix_pose(body, bent)
 
 
 def stir(avatar):
@@ -40,7 +40,7 @@ def stir(avatar):
 def test_a_field_that_says_nothing_leaves_the_canonical_person(avatar, pose):
     for plane in avatar.field.planes:
         torch.nn.init.ones_(plane.time)
-    canonical, seen = avatar(pose), avatar(pose, torch.tensor(2))
+    canonical, seen = avatar(pose), avatar(pose, View(moment=torch.tensor(2)))
     assert canonical.offsets is None and not seen.offsets.shift.any()
     torch.testing.assert_close(seen.points.means, canonical.points.means)
     torch.testing.assert_close(seen.rgb, canonical.rgb)
@@ -49,7 +49,7 @@ def test_a_field_that_says_nothing_leaves_the_canonical_person(avatar, pose):
 def test_views_differ_and_the_canonical_person_does_not_ask_them(avatar, pose):
     before = avatar(pose)
     stir(avatar)
-    one, two = (avatar(pose, torch.tensor(view)) for view in (0, 1))
+    one, two = (avatar(pose, View(moment=torch.tensor(view))) for view in (0, 1))
     assert (one.points.means - two.points.means).norm(dim=-1).max() > 1e-4
     assert not torch.equal(one.rgb, two.rgb)
     assert torch.equal(avatar(pose).points.means, before.points.means)
@@ -57,15 +57,15 @@ def test_views_differ_and_the_canonical_person_does_not_ask_them(avatar, pose):
 
 def test_before_its_first_step_the_field_is_not_asked(avatar, pose, monkeypatch):
     monkeypatch.setattr(avatar, "field_from", 5)
-    assert avatar(pose, torch.tensor(1)).offsets is None
+    assert avatar(pose, View(moment=torch.tensor(1))).offsets is None
     monkeypatch.setattr(avatar, "steps", 6)
-    assert avatar(pose, torch.tensor(1)).offsets is not None
+    assert avatar(pose, View(moment=torch.tensor(1))).offsets is not None
 
 
 def test_gradient_reaches_the_canonical_person_and_this_view_alone(avatar, pose):
     stir(avatar)
     avatar.zero_grad()
-    seen = avatar(pose, torch.tensor(1))
+    seen = avatar(pose, View(moment=torch.tensor(1)))
     seen.points.means.square().sum().backward()
     assert (avatar.mean_offset.grad.norm(dim=-1) > 0).all()
     plane = avatar.field.planes[0]
