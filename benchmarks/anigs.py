@@ -76,9 +76,10 @@ def written(found: Estimate, sign: str = "") -> str:
 
 def table(runs: Runs, where: str, metrics: Sequence[str], held_out: int) -> list[list[str]]:
     """A line per strength and method, and the paired difference of the first from the others."""
-    lines = [["strength", "method", *metrics]]
+    lines = [["strength", "seeds", "method", *metrics]]
     for strength, by_method in runs.items():
-        first = next(iter(by_method.values()))
+        names = list(by_method)
+        first = by_method[names[0]]
         for number, (method, found) in enumerate(by_method.items()):
             cells, gaps = [], []
             for metric in metrics:
@@ -87,9 +88,9 @@ def table(runs: Runs, where: str, metrics: Sequence[str], held_out: int) -> list
                 cells.append(written(estimate(theirs)))
                 gap = [(np.subtract(a, b)).tolist() for a, b in zip(ours, theirs, strict=True)]
                 gaps.append(written(estimate(gap), "+"))
-            lines.append([strength, method, *cells])
+            lines.append([strength, str(len(found)), method, *cells])
             if number:
-                lines.append([strength, f"{next(iter(by_method))} less {method}", *gaps])
+                lines.append([strength, str(len(found)), f"{names[0]} less {method}", *gaps])
     return lines
 
 
@@ -99,7 +100,7 @@ def report(config: DictConfig, command: str, runs: Runs, held_out: int) -> str:
     metrics = [metric for metric in METRICS if metric in every[0]]
     strengths = OmegaConf.to_container(config.strengths)
     lines = [
-        f"Measured with `{command}` on {machine()}; seeds {list(config.seeds)}: other people.",
+        f"Measured with `{command}` on {machine()}. Each seed is another person.",
         "",
         "Strengths: " + "; ".join(f"{name} {ends}" for name, ends in strengths.items()) + ".",
         "In brackets the 95 % bootstrap interval over frames, in differences over paired frames.",
@@ -117,7 +118,7 @@ def report(config: DictConfig, command: str, runs: Runs, held_out: int) -> str:
 @hydra.main(config_path="../conf", config_name="anigs_rings", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
-    """Trains, prints and saves after each strength and seed, so that what is finished is kept."""
+    """Trains, and saves the table so far after each strength."""
     folder = output_folder()
     command = " ".join(["python benchmarks/anigs.py", *HydraConfig.get().overrides.task])
     runs: dict[str, dict[str, dict[int, Rows]]] = {}
@@ -128,9 +129,9 @@ def main(config: DictConfig) -> None:
                 made = folder / f"{strength}_{method}_{seed}".replace(" ", "_")
                 rows = run(config, strength, method, seed, made)
                 runs.setdefault(strength, {}).setdefault(method, {})[seed] = rows
-        write_json(folder / "anigs.json", runs)
-        text = report(config, command, runs, ring.num_held_out)
-        write_text(folder / "anigs.md", text)
+            write_json(folder / "anigs.json", runs)
+            text = report(config, command, runs, ring.num_held_out)
+            write_text(folder / "anigs.md", text)
     print(f"{text}\nbenchmark: {folder}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -220,9 +220,10 @@ class AniGsAvatar(Avatar):
         if self.field is None:
             return super().parameter_groups({k: v for k, v in rates.items() if k != "field"})
         groups = super().parameter_groups(rates)
-        views = [plane.time for plane in self.field.planes]
+        views = [cast("HexPlane", plane).time for plane in self.field.planes]
         field = next(group for group in groups if group["name"] == "field")
-        field["params"] = [p for p in field["params"] if all(p is not v for v in views)]
+        moved = cast("list[nn.Parameter]", field["params"])
+        field["params"] = [p for p in moved if all(p is not v for v in views)]
         return [*groups, {"name": "views", "params": views, "lr": rates["field"], "rows": True}]
 
     @torch.no_grad()
