@@ -37,7 +37,7 @@ class HexPlane(nn.Module):
     def forward(
         self, points: Float[Tensor, "n 3"], time: Int[Tensor, ""]
     ) -> Float[Tensor, "2 n c"]:
-        """Features of points at one time, and at the mean of all times.
+        """Features of points at one time, and at the mean of all times, which is held still.
 
         Args:
             points: Metres, centred; those outside the cube take its border's.
@@ -46,7 +46,9 @@ class HexPlane(nn.Module):
         places = points / self.half_m
         pairs = torch.stack([places[:, axes] for axes in PLANES])
         space = F.grid_sample(self.space, pairs[:, None], padding_mode="border", align_corners=True)
-        lines = torch.stack([self.time.index_select(0, time.view(1))[0], self.time.mean(0)], 1)
+        # The mean without gradient: it would move the rows of times that the step does not see.
+        mean = self.time.detach().mean(0)
+        lines = torch.stack([self.time.index_select(0, time.view(1))[0], mean], 1)
         along = torch.stack([places.T, torch.zeros_like(places.T)], -1)
         moving = F.grid_sample(
             lines.flatten(1, 2)[:, :, None], along[:, None], padding_mode="border",

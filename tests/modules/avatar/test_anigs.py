@@ -70,9 +70,7 @@ def test_gradient_reaches_the_canonical_person_and_this_view_alone(avatar, pose)
     assert (avatar.mean_offset.grad.norm(dim=-1) > 0).all()
     plane = avatar.field.planes[0]
     assert plane.space.grad.abs().sum() > 0
-    # The mean of all views is in every offset; what is left of it in the others is a share.
-    rows = plane.time.grad.flatten(1).norm(dim=1)
-    assert rows[1] > 1.5 * rows[0] and torch.allclose(rows[0], rows[2])
+    assert (plane.time.grad.flatten(1).norm(dim=1) > 0).tolist() == [False, True, False]
 
 
 def test_what_all_views_say_alike_is_no_offset(avatar):
