@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float32, UInt8
 from rich.progress import track
 
@@ -23,19 +22,15 @@ from persona.data.subject_writer import SubjectWriter
 from persona.data.synthetic import poses
 from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.person import Person
-from persona.data.synthetic.studio import Light, Look, Shot, Studio
+from persona.data.synthetic.scene import CLIPS, Scene
+from persona.data.synthetic.studio import Look, Shot
 from persona.data.synthetic.video_errors import VideoErrors
 from persona.modules.body.smplx_body import SmplxBody
-from persona.types import BodyPose, Camera
+from persona.types import BodyPose
 
 log = logging.getLogger(__name__)
 MAKER = "synthetic"
-FOCAL_HEIGHTS = 2000 / 1024
-"""Focal length in image heights, as PERSONA's canvas has it."""
-FILL = 0.78
-"""Part of the image height that the standing person takes."""
 FACE_KEYPOINTS = slice(23, 91)
-CLIPS = {"generated_0": poses.turn_and_reach, "generated_1": poses.step_and_lean}
 
 
 class SyntheticSubject:
@@ -67,7 +62,7 @@ def make_synthetic_subject(root: Path, body: SmplxBody, config: SyntheticConfig)
         The person, whose truth goes beyond what the folder holds.
     """
     person = Person(body, config.seed, config.outfit, config.shape)
-    maker = _Maker(person, config, SubjectWriter(root, fresh=True))
+    maker = _Maker(Scene(person, config), SubjectWriter(root, fresh=True))
     writer = maker.writer
     writer.write_identity(person.identity)
     captured = maker.captured()
@@ -96,42 +91,16 @@ def make_synthetic_subject(root: Path, body: SmplxBody, config: SyntheticConfig)
 class _Maker:
     """Renders and writes frames of one person."""
 
-    def __init__(self, person: Person, config: SyntheticConfig, writer: SubjectWriter):
-        self.person, self.config, self.writer = person, config, writer
-        self.studio = Studio(person.surface, person.rest, person.look, config.supersample)
-        focal = FOCAL_HEIGHTS * config.height
-        self.camera = Camera.identity(
-            torch.tensor([focal, focal]),
-            torch.tensor([config.width / 2, config.height / 2]),
-            config.height,
-            config.width,
-        )
-        rng = np.random.default_rng([config.seed, 9])
-        towards = torch.tensor([rng.uniform(-0.7, 0.7), rng.uniform(-0.9, -0.5), -0.8])
-        self.light = Light(F.normalize(towards.float(), dim=0))
-        self.background = _background(config, rng)
-
-    def place(self, pose: BodyPose) -> BodyPose:
-        """Puts world poses on the ground before the camera."""
-        person, pelvis = self.person, self.person.rest_joints[0]
-        height = person.rest[:, 1]
-        centre = (height.max() + height.min()) / 2 - pelvis[1]
-        distance = FOCAL_HEIGHTS * (height.max() - height.min()) / FILL
-        target = torch.stack((torch.zeros(()), centre, distance))
-        placed = poses.place_before_camera(pose, pelvis, target)
-        ground = centre - (height.min() - pelvis[1])
-        bodies = (person.body(person.identity, placed[i])[0] for i in range(len(placed.root)))
-        lowest = torch.stack([vertices[:, 1].max() for vertices in bodies])
-        shift = torch.zeros_like(placed.trans)
-        shift[:, 1] = ground - lowest
-        return replace(placed, trans=placed.trans + shift)
+    def __init__(self, scene: Scene, writer: SubjectWriter):
+        self.scene, self.writer = scene, writer
+        self.person, self.config, self.camera = scene.person, scene.config, scene.camera
 
     def frame(
         self, pose: BodyPose, stored: BodyPose, look: Look, errors: tuple[VideoErrors, int] | None
     ) -> tuple[View, Shot]:
         """Photographs ``pose`` and files it as ``stored``."""
         person, camera = self.person, self.camera
-        shot = self.studio.shoot(person.pose(pose).vertices, camera, self.light, look)
+        shot = self.scene.shoot(person.pose(pose).vertices, look=look)
         if errors is not None:
             shot = errors[0].warp(errors[1], shot)
         image = self.on_background(shot.image, shot)
@@ -159,13 +128,15 @@ class _Maker:
     def captured(self) -> View:
         """The photograph, with albedo and face patch."""
         person, side = self.person, self.config.patch_size
-        pose = self.place(poses.a_pose(person.body.num_expression, 1))[0]
+        pose = self.scene.place(poses.a_pose(person.body.num_expression, 1))[0]
         view, shot = self.frame(pose, pose, person.look, None)
         assert view.frame.keypoints is not None  # Every frame of this maker has them.
         box = _face_box(view.frame.keypoints[FACE_KEYPOINTS])
         close = self.camera.crop(torch.from_numpy(box), side, side)
-        patch = self.studio.shoot(person.pose(pose).vertices, close, self.light, person.look)
-        backdrop = (1 - patch.coverage[..., None]) * self.background[0].mean(0)
+        patch = self.scene.studio.shoot(
+            person.pose(pose).vertices, close, self.scene.light, person.look
+        )
+        backdrop = (1 - patch.coverage[..., None]) * self.scene.background[0].mean(0)
         data = replace(
             view.frame,
             albedo=_bytes(self.on_background(shot.albedo, shot)),
@@ -179,7 +150,7 @@ class _Maker:
     def generated(self, split: str, rng: np.random.Generator) -> Iterator[View]:
         """Writes the frames of a clip and hands out what the pipeline would know of each."""
         person, count = self.person, self.config.num_generated
-        clip = self.place(CLIPS[split](person.body.num_expression, count))
+        clip = self.scene.clip(split)
         errors = VideoErrors(self.config, count, rng)
         for number, pose in enumerate(_each(clip, f"rendering {split}")):
             stored = errors.pose(number, pose)
@@ -191,8 +162,7 @@ class _Maker:
     def test(self) -> None:
         """Writes clean frames of unseen poses and views."""
         count, seed = self.config.num_test, self.config.seed
-        rng = np.random.default_rng([seed, 8])
-        clip = self.place(poses.unseen(self.person.body.num_expression, count, rng))
+        clip = self.scene.test_clip()
         for number, pose in enumerate(_each(clip, "rendering test")):
             view, _ = self.frame(pose, pose, self.person.look, None)
             self.writer.write_frame(TEST, number, view.frame)
@@ -203,7 +173,7 @@ class _Maker:
         self, image: Float32[np.ndarray, "h w 3"], shot: Shot
     ) -> Float32[np.ndarray, "h w 3"]:
         """Puts a premultiplied image before the backdrop."""
-        return image + (1 - shot.coverage[..., None]) * self.background
+        return image + (1 - shot.coverage[..., None]) * self.scene.background
 
 
 def _each(pose: BodyPose, label: str) -> Iterator[BodyPose]:
@@ -214,16 +184,6 @@ def _each(pose: BodyPose, label: str) -> Iterator[BodyPose]:
 
 def _bytes(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
-
-
-def _background(config: SyntheticConfig, rng: np.random.Generator) -> Float32[np.ndarray, "h w 3"]:
-    """A plain wall above a plain floor."""
-    rows = np.linspace(0, 1, config.height)[:, None, None]
-    columns = np.linspace(-1, 1, config.width)[None, :, None]
-    wall, floor = rng.uniform(0.6, 0.85, 3), rng.uniform(0.4, 0.6, 3)
-    step = 1 / (1 + np.exp(-(rows - 0.82) * 80))
-    light = 1 - 0.12 * columns**2 - 0.1 * rows
-    return ((wall * (1 - step) + floor * step) * light).astype(np.float32)
 
 
 def _face_box(points: Float32[np.ndarray, "k 3"]) -> Float32[np.ndarray, "4"]:
