@@ -12,7 +12,6 @@ from torch import Tensor
 from persona.data.edit_name import read_edit_name
 from persona.data.subject import Subject
 from persona.errors import UserError
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.base import Body
 from persona.modules.head.avatar import PosedHead
@@ -22,7 +21,7 @@ from persona.modules.losses.head_step import VIEW, HeadStep
 from persona.modules.losses.random_colors import RandomColors
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.method import Method, Views
-from persona.types import BodyIdentity, Channel, Frame
+from persona.types import BodyIdentity, Channel, Frame, Pose
 
 BACKGROUNDS = ("white", "random")
 CAMERA_FROM_MAP = (1.0, -1.0, -1.0)
@@ -80,13 +79,9 @@ class HeadMethod(Method):
         betas = subject.identity(self.body).betas
         edits.describe(number, category, betas[: edits.betas.shape[1]])
 
-    def pose_frame(self, frame: Frame, pose: PoseState) -> PosedHead:
-        """As the frame's subject."""
-        return self.avatar(pose, frame.subject[0])
-
-    def observe(self, frame: Frame, pose: PoseState, views: Views, turn: int = 0) -> HeadStep:
+    def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> HeadStep:
         """Poses the head of the frame's subject and renders what the losses ask for."""
-        posed, camera = self.pose_frame(frame, pose), frame.camera[0].local()
+        posed, camera = self.avatar(pose, frame.view), frame.camera[0].local()
         channels = {name: Channel(_values(posed, name)) for name in views[VIEW] | {"rgb"}}
         render = self.renderer(posed.gaussians(VIEW), camera, channels)
         image = frame.image[0]

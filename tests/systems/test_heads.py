@@ -14,6 +14,7 @@ from tiny_heads import NAMES, SIDE, TinyHead, TinyHeads
 from persona.commands.edit import edit, interpolate
 from persona.commands.report import to_uint8
 from persona.errors import UserError
+from persona.types import View
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = {
@@ -71,7 +72,7 @@ def error(fit, data):
         values = []
         for row in range(len(data.train_frames)):
             frame = data.train_frames[[row]]
-            posed = fit.method.pose_frame(frame, fit.table(frame.index[0]))
+            posed = fit.avatar(fit.table(frame.index[0]), frame.view)
             rgb, alpha = fit.method.render_posed(posed, frame.camera[0], fit.assets)["points"]
             values.append((rgb + 1 - alpha - frame.image[0]).square().mean())
         return float(torch.stack(values).mean())
@@ -128,9 +129,8 @@ def test_edits_of_a_run_are_drawn_and_interpolated(tmp_path):
     first, last = (cv2.imread(str(tmp_path / f"{i}.png")) for i in (0, 2))
     assert (first == sheet[28:, 28 : 28 + SIDE]).all() and (last == sheet[28:, 28 + SIDE :]).all()
     with torch.no_grad():
-        edited = fit.avatar.edits(torch.tensor(1))
-        fit.avatar.chosen = edited
-        color, alpha = fit.render(fit.table(torch.tensor(0)), data.train_frames[[0]].camera[0])
+        seen = fit.table(torch.tensor(0)), data.train_frames[[0]].camera[0]
+        color, alpha = fit.render(*seen, view=View(subject=torch.tensor(1)))
     assert (to_uint8(color + 1 - alpha)[..., ::-1] == last).all()
     for wrong, message in (
         ({"start": "hat_blue"}, r"hat_blue is no edit of .*: choose of 9999_source, 0001_hat"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from persona.modules.losses.base import Loss, Step, needs
 from persona.modules.losses.perceptual import Perceptual
-from persona.types import Gaussians
 
 NUM_COLORS, FRAME_STRIDE = 4099, 1009
 """Background colours, a prime, so that strides over frames and steps reach all of them."""
@@ -67,10 +66,6 @@ class MattedImage(Loss[Step]):
         return value
 
 
-class _Posed(Protocol):
-    def gaussians(self, asset: str) -> Gaussians: ...
-
-
 class ThinScale(Loss[Step]):
     """Mean of the largest scale of Gaussians that are long and thin; zero where there are none.
 
@@ -98,7 +93,7 @@ class ThinScale(Loss[Step]):
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Metres times ``per_m``."""
-        scales = cast("_Posed", step.posed).gaussians(self.view).scales
+        scales = step.posed.gaussians(self.view).scales
         long, short = scales.amax(1), scales.amin(1)
         thin = ((long > self.long_m) & (long > self.ratio * short)).to(long)
         return self.per_m * (long * thin).sum() / thin.sum().clamp_min(1)
