@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,7 +30,6 @@ from persona.data.synthetic.subject import SyntheticSubject
 from persona.errors import UserError
 from persona.modules.avatar.spherical_harmonics import sh_basis
 from persona.modules.body.topology import vertex_normals
-from persona.types import BodyPose
 
 CLIP_STEP = 4
 """Of the clips' frames, every so manieth tells what light a surface gets."""
@@ -47,9 +47,8 @@ class Truth:
     def __init__(self, scene: Scene) -> None:
         self.scene, self.person = scene, scene.person
 
-    def lit(self, pose: BodyPose, dynamic: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    def lit(self, vertices: Float[Tensor, "p 3"]) -> tuple[Tensor, Tensor, Tensor]:
         """Posed vertices, their normals and the light that falls on each."""
-        vertices = self.person.pose(pose, dynamic).vertices
         normals = vertex_normals(vertices, self.person.surface.faces)
         shade = self.scene.studio.shade(vertices, vertices, normals, self.scene.light)
         return vertices, normals, shade
@@ -59,9 +58,9 @@ class Truth:
         """Per frame of the clips: normals, light, and which vertices face the camera."""
         found = []
         for split in CLIPS:
-            poses = self.scene.clip(split)
-            for row in range(0, len(poses.root), CLIP_STEP):
-                vertices, normals, shade = self.lit(poses[row])
+            surfaces = self.scene.vertices(self.scene.clip(split))
+            for surface in islice(surfaces, 0, None, CLIP_STEP):
+                vertices, normals, shade = self.lit(surface)
                 found.append((normals, shade, (normals * vertices).sum(1) < 0))
         return found
 
@@ -79,13 +78,13 @@ class Truth:
         basis = sh_basis(normals[seen])
         return torch.linalg.lstsq(basis, shades[seen, None]).solution[:, 0]
 
-    def light(self, kind: str, pose: BodyPose, dynamic: bool) -> Light | Float[Tensor, "p"]:
+    def light(self, kind: str, vertices: Float[Tensor, "p 3"]) -> Light | Float[Tensor, "p"]:
         """Light of a ceiling: ``true``, ``baked`` into the colours, or ``sh``."""
         if kind == "true":
             return self.scene.light
         if kind == "baked":
             return self.baked
-        normals = self.lit(pose, dynamic)[1]
+        normals = vertex_normals(vertices, self.person.surface.faces)
         return (sh_basis(normals) @ self.harmonics).clamp(min=0)
 
 
@@ -108,12 +107,13 @@ def render_ceilings(scene: Scene, folder: Path) -> None:
     """Writes every test frame of every ceiling as predictions: ``folder/NAME/N.png``."""
     truth, poses, person = Truth(scene), scene.test_clip(), scene.person
     for name, settings in CEILINGS.items():
-        dynamic = bool(settings.get("dynamic", True))
         share = float(settings.get("drift", 0)) * scene.config.drift
         look = person.look.blend(person.drifted_look, share) if share else person.look
-        for row in range(len(poses.root)):
-            light = truth.light(str(settings.get("light", "true")), poses[row], dynamic)
-            vertices = person.pose(poses[row], dynamic).vertices
+        surfaces = scene.vertices(poses)
+        if not settings.get("dynamic", True):
+            surfaces = (person.pose(poses[i], False).vertices for i in range(len(poses.root)))
+        for row, vertices in enumerate(surfaces):
+            light = truth.light(str(settings.get("light", "true")), vertices)
             shot = scene.shoot(vertices, light=light, look=look)
             # Inside the mask soft edges have the backdrop behind them, as the truth's have.
             behind = np.where(shot.mask[..., None], scene.background, 1)

@@ -39,6 +39,7 @@ def render_motion(
     cameras: Camera,
     asset: str | None = None,
     background: Background | None = None,
+    fps: float | None = None,
 ) -> Iterator[UInt8[ndarray, "h w c"]]:
     """Renders every pose to a frame on the host: over a background, or RGBA with straight alpha.
 
@@ -50,8 +51,9 @@ def render_motion(
         cameras: One camera, or one per pose.
         asset: One of the system's; by default its result.
         background: What the avatar is composited over; None gives RGBA.
+        fps: Frames a second, which an avatar with a history must know; None is its training's.
     """
-    frames = draw_frames(system, poses, cameras, asset, background)
+    frames = draw_frames(system, poses, cameras, asset, background, fps)
     if system.device.type != "cuda":
         yield from (frame.numpy() for frame in frames)
         return
@@ -71,6 +73,7 @@ def draw_frames(
     cameras: Camera,
     asset: str | None = None,
     background: Background | None = None,
+    fps: float | None = None,
 ) -> Iterator[UInt8[Tensor, "h w c"]]:
     """The frames of ``render_motion``, left on the system's device.
 
@@ -80,7 +83,10 @@ def draw_frames(
     device = system.device
     cameras = cameras.to(device)
     batched = cameras.focal_px.dim() == 2
-    draw = system.clip(matrix_pose(system.body, poses.to(device)), asset)
+    pose = matrix_pose(system.body, poses.to(device))
+    if system.avatar.history is not None:
+        pose = system.avatar.history.follow(pose, fps)
+    draw = system.clip(pose, asset)
     under = None
     if background is not None:
         under = torch.as_tensor(np.asarray(background, np.float32) / 255, device=device)

@@ -49,7 +49,7 @@ def animate(config: DictConfig, folder: Path) -> Path:
     )
     # The video is composited where it was rendered; RGBA frames leave their background to a thread.
     under = None if config.frames == "rgba" else background
-    frames = render_motion(system, poses, camera, config.asset, under)
+    frames = render_motion(system, poses, camera, config.asset, under, motion.fps)
     name = Path(str(config.motion)).stem
 
     with background_calls(PNG_WRITERS) as call:

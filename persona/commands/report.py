@@ -147,7 +147,8 @@ def turntable(system: Fit, path: Path, num_frames: int, height: int) -> None:
     """The avatar turning once on the spot, on white."""
     motion = load_motion("turntable", system.body, fps=num_frames / 4)
     poses, camera = frame_motion(system, motion.pose, height, height * 3 // 4)
-    write_video(path, render_motion(system, poses, camera, background=WHITE), motion.fps)
+    frames = render_motion(system, poses, camera, background=WHITE, fps=motion.fps)
+    write_video(path, frames, motion.fps)
 
 
 def no_gain(metrics: Mapping[str, float], split: str) -> list[str]:

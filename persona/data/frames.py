@@ -188,6 +188,11 @@ class FrameDataset(Dataset):
         return store.decode(data, row - first, first)
 
     @property
+    def lengths(self) -> list[int]:
+        """Frames of each clip, as they lie end to end."""
+        return [len(store) for store in self.stores]
+
+    @property
     def roles(self) -> list[str]:
         """Per row, what it is to training: see ``types.REAL``."""
         return [store.role for store in self.stores for _ in range(len(store))]

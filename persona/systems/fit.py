@@ -115,8 +115,14 @@ class Fit(L.LightningModule):
     def build(self, identity: BodyIdentity, num_frames: int) -> None:
         """Makes the avatar of a person and an empty pose table."""
         self.method.build(identity)
-        self.table = PoseTable(self.body, num_frames=num_frames)
+        history = self.avatar.history
+        self.table = PoseTable(self.body, num_frames=num_frames, history=history)
         self.table.requires_grad_(self.method.trained)
+
+    def pose_table(self, frames: FrameDataset) -> PoseTable:
+        """The poses of frames as tracked, with their history if the avatar asks for one."""
+        poses = frames.poses(self.body.num_expression).to("cpu")
+        return PoseTable.from_poses(self.body, poses, self.avatar.history, frames.lengths)
 
     def focus(self, frames: FrameDataset) -> tuple[int, int] | None:
         """Size of a window that holds the person of every frame: sides are multiples of 32 pixels.
@@ -135,13 +141,12 @@ class Fit(L.LightningModule):
         self.graphed = None  # Drop stale CUDA graphs before moving to the CPU frees their memory.
         self.cpu()  # The avatar is built on the CPU.
         if self.avatar is None:
-            poses = data.train_frames.poses(self.body.num_expression).to("cpu")
             # Start from the same random state, whether or not LPIPS, for example, was built before.
             torch.manual_seed(torch.initial_seed())
             subjects = data.subjects if self.method.many else (data.subject,)
             self.method.people = tuple(subject.name for subject in subjects)
-            self.build(subjects[0].identity(self.body), len(poses.trans))
-            start = PoseTable.from_poses(self.body, poses)
+            self.build(subjects[0].identity(self.body), len(data.train_frames))
+            start = self.pose_table(data.train_frames)
             self.method.see_poses(start)
             for subject in subjects:
                 self.method.initialise(subject)
@@ -152,9 +157,7 @@ class Fit(L.LightningModule):
                 raise UserError(f"{name} cannot change its number of Gaussians: use density=none")
             self.focus_px = self.focus(data.train_frames)
         if self.test_table is None:
-            poses = data.test_frames.poses(self.body.num_expression).to("cpu")
-            table = PoseTable.from_poses(self.body, poses)
-            self.test_table = table.requires_grad_(False)
+            self.test_table = self.pose_table(data.test_frames).requires_grad_(False)
         self.to(device)
 
     # Training --------------------------------------------------------------------------------

@@ -149,4 +149,5 @@ class PersonaMethod(Method):
 
     def clip(self, poses: Pose, asset: str | None = None, view: View = PLAIN_VIEW) -> Draw:
         """As ``Method.clip``; what does not depend on the pose is computed once."""
-        return ClipDrawer(PoseDriver(self.avatar, asset or self.assets[-1]), self.renderer, poses)
+        driver = PoseDriver(self.avatar, asset or self.assets[-1])
+        return ClipDrawer(driver, self.renderer, poses, view)

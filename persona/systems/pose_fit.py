@@ -62,8 +62,7 @@ def fit_poses(
     if not system.method.differentiable:
         name = type(system.method).__name__
         raise UserError(f"{name} renders without gradient: poses cannot be fitted; pose_fit=none")
-    poses = frames.poses(system.body.num_expression).to(system.device)
-    table = PoseTable.from_poses(system.body, poses).to(system.device)
+    table = system.pose_table(frames).to(system.device)
     losses = losses.to(system.device)
     kept, system.losses = system.losses, losses
     flags = [p.requires_grad for p in system.avatar.parameters()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,8 @@ FOCAL_HEIGHTS = 2000 / 1024
 """Focal length in image heights, as PERSONA's canvas has it."""
 FILL = 0.78
 """Part of the image height that the standing person takes."""
+DENSE = 64
+"""Poses that a clip's tempo chooses from, a frame."""
 CLIPS = {"generated_0": poses.turn_and_reach, "generated_1": poses.step_and_lean}
 
 
@@ -44,14 +47,27 @@ class Scene:
 
     def clip(self, split: str) -> BodyPose:
         """Poses of a generated clip, as they are rendered."""
+        make, count = CLIPS[split], self.config.num_generated
         expressions = self.person.body.num_expression
-        return self.place(CLIPS[split](expressions, self.config.num_generated))
+        if self.config.swing:
+            return self.place(poses.with_tempo(make(expressions, DENSE * count), count))
+        return self.place(make(expressions, count))
 
     def test_clip(self) -> BodyPose:
-        """Unseen poses, all around."""
+        """Unseen poses, all around; where something swings, one motion through such poses."""
         rng = np.random.default_rng([self.config.seed, 8])
         expressions = self.person.body.num_expression
+        if self.config.swing:
+            seconds = torch.arange(self.config.num_test) / self.config.fps
+            return self.place(poses.unseen_motion(expressions, seconds, rng))
         return self.place(poses.unseen(expressions, self.config.num_test, rng))
+
+    def vertices(self, clip: BodyPose) -> Iterator[Float[Tensor, "p 3"]]:
+        """The person's surface in each frame of a clip."""
+        if self.config.swing:
+            yield from self.person.move(clip, self.config.fps, self.config.swing)
+        else:
+            yield from (self.person.pose(clip[i]).vertices for i in range(len(clip.root)))
 
     def shoot(
         self,

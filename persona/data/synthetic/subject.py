@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from rich.progress import track
+from torch import Tensor
 
 from persona.data.layout import CAPTURED, TEST, FrameData, SubjectInfo
 from persona.data.making import one_maker, whole_folder
@@ -96,11 +97,15 @@ class _Maker:
         self.person, self.config, self.camera = scene.person, scene.config, scene.camera
 
     def frame(
-        self, pose: BodyPose, stored: BodyPose, look: Look, errors: tuple[VideoErrors, int] | None
+        self,
+        surface: Float[Tensor, "p 3"],
+        stored: BodyPose,
+        look: Look,
+        errors: tuple[VideoErrors, int] | None,
     ) -> tuple[View, Shot]:
-        """Photographs ``pose`` and files it as ``stored``."""
+        """Photographs the person's posed surface and files it as being in the pose ``stored``."""
         person, camera = self.person, self.camera
-        shot = self.scene.shoot(person.pose(pose).vertices, look=look)
+        shot = self.scene.shoot(surface, look=look)
         if errors is not None:
             shot = errors[0].warp(errors[1], shot)
         image = self.on_background(shot.image, shot)
@@ -129,13 +134,12 @@ class _Maker:
         """The photograph, with albedo and face patch."""
         person, side = self.person, self.config.patch_size
         pose = self.scene.place(poses.a_pose(person.body.num_expression, 1))[0]
-        view, shot = self.frame(pose, pose, person.look, None)
+        surface = person.pose(pose).vertices
+        view, shot = self.frame(surface, pose, person.look, None)
         assert view.frame.keypoints is not None  # Every frame of this maker has them.
         box = _face_box(view.frame.keypoints[FACE_KEYPOINTS])
         close = self.camera.crop(torch.from_numpy(box), side, side)
-        patch = self.scene.studio.shoot(
-            person.pose(pose).vertices, close, self.scene.light, person.look
-        )
+        patch = self.scene.shoot(surface, camera=close)
         backdrop = (1 - patch.coverage[..., None]) * self.scene.background[0].mean(0)
         data = replace(
             view.frame,
@@ -152,10 +156,11 @@ class _Maker:
         person, count = self.person, self.config.num_generated
         clip = self.scene.clip(split)
         errors = VideoErrors(self.config, count, rng)
+        surfaces = self.scene.vertices(clip)
         for number, pose in enumerate(_each(clip, f"rendering {split}")):
             stored = errors.pose(number, pose)
             look = errors.look(number, person.look, person.drifted_look)
-            view, _ = self.frame(pose, stored, look, (errors, number))
+            view, _ = self.frame(next(surfaces), stored, look, (errors, number))
             self.writer.write_frame(split, number, view.frame)
             yield view
 
@@ -163,8 +168,9 @@ class _Maker:
         """Writes clean frames of unseen poses and views."""
         count, seed = self.config.num_test, self.config.seed
         clip = self.scene.test_clip()
+        surfaces = self.scene.vertices(clip)
         for number, pose in enumerate(_each(clip, "rendering test")):
-            view, _ = self.frame(pose, pose, self.person.look, None)
+            view, _ = self.frame(next(surfaces), pose, self.person.look, None)
             self.writer.write_frame(TEST, number, view.frame)
         lines = [f"{MAKER} {seed} {number}" for number in range(count)]
         self.writer.write_split(TEST, range(count), lines)

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from persona.errors import UserError
+from persona.modules.avatar.history import History
 from persona.modules.avatar.rig import Rig
 from persona.modules.body.base import Body
 from persona.types import PLAIN_VIEW, BodyIdentity, Gaussians, Pose, Posed, View
@@ -51,6 +52,8 @@ class Avatar(nn.Module):
     per_gaussian: ClassVar[tuple[str, ...]] = ()
     """Parameters and buffers with one row per Gaussian, as ``state_dict`` names them. Only an
     avatar that names them can change its number of Gaussians."""
+    history: History | None = None
+    """What it must be told of how a body has moved; None for an avatar that sees single poses."""
     capturable: bool = False
     """Whether a step asks the host for nothing but the frame's kind, as a CUDA graph needs."""
 
