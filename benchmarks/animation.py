@@ -32,7 +32,7 @@ from persona.commands.animation import (
 from persona.commands.experiment import load_system
 from persona.data.motion.load import load_motion
 from persona.modules.avatar.pose_table import matrix_pose
-from persona.runtime.device import pick_device
+from persona.modules.device import pick_device
 from persona.systems.fit import Fit
 from persona.types import BodyPose, Camera
 

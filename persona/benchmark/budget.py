@@ -25,7 +25,7 @@ from persona.data.datamodule import SubjectDataModule
 from persona.data.io import write_png, write_text
 from persona.data.layout import TEST
 from persona.errors import UserError
-from persona.runtime.device import pick_device
+from persona.modules.device import pick_device
 
 log = logging.getLogger(__name__)
 SYSTEM = "persona"

@@ -19,7 +19,7 @@ from persona.cli import user_error
 from persona.commands.experiment import load_system, train
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import write_json
-from persona.runtime.device import pick_device
+from persona.modules.device import pick_device
 from persona.systems.pose_fit import fit_poses, pose_fit_losses
 
 SETTINGS_FILE = "cell.yaml"

@@ -16,10 +16,10 @@ from persona.commands.report import labelled, to_uint8
 from persona.data.edit_name import SOURCE, read_edit_name
 from persona.data.io import write_json, write_png
 from persona.errors import UserError
+from persona.modules.device import pick_device
 from persona.modules.head.avatar import HeadAvatar
 from persona.modules.losses.perceptual import Perceptual, missing_weights
 from persona.modules.metrics.interpolation import smoothness
-from persona.runtime.device import pick_device
 from persona.types import Camera, Pose, View
 
 SHEET_FILE = "edits.png"

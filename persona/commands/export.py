@@ -24,7 +24,7 @@ from persona.modules.avatar.pose_table import full_rotations, matrix_pose
 from persona.modules.avatar.rig import Rig
 from persona.modules.body.rotation import quaternion_from_matrix
 from persona.modules.body.smplx_body import SmplxBody
-from persona.runtime.device import pick_device
+from persona.modules.device import pick_device
 from persona.systems.fit import Fit
 from persona.types import BodyPose, Gaussians
 

@@ -41,6 +41,7 @@ class HeadMethod(Method):
             in each step.
     """
 
+    map_axes: Float[Tensor, "3"]
     assets = (VIEW,)
     pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {"image": ("img",)}
 
@@ -58,6 +59,7 @@ class HeadMethod(Method):
             raise UserError(f"system.method.background={background} is unknown: choose {have}")
         self.random = background == "random"
         self.backgrounds = RandomColors()
+        self.register_buffer("map_axes", torch.tensor(CAMERA_FROM_MAP), persistent=False)
 
     def build(self, identity: BodyIdentity) -> None:
         """Makes the avatar with room for all edits."""
@@ -82,7 +84,7 @@ class HeadMethod(Method):
     def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> HeadStep:
         """Poses the head of the frame's subject and renders what the losses ask for."""
         posed, camera = self.avatar(pose, frame.view), frame.camera[0].local()
-        channels = {name: Channel(_values(posed, name)) for name in views[VIEW] | {"rgb"}}
+        channels = {name: Channel(self._values(posed, name)) for name in views[VIEW] | {"rgb"}}
         render = self.renderer(posed.gaussians(VIEW), camera, channels)
         image = frame.image[0]
         color = image.new_ones(3)
@@ -93,16 +95,15 @@ class HeadMethod(Method):
             boundary={}, background=color[:, None, None].expand_as(image),
         )  # fmt: skip
 
-
-def _values(posed: PosedHead, channel: str) -> Float[Tensor, "n c"]:
-    """Of each point, as ``Frame`` holds the map."""
-    if channel == "rgb":
-        return posed.colors(VIEW)
-    drawn = posed.drawn
-    if not isinstance(drawn, DrawnSurface):
-        raise UserError(f"a head of Gaussians has no {channel}: take the loss of it away")
-    if channel == "normal":
-        return (drawn.normals * torch.tensor(CAMERA_FROM_MAP).to(drawn.normals) + 1) / 2
-    if channel == "segment" and drawn.surface.segment is not None:
-        return drawn.surface.segment[:, None]
-    raise UserError(f"this head has no {channel}: take the loss of it away")
+    def _values(self, posed: PosedHead, channel: str) -> Float[Tensor, "n c"]:
+        """Of each point, as ``Frame`` holds the map."""
+        if channel == "rgb":
+            return posed.colors(VIEW)
+        drawn = posed.drawn
+        if not isinstance(drawn, DrawnSurface):
+            raise UserError(f"a head of Gaussians has no {channel}: take the loss of it away")
+        if channel == "normal":
+            return (drawn.normals * self.map_axes + 1) / 2
+        if channel == "segment" and drawn.surface.segment is not None:
+            return drawn.surface.segment[:, None]
+        raise UserError(f"this head has no {channel}: take the loss of it away")

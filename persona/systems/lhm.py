@@ -10,11 +10,11 @@ import torch
 from persona.data.subject import Subject
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.device import pick_device
 from persona.modules.lhm.avatar import LhmAvatar
 from persona.modules.lhm.models import LhmModel
 from persona.modules.lhm.sight import Photo, read_photo
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.runtime.device import pick_device
 from persona.systems.method import Method
 from persona.types import CAPTURED, BodyIdentity
 

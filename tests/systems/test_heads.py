@@ -6,6 +6,7 @@ import cv2
 import lightning
 import pytest
 import torch
+from host_tensors import watch_steps
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -79,9 +80,11 @@ def error(fit, data):
 
 
 @pytest.mark.parametrize("system", SMALL)
-def test_a_head_trains_grows_and_loads(system, tmp_path):
+def test_a_head_trains_grows_and_loads(system, tmp_path, monkeypatch):
     start, _, data = fitted(system, 1)
+    host = watch_steps(monkeypatch)
     fit, trainer, _ = fitted(system, STEPS[system], folder=tmp_path)
+    assert host.files == set()
     avatar = fit.avatar
     assert error(fit, data) < 0.92 * error(start, data)
     # Growth: two times, and the optimiser goes on with the points that there are.

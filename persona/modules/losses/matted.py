@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from persona.modules.losses.base import Loss, Step, needs
 from persona.modules.losses.perceptual import Perceptual
-
-NUM_COLORS, FRAME_STRIDE = 4099, 1009
-"""Background colours, a prime, so that strides over frames and steps reach all of them."""
+from persona.modules.losses.random_colors import RandomColors
 
 
 class MattedImage(Loss[Step]):
@@ -32,8 +29,6 @@ class MattedImage(Loss[Step]):
         lpips: Weight of LPIPS.
     """
 
-    colors: Float[Tensor, "k 3"]
-
     def __init__(
         self,
         *,
@@ -48,14 +43,13 @@ class MattedImage(Loss[Step]):
         self.view, self.perceptual = view, perceptual
         self.l1, self.square, self.lpips = l1, square, lpips
         self.needs = needs(view, {"rgb", "alpha"})
-        colors = torch.rand(NUM_COLORS, 3, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("colors", colors, persistent=False)
+        self.backgrounds = RandomColors()
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The avatar counts the steps (``steps``), by which the colour is chosen."""
         count = cast("int", step.avatar.steps)
-        row = (count + FRAME_STRIDE * step.frame.index) % NUM_COLORS
-        color = self.colors.index_select(0, row)[0][:, None, None].expand_as(step.frame.image[0])
+        background = self.backgrounds(count, step.frame.index)
+        color = background[:, None, None].expand_as(step.frame.image[0])
         mask = step.frame.mask[0]
         ours = step.over(self.view, "rgb", color)
         truth = step.truth(self.view) * mask + color * (1 - mask)
