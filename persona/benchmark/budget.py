@@ -66,7 +66,7 @@ def budget_plan(config: DictConfig) -> Plan:
     names = list(suite.subjects if config.subjects is None else config.subjects)
     seeds = size.seeds if config.seeds is None else config.seeds
     cells = [
-        row_cell(config, row, settings, subject, seed)
+        row_cell(config, row.replace("_", " "), settings, subject, seed)
         for row, settings in config.rows.items()
         for subject in names
         for seed in seeds
