@@ -22,7 +22,7 @@ def pushed(fps: float, seconds: float = 2.0) -> torch.Tensor:
 
 def test_lag_is_that_of_a_damped_oscillator():
     """Moved evenly, what hangs is left behind by 2 damping / speed; on the way there it rings."""
-    shift = lag(pushed(120, 6.0), HANG, 120)[:, 0, 0]
+    shift = lag(pushed(120.0, 6.0), HANG, 120.0)[:, 0, 0]
     speed = 2 * math.pi * SLOW_HZ
     assert shift[-1].item() == pytest.approx(-2 * DAMPING / speed, rel=0.02)
     times = torch.arange(0, 6, 1 / 120) - 0.5
@@ -36,7 +36,7 @@ def test_lag_is_that_of_a_damped_oscillator():
 
 
 def test_lag_does_not_depend_on_the_frame_rate():
-    slow, fast = lag(pushed(15), HANG, 15), lag(pushed(60), HANG, 60)
+    slow, fast = lag(pushed(15.0), HANG, 15.0), lag(pushed(60.0), HANG, 60.0)
     torch.testing.assert_close(fast[::4], slow, atol=0.012, rtol=0)
     assert slow.abs().max() > 0.05
 
@@ -44,8 +44,8 @@ def test_lag_does_not_depend_on_the_frame_rate():
 def test_nothing_hangs_nothing_moves_and_swings_end_somewhere():
     places = torch.randn(6, 4, 3) * 5
     faces = torch.tensor([[0, 1, 2], [1, 3, 2]])
-    assert torch.equal(swung(places, faces, torch.zeros(4), 15, 1.0), places)
-    moved = swung(places, faces, torch.ones(4), 15, 1.0)
+    assert torch.equal(swung(places, faces, torch.zeros(4), 15.0, 1.0), places)
+    moved = swung(places, faces, torch.ones(4), 15.0, 1.0)
     assert MOST_M / 2 < (moved - places).norm(dim=-1).max() <= MOST_M * (1 + 1e-5)
 
 

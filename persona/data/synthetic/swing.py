@@ -44,7 +44,7 @@ def lag(
     found = [torch.zeros_like(at)]
     for frame in range(1, len(places)):
         before, low, high, after = around[frame - 1 : frame + 3]
-        for step in range(1, steps + 1):
+        for step in range(steps):
             u = step / steps
             goal = 0.5 * (
                 2 * low

@@ -37,7 +37,7 @@ def clip(seconds: torch.Tensor, sideways: float = 0.0) -> Pose:
 
 def test_the_same_motion_is_told_alike_at_every_frame_rate():
     slow = HISTORY.motion(clip(torch.arange(0, 2, 1 / 15)))
-    fast = HISTORY.motion(clip(torch.arange(0, 2, 1 / 60)), fps=60)
+    fast = HISTORY.motion(clip(torch.arange(0, 2, 1 / 60)), fps=60.0)
     torch.testing.assert_close(fast[::4], slow, atol=2e-4, rtol=0)
     assert slow[:, L_HIP].abs().max() > 0.3
 
@@ -47,7 +47,7 @@ def test_an_even_turn_is_told_as_its_speed_and_remembered_for_a_while():
     joints = torch.zeros(len(seconds), 55, 3)
     joints[:, 4, 0] = 0.5 * seconds.clamp(max=4)  # The left knee: 0.5 rad/s, then it stops.
     pose = Pose(matrix_from_axis_angle(joints), torch.zeros(len(seconds), 1), 0 * joints[:, 0])
-    knee = HISTORY.motion(pose, fps=30)[:, 3].unflatten(1, (3, 3))
+    knee = HISTORY.motion(pose, fps=30.0)[:, 3].unflatten(1, (3, 3))
     assert knee[119, :, 0].tolist() == pytest.approx([0.5 * TURN_SCALE] * 3, rel=0.01)
     # A time constant later a filter remembers 1/e.
     assert (knee[120 + 6, 1, 0] / knee[120, 1, 0]).item() == pytest.approx(math.exp(-1), rel=0.02)
