@@ -11,6 +11,7 @@ from persona.data.subject import Subject
 from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.driver import ClipDrawer, PoseDriver
 from persona.modules.avatar.gaussian_avatar import PosedAvatar
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.avatar.views import HANDS, BodyMasks, ViewRenderer
 from persona.modules.body.smplx_body import SmplxBody
@@ -73,6 +74,24 @@ class PersonaMethod(Method):
         seg = torch.from_numpy(generated.seg_inpaint).float() / 255
         colors = [self._texture(t) for t in (torch.where(seen, *unit), unit[1], seg)]
         self.avatar.initialise_colors(*colors)
+        if self.avatar.light is not None:
+            self._initialise_light(subject)
+
+    def _initialise_light(self, subject: Subject) -> None:
+        """The light that lies between the photograph and its albedo, taken off the colours."""
+        number = subject.frame_ids(CAPTURED)[0]
+        frame = subject.frame(CAPTURED, number)
+        if frame.albedo is None:
+            return
+        inside = frame.mask if frame.normal_mask is None else frame.mask & frame.normal_mask
+        colours, own = (
+            torch.from_numpy(x[inside]).float().mean(1) for x in (frame.image, frame.albedo)
+        )
+        rotation = frame.camera.cam_from_world[:3, :3]
+        normals = torch.from_numpy(frame.normal[inside]) * torch.tensor([1.0, -1.0, -1.0])
+        self.avatar.light.fit(normals @ rotation, colours / own.clamp_min(1))
+        pose = matrix_pose(self.body, subject.pose(CAPTURED, number, self.body.num_expression))
+        self.avatar.remove_light(pose, View(camera_rotation=rotation))
 
     def _texture(self, texture: Float[Tensor, "h w 3"]) -> Float[Tensor, "n 3"]:
         body = self.body

@@ -134,6 +134,23 @@ class GaussianAvatar(Avatar):
         self.initial_rgb.copy_(rgb)
 
     @torch.no_grad()
+    def remove_light(self, pose: Pose, view: View = PLAIN_VIEW) -> None:
+        """Divides the colours, taken from pictures, by the light that they were seen in.
+
+        Args:
+            pose: Of the photograph: what faces the camera is from there. The rest is of frames
+                from all sides.
+            view: Of the photograph.
+        """
+        assert self.light is not None
+        template, means = self.template, self(pose, view).refined
+        normals = vertex_normals(means, template.faces, template.fans)
+        seen = (normals * means).sum(1, keepdim=True) < 0
+        factor = torch.where(seen, self.shade(means, view), self.light.mean)
+        for logit, by in ((self.rgb_logit, factor), (self.rgb_aux_logit, self.light.mean)):
+            logit.copy_((logit.sigmoid() / by).clamp(0, 1).logit(COLOR_EPS))
+
+    @torch.no_grad()
     def cover_surface(self, share: float) -> None:
         """Sizes the Gaussians by the mesh around them and sinks each by its standard deviation.
 

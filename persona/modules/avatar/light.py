@@ -9,8 +9,9 @@ from persona.modules.avatar.spherical_harmonics import NUM_SH, sh_basis
 
 GAMMA = 2.2
 """Colours are stored as the eye sees them; light adds up in what this power makes of them."""
-LEAST = 0.02
-"""Of the light; the darkest that a surface gets."""
+LEAST, MOST = 0.02, 4.0
+"""Of the light; the darkest that a surface gets, and the most that a fit believes."""
+RIDGE = 1e-2
 
 
 class SphericalLight(nn.Module):
@@ -30,6 +31,20 @@ class SphericalLight(nn.Module):
         """What a stored colour is multiplied by where the surface has this unit normal."""
         light = sh_basis(normals) @ self.coefficients
         return light.clamp_min(LEAST)[..., None] ** (1 / GAMMA)
+
+    @torch.no_grad()
+    def fit(self, normals: Float[Tensor, "n 3"], factors: Float[Tensor, "n"]) -> None:
+        """Starts at the light that makes ``factors`` of colours on ``normals``.
+
+        Where no normal points, in the back of a person, it is kept low: ridge regression.
+        """
+        basis, ridge = sh_basis(normals), RIDGE * torch.eye(NUM_SH).to(normals)
+        ridge[0, 0] = 0
+        light = factors.clamp(LEAST, MOST) ** GAMMA
+        found = torch.linalg.solve(
+            basis.T @ basis / len(basis) + ridge, basis.T @ light / len(basis)
+        )
+        self.coefficients.copy_(found)
 
     @property
     def mean(self) -> Float[Tensor, ""]:

@@ -2,9 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 
+from persona.data.subject import Subject
 from persona.errors import UserError
 from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.driver import PoseDriver
@@ -97,11 +100,11 @@ def test_a_driver_lights_as_the_avatar_does(body, lit):
 
 
 def test_light_is_learnt_from_shaded_colours():
-    light, normals = SphericalLight(), sphere(500).float()
+    light, normals = SphericalLight(), sphere(200).float()
     true = sun_and_sky(torch.tensor([0.3, -0.8, -0.5]), 0.75, 0.5, torch.tensor([0.0, -1, 0]))
     target = (sh_basis(normals) @ true).clamp_min(0.02)[:, None] ** (1 / GAMMA)
     optimizer = torch.optim.Adam(light.parameters(), 1e-2)
-    for _ in range(300):
+    for _ in range(150):
         optimizer.zero_grad()
         (light(normals) - target).square().mean().backward()
         optimizer.step()
@@ -113,3 +116,47 @@ def test_its_parameters_have_a_rate_and_other_lights_are_refused(body, lit):
     assert any(p is lit.light.coefficients for p in groups[1]["params"])
     with pytest.raises(UserError, match="light=sun"):
         AvatarBuilder(light="sun")
+
+
+def test_a_fit_finds_the_light_of_the_seen_half_and_keeps_the_rest_low():
+    light, normals = SphericalLight(), sphere(2000).float()
+    normals = normals[normals[:, 2] < 0]
+    true = sun_and_sky(torch.tensor([0.3, -0.8, -0.5]), 0.75, 0.5, torch.tensor([0.0, -1, 0]))
+    factors = (sh_basis(normals) @ true).clamp_min(0.02) ** (1 / GAMMA)
+    light.fit(normals, factors)
+    torch.testing.assert_close(light(normals)[:, 0], factors, atol=0.03, rtol=0)
+    assert light(-normals).max() < 1.5
+
+
+@torch.no_grad()
+def test_light_taken_off_the_colours_shows_them_again_from_the_same_side(body, lit):
+    """A hand that is as light as it can be stays so."""
+    pose, before = turned(body, math.pi), lit.rgb_logit.clone()
+    shown = before.sigmoid()
+    lit.light.coefficients.copy_(
+        sun_and_sky(torch.tensor([1.0, 0, -1]), 0.5, 0.5, torch.tensor([0.0, -1, 0]))
+    )
+    lit.remove_light(pose)
+    posed = lit(pose)
+    normals = vertex_normals(posed.refined, lit.template.faces)
+    seen = (normals * posed.refined).sum(1) < 0
+    whole = (lit.rgb_logit.sigmoid() < 0.999).all(1)
+    assert 0.2 < (seen & whole).float().mean() < 0.7
+    torch.testing.assert_close(posed.rgb[seen & whole], shown[seen & whole], atol=1e-4, rtol=0)
+    lit.rgb_logit.copy_(before)
+
+
+def test_a_method_starts_with_the_light_between_photo_and_albedo(tiny, subjects):
+    config = tiny("avatar.light=sh")
+    method = instantiate(config.system.method)
+    subject = Subject(subjects / "tiny")
+    method.build(subject.identity(method.body))
+    method.initialise(subject)
+    frame = subject.frame("captured", 0)
+    mask = frame.mask
+    normals = torch.from_numpy(frame.normal[mask]) * torch.tensor([1.0, -1, -1])
+    with torch.no_grad():
+        factor = method.avatar.light(normals).numpy()
+    relit = (frame.albedo[mask] * factor - frame.image[mask]) / 255
+    flat = (frame.albedo[mask] * factor.mean() - frame.image[mask]) / 255
+    assert np.abs(relit).mean() < 0.6 * np.abs(flat).mean()
