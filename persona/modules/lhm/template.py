@@ -114,9 +114,10 @@ class PointTemplate(nn.Module):
         means = blend_skin(rest, self.weights, bones) + trans[..., None, :]
         turn = blend_bones(self.weights, bones[..., :3, :])[..., :3]
         turn = turn @ blend_bones(self.weights, self.bones[:, :3])[..., :3]
+        own = gaussians.quaternions.expand(*turn.shape[:-2], 4)
         # Of a matrix that is no rotation quite: blended.
-        turned = quaternion_product(quaternion_from_matrix(turn), gaussians.quaternions)
-        return means, torch.where(self.stiff[:, None], gaussians.quaternions, turned)
+        turned = quaternion_product(quaternion_from_matrix(turn), own)
+        return means, torch.where(self.stiff[:, None], own, turned)
 
     def pose(
         self,
