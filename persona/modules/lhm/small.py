@@ -101,8 +101,9 @@ class SmallModel(LhmModel):
     ) -> Float[Tensor, "b n d"]:
         """Image tokens between the patches of an image of a size."""
         grid = tuple(side // self.body.model.patch_px for side in size)
-        image = tokens.transpose(1, 2).unflatten(2, grid)
-        found = F.grid_sample(image, place[:, None].to(image), align_corners=False)
+        # Places in half precision would be a tenth of a patch off.
+        image = tokens.float().transpose(1, 2).unflatten(2, grid)
+        found = F.grid_sample(image, place[:, None].float(), align_corners=False)
         return found[:, :, 0].transpose(1, 2)
 
 
