@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import vertex_normals
@@ -19,7 +18,7 @@ from persona.modules.lhm.decoder import PointGaussians
 from persona.modules.lhm.photo import network_image, square_crop
 from persona.modules.lhm.template import HEAD_JOINTS, PointTemplate
 from persona.modules.render.mesh import rasterize
-from persona.types import BodyIdentity, Camera, TensorTuple
+from persona.types import BodyIdentity, Camera, Pose, TensorTuple
 
 REACH_M = (0.03, 0.06, 0.12, 0.24)
 """How far off the skin along the normal a point looks beside where it is: clothes and hair."""
@@ -61,7 +60,7 @@ def posed_body(
     identity: BodyIdentity,
     template: PointTemplate,
     vertex: Int[Tensor, "n"],
-    pose: PoseState,
+    pose: Pose,
 ) -> PosedBody:
     """A bare body in a pose, with its query points.
 
