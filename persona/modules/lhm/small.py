@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -61,10 +62,12 @@ class SmallModel(LhmModel):
         nn.init.zeros_(self.source.weight)
         heads = network.renderer.gs_net["out_layers"]
         assert isinstance(heads, nn.ModuleDict)
+        opacity, scaling = heads["opacity"], heads["scaling"]
+        assert isinstance(opacity, nn.Linear) and isinstance(scaling, nn.Linear)
         with torch.no_grad():
             self.source.bias.copy_(torch.tensor(_FIRST_SOURCES))
-            heads["opacity"].bias.fill_(math.log(_FIRST_OPACITY / (1 - _FIRST_OPACITY)))
-            heads["scaling"].bias.fill_(math.log(_FIRST_SPREAD * math.sqrt(_BODY_M2 / num_points)))
+            opacity.bias.fill_(math.log(_FIRST_OPACITY / (1 - _FIRST_OPACITY)))
+            scaling.bias.fill_(math.log(_FIRST_SPREAD * math.sqrt(_BODY_M2 / num_points)))
 
     def body_tokens(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b t d"]:
         """By the encoder that is trained with the rest."""
@@ -97,7 +100,7 @@ class SmallModel(LhmModel):
         self,
         tokens: Float[Tensor, "b t d"],
         place: Float[Tensor, "b n 2"],
-        size: tuple[int, int],
+        size: Sequence[int],
     ) -> Float[Tensor, "b n d"]:
         """Image tokens between the patches of an image of a size."""
         grid = tuple(side // self.body.model.patch_px for side in size)
