@@ -38,7 +38,7 @@ def picture_rows(
     batches = [frames[[row]].to("cpu") for row in rows]
     pictures = {TRUTH: [to_uint8(f.image[0] * f.mask[0] + 1 - f.mask[0]) for f in batches]}
     for outcome in outcomes:
-        if outcome.error or outcome.cell.system in pictures:
+        if outcome.folder is None or outcome.error or outcome.cell.system in pictures:
             continue
         files = prediction_files(outcome.folder, len(frames))
         images = (

@@ -119,10 +119,10 @@ def check_videos(videos: Sequence[DictConfig], training: DictConfig) -> None:
         UserError: one of them is bad.
     """
     body: SmplxBody = instantiate(training.body)
-    assets = get_class(training.system.method._target_).assets
+    method: type[Method] = get_class(training.system.method._target_)
     for options in videos:
         check_animation(options)
-        check_asset(options, assets)
+        check_asset(options, method.assets)
         driving_motion(options, body)
 
 

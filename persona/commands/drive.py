@@ -23,7 +23,7 @@ from persona.data.motion.load import load_motion
 from persona.data.motion.motion import Motion, combine
 from persona.data.numbers import number, whole_number
 from persona.errors import UserError
-from persona.modules.body.shaped_body import ShapedBody
+from persona.modules.body.base import Body
 from persona.modules.device import pick_device
 
 SHOTS = ("body", "face")
@@ -98,7 +98,7 @@ def check_asset(config: DictConfig, assets: Sequence[str]) -> None:
         raise UserError(f"asset={config.asset} is unknown: choose {' or '.join(assets)}")
 
 
-def driving_motion(config: DictConfig, body: ShapedBody) -> Motion:
+def driving_motion(config: DictConfig, body: Body) -> Motion:
     """The motion asked for: cut, and with face weights on top if there are any.
 
     Raises:

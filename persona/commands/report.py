@@ -43,7 +43,7 @@ def write_report(
     loggers: list[Logger],
 ) -> None:
     """Writes frames.csv, comparison.png and turntable.mp4, and sends them to W&B."""
-    write_frames(system.rows, folder / FRAMES_FILE)
+    write_frames(system.scores.rows, folder / FRAMES_FILE)
     write_png(folder / COMPARISON_FILE, comparison(system, data, options.num_images))
     count, height = options.turntable_frames, options.turntable_height
     if count:

@@ -67,8 +67,8 @@ class Scorer:
         preprocessor = None if config.subjects else instantiate(config.preprocess)
         body = instantiate(config.body) if preprocessor is None else preprocessor.body
         net = config.lpips_net
-        known = net is not None and not missing_weights(net)
-        lpips = lpips_by(shared_perceptual(net)) if known else None
+        network = None if net is None or missing_weights(net) else shared_perceptual(net)
+        lpips = None if network is None else lpips_by(network)
         return cls(config, folder, body, preprocessor, lpips)
 
     def __call__(self, person: Path) -> Row:
@@ -189,7 +189,7 @@ def front_checks(pictures: Mapping[str, Picture], views: list[TrueView]) -> Row:
     front = next((view for view in views if view.azimuth == 0), None)
     if front is None or front.parts is None:
         return {}
-    picture, row = pictures[front.name], {}
+    picture, row = pictures[front.name], Row()
     if (value := face_psnr(picture, front)) is not None:
         row |= {"face_db": value, "face_cover": face_cover(picture, front)}
     for hand, cover in hand_covers(picture, front).items():

@@ -104,6 +104,7 @@ def _turn_from_motion(
         up = at["spine1"] - at["pelvis"]
         return snap(frame(at["left_hip"] - at["right_hip"], up).mT, 20.0)
     parent = mapped_parent(name, mapping, target)
+    assert parent is not None  # The pelvis, which is mapped, is above all others.
     from_parent = clip.rotations[:, mapping[parent]].mT @ clip.rotations[:, joint]
     neutral = snap(mean_rotation(turns[parent] @ from_parent))
     if name.endswith("wrist"):
@@ -133,7 +134,8 @@ def _lay(
     if name.endswith("wrist"):
         source = _palm(rest_pose(clip, mapping), name)
         rest = dict(zip(JOINTS, target.rest_joints, strict=True))
-        return inherited if source is None else _palm(rest, name) @ source.mT
+        goal = _palm(rest, name)
+        return inherited if source is None or goal is None else goal @ source.mT
     bone = _local_bone(clip, mapping, name)
     if bone is None:
         return inherited

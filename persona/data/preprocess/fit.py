@@ -8,7 +8,7 @@ resting-pose prior, and the silhouette, since keypoints alone leave the girth fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -101,8 +101,9 @@ class PhotoFit:
         Returns:
             The first fit that passes the final check; else the one with the fewest faults.
         """
-        read = seen is not None and JOINTS in seen.maps
-        if read:
+        read = False
+        if seen is not None and JOINTS in seen.maps:
+            read = True
             seen = believed_joints(seen, detection.keypoints, body)
             detection = with_read_joints(detection, seen, body)
         starts = make_starts(detection, resting_keypoints(body), self.facing, leans=not read)
@@ -111,12 +112,12 @@ class PhotoFit:
         )
         state = initial_state(body, starts, camera)
         first, second, third = self.iterations
-        self._descend(first, self.lr[0], [state.root, state.trans], problem.placement, state)
+        self._descend(first, self.lr[0], (state.root, state.trans), problem.placement, state)
         advance(first)
         posed = [state.root, state.trans, state.body]
         self._descend(second, self.lr[1], posed, problem.posing, state)
         advance(second)
-        fits = []
+        fits: list[BodyFit] = []
         for rows in _groups(problem.judge(state, _UNSHAPED_TRUST))[:_TRIES]:
             fitted = self._finish(problem, state.pick(rows))
             advance(third if not fits else 0)
@@ -146,7 +147,7 @@ class PhotoFit:
         self,
         steps: int,
         lr: float,
-        parameters: list[Tensor],
+        parameters: Iterable[Tensor],
         energy: Callable[[FitState], Float[Tensor, "b"]],
         state: FitState,
     ) -> None:

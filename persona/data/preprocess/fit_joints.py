@@ -52,7 +52,7 @@ def believed_joints(seen: Canvas, keypoints: Float[Tensor, "133 3"], body: Smplx
         body: Body model; its template stands straight.
     """
     read = seen.maps[JOINTS].copy()
-    away = (np.abs(read[:, :2] - 0.5) > 0.5).any(-1)
+    away = np.any(np.abs(read[:, :2] - 0.5) > 0.5, axis=1)
     for joint, point in _LIMB_POINTS:
         away[joint] |= bool(keypoints[point, 2] <= MIN_SCORE)
     away[0] = False

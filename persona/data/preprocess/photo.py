@@ -119,8 +119,8 @@ class PhotoPreprocessor:
         for line in detection.warnings:
             log.warning(line)
         image, detection = _upright(image, detection, photo)
-        focal_px = exif_focal_px(photo, *image.shape[:2])
-        camera = photo_camera(*image.shape[:2], focal_px)
+        height, width = image.shape[:2]
+        camera = photo_camera(height, width, exif_focal_px(photo, height, width))
         fine = None
         if not self.annotator.needs_prior:
             if "alpha" in self.annotator.provides:
@@ -252,6 +252,7 @@ class PhotoPreprocessor:
         lying = (seen_hair | hair) & ~self.regions.face & (self.limbs != PARTS.index("Neck"))
         cover = Cover(bare & ~skirt & ~hair & ~(offset != 0).any(-1), skirt, hair, lying, ears)
         fit = dress(self.body, fit, offset)
+        assert self.clothing is not None  # Else nobody is dressed.
         return self.clothing(self.body, fit, self.regions, cover, detection, camera, advance), cover
 
     def _seen_classes(
