@@ -117,7 +117,7 @@ def initial_state(body: SmplxBody, starts: list[Start], camera: Camera) -> FitSt
     """Places the resting body by the keypoints of each start."""
     keypoints = resting_keypoints(body)
     pelvis = body.shape(body.zero_identity())[1][0]
-    trans = [_place(keypoints, pelvis, s.root, s.keypoints, camera) for s in starts]
+    trans = [place_by_keypoints(keypoints, pelvis, s.root, s.keypoints, camera) for s in starts]
     roots = torch.stack([s.root for s in starts])
     return FitState(body, torch.arange(len(starts)), roots, torch.stack(trans))
 
@@ -129,7 +129,7 @@ def resting_keypoints(body: SmplxBody) -> Float[Tensor, "133 3"]:
     return body.keypoints(*body(body.zero_identity(), pose))
 
 
-def _place(
+def place_by_keypoints(
     keypoints: Float[Tensor, "133 3"],
     pelvis: Float[Tensor, "3"],
     root: Float[Tensor, "3 3"],
