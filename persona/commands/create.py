@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra import compose
-from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig
 
+from persona.commands.compose import composed
 from persona.commands.drive import animate, check_animation, check_asset, driving_motion
 from persona.commands.experiment import train
 from persona.data.io import read_image
@@ -124,10 +123,3 @@ def check_videos(videos: Sequence[DictConfig], training: DictConfig) -> None:
         check_animation(options)
         check_asset(options, assets)
         driving_motion(options, body)
-
-
-def composed(name: str, overrides: list[str]) -> DictConfig:
-    """Another entry point's configuration, from the same folder as the running one's."""
-    if not GlobalHydra.instance().is_initialized():
-        raise RuntimeError("needs a running Hydra application")
-    return compose(name, overrides=list(overrides))

@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 from PIL import Image
 from rich.progress import Progress
 
-from persona.commands.animation import write_video
+from persona.commands.compose import composed
+from persona.commands.video_file import write_video
 from persona.data.making import one_maker
 from persona.data.numbers import number, whole_number
 from persona.data.track.folder import LOOK, NPZ, PICTURE, Tracked, film, strip
@@ -80,6 +81,12 @@ def write_film(root: Path, tracked: Tracked, tracker: Tracker) -> None:
         Image.fromarray(strip(kept)).save(root / LOOK)
 
 
-def tracked_motion(config: DictConfig) -> Path:
-    """The AMASS file of a video's motion."""
+def track_video(video: Path) -> Path:
+    """The motion of a video with the settings of ``scripts/track.py``; tracked once for all runs.
+
+    Raises:
+        UserError: nobody can be followed in it.
+    """
+    config = composed("track", [])
+    config.video, config.name = str(video), video.stem
     return track(config) / NPZ

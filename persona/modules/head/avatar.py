@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.gaussian_avatar import PoseState
+from persona.modules.avatar.rig import Rig
 from persona.modules.body.rotation import quaternion_from_matrix, quaternion_product
+from persona.modules.body.skinning import blend_bones
 from persona.modules.head.deformer import Bases, Deformer
 from persona.modules.head.edits import Edits, Who
 from persona.modules.head.looks import Drawn, GaussianLook, SurfaceLook, Warped
@@ -160,6 +162,37 @@ class HeadAvatar(Avatar):
         drawn = self.look(warped)
         placed = _place(drawn.points, posed.root, root, trans, self.template.scale)
         return PosedHead(placed, drawn, warped, bases, self.template.vertex_bases(vertices), who)
+
+    def rig(self, pose: PoseState | None = None) -> Rig:
+        """See ``Avatar``: of whoever is chosen, in the canonical pose, looking as they do there.
+
+        The bone that never bends is the root. What a pose adds to the points is baked in, or left
+        out; the light on a surface is that of the canonical pose.
+        """
+        template, who = self.template, self.chosen or self.edits.as_photographed()
+        canonical = template.canonical_pose(self.mean_expression)
+        posed = template.pose(template.canonical_rotations, self.mean_expression, who.betas)
+        if pose is not None:
+            feature = template.pose(pose.rotations, self.mean_expression, who.betas).feature
+            posed = replace(posed, feature=feature)
+        unit = torch.eye(3, dtype=self.points.dtype, device=self.points.device)
+        head = self.in_pose(posed, who, unit, unit.new_zeros(3))
+        weights = head.bases.weights[:, 1:].clone()
+        weights[:, 0] += head.bases.weights[:, 0]
+        # An expression moves rest points; the rig adds it in the bind pose.
+        turn = blend_bones(head.bases.weights, canonical.bones[:, :3])[..., :3]
+        expressions = turn @ head.bases.expression / template.scale
+        rest = template.pose(torch.eye(3).to(unit).expand_as(template.canonical_rotations),
+                             self.mean_expression, who.betas)  # fmt: skip
+        rest_from_bind = torch.linalg.inv(posed.bones[1:])
+        rest_from_bind = torch.cat((
+            torch.cat((rest_from_bind[:, :3, :3], rest_from_bind[:, :3, 3:] / template.scale), 2),
+            rest_from_bind[:, 3:],
+        ), 1)  # fmt: skip
+        return Rig(
+            points=head.points, rgb=head.drawn.rgb, weights=weights, expr_dirs=expressions,
+            joints=template.joint_places(rest) / template.scale, rest_from_bind=rest_from_bind,
+        )  # fmt: skip
 
 
 def _place(
