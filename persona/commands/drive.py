@@ -131,9 +131,7 @@ def driving_motion(config: DictConfig, body: ShapedBody) -> Motion:
     return motion
 
 
-def read_background(
-    background: str, height: int, width: int
-) -> Background | None:
+def read_background(background: str, height: int, width: int) -> Background | None:
     """A colour name or #rrggbb, or an image file, resized; None keeps the avatar's alpha.
 
     Raises:

@@ -1,10 +1,7 @@
 """Rendering a clip: the prepared path against the plain one, backgrounds, videos and threads."""
 
-import threading
-import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,7 +15,6 @@ from persona.commands.animation import (
 )
 from persona.commands.video_file import composite
 from persona.data.motion.load import load_motion
-from persona.errors import UserError
 from persona.modules.avatar.pose_table import pose_state
 from persona.systems.fit import Fit
 from persona.types import Render

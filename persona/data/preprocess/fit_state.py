@@ -66,6 +66,13 @@ class FitState(nn.Module):
         self.joint_offset = nn.Parameter(torch.zeros(count, 55, 3))
         self.positive_expression = body.expression_names is not None
 
+    def keep_shape(self, identity: BodyIdentity) -> None:
+        """Gives all candidates a shape, which the fit leaves as it is."""
+        for name in ("betas", "joint_offset"):
+            parameter = getattr(self, name)
+            parameter.data[:] = getattr(identity, name)
+            parameter.requires_grad_(False)
+
     def free_offset(self) -> Float[Tensor, "b 55 3"]:
         """Joint offsets, zero where a joint keeps its place."""
         free = torch.zeros(55, 1)

@@ -100,7 +100,9 @@ class TurnReader:
     def _rays(self, pixels: Float32[ndarray, "n 1 2"]) -> Float[Tensor, "n 3"]:
         """Unit rays of OpenCV's pixels, whose centres lie at whole numbers."""
         flat = (torch.from_numpy(pixels[:, 0]) + 0.5 - self.camera.center_px) / self.camera.focal_px
-        return torch.nn.functional.normalize(torch.cat((flat, torch.ones(len(flat), 1)), -1), dim=-1)
+        return torch.nn.functional.normalize(
+            torch.cat((flat, torch.ones(len(flat), 1)), -1), dim=-1
+        )
 
 
 def rotation_between(a: Float[Tensor, "n 3"], b: Float[Tensor, "n 3"]) -> Float[Tensor, "3 3"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float
@@ -68,7 +69,7 @@ def _least_turning(roots: Float[Tensor, "k 2 3 3"]) -> Tensor:
     """Which of two rotations is taken in each frame (Viterbi 1967)."""
     own = torch.tensor([0.0, _MIRRORED])
     cost, back = own.clone(), []
-    for before, after in zip(roots[:-1], roots[1:], strict=True):
+    for before, after in pairwise(roots):
         cosine = (torch.einsum("aij,bij->ab", before, after) - 1) / 2
         turn = cosine.clamp(-1, 1).arccos() / math.pi
         total = cost[:, None] + turn

@@ -38,9 +38,7 @@ class ClipState(FitState):
             self.betas = nn.Parameter(torch.zeros(1, body.num_betas))
             self.joint_offset = nn.Parameter(torch.zeros(1, *self.joint_offset.shape[1:]))
         if identity is not None:
-            self.betas.data[:], self.joint_offset.data[:] = identity.betas, identity.joint_offset
-            self.betas.requires_grad_(False)
-            self.joint_offset.requires_grad_(False)
+            self.keep_shape(identity)
         # The mouth opens by the jaw, which every avatar has, and not by an expression.
         names = body.expression_names or ()
         self.shown = torch.tensor([0.0 if n.startswith(_JAW) else 1.0 for n in names] or [1.0])

@@ -30,7 +30,7 @@ class ClipWeights(FitWeights):
 
 
 def smoothness(
-    joints: Float[Tensor, "t j 3"], fps: float, unit: float = _JERK_M
+    joints: Float[Tensor, "t j c"], fps: float | int, unit: float = _JERK_M
 ) -> Float[Tensor, ""]:
     """Robust mean of accelerations: quadratic for jitter, linear for what is sudden.
 
@@ -45,14 +45,14 @@ def smoothness(
     return ((1 + change.square().sum(-1)).sqrt() - 1).mean()
 
 
-def turn_smoothness(rotations: Float[Tensor, "t j 3 3"], fps: float) -> Float[Tensor, ""]:
+def turn_smoothness(rotations: Float[Tensor, "t j 3 3"], fps: float | int) -> Float[Tensor, ""]:
     """The same of joint rotations: of what does not show in the joints' places, such as twist."""
     return smoothness(rotations.flatten(-2), fps, _JERK_RAD)
 
 
 @torch.no_grad()
 def standing(
-    joints: Float[Tensor, "t j 3"], up: Float[Tensor, "3"], fps: float
+    joints: Float[Tensor, "t j 3"], up: Float[Tensor, "3"], fps: float | int
 ) -> Float[Tensor, "s k"]:
     """How surely each point of the feet stands from a frame to the next, [0, 1].
 
@@ -72,7 +72,7 @@ def standing(
 
 
 def sliding(
-    joints: Float[Tensor, "t j 3"], stands: Float[Tensor, "s k"], fps: float
+    joints: Float[Tensor, "t j 3"], stands: Float[Tensor, "s k"], fps: float | int
 ) -> Float[Tensor, ""]:
     """Mean speed of the feet that stand, m/s."""
     feet = joints[:, list(FEET)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from statistics import median
 
 import cv2
@@ -29,7 +30,7 @@ def find_shots(video: Video) -> list[range]:
     """
     changes = thumbnail_changes(video.frames(longest_px=_THUMB_PX))
     cuts = [0, *(i for i in range(1, len(changes)) if _is_cut(changes, i)), len(changes)]
-    return [range(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True) if b > a]
+    return [range(a, b) for a, b in pairwise(cuts) if b > a]
 
 
 def thumbnail_changes(frames: Iterable[UInt8[ndarray, "h w 3"]]) -> list[float]:

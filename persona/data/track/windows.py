@@ -189,4 +189,3 @@ def read_fitted(path: Path) -> Fitted:
     if values is None:
         raise FileNotFoundError(path)
     return Fitted(**values)
-

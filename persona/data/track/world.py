@@ -16,7 +16,7 @@ from persona.types import BodyPose
 CAMERA_UP = (0.0, -1.0, 0.0)
 _NECK = 12
 _LEGS = ((1, 4, 7), (2, 5, 8))
-_STRAIGHT = 0.96
+_STRAIGHT = 0.93
 """Cosine between thigh and shin, and between legs and trunk, of somebody who stands straight."""
 _LEAST = 8
 """Frames of standing that say where up is."""

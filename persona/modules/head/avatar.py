@@ -170,28 +170,23 @@ class HeadAvatar(Avatar):
         out; the light on a surface is that of the canonical pose.
         """
         template, who = self.template, self.chosen or self.edits.as_photographed()
-        canonical = template.canonical_pose(self.mean_expression)
-        posed = template.pose(template.canonical_rotations, self.mean_expression, who.betas)
+        plain = torch.zeros_like(self.mean_expression)
+        posed = template.pose(template.canonical_rotations, plain, who.betas)
         if pose is not None:
-            feature = template.pose(pose.rotations, self.mean_expression, who.betas).feature
-            posed = replace(posed, feature=feature)
+            posed = replace(posed, feature=template.pose(pose.rotations, plain).feature)
         unit = torch.eye(3, dtype=self.points.dtype, device=self.points.device)
         head = self.in_pose(posed, who, unit, unit.new_zeros(3))
-        weights = head.bases.weights[:, 1:].clone()
-        weights[:, 0] += head.bases.weights[:, 0]
-        # An expression moves rest points; the rig adds it in the bind pose.
-        turn = blend_bones(head.bases.weights, canonical.bones[:, :3])[..., :3]
-        expressions = turn @ head.bases.expression / template.scale
-        rest = template.pose(torch.eye(3).to(unit).expand_as(template.canonical_rotations),
-                             self.mean_expression, who.betas)  # fmt: skip
+        stays, bends = head.bases.weights.split([1, len(posed.bones) - 1], 1)
+        weights = torch.cat([bends[:, :1] + stays, bends[:, 1:]], 1)
+        # An expression moves points of the rest pose; the rig's are in the bind pose.
+        turn = blend_bones(head.bases.weights, posed.bones[:, :3])[..., :3]
         rest_from_bind = torch.linalg.inv(posed.bones[1:])
-        rest_from_bind = torch.cat((
-            torch.cat((rest_from_bind[:, :3, :3], rest_from_bind[:, :3, 3:] / template.scale), 2),
-            rest_from_bind[:, 3:],
-        ), 1)  # fmt: skip
+        rest_from_bind[:, :3, 3] /= template.scale
         return Rig(
-            points=head.points, rgb=head.drawn.rgb, weights=weights, expr_dirs=expressions,
-            joints=template.joint_places(rest) / template.scale, rest_from_bind=rest_from_bind,
+            points=head.points, rgb=head.drawn.rgb, weights=weights,
+            expr_dirs=turn @ head.bases.expression / template.scale,
+            joints=template.joints(plain, who.betas) / template.scale,
+            rest_from_bind=rest_from_bind,
         )  # fmt: skip
 
 
