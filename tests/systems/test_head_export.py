@@ -79,6 +79,7 @@ def test_the_rig_moves_as_the_head(head):
     assert (still.means - own.means).norm(dim=-1).mean() > 5 * error.mean(), "something moved"
 
 
+@pytest.mark.slow
 def test_every_format_of_a_head(head, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("persona.commands.export.load_system", lambda folder, device: head)
     monkeypatch.setattr("persona.commands.export.load_config", lambda folder: {"name": "head"})

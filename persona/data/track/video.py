@@ -43,7 +43,7 @@ class Video:
     """Whether the file has any."""
 
     @staticmethod
-    def open(path: str | Path, fps: float | None = None, longest_px: int = 1280) -> Video:
+    def open(path: str | Path, fps: float | int | None = None, longest_px: int = 1280) -> Video:
         """Looks at a file.
 
         Args:
@@ -64,7 +64,7 @@ class Video:
             raise UserError(f"{path}: no video in it that can be read; save it as mp4 (H.264)")
         found = _FPS.search(stream)
         own = float(found[1]) * (1e3 if found[2] else 1) if found else _MAX_FPS
-        rate = fps or min(own, _MAX_FPS)
+        rate = float(fps or min(own, _MAX_FPS))
         return Video(path, rate, longest_px, any(map(_SOUND.search, said.splitlines())))
 
     def frames(

@@ -85,6 +85,7 @@ def noisy(walk):
     return Sightings(**rows)
 
 
+@pytest.mark.slow
 def test_the_clip_is_smoother_and_nearer_than_its_frames(body, walk, noisy):
     """Two frames that nobody saw lie within 6 cm of the truth; one by one they are anywhere."""
     _, true, camera, _ = walk
