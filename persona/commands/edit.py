@@ -16,13 +16,11 @@ from persona.commands.report import labelled, to_uint8
 from persona.data.edit_name import SOURCE, read_edit_name
 from persona.data.io import write_json, write_png
 from persona.errors import UserError
-from persona.modules.avatar.gaussian_avatar import PoseState
+from persona.modules.device import pick_device
 from persona.modules.head.avatar import HeadAvatar
-from persona.modules.head.edits import Who
 from persona.modules.losses.perceptual import Perceptual, missing_weights
 from persona.modules.metrics.interpolation import smoothness
-from persona.runtime.device import pick_device
-from persona.types import Camera
+from persona.types import Camera, Pose, View
 
 SHEET_FILE = "edits.png"
 SMOOTHNESS_FILE = "smoothness.json"
@@ -49,7 +47,7 @@ class EditableHead:
         if not 0 <= row < len(frames):
             raise UserError(f"frame={row}: the run has frames 0 to {len(frames) - 1}")
         self.camera: Camera = frames[[row]].camera[0].local().to(device)
-        self.pose: PoseState = self.system.table(torch.tensor(row, device=device))
+        self.pose: Pose = self.system.table(torch.tensor(row, device=device))
 
     @property
     def avatar(self) -> HeadAvatar:
@@ -84,10 +82,9 @@ class EditableHead:
         return slots.codes[number]
 
     @torch.no_grad()
-    def draw(self, who: Who) -> Float[Tensor, "3 h w"]:
-        """On white, [0, 1]."""
-        self.avatar.chosen = who
-        color, alpha = self.system.render(self.pose, self.camera)
+    def draw(self, latent: Float[Tensor, "l"]) -> Float[Tensor, "3 h w"]:
+        """The person with a latent, on white, [0, 1]."""
+        color, alpha = self.system.render(self.pose, self.camera, view=View(latent=latent))
         return (color + 1 - alpha).clamp(0, 1)
 
     @torch.no_grad()
@@ -97,7 +94,7 @@ class EditableHead:
         """Pictures with an attribute's code between two; ``shares`` of the second, [0, 1]."""
         edits = self.avatar.edits
         codes = [torch.lerp(start, end, share) for share in shares]
-        return torch.stack([self.draw(edits.mixed({category: code})) for code in codes])
+        return torch.stack([self.draw(edits.mixed({category: code}).latent) for code in codes])
 
 
 def edit(config: DictConfig, folder: Path) -> Path:

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from persona.commands.export import export
-from persona.modules.avatar.pose_table import pose_state
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.head.deformer import Bases
 from persona.types import BodyPose
 
@@ -59,7 +59,7 @@ def moved(body):
     pose = BodyPose.zero(body.num_expression, (1,))
     pose.root[:, 0], pose.body[:, 11, 1], pose.jaw[:, 0] = torch.pi, 0.4, 0.25
     pose.left_eye[:, 1], pose.expression[:, 3], pose.trans[:, 2] = 0.2, 0.5, 1.0
-    return pose_state(body, pose)[0]
+    return matrix_pose(body, pose)[0]
 
 
 @torch.no_grad()
