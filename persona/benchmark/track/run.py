@@ -120,6 +120,10 @@ def _scores(
     scores = film_scores(joints, film.joints, film.plan.fps)
     scores["jaw"] = angle_deg(pose.jaw, film.pose.jaw)
     scores["eyes"] = angle_deg(pose.left_eye, film.pose.left_eye)
+    # What a face that never moves would get.
+    still = torch.zeros_like(pose.jaw)
+    scores["jaw_still"] = angle_deg(still, film.pose.jaw)
+    scores["eyes_still"] = angle_deg(still, film.pose.left_eye)
     scores["camera"] = turn_deg(chained(fitted.turn), film.turns)
     return scores
 

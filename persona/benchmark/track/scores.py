@@ -15,10 +15,10 @@ _HANDS = ((20, slice(25, 40)), (21, slice(40, 55)))
 """Wrist and finger joints of either hand."""
 
 UNITS = {
-    "mpjpe": "mm", "pa_mpjpe": "mm", "hands": "mm", "jaw": "deg", "eyes": "deg", "jitter": "m/s2",
-    "place": "mm", "camera": "deg",
+    "mpjpe": "mm", "pa_mpjpe": "mm", "hands": "mm", "jaw": "deg", "jaw_still": "deg",
+    "eyes": "deg", "eyes_still": "deg", "jitter": "m/s2", "place": "mm", "camera": "deg",
 }  # fmt: skip
-"""What ``film_scores`` gives, and in which unit; lower is better."""
+"""Columns of the report; lower is better. ``still``: of a face that never moves."""
 
 
 def film_scores(
