@@ -31,7 +31,7 @@ from persona.modules.perception.annotator import PerceptionAnnotator
 from persona.types import BodyIdentity
 
 WAYS = ("each frame alone", "whole clip", "whole clip, focal length known")
-Row = dict[str, float | str]
+Row = dict[str, float | int | str]
 
 
 def run_track_benchmark(config: DictConfig, folder: Path) -> Path:

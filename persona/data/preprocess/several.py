@@ -10,12 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 from scipy import ndimage
 from torch import Tensor
 
-from persona.data.layout import FrameData, Textures
+from persona.data.layout import Textures
 from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.fit import BodyFit
 from persona.data.preprocess.unwrap import (
@@ -102,7 +102,7 @@ def unwrap_photos(views: Sequence[View], mesh: UvMesh, size: int, names: Sequenc
     if len(views) == 1:
         return unwrap(views, mesh, size)
     texels = texels_of(mesh, size)
-    sharp = torch.tensor([sharpness(view.frame) for view in views])
+    sharp = torch.tensor([sharpness(view.frame.image, view.frame.mask) for view in views])
     fine = torch.tensor([pixels_per_metre(view) for view in views])
     trust = ((sharp / sharp.max()).clamp(min=_LEAST_SHARP) * fine / fine.max()).tolist()
     merged = Sums.empty(len(texels.index))
@@ -150,10 +150,10 @@ def evened(merged: Sums, sums: Sums, name: str) -> Float[Tensor, "k 3"]:
     return even
 
 
-def sharpness(frame: FrameData) -> float:
+def sharpness(image: UInt8[ndarray, "h w 3"], mask: Bool[ndarray, "h w"]) -> float:
     """How strongly the person's pixels differ from their neighbours, against their contrast."""
-    grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    inner = ndimage.binary_erosion(frame.mask, iterations=2)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    inner = ndimage.binary_erosion(mask, iterations=2)
     if inner.sum() < 16:
         return 1e-3
     detail = np.abs(cv2.Laplacian(cv2.GaussianBlur(grey, (0, 0), 1.0), cv2.CV_32F))

@@ -163,7 +163,7 @@ def test_nothing_in_view_is_an_error():
 
 
 def test_several_photographs_become_one_texture_in_the_light_of_the_first():
-    """Each view shows more of the ball; darker ones, and a blurred one, leave the paint as it is."""
+    """Each view shows more of the ball; dark ones and a blurred one leave the paint as it is."""
     mesh, views = ball(), []
     for angle, light in ((0.0, 1.0), (1.3, 0.6), (2.6, 1.0), (4.2, 0.7)):
         view = view_of(mesh, angle)
@@ -174,7 +174,7 @@ def test_several_photographs_become_one_texture_in_the_light_of_the_first():
     texels, rest = truth(mesh)
     shares = []
     for count in (1, 2, 4):
-        textures = unwrap_photos(views[:count], mesh, SIZE, ["a", "b", "c", "d"])
+        textures = unwrap_photos(views[:count], mesh, SIZE, list("abcd")[:count])
         mask = torch.from_numpy(textures.mask).flatten()[texels.index]
         shares.append(float(mask.float().mean()))
     assert shares[0] < 0.5 < shares[1] + 0.1 and shares[2] > 0.95
