@@ -145,6 +145,8 @@ def test_systems_of_the_synthetic_suite_are_of_one_size(size):
         "people",
         "maps",
         "photo_benchmark",
+        "track",
+        "track_benchmark",
     ],
 )
 def test_script_config(name):

@@ -17,6 +17,7 @@ SCRIPTS = {
     "create": "scripts/create.py",
     "preprocess": "scripts/preprocess.py",
     "animate": "scripts/animate.py",
+    "track": "scripts/track.py",
     "export": "scripts/export.py",
     "view": "scripts/view.py",
     "evaluate": "scripts/evaluate.py",
@@ -29,6 +30,7 @@ SCRIPTS = {
     "people": "scripts/people.py",
     "benchmark": "benchmarks/run.py",
     "benchmark-photo": "benchmarks/photo.py",
+    "benchmark-track": "benchmarks/track.py",
 }
 """Name to script."""
 

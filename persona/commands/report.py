@@ -18,7 +18,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from persona.commands.animation import WHITE, frame_motion, render_motion, write_video
+from persona.commands.animation import frame_motion, render_motion
+from persona.commands.video_file import WHITE, write_video
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import read_json, write_json, write_png, write_text
 from persona.data.layout import CAPTURED
