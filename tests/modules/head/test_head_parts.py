@@ -15,11 +15,12 @@ from persona.modules.body.rotation import (
     quaternion_from_matrix,
     quaternion_product,
 )
+from persona.modules.head.attributes import PERSE_CATEGORIES
 from persona.modules.head.builder import PerseBuilder, PointAvatarBuilder
 from persona.modules.head.canonical import SurfaceNetwork
 from persona.modules.head.deformer import Bases, Deformer
 from persona.modules.head.encoders import ClipEncoder, LocalEncoder
-from persona.modules.head.latent import PERSE_CATEGORIES, Slots
+from persona.modules.head.latent import Slots
 from persona.modules.head.layers import (
     WeightNormLinear,
     encode_position,
