@@ -18,7 +18,7 @@ TINY = HeadConfig(person=11, height=48, width=48, num_frames=1, num_test=1, supe
 def data(tmp_path_factory):
     made = SyntheticEdits(
         root=tmp_path_factory.mktemp("edits"), body=HeadBody(), config=TINY,
-        edits={"hat": [2], "beard": [4]},
+        edits=["hat:2", "beard:4"],
     )  # fmt: skip
     made.prepare_data()
     return made
@@ -53,6 +53,8 @@ def test_frames_show_where_the_edit_is(data):
 def test_an_attribute_is_swapped_once(tmp_path):
     swapped = HeadConfig(person=11, swaps={"hair": 3})
     with pytest.raises(UserError, match=r"data.edits: hair is swapped by data.config.swaps"):
-        SyntheticEdits(root=tmp_path, body=HeadBody(), config=swapped, edits={"hair": [5]})
+        SyntheticEdits(root=tmp_path, body=HeadBody(), config=swapped, edits=["hair:5"])
     with pytest.raises(UserError, match=r"no attribute wings; choose of identity, hair"):
-        SyntheticEdits(root=tmp_path, body=HeadBody(), config=TINY, edits={"wings": [5]})
+        SyntheticEdits(root=tmp_path, body=HeadBody(), config=TINY, edits=["wings:5"])
+    with pytest.raises(UserError, match=r"data.edits: hair is no attribute:person, such as hair:5"):
+        SyntheticEdits(root=tmp_path, body=HeadBody(), config=TINY, edits=["hair"])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from persona.data.datamodule import SubjectDataModule
+from persona.data.heads.labels import pixels_of
 from persona.data.heads.motion import unseen
 from persona.data.heads.person import HeadPerson
 from persona.data.heads.pieces import dress_head
@@ -16,6 +17,7 @@ from persona.data.heads.subject import ATTRIBUTES_FILE, HeadConfig, SyntheticHea
 from persona.data.heads.traits import (
     ATTRIBUTES,
     STYLES,
+    WORN,
     Traits,
     describe,
     draw_traits,
@@ -27,6 +29,7 @@ from persona.data.subject import Subject
 from persona.errors import UserError
 from persona.modules.body.head_body import HeadBody
 from persona.modules.body.rotation import matrix_from_axis_angle
+from persona.modules.head.attributes import ATTRIBUTES as TABLE
 from persona.modules.head.attributes import LABEL_INDEX, LABELS
 from persona.types import BodyPose
 
@@ -66,6 +69,15 @@ def test_a_swap_takes_one_attribute_and_leaves_the_others(attribute):
         elif theirs[name].style != "none":
             assert swapped[name] == theirs[name]
     assert swapped[attribute].style != "none"
+
+
+def test_attributes_are_those_of_the_table():
+    """One table: every attribute is one of it, and what people may lack is the same there."""
+    assert set(ATTRIBUTES) <= set(TABLE)
+    assert set(WORN) == {name for name in ATTRIBUTES if TABLE[name].worn}
+    labels = np.arange(len(LABELS))
+    for name in ATTRIBUTES:
+        assert pixels_of(labels, [name]).sum() == len(TABLE[name].labels) > 0
 
 
 def test_what_is_worn_comes_off():

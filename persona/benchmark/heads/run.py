@@ -117,7 +117,7 @@ def cell_of(config: DictConfig, system: str, person: int, seed: int) -> Cell:
     truth = [
         "data=synthetic_edits", f"data.config.person={person}",
         *(f"data.config.{key}={value}" for key, value in size.data.items()),
-        "data.edits=" + str(OmegaConf.to_container(config.edits)).replace("'", ""),
+        "data.edits=" + str(OmegaConf.to_container(config.edits)),
     ]  # fmt: skip
     with_edits = compose("train", [*shared, where, *truth])
     if choice.edits:

@@ -13,6 +13,7 @@ from torchmetrics import MetricCollection
 from persona.commands.editable import EditableHead, has_edits
 from persona.data.frames import FrameDataset
 from persona.data.subjects import SubjectsDataModule
+from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.losses.perceptual import Perceptual, missing_weights
 from persona.modules.metrics.interpolation import (
     disentanglement,
@@ -46,6 +47,8 @@ def score_head(
     """
     system.eval()
     frames = data.test_frames
+    table = PoseTable.from_poses(system.body, frames.poses(system.body.num_expression).to("cpu"))
+    system.test_table = table.to(system.device)
     names = [subject.name for subject in data.subjects]
     knows = len(names) if has_edits(system) else 1
     seen = [predictions(system, frames, edit) for edit in range(knows)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ class SyntheticEdits(SubjectsDataModule):
         root: Folder of the folders.
         body: Of the heads, see ``SyntheticHead``.
         config: The head without edits.
-        edits: People whose attribute the head gets, each an edit, by attribute; -1 takes it off.
+        edits: An attribute and the person it is from, each an edit, as ``hair:5``; -1 takes it off.
         batch_size: Frames a step and process.
         seed: Of the order of the batches.
         frames_on: See ``SubjectDataModule``.
@@ -38,16 +38,17 @@ class SyntheticEdits(SubjectsDataModule):
         root: str | Path,
         body: HeadBody,
         config: HeadConfig,
-        edits: Mapping[str, Sequence[int]],
+        edits: Sequence[str],
         batch_size: int = 1,
         seed: int = 0,
         frames_on: str = "auto",
     ) -> None:
-        if twice := set(edits) & set(config.swaps):
+        swapped = [read_edit(edit) for edit in edits]
+        if twice := {name for name, _ in swapped} & set(config.swaps):
             raise UserError(f"data.edits: {min(twice)} is swapped by data.config.swaps already")
         folder = Path(root)
         self.made = {folder / SOURCE_FOLDER: config}
-        for number, (attribute, owner) in enumerate(flat(edits)):
+        for number, (attribute, owner) in enumerate(swapped):
             swaps = {**config.swaps, attribute: owner}
             words = words_of(attribute, draw_traits(config.person, swaps)[attribute])
             name = f"{number:04d}_{attribute}_{words.replace(' ', '_')}"
@@ -65,6 +66,14 @@ class SyntheticEdits(SubjectsDataModule):
         super().prepare_data()
 
 
-def flat(edits: Mapping[str, Sequence[int]]) -> list[tuple[str, int]]:
-    """Attribute and owner of each edit."""
-    return [(name, int(owner)) for name, owners in edits.items() for owner in owners]
+def read_edit(text: str) -> tuple[str, int]:
+    """Attribute and owner.
+
+    Raises:
+        UserError: It is no such text.
+    """
+    attribute, _, owner = str(text).partition(":")
+    try:
+        return attribute, int(owner)
+    except ValueError as error:
+        raise UserError(f"data.edits: {text} is no attribute:person, such as hair:5") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ NECK_ROW = 11
 CONTOUR, CONTOUR_WEIGHT = 17, 0.3
 """The first points lie along the jaw, where networks and body models agree less."""
 EYE_CORNERS = (36, 45)
+EYES = (LEFT_EYE, RIGHT_EYE)
 RATE = 1e-2
 REACH = 1.5
 """Most of a shape coefficient."""
@@ -95,7 +97,7 @@ def fit_head(
         steps: Of Adam.
         advance: Called with the number of finished steps.
     """
-    points = torch.stack([face.points for face in faces])
+    marks, points = _Marks(body), torch.stack([face.points for face in faces])
     irises = torch.stack([face.irises for face in faces])
     size = (points[:, EYE_CORNERS[0]] - points[:, EYE_CORNERS[1]]).norm(dim=-1).mean()
     unknowns = _Unknowns(body, _first_places(body, points, camera))
@@ -104,7 +106,7 @@ def fit_head(
     optimizer = torch.optim.Adam(unknowns.tensors, lr=RATE)
     falls = torch.optim.lr_scheduler.MultiStepLR(optimizer, [steps // 2, steps * 4 // 5], 0.3)
     for _ in range(steps):
-        shown, pupils = _projected(body, unknowns, camera)
+        shown, pupils = marks.projected(unknowns, camera)
         distance = (shown - points).norm(dim=-1) / size
         gaze = (pupils - irises).norm(dim=-1).mean() / size
         loss = (distance * weights).mean() + gaze + _unlikely(unknowns)
@@ -115,7 +117,7 @@ def fit_head(
         unknowns.bound()
         advance(1)
     with torch.no_grad():
-        shown, _ = _projected(body, unknowns, camera)
+        shown, _ = marks.projected(unknowns, camera)
         residual = float(((shown - points).norm(dim=-1) / size)[:, CONTOUR:].mean())
         identity = replace(body.zero_identity(), betas=unknowns.betas.detach())
         return FittedHead(identity, unknowns.poses(body.num_expression).detach(), residual)
@@ -135,24 +137,43 @@ def _first_places(
     return torch.stack([x, y, depth], -1) - turned
 
 
-def _projected(
-    body: HeadBody, unknowns: _Unknowns, camera: Camera
-) -> tuple[Float[Tensor, "n 68 2"], Float[Tensor, "n 2 2"]]:
-    """Landmarks and the middles of the irises, pixels."""
-    identity = replace(body.zero_identity(), betas=unknowns.betas)
-    rest, joints = body.shape(identity)
-    pose = unknowns.poses(body.num_expression)
-    rotations = matrix_from_axis_angle(body.full_pose(pose))
-    vertices, bones = body.deform(rest, joints, rotations, pose.expression)
-    marks = body.landmarks(vertices) + pose.trans[:, None]
-    pupils = []
-    for eye in (LEFT_EYE, RIGHT_EYE):
-        ball = body.weights[:, eye] > 0.5
-        ahead = rest[ball][:, 2].amax() - joints[eye, 2]
-        iris = joints[eye] + ahead * torch.tensor([0.0, 0.0, 1.0])
-        bone = bones[:, eye]
-        pupils.append(bone[:, :3, :3] @ iris + bone[:, :3, 3] + pose.trans)
-    return camera.project(marks), camera.project(torch.stack(pupils, 1))
+class _Marks:
+    """The body as far as its landmarks and irises go: a hundredth of its vertices.
+
+    Args:
+        body: The whole.
+    """
+
+    def __init__(self, body: HeadBody) -> None:
+        self.body = small = copy.deepcopy(body)
+        kept, places = body.landmark_corners.unique(return_inverse=True)
+        joints = body.joint_regressor
+        # A vertex for each joint: what is linear in the vertices is so in fewer.
+        for name in ("template", "shape_dirs", "expr_dirs", "pose_dirs"):
+            values = getattr(body, name)
+            setattr(small, name, torch.cat([values[kept], torch.tensordot(joints, values, 1)]))
+        small.weights = torch.cat([body.weights[kept], torch.eye(len(joints))])
+        small.joint_regressor = torch.eye(len(small.template))[len(kept) :]
+        small.landmark_corners = places
+        rest, at = body.shape(body.zero_identity())
+        balls = [body.weights[:, eye] > 0.5 for eye in EYES]
+        self.ahead = [rest[b][:, 2].amax() - at[e, 2] for b, e in zip(balls, EYES, strict=True)]
+
+    def projected(
+        self, unknowns: _Unknowns, camera: Camera
+    ) -> tuple[Float[Tensor, "n 68 2"], Float[Tensor, "n 2 2"]]:
+        """Landmarks and the middles of the irises, pixels."""
+        body = self.body
+        rest, joints = body.shape(replace(body.zero_identity(), betas=unknowns.betas))
+        pose = unknowns.poses(body.num_expression)
+        rotations = matrix_from_axis_angle(body.full_pose(pose))
+        vertices, bones = body.deform(rest, joints, rotations, pose.expression)
+        marks = body.landmarks(vertices) + pose.trans[:, None]
+        pupils = []
+        for eye, ahead in zip(EYES, self.ahead, strict=True):
+            iris, bone = joints[eye] + ahead * torch.tensor([0.0, 0.0, 1.0]), bones[:, eye]
+            pupils.append(bone[:, :3, :3] @ iris + bone[:, :3, 3] + pose.trans)
+        return camera.project(marks), camera.project(torch.stack(pupils, 1))
 
 
 def _unlikely(unknowns: _Unknowns) -> Float[Tensor, ""]:

@@ -18,9 +18,9 @@ from persona.data.heads.fit import FACING, FittedHead, fit_head
 from persona.data.heads.labels import body_classes
 from persona.data.heads.person import rest_head
 from persona.data.heads.portrait_hair import find_hair, hair_height, outwards
-from persona.data.heads.portrait_texture import HeadTexture, paint, unwrap_head
+from persona.data.heads.portrait_texture import paint, unwrap_head
 from persona.data.io import read_image, write_png
-from persona.data.layout import CAPTURED, FrameData, SubjectInfo
+from persona.data.layout import CAPTURED, FrameData, SubjectInfo, Textures
 from persona.data.motion.talk import talking
 from persona.data.palette import colours_from_classes
 from persona.data.preprocess.fit import photo_camera
@@ -33,6 +33,7 @@ from persona.modules.body.head_body import HeadBody
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.modules.detect.face import Face, FaceFinder, person_mask
 from persona.modules.head.attributes import LABEL_INDEX
+from persona.modules.render.mesh import interpolate
 from persona.types import BodyIdentity, BodyPose, Camera
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,19 @@ class _Seen:
     mask: Bool[ndarray, "h w"]
     face: Face
     camera: Camera
+
+
+@dataclass(frozen=True)
+class _Person:
+    """The fitted head in one pose, with its hair."""
+
+    identity: BodyIdentity
+    pose: BodyPose
+    camera: Camera
+    hairy: Float[Tensor, "p"]
+    """1 where the skin may show hair."""
+    vertices: Float[Tensor, "p 3"]
+    maps: BodyMaps
 
 
 class PortraitPreprocessor:
@@ -106,10 +120,18 @@ class PortraitPreprocessor:
                 f"{portrait}: the head does not fit the face (landmarks are {fit.residual:.2f} "
                 "distances of the eyes off); give a portrait without glasses or hat over the face"
             )
-        hair = find_hair(seen.image, seen.mask, seen.face)
-        identity = self._with_hair(fit, seen, hair)
         with torch.no_grad():
-            return self._write(portrait, root, seen, hair, identity, fit.poses[0])
+            hair = find_hair(seen.image, seen.mask, seen.face)
+            person = self._with_hair(fit, seen, hair)
+            frame = self._frame(seen.image, seen.mask & person.maps.mask, hair, person)
+            # Hair that hangs before cheeks and neck is not on them.
+            on_hair = interpolate(person.maps.render, self.body.faces, person.hairy[:, None])
+            stray = hair & (on_hair[..., 0] < 0.5).numpy()
+            clean = replace(frame, mask=frame.mask & ~stray)
+            texture = unwrap_head(
+                self.body, person.identity, clean, person.vertices, self.texture_size
+            )
+            return self._write(root, portrait, seen, person, frame, texture)
 
     def _look(self, portrait: Path) -> _Seen:
         """The square around the face."""
@@ -133,43 +155,59 @@ class PortraitPreprocessor:
         face = Face(*((p - box[:2]) * scale for p in (points, found.irises)))
         return _Seen(cut, (person_mask(cut) > 0.5) & (inside > 0), face, camera)
 
-    def _with_hair(self, fit: FittedHead, seen: _Seen, hair: Bool[ndarray, "h w"]) -> BodyIdentity:
-        """The fitted shape with the hair's height on it."""
-        with torch.no_grad():
-            vertices, _ = self.body(fit.identity, fit.poses[0])
-            head = rest_head(self.body, fit.identity)
-            height = hair_height(head, vertices, hair, seen.face, seen.camera)
-            rest = torch.from_numpy(head.rest).float()
-            joints = self.body.shape(fit.identity)[1]
-            offset = fit.identity.face_offset + height[:, None] * outwards(rest)
-            grown = replace(fit.identity, face_offset=offset)
-            moved = joints - self.body.shape(grown)[1]
-            return replace(grown, joint_offset=grown.joint_offset + moved)
+    def _with_hair(self, fit: FittedHead, seen: _Seen, hair: Bool[ndarray, "h w"]) -> _Person:
+        """The fitted head with the hair's height on it."""
+        vertices, _ = self.body(fit.identity, fit.poses[0])
+        head = rest_head(self.body, fit.identity)
+        height = hair_height(head, vertices, hair, seen.face, seen.camera)
+        rest = torch.from_numpy(head.rest).float()
+        offset = fit.identity.face_offset + height[:, None] * outwards(rest)
+        grown = replace(fit.identity, face_offset=offset)
+        # Hair moves no joint.
+        moved = self.body.shape(fit.identity)[1] - self.body.shape(grown)[1]
+        identity = replace(grown, joint_offset=grown.joint_offset + moved)
+        brow = float(head.points[[19, 24], 1].mean())
+        hairy = ((height > 0) | (rest[:, 1] > brow)).float()
+        return self._posed(identity, fit.poses[0], seen.camera, hairy)
+
+    def _posed(
+        self,
+        identity: BodyIdentity,
+        pose: BodyPose,
+        camera: Camera,
+        hairy: Float[Tensor, "p"],
+    ) -> _Person:
+        vertices, _ = self.body(identity, pose)
+        maps = body_maps(vertices, self.body.faces, camera)
+        return _Person(identity, pose, camera, hairy, vertices, maps)
 
     def _write(
-        self, portrait: Path, root: Path, seen: _Seen, hair: Bool[ndarray, "h w"],
-        identity: BodyIdentity, pose: BodyPose,
-    ) -> Subject:  # fmt: skip
-        vertices, _ = self.body(identity, pose)
-        maps = body_maps(vertices, self.body.faces, seen.camera)
-        shown = seen.mask & maps.mask
-        frame = self._frame(seen.image, shown, hair, seen.camera, pose, maps)
-        texture = unwrap_head(self.body, identity, frame, vertices, self.texture_size)
+        self,
+        root: Path,
+        portrait: Path,
+        seen: _Seen,
+        person: _Person,
+        frame: FrameData,
+        texture: Textures,
+    ) -> Subject:
         writer = SubjectWriter(root, fresh=True)
-        writer.write_identity(identity)
+        writer.write_identity(person.identity)
         writer.write_frame(CAPTURED, 0, frame)
         writer.write_split(CAPTURED, [0])
-        writer.write_textures(CAPTURED, texture.textures)
-        clip = self._clip(pose)
-        drawn = [
-            self._drawn(texture, identity, clip[i], seen.camera) for i in range(len(clip.root))
-        ]
-        for number, made in enumerate(drawn):
+        writer.write_textures(CAPTURED, texture)
+        clip = self._clip(person.pose)
+        images = []
+        for number in range(len(clip.root)):
+            shown = self._posed(person.identity, clip[number], seen.camera, person.hairy)
+            image, mask = paint(texture, self.body, shown.vertices, seen.camera)
+            made = self._frame(image, mask, np.zeros_like(mask), shown)
             writer.write_frame(GENERATED, number, made)
-        writer.write_split(GENERATED, range(len(drawn)))
-        tiles = [seen.image, np.where(shown[..., None], seen.image, 255).astype(np.uint8)]
-        same = paint(texture, self.body, vertices, seen.camera)[0]
-        write_png(root / SHEET_FILE, np.hstack([*tiles, same, drawn[len(drawn) // 4].image]))
+            images.append(image)
+        writer.write_split(GENERATED, range(len(images)))
+        same, _ = paint(texture, self.body, person.vertices, seen.camera)
+        cut = np.where(frame.mask[..., None], seen.image, 255).astype(np.uint8)
+        tiles = [seen.image, cut, same, *images[:: max(1, len(images) // 4)]]
+        write_png(root / SHEET_FILE, np.hstack(tiles))
         writer.finish(
             SubjectInfo(
                 body=self.body.name, body_digest=self.body.digest,
@@ -182,25 +220,20 @@ class PortraitPreprocessor:
         return Subject(root)
 
     def _frame(
-        self, image: UInt8[ndarray, "h w 3"], mask: Bool[ndarray, "h w"],
-        hair: Bool[ndarray, "h w"], camera: Camera, pose: BodyPose, maps: BodyMaps,
-    ) -> FrameData:  # fmt: skip
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        mask: Bool[ndarray, "h w"],
+        hair: Bool[ndarray, "h w"],
+        person: _Person,
+    ) -> FrameData:
         labels = np.where(hair, LABEL_INDEX["hair"], LABEL_INDEX["skin"]) * mask
+        maps = person.maps
         return FrameData(
-            image=image, mask=mask, camera=camera, pose=pose, depth=maps.depth,
+            image=image, mask=mask, camera=person.camera, pose=person.pose, depth=maps.depth,
             normal=maps.normal.astype(np.float32),
             seg=colours_from_classes(body_classes(labels)), depth_mask=maps.mask,
             normal_mask=maps.mask, seg_mask=mask, others={"labels": labels.astype(np.uint8)},
         )  # fmt: skip
-
-    def _drawn(
-        self, texture: HeadTexture, identity: BodyIdentity, pose: BodyPose, camera: Camera
-    ) -> FrameData:
-        """A generated frame."""
-        vertices, _ = self.body(identity, pose)
-        maps = body_maps(vertices, self.body.faces, camera)
-        image, mask = paint(texture, self.body, vertices, camera)
-        return self._frame(image, mask, np.zeros_like(mask), camera, pose, maps)
 
     def _clip(self, pose: BodyPose) -> BodyPose:
         """A talking head where the fitted one is, then one that turns once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -25,20 +25,13 @@ EDGE_PX = 2
 SUPERSAMPLE = 2
 
 
-@dataclass(frozen=True)
-class HeadTexture:
-    """Complete."""
-
-    textures: Textures
-
-
 def unwrap_head(
     body: HeadBody,
     identity: BodyIdentity,
     frame: FrameData,
     vertices: Float[Tensor, "p 3"],
     size: int,
-) -> HeadTexture:
+) -> Textures:
     """The texture of a head by one picture.
 
     Args:
@@ -59,7 +52,7 @@ def unwrap_head(
     known = torch.from_numpy(seen.reshape(-1)[texels.index])
     classes = torch.from_numpy(parts.reshape(-1)[texels.index]).long()
     filled = fill_holes(flat, classes, known, texels, mesh, size)
-    return HeadTexture(Textures(own.texture, own.mask, *filled))
+    return Textures(own.texture, own.mask, *filled)
 
 
 def twins(body: HeadBody) -> Int[Tensor, "p"]:
@@ -85,7 +78,7 @@ def mirrored(view: View, twin: Int[Tensor, "p"]) -> View:
 
 
 def paint(
-    texture: HeadTexture, body: HeadBody, vertices: Float[Tensor, "p 3"], camera: Camera
+    texture: Textures, body: HeadBody, vertices: Float[Tensor, "p 3"], camera: Camera
 ) -> tuple[UInt8[ndarray, "h w 3"], Bool[ndarray, "h w"]]:
     """The textured head over white, and its silhouette."""
     import cv2
@@ -94,7 +87,7 @@ def paint(
     render = rasterize(vertices, body.faces, fine)
     mask = render.mask.numpy()
     uv = interpolate(render, body.uv_faces, body.uv)
-    colour = sample_texture(texture.textures.inpaint, uv, mask)
+    colour = sample_texture(texture.inpaint, uv, mask)
     size = (camera.width, camera.height)
     image = cv2.resize(colour, size, interpolation=cv2.INTER_AREA)
     coverage = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
