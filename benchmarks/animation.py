@@ -31,8 +31,8 @@ from persona.commands.animation import (
 )
 from persona.commands.experiment import load_system
 from persona.data.motion.load import load_motion
-from persona.modules.avatar.pose_table import pose_state
-from persona.runtime.device import pick_device
+from persona.modules.avatar.pose_table import matrix_pose
+from persona.modules.device import pick_device
 from persona.systems.fit import Fit
 from persona.types import BodyPose, Camera
 
@@ -55,7 +55,7 @@ def seconds(job: Callable[[], Iterable | int], device: torch.device) -> float:
 def plain(system: Fit, poses: BodyPose, camera: Camera) -> Iterable:
     """As ``render_motion`` without preparation, batches or a prepared camera."""
     for row in range(len(poses.trans)):
-        state = pose_state(system.body, poses[row].to(system.device))
+        state = matrix_pose(system.body, poses[row].to(system.device))
         yield to_pixels(*system.render(state, camera.to(system.device)), None).cpu()
 
 

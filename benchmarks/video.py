@@ -27,7 +27,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from persona.modules.diffusion.networks.placement import OFFLOADS, pick_device, pick_dtype, place
+from persona.modules.device import pick_device
+from persona.modules.diffusion.networks.placement import OFFLOADS, pick_dtype, place
 from persona.modules.diffusion.networks.pose_net import PoseNet
 from persona.modules.diffusion.networks.posed_unet import SVD_XT, make_unet
 from persona.modules.diffusion.networks.svd_sampler import SvdOptions, SvdSampler

@@ -2,16 +2,18 @@
 
 Units are metres, radians and pixels. Cameras are OpenCV (x right, y down, z forward). A pixel
 (column, row) covers [column, column + 1) x [row, row + 1): its centre is at +0.5. Images are RGB
-floats in [0, 1], masks floats in [0, 1]. Body poses are axis-angle SMPL-X with 55 joints in SMPL-X
-order, given in the coordinates of the frame's camera, and hand poses are relative to the mean hand
-(``flat_hand_mean=False``). Dimension names: b batch, n gaussian, p vertex, f face, j joint,
-h w image, c channel, e expression, s shape.
+floats in [0, 1], masks floats in [0, 1]. Avatars take a ``Pose``: rotations of the joints that
+their body has. Files hold a ``BodyPose``: axis-angle SMPL-X with 55 joints in SMPL-X order, and
+hands relative to the mean hand (``flat_hand_mean=False``). Both are given in the coordinates of the
+frame's camera. Dimension names: b batch, n gaussian, p vertex, f face, j joint, h w image,
+c channel, e expression, s shape, l latent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -147,6 +149,34 @@ class BodyPose(TensorTuple):
 
 
 @dataclass(frozen=True)
+class Pose(TensorTuple):
+    """Pose of any skeleton, of one frame or, batched, of a clip."""
+
+    rotations: Float[Tensor, "*b j 3 3"]
+    """Each joint's relative to its parent, mean hands included."""
+    expression: Float[Tensor, "*b e"]
+    trans: Float[Tensor, "*b 3"]
+    """Metres; added after skinning (root position = trans + rest root)."""
+
+
+@dataclass(frozen=True)
+class View(TensorTuple):
+    """What an avatar may depend on besides its pose; each reads what it knows of."""
+
+    camera_rotation: Float[Tensor, "3 3"] | None = None
+    """cam_from_world's, for shading by normals in the world; None: the camera's frame is the world.
+    """
+    subject: Int[Tensor, ""] | None = None
+    """Number of the subject, for avatars of several; None shows the first, or the unedited one."""
+    latent: Float[Tensor, "l"] | None = None
+    """In place of the subject's own, for avatars that have one."""
+
+
+PLAIN_VIEW = View()
+"""In the camera's frame, as the avatar is by itself."""
+
+
+@dataclass(frozen=True)
 class BodyIdentity(TensorTuple):
     """A person's shape: SMPL-X betas and PERSONA's two per-subject additions."""
 
@@ -169,6 +199,21 @@ class Gaussians(TensorTuple):
     """(w, x, y, z), any length but zero."""
     opacities: Float[Tensor, "n"]
     """[0, 1]."""
+
+
+@runtime_checkable
+class Posed(Protocol):
+    """An avatar in one pose, in the camera frame of the pose."""
+
+    def gaussians(self, asset: str) -> Gaussians:
+        """Gaussians of an asset. Asked twice, its means are the same tensor.
+
+        Raises:
+            UserError: the avatar is not made of Gaussians.
+        """
+
+    def colors(self, asset: str) -> Float[Tensor, "n 3"]:
+        """Colours of an asset in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +300,11 @@ class Frame(TensorTuple):
     others: Mapping[str, Float[Tensor, "b c h w"]] = field(default_factory=dict)
     """Maps without a field of their own, by their name in ``persona.data.layout.MAPS``: uint8 as
     [0, 1], bool as 0 or 1; absent where the split has none."""
+
+    @property
+    def view(self) -> View:
+        """How the first frame shows its subject."""
+        return View(self.camera.cam_from_world[0, :3, :3], self.subject[0])
 
     @property
     def shares(self) -> list[float]:

@@ -5,7 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from persona.types import NUM_JOINTS, BodyPose, Camera, Frame, MeshRender
+from persona.types import (
+    NUM_JOINTS,
+    PLAIN_VIEW,
+    BodyPose,
+    Camera,
+    Frame,
+    MeshRender,
+    Pose,
+)
 
 
 @pytest.fixture
@@ -144,6 +152,23 @@ def test_a_part_of_a_batch_has_its_camera_and_lists(frames):
     assert part.has_patch == (False, False) and part.weight == (0.5, 0.25)
     assert part.person_box_px == ((1, 1, 2, 4), (2, 2, 3, 5))
     assert frames[1:].weight == ()
+
+
+def test_a_frames_view_has_its_cameras_rotation_and_its_subject(frames, camera):
+    cameras = replace(frames.camera, cam_from_world=camera.cam_from_world.expand(3, 4, 4))
+    seen = replace(frames, camera=cameras)
+    view = seen[2:].view
+    assert view.camera_rotation.tolist() == [[0, 0, -1], [0, 1, 0], [1, 0, 0]]
+    assert view.subject == 1 and view.latent is None
+    moved = view.to("meta")
+    assert moved.camera_rotation.is_meta and moved.subject.is_meta and moved.latent is None
+    assert PLAIN_VIEW.detach() == PLAIN_VIEW
+
+
+def test_a_pose_has_as_many_joints_as_its_body():
+    for joints in (5, 55):
+        clip = Pose(torch.eye(3).expand(4, joints, 3, 3), torch.zeros(4, 2), torch.zeros(4, 3))
+        assert clip[2].rotations.shape == (joints, 3, 3) and clip[2].trans.shape == (3,)
 
 
 def test_a_batch_moves_with_its_camera(frames):

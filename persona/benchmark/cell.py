@@ -20,7 +20,7 @@ from persona.commands.experiment import load_system, train
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import write_json
 from persona.modules.avatar.pose_table import PoseTable
-from persona.runtime.device import pick_device
+from persona.modules.device import pick_device
 from persona.systems.pose_fit import fit_poses, pose_fit_losses
 
 SETTINGS_FILE = "cell.yaml"

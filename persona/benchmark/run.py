@@ -12,7 +12,7 @@ from persona.benchmark.plan import make_plan
 from persona.benchmark.report import log_table, write_report
 from persona.benchmark.runner import run_cells
 from persona.commands.experiment import missing_lpips, quiet_libraries
-from persona.runtime.device import pick_device
+from persona.modules.device import pick_device
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from persona.data.io import atomic_path
 from persona.data.motion.camera import fit_camera, place_in_camera
 from persona.modules.avatar.driver import ClipDrawer
-from persona.modules.avatar.pose_table import pose_state
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.runtime.clip_graph import ClipGraph
 from persona.systems.fit import Fit
 from persona.types import BodyPose, Camera
@@ -80,7 +80,7 @@ def draw_frames(
     device = system.device
     cameras = cameras.to(device)
     batched = cameras.focal_px.dim() == 2
-    draw = system.clip(pose_state(system.body, poses.to(device)), asset)
+    draw = system.clip(matrix_pose(system.body, poses.to(device)), asset)
     under = None
     if background is not None:
         under = torch.as_tensor(np.asarray(background, np.float32) / 255, device=device)

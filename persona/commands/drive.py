@@ -24,7 +24,7 @@ from persona.data.motion.motion import Motion, combine
 from persona.data.numbers import number, whole_number
 from persona.errors import UserError
 from persona.modules.body.shaped_body import ShapedBody
-from persona.runtime.device import pick_device
+from persona.modules.device import pick_device
 
 SHOTS = ("body", "face")
 FRAME_KINDS = (None, "rgb", "rgba")

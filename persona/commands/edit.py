@@ -17,10 +17,10 @@ from persona.commands.pictures import labelled, to_uint8
 from persona.data.io import write_json, write_png
 from persona.data.numbers import number, whole_number
 from persona.errors import UserError
+from persona.modules.device import pick_device
 from persona.modules.head.attributes import SOURCE
 from persona.modules.losses.perceptual import Perceptual, missing_weights
 from persona.modules.metrics.interpolation import smoothness
-from persona.runtime.device import pick_device
 
 SMOOTHNESS_FILE = "smoothness.json"
 FEWEST = 3

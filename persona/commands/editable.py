@@ -11,12 +11,10 @@ from torch import Tensor
 from persona.data.edit_name import read_edit_name
 from persona.data.frames import FrameDataset
 from persona.errors import UserError
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.head.attributes import SOURCE
 from persona.modules.head.avatar import HeadAvatar
-from persona.modules.head.edits import Who
 from persona.systems.fit import Fit
-from persona.types import Camera
+from persona.types import Camera, Pose, View
 
 
 def has_edits(system: Fit) -> bool:
@@ -44,7 +42,7 @@ class EditableHead:
             raise UserError(f"frame={row}: the run has frames 0 to {len(frames) - 1}")
         self.system, device = system, system.device
         self.camera: Camera = frames[[row]].camera[0].local().to(device)
-        self.pose: PoseState = system.table(torch.tensor(row, device=device))
+        self.pose: Pose = system.table(torch.tensor(row, device=device))
 
     @property
     def avatar(self) -> HeadAvatar:
@@ -103,11 +101,9 @@ class EditableHead:
         return slots.codes[slots.number(category)]
 
     @torch.no_grad()
-    def draw(self, who: Who) -> Float[Tensor, "3 h w"]:
-        """On white, [0, 1]."""
-        self.avatar.chosen = who
-        color, alpha = self.system.render(self.pose, self.camera)
-        self.avatar.chosen = None
+    def draw(self, latent: Float[Tensor, "l"]) -> Float[Tensor, "3 h w"]:
+        """The person with a latent, on white, [0, 1]."""
+        color, alpha = self.system.render(self.pose, self.camera, view=View(latent=latent))
         return (color + 1 - alpha).clamp(0, 1)
 
     @torch.no_grad()
@@ -131,4 +127,4 @@ class EditableHead:
         return self._drawn([{category: torch.lerp(start, end, share)} for share in shares])
 
     def _drawn(self, codes: Sequence[Mapping[str, Tensor]]) -> Float[Tensor, "n 3 h w"]:
-        return torch.stack([self.draw(self.avatar.edits.mixed(code)) for code in codes])
+        return torch.stack([self.draw(self.avatar.edits.mixed(code).latent) for code in codes])

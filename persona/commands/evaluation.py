@@ -23,7 +23,7 @@ from persona.commands.report import (
 )
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import write_png
-from persona.runtime.device import pick_device
+from persona.modules.device import pick_device
 from persona.systems.pose_fit import fit_poses, pose_fit_losses
 
 

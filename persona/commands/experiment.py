@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
@@ -63,28 +64,15 @@ def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[st
     Returns:
         ``init/...`` (before training) and ``test/...`` metrics, as in metrics.json.
     """
-    checkpoint = None
-    if config.resume is not None:
-        folder = Path(config.resume)
-        config = load_config(folder)
-        checkpoint = checkpoint_file(folder)
-    else:
-        config = begin_run(config, folder)
-    L.seed_everything(config.seed, workers=True, verbose=False)
-    quiet_libraries()
+    run = TrainingRun.begin(config, folder)
+    config, folder, checkpoint = run.config, run.folder, run.checkpoint
     set_allocator(config.get("allocator"))
     left_out = missing_lpips(config.metric)
     for line in left_out:
         log.warning(line)
     data: SubjectDataModule = instantiate(config.data)
     system: Fit = instantiate(config.system)
-    trainer: L.Trainer = instantiate(
-        config.trainer,
-        callbacks=callbacks(config, folder),
-        logger=loggers(config, folder),
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=str(folder),
-    )
+    trainer = run.trainer()
     with interruptions(trainer, folder, go_on):
         if checkpoint is None:
             metrics = test(trainer, system, data, "init")
@@ -111,6 +99,45 @@ def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[st
         print_table(metrics, system.assets, notes=worse)
         print(f"run: {folder}")
     return metrics
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A run that is about to train: its configuration, folder, and what it goes on from."""
+
+    config: DictConfig
+    folder: Path
+    checkpoint: Path | None
+
+    @classmethod
+    def begin(cls, config: DictConfig, folder: Path) -> "TrainingRun":
+        """A fresh run in ``folder``, or the one ``config.resume``, with its own configuration."""
+        if config.resume is None:
+            run = cls(begin_run(config, folder), folder, None)
+        else:
+            folder = Path(config.resume)
+            run = cls(load_config(folder), folder, checkpoint_file(folder))
+        L.seed_everything(run.config.seed, workers=True, verbose=False)
+        quiet_libraries()
+        return run
+
+    def trainer(self, *callbacks: Callback) -> L.Trainer:
+        """As configured, with a progress bar and a checkpoint every ``checkpoint_every`` steps."""
+        saver = ModelCheckpoint(
+            dirpath=self.folder,
+            filename=Path(CHECKPOINT_FILE).stem,
+            every_n_train_steps=self.config.checkpoint_every,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+        bar = [LossBar()] if self.config.trainer.enable_progress_bar else []
+        return instantiate(
+            self.config.trainer,
+            callbacks=[*callbacks, saver, *bar],
+            logger=loggers(self.config, self.folder),
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=str(self.folder),
+        )
 
 
 def begin_run(config: DictConfig, folder: Path) -> DictConfig:
@@ -157,19 +184,6 @@ def test(trainer: L.Trainer, system: Fit, data: SubjectDataModule, prefix: str) 
     # Lightning leaves the model on the host; what follows a test renders with it.
     system.to(trainer.strategy.root_device)
     return {key.replace("test/", f"{prefix}/", 1): float(value) for key, value in values.items()}
-
-
-def callbacks(config: DictConfig, folder: Path) -> list[Callback]:
-    """Progress with an estimate of the time left, and a checkpoint every so many steps."""
-    checkpoint = ModelCheckpoint(
-        dirpath=folder,
-        filename=Path(CHECKPOINT_FILE).stem,
-        every_n_train_steps=config.checkpoint_every,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    bar = [LossBar()] if config.trainer.enable_progress_bar else []
-    return [checkpoint, *bar]
 
 
 def loggers(config: DictConfig, folder: Path) -> list[Logger]:

@@ -20,11 +20,11 @@ from persona.data.motion.names import JOINTS
 from persona.data.numbers import whole_number
 from persona.errors import UserError
 from persona.modules.avatar.bake import bake_mesh
-from persona.modules.avatar.pose_table import full_rotations, pose_state
+from persona.modules.avatar.pose_table import full_rotations, matrix_pose
 from persona.modules.avatar.rig import Rig
 from persona.modules.body.rotation import quaternion_from_matrix
 from persona.modules.body.smplx_body import SmplxBody
-from persona.runtime.device import pick_device
+from persona.modules.device import pick_device
 from persona.systems.fit import Fit
 from persona.types import BodyPose, Gaussians
 
@@ -177,8 +177,6 @@ class AvatarExport:
         """
         asset = self.settings.asset or self.system.assets[-1]
         posed = self.system.avatar(self.placed(frame))
-        if not hasattr(posed, "gaussians"):
-            raise UserError(f"{type(self.system.method).__name__} draws no Gaussians to export")
         # Turned about x twice a pose is itself again.
         return splats(posed.gaussians(asset), posed.colors(asset)).turned_about_x()
 
@@ -186,7 +184,7 @@ class AvatarExport:
         """A frame's pose as the avatar takes it, in the axes of a camera at the origin."""
         rest_root = self.system.body.shape(self.identity)[1][0]
         placed = place_in_camera(self.motion.pose[frame : frame + 1], rest_root)
-        return pose_state(self.system.body, placed)[0]
+        return matrix_pose(self.system.body, placed)[0]
 
     @torch.no_grad()
     def rig(self, baked: int | None = None) -> Rig:

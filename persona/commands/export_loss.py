@@ -10,12 +10,11 @@ from torch import Tensor
 
 from persona.data.motion.camera import fit_camera
 from persona.modules.avatar.bake import BakedMesh, bake_mesh
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.rig import Rig
 from persona.modules.body.skinning import blend_skin
 from persona.modules.render.mesh import interpolate, rasterize
 from persona.systems.fit import Fit
-from persona.types import Camera, Channel
+from persona.types import Camera, Channel, Pose
 
 MOST_FRAMES = 5
 SIZE = (384, 288)
@@ -27,7 +26,7 @@ SUPERSAMPLE = 2
 @torch.no_grad()
 def rig_losses(
     system: Fit,
-    poses: Callable[[int], PoseState],
+    poses: Callable[[int], Pose],
     count: int,
     rigs: Mapping[str, Rig],
     meshed: Rig,
@@ -59,7 +58,7 @@ def rig_losses(
     return {n: float(-10 * torch.stack(s).log10().mean()) for n, s in squares.items()}
 
 
-def in_view(system: Fit, pose: PoseState) -> tuple[PoseState, Camera]:
+def in_view(system: Fit, pose: Pose) -> tuple[Pose, Camera]:
     """The pose before a camera that sees all of it."""
     _, joints = system.body.shape(system.identity)
     bones = system.body.transforms_from_matrices(joints, pose.rotations)
@@ -68,7 +67,7 @@ def in_view(system: Fit, pose: PoseState) -> tuple[PoseState, Camera]:
     return replace(pose, trans=shift), camera
 
 
-def draw_rig(system: Fit, rig: Rig, pose: PoseState, camera: Camera) -> Float[Tensor, "3 h w"]:
+def draw_rig(system: Fit, rig: Rig, pose: Pose, camera: Camera) -> Float[Tensor, "3 h w"]:
     """The rig's Gaussians on white."""
     bones = system.body.transforms_from_matrices(rig.joints, pose.rotations)
     points = rig.posed(bones, pose.expression, pose.trans)
@@ -77,7 +76,7 @@ def draw_rig(system: Fit, rig: Rig, pose: PoseState, camera: Camera) -> Float[Te
 
 
 def draw_mesh(
-    system: Fit, rig: Rig, mesh: BakedMesh, pose: PoseState, camera: Camera
+    system: Fit, rig: Rig, mesh: BakedMesh, pose: Pose, camera: Camera
 ) -> Float[Tensor, "3 h w"]:
     """The textured mesh on white."""
     bones = system.body.transforms_from_matrices(rig.joints, pose.rotations)

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import torch
 from hydra.utils import instantiate
 from jaxtyping import Float, UInt8
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_only
 from numpy import ndarray
 from omegaconf import DictConfig
-from safetensors.torch import save_file
 from torch import Tensor
 
-from persona.commands.experiment import (
-    CHECKPOINT_FILE,
-    METRICS_FILE,
-    begin_run,
-    checkpoint_file,
-    load_config,
-    loggers,
-    quiet_libraries,
-)
-from persona.data.io import atomic_path, write_json, write_png
+from persona.commands.experiment import TrainingRun
+from persona.commands.train_network import train_network, write_network
+from persona.data.io import write_png
 from persona.data.people.portraits import PortraitStream
-from persona.modules.lhm.models import LhmModel
-from persona.runtime.checkpoint import AtomicCheckpointIO
-from persona.runtime.progress import LossBar
 from persona.systems.lhm_training import LhmTraining
 
-log = logging.getLogger(__name__)
 WEIGHTS_FILE, PICTURE_FILE = "lhm_small.safetensors", "people.png"
 _TEST_SEED = 10_000
 """People of the test: their own seed, drawn by the same rules."""
@@ -47,49 +31,19 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
 
     ``config.resume`` goes on with a run. Returns the test's metrics, as in metrics.json.
     """
-    checkpoint = None
-    if config.resume is not None:
-        folder = Path(config.resume)
-        config, checkpoint = load_config(folder), str(checkpoint_file(folder))
-    else:
-        config = begin_run(config, folder)
-    L.seed_everything(config.seed, workers=True, verbose=False)
-    quiet_libraries()
-    stream: PortraitStream = instantiate(config.data)
-    system: LhmTraining = instantiate(config.system)
-    saver = ModelCheckpoint(
-        dirpath=folder, filename=Path(CHECKPOINT_FILE).stem,
-        every_n_train_steps=config.checkpoint_every, enable_version_counter=False,
-    )  # fmt: skip
-    trainer: L.Trainer = instantiate(
-        config.trainer,
-        callbacks=[saver, LossBar()] if config.trainer.enable_progress_bar else [saver],
-        logger=loggers(config, folder),
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=str(folder),
-    )
+    run = TrainingRun.begin(config, folder)
+    stream: PortraitStream = instantiate(run.config.data)
+    system: LhmTraining = instantiate(run.config.system)
+    trainer = run.trainer()
     stream.aim(system.size, trainer.strategy.root_device, trainer.global_rank)
-    loader = torch.utils.data.DataLoader(stream, batch_size=None)
     started = time.perf_counter()
-    trainer.fit(system, loader, ckpt_path=checkpoint, weights_only=True)
+    train_network(run, trainer, system, stream)
     seconds = time.perf_counter() - started
-    trainer.save_checkpoint(folder / CHECKPOINT_FILE)
     system.to(trainer.strategy.root_device).eval()
-    metrics = score(system, stream, config.test_people, folder / PICTURE_FILE)
+    metrics = score(system, stream, run.config.test_people, run.folder / PICTURE_FILE)
     metrics["train/seconds"], metrics["train/steps"] = seconds, float(trainer.global_step)
-    if rank_zero_only.rank == 0:
-        write_weights(system.average.module, folder / WEIGHTS_FILE)
-        write_json(folder / METRICS_FILE, metrics, indent=2)
-        log.info("lhm_small: %s", metrics)
-        print(f"run: {folder}")
+    write_network(run.folder, WEIGHTS_FILE, system.average.module, metrics)
     return metrics
-
-
-def write_weights(net: LhmModel, path: Path) -> None:
-    """Writes all parameters in half precision, whole or not at all."""
-    state = {k: v.detach().half().contiguous().cpu() for k, v in net.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(state, str(temporary))
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from persona.data.motion.names import JOINTS
 from persona.data.motion.procedural import BUILTIN
 from persona.data.numbers import whole_number
 from persona.errors import UserError
-from persona.runtime.device import pick_device
+from persona.modules.device import pick_device
 
 NODE = "/avatar"
 IDLE_S = 0.02

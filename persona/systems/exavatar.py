@@ -6,15 +6,14 @@ from typing import ClassVar
 import torch
 
 from persona.data.subject import Subject
-from persona.modules.avatar.exavatar import ExAvatarBuilder, PosedExAvatar
-from persona.modules.avatar.gaussian_avatar import PoseState
+from persona.modules.avatar.exavatar import ExAvatarBuilder
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.losses.base import Window
 from persona.modules.losses.exavatar_step import ExAvatarStep
 from persona.modules.losses.random_colors import RandomColors
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.method import Method, Views
-from persona.types import BodyIdentity, Frame
+from persona.types import BodyIdentity, Frame, Pose
 
 CROP_GRID_PX = 32
 MOST_SIDES = 8
@@ -65,11 +64,7 @@ class ExAvatarMethod(Method):
         texture = torch.from_numpy(captured.texture).float().permute(2, 0, 1) / 255
         self.avatar.face_texture.initialise(texture, torch.from_numpy(captured.mask)[None].float())
 
-    def pose_frame(self, frame: Frame, pose: PoseState) -> PosedExAvatar:
-        """Posed with the camera's rotation: shading depends on normals in the world."""
-        return self.avatar(pose, frame.camera.cam_from_world[0, :3, :3])
-
-    def observe(self, frame: Frame, pose: PoseState, views: Views, turn: int = 0) -> ExAvatarStep:
+    def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> ExAvatarStep:
         """Poses the avatar for one frame and renders what the losses ask for."""
         step = super().observe(frame, pose, views)
         return ExAvatarStep(

@@ -15,7 +15,6 @@ from torchmetrics import MetricCollection
 from persona.data.frames import FrameDataset
 from persona.errors import UserError
 from persona.modules.avatar.base import Avatar
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.base import Body
 from persona.modules.density.base import Density, Resize
@@ -27,7 +26,7 @@ from persona.runtime.ddp import DDP, of_all_processes
 from persona.runtime.step_graph import TOTAL, GraphedLoss
 from persona.systems.method import Draw, Layers, Method
 from persona.systems.schedule import Schedule, rate_factor
-from persona.types import CAPTURED, BodyIdentity, Camera, Frame
+from persona.types import CAPTURED, PLAIN_VIEW, BodyIdentity, Camera, Frame, Pose, View
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +199,7 @@ class Fit(L.LightningModule):
             self.density.watch(step)
         return self.losses(step)
 
-    def frame_step(self, frame: Frame, pose: PoseState, turn: int = 0) -> Step:
+    def frame_step(self, frame: Frame, pose: Pose, turn: int = 0) -> Step:
         """``Method.observe`` with what the losses ask for."""
         captured = frame.role[0] == CAPTURED
         step = self.method.observe(frame, pose, self.losses.needs(captured), turn)
@@ -306,19 +305,21 @@ class Fit(L.LightningModule):
 
     # Rendering and testing -------------------------------------------------------------------
 
-    def render(self, pose: PoseState, camera: Camera, asset: str | None = None) -> Layers:
+    def render(
+        self, pose: Pose, camera: Camera, asset: str | None = None, view: View = PLAIN_VIEW
+    ) -> Layers:
         """``Method.render``."""
-        return self.method.render(pose, camera, asset)
+        return self.method.render(pose, camera, asset, view)
 
-    def clip(self, poses: PoseState, asset: str | None = None) -> Draw:
+    def clip(self, poses: Pose, asset: str | None = None, view: View = PLAIN_VIEW) -> Draw:
         """``Method.clip``."""
-        return self.method.clip(poses, asset)
+        return self.method.clip(poses, asset, view)
 
     def predict_frames(self, batch: Frame) -> Iterator[tuple[Frame, dict[str, Predicted]]]:
         """Each frame, as a batch of one, with its renders over white and alphas by asset."""
         for i in range(len(batch.name)):
             frame = batch[i : i + 1]
-            posed = self.method.pose_frame(frame, self.test_table(frame.index[0]))
+            posed = self.avatar(self.test_table(frame.index[0]), frame.view)
             renders = self.method.render_posed(posed, frame.camera[0].local(), self.assets)
             predictions = {
                 asset: ((rgb + 1 - alpha)[None].clamp(0, 1), alpha[None].clamp(0, 1))

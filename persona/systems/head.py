@@ -12,7 +12,6 @@ from torch import Tensor
 from persona.data.edit_name import read_edit_name
 from persona.data.subject import Subject
 from persona.errors import UserError
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.base import Body
 from persona.modules.head.avatar import PosedHead
@@ -22,7 +21,7 @@ from persona.modules.losses.head_step import VIEW, HeadStep
 from persona.modules.losses.random_colors import RandomColors
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.method import Method, Views
-from persona.types import BodyIdentity, Channel, Frame
+from persona.types import BodyIdentity, Channel, Frame, Pose
 
 BACKGROUNDS = ("white", "random")
 CAMERA_FROM_MAP = (1.0, -1.0, -1.0)
@@ -42,6 +41,7 @@ class HeadMethod(Method):
             in each step.
     """
 
+    map_axes: Float[Tensor, "3"]
     assets = (VIEW,)
     pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {"image": ("img",)}
 
@@ -59,6 +59,7 @@ class HeadMethod(Method):
             raise UserError(f"system.method.background={background} is unknown: choose {have}")
         self.random = background == "random"
         self.backgrounds = RandomColors()
+        self.register_buffer("map_axes", torch.tensor(CAMERA_FROM_MAP), persistent=False)
 
     def build(self, identity: BodyIdentity) -> None:
         """Makes the avatar with room for all edits."""
@@ -80,14 +81,10 @@ class HeadMethod(Method):
         betas = subject.identity(self.body).betas
         edits.describe(number, category, betas[: edits.betas.shape[1]])
 
-    def pose_frame(self, frame: Frame, pose: PoseState) -> PosedHead:
-        """As the frame's subject."""
-        return self.avatar(pose, frame.subject[0])
-
-    def observe(self, frame: Frame, pose: PoseState, views: Views, turn: int = 0) -> HeadStep:
+    def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> HeadStep:
         """Poses the head of the frame's subject and renders what the losses ask for."""
-        posed, camera = self.pose_frame(frame, pose), frame.camera[0].local()
-        channels = {name: Channel(_values(posed, name)) for name in views[VIEW] | {"rgb"}}
+        posed, camera = self.avatar(pose, frame.view), frame.camera[0].local()
+        channels = {name: Channel(self._values(posed, name)) for name in views[VIEW] | {"rgb"}}
         render = self.renderer(posed.gaussians(VIEW), camera, channels)
         image = frame.image[0]
         color = image.new_ones(3)
@@ -98,16 +95,15 @@ class HeadMethod(Method):
             boundary={}, background=color[:, None, None].expand_as(image),
         )  # fmt: skip
 
-
-def _values(posed: PosedHead, channel: str) -> Float[Tensor, "n c"]:
-    """Of each point, as ``Frame`` holds the map."""
-    if channel == "rgb":
-        return posed.colors(VIEW)
-    drawn = posed.drawn
-    if not isinstance(drawn, DrawnSurface):
-        raise UserError(f"a head of Gaussians has no {channel}: take the loss of it away")
-    if channel == "normal":
-        return (drawn.normals * torch.tensor(CAMERA_FROM_MAP).to(drawn.normals) + 1) / 2
-    if channel == "segment" and drawn.surface.segment is not None:
-        return drawn.surface.segment[:, None]
-    raise UserError(f"this head has no {channel}: take the loss of it away")
+    def _values(self, posed: PosedHead, channel: str) -> Float[Tensor, "n c"]:
+        """Of each point, as ``Frame`` holds the map."""
+        if channel == "rgb":
+            return posed.colors(VIEW)
+        drawn = posed.drawn
+        if not isinstance(drawn, DrawnSurface):
+            raise UserError(f"a head of Gaussians has no {channel}: take the loss of it away")
+        if channel == "normal":
+            return (drawn.normals * self.map_axes + 1) / 2
+        if channel == "segment" and drawn.surface.segment is not None:
+            return drawn.surface.segment[:, None]
+        raise UserError(f"this head has no {channel}: take the loss of it away")

@@ -8,13 +8,13 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 
 from persona.data.subject import Subject
-from persona.modules.avatar.pose_table import pose_state
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.device import pick_device
 from persona.modules.lhm.avatar import LhmAvatar
 from persona.modules.lhm.models import LhmModel
 from persona.modules.lhm.sight import Photo, read_photo
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.runtime.device import pick_device
 from persona.systems.method import Method
 from persona.types import CAPTURED, BodyIdentity
 
@@ -88,7 +88,7 @@ class LhmMethod(Method):
         number = subject.frame_ids(CAPTURED)[0]
         image = torch.from_numpy(subject.image(CAPTURED, number)).permute(2, 0, 1).float() / 255
         mask = torch.from_numpy(subject.mask(CAPTURED, number))[None].float()
-        pose = pose_state(self.body, subject.pose(CAPTURED, number, self.body.num_expression))
+        pose = matrix_pose(self.body, subject.pose(CAPTURED, number, self.body.num_expression))
         return read_photo(
             image, mask, subject.camera(CAPTURED, number).local(), self.avatar.standing(pose),
             photo_px=self.model.photo_px, head_px=self.model.head_px, sees=self.model.sees,

@@ -8,12 +8,20 @@ from torch import Tensor, nn
 
 from persona.data.subject import Subject
 from persona.modules.avatar.base import Avatar, Builder
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.base import Body
 from persona.modules.losses.base import Step
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.types import BodyIdentity, Camera, Channel, Frame
+from persona.types import (
+    PLAIN_VIEW,
+    BodyIdentity,
+    Camera,
+    Channel,
+    Frame,
+    Pose,
+    Posed,
+    View,
+)
 
 Layers = tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]
 """Premultiplied colour and alpha."""
@@ -26,8 +34,8 @@ Views = Mapping[str, frozenset[str]]
 class Method(nn.Module):
     """The method of a paper for one subject's avatar; ``Fit`` trains, tests and saves any.
 
-    The defaults are those of a method whose builder makes a ``Posed`` avatar that starts without
-    the subject's textures. Everything else is overridden.
+    The defaults are those of a method whose builder makes an avatar of Gaussians, which starts
+    without the subject's textures. Everything else is overridden.
 
     Args:
         body: body model.
@@ -94,14 +102,7 @@ class Method(nn.Module):
             raise NotImplementedError(f"{name}: give it a builder, or define parameter_groups")
         return self.avatar.parameter_groups(self.builder.rates)
 
-    def pose_frame(self, frame: Frame, pose: PoseState) -> object:
-        """The avatar posed for one frame, by default from its pose alone.
-
-        A ``Posed``, where ``render_posed`` is not overridden.
-        """
-        return self.avatar(pose)
-
-    def observe(self, frame: Frame, pose: PoseState, views: Views, turn: int = 0) -> Step:
+    def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> Step:
         """Poses the avatar for one frame and renders what the losses ask for.
 
         By default each view is an asset and its one channel ``rgb``.
@@ -112,7 +113,7 @@ class Method(nn.Module):
             views: Channels that the losses read, by view.
             turn: Update of a pose fit, from 1; 0 in training, where the avatar counts the steps.
         """
-        posed, camera = self.pose_frame(frame, pose), frame.camera[0].local()
+        posed, camera = self.avatar(pose, frame.view), frame.camera[0].local()
         renders = {
             view: self.renderer(posed.gaussians(view), camera, {"rgb": Channel(posed.colors(view))})
             for view in views
@@ -123,24 +124,27 @@ class Method(nn.Module):
         """What ``observe`` reads besides a frame's tensors; each kind has its own CUDA graph."""
         return None
 
-    def render(self, pose: PoseState, camera: Camera, asset: str | None = None) -> Layers:
+    def render(
+        self, pose: Pose, camera: Camera, asset: str | None = None, view: View = PLAIN_VIEW
+    ) -> Layers:
         """Premultiplied colour and alpha of the avatar in one pose.
 
         Args:
             pose: of one frame.
             camera: unbatched; its world is the frame that ``pose`` is given in.
             asset: one of ``assets``; by default the last, the method's result.
+            view: what the avatar may depend on besides the pose.
         """
         asset = asset or self.assets[-1]
-        return self.render_posed(self.avatar(pose), camera, (asset,))[asset]
+        return self.render_posed(self.avatar(pose, view), camera, (asset,))[asset]
 
     def render_posed(
-        self, posed: object, camera: Camera, assets: Sequence[str]
+        self, posed: Posed, camera: Camera, assets: Sequence[str]
     ) -> dict[str, Layers]:
         """Premultiplied colour and alpha of several assets of a posed avatar.
 
         Args:
-            posed: what ``pose_frame`` returned.
+            posed: what the avatar returned.
             camera: unbatched.
             assets: which to render.
         """
@@ -150,9 +154,9 @@ class Method(nn.Module):
         }
         return {asset: (r.images["rgb"], r.alpha) for asset, r in renders.items()}
 
-    def clip(self, poses: PoseState, asset: str | None = None) -> Draw:
+    def clip(self, poses: Pose, asset: str | None = None, view: View = PLAIN_VIEW) -> Draw:
         """A function that renders the poses of a clip by their row, as ``render`` does.
 
         A method that can precompute something for a whole clip overrides this.
         """
-        return lambda row, camera: self.render(poses[row], camera, asset)
+        return lambda row, camera: self.render(poses[row], camera, asset, view)

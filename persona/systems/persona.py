@@ -10,7 +10,7 @@ from torch import Tensor
 from persona.data.subject import Subject
 from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.driver import ClipDrawer, PoseDriver
-from persona.modules.avatar.gaussian_avatar import PosedAvatar, PoseState
+from persona.modules.avatar.gaussian_avatar import PosedAvatar
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.avatar.views import HANDS, BodyMasks, ViewRenderer
 from persona.modules.body.smplx_body import SmplxBody
@@ -19,7 +19,7 @@ from persona.modules.losses.persona_step import PersonaStep
 from persona.modules.parallel import branches
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.method import Draw, Method, Views
-from persona.types import CAPTURED, BodyIdentity, Camera, Frame, Render
+from persona.types import CAPTURED, PLAIN_VIEW, BodyIdentity, Camera, Frame, Pose, Render, View
 
 NOT_CHANNELS = frozenset({"alpha", "boundary", "mesh"})
 
@@ -80,11 +80,11 @@ class PersonaMethod(Method):
             texture, body.uv, body.uv_faces, body.faces, self.avatar.template.subdivision
         )
 
-    def observe(self, frame: Frame, pose: PoseState, views: Views, turn: int = 0) -> PersonaStep:
+    def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> PersonaStep:
         """Poses the avatar for one frame and renders the channels that the losses need."""
         captured = frame.role[0] == CAPTURED
         camera = frame.camera[0].local()
-        posed = self.avatar(pose)
+        posed = self.avatar(pose, frame.view)
         cameras = {}
         if frame.has_patch[0]:
             cameras["patch"] = camera.crop(frame.patch_box_px[0], *frame.patch.shape[-2:])
@@ -147,6 +147,6 @@ class PersonaMethod(Method):
         """Captured frames differ by the width of their boundary, which the host computes."""
         return self._boundary_px(frame) | 1 if frame.role[0] == CAPTURED else None
 
-    def clip(self, poses: PoseState, asset: str | None = None) -> Draw:
+    def clip(self, poses: Pose, asset: str | None = None, view: View = PLAIN_VIEW) -> Draw:
         """As ``Method.clip``; what does not depend on the pose is computed once."""
         return ClipDrawer(PoseDriver(self.avatar, asset or self.assets[-1]), self.renderer, poses)

@@ -1,6 +1,7 @@
 """A floor: the unwrapped photograph on the skinned body mesh, nothing trained."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import cv2
@@ -11,14 +12,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.data.subject import Subject
+from persona.errors import UserError
 from persona.modules.avatar.base import Avatar
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.modules.render.mesh import interpolate, rasterize
 from persona.systems.method import Layers, Method
-from persona.types import BodyIdentity, Camera
+from persona.types import PLAIN_VIEW, BodyIdentity, Camera, Gaussians, Pose, View
+
+
+@dataclass(frozen=True)
+class PosedMesh:
+    """A body's mesh in one pose, in the camera frame of the pose."""
+
+    vertices: Float[Tensor, "p 3"]
+    """Metres."""
+
+    def gaussians(self, asset: str) -> Gaussians:
+        """There are none."""
+        raise UserError("a textured mesh has no Gaussians to export")
+
+    def colors(self, asset: str) -> Float[Tensor, "n 3"]:
+        """There are none."""
+        raise UserError("a textured mesh has no Gaussians that have colours")
 
 
 class TexturedBody(Avatar):
@@ -42,11 +59,11 @@ class TexturedBody(Avatar):
         self.bones = body.transforms_from_matrices
         self.register_buffer("texture", torch.zeros(texture_px, texture_px, 3, dtype=torch.uint8))
 
-    def forward(self, pose: PoseState) -> Float[Tensor, "p 3"]:
-        """Posed vertices, metres, in the frame of ``pose``."""
+    def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> PosedMesh:
+        """In the camera frame of the pose."""
         shape = self.rest + self.expr_dirs @ pose.expression
         bones = self.bones(self.rest_joints, pose.rotations)
-        return blend_skin(shape, self.weights, bones) + pose.trans
+        return PosedMesh(blend_skin(shape, self.weights, bones) + pose.trans)
 
     def shade(
         self, vertices: Float[Tensor, "p 3"], camera: Camera, supersample: int
@@ -106,7 +123,8 @@ class TexturedMeshMethod(Method):
 
     @torch.no_grad()
     def render_posed(
-        self, posed: Float[Tensor, "p 3"], camera: Camera, assets: Sequence[str]
+        self, posed: PosedMesh, camera: Camera, assets: Sequence[str]
     ) -> dict[str, Layers]:
         """By the mesh rasteriser, without gradient."""
-        return {asset: self.avatar.shade(posed, camera, self.supersample) for asset in assets}
+        shade = self.avatar.shade
+        return {asset: shade(posed.vertices, camera, self.supersample) for asset in assets}

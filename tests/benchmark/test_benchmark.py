@@ -69,8 +69,8 @@ class OneColor(Avatar):
         self.mesh = TexturedBody(body=body, identity=identity, texture_px=1)
         self.logit = nn.Parameter(torch.zeros(3))
 
-    def forward(self, pose):
-        return Posed(self.mesh(pose), self.logit.sigmoid())
+    def forward(self, pose, view=None):
+        return Posed(self.mesh(pose).vertices, self.logit.sigmoid())
 
 
 class ColorLoss(Loss):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from persona.modules.avatar.pose_table import pose_state
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.types import BodyPose
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -28,7 +28,7 @@ def scene(tiny):
     config = tiny()
     system, data = instantiate(config.system), instantiate(config.data)
     system.build(data.subject.identity(system.body), num_frames=1)
-    pose = pose_state(system.body, BodyPose.zero(system.body.num_expression))
+    pose = matrix_pose(system.body, BodyPose.zero(system.body.num_expression))
     frame = data.test_frames[[0]]
     shift = data.test_frames.poses(system.body.num_expression).trans[0]
     return system, replace(pose, trans=shift), frame.camera[0].local()

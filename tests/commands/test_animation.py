@@ -22,7 +22,7 @@ from persona.commands.animation import (
 )
 from persona.data.motion.load import load_motion
 from persona.errors import UserError
-from persona.modules.avatar.pose_table import pose_state
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.systems.fit import Fit
 from persona.types import Render
 
@@ -55,7 +55,7 @@ def plain_clip(system, poses, camera, asset=None) -> list[np.ndarray]:
     frames = []
     with torch.no_grad():
         for i in range(len(poses.trans)):
-            color, alpha = system.render(pose_state(system.body, poses[i]), camera, asset)
+            color, alpha = system.render(matrix_pose(system.body, poses[i]), camera, asset)
             frames.append(torch.cat([color, alpha]))
     return frames
 
@@ -64,7 +64,7 @@ def plain_clip(system, poses, camera, asset=None) -> list[np.ndarray]:
 def test_prepared_clip_equals_render(system, scene, asset):
     poses, camera = scene
     with torch.no_grad():
-        draw = system.clip(pose_state(system.body, poses), asset)
+        draw = system.clip(matrix_pose(system.body, poses), asset)
         for i, plain in enumerate(plain_clip(system, poses, camera, asset)):
             torch.testing.assert_close(torch.cat(draw(i, camera)), plain, atol=1e-6, rtol=0)
 

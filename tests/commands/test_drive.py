@@ -14,7 +14,7 @@ from persona.commands.drive import animate, read_background
 from persona.commands.experiment import train
 from persona.data.io import write_png
 from persona.errors import UserError
-from persona.runtime.device import pick_device
+from persona.modules.device import pick_device
 
 CONF = Path(__file__).parents[2] / "conf"
 SIZE = (48, 40)

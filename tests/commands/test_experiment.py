@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from persona.commands import experiment
 from persona.commands.experiment import load_config, load_system, set_allocator, train
 from persona.errors import UserError
-from persona.modules.avatar.pose_table import pose_state
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.systems.fit import Fit
 
 
@@ -51,7 +51,7 @@ def test_run_folder_is_complete(run):
 
 def test_loaded_system_renders_what_was_trained(run, tiny):
     first, second = (load_system(run["folder"]) for _ in range(2))
-    pose = pose_state(first.body, first.table.poses(first.body)[0])
+    pose = matrix_pose(first.body, first.table.poses(first.body)[0])
     camera = camera_of(first, tiny)
     image, alpha = first.render(pose, camera)
     assert alpha.max() > 0.9

@@ -13,7 +13,7 @@ from persona.commands.export_loss import draw_mesh, draw_rig, in_view, over_whit
 from persona.data.motion.load import load_motion
 from persona.errors import UserError
 from persona.modules.avatar.bake import bake_mesh
-from persona.modules.avatar.pose_table import pose_state
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.types import Channel, Gaussians
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -52,7 +52,7 @@ def test_a_ply_looks_as_the_avatar_does(write, seen_system):
 
     motion = load_motion("squat", seen_system.body, fps=30)
     poses, camera = frame_motion(seen_system, motion.pose[4:5], 96, 72)
-    own = over_white(*seen_system.render(pose_state(seen_system.body, poses)[0], camera))
+    own = over_white(*seen_system.render(matrix_pose(seen_system.body, poses)[0], camera))
     rest = seen_system.body.shape(seen_system.identity)[1][0]
     at_origin = motion.pose.trans[4] + rest  # Of the root, in the world.
     shift = poses.trans[0] + rest - at_origin * torch.from_numpy(DOWN)

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 
 from persona.commands.animation import BATCH, camera_at, draw_frames, frame_motion, render_motion
 from persona.data.motion.load import load_motion
-from persona.modules.avatar.pose_table import pose_state
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.runtime import clip_graph
 from persona.types import Camera
 
@@ -62,7 +62,7 @@ def test_a_row_on_the_device_is_that_row(system, scene):
     poses, camera = (x.to(system.device) for x in scene)
     cameras = several(scene[1], len(poses.trans)).to(system.device)
     with torch.no_grad():
-        draw = system.clip(pose_state(system.body, poses))
+        draw = system.clip(matrix_pose(system.body, poses))
         for row in (0, 5):
             index = torch.tensor([row], device=system.device)
             a, b = (draw(r, camera_at(cameras, r)) for r in (row, index))

@@ -17,7 +17,7 @@ from persona.commands.drive import animate
 from persona.commands.evaluation import evaluate
 from persona.commands.experiment import load_system, train
 from persona.errors import UserError
-from persona.modules.avatar.pose_table import pose_state
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.systems.fit import Fit
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def test_run_folder_is_complete(run):
 
 def test_checkpoint_round_trip_renders_identically(run, tiny):
     first, second = (load_system(run["folder"]) for _ in range(2))
-    pose = pose_state(first.body, first.table.poses(first.body)[0])
+    pose = matrix_pose(first.body, first.table.poses(first.body)[0])
     camera = instantiate(tiny().data).test_frames[[0]].camera[0].local()
     for asset in ("base", "refined"):
         image, alpha = first.render(pose, camera, asset)

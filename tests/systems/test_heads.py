@@ -6,6 +6,7 @@ import cv2
 import lightning
 import pytest
 import torch
+from host_tensors import watch_steps
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -14,6 +15,7 @@ from tiny_heads import NAMES, SIDE, TinyHead, TinyHeads
 from persona.commands.edit import edit, interpolate
 from persona.commands.pictures import to_uint8
 from persona.errors import UserError
+from persona.types import View
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = {
@@ -71,16 +73,18 @@ def error(fit, data):
         values = []
         for row in range(len(data.train_frames)):
             frame = data.train_frames[[row]]
-            posed = fit.method.pose_frame(frame, fit.table(frame.index[0]))
+            posed = fit.avatar(fit.table(frame.index[0]), frame.view)
             rgb, alpha = fit.method.render_posed(posed, frame.camera[0], fit.assets)["points"]
             values.append((rgb + 1 - alpha - frame.image[0]).square().mean())
         return float(torch.stack(values).mean())
 
 
 @pytest.mark.parametrize("system", SMALL)
-def test_a_head_trains_grows_and_loads(system, tmp_path):
+def test_a_head_trains_grows_and_loads(system, tmp_path, monkeypatch):
     start, _, data = fitted(system, 1)
+    host = watch_steps(monkeypatch)
     fit, trainer, _ = fitted(system, STEPS[system], folder=tmp_path)
+    assert host.files == set()
     avatar = fit.avatar
     assert error(fit, data) < 0.92 * error(start, data)
     # Growth: two times, and the optimiser goes on with the points that there are.
@@ -128,9 +132,8 @@ def test_edits_of_a_run_are_drawn_and_interpolated(tmp_path):
     first, last = (cv2.imread(str(tmp_path / f"{i}.png")) for i in (0, 2))
     assert (first == sheet[28:, 28 : 28 + SIDE]).all() and (last == sheet[28:, 28 + SIDE :]).all()
     with torch.no_grad():
-        edited = fit.avatar.edits(torch.tensor(1))
-        fit.avatar.chosen = edited
-        color, alpha = fit.render(fit.table(torch.tensor(0)), data.train_frames[[0]].camera[0])
+        seen = fit.table(torch.tensor(0)), data.train_frames[[0]].camera[0]
+        color, alpha = fit.render(*seen, view=View(subject=torch.tensor(1)))
     assert (to_uint8(color + 1 - alpha)[..., ::-1] == last).all()
     words = NAMES[1].split("_", 2)[2]
     mixed = OmegaConf.merge(options, strengths, {"mix": {"hat": words}})

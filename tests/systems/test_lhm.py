@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from persona.commands.experiment import load_system, train
 from persona.errors import UserError
-from persona.modules.avatar.pose_table import pose_state
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.types import BodyPose
 
@@ -66,7 +66,7 @@ def test_gaussians_turn_with_the_body(tiny, weights):
     method = system.method
     method.build(data.subject.identity(method.body))
     body, avatar = method.body, method.avatar
-    pose = pose_state(body, BodyPose.zero(body.num_expression))
+    pose = matrix_pose(body, BodyPose.zero(body.num_expression))
     spin = matrix_from_axis_angle(torch.tensor([0.0, 1.0, 0.0]))
     rotations = pose.rotations.clone()
     rotations[0] = spin @ rotations[0]

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from persona.commands.experiment import load_system, train
 from persona.data.subject import Subject
-from persona.modules.avatar.pose_table import pose_state
+from persona.modules.avatar.pose_table import matrix_pose
 
 ROOT = Path(__file__).parents[2]
 STEPS = 24
@@ -48,7 +48,7 @@ def test_has_grown_and_walked_and_loads_again(run):
     fresh = system.method.builder.build(system.body, system.identity)
     assert (fresh.face[:1000] != avatar.face[:1000]).any()
     subject = Subject(folder / "subjects" / "synthetic_head_11")
-    pose = pose_state(system.body, subject.pose("test", 0))
+    pose = matrix_pose(system.body, subject.pose("test", 0))
     with torch.no_grad():
         rgb, alpha = system.render(pose, subject.camera("test", 0).local())
     assert torch.isfinite(rgb).all() and alpha.mean() > 0.1

@@ -6,24 +6,20 @@ in the same commit, with the reason: ``python -m pytest tests/systems/test_store
 """
 
 import json
-import sys
 from collections import defaultdict
 from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
-from typing import ClassVar
 
 import lightning as L
 import pytest
-import torch
+from host_tensors import watch_steps
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
-from torch.overrides import TorchFunctionMode
 
 from persona.commands.experiment import quiet_libraries
 from persona.modules.losses.perceptual import shared_perceptual
-from persona.systems.fit import Fit
 
 CONF = Path(__file__).parents[2] / "conf"
 STORED = Path(__file__).with_name("stored_losses.json")
@@ -70,27 +66,6 @@ class Losses(Logger):
         pass
 
 
-class HostTensors(TorchFunctionMode):
-    """Notes which files make tensors without naming a device: on the host, also on a GPU.
-
-    A CUDA graph cannot capture their copies, and without one each makes the host wait.
-    """
-
-    MAKERS: ClassVar = {
-        torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones,
-        torch.tensor, torch.zeros,
-    }  # fmt: skip
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.files: set[str] = set()
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in self.MAKERS and "device" not in (kwargs or {}):
-            self.files.add(Path(sys._getframe(1).f_code.co_filename).name)
-        return func(*args, **(kwargs or {}))
-
-
 def losses(subjects: Path, run: str) -> dict[str, object]:
     """The loss of each step, and each term's first value and mean over the steps that have it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -126,13 +101,7 @@ def test_each_system_that_trains_avatars_has_its_run():
 
 @pytest.mark.parametrize("run", RUNS)
 def test_a_few_steps_cost_what_they_did(subjects, run, request, monkeypatch):
-    host, frame_loss = HostTensors(), Fit.frame_loss
-
-    def watched(system, frame):
-        with host:
-            return frame_loss(system, frame)
-
-    monkeypatch.setattr(Fit, "frame_loss", watched)
+    host = watch_steps(monkeypatch)
     found = losses(subjects, run)
     # On CUDA, kernels take the place of these two.
     assert host.files <= {"functional.py", "skinning_field.py"}

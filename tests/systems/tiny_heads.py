@@ -10,7 +10,7 @@ import torch
 from persona.data.datamodule import FrameLoader
 from persona.data.frames import FrameDataset
 from persona.data.subject import Subject
-from persona.modules.avatar.pose_table import pose_state
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.base import Body
 from persona.modules.body.skinning import blend_skin
 from persona.modules.render.cpu import CpuRenderer
@@ -82,7 +82,7 @@ def head_poses(count, seed=0):
 
 def draw(body, pose, hat):
     """Truth: the vertices as opaque balls, coloured by where they are; a hat is red."""
-    state, identity = pose_state(body, pose), body.zero_identity()
+    state, identity = matrix_pose(body, pose), body.zero_identity()
     rest, joints = body.shape(identity)
     rest = rest + body.expr_dirs @ state.expression
     means = blend_skin(rest, body.weights, body.transforms_from_matrices(joints, state.rotations))

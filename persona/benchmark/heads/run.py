@@ -25,8 +25,8 @@ from persona.commands.report import COMPARISON_FILE
 from persona.data.heads.edits import SOURCE_FOLDER, SyntheticEdits
 from persona.data.io import read_json, write_json
 from persona.errors import UserError
+from persona.modules.device import pick_device
 from persona.modules.metrics.protocol import protocol_metrics
-from persona.runtime.device import pick_device
 
 log = logging.getLogger(__name__)
 RESULT_FILE = "result.json"

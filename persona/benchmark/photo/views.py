@@ -18,7 +18,7 @@ from persona.benchmark.photo.truth import TrueView
 from persona.data.layout import Textures
 from persona.data.preprocess.maps import body_maps
 from persona.data.preprocess.textured_person import TexturedPerson, nearest_texel
-from persona.modules.avatar.pose_table import pose_state
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
 from persona.systems.fit import Fit
@@ -84,7 +84,7 @@ def avatar_painter(system: Fit) -> Painter:
 
     @torch.no_grad()
     def paint(pose: BodyPose, camera: Camera) -> Picture:
-        state = pose_state(system.body, pose).to(system.device)
+        state = matrix_pose(system.body, pose).to(system.device)
         colour, alpha = system.render(state, camera.to(system.device))
         image = (colour + 1 - alpha).clamp(0, 1) * 255
         pixels = image.round().byte().permute(1, 2, 0).cpu().numpy()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
 
+Joint = TypeVar("Joint", int, str)
 FINGERS = ("index", "middle", "pinky", "ring", "thumb")
 JOINTS = (
     *("pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2"),
@@ -18,22 +21,15 @@ JOINTS = (
 INDEX = {name: index for index, name in enumerate(JOINTS)}
 BODY = JOINTS[:22]
 """Without face and fingers."""
-_CHAINS = (
-    "pelvis spine1 spine2 spine3 neck head",
-    *(
-        chain.replace("{s}", side)
-        for side in ("left", "right")
-        for chain in (
-            "spine3 {s}_collar {s}_shoulder {s}_elbow {s}_wrist",
-            "pelvis {s}_hip {s}_knee {s}_ankle {s}_foot",
-        )
-    ),
-)
-PARENT = {
-    child: parent
-    for chain in _CHAINS
-    for parent, child in zip(chain.split()[:-1], chain.split()[1:], strict=True)
-}
+_SPINE, _HEAD = "pelvis spine1 spine2 spine3", "neck head"
+_LEFT_ARM = "left_collar left_shoulder left_elbow left_wrist"
+_LEFT_LEG = "left_hip left_knee left_ankle left_foot"
+_LINES = [
+    line.replace("left", side).split()
+    for side in ("left", "right")
+    for line in (f"{_SPINE} {_HEAD}", f"spine3 {_LEFT_ARM}", f"pelvis {_LEFT_LEG}")
+]
+PARENT = {child: parent for line in _LINES for parent, child in pairwise(line)}
 """The joint above each joint of the body but the pelvis."""
 
 
@@ -90,7 +86,7 @@ def match_rig(
     hips = [mapping[name] for name in ("left_hip", "right_hip") if name in mapping]
     if "pelvis" not in mapping and len(hips) == 2:
         # Whatever a root is called, it is where the legs meet.
-        left, right = (_line(hip, parents)[1:] for hip in hips)
+        left, right = (_line(hip, _tree(parents))[1:] for hip in hips)
         mapping |= {"pelvis": next(joint for joint in left if joint in right)}
     return nearest, mapping
 
@@ -99,27 +95,28 @@ def _in_place(target: str, joint: int, mapping: dict[str, int], parents: Sequenc
     """Whether a joint lies between what is mapped above and below it in SMPL-X."""
     above = next((mapping[name] for name in _line(target, PARENT)[1:] if name in mapping), None)
     below = [index for name, index in mapping.items() if target in _line(name, PARENT)]
-    return (above is None or above in _line(joint, parents)) and all(
-        joint in _line(index, parents) for index in below
+    tree = _tree(parents)
+    return (above is None or above in _line(joint, tree)) and all(
+        joint in _line(index, tree) for index in below
     )
 
 
-def _line(start: str | int, parents: Mapping | Sequence) -> list:
+def _tree(parents: Sequence[int]) -> dict[int, int]:
+    """The joint above each joint but roots, from a list with -1 for a root."""
+    return {joint: parent for joint, parent in enumerate(parents) if parent >= 0}
+
+
+def _line(start: Joint, above: Mapping[Joint, Joint]) -> list[Joint]:
     """A joint and all above it."""
     line = [start]
-    while line[-1] in parents if isinstance(parents, Mapping) else parents[line[-1]] >= 0:
-        line.append(parents[line[-1]])
+    while line[-1] in above:
+        line.append(above[line[-1]])
     return line
 
 
 def _body(spine: str, arm: str, leg: str, head: str = "neck head") -> dict[str, str]:
     """Table from a rig's names in the order of the SMPL-X chains."""
-    chains = {
-        "pelvis spine1 spine2 spine3": spine,
-        "left_collar left_shoulder left_elbow left_wrist": arm,
-        "left_hip left_knee left_ankle left_foot": leg,
-        "neck head": head,
-    }
+    chains = {_SPINE: spine, _LEFT_ARM: arm, _LEFT_LEG: leg, _HEAD: head}
     return {
         target: source
         for targets, sources in chains.items()

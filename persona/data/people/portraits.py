@@ -23,7 +23,7 @@ from persona.data.people.ring import Ring
 from persona.data.people.scene import Casting, Person, Stance, frame_by, random_stance, stand
 from persona.data.people.shots import SIZE
 from persona.errors import UserError
-from persona.modules.avatar.pose_table import pose_state
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.lhm.sight import Photo, posed_body, read_photo
 from persona.modules.lhm.template import PointTemplate, sample_points, template_on
@@ -119,7 +119,7 @@ class PortraitReader:
 
     def photo(self, picture: Picture, identity: BodyIdentity) -> Photo:
         """A photograph as the network takes it."""
-        pose = pose_state(self.body, picture.pose)
+        pose = matrix_pose(self.body, picture.pose)
         there = posed_body(self.body, identity, self.template, self.vertex, pose)
         return read_photo(
             picture.image, picture.mask, picture.camera, there, photo_px=self.size.photo_px,
@@ -129,7 +129,7 @@ class PortraitReader:
     def __call__(self, photo: Photo, views: list[Picture], identity: BodyIdentity) -> Portraits:
         """One person, as a batch of one."""
         small = [view.resized(*VIEW) for view in views]
-        poses = [pose_state(self.body, view.pose) for view in small]
+        poses = [matrix_pose(self.body, view.pose) for view in small]
 
         def stacked(values: list[Tensor]) -> Tensor:
             return torch.stack(values)[None]

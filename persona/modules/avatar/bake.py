@@ -12,7 +12,7 @@ from torch import Tensor
 
 from persona.errors import UserError
 from persona.modules.avatar.rig import Rig
-from persona.modules.body.topology import vertex_normals
+from persona.modules.body.topology import unique_pairs, vertex_normals
 from persona.modules.render.mesh import interpolate, rasterize_uv
 
 RISE = 2.25
@@ -52,7 +52,7 @@ def bake_mesh(rig: Rig, texture_px: int, rise: float = RISE) -> BakedMesh:
     if surface is None:
         raise UserError("the avatar has no textured surface (Rig.surface): choose format=glb")
     pairs = torch.stack([surface.faces.flatten(), surface.uv_faces.flatten()], 1)
-    pairs, corner = torch.unique(pairs, dim=0, return_inverse=True)
+    pairs, corner = unique_pairs(pairs)
     source, chart = pairs.unbind(1)
     normals = vertex_normals(rig.points.means, surface.faces)
     vertices = rig.points.means + rise * rig.points.scales.mean(1, keepdim=True) * normals

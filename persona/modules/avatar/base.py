@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -11,21 +11,10 @@ from torch import Tensor, nn
 from persona.errors import UserError
 from persona.modules.avatar.rig import Rig
 from persona.modules.body.base import Body
-from persona.types import BodyIdentity, Gaussians
+from persona.types import PLAIN_VIEW, BodyIdentity, Gaussians, Pose, Posed, View
 
 REST = "avatar"
 """Name of the rate of all parameters that have none of their own."""
-
-
-@runtime_checkable
-class Posed(Protocol):
-    """An avatar in one pose, in the camera frame of the pose."""
-
-    def gaussians(self, asset: str) -> Gaussians:
-        """Gaussians of an asset. Asked twice, its means are the same tensor."""
-
-    def colors(self, asset: str) -> Float[Tensor, "n 3"]:
-        """Colours of an asset in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +43,7 @@ class PosedPoints:
 
 
 class Avatar(nn.Module):
-    """A person who can be posed. ``forward(pose)`` gives a ``Posed``, except where said otherwise.
+    """A person who can be posed.
 
     The defaults are those of an avatar whose Gaussians are as many from first to last.
     """
@@ -64,6 +53,15 @@ class Avatar(nn.Module):
     avatar that names them can change its number of Gaussians."""
     capturable: bool = False
     """Whether a step asks the host for nothing but the frame's kind, as a CUDA graph needs."""
+
+    def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> Posed:
+        """The avatar in one pose, in the camera frame of the pose.
+
+        Args:
+            pose: Of one frame, with the body's joints.
+            view: Whatever else counts; most avatars look alike in every view.
+        """
+        raise NotImplementedError
 
     def begin_step(self) -> None:
         """Begins an optimiser step."""
@@ -93,11 +91,11 @@ class Avatar(nn.Module):
             )
         return [{"name": name, "params": groups[name], "lr": rates[name]} for name in rates]
 
-    def rig(self, pose: Any = None) -> Rig:
+    def rig(self, pose: Pose | None = None) -> Rig:
         """What skinning alone can show of the avatar, for engines; avatars that have it define it.
 
         Args:
-            pose: As ``forward`` takes it; what the avatar adds to its shape in this pose is baked
+            pose: Of one frame; what the avatar adds to its shape in this pose is baked
                 in. None leaves all that depends on the pose out.
 
         Raises:

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persona.modules.avatar.gaussian_avatar import GaussianAvatar, PoseState
+from persona.modules.avatar.gaussian_avatar import GaussianAvatar
 from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, pose_code
 from persona.modules.body.skinning import blend_skin
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.types import Camera, Channel, Gaussians, TensorTuple
+from persona.types import Camera, Channel, Gaussians, Pose, TensorTuple
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class PoseDriver:
         )
 
     @torch.no_grad()
-    def clip(self, poses: PoseState) -> ClipPoses:
+    def clip(self, poses: Pose) -> ClipPoses:
         """Prepares the poses of a clip, batched, in a few large operations."""
         joints = poses.rotations[..., 1 : 1 + NUM_BODY_JOINTS, :, :]
         if self.offsets is None:
@@ -101,7 +101,7 @@ class ClipDrawer:
         poses: of the clip, batched.
     """
 
-    def __init__(self, driver: PoseDriver, renderer: GaussianRenderer, poses: PoseState) -> None:
+    def __init__(self, driver: PoseDriver, renderer: GaussianRenderer, poses: Pose) -> None:
         self.driver, self.renderer = driver, renderer
         self.poses, self.channels = driver.clip(poses), {"rgb": Channel(driver.rgb)}
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.exavatar_network import PointNetwork
 from persona.modules.avatar.exavatar_template import LEGS_APART, ExAvatarTemplate
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, pose_code
 from persona.modules.avatar.rig import Rig, surface_of
 from persona.modules.avatar.textured_face import TexturedFace
@@ -19,7 +18,7 @@ from persona.modules.body.nearest import nearest_vertex
 from persona.modules.body.skinning import blend_bones
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import vertex_normals
-from persona.types import BodyIdentity, Gaussians, TensorTuple
+from persona.types import PLAIN_VIEW, BodyIdentity, Gaussians, Pose, TensorTuple, View
 
 NUM_CODE = 6 * NUM_BODY_JOINTS
 
@@ -172,12 +171,10 @@ class ExAvatar(Avatar):
         own = template.subdivision.features(coarse)
         return own.index_copy(0, template.free, coarse.index_select(0, nearest))
 
-    def forward(
-        self, pose: PoseState, cam_from_world: Float[Tensor, "3 3"] | None = None
-    ) -> PosedExAvatar:
+    def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> PosedExAvatar:
         """Poses the avatar in the camera frame of ``pose``.
 
-        cam_from_world: rotation; shading depends on normals in the world. None: the same frame.
+        Shading depends on normals in the world, and so on the view's ``camera_rotation``.
         """
         template, body = self.template, self.template.body
         identity = self.identity
@@ -205,8 +202,8 @@ class ExAvatar(Avatar):
 
         with torch.no_grad():
             normals = vertex_normals(refined, template.faces)
-            if cam_from_world is not None:
-                normals = normals @ cam_from_world
+            if view.camera_rotation is not None:
+                normals = normals @ view.camera_rotation
         logits = self.rgb(features)["rgb"]
         shading = self.rgb_offset(torch.cat([features, normals], 1), code)["rgb"]
         return PosedExAvatar(
@@ -222,14 +219,14 @@ class ExAvatar(Avatar):
             max_scale_m=self.warmup_scale_m if self.warming else torch.inf,
         )
 
-    def rig(self, pose: PoseState | None = None) -> Rig:
+    def rig(self, pose: Pose | None = None) -> Rig:
         """See ``Avatar``: the base asset, or the refined one of a pose, its colours too."""
         template, body = self.template, self.template.body
         asset = "base" if pose is None else "refined"
         if pose is None:
             unturned = torch.eye(3).to(self.betas).expand(body.num_joints, 3, 3)
             still = self.betas.new_zeros(body.num_expression), self.betas.new_zeros(3)
-            posed = self(PoseState(unturned, *still))
+            posed = self(Pose(unturned, *still))
         else:
             posed = self(pose)
         _, joints = body.shape(self.identity)

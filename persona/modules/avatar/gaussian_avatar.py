@@ -16,20 +16,10 @@ from persona.modules.avatar.template import AvatarTemplate
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.topology import vertex_normals
 from persona.modules.parallel import branches
-from persona.types import Gaussians, TensorTuple
+from persona.types import PLAIN_VIEW, Gaussians, Pose, TensorTuple, View
 
 COLOR_EPS = 1e-4
 """Colours are kept this far from 0 and 1 before the logit."""
-
-
-@dataclass(frozen=True)
-class PoseState(TensorTuple):
-    """Pose as the avatar takes it: full rotations, mean hands included. A clip's are batched."""
-
-    rotations: Float[Tensor, "*b j 3 3"]
-    expression: Float[Tensor, "*b e"]
-    trans: Float[Tensor, "*b 3"]
-    """Metres, camera frame."""
 
 
 @dataclass(frozen=True)
@@ -181,8 +171,8 @@ class GaussianAvatar(Avatar):
         posed = template.body.transforms_from_matrices(template.rest_joints, rotations)
         return posed @ template.rest_from_canonical
 
-    def forward(self, pose: PoseState) -> PosedAvatar:
-        """Poses the avatar in the camera frame of ``pose``."""
+    def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> PosedAvatar:
+        """Poses the avatar in the camera frame of ``pose``; it looks alike in every view."""
         template = self.template
         bones = self.bones(pose.rotations)
         expression = template.expr_dirs @ pose.expression
@@ -216,7 +206,7 @@ class GaussianAvatar(Avatar):
             trans=pose.trans,
         )
 
-    def rig(self, pose: PoseState | None = None) -> Rig:
+    def rig(self, pose: Pose | None = None) -> Rig:
         """See ``Avatar``: the base asset, or the refined one of a pose."""
         template, scales = self.template, self.log_scale.exp()
         means = template.vertices + self.mean_offset

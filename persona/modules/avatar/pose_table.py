@@ -4,7 +4,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.body.base import Body
 from persona.modules.body.rotation import (
     axis_angle_from_matrix,
@@ -13,7 +12,7 @@ from persona.modules.body.rotation import (
     sixd_from_matrix,
 )
 from persona.modules.body.shaped_body import ShapedBody
-from persona.types import BodyPose
+from persona.types import BodyPose, Pose
 
 
 def full_rotations(body: Body, pose: BodyPose) -> Float[Tensor, "*b j 3 3"]:
@@ -21,9 +20,9 @@ def full_rotations(body: Body, pose: BodyPose) -> Float[Tensor, "*b j 3 3"]:
     return matrix_from_axis_angle(body.full_pose(pose))
 
 
-def pose_state(body: Body, pose: BodyPose) -> PoseState:
-    """A pose, or a clip's, as the avatar takes it."""
-    return PoseState(full_rotations(body, pose), pose.expression, pose.trans)
+def matrix_pose(body: Body, pose: BodyPose) -> Pose:
+    """A frame's pose, or a clip's, as avatars take it."""
+    return Pose(full_rotations(body, pose), pose.expression, pose.trans)
 
 
 class PoseTable(nn.Module):
@@ -49,28 +48,28 @@ class PoseTable(nn.Module):
     @classmethod
     def from_poses(cls, body: Body, poses: BodyPose) -> "PoseTable":
         """Table that starts at tracked poses as subject folders hold them."""
-        return cls.from_states(body, pose_state(body, poses))
+        return cls.from_pose(body, matrix_pose(body, poses))
 
     @classmethod
-    def from_states(cls, body: Body, states: PoseState) -> "PoseTable":
+    def from_pose(cls, body: Body, pose: Pose) -> "PoseTable":
         """Table that starts at the poses of a clip of any body."""
-        count, num_expression = states.expression.shape
+        count, num_expression = pose.expression.shape
         table = cls(body, num_frames=count, num_expression=num_expression)
-        sixd = sixd_from_matrix(states.rotations)
+        sixd = sixd_from_matrix(pose.rotations)
         with torch.no_grad():
             table.joints.copy_(sixd[:, : body.first_hand])
             table.hands.copy_(sixd[:, body.first_hand :])
-            table.expression.copy_(states.expression)
-            table.trans.copy_(states.trans)
+            table.expression.copy_(pose.expression)
+            table.trans.copy_(pose.trans)
         return table
 
-    def forward(self, index: Int[Tensor, ""]) -> PoseState:
+    def forward(self, index: Int[Tensor, ""]) -> Pose:
         """The row of one frame."""
         tables = (self.joints, self.hands, self.expression, self.trans)
         # The backward pass of index_select is one addition, that of an index a sort.
         rows = [table.index_select(0, index.view(1))[0] for table in tables]
         joints, hands, expression, trans = rows
-        return PoseState(matrix_from_sixd(torch.cat([joints, hands])), expression, trans)
+        return Pose(matrix_from_sixd(torch.cat([joints, hands])), expression, trans)
 
     def poses(self, body: ShapedBody) -> BodyPose:
         """All rows as SMPL-X parameters, hands relative to the mean hand again."""

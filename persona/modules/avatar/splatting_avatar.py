@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from persona.errors import UserError
 from persona.modules.avatar.base import Avatar, PosedPoints
-from persona.modules.avatar.gaussian_avatar import PoseState, neighbour_log_scale
+from persona.modules.avatar.gaussian_avatar import neighbour_log_scale
 from persona.modules.body.shaped_body import ShapedBody
 from persona.modules.body.surface_points import (
     SurfacePoints,
@@ -26,7 +26,7 @@ from persona.modules.body.surface_points import (
 )
 from persona.modules.body.topology import vertex_fans, vertex_normals
 from persona.modules.body.triangle_walk import Across, across_sides, walk
-from persona.types import BodyIdentity, Gaussians
+from persona.types import PLAIN_VIEW, BodyIdentity, Gaussians, Pose, View
 
 UNIT_M = 0.25
 """The published code's unit of length: a quarter of a metre."""
@@ -122,7 +122,7 @@ class SplattingAvatar(Avatar):
         """Where each lies now, which may be beside its triangle."""
         return SurfacePoints(self.face, self.barycentric).slid(self.slide)
 
-    def forward(self, pose: PoseState) -> PosedPoints:
+    def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> PosedPoints:
         """In the camera frame of the pose."""
         faces, places = self.body.faces, self.places
         posed, _ = self.body.deform(self.rest, self.joints, pose.rotations, pose.expression)

@@ -307,8 +307,10 @@ def _write(path: Path, grid: np.ndarray) -> None:
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, grid=grid)
+        # numpy's own compression is three times slower, for a file a little smaller.
+        options = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": 1}
+        with zipfile.ZipFile(temporary, "w", **options) as file, file.open("grid.npy", "w") as part:
+            np.lib.format.write_array(part, grid)
         os.replace(temporary, path)
     except OSError as error:
         with suppress(OSError):

@@ -22,10 +22,22 @@ class Neighbours(NamedTuple):
     """False in free slots."""
 
 
+def unique_pairs(pairs: Int[Tensor, "n 2"]) -> tuple[Int[Tensor, "u 2"], Int[Tensor, "n"]]:
+    """The different rows in rising order, and where each row is among them; ids from 0.
+
+    As ``torch.unique(dim=0)``, which compares rows and takes several times as long.
+    """
+    if not len(pairs):
+        return pairs, pairs.new_zeros(0)
+    width = int(pairs[:, 1].max()) + 1
+    keys, place = torch.unique(pairs[:, 0].long() * width + pairs[:, 1], return_inverse=True)
+    return torch.stack([keys // width, keys % width], 1).to(pairs), place
+
+
 def _edges_of_faces(faces: Tensor) -> tuple[Tensor, Tensor]:
     """Unique edges (e, 2) and, per face, the edge ids of its sides 01, 12, 20 (f, 3)."""
     sides = torch.stack([faces, faces.roll(-1, 1)], -1).sort(-1).values
-    edge, side_edge = torch.unique(sides.flatten(0, 1), dim=0, return_inverse=True)
+    edge, side_edge = unique_pairs(sides.flatten(0, 1))
     return edge, side_edge.unflatten(0, (-1, 3))
 
 
@@ -250,5 +262,5 @@ def seam_vertices(
     faces: Int[Tensor, "f 3"], uv_faces: Int[Tensor, "f 3"], num_vertices: int
 ) -> Bool[Tensor, "p"]:
     """Vertices that have several uv coordinates (they lie on a cut of the texture)."""
-    pairs = torch.unique(torch.stack([faces.flatten(), uv_faces.flatten()], 1), dim=0)
+    pairs, _ = unique_pairs(torch.stack([faces.flatten(), uv_faces.flatten()], 1))
     return torch.bincount(pairs[:, 0], minlength=num_vertices) > 1

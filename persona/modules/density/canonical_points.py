@@ -187,7 +187,7 @@ class Doubling(CanonicalPoints):
     def visible(self, step: Step) -> Bool[Tensor, "n"]:
         """By the derivative of the picture by the points' colours: the sum of their weights."""
         view = next(iter(step.renders))
-        colors = step.posed.colors(view)  # type: ignore[attr-defined]  # A ``Posed``.
+        colors = step.posed.colors(view)
         image = step.renders[view].images["rgb"]
         return _weights(image, colors) > self.least_weight
 
@@ -242,7 +242,7 @@ class TopUp(CanonicalPoints):
 
     def visible(self, step: Step) -> Bool[Tensor, "n"]:
         """By opacity, wherever the camera is."""
-        gaussians = step.posed.gaussians("points")  # type: ignore[attr-defined]  # A ``Posed``.
+        gaussians = step.posed.gaussians("points")
         return gaussians.opacities.detach() >= self.least_opacity
 
 

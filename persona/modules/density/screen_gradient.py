@@ -74,7 +74,7 @@ class ScreenGradient(Density):
     def watch(self, step: Step) -> None:
         """Has the backward pass keep the gradient of the posed means."""
         view = next(iter(step.renders))
-        gaussians = step.posed.gaussians(view)  # type: ignore[attr-defined]  # A ``Posed``.
+        gaussians = step.posed.gaussians(view)
         gaussians.means.retain_grad()
         self._watched.append((gaussians, step.frame.camera[0].local()))
 

@@ -15,12 +15,12 @@ from numpy import ndarray
 from torch import Tensor
 
 from persona.errors import UserError
+from persona.modules.device import pick_device
 from persona.modules.diffusion.base import Controls, Reference, VideoGenerator
 from persona.modules.diffusion.controls.skeleton_drawing import draw_skeletons
 from persona.modules.diffusion.networks.placement import (
     OFFLOADS,
     Sampler,
-    pick_device,
     pick_dtype,
     place,
 )

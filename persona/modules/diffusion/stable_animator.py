@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.modules.device import pick_device
 from persona.modules.diffusion.base import KEYPOINTS, Controls, Reference
 from persona.modules.diffusion.controls.face import aligned_face, face_boxes, network_face
 from persona.modules.diffusion.controls.reference import align_reference
@@ -21,7 +22,6 @@ from persona.modules.diffusion.networks.base_models import (
 )
 from persona.modules.diffusion.networks.face_refinement import FaceRefinement
 from persona.modules.diffusion.networks.identity_net import EMBEDDING
-from persona.modules.diffusion.networks.placement import pick_device
 from persona.modules.diffusion.networks.published import load_identity_net, load_stable_animator
 from persona.modules.diffusion.networks.svd_sampler import SvdOptions, SvdSampler
 from persona.modules.diffusion.sampled import SampledGenerator, as_tensor, draw_clip

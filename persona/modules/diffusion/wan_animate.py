@@ -15,11 +15,12 @@ from torch import Tensor
 
 from persona.errors import UserError
 from persona.modules.detect.wholebody import FACE
+from persona.modules.device import pick_device
 from persona.modules.diffusion.base import KEYPOINTS, Controls, Reference
 from persona.modules.diffusion.controls.face import face_boxes
 from persona.modules.diffusion.controls.reference import align_reference
 from persona.modules.diffusion.controls.skeleton_drawing import draw_skeletons
-from persona.modules.diffusion.networks.placement import pick_device, pick_dtype
+from persona.modules.diffusion.networks.placement import pick_dtype
 from persona.modules.diffusion.networks.wan_sampler import (
     WanOptions,
     WanSampler,

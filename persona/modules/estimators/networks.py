@@ -20,8 +20,8 @@ from numpy import ndarray
 from torch import nn
 
 from persona.errors import UserError
+from persona.modules.device import pick_device
 from persona.modules.diffusion.networks.base_models import read_config
-from persona.modules.diffusion.networks.placement import pick_device
 from persona.modules.strict_state import first_line, whole_network
 
 Estimator = Callable[[UInt8[ndarray, "h w 3"]], Shaped[ndarray, "h w *c"]]

@@ -10,13 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from persona.modules.avatar.base import Avatar
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.body.rotation import quaternion_from_matrix, quaternion_product
 from persona.modules.head.deformer import Bases, Deformer
 from persona.modules.head.edits import Edits, Who
 from persona.modules.head.looks import Drawn, GaussianLook, SurfaceLook, Warped
 from persona.modules.head.template import HeadPose, HeadTemplate, warp
-from persona.types import Gaussians
+from persona.types import PLAIN_VIEW, Gaussians, Pose, View
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,6 @@ class HeadAvatar(Avatar):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("mean_expression", torch.zeros(expressions))
         self.register_buffer("expression_variance", torch.ones(expressions))
-        self.chosen: Who | None = None
-        """Whom ``forward`` shows where nobody is named; None is the person as photographed."""
 
     @property
     def epoch(self) -> int:
@@ -112,15 +109,14 @@ class HeadAvatar(Avatar):
         usual = spread[moving].mean() if moving.any() else spread.new_ones(())
         self.expression_variance.copy_(torch.where(moving, spread, usual))
 
-    def forward(self, pose: PoseState, edit: Int[Tensor, ""] | None = None) -> PosedHead:
+    def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> PosedHead:
         """In the camera frame of the pose.
 
         Args:
             pose: Of one frame.
-            edit: Number of the edit; None is whoever is chosen.
+            view: Its subject is the number of an edit; None is the person as photographed.
         """
-        chosen = self.chosen or self.edits.as_photographed()
-        who = chosen if edit is None else self.edits(edit)
+        who = self.edits.seen(view)
         # Only what bends goes through the warp: the root moves all points alike.
         root = pose.rotations[0]
         unit = torch.eye(3, dtype=root.dtype, device=root.device)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from persona.modules.head.latent import Slots
+from persona.types import View
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class Edits(nn.Module):
         code = self.codes(edit)
         slot = self.slot.index_select(0, edit.view(1))[0]
         return Who(self.slots.edited(slot, code), betas, code)
+
+    def seen(self, view: View) -> Who:
+        """Whom a view shows: its subject numbers the edit, its latent replaces the edit's."""
+        who = self.as_photographed() if view.subject is None else self(view.subject)
+        return who if view.latent is None else Who(view.latent, who.betas, who.code[:0])
 
     def as_photographed(self) -> Who:
         """The person without any edit."""

@@ -10,12 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from persona.modules.avatar.base import Avatar, PosedPoints
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.lhm.decoder import PointGaussians
 from persona.modules.lhm.sight import PosedBody, posed_body
 from persona.modules.lhm.template import sample_points, shape_offsets, template_on
-from persona.types import BodyIdentity
+from persona.types import PLAIN_VIEW, BodyIdentity, Pose, View
 
 
 class LhmAvatar(Avatar):
@@ -62,13 +61,13 @@ class LhmAvatar(Avatar):
         for name in self.made:
             getattr(self, name).copy_(getattr(gaussians, name))
 
-    def forward(self, pose: PoseState) -> PosedPoints:
+    def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> PosedPoints:
         """In the camera frame of the pose."""
         made = PointGaussians(**{name: getattr(self, name) for name in self.made})
         bones = self.body.transforms_from_matrices(self.rest_joints, pose.rotations)
         posed = self.template.pose(made, self.shape, pose.expression, bones, pose.trans)
         return PosedPoints(posed, self.rgb)
 
-    def standing(self, pose: PoseState) -> PosedBody:
+    def standing(self, pose: Pose) -> PosedBody:
         """The bare body in a pose, by which a photograph is read."""
         return posed_body(self.body, self.identity, self.template, self.vertex, pose)

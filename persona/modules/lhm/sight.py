@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import vertex_normals
@@ -18,7 +17,7 @@ from persona.modules.lhm.decoder import PointGaussians
 from persona.modules.lhm.photo import network_image, square_crop
 from persona.modules.lhm.template import HEAD_JOINTS, PointTemplate
 from persona.modules.render.mesh import rasterize
-from persona.types import BodyIdentity, Camera, TensorTuple
+from persona.types import BodyIdentity, Camera, Pose, TensorTuple
 
 SIGHT_CHANNELS = 6
 """Colour, mask, cosine of the angle to the viewer, whether nothing lies before it."""
@@ -57,7 +56,7 @@ def posed_body(
     identity: BodyIdentity,
     template: PointTemplate,
     vertex: Int[Tensor, "n"],
-    pose: PoseState,
+    pose: Pose,
 ) -> PosedBody:
     """A bare body in a pose, with its query points.
 

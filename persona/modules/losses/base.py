@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from persona.modules.parallel import Lane, branches
-from persona.types import CAPTURED, Frame, Render
+from persona.types import CAPTURED, Frame, Posed, Render
 
 MOST_KEPT = 4
 """Most captured frames whose features ``LossSum.keep_targets`` keeps: about a gigabyte."""
@@ -93,8 +93,8 @@ class Step:
     """Batch of one."""
     avatar: nn.Module
     """Of the method; PERSONA's terms need its ``GaussianAvatar``."""
-    posed: object
-    """What the avatar gave for the frame's pose; PERSONA's terms need a ``PosedAvatar``."""
+    posed: Posed
+    """In the frame's pose; PERSONA's terms need a ``PosedAvatar``."""
     renders: Mapping[str, Render]
     mesh_masks: Mapping[str, Bool[Tensor, "h w"]]
     """``face``, ``eye``, ``left_hand``, ``right_hand``, ``patch_face``, ``patch_eye``."""

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import cast
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from persona.modules.losses.base import Loss, Step, needs
 from persona.modules.losses.perceptual import Perceptual
-from persona.types import Gaussians
-
-NUM_COLORS, FRAME_STRIDE = 4099, 1009
-"""Background colours, a prime, so that strides over frames and steps reach all of them."""
+from persona.modules.losses.random_colors import RandomColors
 
 
 class MattedImage(Loss[Step]):
@@ -33,8 +29,6 @@ class MattedImage(Loss[Step]):
         lpips: Weight of LPIPS.
     """
 
-    colors: Float[Tensor, "k 3"]
-
     def __init__(
         self,
         *,
@@ -49,14 +43,13 @@ class MattedImage(Loss[Step]):
         self.view, self.perceptual = view, perceptual
         self.l1, self.square, self.lpips = l1, square, lpips
         self.needs = needs(view, {"rgb", "alpha"})
-        colors = torch.rand(NUM_COLORS, 3, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("colors", colors, persistent=False)
+        self.backgrounds = RandomColors()
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """The avatar counts the steps (``steps``), by which the colour is chosen."""
         count = cast("int", step.avatar.steps)
-        row = (count + FRAME_STRIDE * step.frame.index) % NUM_COLORS
-        color = self.colors.index_select(0, row)[0][:, None, None].expand_as(step.frame.image[0])
+        background = self.backgrounds(count, step.frame.index)
+        color = background[:, None, None].expand_as(step.frame.image[0])
         mask = step.frame.mask[0]
         ours = step.over(self.view, "rgb", color)
         truth = step.truth(self.view) * mask + color * (1 - mask)
@@ -65,10 +58,6 @@ class MattedImage(Loss[Step]):
         if self.perceptual is not None and self.lpips:
             step.compare(self.perceptual, ours, truth, self.lpips)
         return value
-
-
-class _Posed(Protocol):
-    def gaussians(self, asset: str) -> Gaussians: ...
 
 
 class ThinScale(Loss[Step]):
@@ -98,7 +87,7 @@ class ThinScale(Loss[Step]):
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """Metres times ``per_m``."""
-        scales = cast("_Posed", step.posed).gaussians(self.view).scales
+        scales = step.posed.gaussians(self.view).scales
         long, short = scales.amax(1), scales.amin(1)
         thin = ((long > self.long_m) & (long > self.ratio * short)).to(long)
         return self.per_m * (long * thin).sum() / thin.sum().clamp_min(1)

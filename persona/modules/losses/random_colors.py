@@ -19,7 +19,7 @@ class RandomColors(nn.Module):
         colors = torch.rand(NUM_COLORS, 3, generator=torch.Generator().manual_seed(0))
         self.register_buffer("colors", colors, persistent=False)
 
-    def forward(self, step: Int[Tensor, "*b"], frame: Int[Tensor, "1"]) -> Float[Tensor, "3"]:
+    def forward(self, step: Int[Tensor, "*b"] | int, frame: Int[Tensor, "1"]) -> Float[Tensor, "3"]:
         """Of a frame in a step, [0, 1]."""
         row = step + FRAME_STRIDE * frame
         # Indexing with a tensor that lies on the device would wait for it.

@@ -1,11 +1,15 @@
 """What an avatar gets for nothing, and how its number of Gaussians changes."""
 
+import importlib
+import inspect
+
 import pytest
 import torch
 from torch import nn
 
 from persona.errors import UserError
 from persona.modules.avatar.base import Avatar
+from persona.types import PLAIN_VIEW
 
 
 class Cloud(Avatar):
@@ -79,3 +83,15 @@ def test_a_checkpoint_of_another_size_loads():
     empty.set_size(trained.size())
     empty.load_state_dict(trained.state_dict())
     assert torch.equal(empty.points, trained.points) and torch.equal(empty.age, trained.age)
+
+
+def test_every_avatar_is_posed_alike():
+    """No method needs to know whose avatar it poses."""
+    for module in ("avatar.exavatar", "avatar.splatting_avatar", "head.avatar", "lhm.avatar"):
+        importlib.import_module(f"persona.modules.{module}")
+    importlib.import_module("persona.systems.textured_mesh")
+    found = [kind for kind in Avatar.__subclasses__() if kind.__module__.startswith("persona.")]
+    assert len(found) >= 5
+    for kind in found:
+        taken = inspect.signature(kind.forward).parameters
+        assert [*taken] == ["self", "pose", "view"] and taken["view"].default is PLAIN_VIEW, kind

@@ -6,7 +6,7 @@ import torch
 from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.driver import PoseDriver
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar
-from persona.modules.avatar.pose_table import pose_state
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose
 
@@ -47,10 +47,10 @@ def clip_poses(body: SmplxBody, count: int = 3) -> BodyPose:
 def test_same_gaussians_as_the_plain_avatar(body, name, asset):
     avatar, poses = used_avatar(body, SETTINGS[name]), clip_poses(body)
     driver = PoseDriver(avatar, asset)
-    clip = driver.clip(pose_state(body, poses))
+    clip = driver.clip(matrix_pose(body, poses))
     for i in range(3):
         with torch.no_grad():
-            posed = avatar(pose_state(body, poses[i]))
+            posed = avatar(matrix_pose(body, poses[i]))
         fast, plain = driver.gaussians(clip[i]), posed.gaussians(asset)
         for field in ("means", "scales", "quaternions", "opacities"):
             torch.testing.assert_close(
@@ -70,7 +70,7 @@ def test_constants_are_computed_once(body):
     avatar.skinning_weights = lambda *args: calls.append(1) or plain(*args)
     for asset, per_frame in (("base", 0), ("refined", 1)):
         driver = PoseDriver(avatar, asset)
-        clip = driver.clip(pose_state(body, poses))
+        clip = driver.clip(matrix_pose(body, poses))
         calls.clear()
         for i in range(3):
             assert not driver.means(clip[i]).requires_grad

@@ -9,13 +9,13 @@ from persona.modules.avatar import textured_face
 from persona.modules.avatar.exavatar import ExAvatar, ExAvatarBuilder, invert_rigid
 from persona.modules.avatar.exavatar_network import PointNetwork
 from persona.modules.avatar.exavatar_template import LEGS_APART, ExAvatarTemplate
-from persona.modules.avatar.pose_table import pose_state
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.avatar.textured_face import TexturedFace
 from persona.modules.body.nearest import nearest_of_all, nearest_vertex
 from persona.modules.body.regions import body_regions
 from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
-from persona.types import BodyPose, Camera
+from persona.types import BodyPose, Camera, View
 
 SMALL = {"levels": 0, "triplane_resolution": 8, "width": 16, "texture_size": 32}
 
@@ -84,7 +84,7 @@ def test_point_network_is_the_plain_mlp_on_the_concatenation():
 def test_refined_is_base_at_zero_heads(body):
     avatar = built(body)
     zero_heads(avatar, "geo_offset", "rgb_offset")
-    posed = avatar(pose_state(body, random_pose(body)))
+    posed = avatar(matrix_pose(body, random_pose(body)))
     torch.testing.assert_close(posed.refined, posed.base)
     assert torch.equal(posed.refined_scale, posed.base_scale)
     assert torch.equal(posed.refined_rgb, posed.base_rgb)
@@ -93,7 +93,7 @@ def test_refined_is_base_at_zero_heads(body):
 def test_without_offsets_every_gaussian_sits_on_its_vertex(body):
     """Up to the hips, where blending into the wide canonical pose and back is not the identity."""
     avatar, pose = built(body, mean_gain=0.0), random_pose(body)
-    posed = avatar(pose_state(body, pose))
+    posed = avatar(matrix_pose(body, pose))
     vertices, _ = body(body.zero_identity(), pose)
     assert not posed.mean_offset.any()
     legs = body.weights[:, [1, 2, 4, 5, 7, 8, 10, 11]].sum(1)
@@ -103,7 +103,7 @@ def test_without_offsets_every_gaussian_sits_on_its_vertex(body):
 
 def test_offsets_are_not_used_on_hands_and_face(body):
     avatar, template = built(body), built(body).template
-    posed = avatar(pose_state(body, random_pose(body)))
+    posed = avatar(matrix_pose(body, random_pose(body)))
     moved = (posed.refined - posed.base).norm(dim=1)
     # The packaged body has no pose blend shapes.
     assert moved[template.fixed].max() < 1e-6
@@ -118,12 +118,12 @@ def test_pose_blend_shapes_move_hands_and_face_only(body):
     other.pose_features = torch.tensor([0, 100, 485])
     other.pose_dirs = 0.01 * torch.randn(len(body.template), 3, 3, generator=generator)
     avatar.template.body = other
-    posed = avatar(pose_state(body, pose))
+    posed = avatar(matrix_pose(body, pose))
     moved = (posed.refined - posed.base).norm(dim=1)
     assert moved[~avatar.template.fixed].max() < 1e-6
     assert moved[avatar.template.fixed].min() > 0
     # By hand: feature 485 is the last entry of the last joint's rotation minus one.
-    rotations = pose_state(body, pose).rotations
+    rotations = matrix_pose(body, pose).rotations
     feature = (rotations[1:] - torch.eye(3)).flatten()
     expected = sum(other.pose_dirs[..., i] * feature[f] for i, f in enumerate((0, 100, 485)))
     torch.testing.assert_close(other.pose_blend(rotations), expected)
@@ -132,7 +132,7 @@ def test_pose_blend_shapes_move_hands_and_face_only(body):
 
 def test_packaged_body_keeps_no_pose_blend_shapes(body):
     assert body.pose_dirs.shape == (len(body.template), 3, 0)
-    assert not body.pose_blend(pose_state(body, random_pose(body)).rotations).any()
+    assert not body.pose_blend(matrix_pose(body, random_pose(body)).rotations).any()
 
 
 def test_regions_grow_by_an_edge(body, fine):
@@ -164,7 +164,7 @@ def test_triplane_of_the_head(avatar):
 
 def test_skinning_is_the_nearest_vertex(body):
     """Brute force: a displaced Gaussian goes where the nearest vertex's bones take it."""
-    avatar, pose = built(body), pose_state(body, random_pose(body))
+    avatar, pose = built(body), matrix_pose(body, random_pose(body))
     posed = avatar(replace(pose, expression=torch.zeros(body.num_expression)))
     template = avatar.template
     canonical, _, bones = body.canonical(body.zero_identity(), LEGS_APART)
@@ -193,7 +193,7 @@ def test_every_parameter_gets_a_gradient(body):
     with torch.no_grad():  # At the start they are zero, and hide their columns of the networks.
         for planes in (avatar.body_planes, avatar.face_planes):
             planes.planes.normal_()
-    posed = avatar(pose_state(body, random_pose(body)))
+    posed = avatar(matrix_pose(body, random_pose(body)))
     torch.manual_seed(1)
     values = (posed.base, posed.refined, posed.base_scale, posed.refined_scale, posed.base_rgb,
               posed.refined_rgb)  # fmt: skip
@@ -211,7 +211,7 @@ def test_shape_moves_the_avatar_as_it_moves_the_body(body):
     with torch.no_grad():
         avatar.betas.copy_(betas)
         avatar.joint_offset[18] = torch.tensor([0.01, -0.02, 0.03])
-    posed = avatar(pose_state(body, pose))
+    posed = avatar(matrix_pose(body, pose))
     vertices, _ = body(avatar.identity.detach(), pose)
     legs = body.weights[:, [1, 2, 4, 5, 7, 8, 10, 11]].sum(1)
     # The nearest vertex of a vertex is itself.
@@ -221,13 +221,13 @@ def test_shape_moves_the_avatar_as_it_moves_the_body(body):
 def test_pose_is_steered_by_the_body_but_not_through_the_code(body):
     """Offsets, scales and colours depend on the pose without a gradient to it."""
     avatar = built(body)
-    state = pose_state(body, random_pose(body))
+    state = matrix_pose(body, random_pose(body))
     rotations = state.rotations.clone().requires_grad_()
     posed = avatar(replace(state, rotations=rotations))
     learned = posed.mean_offset_offset.sum() + posed.refined_rgb.sum() + posed.refined_scale.sum()
     assert torch.autograd.grad(learned, rotations, allow_unused=True, retain_graph=True)[0] is None
     assert torch.autograd.grad(posed.refined.sum(), rotations)[0].abs().max() > 0
-    other = avatar(pose_state(body, random_pose(body, 1)))
+    other = avatar(matrix_pose(body, random_pose(body, 1)))
     for name in ("mean_offset_offset", "scale_offset", "refined_rgb"):
         assert (getattr(other, name) - getattr(posed, name)).abs().max() > 1e-4, name
     assert torch.equal(other.base_rgb, posed.base_rgb)
@@ -236,19 +236,21 @@ def test_pose_is_steered_by_the_body_but_not_through_the_code(body):
 def test_shading_turns_with_the_camera(body):
     """The same person in the same world, seen from two cameras, has the same colours."""
     avatar, pose = built(body, mean_gain=0.0), random_pose(body)
-    state = pose_state(body, pose)
+    state = matrix_pose(body, pose)
     turn = matrix_from_axis_angle(torch.tensor([0.3, -0.8, 0.2]))
     rotations = state.rotations.clone()
     rotations[0] = turn @ rotations[0]
     turned = replace(state, rotations=rotations)
     plain = avatar(state).refined_rgb
-    torch.testing.assert_close(avatar(turned, turn).refined_rgb, plain, atol=5e-4, rtol=0)
+    torch.testing.assert_close(
+        avatar(turned, View(camera_rotation=turn)).refined_rgb, plain, atol=5e-4, rtol=0
+    )
     assert (avatar(turned).refined_rgb - plain).abs().max() > 1e-2
 
 
 def test_warm_up_limits_what_is_rendered_and_not_what_is_learned(body):
     avatar = built(body, warmup_steps=2)
-    pose = pose_state(body, random_pose(body))
+    pose = matrix_pose(body, random_pose(body))
     for step in range(4):
         posed = avatar(pose)
         assert posed.base_scale.max() > 0.1  # exp of a number near zero

@@ -3,7 +3,7 @@ import torch
 
 from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.gaussian_avatar import mean_edge, neighbour_log_scale
-from persona.modules.avatar.pose_table import PoseTable, pose_state
+from persona.modules.avatar.pose_table import PoseTable, matrix_pose
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import Subdivision
 from persona.modules.render.cpu import CpuRenderer
@@ -39,7 +39,7 @@ def test_fresh_base_is_the_body(avatar, body):
     """
     pose = random_pose(body)
     vertices, _ = body(body.zero_identity(), pose)
-    posed = avatar(pose_state(body, pose))
+    posed = avatar(matrix_pose(body, pose))
     legs = body.weights[:, [1, 2, 4, 5, 7, 8, 10, 11]].sum(1)
     error = (posed.base - vertices).norm(dim=1)
     assert error[legs == 0].max() < 2e-5
@@ -47,7 +47,7 @@ def test_fresh_base_is_the_body(avatar, body):
 
 
 def test_refined_differs_from_base_only_where_cloth_may_move(avatar, body):
-    posed = avatar(pose_state(body, random_pose(body)))
+    posed = avatar(matrix_pose(body, random_pose(body)))
     offset = (posed.refined_canonical - posed.base_canonical).norm(dim=1)
     assert (offset[avatar.template.fixed] == 0).all()
     assert offset[~avatar.template.fixed].min() > 0
@@ -55,7 +55,7 @@ def test_refined_differs_from_base_only_where_cloth_may_move(avatar, body):
 
 
 def test_offsets_depend_on_the_body_pose_but_do_not_steer_it(avatar, body):
-    poses = [pose_state(body, random_pose(body, seed)) for seed in (0, 1)]
+    poses = [matrix_pose(body, random_pose(body, seed)) for seed in (0, 1)]
     first, second = (avatar.pose_offsets(p.rotations) for p in poses)
     assert (first - second).abs().max() > 1e-4
     rotations = poses[0].rotations.clone().requires_grad_()
@@ -70,7 +70,7 @@ def test_coarse_network_gives_the_offsets_of_its_vertices(body):
     fine = AvatarBuilder(levels=1, network_level=0, **options).build(body, body.zero_identity())
     coarse = AvatarBuilder(levels=0, **options).build(body, body.zero_identity())
     coarse.offsets.load_state_dict(fine.offsets.state_dict())
-    rotations = pose_state(body, random_pose(body)).rotations
+    rotations = matrix_pose(body, random_pose(body)).rotations
     expected = Subdivision(body.faces, 1).features(coarse.pose_offsets(rotations))
     torch.testing.assert_close(fine.pose_offsets(rotations), expected)
     assert torch.equal(fine.template.carry.faces, fine.template.subdivision.faces)
@@ -101,7 +101,7 @@ def test_eval_looks_weights_up_and_training_remembers_them(body):
     calls = []
     plain = avatar.skinning_weights
     avatar.skinning_weights = lambda *args: calls.append(1) or plain(*args)
-    pose = pose_state(body, random_pose(body))
+    pose = matrix_pose(body, random_pose(body))
     avatar.train()
     for _ in range(6):
         avatar.begin_step()

@@ -8,7 +8,7 @@ from persona.errors import UserError
 from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.exavatar import ExAvatarBuilder
-from persona.modules.avatar.pose_table import pose_state
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.avatar.rig import Rig, multiply
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose, Gaussians
@@ -37,7 +37,7 @@ def random_state(body, seed=0):
     generator = torch.Generator().manual_seed(seed)
     joints = 0.3 * torch.randn(55, 3, generator=generator)
     expression = 0.3 * torch.rand(body.num_expression, generator=generator)
-    return pose_state(body, BodyPose.from_joints(joints, expression, torch.tensor([0.1, 0.2, 3])))
+    return matrix_pose(body, BodyPose.from_joints(joints, expression, torch.tensor([0.1, 0.2, 3])))
 
 
 @torch.no_grad()

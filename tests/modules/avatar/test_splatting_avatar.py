@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 
 from persona.errors import UserError
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.splatting_avatar import SplattingAvatar, SplattingAvatarBuilder
 from persona.modules.body.head_body import HeadBody
 from persona.modules.body.rotation import matrix_from_axis_angle, quaternion_from_matrix
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.surface_points import SurfacePoints, multiply_quaternions
+from persona.types import Pose
 
 COUNT = 60
 TURN = torch.tensor([0.3, 2.9, -0.2])
@@ -37,7 +37,7 @@ def state(body, root=None, expression=None, trans=(0.0, 0.0, 0.0)):
     if root is not None:
         rotations[0] = matrix_from_axis_angle(root)
     expression = torch.zeros(body.num_expression) if expression is None else expression
-    return PoseState(rotations, expression, torch.tensor(trans))
+    return Pose(rotations, expression, torch.tensor(trans))
 
 
 def test_at_rest_they_are_as_they_are_stored(avatar, body):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.base import Body, ancestor_jumps
 from persona.modules.body.rotation import matrix_from_axis_angle
@@ -14,7 +13,7 @@ from persona.modules.body.skinning import blend_skin
 from persona.modules.body.skinning_field import SkinningField
 from persona.modules.optim import RowAdam
 from persona.modules.render.cpu import CpuRenderer
-from persona.types import BodyIdentity, Camera, Channel, Gaussians
+from persona.types import BodyIdentity, Camera, Channel, Gaussians, Pose
 
 PARENTS = [-1, 0, 1, 1, 1]
 """As FLAME's: root, neck, jaw and two eyes."""
@@ -54,7 +53,7 @@ def states(count):
     generator = torch.Generator().manual_seed(0)
     angles = 0.3 * torch.randn(count, 5, 3, generator=generator)
     trans = torch.tensor([0.0, 0.0, 2.0]).expand(count, 3)
-    return PoseState(matrix_from_axis_angle(angles), torch.zeros(count, 2), trans)
+    return Pose(matrix_from_axis_angle(angles), torch.zeros(count, 2), trans)
 
 
 def test_bones_against_a_plain_product_down_the_tree(head):
@@ -80,7 +79,7 @@ def test_the_canonical_pose_is_the_rest_pose(head):
 
 def test_the_pose_table_has_the_bodys_joints(head):
     clip = states(3)
-    table = PoseTable.from_states(head, clip)
+    table = PoseTable.from_pose(head, clip)
     assert table.joints.shape == (3, 5, 6) and table.hands.shape == (3, 0, 6)
     row = table(torch.tensor(1))
     assert torch.allclose(row.rotations, clip.rotations[1], atol=1e-6)
@@ -98,7 +97,7 @@ def test_weights_of_any_skeleton_are_diffused(head, tmp_path):
 
 def test_a_training_step_moves_pose_and_colour(head):
     """From pose over skinning to a picture and back, with the table's own optimiser."""
-    table = PoseTable.from_states(head, states(2))
+    table = PoseTable.from_pose(head, states(2))
     color = nn.Parameter(torch.full((30, 3), 0.5))
     rest, joints = head.shape(identity())
     camera = Camera.identity(torch.full((2,), 60.0), torch.tensor([16.0, 16.0]), 32, 32)

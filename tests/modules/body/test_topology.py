@@ -14,6 +14,7 @@ from persona.modules.body.topology import (
     rings,
     seam_vertices,
     uniform_laplacian,
+    unique_pairs,
     vertex_normals,
 )
 
@@ -252,3 +253,19 @@ def test_a_cut_uv_mesh_given_the_same_sides_stays_aligned():
     charts = Subdivision(uv_faces, 3, sides=sides)
     uv = points[OCTAHEDRON].flatten(0, 1)
     torch.testing.assert_close(charts.features(uv)[charts.faces], mesh.features(points)[mesh.faces])
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_unique_pairs_are_those_of_torch(dtype):
+    # Ids whose products do not fit into 32 bits.
+    pairs = torch.randint(0, 70_000, (3_000, 2), generator=torch.Generator().manual_seed(0))
+    pairs = torch.cat([pairs, pairs[::3]]).to(dtype)
+    for found, wanted in zip(
+        unique_pairs(pairs), torch.unique(pairs, dim=0, return_inverse=True), strict=True
+    ):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_no_pairs():
+    pairs, place = unique_pairs(torch.zeros(0, 2, dtype=torch.long))
+    assert pairs.shape == (0, 2) and place.shape == (0,)

@@ -5,6 +5,8 @@ from scipy import ndimage
 from skimage.metrics import structural_similarity
 
 from persona.modules.losses.functional import (
+    _blur,
+    _blur_matrix,
     depth_silog,
     dilate,
     occlusion_boundary,
@@ -13,6 +15,21 @@ from persona.modules.losses.functional import (
     total_variation,
 )
 from persona.modules.losses.geometry import normal_error
+
+
+@pytest.mark.parametrize("border", ["reflect", "zero"])
+def test_blur_by_blocks_is_that_by_whole_matrices(border):
+    """Sides that are no multiple of a block, below and above one; values and gradients."""
+    images = torch.rand(2, 3, 150, 41, dtype=torch.float64, requires_grad=True)
+    weight = torch.rand_like(images)
+    rows, columns = (
+        _blur_matrix(n, 11, 1.5, images.device, images.dtype, border) for n in (150, 41)
+    )
+    whole = rows @ images @ columns.T
+    blurred = _blur(images, 11, 1.5, border)
+    torch.testing.assert_close(blurred, whole)
+    found = torch.autograd.grad((weight * blurred).sum(), images)
+    torch.testing.assert_close(found, torch.autograd.grad((weight * whole).sum(), images))
 
 
 def test_ssim_equals_skimage():

@@ -33,7 +33,7 @@ def test_what_is_not_the_person_must_be_transparent():
     mask, image = torch.zeros(1, 2, 2), torch.full((3, 2, 2), 0.5)
     loss = MattedImage(weight=1.0, view="points", l1=1.0, square=10.0)
     made = step(image, torch.ones(1, 2, 2), image, mask, steps=7)
-    color = loss.colors[(7 + 3 * 1009) % 4099]
+    color = loss.backgrounds.colors[(7 + 3 * 1009) % 4099]
     off = 0.5 - color
     expected = off.abs().mean() + 10 * off.square().mean()
     torch.testing.assert_close(loss(made), expected)

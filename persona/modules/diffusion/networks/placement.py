@@ -22,11 +22,6 @@ class Sampler(ABC):
         """All, in the order of their first calls; those that should compute in ``dtype`` do."""
 
 
-def pick_device() -> torch.device:
-    """The GPU where there is one; CUDA_VISIBLE_DEVICES says which."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """``auto`` is bfloat16 on a GPU and float32 elsewhere."""
     names = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}

@@ -8,13 +8,12 @@ from torch import Tensor
 
 from persona.data.subject import Subject
 from persona.modules.avatar.base import Avatar, PosedPoints
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import Subdivision
 from persona.systems.method import Method
-from persona.types import BodyIdentity
+from persona.types import PLAIN_VIEW, BodyIdentity, Pose, View
 
 
 class Predicted(Avatar):
@@ -30,7 +29,7 @@ class Predicted(Avatar):
         self.register_buffer("joints", joints, persistent=False)
         self.register_buffer("rgb", torch.zeros_like(rest))
 
-    def forward(self, pose: PoseState) -> PosedPoints:
+    def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> PosedPoints:
         """In the camera frame of the pose."""
         bones = self.body.transforms_from_matrices(self.joints, pose.rotations)
         means = blend_skin(self.rest, self.body.weights, bones) + pose.trans

@@ -8,11 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from persona.modules.avatar.base import Avatar, PosedPoints
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
 from persona.systems.method import Method
-from persona.types import BodyIdentity, Gaussians
+from persona.types import PLAIN_VIEW, BodyIdentity, Gaussians, Pose, View
 
 
 class GrowingPoints(Avatar):
@@ -34,7 +33,7 @@ class GrowingPoints(Avatar):
         self.opacity_logit = nn.Parameter(torch.full((count,), 2.0))
         self.rgb_logit = nn.Parameter(torch.zeros(count, 3))
 
-    def forward(self, pose: PoseState) -> PosedPoints:
+    def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> PosedPoints:
         """In the camera frame of the pose."""
         bones = self.body.transforms_from_matrices(self.joints, pose.rotations)
         rest, weights = self.rest[self.vertex] + self.offset, self.body.weights[self.vertex]

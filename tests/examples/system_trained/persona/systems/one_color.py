@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 from persona.modules.avatar.base import Avatar, PosedPoints
-from persona.modules.avatar.gaussian_avatar import PoseState
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
 from persona.systems.method import Method
-from persona.types import BodyIdentity
+from persona.types import PLAIN_VIEW, BodyIdentity, Pose, View
 
 
 class OneColor(Avatar):
@@ -26,7 +25,7 @@ class OneColor(Avatar):
         self.register_buffer("joints", joints, persistent=False)
         self.color = nn.Parameter(torch.zeros(3))
 
-    def forward(self, pose: PoseState) -> PosedPoints:
+    def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> PosedPoints:
         """In the camera frame of the pose."""
         bones = self.body.transforms_from_matrices(self.joints, pose.rotations)
         means = blend_skin(self.rest, self.body.weights, bones) + pose.trans

@@ -1,11 +1,11 @@
-"""Which device a command runs on."""
+"""Which device a command or a network runs on."""
 
 import torch
 
 from persona.errors import UserError
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str = "auto") -> torch.device:
     """``auto`` is CUDA where there is one; a CUDA device becomes the current one.
 
     Raises:
