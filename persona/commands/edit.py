@@ -43,7 +43,7 @@ def edit(config: DictConfig, folder: Path) -> Path:
     path = folder / SHEET_FILE
     if config.mix:
         chosen = {c: head.named(c, str(words)) for c, words in config.mix.items()}
-        images = head.mixed(chosen, torch.tensor(strengths))
+        images = head.mixed(chosen, strengths)
         sheet = labelled(
             to_uint8(torch.cat([*images], -1)), [" + ".join(chosen)], [f"{s:g}" for s in strengths]
         )
@@ -78,7 +78,7 @@ def interpolate(config: DictConfig, folder: Path) -> dict[str, float]:
                 f"start={config.start} edits {category}, end={config.end} edits {other}: "
                 "give two edits of one attribute, or the person as photographed and one"
             )
-        images = head.between(category, start, end, torch.linspace(0, 1, count))
+        images = head.between(category, start, end, torch.linspace(0, 1, count).tolist())
     for place, image in enumerate(images):
         write_png(folder / f"{place}.png", to_uint8(image))
     return measured(images, config.lpips_net, folder / SMOOTHNESS_FILE)

@@ -33,7 +33,7 @@ def edit_sheet(
     """
     rows = []
     for name in names:
-        images = [*head.mixed({head.category(name): name}, torch.tensor(strengths))]
+        images = [*head.mixed({head.category(name): name}, strengths)]
         if truth is not None:
             images.append(photographed(truth, head.number(name)))
         rows.append(np.hstack([to_uint8(image) for image in images]))

@@ -108,7 +108,7 @@ class EditableHead:
 
     @torch.no_grad()
     def mixed(
-        self, edits: Mapping[str, str], strengths: Float[Tensor, "n"]
+        self, edits: Mapping[str, str], strengths: Sequence[float]
     ) -> Float[Tensor, "n 3 h w"]:
         """Pictures with several attributes edited at once.
 
@@ -121,7 +121,7 @@ class EditableHead:
 
     @torch.no_grad()
     def between(
-        self, category: str, start: Tensor, end: Tensor, shares: Float[Tensor, "n"]
+        self, category: str, start: Tensor, end: Tensor, shares: Sequence[float]
     ) -> Float[Tensor, "n 3 h w"]:
         """Pictures with an attribute's code between two; ``shares`` of the second, [0, 1]."""
         return self._drawn([{category: torch.lerp(start, end, share)} for share in shares])

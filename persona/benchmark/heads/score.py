@@ -47,8 +47,8 @@ def score_head(
     """
     system.eval()
     frames = data.test_frames
-    table = PoseTable.from_poses(system.body, frames.poses(system.body.num_expression).to("cpu"))
-    system.test_table = table.to(system.device)
+    poses = frames.poses(system.body.num_expression).to(system.device)
+    system.test_table = PoseTable.from_poses(system.body, poses).to(system.device)
     names = [subject.name for subject in data.subjects]
     knows = len(names) if has_edits(system) else 1
     seen = [predictions(system, frames, edit) for edit in range(knows)]
@@ -106,7 +106,7 @@ def smooth(head: EditableHead, net: str) -> dict[str, float]:
     if missing_weights(net):
         return {}
     distance = Perceptual(net, half=False).to(head.system.device)
-    shares = torch.linspace(0, 1, PICTURES, device=head.system.device)
+    shares = torch.linspace(0, 1, PICTURES).tolist()
     found = [
         smoothness(head.between(category, start, end, shares), distance)
         for category, codes in codes_by_attribute(head).items()
