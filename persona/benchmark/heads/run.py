@@ -60,7 +60,7 @@ class Cell:
 
 
 def run_heads(config: DictConfig, folder: Path) -> list[str]:
-    """Runs all cells that are not there yet, then writes the tables.
+    """Runs all cells that are not there yet, and writes the tables.
 
     Returns:
         A line for each cell that failed.
@@ -75,13 +75,13 @@ def run_heads(config: DictConfig, folder: Path) -> list[str]:
             continue
         try:
             run_cell(cell, place, config.lpips_net)
+            # After each: who stops it early has a table.
+            results = [read_json(path) for path in sorted(folder.glob(f"cells/*/{RESULT_FILE}"))]
+            write_tables(folder, results, list(config.systems))
             log.info("%s: %.0f s", cell.name, time.perf_counter() - started)
         except Exception as error:
             failed.append(f"{cell.name}: {one_line(error)}")
             log.exception("%s failed", cell.name)
-    results = [read_json(path) for path in sorted(folder.glob(f"cells/*/{RESULT_FILE}"))]
-    if results:
-        write_tables(folder, results, list(config.systems))
     return failed
 
 
