@@ -1,7 +1,6 @@
 """The benchmark of heads: its numbers, its table, and that finished cells are kept."""
 
 import csv
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,15 +9,19 @@ from omegaconf import OmegaConf
 from persona.benchmark.heads.run import Cell, finished, plan
 from persona.benchmark.heads.score import apart, codes_by_attribute
 from persona.benchmark.heads.table import write_tables
+from persona.commands.editable import EditableHead
 from persona.data.io import write_json
 from persona.errors import UserError
+from persona.types import Frame
 
 SIDE = 8
 
 
 def shown(truth, drawn):
     """A frame of a square person and a picture of it."""
-    frame = SimpleNamespace(image=truth[None], mask=torch.ones(1, 1, SIDE, SIDE))
+    frame = object.__new__(Frame)
+    for name, value in (("image", truth[None]), ("mask", torch.ones(1, 1, SIDE, SIDE))):
+        object.__setattr__(frame, name, value)
     return frame, drawn, torch.ones(1, SIDE, SIDE)
 
 
@@ -34,14 +37,25 @@ def test_an_edit_is_judged_where_it_shows():
     assert found["drift"] == pytest.approx(0.32 / (4 * SIDE))
 
 
+class ThreeEdits(EditableHead):
+    """Two of hair and one of the hat; a code tells whose it is."""
+
+    edits = ("0000_hair_a", "0001_hat_b", "0002_hair_c")
+
+    def __init__(self):
+        pass
+
+    def present(self, category):
+        return torch.tensor([-1.0])
+
+    def code(self, name):
+        return torch.tensor([float(self.edits.index(name))])
+
+
 def test_codes_are_grouped_by_attribute():
-    head = SimpleNamespace(
-        edits=("0000_hair_a", "0001_hat_b", "0002_hair_c"), category=lambda n: n.split("_")[1],
-        present=lambda c: f"own {c}", code=lambda n: n,
-    )  # fmt: skip
-    assert codes_by_attribute(head) == {
-        "hair": ["own hair", "0000_hair_a", "0002_hair_c"], "hat": ["own hat", "0001_hat_b"],
-    }  # fmt: skip
+    found = codes_by_attribute(ThreeEdits())
+    values = {name: [float(code) for code in codes] for name, codes in found.items()}
+    assert values == {"hair": [-1, 0, 2], "hat": [-1, 1]}
 
 
 def test_the_table_has_means_and_leaves_empty_what_a_system_lacks(tmp_path):

@@ -204,6 +204,7 @@ class PortraitPreprocessor:
             writer.write_frame(GENERATED, number, made)
             images.append(image)
         writer.write_split(GENERATED, range(len(images)))
+        writer.write_textures(GENERATED, texture)
         same, _ = paint(texture, self.body, person.vertices, seen.camera)
         cut = np.where(frame.mask[..., None], seen.image, 255).astype(np.uint8)
         tiles = [seen.image, cut, same, *images[:: max(1, len(images) // 4)]]
