@@ -24,6 +24,8 @@ SCRIPTS = {
     "sweep": "scripts/sweep.py",
     "edit": "scripts/edit.py",
     "interpolate": "scripts/interpolate.py",
+    "preprocess-head": "scripts/preprocess_head.py",
+    "create-head": "scripts/create_head.py",
     "check-data": "scripts/check_data.py",
     "maps": "scripts/maps.py",
     "weights": "scripts/weights.py",
@@ -31,6 +33,7 @@ SCRIPTS = {
     "benchmark": "benchmarks/run.py",
     "benchmark-photo": "benchmarks/photo.py",
     "benchmark-track": "benchmarks/track.py",
+    "benchmark-heads": "benchmarks/heads.py",
 }
 """Name to script."""
 
