@@ -20,7 +20,7 @@ from torch import Tensor
 from persona.cli import one_line_errors
 from persona.commands.experiment import load_config, load_system
 from persona.data.synthetic.person import Person
-from persona.data.synthetic.scene import Scene
+from persona.data.synthetic.scene import ClipScene
 from persona.data.synthetic.studio import Light
 from persona.data.synthetic.subject import SyntheticSubject
 from persona.errors import UserError
@@ -46,7 +46,7 @@ def unseen_lights(count: int) -> list[Light]:
 
 
 @torch.no_grad()
-def psnr_under(light: Light, scene: Scene, system: Fit) -> float:
+def psnr_under(light: Light, scene: ClipScene, system: Fit) -> float:
     """Foreground PSNR of the avatar as it now is against the truth under a light, dB."""
     clip, errors = scene.test_clip(), []
     for row, surface in enumerate(scene.vertices(clip)):
@@ -76,7 +76,7 @@ def main(run: str, count: int = 4) -> None:
         raise UserError(f"{run}: train data=synthetic with avatar.light=sh (+exp=[demo,lit])")
     settings = source.config
     person = Person(source.body, settings.seed, settings.outfit, settings.shape)
-    scene, kept = Scene(person, settings), own.coefficients.detach().clone()
+    scene, kept = ClipScene(person, settings), own.coefficients.detach().clone()
     table = Table("towards the sun", "lit", "baked", "gain", title="foreground PSNR, dB")
     for light in unseen_lights(count):
         baked = psnr_under(light, scene, system)

@@ -24,7 +24,7 @@ from persona.benchmark.apart import environment, run_apart
 from persona.benchmark.predictions import write_prediction
 from persona.data.layout import TEST
 from persona.data.synthetic.person import Person
-from persona.data.synthetic.scene import CLIPS, Scene
+from persona.data.synthetic.scene import CLIPS, ClipScene
 from persona.data.synthetic.studio import GAMMA, Light
 from persona.data.synthetic.subject import SyntheticSubject
 from persona.errors import UserError
@@ -44,7 +44,7 @@ class Truth:
         scene: Of the person.
     """
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: ClipScene) -> None:
         self.scene, self.person = scene, scene.person
 
     def lit(self, vertices: Float[Tensor, "p 3"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,7 +103,7 @@ strayed."""
 
 
 @torch.no_grad()
-def render_ceilings(scene: Scene, folder: Path) -> None:
+def render_ceilings(scene: ClipScene, folder: Path) -> None:
     """Writes every test frame of every ceiling as predictions: ``folder/NAME/N.png``."""
     truth, poses, person = Truth(scene), scene.test_clip(), scene.person
     for name, settings in CEILINGS.items():
@@ -163,7 +163,7 @@ def main(file: Path) -> None:
     person = Person(source.body, config.seed, config.outfit, config.shape)
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    render_ceilings(Scene(person, config), unfinished)
+    render_ceilings(ClipScene(person, config), unfinished)
     unfinished.rename(folder)
 
 

@@ -19,7 +19,7 @@ from persona.data.palette import PART_INDEX, classes_from_colours
 from persona.data.subject import Subject
 from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.person import Person
-from persona.data.synthetic.scene import Scene
+from persona.data.synthetic.scene import ClipScene
 from persona.errors import UserError
 from persona.modules.metrics.protocol import on_white, protocol_metrics
 
@@ -39,7 +39,7 @@ def frames(subjects) -> FrameDataset:
 def scores(body, frames, tmp_path_factory) -> dict[str, float]:
     """Mean foreground PSNR of each ceiling."""
     folder = tmp_path_factory.mktemp("ceilings")
-    render_ceilings(Scene(Person(body, TINY.seed), TINY), folder)
+    render_ceilings(ClipScene(Person(body, TINY.seed), TINY), folder)
     metrics = protocol_metrics(None)
     found = {name: score_predictions(folder / name, frames, metrics) for name in CEILINGS}
     return {n: float(np.mean([row["fg_psnr"] for row in rows])) for n, rows in found.items()}

@@ -8,7 +8,7 @@ import torch
 from persona.data.synthetic import poses
 from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.person import Person
-from persona.data.synthetic.scene import Scene
+from persona.data.synthetic.scene import ClipScene
 from persona.data.synthetic.swing import DAMPING, MOST_M, SLOW_HZ, lag, swung
 
 HANG = torch.ones(1)
@@ -54,7 +54,7 @@ def scene(body):
     config = SyntheticConfig(
         outfit="dress", height=64, width=48, num_generated=6, num_test=6, swing=1.0
     )
-    return Scene(Person(body, config.seed, config.outfit, config.shape), config)
+    return ClipScene(Person(body, config.seed, config.outfit, config.shape), config)
 
 
 @torch.no_grad()

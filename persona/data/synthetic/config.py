@@ -10,8 +10,8 @@ VERSION = 2
 
 
 @dataclass(frozen=True)
-class SyntheticConfig:
-    """What to make. Strengths are 1 for a mediocre video model and 0 for a perfect one."""
+class StudioConfig:
+    """A person, and how it is photographed."""
 
     seed: int = 0
     outfit: str = "tunic"
@@ -20,9 +20,27 @@ class SyntheticConfig:
     """Shape coefficients are drawn between plus and minus this."""
     height: int = 256
     width: int = 192
+    num_test: int = 16
+    """Frames of unseen poses and views."""
+    supersample: int = 2
+    """Rays per pixel side."""
+    texture_size: int = 1024
+    """Side of the unwrapped textures."""
+    patch_size: int = 256
+    """Side of the face patch."""
+
+    def digest(self, body_digest: str) -> str:
+        """Hash of everything that the subject depends on."""
+        text = f"{VERSION} {body_digest} {sorted(asdict(self).items())}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class SyntheticConfig(StudioConfig):
+    """What to make. Strengths are 1 for a mediocre video model and 0 for a perfect one."""
+
     num_generated: int = 40
     """Frames of each of the two clips."""
-    num_test: int = 16
     drift: float = 1.0
     """How far face and colours stray from the person's."""
     blur: float = 1.0
@@ -36,14 +54,3 @@ class SyntheticConfig:
     clips have a tempo that comes and goes, so that a pose is seen at several speeds."""
     fps: float = 15.0
     """Frames a second of every clip; of no consequence where nothing swings."""
-    supersample: int = 2
-    """Rays per pixel side."""
-    texture_size: int = 1024
-    """Side of the unwrapped textures."""
-    patch_size: int = 256
-    """Side of the face patch."""
-
-    def digest(self, body_digest: str) -> str:
-        """Hash of everything that the subject depends on."""
-        text = f"{VERSION} {body_digest} {sorted(asdict(self).items())}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from persona.data.synthetic import poses
-from persona.data.synthetic.config import SyntheticConfig
+from persona.data.synthetic.config import StudioConfig, SyntheticConfig
 from persona.data.synthetic.person import Person
 from persona.data.synthetic.studio import Light, Look, Shot, Studio
 from persona.types import BodyPose, Camera
@@ -27,9 +27,9 @@ CLIPS = {"generated_0": poses.turn_and_reach, "generated_1": poses.step_and_lean
 
 
 class Scene:
-    """All that is true of a synthetic subject, before any frame is written."""
+    """Camera, light and backdrop of a person."""
 
-    def __init__(self, person: Person, config: SyntheticConfig):
+    def __init__(self, person: Person, config: StudioConfig):
         """``config``: what ``person`` was drawn with."""
         self.person, self.config = person, config
         self.studio = Studio(person.surface, person.rest, person.look, config.supersample)
@@ -44,30 +44,6 @@ class Scene:
         towards = torch.tensor([rng.uniform(-0.7, 0.7), rng.uniform(-0.9, -0.5), -0.8])
         self.light = Light(F.normalize(towards.float(), dim=0))
         self.background = _background(config, rng)
-
-    def clip(self, split: str) -> BodyPose:
-        """Poses of a generated clip, as they are rendered."""
-        make, count = CLIPS[split], self.config.num_generated
-        expressions = self.person.body.num_expression
-        if self.config.swing:
-            return self.place(poses.with_tempo(make(expressions, DENSE * count), count))
-        return self.place(make(expressions, count))
-
-    def test_clip(self) -> BodyPose:
-        """Unseen poses, all around; where something swings, one motion through such poses."""
-        rng = np.random.default_rng([self.config.seed, 8])
-        expressions = self.person.body.num_expression
-        if self.config.swing:
-            seconds = torch.arange(self.config.num_test) / self.config.fps
-            return self.place(poses.unseen_motion(expressions, seconds, rng))
-        return self.place(poses.unseen(expressions, self.config.num_test, rng))
-
-    def vertices(self, clip: BodyPose) -> Iterator[Float[Tensor, "p 3"]]:
-        """The person's surface in each frame of a clip."""
-        if self.config.swing:
-            yield from self.person.move(clip, self.config.fps, self.config.swing)
-        else:
-            yield from (self.person.pose(clip[i]).vertices for i in range(len(clip.root)))
 
     def shoot(
         self,
@@ -97,7 +73,37 @@ class Scene:
         return replace(placed, trans=placed.trans + shift)
 
 
-def _background(config: SyntheticConfig, rng: np.random.Generator) -> Float32[np.ndarray, "h w 3"]:
+class ClipScene(Scene):
+    """And the poses of the clips that a video model would have made, and of those to test on."""
+
+    config: SyntheticConfig
+
+    def clip(self, split: str) -> BodyPose:
+        """Poses of a generated clip, as they are rendered."""
+        make, count = CLIPS[split], self.config.num_generated
+        expressions = self.person.body.num_expression
+        if self.config.swing:
+            return self.place(poses.with_tempo(make(expressions, DENSE * count), count))
+        return self.place(make(expressions, count))
+
+    def test_clip(self) -> BodyPose:
+        """Unseen poses, all around; where something swings, one motion through such poses."""
+        rng = np.random.default_rng([self.config.seed, 8])
+        expressions = self.person.body.num_expression
+        if self.config.swing:
+            seconds = torch.arange(self.config.num_test) / self.config.fps
+            return self.place(poses.unseen_motion(expressions, seconds, rng))
+        return self.place(poses.unseen(expressions, self.config.num_test, rng))
+
+    def vertices(self, clip: BodyPose) -> Iterator[Float[Tensor, "p 3"]]:
+        """The person's surface in each frame of a clip."""
+        if self.config.swing:
+            yield from self.person.move(clip, self.config.fps, self.config.swing)
+        else:
+            yield from (self.person.pose(clip[i]).vertices for i in range(len(clip.root)))
+
+
+def _background(config: StudioConfig, rng: np.random.Generator) -> Float32[np.ndarray, "h w 3"]:
     """A plain wall above a plain floor."""
     rows = np.linspace(0, 1, config.height)[:, None, None]
     columns = np.linspace(-1, 1, config.width)[None, :, None]

@@ -21,10 +21,10 @@ from persona.data.preprocess.unwrap import View, unwrap
 from persona.data.subject import needs_making
 from persona.data.subject_writer import SubjectWriter
 from persona.data.synthetic import poses
-from persona.data.synthetic.config import SyntheticConfig
+from persona.data.synthetic.config import StudioConfig, SyntheticConfig
 from persona.data.synthetic.person import Person
-from persona.data.synthetic.scene import CLIPS, Scene
-from persona.data.synthetic.studio import Look, Shot
+from persona.data.synthetic.scene import CLIPS, ClipScene, Scene
+from persona.data.synthetic.studio import Light, Look, Shot
 from persona.data.synthetic.video_errors import VideoErrors
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose
@@ -63,7 +63,7 @@ def make_synthetic_subject(root: Path, body: SmplxBody, config: SyntheticConfig)
         The person, whose truth goes beyond what the folder holds.
     """
     person = Person(body, config.seed, config.outfit, config.shape)
-    maker = _Maker(Scene(person, config), SubjectWriter(root, fresh=True))
+    maker = _ClipMaker(person, config, SubjectWriter(root, fresh=True))
     writer = maker.writer
     writer.write_identity(person.identity)
     captured = maker.captured()
@@ -89,28 +89,22 @@ def make_synthetic_subject(root: Path, body: SmplxBody, config: SyntheticConfig)
     return person
 
 
-class _Maker:
-    """Renders and writes frames of one person."""
+class FrameMaker(Scene):
+    """Renders and writes frames of one person.
 
-    def __init__(self, scene: Scene, writer: SubjectWriter):
-        self.scene, self.writer = scene, writer
-        self.person, self.config, self.camera = scene.person, scene.config, scene.camera
+    Args:
+        person: Who.
+        config: How.
+        writer: Takes them.
+    """
 
-    def frame(
-        self,
-        surface: Float[Tensor, "p 3"],
-        stored: BodyPose,
-        look: Look,
-        errors: tuple[VideoErrors, int] | None,
-    ) -> tuple[View, Shot]:
-        """Photographs the person's posed surface and files it as being in the pose ``stored``."""
+    def __init__(self, person: Person, config: StudioConfig, writer: SubjectWriter):
+        super().__init__(person, config)
+        self.writer = writer
+
+    def file(self, image: Float32[np.ndarray, "h w 3"], shot: Shot, stored: BodyPose) -> View:
+        """A finished picture with its maps, filed under a pose."""
         person, camera = self.person, self.camera
-        shot = self.scene.shoot(surface, look=look)
-        if errors is not None:
-            shot = errors[0].warp(errors[1], shot)
-        image = self.on_background(shot.image, shot)
-        if errors is not None:
-            image = errors[0].develop(errors[1], image)
         vertices, joints = person.body(person.identity, stored)
         points = person.body.keypoints(vertices, joints)
         keypoints = torch.cat((camera.project(points), torch.ones(len(points), 1)), -1)
@@ -128,19 +122,40 @@ class _Maker:
             seg_mask=filled,
             keypoints=keypoints.numpy(),
         )
-        return View(data, vertices), shot
+        return View(data, vertices)
 
-    def captured(self) -> View:
-        """The photograph, with albedo and face patch."""
-        person, side = self.person, self.config.patch_size
-        pose = self.scene.place(poses.a_pose(person.body.num_expression, 1))[0]
-        surface = person.pose(pose).vertices
-        view, shot = self.frame(surface, pose, person.look, None)
+    def clean(
+        self, pose: BodyPose, surface: Float[Tensor, "n 3"] | None = None
+    ) -> tuple[View, Shot]:
+        """Photographs a pose without errors.
+
+        Args:
+            pose: On file.
+            surface: Skin and clothes, camera coordinates; None has them as the pose alone says.
+        """
+        if surface is None:
+            surface = self.person.pose(pose).vertices
+        shot = self.shoot(surface, light=self.light_on(pose))
+        return self.file(self.on_background(shot.image, shot), shot, pose), shot
+
+    def light_on(self, pose: BodyPose) -> Light:
+        """The light by which a pose is photographed: the room's, however the person turns."""
+        return self.light
+
+    def write_captured(self, view: View, shot: Shot, vertices: Float[Tensor, "n 3"]) -> View:
+        """Files the picture that the avatar is made from, with albedo and face patch.
+
+        Args:
+            view: The picture.
+            shot: Its albedo.
+            vertices: Of the person in it, skin and clothes, camera coordinates.
+        """
+        side = self.config.patch_size
         assert view.frame.keypoints is not None  # Every frame of this maker has them.
         box = _face_box(view.frame.keypoints[FACE_KEYPOINTS])
         close = self.camera.crop(torch.from_numpy(box), side, side)
-        patch = self.scene.shoot(surface, camera=close)
-        backdrop = (1 - patch.coverage[..., None]) * self.scene.background[0].mean(0)
+        patch = self.shoot(vertices, camera=close, light=self.light_on(view.frame.pose))
+        backdrop = (1 - patch.coverage[..., None]) * self.background[0].mean(0)
         data = replace(
             view.frame,
             albedo=_bytes(self.on_background(shot.albedo, shot)),
@@ -151,38 +166,62 @@ class _Maker:
         self.writer.write_split(CAPTURED, [0], [MAKER])
         return View(data, view.vertices)
 
+    def on_background(
+        self, image: Float32[np.ndarray, "h w 3"], shot: Shot
+    ) -> Float32[np.ndarray, "h w 3"]:
+        """Puts a premultiplied image before the backdrop."""
+        return image + (1 - shot.coverage[..., None]) * self.background
+
+
+class _ClipMaker(ClipScene, FrameMaker):
+    """Writes the photograph, clips with the errors of a video model, and test frames."""
+
+    config: SyntheticConfig
+
+    def captured(self) -> View:
+        """The photograph, with albedo and face patch."""
+        person = self.person
+        pose = self.place(poses.a_pose(person.body.num_expression, 1))[0]
+        return self.write_captured(*self.clean(pose), person.pose(pose).vertices)
+
+    def with_errors(
+        self,
+        surface: Float[Tensor, "n 3"],
+        stored: BodyPose,
+        look: Look,
+        errors: VideoErrors,
+        number: int,
+    ) -> View:
+        """Photographs a posed surface and files it as being in the pose ``stored``."""
+        shot = errors.warp(number, self.shoot(surface, look=look))
+        image = errors.develop(number, self.on_background(shot.image, shot))
+        return self.file(image, shot, stored)
+
     def generated(self, split: str, rng: np.random.Generator) -> Iterator[View]:
         """Writes the frames of a clip and hands out what the pipeline would know of each."""
-        person, count = self.person, self.config.num_generated
-        clip = self.scene.clip(split)
-        errors = VideoErrors(self.config, count, rng)
-        surfaces = self.scene.vertices(clip)
-        for number, pose in enumerate(_each(clip, f"rendering {split}")):
+        person, clip = self.person, self.clip(split)
+        errors = VideoErrors(self.config, self.config.num_generated, rng)
+        surfaces = self.vertices(clip)
+        for number, pose in enumerate(each(clip, f"rendering {split}")):
             stored = errors.pose(number, pose)
             look = errors.look(number, person.look, person.drifted_look)
-            view, _ = self.frame(next(surfaces), stored, look, (errors, number))
+            view = self.with_errors(next(surfaces), stored, look, errors, number)
             self.writer.write_frame(split, number, view.frame)
             yield view
 
     def test(self) -> None:
         """Writes clean frames of unseen poses and views."""
         count, seed = self.config.num_test, self.config.seed
-        clip = self.scene.test_clip()
-        surfaces = self.scene.vertices(clip)
-        for number, pose in enumerate(_each(clip, "rendering test")):
-            view, _ = self.frame(next(surfaces), pose, self.person.look, None)
+        clip = self.test_clip()
+        surfaces = self.vertices(clip)
+        for number, pose in enumerate(each(clip, "rendering test")):
+            view, _ = self.clean(pose, next(surfaces))
             self.writer.write_frame(TEST, number, view.frame)
         lines = [f"{MAKER} {seed} {number}" for number in range(count)]
         self.writer.write_split(TEST, range(count), lines)
 
-    def on_background(
-        self, image: Float32[np.ndarray, "h w 3"], shot: Shot
-    ) -> Float32[np.ndarray, "h w 3"]:
-        """Puts a premultiplied image before the backdrop."""
-        return image + (1 - shot.coverage[..., None]) * self.scene.background
 
-
-def _each(pose: BodyPose, label: str) -> Iterator[BodyPose]:
+def each(pose: BodyPose, label: str) -> Iterator[BodyPose]:
     """The frames of a clip, with a progress bar."""
     for frame in track(range(len(pose.root)), label, transient=True):
         yield pose[frame]
