@@ -176,6 +176,9 @@ class View(TensorTuple):
     """Number of the subject, for avatars of several; None shows the first, or the unedited one."""
     latent: Float[Tensor, "l"] | None = None
     """In place of the subject's own, for avatars that have one."""
+    moment: Int[Tensor, ""] | None = None
+    """Number of a training frame, for avatars that know how each differs; None shows what all have
+    in common."""
 
 
 PLAIN_VIEW = View()

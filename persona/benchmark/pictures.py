@@ -12,7 +12,7 @@ from numpy import ndarray
 from persona.benchmark.predictions import prediction_files, read_prediction
 from persona.benchmark.runner import Outcome
 from persona.benchmark.tables import title
-from persona.commands.report import labelled, to_uint8
+from persona.commands.pictures import labelled, to_uint8
 from persona.data.datamodule import SubjectDataModule, spread
 from persona.data.io import write_bytes
 

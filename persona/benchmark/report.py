@@ -55,6 +55,9 @@ def write_report(
             for name, data in plan.subjects.items()
         ]
         write_png(folder / "overview.png", overview({g.subject: g.pictures for g in galleries}))
+    times = tables.time_table(outcomes)
+    if len(times) > 1:
+        shown.append(("Time, medians over cells", times))
     shown.append(("Sequences", tables.sequence_table(outcomes, names, published)))
     title = f"Benchmark: suite {config.suite.name}, size {config.size}"
     facts = provenance(config, plan, outcomes, command)

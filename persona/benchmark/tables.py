@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from omegaconf import DictConfig
@@ -224,6 +225,27 @@ def sequence_table(
     if known:
         header += ["published PSNR", "SSIM", "LPIPS", "source"]
     return [header, *rows]
+
+
+def time_table(outcomes: Sequence[Outcome]) -> list[list[str]]:
+    """Header and a row per system: medians over its cells; cells that ran elsewhere have none.
+
+    Time to avatar is from decoded frames to the avatar, made and trained; time per frame is of one
+    test frame, written to disk.
+    """
+    found: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        if "avatar_seconds" in outcome.facts:
+            key = outcome.cell.system, str(outcome.facts["device"])
+            found.setdefault(key, []).append(outcome)
+    rows = []
+    for (system, device), cells in found.items():
+        made, frame = (
+            median(float(o.facts[key]) for o in cells)
+            for key in ("avatar_seconds", "render_seconds_per_frame")
+        )
+        rows.append([system, f"{made:.1f}", f"{1000 * frame:.0f}", str(len(cells)), device])
+    return [["system", "time to avatar, s", "time per frame, ms", "cells", "device"], *rows]
 
 
 def _published(figure: DictConfig | None) -> list[str]:

@@ -85,6 +85,7 @@ def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[st
             trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         # ModelCheckpoint saves every so many steps; these are the ones after.
         trainer.save_checkpoint(folder / CHECKPOINT_FILE)
+        metrics["train/build_seconds"] = system.build_seconds
         metrics["train/seconds"] = time.perf_counter() - started
         metrics["train/steps"] = float(trainer.global_step)
         if system.method.trained:

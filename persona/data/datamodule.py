@@ -163,8 +163,8 @@ class SubjectDataModule(lightning.LightningDataModule):
 
     @property
     def train_splits(self) -> tuple[str, ...]:
-        """Splits of the training table, in its order."""
-        return self._train_splits_of(self.subject)
+        """Splits of the training table, in its order; of the first subject."""
+        return self._train_splits_of(self.subjects[0])
 
     def _train_splits_of(self, subject: Subject) -> tuple[str, ...]:
         found = tuple(split for split in subject.splits if split != TEST)
@@ -178,8 +178,8 @@ class SubjectDataModule(lightning.LightningDataModule):
 
     @property
     def test_split(self) -> str:
-        """Split that is evaluated."""
-        return self._test_split_of(self.subject)
+        """Split that is evaluated, of the first subject."""
+        return self._test_split_of(self.subjects[0])
 
     def _test_split_of(self, subject: Subject) -> str:
         splits = subject.splits

@@ -75,6 +75,10 @@ class FrameDataset(Dataset):
         """Per row, height and width."""
         return [store.size for store in self.stores for _ in range(len(store))]
 
+    def rows_of(self, subject: int) -> list[int]:
+        """Rows of a subject's frames."""
+        return [row for row in range(len(self)) if self._find(row)[0].subject == subject]
+
     @property
     def kinds(self) -> list[tuple]:
         """Per row, what frames of one batch have in common."""

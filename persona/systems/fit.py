@@ -1,6 +1,7 @@
 """Trains, tests and saves any method: pose tables, steps, scores, checkpoints."""
 
 import logging
+import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import add
@@ -95,6 +96,8 @@ class Fit(L.LightningModule):
         self.focus_px: tuple[int, int] | None = None
         self.cuda_graph = cuda_graph
         self.graphed: GraphedLoss | None = None
+        self.build_seconds = 0.0
+        """That making the avatar took, a network's pass included; 0 for one from a checkpoint."""
         self.last_loss: float | None = None
         """Of the last step that was logged."""
 
@@ -155,6 +158,7 @@ class Fit(L.LightningModule):
         self.cpu()  # The avatar is built on the CPU.
         if not self.method.built:
             poses = data.train_frames.poses(self.body.num_expression).to("cpu")
+            started = time.perf_counter()
             # Start from the same random state, whether or not LPIPS, for example, was built before.
             torch.manual_seed(torch.initial_seed())
             subjects = data.subjects if self.method.many else (data.subject,)
@@ -165,6 +169,7 @@ class Fit(L.LightningModule):
             for subject in subjects:
                 self.method.initialise(subject)
             self.table.load_state_dict(start.state_dict())
+            self.build_seconds = time.perf_counter() - started
         if stage == "fit":
             if self.density.watches(1) and not self.avatar.per_gaussian:
                 name = type(self.avatar).__name__

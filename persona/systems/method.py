@@ -50,6 +50,9 @@ class Method(nn.Module):
     """False for a method that is not trained on the subject: one without parameters, or one whose
     network makes the avatar in a single pass. No frames are generated for it, no step is taken, and
     its start is its result."""
+    style: ClassVar[bool] = False
+    """True for a method after a paper without public code, whose parts are not all here: tables add
+    "-style" to its name."""
     differentiable: ClassVar[bool] = True
     """Whether ``observe`` gives renders with a gradient, by which poses can be fitted."""
     many: ClassVar[bool] = False

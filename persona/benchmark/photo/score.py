@@ -122,7 +122,9 @@ class Scorer:
             return Subject(root), {}
         root, started = self.folder / SUBJECTS / true.name, time.perf_counter()
         shutil.rmtree(root, ignore_errors=True)
-        subject = self.preprocessor.run(true.photo, root)
+        views = [f"views/{azimuth:03d}.png" for azimuth in self.config.extra_views]
+        photos = [true.photo, *(true.photo.parent / view for view in views)]
+        subject = self.preprocessor.run(photos, root)
         return subject, {"preprocess_seconds": time.perf_counter() - started}
 
     def avatar(self, true: TruePerson) -> Painter:
@@ -151,6 +153,7 @@ def row_digest(config: DictConfig, person: Path) -> str:
     """Changes with the options, the photo, and the subject that is scored."""
     keys = ("code", "subjects", "pattern", "avatars", "height", "width", "lpips_net")
     options = {key: config[key] for key in keys}
+    options["extra_views"] = list(config.extra_views)
     if not config.subjects:
         options["preprocess"] = OmegaConf.to_container(config.preprocess, resolve=True)
     files = [person / "photo.jpg"]

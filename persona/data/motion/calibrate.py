@@ -81,7 +81,7 @@ def _turn_from_rest(
     # A zero pose stands straight in its file's axes, even where its head is not above its hips.
     upright = snap(frame(at["left_hip"] - at["right_hip"], at["head"] - at["pelvis"]).mT, 20.0)
     inherited = turns.get(mapped_parent(name, mapping, target) or "", upright)
-    if "_" not in name or name.endswith("collar"):
+    if "_" not in name or name.endswith(("collar", "eye")):
         return upright
     if name.endswith("ankle") and BONE_END[name] in at:
         # A flat foot stays flat; only its heading follows SMPL-X's.
@@ -110,7 +110,7 @@ def _turn_from_motion(
     if name.endswith("wrist"):
         return _lay(clip, mapping, target, name, turns[parent])
     bone = _local_bone(clip, mapping, name)
-    if "_" not in name or name.endswith("collar") or bone is None:
+    if "_" not in name or name.endswith(("collar", "eye")) or bone is None:
         return neutral
     if name.endswith("foot"):
         return least_turn(neutral @ bone, axis(2)) @ neutral

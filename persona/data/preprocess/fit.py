@@ -88,6 +88,7 @@ class PhotoFit:
         camera: Camera,
         advance: Callable[[int], None] = lambda steps: None,
         seen: Canvas | None = None,
+        identity: BodyIdentity | None = None,
     ) -> BodyFit:
         """Runs the stages from several starts and keeps what the picture bears out best.
 
@@ -97,6 +98,7 @@ class PhotoFit:
             camera: The photograph's camera (identity extrinsics).
             advance: Called with the number of finished steps, for a progress bar.
             seen: The person's crop with an annotator's maps.
+            identity: The person's shape (betas, joint offset), where other photographs tell it.
 
         Returns:
             The first fit that passes the final check; else the one with the fewest faults.
@@ -111,6 +113,8 @@ class PhotoFit:
             body, detection, starts, camera, self.weights, self.outline_sigma, seen
         )
         state = initial_state(body, starts, camera)
+        if identity is not None:
+            state.keep_shape(identity)
         first, second, third = self.iterations
         self._descend(first, self.lr[0], (state.root, state.trans), problem.placement, state)
         advance(first)

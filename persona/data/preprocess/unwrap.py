@@ -70,12 +70,22 @@ class Texels(TensorTuple):
         return (values[self.corners] * weights).sum(1)
 
 
-class _Sums(NamedTuple):
-    """Weighted sums over the views, per texel."""
+class Sums(NamedTuple):
+    """Weighted sums over the views, per texel; a view weighs as squarely as it faces the texel."""
 
     colour: Float[Tensor, "k 3"]
     weight: Float[Tensor, "k"]
     parts: Float[Tensor, "k part"]
+
+    @staticmethod
+    def empty(count: int) -> Sums:
+        """Of texels that no view has shown yet."""
+        return Sums(torch.zeros(count, 3), torch.zeros(count), torch.zeros(count, len(PART_NAMES)))
+
+    @property
+    def mean(self) -> Float[Tensor, "k 3"]:
+        """Colours in [0, 1]; zero where none is seen."""
+        return self.colour / self.weight.where(self.weight > 0, 1.0)[:, None]
 
 
 def texels_of(mesh: UvMesh, size: int) -> Texels:
@@ -104,13 +114,15 @@ def unwrap(
         Colours and part colours; ``inpaint`` and ``seg_inpaint`` have no holes.
     """
     texels = texels_of(mesh, size)
-    count = len(texels.index)
-    sums = _Sums(torch.zeros(count, 3), torch.zeros(count), torch.zeros(count, len(PART_NAMES)))
+    sums = Sums.empty(len(texels.index))
     for view in views:
-        _add_view(sums, view, mesh.faces, texels, face_vertices)
-    seen = sums.weight > 0
-    colour = sums.colour / sums.weight.where(seen, 1.0)[:, None]
-    part = sums.parts.argmax(-1)
+        add_view(sums, view, mesh.faces, texels, face_vertices)
+    return filled(sums, texels, mesh, size)
+
+
+def filled(sums: Sums, texels: Texels, mesh: UvMesh, size: int) -> Textures:
+    """The textures of sums over views, without holes."""
+    seen, colour, part = sums.weight > 0, sums.mean, sums.parts.argmax(-1)
     texture = np.zeros((size * size, 3), np.uint8)
     texture[texels.index] = _to_bytes(colour * seen[:, None])
     mask = np.zeros(size * size, bool)
@@ -123,8 +135,8 @@ def _to_bytes(colour: Tensor) -> UInt8[np.ndarray, "*k"]:
     return (colour * 255).round().clamp(0, 255).byte().numpy()
 
 
-def _add_view(
-    sums: _Sums, view: View, faces: Tensor, texels: Texels, face_vertices: Tensor | None
+def add_view(
+    sums: Sums, view: View, faces: Tensor, texels: Texels, face_vertices: Tensor | None
 ) -> None:
     """Adds what one frame shows to the sums."""
     frame, camera = view.frame, view.frame.camera
