@@ -47,7 +47,9 @@ class EditableHead:
     @property
     def avatar(self) -> HeadAvatar:
         """Of the system."""
-        return self.system.avatar
+        avatar = self.system.avatar
+        assert isinstance(avatar, HeadAvatar)  # It has edits.
+        return avatar
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,6 +100,7 @@ class EditableHead:
     def present(self, category: str) -> Float[Tensor, "c"]:
         """Code of an attribute of the person as photographed."""
         slots = self.avatar.edits.slots
+        assert slots is not None  # There are edits.
         return slots.codes[slots.number(category)]
 
     @torch.no_grad()

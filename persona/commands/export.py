@@ -22,8 +22,8 @@ from persona.errors import UserError
 from persona.modules.avatar.bake import bake_mesh
 from persona.modules.avatar.pose_table import full_rotations, matrix_pose
 from persona.modules.avatar.rig import Rig
+from persona.modules.body.base import Body
 from persona.modules.body.rotation import quaternion_from_matrix
-from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.device import pick_device
 from persona.systems.fit import Fit
 from persona.types import BodyPose, Gaussians
@@ -86,7 +86,7 @@ def loss_lines(exporter: "AvatarExport", frame: int) -> list[str]:
     ]
 
 
-def rest_motion(body: SmplxBody) -> Motion:
+def rest_motion(body: Body) -> Motion:
     """One frame in which no joint is turned."""
     return Motion(BodyPose.zero(body.num_expression, (1,)), 30.0, REST)
 

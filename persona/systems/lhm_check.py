@@ -42,17 +42,23 @@ class PeopleCheck(L.Callback):
         self.people: list[Portraits] = []
 
     @rank_zero_only
-    def on_train_start(self, trainer: L.Trainer, system: LhmTraining) -> None:
+    def on_train_start(self, trainer: L.Trainer, system: L.LightningModule) -> None:
         """Makes the people, while workers begin to make those who are learnt from."""
         self.people = list(itertools.islice(self.stream.people(CHECK_SEED), self.count))
 
     @rank_zero_only
     def on_train_batch_end(
-        self, trainer: L.Trainer, system: LhmTraining, outputs: object, batch: object, index: int
+        self,
+        trainer: L.Trainer,
+        system: L.LightningModule,
+        outputs: object,
+        batch: object,
+        index: int,
     ) -> None:
         """A check, where one is due."""
         if not self.people or trainer.global_step % self.every:
             return
+        assert isinstance(system, LhmTraining)  # Whose callback it is.
         metrics = score(system, self.stream.device, self.people, self.picture, "check")
         system.log_dict(metrics, rank_zero_only=True)
         values = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())

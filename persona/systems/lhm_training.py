@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 from jaxtyping import Float
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from persona.data.people.portraits import Portraits
@@ -22,6 +22,7 @@ from persona.modules.lhm.losses import distance, stretch
 from persona.modules.lhm.small import SmallLhm
 from persona.modules.lhm.template import sample_points, template_on
 from persona.modules.render.gaussian import GaussianRenderer
+from persona.systems.schedule import warm_cosine
 from persona.types import Gaussians
 
 log = logging.getLogger(__name__)
@@ -203,7 +204,7 @@ class LhmTraining(L.LightningModule):
             with torch.no_grad():
                 torch._foreach_lerp_(*pairs, 1 - kept)
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW as LHM's; warm-up, then a cosine to a hundredth."""
         trained = [p for p in self.net.parameters() if p.requires_grad]
         matrices = [p for p in trained if p.dim() > 1]
@@ -213,17 +214,7 @@ class LhmTraining(L.LightningModule):
             {"params": others, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, self.lr, betas=(0.9, 0.95))
-
-        def rate(step: int) -> float:
-            share = self.done(step)
-            fall = 0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2
-            return fall * min(1.0, (step + 1) / self.warmup)
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return warm_cosine(optimizer, self.done, self.warmup)
 
     def transfer_batch_to_device(
         self, batch: Portraits, device: torch.device, index: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import lightning as L
@@ -17,6 +16,7 @@ from persona.data.people.stream import Batch, PeopleStream
 from persona.modules.perception.losses import perception_losses
 from persona.modules.perception.network import PerceptionNet, Percepts
 from persona.modules.perception.weights import load_net
+from persona.systems.schedule import warm_cosine
 
 
 class PerceptionSystem(L.LightningModule):
@@ -72,17 +72,7 @@ class PerceptionSystem(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; warm-up, then a cosine to a hundredth."""
         optimizer = torch.optim.AdamW(self.net.parameters(), self.lr, weight_decay=0.01)
-
-        def rate(step: int) -> float:
-            share = min(1.0, step / self.steps)
-            fall = 0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2
-            return fall * min(1.0, (step + 1) / self.warmup)
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return warm_cosine(optimizer, lambda step: min(1.0, step / self.steps), self.warmup)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, index: int) -> Batch:
         """Batches are made where they are used."""

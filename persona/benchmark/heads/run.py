@@ -27,6 +27,7 @@ from persona.data.io import read_json, write_json
 from persona.errors import UserError
 from persona.modules.device import pick_device
 from persona.modules.metrics.protocol import protocol_metrics
+from persona.runtime.options import plain
 
 log = logging.getLogger(__name__)
 RESULT_FILE = "result.json"
@@ -140,7 +141,7 @@ def run_cell(cell: Cell, place: Path, net: str) -> None:
     data.prepare_data()
     shutil.rmtree(place, ignore_errors=True)
     run = place / "run"
-    metrics = train(OmegaConf.create(OmegaConf.to_container(cell.train, resolve=True)), run)
+    metrics = train(OmegaConf.create(plain(cell.train)), run)
     accelerator = cell.train.trainer.accelerator
     device = pick_device({"gpu": "cuda"}.get(accelerator, accelerator))
     system = load_system(run, device)

@@ -142,8 +142,10 @@ class PortraitPreprocessor:
         side = AROUND * height
         x, y = (points.mean(0) - side / 2).tolist()
         box = torch.tensor([x, y + BELOW * height, side, side])
-        focal = exif_focal_px(portrait, *image.shape[:2]) or FOCAL_SIDES * max(image.shape[:2])
-        camera = photo_camera(*image.shape[:2], focal).crop(box, self.side, self.side)
+        height_px, width_px = image.shape[:2]
+        focal = exif_focal_px(portrait, height_px, width_px)
+        focal = focal or FOCAL_SIDES * max(height_px, width_px)
+        camera = photo_camera(height_px, width_px, focal).crop(box, self.side, self.side)
         scale = self.side / side
         move = np.float32([[scale, 0, -box[0] * scale], [0, scale, -box[1] * scale]])
         size = (self.side, self.side)

@@ -113,8 +113,8 @@ class PhotoPreprocessor:
         Raises:
             UserError: A photo or a driving motion cannot be read, or nobody is found.
         """
-        one = isinstance(photos, str | Path)
-        root, paths = Path(root), [Path(p) for p in ([photos] if one else photos)]
+        several = [photos] if isinstance(photos, str | Path) else photos
+        root, paths = Path(root), [Path(photo) for photo in several]
         self.clips.check(self.body)
         sights = [self._read(path) for path in paths]
         first = sights[0]

@@ -226,10 +226,11 @@ def fill_holes(
     image.reshape(-1, 3)[texels.index] = _to_bytes(filled)
     parts.reshape(-1)[texels.index] = filled_part.numpy()
     known = (covered.reshape(size, size) & (unseen == 0)).astype(np.uint8)
-    near = cv2.dilate(known, np.ones((2 * BLEND_PX + 1,) * 2, np.uint8)) > 0
-    band = (near & (unseen > 0)).astype(np.uint8)
-    image = cv2.inpaint(image[tuple(nearest)], band, INPAINT_RADIUS_PX, cv2.INPAINT_TELEA)
-    return image[tuple(nearest)], colours_from_classes(parts[tuple(nearest)])
+    near = cv2.dilate(known, np.ones((2 * BLEND_PX + 1,) * 2, np.uint8))
+    band = np.logical_and(near, unseen).astype(np.uint8)
+    known_image = image[tuple(nearest)]
+    filled_image = cv2.inpaint(known_image, band, INPAINT_RADIUS_PX, cv2.INPAINT_TELEA)
+    return np.asarray(filled_image)[tuple(nearest)], colours_from_classes(parts[tuple(nearest)])
 
 
 def _vertex_values(
