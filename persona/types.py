@@ -48,6 +48,12 @@ class TensorTuple:
         """Indexes the first dimension of each tensor."""
         return self._map(lambda t: t[index])
 
+    def row(self, index: int | Int[Tensor, "1"]):
+        """One row of each tensor; an index that lies on a device is not brought to the host."""
+        if isinstance(index, int):
+            return self[index]
+        return self._map(lambda t: t.index_select(0, index)[0])
+
 
 @dataclass(frozen=True)
 class Camera(TensorTuple):
@@ -170,6 +176,9 @@ class View(TensorTuple):
     """Number of the subject, for avatars of several; None shows the first, or the unedited one."""
     latent: Float[Tensor, "l"] | None = None
     """In place of the subject's own, for avatars that have one."""
+    moment: Int[Tensor, ""] | None = None
+    """Number of a training frame, for avatars that know how each differs; None shows what all have
+    in common."""
 
 
 PLAIN_VIEW = View()

@@ -55,6 +55,7 @@ def run_cell(folder: Path) -> None:
             write_prediction(folder / FRAMES_FOLDER, name, image[0], alpha[0])
     record = {
         "train_seconds": metrics["train/seconds"],
+        "avatar_seconds": metrics["train/build_seconds"] + metrics["train/seconds"],
         "train_steps": metrics["train/steps"],
         "render_seconds_per_frame": (time.perf_counter() - begun) / len(frames),
         "seconds": time.perf_counter() - started,

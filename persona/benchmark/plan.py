@@ -16,10 +16,10 @@ from persona.benchmark.prepare import prepare_subjects
 from persona.cli import user_error
 from persona.data.datamodule import SubjectDataModule
 from persona.errors import UserError
-from persona.runtime.options import experiment_of
+from persona.runtime.options import experiment_of, plain
 
 PREDICTIONS = "predictions:"
-CELL_VERSION = 1
+CELL_VERSION = 2
 """Raised when the content of a cell's folder changes."""
 PACKAGE = Path(__file__).parents[1]
 
@@ -29,6 +29,7 @@ class Cell:
     """One entry of the benchmark's grid: trained and rendered, or given as finished frames."""
 
     system: str
+    """As tables call it."""
     subject: str
     seed: int
     pose_fit: str
@@ -154,8 +155,20 @@ def make_cell(config: DictConfig, system: str, subject: str, seed: int) -> Cell:
             made.logger.group = config.group
             made.logger.name = f"{system}_{subject}_{seed}"
     return Cell(
-        system, subject, seed, pose_fit, config=made, experiment=" ".join(chosen), trained=trained
+        shown_name(system, method.style),
+        subject,
+        seed,
+        pose_fit,
+        config=made,
+        experiment=" ".join(chosen),
+        trained=trained,
     )
+
+
+def shown_name(system: str, style: bool) -> str:
+    """What tables call a system, such as anigs-style+low_memory: see ``Method.style``."""
+    name, plus, more = system.partition("+")
+    return f"{name}-style{plus}{more}" if style else system
 
 
 def cell_overrides(config: DictConfig, chosen: Sequence[str], subject: str, seed: int) -> list[str]:
@@ -171,10 +184,11 @@ def cell_overrides(config: DictConfig, chosen: Sequence[str], subject: str, seed
 
 def cell_key(cell: Cell, updates: int, subject_digest: str) -> str:
     """Content hash of all that a cell's frames depend on: settings, subject, body, code."""
+    assert cell.config is not None  # A cell with an error has no key.
     config = cell.config.copy()
     if body := config.body.get("path"):  # What is in the file counts, not where it lies.
         config.body.path = _digest(Path(body).read_bytes())
-    settings = OmegaConf.to_container(config, resolve=True)
+    settings = plain(config)
     for where in ("logger", "name", "subjects_dir"):
         settings.pop(where, None)
     for where in ("root", "path", "source"):  # The digest stands for what they lead to.

@@ -55,6 +55,9 @@ def write_report(
             for name, data in plan.subjects.items()
         ]
         write_png(folder / "overview.png", overview({g.subject: g.pictures for g in galleries}))
+    times = tables.time_table(outcomes)
+    if len(times) > 1:
+        shown.append(("Time, medians over cells", times))
     shown.append(("Sequences", tables.sequence_table(outcomes, names, published)))
     title = f"Benchmark: suite {config.suite.name}, size {config.size}"
     facts = provenance(config, plan, outcomes, command)
@@ -118,8 +121,9 @@ def test_lines(plan: Plan, outcomes: Sequence[Outcome]) -> list[str]:
 
 def settings_lines(outcomes: Sequence[Outcome]) -> list[str]:
     """What each system's name stands for: its overrides, its steps, what it was shown."""
-    lines = {}
+    lines: dict[str, str] = {}
     for cell, facts in ((o.cell, o.facts) for o in outcomes if o.facts):
+        assert cell.config is not None  # Facts are of cells that were trained here.
         data, told = cell.config.data, "not trained"
         if cell.trained:
             told = f"{facts['train_steps']:.0f} steps on "

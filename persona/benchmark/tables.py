@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from omegaconf import DictConfig
@@ -55,8 +56,8 @@ def _line(system: str, pose_fit: str, found: list[Outcome]) -> Line:
     seeds = sorted({outcome.cell.seed for outcome in found})
     values, spread = {}, {}
     for name in metric_names(found):
-        frames = [_by_frame(of_subject, [name])[:, 0] for of_subject in by_subject.values()]
-        values[name] = estimate([values.tolist() for values in frames])
+        columns = [_by_frame(of_subject, [name])[:, 0] for of_subject in by_subject.values()]
+        values[name] = estimate([column.tolist() for column in columns])
         if len(seeds) > 1:
             spread[name] = float(np.std([_seed_mean(found, s, name) for s in seeds], ddof=1))
     frames = sum(len(of_subject[0].rows) for of_subject in by_subject.values())
@@ -101,7 +102,8 @@ def _same_seeds(
     common = {o.cell.seed for o in a} & {o.cell.seed for o in b}
     if min(len(a), len(b)) == 1 or not common:
         return a, b
-    return tuple([o for o in side if o.cell.seed in common] for side in (a, b))
+    ours, theirs = ([o for o in side if o.cell.seed in common] for side in (a, b))
+    return ours, theirs
 
 
 def _by_frame(outcomes: Sequence[Outcome], names: Sequence[str]) -> np.ndarray:
@@ -141,7 +143,7 @@ def frame_rows(outcomes: Sequence[Outcome]) -> list[Row]:
 
 def sequence_rows(outcomes: Sequence[Outcome]) -> list[Row]:
     """Every cell: its means over frames, times, and its error where it failed."""
-    rows = []
+    rows: list[Row] = []
     for outcome in outcomes:
         names = metric_names([outcome])
         means = {name: mean(outcome.rows, name) for name in names}
@@ -223,6 +225,27 @@ def sequence_table(
     if known:
         header += ["published PSNR", "SSIM", "LPIPS", "source"]
     return [header, *rows]
+
+
+def time_table(outcomes: Sequence[Outcome]) -> list[list[str]]:
+    """Header and a row per system: medians over its cells; cells that ran elsewhere have none.
+
+    Time to avatar is from decoded frames to the avatar, made and trained; time per frame is of one
+    test frame, written to disk.
+    """
+    found: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        if "avatar_seconds" in outcome.facts:
+            key = outcome.cell.system, str(outcome.facts["device"])
+            found.setdefault(key, []).append(outcome)
+    rows = []
+    for (system, device), cells in found.items():
+        made, frame = (
+            median(float(o.facts[key]) for o in cells)
+            for key in ("avatar_seconds", "render_seconds_per_frame")
+        )
+        rows.append([system, f"{made:.1f}", f"{1000 * frame:.0f}", str(len(cells)), device])
+    return [["system", "time to avatar, s", "time per frame, ms", "cells", "device"], *rows]
 
 
 def _published(figure: DictConfig | None) -> list[str]:

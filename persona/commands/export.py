@@ -16,7 +16,7 @@ from persona.data.export.formats import FORMATS
 from persona.data.export.scene import Clip, RiggedMesh, RiggedSplats, Scene, Skin, Splats
 from persona.data.motion.camera import place_in_camera
 from persona.data.motion.motion import Motion
-from persona.data.motion.names import JOINTS
+from persona.data.motion.names import HEAD, JOINTS
 from persona.data.numbers import whole_number
 from persona.errors import UserError
 from persona.modules.avatar.bake import bake_mesh
@@ -202,7 +202,7 @@ class AvatarExport:
             skin=Skin(bones.numpy(), weights.numpy()),
             expression_dirs=rig.expr_dirs.permute(2, 0, 1).contiguous().numpy(),
             expression_names=tuple(names),
-            joint_names=JOINTS,
+            joint_names=HEAD if len(rig.joints) == len(HEAD) else JOINTS,
             parents=tuple(body.parents.tolist()),
             joints=rig.joints.numpy(),
             bind_from_rest=torch.linalg.inv(rig.rest_from_bind).numpy(),

@@ -10,7 +10,7 @@ from torch import Tensor
 from persona.data.subject import Subject
 from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.driver import ClipDrawer, PoseDriver
-from persona.modules.avatar.gaussian_avatar import PosedAvatar
+from persona.modules.avatar.gaussian_avatar import GaussianAvatar, PosedAvatar
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.avatar.views import HANDS, BodyMasks, ViewRenderer
 from persona.modules.body.smplx_body import SmplxBody
@@ -37,6 +37,8 @@ class PersonaMethod(Method):
         patch_boundary_side: width of one on the face patch, as a share of the patch.
     """
 
+    body: SmplxBody
+    avatar: GaussianAvatar
     pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {
         "image": ("img", "img_refined"),
         "image_geo": ("img", "img_refined", "geo", "geo_refined"),  # What the paper reports.
@@ -71,7 +73,7 @@ class PersonaMethod(Method):
         seen = torch.from_numpy(captured.mask)[..., None]
         unit = [torch.from_numpy(t.inpaint).float() / 255 for t in (captured, generated)]
         seg = torch.from_numpy(generated.seg_inpaint).float() / 255
-        colors = [self._texture(t) for t in (torch.where(seen, *unit), unit[1], seg)]
+        colors = [self._texture(t) for t in (torch.where(seen, unit[0], unit[1]), unit[1], seg)]
         self.avatar.initialise_colors(*colors)
 
     def _texture(self, texture: Float[Tensor, "h w 3"]) -> Float[Tensor, "n 3"]:

@@ -33,7 +33,7 @@ class Schedule:
     def __post_init__(self) -> None:
         rate_factor(self.rate_rule, 1)  # Report a wrong name now, not after the first test.
 
-    def falls(self, optimizer: Optimizer, steps: int) -> MultiStepLR:
+    def falls(self, optimizer: Optimizer, steps: float | int) -> MultiStepLR:
         """The fall of an optimiser's rates over a training of so many steps."""
         milestones = [max(1, int(share * steps)) for share in self.decay_at]
         return MultiStepLR(optimizer, milestones, gamma=self.decay_to)

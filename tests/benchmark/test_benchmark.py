@@ -24,7 +24,7 @@ from persona.benchmark import cell as cell_module
 from persona.benchmark import plan as plan_module
 from persona.benchmark.page import with_code
 from persona.benchmark.pictures import curves
-from persona.benchmark.plan import Cell, cell_key, make_plan
+from persona.benchmark.plan import Cell, cell_key, make_plan, shown_name
 from persona.benchmark.prepare import prepare_subjects
 from persona.benchmark.run import run_benchmark
 from persona.data.datamodule import SubjectDataModule
@@ -605,6 +605,22 @@ def test_curves_of_a_subject_on_which_all_failed(tmp_path):
     failed = runner.Outcome(Cell("one", "a", 0, "none"), error="broken")
     curves(tmp_path / "curves.png", [failed], ["fg_psnr"])
     assert (tmp_path / "curves.png").is_file()
+
+
+def test_times_are_medians_over_cells_that_ran_here():
+    common = {"render_seconds_per_frame": 0.01, "device": "cpu"}
+    facts = [{"avatar_seconds": seconds} | common for seconds in (3.0, 9.0, 4.0)]
+    outcomes = [
+        runner.Outcome(Cell("ours", "a", seed, "none"), [{"fg_psnr": 1.0}], facts=fact)
+        for seed, fact in enumerate(facts)
+    ]
+    outcomes += [made_up("frames", "a", 0, [1.0])]
+    assert tables.time_table(outcomes)[1:] == [["ours", "4.0", "10", "3", "cpu"]]
+
+
+def test_methods_after_a_description_are_told_from_the_papers_own():
+    assert shown_name("anigs+low_memory", True) == "anigs-style+low_memory"
+    assert shown_name("lhm", False) == "lhm"
 
 
 def test_truth_is_decoded_once(conf, subjects, monkeypatch):

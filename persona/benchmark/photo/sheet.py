@@ -12,7 +12,7 @@ from numpy import ndarray
 from persona.benchmark.photo.fitted import FittedPerson
 from persona.benchmark.photo.truth import TruePerson, TrueView
 from persona.benchmark.photo.views import Picture, Place, render_normals
-from persona.commands.report import label, labelled
+from persona.commands.pictures import label, labelled
 from persona.data.palette import colours_from_classes
 
 Image = UInt8[ndarray, "_ _ 3"]

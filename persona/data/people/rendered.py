@@ -17,8 +17,12 @@ from persona.data.people.scene import Casting, Person, Stance, frame_by, random_
 from persona.data.people.shots import SIZE
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
+from persona.types import BodyIdentity
 
 _NUM_BETAS = 12
+_FIT_TURN, _FIT_SHIFT_M, _FIT_BETAS = 0.06, 0.006, 0.3
+"""By how much, at most, a body that is fitted to a photograph is off: standard deviations of each
+joint's turn (radians), of its place across the picture and of its shape."""
 
 
 class RenderedPortraits(torch.utils.data.IterableDataset):
@@ -65,7 +69,7 @@ class RenderedPortraits(torch.utils.data.IterableDataset):
         identity = replace(self.casting.body.zero_identity(), betas=betas)
         source = self._picture(rng, person, random_stance(rng, front=1.0), SIZE)
         try:
-            photo = self.reader.photo(source, identity)
+            photo = self.reader.photo(*as_fitted(source, identity, rng))
         except UserError:  # Who sits or spreads the arms is wider than tall.
             return None
         around = [Stance(rng.uniform(-np.pi, np.pi), rng.normal() * 0.1) for _ in range(self.views)]
@@ -83,6 +87,35 @@ class RenderedPortraits(torch.utils.data.IterableDataset):
         textures = self.casting.assets.textures
         maps = render_person(mesh, vertices + shift, person.look, textures, camera)
         return Picture(maps.colour, maps.mask[None].float(), camera, pose)
+
+
+def as_fitted(
+    picture: Picture, identity: BodyIdentity, rng: np.random.Generator
+) -> tuple[Picture, BodyIdentity]:
+    """A picture with the body that a fit might find in it, and a mask with a hard edge.
+
+    A network that has seen true bodies alone puts colours of the background on its own avatars.
+    From a person who is fitted well to one who is off by ``_FIT_TURN`` and the like.
+    """
+    much = rng.uniform()
+
+    def noise(values: torch.Tensor, deviation: float) -> torch.Tensor:
+        return values + much * deviation * torch.from_numpy(rng.normal(size=values.shape)).to(
+            values
+        )
+
+    pose = picture.pose
+    across = torch.tensor([1.0, 1.0, 0.0])
+    found = replace(
+        pose, root=noise(pose.root, _FIT_TURN / 2), body=noise(pose.body, _FIT_TURN),
+        left_hand=noise(pose.left_hand, 2 * _FIT_TURN),
+        right_hand=noise(pose.right_hand, 2 * _FIT_TURN),
+        trans=pose.trans + across * noise(torch.zeros(3), _FIT_SHIFT_M),
+    )  # fmt: skip
+    betas = identity.betas.clone()
+    betas[:_NUM_BETAS] = noise(betas[:_NUM_BETAS], _FIT_BETAS)
+    mask = (picture.mask > rng.uniform(0.2, 0.8)).float()
+    return replace(picture, pose=found, mask=mask), replace(identity, betas=betas)
 
 
 @dataclass(frozen=True)

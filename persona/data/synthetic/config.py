@@ -10,8 +10,8 @@ VERSION = 2
 
 
 @dataclass(frozen=True)
-class SyntheticConfig:
-    """What to make. Strengths are 1 for a mediocre video model and 0 for a perfect one."""
+class StudioConfig:
+    """A person, and how it is photographed."""
 
     seed: int = 0
     outfit: str = "tunic"
@@ -20,17 +20,8 @@ class SyntheticConfig:
     """Shape coefficients are drawn between plus and minus this."""
     height: int = 256
     width: int = 192
-    num_generated: int = 40
-    """Frames of each of the two clips."""
     num_test: int = 16
-    drift: float = 1.0
-    """How far face and colours stray from the person's."""
-    blur: float = 1.0
-    flicker: float = 1.0
-    misalignment: float = 1.0
-    """Warps the frames against their body poses."""
-    pose_noise: float = 1.0
-    """Errors of the poses on file, against those that were rendered."""
+    """Frames of unseen poses and views."""
     supersample: int = 2
     """Rays per pixel side."""
     texture_size: int = 1024
@@ -42,3 +33,19 @@ class SyntheticConfig:
         """Hash of everything that the subject depends on."""
         text = f"{VERSION} {body_digest} {sorted(asdict(self).items())}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class SyntheticConfig(StudioConfig):
+    """What to make. Strengths are 1 for a mediocre video model and 0 for a perfect one."""
+
+    num_generated: int = 40
+    """Frames of each of the two clips."""
+    drift: float = 1.0
+    """How far face and colours stray from the person's."""
+    blur: float = 1.0
+    flicker: float = 1.0
+    misalignment: float = 1.0
+    """Warps the frames against their body poses."""
+    pose_noise: float = 1.0
+    """Errors of the poses on file, against those that were rendered."""

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from rich.progress import track
+from torch import Tensor
 
 from persona.data.layout import CAPTURED, TEST, FrameData, SubjectInfo
 from persona.data.making import one_maker, whole_folder
@@ -21,7 +22,7 @@ from persona.data.preprocess.unwrap import View, unwrap
 from persona.data.subject import needs_making
 from persona.data.subject_writer import SubjectWriter
 from persona.data.synthetic import poses
-from persona.data.synthetic.config import SyntheticConfig
+from persona.data.synthetic.config import StudioConfig, SyntheticConfig
 from persona.data.synthetic.person import Person
 from persona.data.synthetic.studio import Light, Look, Shot, Studio
 from persona.data.synthetic.video_errors import VideoErrors
@@ -67,7 +68,7 @@ def make_synthetic_subject(root: Path, body: SmplxBody, config: SyntheticConfig)
         The person, whose truth goes beyond what the folder holds.
     """
     person = Person(body, config.seed, config.outfit, config.shape)
-    maker = _Maker(person, config, SubjectWriter(root, fresh=True))
+    maker = _ClipMaker(person, config, SubjectWriter(root, fresh=True))
     writer = maker.writer
     writer.write_identity(person.identity)
     captured = maker.captured()
@@ -93,10 +94,16 @@ def make_synthetic_subject(root: Path, body: SmplxBody, config: SyntheticConfig)
     return person
 
 
-class _Maker:
-    """Renders and writes frames of one person."""
+class FrameMaker:
+    """Renders and writes frames of one person.
 
-    def __init__(self, person: Person, config: SyntheticConfig, writer: SubjectWriter):
+    Args:
+        person: Who.
+        config: How.
+        writer: Takes them.
+    """
+
+    def __init__(self, person: Person, config: StudioConfig, writer: SubjectWriter):
         self.person, self.config, self.writer = person, config, writer
         self.studio = Studio(person.surface, person.rest, person.look, config.supersample)
         focal = FOCAL_HEIGHTS * config.height
@@ -126,17 +133,9 @@ class _Maker:
         shift[:, 1] = ground - lowest
         return replace(placed, trans=placed.trans + shift)
 
-    def frame(
-        self, pose: BodyPose, stored: BodyPose, look: Look, errors: tuple[VideoErrors, int] | None
-    ) -> tuple[View, Shot]:
-        """Photographs ``pose`` and files it as ``stored``."""
+    def file(self, image: Float32[np.ndarray, "h w 3"], shot: Shot, stored: BodyPose) -> View:
+        """A finished picture with its maps, filed under a pose."""
         person, camera = self.person, self.camera
-        shot = self.studio.shoot(person.pose(pose).vertices, camera, self.light, look)
-        if errors is not None:
-            shot = errors[0].warp(errors[1], shot)
-        image = self.on_background(shot.image, shot)
-        if errors is not None:
-            image = errors[0].develop(errors[1], image)
         vertices, joints = person.body(person.identity, stored)
         points = person.body.keypoints(vertices, joints)
         keypoints = torch.cat((camera.project(points), torch.ones(len(points), 1)), -1)
@@ -154,17 +153,34 @@ class _Maker:
             seg_mask=filled,
             keypoints=keypoints.numpy(),
         )
-        return View(data, vertices), shot
+        return View(data, vertices)
 
-    def captured(self) -> View:
-        """The photograph, with albedo and face patch."""
+    def clean(self, pose: BodyPose) -> tuple[View, Shot]:
+        """Photographs a pose without errors."""
+        person = self.person
+        shot = self.studio.shoot(
+            person.pose(pose).vertices, self.camera, self.light_on(pose), person.look
+        )
+        return self.file(self.on_background(shot.image, shot), shot, pose), shot
+
+    def light_on(self, pose: BodyPose) -> Light:
+        """The light by which a pose is photographed: the room's, however the person turns."""
+        return self.light
+
+    def write_captured(self, view: View, shot: Shot, vertices: Float[Tensor, "n 3"]) -> View:
+        """Files the picture that the avatar is made from, with albedo and face patch.
+
+        Args:
+            view: The picture.
+            shot: Its albedo.
+            vertices: Of the person in it, skin and clothes, camera coordinates.
+        """
         person, side = self.person, self.config.patch_size
-        pose = self.place(poses.a_pose(person.body.num_expression, 1))[0]
-        view, shot = self.frame(pose, pose, person.look, None)
         assert view.frame.keypoints is not None  # Every frame of this maker has them.
         box = _face_box(view.frame.keypoints[FACE_KEYPOINTS])
         close = self.camera.crop(torch.from_numpy(box), side, side)
-        patch = self.studio.shoot(person.pose(pose).vertices, close, self.light, person.look)
+        light = self.light_on(view.frame.pose)
+        patch = self.studio.shoot(vertices, close, light, person.look)
         backdrop = (1 - patch.coverage[..., None]) * self.background[0].mean(0)
         data = replace(
             view.frame,
@@ -176,15 +192,43 @@ class _Maker:
         self.writer.write_split(CAPTURED, [0], [MAKER])
         return View(data, view.vertices)
 
+    def on_background(
+        self, image: Float32[np.ndarray, "h w 3"], shot: Shot
+    ) -> Float32[np.ndarray, "h w 3"]:
+        """Puts a premultiplied image before the backdrop."""
+        return image + (1 - shot.coverage[..., None]) * self.background
+
+
+class _ClipMaker(FrameMaker):
+    """Writes the photograph, clips with the errors of a video model, and test frames."""
+
+    config: SyntheticConfig
+
+    def captured(self) -> View:
+        """The photograph, with albedo and face patch."""
+        person = self.person
+        pose = self.place(poses.a_pose(person.body.num_expression, 1))[0]
+        return self.write_captured(*self.clean(pose), person.pose(pose).vertices)
+
+    def with_errors(
+        self, pose: BodyPose, stored: BodyPose, look: Look, errors: VideoErrors, number: int
+    ) -> View:
+        """Photographs ``pose`` and files it as ``stored``."""
+        person = self.person
+        shot = self.studio.shoot(person.pose(pose).vertices, self.camera, self.light, look)
+        shot = errors.warp(number, shot)
+        image = errors.develop(number, self.on_background(shot.image, shot))
+        return self.file(image, shot, stored)
+
     def generated(self, split: str, rng: np.random.Generator) -> Iterator[View]:
         """Writes the frames of a clip and hands out what the pipeline would know of each."""
         person, count = self.person, self.config.num_generated
         clip = self.place(CLIPS[split](person.body.num_expression, count))
         errors = VideoErrors(self.config, count, rng)
-        for number, pose in enumerate(_each(clip, f"rendering {split}")):
+        for number, pose in enumerate(each(clip, f"rendering {split}")):
             stored = errors.pose(number, pose)
             look = errors.look(number, person.look, person.drifted_look)
-            view, _ = self.frame(pose, stored, look, (errors, number))
+            view = self.with_errors(pose, stored, look, errors, number)
             self.writer.write_frame(split, number, view.frame)
             yield view
 
@@ -193,20 +237,14 @@ class _Maker:
         count, seed = self.config.num_test, self.config.seed
         rng = np.random.default_rng([seed, 8])
         clip = self.place(poses.unseen(self.person.body.num_expression, count, rng))
-        for number, pose in enumerate(_each(clip, "rendering test")):
-            view, _ = self.frame(pose, pose, self.person.look, None)
+        for number, pose in enumerate(each(clip, "rendering test")):
+            view, _ = self.clean(pose)
             self.writer.write_frame(TEST, number, view.frame)
         lines = [f"{MAKER} {seed} {number}" for number in range(count)]
         self.writer.write_split(TEST, range(count), lines)
 
-    def on_background(
-        self, image: Float32[np.ndarray, "h w 3"], shot: Shot
-    ) -> Float32[np.ndarray, "h w 3"]:
-        """Puts a premultiplied image before the backdrop."""
-        return image + (1 - shot.coverage[..., None]) * self.background
 
-
-def _each(pose: BodyPose, label: str) -> Iterator[BodyPose]:
+def each(pose: BodyPose, label: str) -> Iterator[BodyPose]:
     """The frames of a clip, with a progress bar."""
     for frame in track(range(len(pose.root)), label, transient=True):
         yield pose[frame]
@@ -216,7 +254,7 @@ def _bytes(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
-def _background(config: SyntheticConfig, rng: np.random.Generator) -> Float32[np.ndarray, "h w 3"]:
+def _background(config: StudioConfig, rng: np.random.Generator) -> Float32[np.ndarray, "h w 3"]:
     """A plain wall above a plain floor."""
     rows = np.linspace(0, 1, config.height)[:, None, None]
     columns = np.linspace(-1, 1, config.width)[None, :, None]

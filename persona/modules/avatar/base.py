@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from persona.errors import UserError
 from persona.modules.avatar.rig import Rig
-from persona.modules.body.base import Body
 from persona.types import PLAIN_VIEW, BodyIdentity, Gaussians, Pose, Posed, View
 
 REST = "avatar"
@@ -201,8 +200,9 @@ class Avatar(nn.Module):
 class Builder(Protocol):
     """Settings of an avatar, which is built once the person is known."""
 
-    rates: Mapping[str, float]
-    """Learning rates, as the avatar's ``parameter_groups`` takes them."""
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Learning rates, as the avatar's ``parameter_groups`` takes them."""
 
-    def build(self, body: Body, identity: BodyIdentity) -> Avatar:
-        """The untrained avatar of a person."""
+    def build(self, body: Any, identity: BodyIdentity) -> Avatar:
+        """The untrained avatar of a person, on a ``Body`` of the kind that it takes."""

@@ -25,12 +25,6 @@ class ClipPoses(TensorTuple):
     trans: Float[Tensor, "*b 3"]
     """Metres, camera frame."""
 
-    def __getitem__(self, index):
-        """Indexes the batch; a tensor of one row is looked up where it lies, for that pose."""
-        if isinstance(index, Tensor):
-            return self._map(lambda t: t.index_select(0, index)[0])
-        return super().__getitem__(index)
-
 
 class PoseDriver:
     """One asset of an avatar, posed frame after frame; the same Gaussians as ``avatar(pose)`` has.
@@ -109,6 +103,6 @@ class ClipDrawer:
         self, row: int | Int[Tensor, "1"], camera: Camera
     ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]:
         """Premultiplied colour and alpha. A row on the device can be captured as a CUDA graph."""
-        gaussians = self.driver.gaussians(self.poses[row])
+        gaussians = self.driver.gaussians(self.poses.row(row))
         render = self.renderer(gaussians, camera, self.channels)
         return render.images["rgb"], render.alpha

@@ -9,7 +9,7 @@ import torch
 from persona.data.people.assets import read_assets
 from persona.data.people.portrait_stream import PortraitStream
 from persona.data.people.portraits import VIEW, Picture
-from persona.data.people.rendered import RenderedPeople
+from persona.data.people.rendered import RenderedPeople, as_fitted
 from persona.data.people.scene import Casting
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.lhm.sight import SIGHT_PARTS
@@ -62,6 +62,27 @@ def _joints(body, people, person, view):
     bones = body.transforms_from_matrices(joints, people.rotations[person, view])
     posed = (bones[:, :3, :3] @ joints[..., None])[..., 0] + bones[:, :3, 3]
     return posed + people.trans[person, view]
+
+
+def test_a_fitted_body_is_a_little_off_and_the_true_one_stays():
+    body = SmplxBody()
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(1, 6, 4, generator=generator)
+    camera = Camera.identity(torch.ones(2), torch.ones(2), 6, 4)
+    true = Picture(torch.rand(3, 6, 4, generator=generator), mask, camera, BodyPose.zero(10))
+    identity = body.zero_identity()
+    turns, shifts = [], []
+    for seed in range(20):
+        found, shape = as_fitted(true, identity, np.random.default_rng(seed))
+        assert set(found.mask.unique().tolist()) == {0.0, 1.0}
+        assert found.pose.trans[2] == 0, "what lies along the line of sight is not seen"
+        assert (shape.betas[:12] != 0).all() and (shape.betas[12:] == 0).all()
+        turns.append(found.pose.body)
+        shifts.append(found.pose.trans[:2])
+    assert 0.01 < torch.stack(turns).std() < 0.06
+    assert 0.001 < torch.stack(shifts).std() < 0.006
+    assert (true.pose.body == 0).all() and (identity.betas == 0).all()
+    assert true.mask is mask
 
 
 def test_another_size_keeps_points_where_they_are():
