@@ -40,7 +40,7 @@ def command(subjects, tmp_path):
 def run(command, cwd):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
 
@@ -60,7 +60,7 @@ def test_killed_and_resumed_equals_uninterrupted(command, tmp_path):
     cut = tmp_path / "cut"
     process = subprocess.Popen(command(cut), cwd=tmp_path, start_new_session=True)
     try:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while not (cut / "last.ckpt").exists():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)

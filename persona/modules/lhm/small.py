@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from persona.errors import UserError
-from persona.modules.lhm.decoder import PointGaussians
+from persona.modules.lhm.decoder import PointGaussians, scale_bound
 from persona.modules.lhm.models import LhmModel
 from persona.modules.lhm.neighbours import GROUP, PARTNERS
 from persona.modules.lhm.network import LhmNetwork
@@ -67,7 +67,9 @@ class SmallModel(LhmModel):
         with torch.no_grad():
             self.source.bias.copy_(torch.tensor(_FIRST_SOURCES))
             opacity.bias.fill_(math.log(_FIRST_OPACITY / (1 - _FIRST_OPACITY)))
-            scaling.bias.fill_(math.log(_FIRST_SPREAD * math.sqrt(_BODY_M2 / num_points)))
+            # At a bound a scale would have no gradient.
+            scale = min(_FIRST_SPREAD * math.sqrt(_BODY_M2 / num_points), 0.9 * scale_bound(0))
+            scaling.bias.fill_(math.log(scale))
 
     def body_tokens(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b t d"]:
         """By the encoder that is trained with the rest."""
