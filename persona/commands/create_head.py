@@ -8,7 +8,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.progress import Progress
 
-from persona.commands.create import animate_options, check_videos, composed, option_list
+from persona.commands.compose import composed
+from persona.commands.create import animate_options, check_videos, option_list
 from persona.commands.drive import animate
 from persona.commands.experiment import train
 from persona.data.heads.portrait import SHEET_FILE, PortraitPreprocessor

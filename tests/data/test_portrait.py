@@ -31,7 +31,7 @@ def head():
     body = HeadBody()
     pose = replace(
         BodyPose.zero(body.num_expression), root=torch.tensor(FACING),
-        trans=torch.tensor([0.0, 0.05, 1.1]),
+        trans=torch.tensor([0.0, 0.22, 1.1]),
     )  # fmt: skip
     vertices, _ = body(body.zero_identity(), pose)
     return body, pose, vertices, body_maps(vertices, body.faces, CAMERA)

@@ -131,6 +131,10 @@ class PortraitPreprocessor:
             texture = unwrap_head(
                 self.body, person.identity, clean, person.vertices, self.texture_size
             )
+            # What is hidden behind it is painted, as in the generated frames.
+            same, mask = paint(texture, self.body, person.vertices, seen.camera)
+            image = np.where(clean.mask[..., None], seen.image, same)
+            frame = self._frame(image, mask | clean.mask, hair & clean.mask, person)
             return self._write(root, portrait, seen, person, frame, texture)
 
     def _look(self, portrait: Path) -> _Seen:
@@ -208,7 +212,7 @@ class PortraitPreprocessor:
         writer.write_split(GENERATED, range(len(images)))
         writer.write_textures(GENERATED, texture)
         same, _ = paint(texture, self.body, person.vertices, seen.camera)
-        cut = np.where(frame.mask[..., None], seen.image, 255).astype(np.uint8)
+        cut = np.where(frame.mask[..., None], frame.image, 255).astype(np.uint8)
         tiles = [seen.image, cut, same, *images[:: max(1, len(images) // 4)]]
         write_png(root / SHEET_FILE, np.hstack(tiles))
         writer.finish(
