@@ -73,7 +73,7 @@ def budget_plan(config: DictConfig) -> Plan:
     ]
     if failed := [cell for cell in cells if cell.error]:
         raise UserError(f"row {failed[0].name}: {failed[0].error}")
-    configs = {cell.subject: cell.config for cell in cells}
+    configs = {cell.subject: cell.config for cell in cells if cell.config is not None}
     prepare_subjects({c.data.root: c for c in configs.values()}.values(), config.jobs)
     subjects: dict[str, SubjectDataModule] = {}
     for key, made in configs.items():
@@ -92,7 +92,7 @@ def row_cell(config: DictConfig, row: str, settings: DictConfig, subject: str, s
     given = [f"data.source.config.{key}={value}" for key, value in source.items()]
     changed.overrides = [*config.overrides, *settings.get("overrides", ()), *given]
     cell = replace(make_cell(changed, settings.get("system", SYSTEM), subject, seed), system=row)
-    if cell.error or not source:
+    if cell.config is None or not source:
         return cell
     with open_dict(cell.config):
         slug = "_".join(f"{key}{value}" for key, value in sorted(source.items()))
@@ -133,7 +133,7 @@ def ceiling_cells(
 
 def with_regions(outcome: Outcome, plan: Plan) -> Outcome:
     """Adds the PSNR of every region to the rows of an outcome."""
-    if outcome.error:
+    if outcome.error or outcome.folder is None:
         return outcome
     try:
         frames = plan.subjects[outcome.cell.subject].test_frames
@@ -142,7 +142,7 @@ def with_regions(outcome: Outcome, plan: Plan) -> Outcome:
         for number, (row, path) in enumerate(zip(outcome.rows, files, strict=True)):
             frame = frames[[number]].to("cpu")
             image, _ = read_prediction(path, *frame.image.shape[-2:])
-            rows.append(row | region_scores(image, frame, region_masks(frame)))
+            rows.append({**row, **region_scores(image, frame, region_masks(frame))})
         return replace(outcome, rows=rows)
     except Exception as error:
         return Outcome(outcome.cell, error=one_line(error))
@@ -176,7 +176,7 @@ def write_budget(config: DictConfig, plan: Plan, outcomes: Sequence[Outcome], fo
             lines.append(tables.markdown(subject_table(own)).rstrip())
     text = "\n".join([*lines, ""])
     write_text(folder / "budget.md", text)
-    rows = [row | {"subject": plain(str(row["subject"]))} for row in tables.sequence_rows(good)]
+    rows = [{**row, "subject": plain(str(row["subject"]))} for row in tables.sequence_rows(good)]
     tables.write_csv(folder / "budget.csv", rows)
     for name in dict.fromkeys(plain(o.cell.subject) for o in good):
         own = [o for o in good if plain(o.cell.subject) == name]

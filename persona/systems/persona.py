@@ -91,6 +91,7 @@ class PersonaMethod(Method):
         )
         rotation = frame.camera.cam_from_world[:3, :3]
         normals = torch.from_numpy(frame.normal[inside]) * torch.tensor([1.0, -1.0, -1.0])
+        assert self.avatar.light is not None
         self.avatar.light.fit(normals @ rotation, colours / own.clamp_min(1))
         pose = matrix_pose(self.body, subject.pose(CAPTURED, number, self.body.num_expression))
         self.avatar.remove_light(pose, View(camera_rotation=rotation))

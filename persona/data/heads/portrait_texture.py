@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -81,8 +82,6 @@ def paint(
     texture: Textures, body: HeadBody, vertices: Float[Tensor, "p 3"], camera: Camera
 ) -> tuple[UInt8[ndarray, "h w 3"], Bool[ndarray, "h w"]]:
     """The textured head over white, and its silhouette."""
-    import cv2
-
     fine = camera.resize(camera.height * SUPERSAMPLE, camera.width * SUPERSAMPLE)
     render = rasterize(vertices, body.faces, fine)
     mask = render.mask.numpy()

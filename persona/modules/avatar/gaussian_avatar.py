@@ -173,8 +173,8 @@ class GaussianAvatar(Avatar):
         joints = pose_code(pose.rotations[..., 1 : 1 + NUM_BODY_JOINTS, :, :])
         if self.history is None:
             return joints
-        moving = isinstance(pose, MovingPose)
-        return self.history.code(joints, pose.motion if moving else self.history.at_rest(pose))
+        motion = pose.motion if isinstance(pose, MovingPose) else self.history.at_rest(pose)
+        return self.history.code(joints, motion)
 
     @property
     def ring(self) -> Float[Tensor, "m k"]:
