@@ -17,7 +17,7 @@ EXPERIMENTS = sorted(p.stem for p in (CONF / "exp").glob("*.yaml"))
 ABLATIONS = sorted(f"abl/{p.stem}" for p in (CONF / "exp/abl").glob("*.yaml"))
 SUITES = sorted(p.stem for p in (CONF / "suite").glob("*.yaml"))
 OF_PREPROCESS = ("annotator", "clips", "detector", "fit", "gate", "generator")
-NO_OPTIONS_OF_TRAIN = ("exp", "loss", "suite", "sweep", "published")
+NO_OPTIONS_OF_TRAIN = ("exp", "loss", "rows", "suite", "sweep", "published")
 INSTANTIATE_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
