@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from persona.data.ffmpeg import ffmpeg_package, ffmpeg_program
 from persona.data.io import atomic_path
 from persona.errors import UserError
 
@@ -83,7 +83,7 @@ def kind_of(path: Path, height: int, width: int) -> VideoKind:
 def has_nvenc() -> bool:
     """Whether ffmpeg encodes on a GPU here: it offers it on machines without one, too."""
     source = ("-f", "lavfi", "-i", "color=size=256x256:duration=0.1")
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "quiet", "-nostdin", *source]
+    command = [ffmpeg_program(), "-loglevel", "quiet", "-nostdin", *source]
     done = subprocess.run([*command, "-c:v", _NVENC.codec, "-f", "null", "-"], check=False)
     return done.returncode == 0
 
@@ -176,7 +176,7 @@ class _Writer:
             able = ", ".join(name for name, row in KINDS.items() if row.alpha)
             raise UserError(f"{path.suffix[1:]} has no alpha: choose {able}, or a background")
         pixels = kind.pixels if frame.shape[2] == 4 else kind.pixels.replace("yuva", "yuv")
-        self.process = imageio_ffmpeg.write_frames(
+        self.process = ffmpeg_package().write_frames(
             str(path), frame.shape[1::-1], pix_fmt_in="rgba" if frame.shape[2] == 4 else "rgb24",
             pix_fmt_out=pixels, fps=fps, codec=kind.codec, quality=kind.quality,
             macro_block_size=2, output_params=list(kind.options),
@@ -205,7 +205,7 @@ def add_sound(path: Path, source: Path, start_s: float = 0.0) -> None:
         return
     with atomic_path(path) as temporary:
         command = [
-            imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-nostdin", "-y",
+            ffmpeg_program(), "-loglevel", "error", "-nostdin", "-y",
             "-i", str(path), "-ss", str(start_s), "-i", str(source), "-map", "0:v", "-map", "1:a?",
             "-c:v", "copy", "-c:a", codec, "-shortest", str(temporary),
         ]  # fmt: skip

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from imageio_ffmpeg import get_ffmpeg_exe
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from persona.data.ffmpeg import ffmpeg_program
 from persona.errors import UserError
 
 ENDINGS = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".gif", ".mpg", ".mpeg", ".wmv")
@@ -57,7 +57,7 @@ class Video:
         path = Path(path)
         if not path.is_file():
             raise UserError(f"{path}: no such video; give video=FILE")
-        command = [get_ffmpeg_exe(), "-hide_banner", "-i", str(path)]
+        command = [ffmpeg_program(), "-hide_banner", "-i", str(path)]
         said = subprocess.run(command, capture_output=True, text=True, errors="replace").stderr
         stream = next((line for line in said.splitlines() if _STREAM.search(line)), None)
         if stream is None:
@@ -83,7 +83,7 @@ class Video:
         high = f"trunc(ih*min(1\\,{side}/max(iw\\,ih))/2)*2"
         filters = f"fps={self.fps},select={chosen},scale=w=max(2\\,{wide}):h=max(2\\,{high})"
         command = [
-            get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-i",
+            ffmpeg_program(), "-hide_banner", "-loglevel", "error", "-nostdin", "-i",
             str(self.path), "-map", "0:v:0", "-vf", filters, "-fps_mode", "passthrough",
             *([] if end is None else ["-frames:v", str(end - start)]),
             "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-",
