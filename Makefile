@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python train.py +exp=demo
 
-# A synthetic head: SplattingAvatar, its turntable, and a video of its expressions.
+# PERSE on a synthetic head and edits of it: turntable, sheet of the edits, video of expressions.
 HEAD := outputs/head/$(shell date +%Y-%m-%d_%H-%M-%S)
 demo-head: setup
 	$(BIN)/python train.py +exp=head_demo hydra.run.dir=$(HEAD)

@@ -22,14 +22,13 @@ from rich.table import Table
 
 from persona.cli import one_line_errors
 from persona.commands.animation import (
-    WHITE,
     draw_frames,
     frame_motion,
     render_motion,
     to_pixels,
-    write_video,
 )
 from persona.commands.experiment import load_system
+from persona.commands.video_file import WHITE, write_video
 from persona.data.motion.load import load_motion
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.device import pick_device

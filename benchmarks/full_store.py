@@ -6,7 +6,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from persona.data.datamodule import SubjectDataModule
-from persona.data.frames import FrameDataset, FrameStore
+from persona.data.frame_store import FrameStore
+from persona.data.frames import FrameDataset
 from persona.data.layout import CAPTURED
 
 

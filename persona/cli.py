@@ -58,7 +58,7 @@ def launch(main: Callable[[], object]) -> None:
 
     Hydra's own report takes several lines, or a traceback. HYDRA_FULL_ERROR=1 asks for tracebacks.
     """
-    hydra_utils.run_and_report = lambda function: function()
+    hydra_utils.run_and_report = lambda func: func()
     one_line_errors(_started)(main)
 
 
@@ -114,7 +114,7 @@ def quoted(key: str, value: object) -> str:
     """An override of Hydra's whose value is taken as it is, whatever its characters."""
     # Backslashes speak for themselves, but for those before a quote.
     text = re.sub(r"(\\*)(')", r"\1\1\\\2", str(value))
-    text += re.search(r"\\*$", text)[0]
+    text = re.sub(r"(\\+)\Z", r"\1\1", text)
     return f"{key}='{text}'"
 
 

@@ -48,6 +48,12 @@ class TensorTuple:
         """Indexes the first dimension of each tensor."""
         return self._map(lambda t: t[index])
 
+    def row(self, index: int | Int[Tensor, "1"]):
+        """One row of each tensor; an index that lies on a device is not brought to the host."""
+        if isinstance(index, int):
+            return self[index]
+        return self._map(lambda t: t.index_select(0, index)[0])
+
 
 @dataclass(frozen=True)
 class Camera(TensorTuple):

@@ -10,12 +10,14 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from persona.benchmark.heads.run import cell_of
+
 CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENTS = sorted(p.stem for p in (CONF / "exp").glob("*.yaml"))
 ABLATIONS = sorted(f"abl/{p.stem}" for p in (CONF / "exp/abl").glob("*.yaml"))
 SUITES = sorted(p.stem for p in (CONF / "suite").glob("*.yaml"))
 OF_PREPROCESS = ("annotator", "clips", "detector", "fit", "gate", "generator")
-NO_OPTIONS_OF_TRAIN = ("exp", "loss", "suite", "sweep", "published")
+NO_OPTIONS_OF_TRAIN = ("exp", "loss", "rows", "suite", "sweep", "published")
 INSTANTIATE_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
@@ -145,6 +147,10 @@ def test_systems_of_the_synthetic_suite_are_of_one_size(size):
         "people",
         "maps",
         "photo_benchmark",
+        "track",
+        "track_benchmark",
+        "preprocess_head",
+        "create_head",
     ],
 )
 def test_script_config(name):
@@ -159,6 +165,19 @@ def test_script_config(name):
 def test_group_option(override):
     name = "preprocess" if override.split("=")[0] in OF_PREPROCESS else "train"
     check(composed(override, name=name))
+
+
+@pytest.mark.parametrize("size", ["quick", "h200"])
+def test_cells_of_heads_compose(size):
+    """Every system, and those for one person on the same folder as the others' first."""
+    config = composed(f"size={size}", name="head_benchmark")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cells = {name: cell_of(config, name, 3, 0) for name in config.systems}
+    roots = {name: cell.train.data.root for name, cell in cells.items()}
+    assert roots["pointavatar"] == f"{roots['perse']}/9999_source"
+    for cell in cells.values():
+        check(cell.train)
+    assert len({cell.digest for cell in cells.values()}) == len(cells)
 
 
 def test_misspelt_key_is_refused():

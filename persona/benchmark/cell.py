@@ -19,7 +19,6 @@ from persona.cli import user_error
 from persona.commands.experiment import load_system, train
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import write_json
-from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.device import pick_device
 from persona.systems.pose_fit import fit_poses, pose_fit_losses
 
@@ -43,8 +42,7 @@ def run_cell(folder: Path) -> None:
     frames = data.test_frames.to(device)
     losses = pose_fit_losses(settings.pose_fit, settings.train.system)
     if losses is None:
-        table = PoseTable.from_poses(system.body, frames.poses(system.body.num_expression))
-        system.test_table = table.to(device)
+        system.test_table = system.pose_table(frames).to(device)
     else:
         system.test_table = fit_poses(system, frames, losses, updates=settings.updates)
     begun = time.perf_counter()

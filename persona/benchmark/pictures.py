@@ -12,7 +12,7 @@ from numpy import ndarray
 from persona.benchmark.predictions import prediction_files, read_prediction
 from persona.benchmark.runner import Outcome
 from persona.benchmark.tables import title
-from persona.commands.report import labelled, to_uint8
+from persona.commands.pictures import labelled, to_uint8
 from persona.data.datamodule import SubjectDataModule, spread
 from persona.data.io import write_bytes
 
@@ -38,7 +38,7 @@ def picture_rows(
     batches = [frames[[row]].to("cpu") for row in rows]
     pictures = {TRUTH: [to_uint8(f.image[0] * f.mask[0] + 1 - f.mask[0]) for f in batches]}
     for outcome in outcomes:
-        if outcome.error or outcome.cell.system in pictures:
+        if outcome.folder is None or outcome.error or outcome.cell.system in pictures:
             continue
         files = prediction_files(outcome.folder, len(frames))
         images = (

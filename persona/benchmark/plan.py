@@ -16,7 +16,7 @@ from persona.benchmark.prepare import prepare_subjects
 from persona.cli import user_error
 from persona.data.datamodule import SubjectDataModule
 from persona.errors import UserError
-from persona.runtime.options import experiment_of
+from persona.runtime.options import experiment_of, plain
 
 PREDICTIONS = "predictions:"
 CELL_VERSION = 2
@@ -184,10 +184,11 @@ def cell_overrides(config: DictConfig, chosen: Sequence[str], subject: str, seed
 
 def cell_key(cell: Cell, updates: int, subject_digest: str) -> str:
     """Content hash of all that a cell's frames depend on: settings, subject, body, code."""
+    assert cell.config is not None  # A cell with an error has no key.
     config = cell.config.copy()
     if body := config.body.get("path"):  # What is in the file counts, not where it lies.
         config.body.path = _digest(Path(body).read_bytes())
-    settings = OmegaConf.to_container(config, resolve=True)
+    settings = plain(config)
     for where in ("logger", "name", "subjects_dir"):
         settings.pop(where, None)
     for where in ("root", "path", "source"):  # The digest stands for what they lead to.

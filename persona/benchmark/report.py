@@ -121,8 +121,9 @@ def test_lines(plan: Plan, outcomes: Sequence[Outcome]) -> list[str]:
 
 def settings_lines(outcomes: Sequence[Outcome]) -> list[str]:
     """What each system's name stands for: its overrides, its steps, what it was shown."""
-    lines = {}
+    lines: dict[str, str] = {}
     for cell, facts in ((o.cell, o.facts) for o in outcomes if o.facts):
+        assert cell.config is not None  # Facts are of cells that were trained here.
         data, told = cell.config.data, "not trained"
         if cell.trained:
             told = f"{facts['train_steps']:.0f} steps on "

@@ -25,6 +25,7 @@ from persona.benchmark.cell import FRAMES_FOLDER, RESULT_FILE, SETTINGS_FILE, ru
 from persona.benchmark.plan import Cell, Plan, cell_key, one_line
 from persona.benchmark.predictions import score_predictions
 from persona.data.io import read_json, write_text
+from persona.runtime.options import plain
 
 LOG_FILE = "log.txt"
 CELL_MODULE = run_cell.__module__
@@ -128,7 +129,8 @@ def render_cell(
         if not cached and time.monotonic() > ends:
             return Outcome(cell, error="not begun: budget_s is used up; run the same command again")
         if not cached:
-            train = OmegaConf.to_container(cell.config, resolve=True)
+            assert cell.config is not None  # Only cells with an error lack it.
+            train = plain(cell.config)
             settings = {"pose_fit": cell.pose_fit, "updates": updates, "train": train}
             write_text(folder / SETTINGS_FILE, OmegaConf.to_yaml(OmegaConf.create(settings)))
             if variables is None:
@@ -143,6 +145,7 @@ def score(outcome: Outcome, plan: Plan, metrics: MetricCollection) -> Outcome:
     """Adds the numbers of the cell's frames."""
     if outcome.error:
         return outcome
+    assert outcome.folder is not None  # Only outcomes with an error lack it.
     cell, frames = outcome.cell, plan.subjects[outcome.cell.subject].test_frames
     try:
         rows = score_predictions(outcome.folder, frames, metrics)

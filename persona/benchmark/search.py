@@ -90,10 +90,8 @@ def write_table(study: optuna.Study, objective: str, folder: Path) -> None:
     """Every trial, best first: search.csv and search.md."""
     sign = 1 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1
     ended = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
-    rows = [
-        {"trial": t.number, objective: t.value, **t.params}
-        for t in sorted(ended, key=lambda t: sign * t.value)
-    ]
+    scored = sorted((sign * t.value, t.number, t) for t in ended if t.value is not None)
+    rows = [{"trial": t.number, objective: t.value, **t.params} for *_, t in scored]
     write_csv(folder / "search.csv", rows)
     table = [list(rows[0]), *([f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()]
                               for row in rows)]  # fmt: skip

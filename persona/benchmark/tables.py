@@ -56,8 +56,8 @@ def _line(system: str, pose_fit: str, found: list[Outcome]) -> Line:
     seeds = sorted({outcome.cell.seed for outcome in found})
     values, spread = {}, {}
     for name in metric_names(found):
-        frames = [_by_frame(of_subject, [name])[:, 0] for of_subject in by_subject.values()]
-        values[name] = estimate([values.tolist() for values in frames])
+        columns = [_by_frame(of_subject, [name])[:, 0] for of_subject in by_subject.values()]
+        values[name] = estimate([column.tolist() for column in columns])
         if len(seeds) > 1:
             spread[name] = float(np.std([_seed_mean(found, s, name) for s in seeds], ddof=1))
     frames = sum(len(of_subject[0].rows) for of_subject in by_subject.values())
@@ -102,7 +102,8 @@ def _same_seeds(
     common = {o.cell.seed for o in a} & {o.cell.seed for o in b}
     if min(len(a), len(b)) == 1 or not common:
         return a, b
-    return tuple([o for o in side if o.cell.seed in common] for side in (a, b))
+    ours, theirs = ([o for o in side if o.cell.seed in common] for side in (a, b))
+    return ours, theirs
 
 
 def _by_frame(outcomes: Sequence[Outcome], names: Sequence[str]) -> np.ndarray:
@@ -142,7 +143,7 @@ def frame_rows(outcomes: Sequence[Outcome]) -> list[Row]:
 
 def sequence_rows(outcomes: Sequence[Outcome]) -> list[Row]:
     """Every cell: its means over frames, times, and its error where it failed."""
-    rows = []
+    rows: list[Row] = []
     for outcome in outcomes:
         names = metric_names([outcome])
         means = {name: mean(outcome.rows, name) for name in names}

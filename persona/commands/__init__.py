@@ -17,18 +17,23 @@ SCRIPTS = {
     "create": "scripts/create.py",
     "preprocess": "scripts/preprocess.py",
     "animate": "scripts/animate.py",
+    "track": "scripts/track.py",
     "export": "scripts/export.py",
     "view": "scripts/view.py",
     "evaluate": "scripts/evaluate.py",
     "sweep": "scripts/sweep.py",
     "edit": "scripts/edit.py",
     "interpolate": "scripts/interpolate.py",
+    "preprocess-head": "scripts/preprocess_head.py",
+    "create-head": "scripts/create_head.py",
     "check-data": "scripts/check_data.py",
     "maps": "scripts/maps.py",
     "weights": "scripts/weights.py",
     "people": "scripts/people.py",
     "benchmark": "benchmarks/run.py",
     "benchmark-photo": "benchmarks/photo.py",
+    "benchmark-track": "benchmarks/track.py",
+    "benchmark-heads": "benchmarks/heads.py",
 }
 """Name to script."""
 

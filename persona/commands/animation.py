@@ -1,21 +1,17 @@
-"""Rendering an avatar along a motion, to video and PNG frames."""
+"""Rendering an avatar along a motion, to frames."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
-import imageio.v2 as imageio
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from persona.data.io import atomic_path
+from persona.commands.video_file import Background
 from persona.data.motion.camera import fit_camera, place_in_camera
 from persona.modules.avatar.driver import ClipDrawer
 from persona.modules.avatar.pose_table import matrix_pose
@@ -27,10 +23,6 @@ HEAD_JOINTS = torch.tensor([15, 22, 23, 24])
 """Head, jaw and eyes in SMPL-X order."""
 BATCH = 8
 """Frames that are copied from the GPU together."""
-QUEUE = 8
-"""Most frames that may wait to be written."""
-WHITE = (255, 255, 255)
-Background = UInt8[ndarray, "h w 3"] | tuple[int, int, int]
 
 
 def render_motion(
@@ -39,6 +31,7 @@ def render_motion(
     cameras: Camera,
     asset: str | None = None,
     background: Background | None = None,
+    fps: float | None = None,
 ) -> Iterator[UInt8[ndarray, "h w c"]]:
     """Renders every pose to a frame on the host: over a background, or RGBA with straight alpha.
 
@@ -50,8 +43,9 @@ def render_motion(
         cameras: One camera, or one per pose.
         asset: One of the system's; by default its result.
         background: What the avatar is composited over; None gives RGBA.
+        fps: Frames a second, which an avatar with a history must know; None is its training's.
     """
-    frames = draw_frames(system, poses, cameras, asset, background)
+    frames = draw_frames(system, poses, cameras, asset, background, fps)
     if system.device.type != "cuda":
         yield from (frame.numpy() for frame in frames)
         return
@@ -71,6 +65,7 @@ def draw_frames(
     cameras: Camera,
     asset: str | None = None,
     background: Background | None = None,
+    fps: float | None = None,
 ) -> Iterator[UInt8[Tensor, "h w c"]]:
     """The frames of ``render_motion``, left on the system's device.
 
@@ -80,7 +75,10 @@ def draw_frames(
     device = system.device
     cameras = cameras.to(device)
     batched = cameras.focal_px.dim() == 2
-    draw = system.clip(matrix_pose(system.body, poses.to(device)), asset)
+    pose = matrix_pose(system.body, poses.to(device))
+    if system.avatar.history is not None:
+        pose = system.avatar.history.follow(pose, fps)
+    draw = system.clip(pose, asset)
     under = None
     if background is not None:
         under = torch.as_tensor(np.asarray(background, np.float32) / 255, device=device)
@@ -163,67 +161,3 @@ def frame_motion(
         points = points[:, torch.isin(body.weights.argmax(1), HEAD_JOINTS.to(points.device))]
     camera, shift = fit_camera(points.cpu(), height, width)
     return replace(placed, trans=placed.trans + shift), camera
-
-
-def composite(rgba: UInt8[ndarray, "h w 4"], background: Background) -> UInt8[ndarray, "h w 3"]:
-    """Frame over a background image or colour."""
-    alpha = rgba[..., 3:].astype(np.float32) / 255
-    under = np.broadcast_to(np.asarray(background, np.float32), (*rgba.shape[:2], 3))
-    return (rgba[..., :3] * alpha + under * (1 - alpha)).round().astype(np.uint8)
-
-
-@contextmanager
-def background_calls(workers: int) -> Iterator[Callable[..., None]]:
-    """Yields ``call(function, *args)``, which runs the function in another thread.
-
-    When ``QUEUE`` calls are waiting, ``call`` itself waits. An exception is raised by a later
-    ``call``, or at the end, when all are done.
-    """
-    waiting: deque[Future] = deque()
-
-    def call(function: Callable, *args: object) -> None:
-        waiting.append(pool.submit(function, *args))
-        if len(waiting) > QUEUE:
-            waiting.popleft().result()
-
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            yield call
-            while waiting:
-                waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def write_video(
-    path: Path,
-    frames: Iterable[UInt8[ndarray, "h w c"]],
-    fps: float | int,
-    background: Background = WHITE,
-) -> int:
-    """H.264 mp4, written whole or not at all. Returns the number of frames.
-
-    Encoding runs beside the iteration. RGBA frames are laid over ``background``. Odd sides are
-    padded by a row or column of white: the codec wants even ones.
-    """
-    count = 0
-    with atomic_path(path) as temporary:
-        writer = imageio.get_writer(
-            temporary, format="FFMPEG", fps=fps, codec="libx264", quality=8, macro_block_size=2
-        )
-
-        def append(frame: UInt8[ndarray, "h w c"]) -> None:
-            if frame.shape[2] == 4:
-                frame = composite(frame, background)
-            height, width = frame.shape[:2]
-            if height % 2 or width % 2:
-                pad = ((0, height % 2), (0, width % 2), (0, 0))
-                frame = np.pad(frame, pad, constant_values=255)
-            writer.append_data(frame)
-
-        # One thread: frames keep their order.
-        with closing(writer), background_calls(1) as call:
-            for frame in frames:
-                call(append, frame)
-                count += 1
-    return count

@@ -55,7 +55,7 @@ def findings(config: DictConfig) -> Iterator[Finding]:
     if key is None:
         yield _examine(str(config.name), config.data)
         return
-    source = get_class(config.data.source._target_)
+    source: type[NativeSource] = get_class(config.data.source._target_)
     names = source.sequences or [config.data[key]]
     for name in names if config.recordings is None else config.recordings:
         chosen = OmegaConf.merge(config, {"data": {key: str(name)}})
@@ -105,7 +105,7 @@ def _examine_recording(source: NativeSource) -> str:
     recording = source.read()
     captured = source.captured(recording)
     for frame in (*recording.train, *recording.test):
-        check_image_size(frame, image_size(frame.image))
+        check_image_size(frame, image_size(Path(frame.image)))
     for frame in (*captured, *recording.test):
         read_person(frame)
     made = captured[0].label if len(captured) == 1 else f"{len(captured)} frames"

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra import compose
-from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig
 
+from persona.commands.compose import composed
 from persona.commands.drive import animate, check_animation, check_asset, driving_motion
 from persona.commands.experiment import train
 from persona.data.io import read_image
@@ -31,7 +30,7 @@ def preprocess(config: DictConfig) -> Path:
     root = subject_folder(config)
     preprocessor: PhotoPreprocessor = instantiate(config.preprocess)
     with one_maker(root):
-        preprocessor.run(str(config.photo), root)
+        preprocessor.run(photo_list(config), root)
     print(f"look at: {root / SHEET_FILE}", flush=True)
     return root
 
@@ -42,18 +41,31 @@ def subject_folder(config: DictConfig) -> Path:
     Raises:
         UserError: a bad photograph or name.
     """
-    if not Path(str(config.photo)).is_file():
-        raise UserError(f"{config.photo}: no such photo; give photo=PATH of an image file")
-    height, width = read_image(str(config.photo)).shape[:2]
-    if min(height, width) < MIN_SIDE_PX:
-        raise UserError(
-            f"{config.photo}: is {width} x {height} pixels; give a photo of {MIN_SIDE_PX} or more "
-            "on either side"
-        )
+    for photo in photo_list(config):
+        if not Path(photo).is_file():
+            raise UserError(f"{photo}: no such photo; give photo=PATH of an image file")
+        height, width = read_image(photo).shape[:2]
+        if min(height, width) < MIN_SIDE_PX:
+            raise UserError(
+                f"{photo}: is {width} x {height} pixels; give a photo of {MIN_SIDE_PX} or more "
+                "on either side"
+            )
     name = "" if config.name is None else str(config.name)
     if name in ("", ".", "..") or Path(name).name != name:
         raise UserError(f"name={config.name} cannot be a folder's name; use letters and digits")
     return Path(config.subjects_dir) / name
+
+
+def photo_list(config: DictConfig) -> list[str]:
+    """``config.photo``, of which there may be several.
+
+    Raises:
+        UserError: the list is empty.
+    """
+    photos = list(config.photo) if isinstance(config.photo, ListConfig) else [config.photo]
+    if not photos:
+        raise UserError("photo=[]: give photo=PATH of an image file, or photo=[A,B]")
+    return [str(photo) for photo in photos]
 
 
 def create(config: DictConfig, folder: Path) -> None:
@@ -119,15 +131,8 @@ def check_videos(videos: Sequence[DictConfig], training: DictConfig) -> None:
         UserError: one of them is bad.
     """
     body: SmplxBody = instantiate(training.body)
-    assets = get_class(training.system.method._target_).assets
+    method: type[Method] = get_class(training.system.method._target_)
     for options in videos:
         check_animation(options)
-        check_asset(options, assets)
+        check_asset(options, method.assets)
         driving_motion(options, body)
-
-
-def composed(name: str, overrides: list[str]) -> DictConfig:
-    """Another entry point's configuration, from the same folder as the running one's."""
-    if not GlobalHydra.instance().is_initialized():
-        raise RuntimeError("needs a running Hydra application")
-    return compose(name, overrides=list(overrides))

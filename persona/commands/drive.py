@@ -5,30 +5,34 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
 from numpy import ndarray
 from omegaconf import DictConfig
 from PIL import ImageColor
 from rich.progress import track
 
-from persona.commands.animation import (
+from persona.commands.animation import frame_motion, render_motion
+from persona.commands.experiment import load_system
+from persona.commands.track import track_video
+from persona.commands.video_file import (
+    KINDS,
+    Background,
+    add_sound,
     background_calls,
-    frame_motion,
-    render_motion,
     write_video,
 )
-from persona.commands.experiment import load_system
 from persona.data.io import read_image, write_png
 from persona.data.motion.load import load_motion
 from persona.data.motion.motion import Motion, combine
 from persona.data.numbers import number, whole_number
+from persona.data.track.video import ENDINGS
 from persona.errors import UserError
-from persona.modules.body.shaped_body import ShapedBody
+from persona.modules.body.base import Body
 from persona.modules.device import pick_device
 
 SHOTS = ("body", "face")
 FRAME_KINDS = (None, "rgb", "rgba")
 PNG_WRITERS = 4
+NO_BACKGROUND = "none"
 MAX_FPS = 1000
 """More is a mistake of units."""
 
@@ -49,7 +53,7 @@ def animate(config: DictConfig, folder: Path) -> Path:
     )
     # The video is composited where it was rendered; RGBA frames leave their background to a thread.
     under = None if config.frames == "rgba" else background
-    frames = render_motion(system, poses, camera, config.asset, under)
+    frames = render_motion(system, poses, camera, config.asset, under, motion.fps)
     name = Path(str(config.motion)).stem
 
     with background_calls(PNG_WRITERS) as call:
@@ -60,8 +64,10 @@ def animate(config: DictConfig, folder: Path) -> Path:
                     call(write_png, folder / "frames" / f"{i}.png", frame)
                 yield frame
 
-        path = folder / f"{name}.mp4"
+        path = folder / f"{name}.{config.format}"
         write_video(path, shown(), motion.fps, background)
+    if config.sound and is_video(config.motion):
+        add_sound(path, Path(config.motion), config.start / motion.fps)
     return path
 
 
@@ -75,6 +81,11 @@ def check_animation(config: DictConfig) -> None:
         raise UserError(f"shot={config.shot} is unknown: choose {' or '.join(SHOTS)}")
     if config.frames not in FRAME_KINDS:
         raise UserError(f"frames={config.frames} is unknown: choose null, rgb or rgba")
+    if config.format not in KINDS:
+        raise UserError(f"format={config.format} is unknown: choose {', '.join(KINDS)}")
+    if config.background == NO_BACKGROUND and not KINDS[config.format].alpha:
+        able = ", ".join(f"format={name}" for name, kind in KINDS.items() if kind.alpha)
+        raise UserError(f"background=none: {config.format} has no alpha; choose {able}")
     if config.motion is None:
         raise UserError("motion=null: give a motion's name or file")
     if config.fps is not None:
@@ -88,6 +99,11 @@ def check_animation(config: DictConfig) -> None:
     pick_device(config.device)
 
 
+def is_video(motion: str | Path) -> bool:
+    """Whether a motion is to be read off a video."""
+    return Path(str(motion)).suffix.lower() in ENDINGS
+
+
 def check_asset(config: DictConfig, assets: Sequence[str]) -> None:
     """Refuses an asset that a system does not have.
 
@@ -98,13 +114,14 @@ def check_asset(config: DictConfig, assets: Sequence[str]) -> None:
         raise UserError(f"asset={config.asset} is unknown: choose {' or '.join(assets)}")
 
 
-def driving_motion(config: DictConfig, body: ShapedBody) -> Motion:
+def driving_motion(config: DictConfig, body: Body) -> Motion:
     """The motion asked for: cut, and with face weights on top if there are any.
 
     Raises:
         UserError: no such motion, or nothing of it is left.
     """
-    motion = load_motion(config.motion, body, fps=config.fps, up=config.up)
+    source = track_video(Path(config.motion)) if is_video(config.motion) else config.motion
+    motion = load_motion(source, body, fps=config.fps, up=config.up)
     if config.face is not None:
         motion = combine(motion, load_motion(config.face, body, fps=config.fps))
     end = None if config.num_frames is None else config.start + config.num_frames
@@ -114,14 +131,14 @@ def driving_motion(config: DictConfig, body: ShapedBody) -> Motion:
     return motion
 
 
-def read_background(
-    background: str, height: int, width: int
-) -> UInt8[ndarray, "{height} {width} 3"] | tuple[int, int, int]:
-    """A colour name or #rrggbb, or an image file, resized.
+def read_background(background: str, height: int, width: int) -> Background | None:
+    """A colour name or #rrggbb, or an image file, resized; None keeps the avatar's alpha.
 
     Raises:
         UserError: neither.
     """
+    if background == NO_BACKGROUND:
+        return None
     try:
         return ImageColor.getrgb(background)[:3]
     except ValueError:

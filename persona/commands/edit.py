@@ -4,122 +4,56 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from hydra.utils import instantiate
 from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor
 
+from persona.commands.edit_sheet import SHEET_FILE, edit_sheet
+from persona.commands.editable import EditableHead
 from persona.commands.experiment import load_config, load_system
-from persona.commands.report import labelled, to_uint8
-from persona.data.edit_name import SOURCE, read_edit_name
+from persona.commands.pictures import labelled, to_uint8
 from persona.data.io import write_json, write_png
+from persona.data.numbers import number, whole_number
 from persona.errors import UserError
 from persona.modules.device import pick_device
-from persona.modules.head.avatar import HeadAvatar
+from persona.modules.head.attributes import SOURCE
 from persona.modules.losses.perceptual import Perceptual, missing_weights
 from persona.modules.metrics.interpolation import smoothness
-from persona.types import Camera, Pose, View
 
-SHEET_FILE = "edits.png"
 SMOOTHNESS_FILE = "smoothness.json"
-
-
-class EditableHead:
-    """A trained head, its edits by name, and a pose to see them in.
-
-    Args:
-        run: Folder of the run.
-        row: Training frame whose pose and camera are used.
-        device: Where to draw.
-
-    Raises:
-        UserError: The run's avatar has no edits, or no such frame.
-    """
-
-    def __init__(self, run: Path, row: int, device: torch.device) -> None:
-        self.run, self.system = run, load_system(run, device)
-        if not isinstance(self.avatar, HeadAvatar) or self.avatar.edits.slots is None:
-            raise UserError(f"run={run}: its avatar has no edits; train system=perse or pegasus")
-        data = instantiate(load_config(run).data)
-        frames = data.train_frames
-        if not 0 <= row < len(frames):
-            raise UserError(f"frame={row}: the run has frames 0 to {len(frames) - 1}")
-        self.camera: Camera = frames[[row]].camera[0].local().to(device)
-        self.pose: Pose = self.system.table(torch.tensor(row, device=device))
-
-    @property
-    def avatar(self) -> HeadAvatar:
-        """Of the run."""
-        return self.system.avatar
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the edits, in the order of their numbers."""
-        return self.system.method.people
-
-    def number(self, name: str) -> int:
-        """Of an edit, by its folder's name.
-
-        Raises:
-            UserError: The run has none of this name.
-        """
-        if name not in self.names:
-            have = ", ".join(self.names)
-            raise UserError(f"{name} is no edit of {self.run}: choose of {have}")
-        return self.names.index(name)
-
-    def code(self, name: str) -> tuple[str, Float[Tensor, "c"]]:
-        """An edit's attribute and its code."""
-        number = torch.tensor(self.number(name), device=self.camera.focal_px.device)
-        return read_edit_name(name).category, self.avatar.edits(number).code
-
-    def present(self, category: str) -> Float[Tensor, "c"]:
-        """Code of an attribute of the person as photographed."""
-        slots = self.avatar.edits.slots
-        number = slots.number(category)
-        return slots.codes[number]
-
-    @torch.no_grad()
-    def draw(self, latent: Float[Tensor, "l"]) -> Float[Tensor, "3 h w"]:
-        """The person with a latent, on white, [0, 1]."""
-        color, alpha = self.system.render(self.pose, self.camera, view=View(latent=latent))
-        return (color + 1 - alpha).clamp(0, 1)
-
-    @torch.no_grad()
-    def between(
-        self, category: str, start: Tensor, end: Tensor, shares: Float[Tensor, "n"]
-    ) -> Float[Tensor, "n 3 h w"]:
-        """Pictures with an attribute's code between two; ``shares`` of the second, [0, 1]."""
-        edits = self.avatar.edits
-        codes = [torch.lerp(start, end, share) for share in shares]
-        return torch.stack([self.draw(edits.mixed({category: code}).latent) for code in codes])
+FEWEST = 3
+"""Pictures whose distances have a variance."""
 
 
 def edit(config: DictConfig, folder: Path) -> Path:
-    """A sheet of edits at several strengths, a row an edit. Returns the picture's path.
+    """A sheet of edits at several strengths, or of several attributes edited at once.
+
+    Returns:
+        The picture's path.
 
     Raises:
         UserError: A bad option, run folder or name.
     """
-    with torch.no_grad():
-        head = EditableHead(Path(config.run), config.frame, pick_device(config.device))
-        shares = torch.tensor([float(s) for s in config.strengths])
-        asked = head.names if config.edits is None else tuple(config.edits)
-        rows, names = [], []
-        for name in asked:
-            category, code = head.code(name)
-            if category == SOURCE:
-                continue
-            images = head.between(category, head.present(category), code, shares)
-            rows.append(np.hstack([to_uint8(image) for image in images]))
-            names.append(name)
-    if not rows:
-        raise UserError("edits: the person as photographed is no edit; name others")
-    columns = [f"{float(share):g}" for share in shares]
+    strengths = [number("strengths", s, low=0, high=1) for s in config.strengths]
+    if not strengths:
+        raise UserError("strengths=[]: give shares of an edit, from 0 to 1")
+    head = load_head(config)
     path = folder / SHEET_FILE
-    write_png(path, labelled(np.vstack(rows), names, columns))
+    if config.mix:
+        chosen = {c: head.named(c, str(words)) for c, words in config.mix.items()}
+        images = head.mixed(chosen, strengths)
+        sheet = labelled(
+            to_uint8(torch.cat([*images], -1)), [" + ".join(chosen)], [f"{s:g}" for s in strengths]
+        )
+    else:
+        asked = head.edits if config.edits is None else tuple(map(str, config.edits))
+        names = [name for name in asked if head.number(name) >= 0 and name in head.edits]
+        if not names:
+            raise UserError("edits: the person as photographed is no edit; name others")
+        sheet = edit_sheet(head, names, strengths)
+    write_png(path, sheet)
     return path
 
 
@@ -132,9 +66,11 @@ def interpolate(config: DictConfig, folder: Path) -> dict[str, float]:
     Raises:
         UserError: A bad option, run folder or name, or edits of different attributes.
     """
+    count = whole_number("num_images", config.num_images, low=FEWEST)
+    head = load_head(config)
     with torch.no_grad():
-        head = EditableHead(Path(config.run), config.frame, pick_device(config.device))
-        (category, start), (other, end) = head.code(config.start), head.code(config.end)
+        start, end = head.code(config.start), head.code(config.end)
+        category, other = head.category(config.start), head.category(config.end)
         if category == SOURCE and other != SOURCE:
             category, start = other, head.present(other)
         if category != other or category == SOURCE:
@@ -142,10 +78,23 @@ def interpolate(config: DictConfig, folder: Path) -> dict[str, float]:
                 f"start={config.start} edits {category}, end={config.end} edits {other}: "
                 "give two edits of one attribute, or the person as photographed and one"
             )
-        images = head.between(category, start, end, torch.linspace(0, 1, config.num_images))
-    for number, image in enumerate(images):
-        write_png(folder / f"{number}.png", to_uint8(image))
+        images = head.between(category, start, end, torch.linspace(0, 1, count).tolist())
+    for place, image in enumerate(images):
+        write_png(folder / f"{place}.png", to_uint8(image))
     return measured(images, config.lpips_net, folder / SMOOTHNESS_FILE)
+
+
+def load_head(config: DictConfig) -> EditableHead:
+    """The head of ``config.run`` in the pose of the frame ``config.frame``.
+
+    Raises:
+        UserError: A bad run folder or frame, or its avatar has no edits.
+    """
+    row, run = whole_number("frame", config.frame, low=0), Path(config.run)
+    system = load_system(run, pick_device(config.device))
+    data = instantiate(load_config(run).data)
+    data.prepare_data()
+    return EditableHead(system, data.train_frames, row)
 
 
 def measured(images: Float[Tensor, "n 3 h w"], net: str, path: Path) -> dict[str, float]:

@@ -50,7 +50,7 @@ def evaluate(config: DictConfig, folder: Path) -> dict[str, float]:
     metrics = test(trainer, system, data, "test")
     record = metrics | {"pose_fit": config.pose_fit, "run": str(run)}
     write_metrics(folder / METRICS_FILE, record)
-    write_frames(system.rows, folder / FRAMES_FILE)
+    write_frames(system.scores.rows, folder / FRAMES_FILE)
     write_png(folder / COMPARISON_FILE, comparison(system, data, config.num_images))
     print_table(metrics, system.assets, notes=missing_lpips(trained.metric))
     print(f"evaluation: {folder}")

@@ -30,7 +30,7 @@ from persona.errors import UserError
 from persona.modules.losses.perceptual import missing_weights
 from persona.modules.metrics.protocol import lpips_nets
 from persona.runtime.checkpoint import AtomicCheckpointIO, read_checkpoint
-from persona.runtime.options import check_options, with_absolute_paths
+from persona.runtime.options import check_options, plain, with_absolute_paths
 from persona.runtime.progress import LossBar
 from persona.runtime.tracking import start_logger
 from persona.systems.fit import Fit
@@ -78,7 +78,7 @@ def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[st
             metrics = test(trainer, system, data, "init")
             write_metrics(folder / INIT_FILE, metrics)
         else:
-            metrics = read_metrics(folder / INIT_FILE)
+            metrics = {k: float(v) for k, v in read_metrics(folder / INIT_FILE).items()}
         started = time.perf_counter()
         if system.method.trained:
             system.train()  # Lightning keeps whatever mode the test left.
@@ -149,7 +149,7 @@ def begin_run(config: DictConfig, folder: Path) -> DictConfig:
     """
     check_options(config)
     config = with_absolute_paths(config)
-    if rank_zero_only.rank:
+    if not is_first_process():
         return config
     path = folder / CONFIG_FILE
     try:
@@ -190,11 +190,16 @@ def test(trainer: L.Trainer, system: Fit, data: SubjectDataModule, prefix: str) 
 def loggers(config: DictConfig, folder: Path) -> list[Logger]:
     """A CSV file of the losses, and the configured logger if there is one."""
     found: list[Logger] = [CSVLogger(folder, name="logs")]
-    if config.get("logger") and rank_zero_only.rank == 0:
+    if config.get("logger") and is_first_process():
         logger = start_logger(config.logger, folder)
-        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+        logger.log_hyperparams(plain(config))
         found.append(logger)
     return found
+
+
+def is_first_process() -> bool:
+    """Of those that train together; Lightning knows before there is a trainer."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def quiet_libraries() -> None:

@@ -16,14 +16,14 @@ from persona.data.export.formats import FORMATS
 from persona.data.export.scene import Clip, RiggedMesh, RiggedSplats, Scene, Skin, Splats
 from persona.data.motion.camera import place_in_camera
 from persona.data.motion.motion import Motion
-from persona.data.motion.names import JOINTS
+from persona.data.motion.names import HEAD, JOINTS
 from persona.data.numbers import whole_number
 from persona.errors import UserError
 from persona.modules.avatar.bake import bake_mesh
 from persona.modules.avatar.pose_table import full_rotations, matrix_pose
 from persona.modules.avatar.rig import Rig
+from persona.modules.body.base import Body
 from persona.modules.body.rotation import quaternion_from_matrix
-from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.device import pick_device
 from persona.systems.fit import Fit
 from persona.types import BodyPose, Gaussians
@@ -86,7 +86,7 @@ def loss_lines(exporter: "AvatarExport", frame: int) -> list[str]:
     ]
 
 
-def rest_motion(body: SmplxBody) -> Motion:
+def rest_motion(body: Body) -> Motion:
     """One frame in which no joint is turned."""
     return Motion(BodyPose.zero(body.num_expression, (1,)), 30.0, REST)
 
@@ -202,7 +202,7 @@ class AvatarExport:
             skin=Skin(bones.numpy(), weights.numpy()),
             expression_dirs=rig.expr_dirs.permute(2, 0, 1).contiguous().numpy(),
             expression_names=tuple(names),
-            joint_names=JOINTS,
+            joint_names=HEAD if len(rig.joints) == len(HEAD) else JOINTS,
             parents=tuple(body.parents.tolist()),
             joints=rig.joints.numpy(),
             bind_from_rest=torch.linalg.inv(rig.rest_from_bind).numpy(),

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from persona.data.motion.camera import fit_camera
 from persona.modules.avatar.bake import BakedMesh, bake_mesh
 from persona.modules.avatar.rig import Rig
 from persona.modules.body.skinning import blend_skin
-from persona.modules.render.mesh import interpolate, rasterize
+from persona.modules.render.textured import draw_textured
 from persona.systems.fit import Fit
 from persona.types import Camera, Channel, Pose
 
@@ -83,15 +82,8 @@ def draw_mesh(
     raised = mesh.vertices + (rig.expr_dirs @ pose.expression)[mesh.source]
     weights = rig.weights[mesh.source]
     vertices = blend_skin(raised, weights, bones @ rig.rest_from_bind) + pose.trans
-    fine = camera.resize(SUPERSAMPLE * camera.height, SUPERSAMPLE * camera.width)
-    render = rasterize(vertices, mesh.faces, fine)
-    uv = interpolate(render, mesh.faces, mesh.uv)
-    grid = torch.stack([2 * uv[..., 0] - 1, 1 - 2 * uv[..., 1]], -1)  # Row 0 is v = 1.
-    texture = mesh.texture.permute(2, 0, 1)[None] / 255
-    color = F.grid_sample(texture, grid[None], padding_mode="border", align_corners=False)
-    mask = render.mask[None, None].to(color)
-    layers = F.avg_pool2d(torch.cat([color * mask, mask], 1), SUPERSAMPLE)[0]
-    return over_white(layers[:3], layers[3:])
+    drawn = mesh.faces, mesh.uv, mesh.faces, mesh.texture
+    return over_white(*draw_textured(vertices, *drawn, camera, SUPERSAMPLE))
 
 
 def over_white(

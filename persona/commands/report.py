@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import matplotlib
 import numpy as np
 import torch
@@ -18,7 +17,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from persona.commands.animation import WHITE, frame_motion, render_motion, write_video
+from persona.commands.animation import frame_motion, render_motion
+from persona.commands.edit_sheet import SHEET_FILE, edit_sheet
+from persona.commands.editable import EditableHead, has_edits
+from persona.commands.pictures import labelled, to_uint8
+from persona.commands.video_file import WHITE, write_video
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import read_json, write_json, write_png, write_text
 from persona.data.layout import CAPTURED
@@ -42,12 +45,15 @@ def write_report(
     options: DictConfig,
     loggers: list[Logger],
 ) -> None:
-    """Writes frames.csv, comparison.png and turntable.mp4, and sends them to W&B."""
-    write_frames(system.rows, folder / FRAMES_FILE)
+    """Writes frames.csv, comparison.png, turntable.mp4 and, of edits, edits.png; and to W&B."""
+    write_frames(system.scores.rows, folder / FRAMES_FILE)
     write_png(folder / COMPARISON_FILE, comparison(system, data, options.num_images))
     count, height = options.turntable_frames, options.turntable_height
     if count:
         turntable(system, folder / TURNTABLE_FILE, count, height)
+    if has_edits(system):
+        head = EditableHead(system, data.train_frames, row=0)
+        write_png(folder / SHEET_FILE, edit_sheet(head, head.edits, truth=data.train_frames))
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.summary.update(metrics)
@@ -101,11 +107,6 @@ def comparison(system: Fit, data: SubjectDataModule, num_images: int) -> UInt8[n
     return labelled(np.hstack(tiles), ("truth", "render", f"error x{ERROR_SCALE:g}"))
 
 
-def to_uint8(image: Float[torch.Tensor, "3 h w"]) -> UInt8[ndarray, "h w 3"]:
-    """Tensor image to pixels."""
-    return (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-
-
 def error(
     truth: Float[torch.Tensor, "3 h w"], image: Float[torch.Tensor, "3 h w"]
 ) -> UInt8[ndarray, "h w 3"]:
@@ -114,40 +115,12 @@ def error(
     return (matplotlib.colormaps["magma"](value)[..., :3] * 255).astype(np.uint8)
 
 
-LABEL_PX = 28
-"""Thickness of a strip of names."""
-
-
-def labelled(
-    sheet: UInt8[ndarray, "h w 3"], rows: Sequence[str], columns: Sequence[str] = ()
-) -> UInt8[ndarray, "labelled_h labelled_w 3"]:
-    """Writes names beside equally high rows, at the left, and over equally wide columns."""
-    names = [label(name, sheet.shape[0] // len(rows)) for name in reversed(rows)]
-    side = cv2.rotate(np.hstack(names), cv2.ROTATE_90_COUNTERCLOCKWISE)
-    spare = sheet.shape[0] - side.shape[0]
-    sheet = np.hstack([np.pad(side, ((0, spare), (0, 0), (0, 0)), constant_values=255), sheet])
-    if not columns:
-        return sheet
-    names = [label(name, (sheet.shape[1] - LABEL_PX) // len(columns)) for name in columns]
-    head = np.hstack([label("", LABEL_PX), *names])
-    spare = sheet.shape[1] - head.shape[1]
-    return np.vstack([np.pad(head, ((0, 0), (0, spare), (0, 0)), constant_values=255), sheet])
-
-
-def label(text: str, length: int) -> UInt8[ndarray, "h w 3"]:
-    """A white strip with a text in its middle."""
-    font = cv2.FONT_HERSHEY_SIMPLEX, 0.5
-    (width, _), _ = cv2.getTextSize(text, *font, 1)
-    strip = np.full((LABEL_PX, length, 3), 255, np.uint8)
-    place = max(2, (length - width) // 2), 19
-    return cv2.putText(strip, text, place, *font, (40,) * 3, 1, cv2.LINE_AA)
-
-
 def turntable(system: Fit, path: Path, num_frames: int, height: int) -> None:
     """The avatar turning once on the spot, on white."""
     motion = load_motion("turntable", system.body, fps=num_frames / 4)
     poses, camera = frame_motion(system, motion.pose, height, height * 3 // 4)
-    write_video(path, render_motion(system, poses, camera, background=WHITE), motion.fps)
+    frames = render_motion(system, poses, camera, background=WHITE, fps=motion.fps)
+    write_video(path, frames, motion.fps)
 
 
 def no_gain(metrics: Mapping[str, float], split: str) -> list[str]:

@@ -34,7 +34,7 @@ class SweepTable(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Keeps one job's row."""
-        row: Row = {"job": " ".join(job_return.overrides)}
+        row: Row = {"job": " ".join(job_return.overrides or ())}
         if job_return.status == JobStatus.COMPLETED and isinstance(job_return.return_value, dict):
             row |= job_return.return_value
         self.rows.append(row)

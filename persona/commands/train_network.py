@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from persona.commands.experiment import CHECKPOINT_FILE, METRICS_FILE, TrainingRun
+from persona.commands.experiment import (
+    CHECKPOINT_FILE,
+    METRICS_FILE,
+    TrainingRun,
+    is_first_process,
+)
 from persona.data.io import atomic_path, write_json
 
 log = logging.getLogger(__name__)
@@ -38,7 +42,7 @@ def write_network(
         net: Whose weights.
         metrics: Of the test.
     """
-    if rank_zero_only.rank == 0:
+    if is_first_process():
         write_weights(net, folder / weights_file)
         write_json(folder / METRICS_FILE, dict(metrics), indent=2)
         log.info("%s: %s", weights_file, metrics)

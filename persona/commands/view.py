@@ -142,7 +142,8 @@ class Viewer:
 
     def turn(self) -> None:
         """Turns the chosen joint as its sliders say."""
-        self.puppet.turns[self.joint.value] = tuple(float(s.value) for s in self.turns)
+        x, y, z = (float(slider.value) for slider in self.turns)
+        self.puppet.turns[self.joint.value] = x, y, z
         self.dirty = True
 
     def show_turn(self) -> None:

@@ -12,7 +12,9 @@ import lightning
 import numpy as np
 import torch
 
-from persona.data.frames import FRAMES_ON, FrameDataset, FrameStore, load_frames
+from persona.data.frame_loading import load_frames
+from persona.data.frame_store import FrameStore
+from persona.data.frames import FRAMES_ON, FrameDataset
 from persona.data.layout import CAPTURED, TEST
 from persona.data.sampler import BalancedSampler
 from persona.data.subject import Subject
@@ -33,8 +35,8 @@ class SubjectSource(Protocol):
 class FrameLoader:
     """Iterates a FrameDataset batch by batch.
 
-    Frames lie decoded in memory, so worker processes would only cost, and what is handed out is
-    what was used, so that a position in it is exact.
+    Without worker processes: the frames lie decoded in memory. Nothing is fetched ahead, so the
+    position that a checkpoint stores is exact.
     """
 
     def __init__(self, dataset: FrameDataset, batches: Sequence[list[int]]):
@@ -70,7 +72,7 @@ class BalancedLoader(FrameLoader):
         return len(self.sampler)
 
     def _order(self) -> Iterator[tuple[list[int], list[int]]]:
-        # The sampler stands where the loader does: looking ahead does not move it.
+        # ``upcoming`` looks ahead without moving the sampler.
         return ((rows, self.sampler.upcoming) for rows in self.sampler)
 
     def _batch(self, rows: list[int]) -> Frame:
@@ -88,8 +90,8 @@ class BalancedLoader(FrameLoader):
 class SubjectDataModule(lightning.LightningDataModule):
     """Batches of one subject: captured and generated frames train, others test.
 
-    Rows of the training table run over captured, generated_0, generated_1 ...; test frames are
-    numbered by themselves, and validation frames carry the numbers of the split they are from.
+    Training frames are numbered through captured, generated_0, generated_1 ...; these numbers are
+    the rows of the pose table. Test frames have numbers and a table of their own.
     """
 
     def __init__(  # noqa: PLR0913
@@ -161,8 +163,8 @@ class SubjectDataModule(lightning.LightningDataModule):
 
     @property
     def train_splits(self) -> tuple[str, ...]:
-        """Splits of the training table, in its order."""
-        return self._train_splits_of(self.subject)
+        """Splits of the training table, in its order; of the first subject."""
+        return self._train_splits_of(self.subjects[0])
 
     def _train_splits_of(self, subject: Subject) -> tuple[str, ...]:
         found = tuple(split for split in subject.splits if split != TEST)
@@ -176,8 +178,8 @@ class SubjectDataModule(lightning.LightningDataModule):
 
     @property
     def test_split(self) -> str:
-        """Split that is evaluated."""
-        return self._test_split_of(self.subject)
+        """Split that is evaluated, of the first subject."""
+        return self._test_split_of(self.subjects[0])
 
     def _test_split_of(self, subject: Subject) -> str:
         splits = subject.splits
@@ -220,7 +222,7 @@ class SubjectDataModule(lightning.LightningDataModule):
         return BalancedLoader(frames, sampler)
 
     def val_dataloader(self) -> FrameLoader:
-        """All test frames, one at a time, so ordered that the first few are spread evenly.
+        """All test frames, one at a time, in an order whose first few are spread evenly.
 
         Lightning's ``limit_val_batches`` says how many validation looks at.
         """
@@ -239,8 +241,8 @@ class SubjectDataModule(lightning.LightningDataModule):
     def _in_order(self, rows: list[int]) -> FrameLoader:
         """Loader of test frames, one a batch; processes take turns.
 
-        All have equally many batches, since Lightning skips the hooks of a process without any:
-        in the last turn some are empty.
+        Lightning skips the hooks of a process without batches, so all get equally many: the last
+        ones may be empty.
         """
         rank, world_size = self._process()
         turns = range(rank, -(-len(rows) // world_size) * world_size, world_size)

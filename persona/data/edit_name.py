@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SOURCE = "source"
+from persona.modules.head.attributes import SOURCE
+
 ORIGINAL = "original"
 """PEGASUS's word for it."""
 

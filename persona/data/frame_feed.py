@@ -1,4 +1,4 @@
-"""Frames that stay in host memory: the next ones' bytes travel while a step runs."""
+"""Frames that stay in host memory: the next batch is copied while a step runs."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from persona.errors import UserError
 class FrameFeed:
     """Copies rows from pinned memory to a CUDA device on a stream of its own.
 
-    One buffer is enough for two batches: a batch taken is turned into floats at once, and the
-    next one's copy waits for that on the device, not on the host. Nothing here waits on the host.
+    One buffer is enough: a batch is turned into floats as soon as it is taken, and the copy of the
+    next one waits for that on the device. The host never waits.
     """
 
     def __init__(self, device: torch.device) -> None:
-        """``device``: CUDA; the stream current there when a batch is taken is the one that reads.
+        """``device``: CUDA; batches are read on the stream that is current when they are taken.
 
-        Rows that are handed in must be pinned, or their copies run one after the other with all
-        else, and must not be written to while a copy may be under way.
+        Rows must lie in pinned memory, else their copies do not overlap with the step, and must not
+        change while they are copied.
         """
         self.device = device
         self.stream = torch.cuda.Stream(device)
@@ -49,9 +49,9 @@ class FrameFeed:
     def take(
         self, key: Sequence[int], rows: Sequence[UInt8[Tensor, "_"]]
     ) -> Iterator[list[UInt8[Tensor, "_"]]]:
-        """The batch's rows on the device, for work inside the ``with`` alone.
+        """The batch's rows on the device, valid inside the ``with`` alone.
 
-        Copied here and now where another batch or none was staged.
+        A batch that was not staged is copied now.
         """
         if self.staged != tuple(key):
             self.stage(key, rows)
@@ -65,8 +65,8 @@ class FrameFeed:
 
     def _make_room(self, count: int, length: int) -> None:
         self.buffer = torch.empty(count, length, dtype=torch.uint8, device=self.device)
-        # Memory that comes from the current stream's pool may be in use there still, and goes back
-        # to it only when the copies into it are done.
+        # The allocator gave memory of the current stream: that may still read it, and must not get
+        # it back before the copies of this stream are done.
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         self.buffer.record_stream(self.stream)
 
@@ -82,8 +82,8 @@ def pin_in_place(rows: UInt8[Tensor, "b k"]) -> None:
     """
     if rows.is_pinned() or not rows.numel():
         return
-    # Frames of an earlier run in this process go now: not while a CUDA graph is captured, which
-    # could not bear their unlocking, and before there are twice as many.
+    # Frees the frames of an earlier run in this process now: unpinning them later could break the
+    # capture of a CUDA graph, and until then both would take memory.
     gc.collect()
     runtime, address = torch.cuda.cudart(), rows.data_ptr()
     error = int(runtime.cudaHostRegister(address, rows.numel(), 0))
@@ -92,11 +92,11 @@ def pin_in_place(rows: UInt8[Tensor, "b k"]) -> None:
             f"{rows.numel() / 2**30:.1f} GiB of frames cannot be pinned in host memory (CUDA error "
             f"{error}): use data.frames_on=device, or fewer frames (data.max_frames)"
         )
-    # At the interpreter's end the process' memory goes as a whole.
+    # Not at exit: the system frees a process's memory as a whole.
     weakref.finalize(rows, _unpin, address).atexit = False
 
 
 def _unpin(address: int) -> None:
-    """A copy may be under way still: the memory goes back afterwards."""
+    """Unlocks memory, after the copies that may still read it."""
     torch.cuda.synchronize()
     torch.cuda.cudart().cudaHostUnregister(address)

@@ -24,8 +24,14 @@ class BodySize(Protocol):
     name: str
     digest: str
     num_betas: int
-    num_vertices: int
-    num_joints: int
+
+    @property
+    def num_vertices(self) -> int:
+        """Of the template."""
+
+    @property
+    def num_joints(self) -> int:
+        """Of the skeleton."""
 
 
 def identity_arrays(

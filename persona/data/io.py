@@ -166,8 +166,8 @@ def read_json(path: PathLike, remedy: str = "check the path") -> Any:
         raise UserError(f"{path}: not valid or truncated JSON ({where}); {remedy}") from error
 
 
-# numpy parses a header with ast, whose recursion count Python 3.11 shares between threads: now and
-# then two at once end in a SystemError.
+# NumPy parses headers with ``ast``. In Python 3.11 its recursion counter is shared between threads,
+# so that two parsing at once sometimes raise SystemError.
 _PARSING = Lock()
 
 

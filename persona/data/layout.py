@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -165,11 +165,9 @@ MAP_FIELDS = frozenset(f.name for f in fields(FrameData)) & frozenset(MAPS)
 """Maps that are fields of ``FrameData``."""
 
 
-def map_arguments(
-    maps: Mapping[str, Shaped[np.ndarray, "h w *c"]],
-) -> dict[str, Shaped[np.ndarray, "h w *c"] | dict[str, Shaped[np.ndarray, "h w *c"]]]:
-    """Maps by name as arguments of ``FrameData``."""
-    own = {name: values for name, values in maps.items() if name in MAP_FIELDS}
+def map_arguments(maps: Mapping[str, Shaped[np.ndarray, "h w *c"]]) -> dict[str, Any]:
+    """Maps by name as arguments of ``FrameData``, which are of several types."""
+    own: dict[str, Any] = {name: values for name, values in maps.items() if name in MAP_FIELDS}
     return own | {"others": {k: v for k, v in maps.items() if k not in MAP_FIELDS}}
 
 

@@ -1,4 +1,4 @@
-"""How a folder that several runs may want to make is made: by one of them, and whole."""
+"""Lets one of several runs make a folder that all want, and shows it to the others when whole."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def one_maker(root: Path) -> Iterator[None]:
-    """Keeps other makers of ``root`` waiting; a process that dies frees them.
+    """A lock on ``root``: other makers wait; a process that dies releases it.
 
-    Whoever had to wait must look again whether there is anything left to make.
+    Whoever waited must check again whether the folder is still to be made.
     """
     root.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root.with_name(f".{root.name}.lock"))
@@ -35,9 +35,9 @@ def one_maker(root: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_folder(root: Path) -> Iterator[Path]:
-    """Yields a folder beside ``root`` that takes its place when it is whole.
+    """Yields a new folder beside ``root`` that replaces it at the end.
 
-    After an error or a kill ``root`` is as it was. Only within ``one_maker``.
+    After an error or a kill ``root`` is as it was. Use it within ``one_maker`` only.
     """
     for left in root.parent.glob(f".{root.name}.*.making"):
         shutil.rmtree(left, ignore_errors=True)  # Of a maker that was killed.

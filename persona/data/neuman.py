@@ -134,9 +134,10 @@ class NeumanSource(NativeSource):
         paths = [self.folder / f"{split}_split.txt" for split in SPLITS]
         if not any(path.exists() for path in paths):
             try:
-                return tuple([names[i] for i in part] for part in neuman_split(len(names)))
+                train, val, test = neuman_split(len(names))
             except ValueError as error:
                 raise UserError(f"{self.folder / 'images'}: {error}; {GET_DATA}") from error
+            return [names[i] for i in train], [names[i] for i in val], [names[i] for i in test]
         taken: dict[str, Path] = {}
         for path in paths:
             lines = read_text(path, GET_DATA).split()
@@ -150,7 +151,8 @@ class NeumanSource(NativeSource):
                 taken[name] = path
             if not lines:
                 raise UserError(f"{path}: names no frames; {GET_DATA}")
-        return tuple([name for name in names if taken.get(name) == path] for path in paths)
+        of = {path: [name for name in names if taken.get(name) == path] for path in paths}
+        return of[paths[0]], of[paths[1]], of[paths[2]]
 
     def _frame(self, name: str, cameras: dict[str, Camera], masks: str) -> NativeFrame:
         """One frame; images and masks of the dataset are called 00012.png, ExAvatar's files 12."""

@@ -77,7 +77,7 @@ def plain_array(
     wanted = " x ".join("n" if size < 0 else str(size) for size in shape)
     try:
         with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused below
-            array = np.asarray(value).astype(dtype)
+            array: np.ndarray = np.asarray(value).astype(dtype)
     except (TypeError, ValueError) as error:
         raise UserError(f"{where} is not an array of {wanted} numbers; {remedy}") from error
     matches = len(array.shape) == len(shape) and all(

@@ -24,13 +24,13 @@ class BalancedSampler(Sampler[list[int]]):
     other frame once and those of the groups repeated; PERSONA's half photograph, half generated is
     ``shares={"captured": 0.5}``. Without others it holds each frame ``repeats`` times.
 
-    With steps of several frames a group comes in its share of the steps, evenly spread, and there
-    each of its frames at most once, since again it would give the same gradient again: they weigh
-    more instead (``weights``), and the places are other frames'. A step has frames of one group at
-    most: they come together, because captured frames are slowest and all processes wait for them.
-    An epoch has as many frames as one of single frames, so that others come more often. Where a
-    process takes several frames and they have several sizes, a group has steps to itself and fills
-    them. (A step is a batch of all processes, whatever is accumulated.)
+    With several frames a step, a group's frames are in its share of the steps, spread evenly. Such
+    a step holds each of them at most once, because a repeated frame adds no new gradient: instead
+    they weigh more (``weights``), and other frames fill the step. No step mixes two groups.
+    Captured frames thus share steps: they are the slowest, and all processes wait for them. An
+    epoch has as many frames as with one frame a step, so the other frames are seen more often.
+    Where a batch holds several frames and the frames differ in size, a group fills its steps alone.
+    (A step is one batch on every process, without gradient accumulation.)
 
     The order depends on seed and epoch alone. Ranks split each global batch (``batch_size *
     world_size`` frames) among them, so that several processes see together what one process with
@@ -69,9 +69,9 @@ class BalancedSampler(Sampler[list[int]]):
             ValueError: nothing to sample.
         """
         named = shares or {}
-        shares = {name: share for name, share in named.items() if share is not None}
-        if not all(0 <= share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
-            told = ", ".join(f"{name}={share}" for name, share in shares.items())
+        fixed = {name: share for name, share in named.items() if share is not None}
+        if not all(0 <= share < 1 for share in fixed.values()) or sum(fixed.values()) >= 1:
+            told = ", ".join(f"{name}={share}" for name, share in fixed.items())
             raise UserError(f"shares of the frames ({told}): each and their sum must be in [0, 1)")
         for name, value in (("batch_size", batch_size), ("repeats", repeats)):
             if value < 1:
@@ -79,9 +79,9 @@ class BalancedSampler(Sampler[list[int]]):
         if len(groups) != len(sizes) or not len(groups) or not 0 <= rank < world_size:
             raise ValueError("needs a size for each frame, a frame, and a rank below world_size")
         self.width, self.seed = batch_size * world_size, seed
-        # A batch of one frame has one size, whatever the other processes' have.
+        # Batches of one frame need no common size: processes may differ.
         self.sizes = list(sizes) if batch_size > 1 else [None] * len(sizes)
-        self.shares = {name: share for name, share in shares.items() if name in groups}
+        self.shares = {name: share for name, share in fixed.items() if name in groups}
         self.rows = {name: np.flatnonzero(np.asarray(groups) == name) for name in self.shares}
         self.other_rows = np.flatnonzero(~np.isin(groups, list(self.shares)))
         self.repeats = repeats if set(groups) <= set(named) else 1
@@ -93,13 +93,13 @@ class BalancedSampler(Sampler[list[int]]):
 
     @property
     def weights(self) -> list[float]:
-        """What each frame counts for in the mean over a step's frames; 1 in the mean of an epoch.
+        """Weight of each frame in the mean over a step, which gives groups their share of the loss.
 
-        So that a group's share of an epoch's loss is its share.
+        Over an epoch the weights average 1.
         """
         weights = np.ones(len(self.sizes))
         if self.weighs:
-            # Epochs differ in their order alone.
+            # Counted in the present epoch: all epochs hold the same frames equally often.
             left, unshown = 1.0, 1.0
             for name, share in self.shares.items():
                 shown = np.isin(self._batches, self.rows[name]).mean()
@@ -156,7 +156,7 @@ class BalancedSampler(Sampler[list[int]]):
                 f"processes) and this run has {self.width}; resume with as many"
             )
         made = self._made
-        # States of versions without this entry: only steps of one frame have kept their order.
+        # Older versions stored no "order"; since then, only steps of one frame kept theirs.
         if state.get("order", 1 if self.width == 1 else 0) != made["order"]:
             raise UserError(
                 "the checkpoint was made by another version of persona, which orders frames "
@@ -190,7 +190,7 @@ class BalancedSampler(Sampler[list[int]]):
             return np.tile(np.arange(len(self.sizes)), self.repeats)
         parts = []
         for name, rows in self.rows.items():
-            # Whole rounds over the group, then a random choice for the remainder.
+            # Every frame of the group ``rounds`` times, then a random choice of them.
             rounds, rest = divmod(self._draws(name), len(rows))
             parts += [np.tile(rows, rounds), random.permutation(rows)[:rest]]
         return np.concatenate([*parts, self.other_rows])
@@ -212,7 +212,7 @@ class BalancedSampler(Sampler[list[int]]):
         parts = [
             self._steps(random, list(groups.values()), rows) for rows in alike(others, self.sizes)
         ]
-        # Sizes take turns at random.
+        # Steps of different sizes are interleaved at random.
         turns = random.permutation(np.repeat(np.arange(len(parts)), list(map(len, parts))))
         queues = list(map(iter, parts))
         return [next(queues[turn]) for turn in turns]
@@ -242,14 +242,14 @@ class BalancedSampler(Sampler[list[int]]):
             group = chosen.get(step)
             batch = next(group.steps) if group is not None else []
             batch += islice(others, self.width - len(batch))
-            # Any process may be the one that has a group's frame.
+            # Rotate, so that the group's frames go to random processes.
             first = random.integers(self.width)
             batches.append(batch[first:] + batch[:first])
         return batches
 
 
 class _Turns:
-    """A group's frames in endless turn, those of one size together.
+    """Endless steps of a group's frames, each of one image size.
 
     Args:
         rows: Of the group.
@@ -263,12 +263,12 @@ class _Turns:
     ) -> None:
         self.count, self.share = count, share
         turns = {sizes[part[0]]: cycle(part) for part in alike(rows, sizes)}
-        # Each frame has its turn to say the size of a step.
+        # The frames take turns in choosing a step's size.
         self.steps = (list(islice(turns[sizes[row]], count)) for row in cycle(rows))
 
 
 def strata(random: np.random.Generator, count: int, length: int) -> set[int]:
-    """``count`` numbers below ``length``, each anywhere in its own one of as many equal parts."""
+    """One random number from each of ``count`` equal parts of the numbers below ``length``."""
     edges = np.arange(count + 1) * length // count
     return set(random.integers(edges[:-1], edges[1:]).tolist())
 

@@ -36,7 +36,6 @@ class ClipGraph:
         self._capture()
 
     def _capture(self) -> None:
-        self.graph = self.image = None  # Free the old graph's memory.
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             for i in range(WARMUP):
@@ -65,5 +64,6 @@ class ClipGraph:
                     self.graph.replay()
                     picture.copy_(self.image)
                 if short := self.renderer.grow_slots():
+                    del self.graph, self.image  # Free their memory first.
                     self._capture()
             yield from pictures

@@ -12,7 +12,11 @@ from subprocess import Popen
 
 import torch.distributed as dist
 from lightning import Trainer
-from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
+from lightning.pytorch.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+)
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
@@ -33,8 +37,8 @@ class Launcher(_SubprocessScriptLauncher):
     that says why.
     """
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)
+    def __init__(self, environment: ClusterEnvironment, num_processes: int, num_nodes: int) -> None:
+        super().__init__(environment, num_processes, num_nodes)
         self.children: list[Popen] = []
 
     def _call_children_scripts(self) -> None:
@@ -85,17 +89,19 @@ class DDP(DDPStrategy):
         SLURM, where Lightning's own signal handling needs it.
         """
         if not self._requeues:
-            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+            loop = trainer.fit_loop.epoch_loop
+            loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         super().setup(trainer)
 
     def rewrap(self) -> None:
         """Takes the module's parameters as they are now, with rank 0's values everywhere."""
         self.model = None
-        gc.collect()  # The old wrapper's hooks on parameters go with it; it is part of cycles.
+        gc.collect()  # Frees the old wrapper, which is in reference cycles, and its hooks.
         self.model = self.lightning_module
         self.configure_ddp()
 
     def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None  # Lightning has chosen one.
         self._launcher = Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
 
     def on_train_start(self) -> None:
@@ -140,7 +146,7 @@ class DDP(DDPStrategy):
                 leave(f"rank {self.global_rank} lost the other processes; {REMEDY}")
             return
         if lost:
-            time.sleep(LOST_S)  # The watch ends this process first, unless none died.
+            time.sleep(LOST_S)  # If a process died, the watch ends this one meanwhile.
             leave(f"the processes lost each other ({first_line(exception)}); {REMEDY}")
         if self.local_rank:
             if isinstance(exception, KeyboardInterrupt):
@@ -167,7 +173,7 @@ class DDP(DDPStrategy):
     @property
     def _children(self) -> list[Popen]:
         """The processes that this one started."""
-        return self.launcher.children
+        return self.launcher.children if isinstance(self.launcher, Launcher) else []
 
     def _watch_children(self) -> None:
         while not self._ending:
@@ -183,7 +189,7 @@ class DDP(DDPStrategy):
         parent = os.getppid()
         while os.getppid() == parent:
             time.sleep(POLL_S)
-        # One of the orphans speaks.
+        # Only one of the processes that are left prints.
         leave(f"process 0 died; {REMEDY}" if self.local_rank == 1 else None)
 
 
@@ -191,7 +197,7 @@ def of_all_processes(value: object) -> list:
     """Gathers a value from every process, ordered by rank; all processes must call this."""
     if not dist.is_initialized():
         return [value]
-    parts = [None] * dist.get_world_size()
+    parts: list[object] = [None] * dist.get_world_size()
     dist.all_gather_object(parts, value)
     return parts
 

@@ -9,10 +9,11 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from persona.data.numbers import whole_number
 from persona.errors import UserError
@@ -20,7 +21,7 @@ from persona.errors import UserError
 MAX_SEED = 2**32 - 1
 """NumPy's."""
 
-_WORDS = {
+_WORDS: dict[object, str] = {
     int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path",
     type(None): "null",
 }  # fmt: skip
@@ -53,13 +54,20 @@ def with_absolute_paths(config: DictConfig) -> DictConfig:
     return config
 
 
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A configuration as dictionaries and lists, its interpolations resolved."""
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
 def _targets(node: object, path: str) -> Iterator[tuple[str, DictConfig]]:
     """Every node that builds something, and where it is."""
     if isinstance(node, DictConfig):
         if "_target_" in node:
             yield path, node
         for key in node:
-            yield from _targets(node[key], f"{path}{key}.")
+            yield from _targets(node[key], f"{path}{key!s}.")
 
 
 def _hints(target: str) -> dict[str, object]:
@@ -75,7 +83,7 @@ def _values(key: str, value: object, hint: object) -> Iterator[tuple[str, object
     """Name, value and type of an option, or of each entry of a mapping."""
     if typing.get_origin(hint) is collections.abc.Mapping and isinstance(value, DictConfig):
         kind = typing.get_args(hint)[1]
-        yield from ((f"{key}.{entry}", value[entry], kind) for entry in value)
+        yield from ((f"{key}.{entry!s}", value[entry], kind) for entry in value)
     else:
         yield key, value, hint
 
@@ -92,7 +100,7 @@ def _fits(value: object, hint: object) -> bool:
     if isinstance(value, DictConfig | ListConfig) or any(kind not in _WORDS for kind in kinds):
         return True
     if str in kinds or Path in kinds:
-        return value is not None or type(None) in kinds  # Numbers are names too.
+        return value is not None or type(None) in kinds  # A number is a valid name.
     if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
         return True
     return type(value) in kinds
@@ -111,7 +119,7 @@ def experiment_of(system: str, experiments: DictConfig) -> list[str]:
     loader = GlobalHydra.instance().config_loader()
     known = {group: loader.get_group_options(group) for group in ("exp", "system")}
     system, *added = system.split("+")
-    name, *deltas = [*experiments.get(system, system).split("+"), *added]
+    name, *deltas = [*str(experiments.get(system, system)).split("+"), *added]
     for delta in deltas:
         folder, _, file = f"exp/{delta}".rpartition("/")
         if file not in loader.get_group_options(folder):

@@ -14,7 +14,9 @@ class LossBar(RichProgressBar):
     def __init__(self) -> None:
         super().__init__(leave=False)
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
         """The loss, once there is one."""
         loss = getattr(pl_module, "last_loss", None)
         return {} if loss is None else {"train/loss": f"{loss:.4g}"}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import reduce
+from operator import add
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from persona.modules.parallel import hold_gradients, side_streams
+from persona.modules.render.gaussian import GaussianRenderer
 from persona.types import Camera, Frame
 
 LANES = 12
@@ -22,10 +26,27 @@ WARMUP = 3
 """Runs before a capture, in which kernels are compiled and libraries select theirs."""
 
 
+@runtime_checkable
+class FrameTrainer(Protocol):
+    """A module whose steps can be captured, as ``Fit`` is."""
+
+    @property
+    def renderer(self) -> GaussianRenderer:
+        """Draws in the step."""
+
+    def frame_loss(self, frame: Frame) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of a frame and its terms."""
+
+    def frame_kind(self, frame: Frame) -> Hashable:
+        """What the loss reads besides the frame's tensors."""
+
+
 class _FrameLoss(nn.Module):
     """Makes a system's ``frame_loss`` a module call, in which its parameters can be replaced."""
 
-    def __init__(self, system: nn.Module):
+    system: FrameTrainer
+
+    def __init__(self, system: FrameTrainer) -> None:
         super().__init__()
         self.system = system
 
@@ -63,24 +84,24 @@ class StepGraph:
         self,
         loss: _FrameLoss,
         frame: Frame,
-        parameters: dict[str, Tensor],
+        parameters: Mapping[str, Tensor],
         pool: tuple[int, int],
         stream: torch.cuda.Stream,
         lanes: Sequence[torch.cuda.Stream] = (),
     ) -> None:
-        self.loss = loss  # A replay reads the system's memory.
+        self.loss = loss  # Keeps the system alive: a replay reads its memory.
         self.frame = replace(frame._map(Tensor.clone), camera=frame.camera._map(Tensor.clone))
         self.inputs = tensors(self.frame)
-        # Copies that share the parameters' memory: autograd ties the gradient of a parameter itself
-        # to the stream of its first use, which a capture must not touch.
-        parameters = {k: p.detach().requires_grad_() for k, p in parameters.items()}
+        # Leaves that share the parameters' memory: autograd runs a parameter's own gradient node on
+        # the stream of its first use, which a capture must not touch.
+        shared = {k: p.detach().requires_grad_() for k, p in parameters.items()}
         stream.wait_stream(torch.cuda.current_stream())
         with torch.enable_grad(), torch.cuda.stream(stream):
             for run in range(WARMUP):
-                # The first run has no branches: it creates what is kept between steps, which no
-                # branch may use while another creates it.
+                # The first run has no branches: it creates caches, which one branch could otherwise
+                # read while another one fills them.
                 with side_streams(lanes if run else ()):
-                    gradients(loss, self.frame, parameters)
+                    gradients(loss, self.frame, shared)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         # Other threads, such as NCCL's watchdog, may use the device during the capture.
@@ -88,11 +109,14 @@ class StepGraph:
             torch.enable_grad(),
             loss.system.renderer.fixed_slots(),
             torch.cuda.graph(
-                self.graph, pool=pool, stream=stream, capture_error_mode="thread_local"
+                self.graph,
+                pool=pool,  # type: ignore[arg-type]  # Of a type that torch does not name.
+                stream=stream,
+                capture_error_mode="thread_local",
             ),
             side_streams(lanes),
         ):
-            total, terms, self.grads = gradients(loss, self.frame, parameters)
+            total, terms, self.grads = gradients(loss, self.frame, shared)
             self.values = torch.stack([total.detach(), *terms.values()])
         self.names = TOTAL, *terms
 
@@ -122,7 +146,7 @@ class GraphedLoss:
         lanes: streams for parts of a step that need not wait for each other, see ``parallel``.
     """
 
-    def __init__(self, system: nn.Module, lanes: int = LANES):
+    def __init__(self, system: FrameTrainer, lanes: int = LANES) -> None:
         self.kind = system.frame_kind
         self.loss = _FrameLoss(system)
         self.parameters = {k: p for k, p in self.loss.named_parameters() if p.requires_grad}
@@ -167,17 +191,17 @@ def _gradients_between_branches() -> Iterator[None]:
 class _Replay(torch.autograd.Function):
     @staticmethod
     def forward(ctx, graphed: GraphedLoss, batch: Frame, terms: list, *parameters: Tensor):
-        shares, loss, sums = batch.shares, 0.0, None
+        shares, losses, sums = batch.shares, [], None
         alone = len(shares) == 1
         for i, share in zip(range(len(batch.name)), shares, strict=True):
             frame = batch[i : i + 1]
             graph = graphed.graph(frame)
             values = graph(frame).clone()
-            loss = loss + share * values[0]
+            losses.append(share * values[0])
             terms.append(dict(zip(graph.names, values, strict=True)))
             sums = graph.grads if alone else _add(sums, graph.grads, share)
         ctx.sums, ctx.share = sums, shares[0] if alone else 1.0
-        return loss
+        return reduce(add, losses)
 
     @staticmethod
     def backward(ctx, grad: Tensor):

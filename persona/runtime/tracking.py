@@ -31,23 +31,23 @@ def start_logger(settings: DictConfig, folder: Path) -> Logger:
     mode = os.environ.get("WANDB_MODE", "online")
     if not isinstance(logger, WandbLogger) or mode not in ("online", *_OFFLINE):
         return logger
-    import wandb  # Here: a run without it (`logger=none`) needs no installed W&B, nor its second.
+    import wandb  # Lazy: takes a second, and `logger=none` works without W&B.
 
     if not settings.get("offline") and mode == "online":
         reason = _unreachable()
         if not reason:
             limits = wandb.Settings(init_timeout=INIT_TIMEOUT_S)
-            logger = instantiate(settings, save_dir=str(folder), settings=limits)
+            online: WandbLogger = instantiate(settings, save_dir=str(folder), settings=limits)
             try:
-                logger.experiment  # noqa: B018 (begins the run)
-                return logger
+                online.experiment  # noqa: B018 (begins the run)
+                return online
             except wandb.errors.Error as error:
                 reason = " ".join(str(error).split())
         log.warning(
             "W&B cannot be logged to online (%s): it logs offline; upload by wandb sync %s",
             *(reason, folder / "wandb/offline-run-*"),
         )
-    # Lightning says so through the environment, which W&B reads once a process.
+    # Lightning's ``offline`` sets an environment variable, which W&B reads only once a process.
     said = wandb.Settings(mode="offline")
     return instantiate(settings, save_dir=str(folder), offline=True, settings=said)
 

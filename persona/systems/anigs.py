@@ -14,6 +14,7 @@ from persona.data.subject import Subject
 from persona.modules.avatar.anigs import AniGsAvatar, PosedAniGs
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.avatar.vertex_colors import texture_colors
+from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import vertex_normals
 from persona.modules.losses.anigs import VIEW, AniGsStep
 from persona.systems.method import Method, Views
@@ -29,6 +30,7 @@ class AniGsMethod(Method):
     assets = (VIEW,)
     style = True
     pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {"image": ("image",)}
+    body: SmplxBody
     avatar: AniGsAvatar
 
     def see_poses(self, poses: PoseTable) -> None:

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 
 from persona.data.subject import Subject
-from persona.modules.avatar.exavatar import ExAvatarBuilder
+from persona.modules.avatar.exavatar import ExAvatar, ExAvatarBuilder
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.losses.base import Window
 from persona.modules.losses.exavatar_step import ExAvatarStep
@@ -34,6 +34,7 @@ class ExAvatarMethod(Method):
         crop_scale: side of the image losses' crop, in sides of the person's bounding box.
     """
 
+    avatar: ExAvatar
     # The paper reports this one.
     pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {"image": ("img", "img_refined")}
 
@@ -50,12 +51,12 @@ class ExAvatarMethod(Method):
         self.backgrounds = RandomColors()
 
     @property
-    def identity(self) -> BodyIdentity | None:
+    def identity(self) -> BodyIdentity:
         """The person; once there is an avatar, with the shape and joints trained so far."""
-        return self._identity if self.avatar is None else self.avatar.identity.detach()
+        return self.avatar.identity.detach() if self.built else self._identity
 
     @identity.setter
-    def identity(self, identity: BodyIdentity | None) -> None:
+    def identity(self, identity: BodyIdentity) -> None:
         self._identity = identity
 
     def initialise(self, subject: Subject) -> None:

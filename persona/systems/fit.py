@@ -3,16 +3,20 @@
 import logging
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from itertools import zip_longest
+from functools import reduce
+from operator import add
 from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
+from persona.data.datamodule import SubjectDataModule
 from persona.data.frames import FrameDataset
 from persona.errors import UserError
 from persona.modules.avatar.base import Avatar
@@ -20,22 +24,29 @@ from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.base import Body
 from persona.modules.density.base import Density, Resize
 from persona.modules.losses.base import Loss, LossSum, Step, Terms
-from persona.modules.metrics.protocol import score_frame
 from persona.modules.optim import forget, replace_rows
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.runtime.ddp import DDP, of_all_processes
 from persona.runtime.step_graph import TOTAL, GraphedLoss
 from persona.systems.method import Draw, Layers, Method
 from persona.systems.schedule import Schedule, rate_factor
+from persona.systems.scores import Predicted, Scores
 from persona.types import CAPTURED, PLAIN_VIEW, BodyIdentity, Camera, Frame, Pose, View
 
 log = logging.getLogger(__name__)
 
 IDENTITY = ("betas", "face_offset", "joint_offset")
-Predicted = tuple[Float[Tensor, "1 3 h w"], Float[Tensor, "1 1 h w"]]
-"""A frame's colour over white and its alpha, [0, 1]."""
 CHECK_EVERY = 100
 """Steps between two checks whether the renderer ran out of room; a check waits for the GPU."""
+
+
+if TYPE_CHECKING:
+
+    class _Trainer(L.Trainer):
+        """With what Lightning sets and does not declare."""
+
+        datamodule: SubjectDataModule
+        log_every_n_steps: int
 
 
 class Fit(L.LightningModule):
@@ -53,6 +64,13 @@ class Fit(L.LightningModule):
         cuda_graph: on CUDA, capture the step of each kind of frame once and replay it.
     """
 
+    if TYPE_CHECKING:
+        trainer: _Trainer  # type: ignore[override]
+    table: PoseTable
+    """Of the training frames, once the avatar is built."""
+    test_table: PoseTable
+    """Of the test frames, once set up."""
+
     def __init__(
         self,
         *,
@@ -68,7 +86,7 @@ class Fit(L.LightningModule):
         super().__init__()
         self.method = method
         self.losses = LossSum(losses)
-        self.metrics = nn.ModuleDict({asset: metrics.clone() for asset in method.assets})
+        self.scores = Scores(metrics, method.assets)
         self.val_metrics = metrics.clone(prefix="val/")
         self.make_optimizer, self.schedule = optimizer, schedule
         self.density = density or Density()
@@ -82,14 +100,11 @@ class Fit(L.LightningModule):
         """That making the avatar took, a network's pass included; 0 for one from a checkpoint."""
         self.last_loss: float | None = None
         """Of the last step that was logged."""
-        self.table: PoseTable | None = None
-        self.test_table: PoseTable | None = None
-        self.rows: list[dict[str, float | str]] = []
 
     # The method's parts, for what renders and reports ----------------------------------------
 
     @property
-    def avatar(self) -> Avatar | None:
+    def avatar(self) -> Avatar:
         """The method's avatar, once it is built."""
         return self.method.avatar
 
@@ -99,7 +114,7 @@ class Fit(L.LightningModule):
         return self.method.body
 
     @property
-    def identity(self) -> BodyIdentity | None:
+    def identity(self) -> BodyIdentity:
         """The person, once known."""
         return self.method.identity
 
@@ -118,34 +133,43 @@ class Fit(L.LightningModule):
     def build(self, identity: BodyIdentity, num_frames: int) -> None:
         """Makes the avatar of a person and an empty pose table."""
         self.method.build(identity)
-        self.table = PoseTable(self.body, num_frames=num_frames)
+        history = self.avatar.history
+        self.table = PoseTable(self.body, num_frames=num_frames, history=history)
         self.table.requires_grad_(self.method.trained)
+
+    def pose_table(self, frames: FrameDataset) -> PoseTable:
+        """The poses of frames as tracked, with their history if the avatar asks for one."""
+        poses = frames.poses(self.body.num_expression).to("cpu")
+        return PoseTable.from_poses(self.body, poses, self.avatar.history, frames.lengths)
 
     def focus(self, frames: FrameDataset) -> tuple[int, int] | None:
         """Size of a window that holds the person of every frame: sides are multiples of 32 pixels.
 
         None where perceptual losses see whole images, or where frames differ in size.
         """
-        if self.focus_margin_px is None or len({store.size for store in frames.stores}) > 1:
+        margin = self.focus_margin_px
+        if margin is None or len({store.size for store in frames.stores}) > 1:
             return None
-        extents, sizes = frames.person_extent_px, frames.stores[0].size
-        padded = ((e + 2 * self.focus_margin_px + 31) // 32 * 32 for e in extents)
-        return tuple(min(p, s) for p, s in zip(padded, sizes, strict=True))
+        (height, width), (most_high, most_wide) = frames.person_extent_px, frames.stores[0].size
+
+        def padded(extent: int) -> int:
+            return (extent + 2 * margin + 31) // 32 * 32
+
+        return min(padded(height), most_high), min(padded(width), most_wide)
 
     def setup(self, stage: str) -> None:
         """Builds the avatar and the pose tables from the DataModule's subject, once."""
         data, device = self.trainer.datamodule, self.device
         self.graphed = None  # Drop stale CUDA graphs before moving to the CPU frees their memory.
         self.cpu()  # The avatar is built on the CPU.
-        if self.avatar is None:
-            poses = data.train_frames.poses(self.body.num_expression).to("cpu")
+        if not self.method.built:
             started = time.perf_counter()
             # Start from the same random state, whether or not LPIPS, for example, was built before.
             torch.manual_seed(torch.initial_seed())
             subjects = data.subjects if self.method.many else (data.subject,)
             self.method.people = tuple(subject.name for subject in subjects)
-            self.build(subjects[0].identity(self.body), len(poses.trans))
-            start = PoseTable.from_poses(self.body, poses)
+            self.build(subjects[0].identity(self.body), len(data.train_frames))
+            start = self.pose_table(data.train_frames)
             self.method.see_poses(start)
             for subject in subjects:
                 self.method.initialise(subject)
@@ -156,10 +180,8 @@ class Fit(L.LightningModule):
                 name = type(self.avatar).__name__
                 raise UserError(f"{name} cannot change its number of Gaussians: use density=none")
             self.focus_px = self.focus(data.train_frames)
-        if self.test_table is None:
-            poses = data.test_frames.poses(self.body.num_expression).to("cpu")
-            table = PoseTable.from_poses(self.body, poses)
-            self.test_table = table.requires_grad_(False)
+        if "test_table" not in self._modules:
+            self.test_table = self.pose_table(data.test_frames).requires_grad_(False)
         self.to(device)
 
     # Training --------------------------------------------------------------------------------
@@ -194,8 +216,8 @@ class Fit(L.LightningModule):
     def batch_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], list[Terms]]:
         """Loss of the batch, and for each frame its loss (``TOTAL``) and its terms."""
         losses = [self.frame_loss(batch[i : i + 1]) for i in range(len(batch.name))]
-        total = sum(s * total for s, (total, _) in zip(batch.shares, losses, strict=True))
-        return total, [{TOTAL: total, **terms} for total, terms in losses]
+        parts = [share * loss for share, (loss, _) in zip(batch.shares, losses, strict=True)]
+        return reduce(add, parts), [{TOTAL: total, **terms} for total, terms in losses]
 
     def frame_loss(self, frame: Frame) -> tuple[Float[Tensor, ""], Terms]:
         """Loss and terms of one frame, in the pose of its row of the pose table."""
@@ -281,7 +303,7 @@ class Fit(L.LightningModule):
         name = frame.name[0] if keeps else None
         return captured, frame.has_patch[0], name, self.method.frame_kind(frame)
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One optimiser for avatar and pose tables; the rates fall at each ``decay_at``.
 
         Parameters that all frames share follow ``rate_rule``. Rows of the pose table do not: only
@@ -293,7 +315,9 @@ class Fit(L.LightningModule):
         factor = rate_factor(schedule.rate_rule, frames)
         groups = self.method.parameter_groups()
         for group in groups:
-            group["lr"] *= factor
+            rate = group["lr"]
+            assert isinstance(rate, float | int)
+            group["lr"] = rate * factor
         groups += self.table.parameter_groups(lr=schedule.poses, hand_lr=schedule.hand_poses)
         if frames > 1 and self.trainer.is_global_zero:
             text = "%d steps of %d frames; rate_rule=%s: rates x %.3g, those of poses x 1"
@@ -339,47 +363,30 @@ class Fit(L.LightningModule):
         self.log_dict(self.val_metrics, batch_size=len(batch.name))
 
     def test_step(self, batch: Frame, batch_idx: int) -> None:
-        """Scores every frame of the batch for both assets."""
+        """Scores every asset in every frame of the batch."""
         for frame, predictions in self.predict_frames(batch):
-            row: dict[str, float | str] = {"frame": frame.name[0]}
-            for asset, (image, alpha) in predictions.items():
-                pair = image[0], alpha[0], frame.image[0], frame.mask[0]
-                values = score_frame(self.metrics[asset], *pair)
-                prefix = self.key_prefix(asset)
-                row |= {f"{prefix}{key}": value for key, value in values.items()}
-            self.rows.append(row)
-
-    def key_prefix(self, asset: str) -> str:
-        """Prefix of an asset's metrics: empty for the method's result."""
-        return "" if asset == self.assets[-1] else f"{asset}_"
+            self.scores.add(frame, predictions)
 
     def on_test_start(self) -> None:
-        """Forgets the rows of an earlier test."""
-        self.rows = []
+        """Forgets an earlier test."""
+        self.scores.forget()
 
     def on_test_epoch_end(self) -> None:
-        """Logs ``test/psnr`` of the result and ``test/base_psnr`` of an asset ``base``.
-
-        Afterwards every process has the rows of all processes, in the order of the frames.
-        """
-        turns = zip_longest(*of_all_processes(self.rows))
-        self.rows = [row for turn in turns for row in turn if row is not None]
-        for asset, metrics in self.metrics.items():
-            prefix = self.key_prefix(asset)
-            values = {f"test/{prefix}{k}": v for k, v in metrics.compute().items()}
-            self.log_dict(values)
-            metrics.reset()
+        """Logs ``test/psnr`` of the result and ``test/base_psnr`` of an asset ``base``."""
+        self.log_dict({f"test/{name}": value for name, value in self.scores.means().items()})
 
     # Checkpoints -----------------------------------------------------------------------------
 
-    def state_dict(self, *args, **kwargs) -> dict[str, Tensor]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """What the method saves and the pose table: bodies, losses and metrics are rebuilt."""
         state = super().state_dict(*args, **kwargs)
         kept = tuple(f"{name}." for name in (*self.method.saved, "table"))
         named = {k.removeprefix("method."): v for k, v in state.items()}
         return {k: v for k, v in named.items() if k.startswith(kept)}
 
-    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, **kwargs):
+    def load_state_dict(
+        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
+    ):
         """Loads what ``state_dict`` saves; anything missing or left over is an error."""
         own = self.state_dict()
         differing = own.keys() ^ state_dict.keys()
@@ -392,7 +399,7 @@ class Fit(L.LightningModule):
             )
         saved = tuple(f"{name}." for name in self.method.saved)
         own = {f"method.{k}" if k.startswith(saved) else k: v for k, v in state_dict.items()}
-        return super().load_state_dict(own, strict=False, **kwargs)
+        return super().load_state_dict(own, strict=False, assign=assign)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Adds what is needed to build the avatar again: body, identity and number of frames."""
@@ -420,7 +427,7 @@ class Fit(L.LightningModule):
                 f"checkpoint was made with body {made['body']} ({made['body_digest'][:8]}), not "
                 f"{self.body.name} ({self.body.digest[:8]}); choose that body"
             )
-        if self.avatar is None:
+        if not self.method.built:
             self.method.people = tuple(made.get("people", ()))
             self.build(BodyIdentity(**made["identity"]), made["num_frames"])
         self.avatar.set_size(made.get("size", {}))

@@ -14,7 +14,8 @@ from persona.data.subject import Subject
 from persona.errors import UserError
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.base import Body
-from persona.modules.head.avatar import PosedHead
+from persona.modules.body.shaped_body import ShapedBody
+from persona.modules.head.avatar import HeadAvatar, PosedHead
 from persona.modules.head.builder import HeadBuilder
 from persona.modules.head.looks import DrawnSurface
 from persona.modules.losses.head_step import VIEW, HeadStep
@@ -41,6 +42,9 @@ class HeadMethod(Method):
             in each step.
     """
 
+    body: ShapedBody
+    avatar: HeadAvatar
+    builder: HeadBuilder
     map_axes: Float[Tensor, "3"]
     assets = (VIEW,)
     pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {"image": ("img",)}

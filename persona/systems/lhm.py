@@ -47,6 +47,8 @@ class LhmMethod(Method):
         device: Where the network runs: ``auto``, ``cpu`` or a GPU.
     """
 
+    body: SmplxBody
+    avatar: LhmAvatar
     assets: ClassVar[tuple[str, ...]] = ("gaussians",)
     trained: ClassVar[bool] = False
     pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {"image": ("img",)}

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import math
+import copy
+import itertools
+import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import lightning as L
 import torch
 from jaxtyping import Float
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from persona.data.people.portraits import Portraits
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.lhm.decoder import PointGaussians
 from persona.modules.lhm.losses import distance, stretch
-from persona.modules.lhm.models import SmallLhm
+from persona.modules.lhm.small import SmallLhm
 from persona.modules.lhm.template import sample_points, template_on
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.types import Channel
+from persona.systems.schedule import warm_cosine
+from persona.types import Gaussians
+
+log = logging.getLogger(__name__)
 
 
 class LhmTraining(L.LightningModule):
@@ -36,11 +42,12 @@ class LhmTraining(L.LightningModule):
         warmup: Steps until it is reached.
         steps: Steps of the whole training, over which it falls along a cosine.
         weight_decay: Of matrices; none of biases and norms.
-        decay: Of the averaged weights.
+        decay: Of the averaged weights, in the long run: at first they follow faster.
         weights: First and last weight of each term.
         ramp: Steps over which weights go from first to last.
-        minutes: Train so long, with the rate falling by the clock; None trains all steps. A run
-            that is gone on with begins this anew.
+        minutes: Train so long, calls that are gone on with together, with the rate falling by the
+            clock; None trains all steps.
+        call_minutes: Stop a call after so long, to be gone on with.
         compile: Compile the transformer (CUDA; a minute at the start).
         recompute: Compute the transformer's layers again for the gradient: less memory.
     """
@@ -60,6 +67,7 @@ class LhmTraining(L.LightningModule):
         decay: float = 0.999,
         ramp: int = 2000,
         minutes: float | None = None,
+        call_minutes: float | None = None,
         compile: bool = False,
         recompute: bool = False,
     ) -> None:
@@ -67,27 +75,62 @@ class LhmTraining(L.LightningModule):
         self.size, self.body, self.renderer = model, body.requires_grad_(False), renderer
         self.lr, self.warmup, self.steps, self.weight_decay = lr, warmup, steps, weight_decay
         self.weights = {name: tuple(ends) for name, ends in weights.items()}
-        self.ramp, self.minutes, self.perceptual = ramp, minutes, perceptual
-        self.started = time.monotonic()
+        self.ramp, self.perceptual = ramp, perceptual
+        self.minutes, self.call_minutes, self.decay = minutes, call_minutes, decay
+        self.trained_s, self.started = 0.0, time.monotonic()
         self.net = model.fresh()
         self.net.network.transformer.recompute = recompute
-        self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self.average = copy.deepcopy(self.net).requires_grad_(False)
         if compile:
             self.net.network.transformer.compile()
-        points = sample_points(body, model.num_points)
-        self.template, vertex = template_on(body, points)
-        self.register_buffer("vertex", vertex, persistent=False)
+        self.template, vertex = template_on(body, sample_points(body, model.num_points))
+        # A shape is linear in its numbers: that of the points and of the joints is all it takes.
+        regressor = body.joint_regressor
+        constants = {
+            "point_dirs": body.shape_dirs[vertex], "joints": regressor @ body.template,
+            "joint_dirs": torch.einsum("jp,pcs->jcs", regressor, body.shape_dirs),
+        }  # fmt: skip
+        for name, value in constants.items():
+            self.register_buffer(name, value.detach().clone(), persistent=False)
         self.last_loss: float | None = None
+        self.waited_s, self.since, self.ended = 0.0, (0, time.monotonic()), time.monotonic()
 
     def on_train_start(self) -> None:
         """Starts the clock."""
-        self.started = time.monotonic()
+        self.started = self.ended = time.monotonic()
+        self.since = self.global_step, self.started
+
+    def elapsed_s(self) -> float:
+        """Seconds trained by all calls."""
+        return self.trained_s + time.monotonic() - self.started
 
     def done(self, step: int) -> float:
         """Share of the training that lies behind."""
         if self.minutes is None:
             return min(1.0, step / self.steps)
-        return min(1.0, (time.monotonic() - self.started) / (60 * self.minutes))
+        return min(1.0, self.elapsed_s() / (60 * self.minutes))
+
+    def on_train_batch_start(self, batch: Portraits, index: int) -> None:
+        """Counts the time that the batch was waited for."""
+        self.waited_s += time.monotonic() - self.ended
+
+    def on_train_batch_end(self, outputs: Any, batch: Portraits, index: int) -> None:
+        """Says how fast it goes and how much of that is waiting for people; stops by the clock."""
+        now = self.ended = time.monotonic()
+        (step, since), every = self.since, self.trainer.log_every_n_steps
+        if self.global_step % every == 0:
+            over = self.call_minutes is not None and now - self.started > 60 * self.call_minutes
+            over = over or (self.minutes is not None and self.done(self.global_step) >= 1)
+            # All processes stop at the same step.
+            self.trainer.should_stop = self.trainer.strategy.reduce_boolean_decision(over, False)
+        if self.global_step < step + 10 * every:
+            return
+        steps, seconds = self.global_step - step, now - since
+        log.info(
+            "step %d: %.3f s a step, %.0f %% of it waiting for people; loss %.4f",
+            self.global_step, seconds / steps, 100 * self.waited_s / seconds, self.last_loss or 0.0,
+        )  # fmt: skip
+        self.waited_s, self.since = 0.0, (self.global_step, now)
 
     def training_step(self, batch: Portraits, index: int) -> Float[Tensor, ""]:
         """Weighted sum of the terms."""
@@ -110,18 +153,14 @@ class LhmTraining(L.LightningModule):
         step: Of the training, which bounds the scales; None after it.
         """
         made = PointGaussians(**{k: v.float() for k, v in vars(self.run(net, batch, step)).items()})
-        colours, masks, found, alphas = [], [], [], []
         # Poses and projections need single precision.
         with torch.autocast(self.device.type, enabled=False):
-            for person, view, rgb, alpha in self.renders(made, batch):
-                colours.append(rgb + 1 - alpha)
-                alphas.append(alpha)
-                found.append(batch.colour[person, view].float() / 255)
-                masks.append(batch.mask[person, view][None].float() / 255)
-            seen, truth = torch.stack(colours), torch.stack(found)
+            rgb, alpha = self.renders(made, batch)
+            seen = rgb + 1 - alpha
+            truth = batch.colour.flatten(0, 1).float() / 255
+            mask = batch.mask.flatten(0, 1)[:, None].float() / 255
             terms = {
-                "image": (seen - truth).abs().mean(),
-                "mask": (torch.stack(alphas) - torch.stack(masks)).abs().mean(),
+                "image": (seen - truth).abs().mean(), "mask": (alpha - mask).abs().mean(),
                 "round": stretch(made.scales).mean(), "near": distance(made.offset).mean(),
             }  # fmt: skip
             if self.perceptual is not None:
@@ -134,28 +173,38 @@ class LhmTraining(L.LightningModule):
 
     def renders(
         self, made: PointGaussians, batch: Portraits
-    ) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-        """Person, view, premultiplied colour and alpha of every picture."""
-        for person in range(len(batch.betas)):
-            one = made[person]
-            moved = self.body.shape_dirs @ batch.betas[person]
-            joints = self.body.joint_regressor @ (self.body.template + moved)
-            shape, still = moved[self.vertex], batch.betas.new_zeros(self.body.num_expression)
-            for view in range(batch.colour.shape[1]):
-                bones = self.body.transforms_from_matrices(joints, batch.rotations[person, view])
-                trans = batch.trans[person, view]
-                posed = self.template.pose(one, shape, still, bones, trans)
-                render = self.renderer(posed, batch.camera(person, view), {"rgb": Channel(one.rgb)})
-                yield person, view, render.images["rgb"], render.alpha
+    ) -> tuple[Float[Tensor, "k 3 h w"], Float[Tensor, "k 1 h w"]]:
+        """Premultiplied colour and alpha of every picture: all views of a person, then the next."""
+        views = batch.colour.shape[1]
+        shape = torch.einsum("ncs,bs->bnc", self.point_dirs, batch.betas)
+        joints = self.joints + torch.einsum("jcs,bs->bjc", self.joint_dirs, batch.betas)
+        bones = self.body.transforms_from_matrices(joints[:, None], batch.rotations)
+        means, quaternions = self.template.carry(
+            made[:, None], shape[:, None], batch.betas.new_zeros(self.body.num_expression),
+            bones, batch.trans,
+        )  # fmt: skip
+        # Unbound at once: the gradient of each picture then is not a batch of zeros but for one.
+        posed = zip(*(t.flatten(0, 1).unbind() for t in (means, quaternions)), strict=True)
+        own = zip(made.scales.unbind(), made.opacity.unbind(), strict=True)
+        own = itertools.chain.from_iterable(itertools.repeat(one, views) for one in own)
+        scenes = [
+            Gaussians(mean, scales, turn, opacity)
+            for (mean, turn), (scales, opacity) in zip(posed, own, strict=True)
+        ]
+        colours = [rgb for rgb in made.rgb.unbind() for _ in range(views)]
+        return self.renderer.many(scenes, batch.camera, colours)
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
         """Averages the weights after a step."""
-        if self.global_step:
-            self.average.update_parameters(self.net)
-        if self.minutes is not None and self.done(self.global_step) >= 1:
-            self.trainer.should_stop = True
+        step = self.global_step
+        if step:
+            # Of few steps the average would be mostly the first weights, which know nothing.
+            kept = min(self.decay, (1 + step) / (10 + step))
+            pairs = list(self.average.parameters()), list(self.net.parameters())
+            with torch.no_grad():
+                torch._foreach_lerp_(*pairs, 1 - kept)
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW as LHM's; warm-up, then a cosine to a hundredth."""
         trained = [p for p in self.net.parameters() if p.requires_grad]
         matrices = [p for p in trained if p.dim() > 1]
@@ -165,23 +214,25 @@ class LhmTraining(L.LightningModule):
             {"params": others, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, self.lr, betas=(0.9, 0.95))
-
-        def rate(step: int) -> float:
-            share = self.done(step)
-            fall = 0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2
-            return fall * min(1.0, (step + 1) / self.warmup)
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return warm_cosine(optimizer, self.done, self.warmup)
 
     def transfer_batch_to_device(
         self, batch: Portraits, device: torch.device, index: int
     ) -> Portraits:
         """Batches are made where they are used."""
         return batch
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the time."""
+        checkpoint["trained_s"] = self.elapsed_s()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on with the time."""
+        self.trained_s = checkpoint["trained_s"]
+
+    def on_train_end(self) -> None:
+        """Stops the clock."""
+        self.trained_s, self.started = self.elapsed_s(), time.monotonic()
 
     def state_dict(self, *args, **kwargs) -> dict[str, Tensor]:
         """The network and its average: the rest is built again."""

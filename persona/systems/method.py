@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import ClassVar
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from persona.data.subject import Subject
@@ -25,8 +25,8 @@ from persona.types import (
 
 Layers = tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]
 """Premultiplied colour and alpha."""
-Draw = Callable[[int, Camera], Layers]
-"""Draws the pose of a row of a clip."""
+Draw = Callable[[int | Int[Tensor, "1"], Camera], Layers]
+"""Draws the pose of a row of a clip; a row that lies on a device is looked up there."""
 Views = Mapping[str, frozenset[str]]
 """Channels that losses read, by view."""
 
@@ -48,8 +48,8 @@ class Method(nn.Module):
     others' metrics are logged with their name as prefix."""
     trained: ClassVar[bool] = True
     """False for a method that is not trained on the subject: one without parameters, or one whose
-    network makes the avatar in a single pass. All that follows from it follows from here: no frames
-    are generated for it, no step is taken, and its start is its result."""
+    network makes the avatar in a single pass. No frames are generated for it, no step is taken, and
+    its start is its result."""
     style: ClassVar[bool] = False
     """True for a method after a paper without public code, whose parts are not all here: tables add
     "-style" to its name."""
@@ -58,9 +58,13 @@ class Method(nn.Module):
     many: ClassVar[bool] = False
     """Whether it learns from several subjects; else more than one is an error."""
     saved: ClassVar[tuple[str, ...]] = ("avatar",)
-    """Modules that a checkpoint keeps: what cannot be built again."""
+    """Modules that a checkpoint keeps, because they cannot be built again."""
     pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Names of the losses by which test poses are fitted, for each way to evaluate the method."""
+    avatar: Avatar
+    """Once it is ``built``."""
+    identity: BodyIdentity
+    """The person, likewise."""
 
     def __init__(
         self, *, body: Body, renderer: GaussianRenderer, avatar: Builder | None = None
@@ -68,10 +72,13 @@ class Method(nn.Module):
         super().__init__()
         self.body = body.requires_grad_(False)
         self.renderer, self.builder = renderer, avatar
-        self.avatar: Avatar | None = None
-        self.identity: BodyIdentity | None = None
         self.people: tuple[str, ...] = ()
         """Names of the subjects, in the order of their numbers; known before ``build``."""
+
+    @property
+    def built(self) -> bool:
+        """Whether there is an avatar."""
+        return "avatar" in self._modules
 
     def check(self) -> None:
         """Looks for what ``initialise`` needs besides the subject, before the long work.
@@ -162,4 +169,4 @@ class Method(nn.Module):
 
         A method that can precompute something for a whole clip overrides this.
         """
-        return lambda row, camera: self.render(poses[row], camera, asset, view)
+        return lambda row, camera: self.render(poses.row(row), camera, asset, view)

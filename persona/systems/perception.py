@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import lightning as L
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from persona.data.people.stream import Batch, PeopleStream
 from persona.modules.perception.losses import perception_losses
-from persona.modules.perception.network import PerceptionNet
+from persona.modules.perception.network import PerceptionNet, Percepts
 from persona.modules.perception.weights import load_net
+from persona.systems.schedule import warm_cosine
 
 
 class PerceptionSystem(L.LightningModule):
@@ -44,7 +46,9 @@ class PerceptionSystem(L.LightningModule):
         super().__init__()
         self.lr, self.warmup, self.steps = lr, warmup, steps
         net = PerceptionNet(pretrained) if start is None else load_net(start)
-        self.net = net.train().requires_grad_(True).to(memory_format=torch.channels_last)
+        self.net: PerceptionNet = (
+            net.train().requires_grad_(True).to(memory_format=torch.channels_last)
+        )
         self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.seen = torch.compile(self.net) if compile else self.net
         self.last_loss: float | None = None
@@ -54,7 +58,8 @@ class PerceptionSystem(L.LightningModule):
         image = batch.image.contiguous(memory_format=torch.channels_last)
         terms = perception_losses(self.seen(image, batch.prompt), batch.truth)
         loss = torch.stack(list(terms.values())).sum()
-        if self.global_step % self.trainer.log_every_n_steps == 0:
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Set, not declared.
+        if self.global_step % every == 0:
             self.log_dict({f"train/loss/{k}": v.detach() for k, v in terms.items()})
             self.last_loss = float(loss.detach())
         return loss
@@ -64,20 +69,10 @@ class PerceptionSystem(L.LightningModule):
         if self.global_step:
             self.average.update_parameters(self.net)
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; warm-up, then a cosine to a hundredth."""
         optimizer = torch.optim.AdamW(self.net.parameters(), self.lr, weight_decay=0.01)
-
-        def rate(step: int) -> float:
-            share = min(1.0, step / self.steps)
-            fall = 0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2
-            return fall * min(1.0, (step + 1) / self.warmup)
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return warm_cosine(optimizer, lambda step: min(1.0, step / self.steps), self.warmup)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, index: int) -> Batch:
         """Batches are made where they are used."""
@@ -85,7 +80,9 @@ class PerceptionSystem(L.LightningModule):
 
 
 @torch.no_grad()
-def score(net: PerceptionNet, stream: PeopleStream, batches: int) -> dict[str, float]:
+def score(
+    net: Callable[[Tensor, Tensor], Percepts], stream: PeopleStream, batches: int
+) -> dict[str, float]:
     """Parts (mean IoU of the classes), matte (IoU), place on the body, normals, depth, joints."""
     device = stream.device
     classes = torch.zeros(28, 28, dtype=torch.long, device=device)

@@ -10,7 +10,8 @@ from torch import Tensor
 from persona.data.subject import Subject
 from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.driver import ClipDrawer, PoseDriver
-from persona.modules.avatar.gaussian_avatar import PosedAvatar
+from persona.modules.avatar.gaussian_avatar import GaussianAvatar, PosedAvatar
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.avatar.views import HANDS, BodyMasks, ViewRenderer
 from persona.modules.body.smplx_body import SmplxBody
@@ -37,6 +38,8 @@ class PersonaMethod(Method):
         patch_boundary_side: width of one on the face patch, as a share of the patch.
     """
 
+    body: SmplxBody
+    avatar: GaussianAvatar
     pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {
         "image": ("img", "img_refined"),
         "image_geo": ("img", "img_refined", "geo", "geo_refined"),  # What the paper reports.
@@ -71,8 +74,27 @@ class PersonaMethod(Method):
         seen = torch.from_numpy(captured.mask)[..., None]
         unit = [torch.from_numpy(t.inpaint).float() / 255 for t in (captured, generated)]
         seg = torch.from_numpy(generated.seg_inpaint).float() / 255
-        colors = [self._texture(t) for t in (torch.where(seen, *unit), unit[1], seg)]
+        colors = [self._texture(t) for t in (torch.where(seen, unit[0], unit[1]), unit[1], seg)]
         self.avatar.initialise_colors(*colors)
+        if self.avatar.light is not None:
+            self._initialise_light(subject)
+
+    def _initialise_light(self, subject: Subject) -> None:
+        """The light that lies between the photograph and its albedo, taken off the colours."""
+        number = subject.frame_ids(CAPTURED)[0]
+        frame = subject.frame(CAPTURED, number)
+        if frame.albedo is None:
+            return
+        inside = frame.mask if frame.normal_mask is None else frame.mask & frame.normal_mask
+        colours, own = (
+            torch.from_numpy(x[inside]).float().mean(1) for x in (frame.image, frame.albedo)
+        )
+        rotation = frame.camera.cam_from_world[:3, :3]
+        normals = torch.from_numpy(frame.normal[inside]) * torch.tensor([1.0, -1.0, -1.0])
+        assert self.avatar.light is not None
+        self.avatar.light.fit(normals @ rotation, colours / own.clamp_min(1))
+        pose = matrix_pose(self.body, subject.pose(CAPTURED, number, self.body.num_expression))
+        self.avatar.remove_light(pose, View(camera_rotation=rotation))
 
     def _texture(self, texture: Float[Tensor, "h w 3"]) -> Float[Tensor, "n 3"]:
         body = self.body
@@ -149,4 +171,5 @@ class PersonaMethod(Method):
 
     def clip(self, poses: Pose, asset: str | None = None, view: View = PLAIN_VIEW) -> Draw:
         """As ``Method.clip``; what does not depend on the pose is computed once."""
-        return ClipDrawer(PoseDriver(self.avatar, asset or self.assets[-1]), self.renderer, poses)
+        driver = PoseDriver(self.avatar, asset or self.assets[-1])
+        return ClipDrawer(driver, self.renderer, poses, view)

@@ -10,6 +10,7 @@ from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.losses.base import Loss, LossSum
 from persona.modules.optim import RowAdam
 from persona.systems.fit import Fit
+from persona.systems.method import Method
 
 NONE = "none"
 """The mode that fits nothing, which every method has."""
@@ -27,7 +28,8 @@ def pose_fit_losses(mode: str, system: DictConfig) -> LossSum | None:
     """
     if mode == NONE:
         return None
-    method, losses = get_class(system.method._target_), system.losses
+    method: type[Method] = get_class(system.method._target_)
+    losses = system.losses
     if mode not in method.pose_fits:
         choices = ", ".join((NONE, *method.pose_fits))
         raise UserError(f"pose_fit={mode} is unknown to this run's method: choose {choices}")
@@ -62,8 +64,7 @@ def fit_poses(
     if not system.method.differentiable:
         name = type(system.method).__name__
         raise UserError(f"{name} renders without gradient: poses cannot be fitted; pose_fit=none")
-    poses = frames.poses(system.body.num_expression).to(system.device)
-    table = PoseTable.from_poses(system.body, poses).to(system.device)
+    table = system.pose_table(frames).to(system.device)
     losses = losses.to(system.device)
     kept, system.losses = system.losses, losses
     flags = [p.requires_grad for p in system.avatar.parameters()]

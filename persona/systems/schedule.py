@@ -1,10 +1,12 @@
 """Learning rates over a training."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import MultiStepLR
+from torch.optim.lr_scheduler import LambdaLR, MultiStepLR
 
 from persona.errors import UserError
 
@@ -33,10 +35,32 @@ class Schedule:
     def __post_init__(self) -> None:
         rate_factor(self.rate_rule, 1)  # Report a wrong name now, not after the first test.
 
-    def falls(self, optimizer: Optimizer, steps: int) -> MultiStepLR:
+    def falls(self, optimizer: Optimizer, steps: float | int) -> MultiStepLR:
         """The fall of an optimiser's rates over a training of so many steps."""
         milestones = [max(1, int(share * steps)) for share in self.decay_at]
         return MultiStepLR(optimizer, milestones, gamma=self.decay_to)
+
+
+def warm_cosine(
+    optimizer: Optimizer, done: Callable[[int], float], warmup: int
+) -> OptimizerLRSchedulerConfig:
+    """Rates that rise over ``warmup`` steps and fall along a cosine, to a hundredth.
+
+    Args:
+        optimizer: Its rates are the highest ones.
+        done: Share of the training that lies behind a step, [0, 1].
+        warmup: Steps.
+
+    Returns:
+        What Lightning's ``configure_optimizers`` gives.
+    """
+
+    def rate(step: int) -> float:
+        fall = 0.01 + 0.99 * (1 + math.cos(math.pi * done(step))) / 2
+        return fall * min(1.0, (step + 1) / warmup)
+
+    schedule = LambdaLR(optimizer, rate)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def rate_factor(rule: str, frames: int) -> float:

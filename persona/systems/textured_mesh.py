@@ -7,8 +7,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from persona.data.subject import Subject
@@ -17,9 +16,9 @@ from persona.modules.avatar.base import Avatar
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.modules.render.mesh import interpolate, rasterize
+from persona.modules.render.textured import draw_textured
 from persona.systems.method import Layers, Method
-from persona.types import PLAIN_VIEW, BodyIdentity, Camera, Gaussians, Pose, View
+from persona.types import PLAIN_VIEW, BodyIdentity, Camera, Gaussians, Pose, Posed, View
 
 
 @dataclass(frozen=True)
@@ -47,37 +46,31 @@ class TexturedBody(Avatar):
         texture_px: side of the texture.
     """
 
+    rest: Float[Tensor, "p 3"]
+    rest_joints: Float[Tensor, "j 3"]
+    texture: UInt8[Tensor, "t t 3"]
+
     def __init__(self, *, body: SmplxBody, identity: BodyIdentity, texture_px: int) -> None:
         super().__init__()
+        self.body = body
         rest, joints = body.shape(identity)
-        constants = {
-            "rest": rest, "rest_joints": joints, "weights": body.weights, "faces": body.faces,
-            "expr_dirs": body.expr_dirs, "uv": body.uv, "uv_faces": body.uv_faces,
-        }  # fmt: skip
-        for name, value in constants.items():
-            self.register_buffer(name, value.detach().clone(), persistent=False)
-        self.bones = body.transforms_from_matrices
+        self.register_buffer("rest", rest.detach().clone(), persistent=False)
+        self.register_buffer("rest_joints", joints.detach().clone(), persistent=False)
         self.register_buffer("texture", torch.zeros(texture_px, texture_px, 3, dtype=torch.uint8))
 
     def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> PosedMesh:
         """In the camera frame of the pose."""
-        shape = self.rest + self.expr_dirs @ pose.expression
-        bones = self.bones(self.rest_joints, pose.rotations)
-        return PosedMesh(blend_skin(shape, self.weights, bones) + pose.trans)
+        shape = self.rest + self.body.expr_dirs @ pose.expression
+        bones = self.body.transforms_from_matrices(self.rest_joints, pose.rotations)
+        return PosedMesh(blend_skin(shape, self.body.weights, bones) + pose.trans)
 
     def shade(
         self, vertices: Float[Tensor, "p 3"], camera: Camera, supersample: int
     ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]:
         """Premultiplied colour and coverage, from ``supersample`` squared rays per pixel."""
-        fine = camera.resize(camera.height * supersample, camera.width * supersample)
-        render = rasterize(vertices, self.faces, fine)
-        uv = interpolate(render, self.uv_faces, self.uv)
-        grid = torch.stack((2 * uv[..., 0] - 1, 1 - 2 * uv[..., 1]), -1)  # Row 0 is v = 1.
-        texture = self.texture.permute(2, 0, 1)[None] / 255
-        color = F.grid_sample(texture, grid[None], padding_mode="border", align_corners=False)
-        mask = render.mask[None, None].to(color)
-        layers = F.avg_pool2d(torch.cat((color * mask, mask), 1), supersample)[0]
-        return layers[:3], layers[3:]
+        body = self.body
+        mesh = body.faces, body.uv, body.uv_faces, self.texture
+        return draw_textured(vertices, *mesh, camera, supersample)
 
 
 class TexturedMeshMethod(Method):
@@ -92,6 +85,8 @@ class TexturedMeshMethod(Method):
         texture_px: side of the texture.
     """
 
+    body: SmplxBody
+    avatar: TexturedBody
     assets: ClassVar[tuple[str, ...]] = ("mesh",)
     trained: ClassVar[bool] = False
     differentiable: ClassVar[bool] = False
@@ -123,8 +118,9 @@ class TexturedMeshMethod(Method):
 
     @torch.no_grad()
     def render_posed(
-        self, posed: PosedMesh, camera: Camera, assets: Sequence[str]
+        self, posed: Posed, camera: Camera, assets: Sequence[str]
     ) -> dict[str, Layers]:
         """By the mesh rasteriser, without gradient."""
+        assert isinstance(posed, PosedMesh)  # Its avatar gives no other.
         shade = self.avatar.shade
         return {asset: shade(posed.vertices, camera, self.supersample) for asset in assets}

@@ -144,7 +144,7 @@ def people(world, tmp_path_factory):
 def settings(subjects, **more):
     values = {
         "code": "test", "subjects": str(subjects), "pattern": None, "avatars": None,
-        "height": HEIGHT, "width": WIDTH, "lpips_net": None,
+        "height": HEIGHT, "width": WIDTH, "lpips_net": None, "extra_views": [],
     }  # fmt: skip
     return OmegaConf.create(values | more)
 

@@ -1,10 +1,7 @@
 """Rendering a clip: the prepared path against the plain one, backgrounds, videos and threads."""
 
-import threading
-import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,16 +9,12 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from persona.commands.animation import (
-    QUEUE,
-    background_calls,
-    composite,
     draw_frames,
     frame_motion,
     render_motion,
-    write_video,
 )
+from persona.commands.video_file import composite
 from persona.data.motion.load import load_motion
-from persona.errors import UserError
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.systems.fit import Fit
 from persona.types import Render
@@ -135,57 +128,3 @@ def test_nothing_is_asked_of_the_host_between_frames(system, scene):
 
 def _blank(camera):
     return Render({"rgb": torch.zeros(3, *SIZE)}, torch.zeros(1, *SIZE))
-
-
-def decoded(path) -> np.ndarray:
-    capture, frames = cv2.VideoCapture(str(path)), []
-    while (read := capture.read())[0]:
-        frames.append(read[1][..., ::-1])
-    return np.stack(frames)
-
-
-def test_video_keeps_the_order_and_pads_odd_sides(tmp_path):
-    grey = [np.full((33, 31, 3), value, np.uint8) for value in range(0, 240, 8)]
-    assert write_video(tmp_path / "v.mp4", iter(grey), 30) == 30
-    frames = decoded(tmp_path / "v.mp4")
-    assert frames.shape == (30, 34, 32, 3)
-    assert np.abs(frames[:, 8:24, 8:24].mean((1, 2, 3)) - np.arange(0, 240, 8)).max() < 3
-
-
-def test_failed_frames_leave_no_video(tmp_path):
-    def frames():
-        yield np.zeros((32, 32, 3), np.uint8)
-        raise UserError("no more")
-
-    with pytest.raises(UserError, match="no more"):
-        write_video(tmp_path / "v.mp4", frames(), 30)
-    assert not list(tmp_path.iterdir())
-
-
-def test_background_calls_are_bounded_and_raise():
-    """The producer waits for slow threads, and hears of their errors."""
-    gate, done, handed = threading.Event(), [], []
-
-    def slow(i: int) -> None:
-        gate.wait(10)
-        done.append(i)
-
-    def produce() -> None:
-        with background_calls(1) as call:
-            for i in range(QUEUE + 5):
-                call(slow, i)
-                handed.append(i)
-
-    producer = threading.Thread(target=produce)
-    producer.start()
-    time.sleep(0.3)
-    assert len(handed) == QUEUE and not done
-    gate.set()
-    producer.join(10)
-    assert done == list(range(QUEUE + 5))
-
-    def fail() -> None:
-        raise UserError("the disk is full")
-
-    with pytest.raises(UserError, match="disk"), background_calls(2) as call:
-        call(fail)

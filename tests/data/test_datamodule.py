@@ -11,7 +11,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from tiny_subject import EXPRESSIONS, random_frame, write_tiny_subject
 
 from persona.data.datamodule import SubjectDataModule, coarse_to_fine, spread
-from persona.data.frames import FrameDataset, concatenate, load_frames
+from persona.data.frame_loading import load_frames
+from persona.data.frame_store import concatenate
+from persona.data.frames import FrameDataset
 from persona.data.layout import FRAME_FILES
 from persona.data.subject import Subject
 from persona.data.subject_writer import SubjectWriter

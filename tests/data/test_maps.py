@@ -10,7 +10,9 @@ from tiny_subject import random_frame, random_identity, random_textures, write_t
 
 from persona.data.canvas import paste
 from persona.data.convert_maps import convert_maps
-from persona.data.frames import FrameDataset, load_frames, role_of
+from persona.data.frame_loading import load_frames
+from persona.data.frame_store import role_of
+from persona.data.frames import FrameDataset
 from persona.data.layout import MAPS, FrameData, MapSpec, SubjectInfo, map_arguments
 from persona.data.subject import Subject
 from persona.data.subject_writer import SubjectWriter

@@ -91,4 +91,6 @@ def test_faults_are_named(roots):
         SubjectsDataModule(roots=[roots[0], roots[0]])
     with pytest.raises(UserError, match="has 2 subjects and this system makes an avatar of one"):
         _ = SubjectsDataModule(roots=roots).subject
+    # What a training's report asks for at its end.
+    assert SubjectsDataModule(roots=roots).test_split in ("test", "captured")
     assert SubjectsDataModule(roots=roots[:1]).subject.name == "ann"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from persona.data.datamodule import SubjectDataModule
-from persona.data.heads.labels import LABEL_INDEX, LABELS
+from persona.data.heads.labels import pixels_of
 from persona.data.heads.motion import unseen
 from persona.data.heads.person import HeadPerson
 from persona.data.heads.pieces import dress_head
@@ -17,6 +17,7 @@ from persona.data.heads.subject import ATTRIBUTES_FILE, HeadConfig, SyntheticHea
 from persona.data.heads.traits import (
     ATTRIBUTES,
     STYLES,
+    WORN,
     Traits,
     describe,
     draw_traits,
@@ -28,6 +29,8 @@ from persona.data.subject import Subject
 from persona.errors import UserError
 from persona.modules.body.head_body import HeadBody
 from persona.modules.body.rotation import matrix_from_axis_angle
+from persona.modules.head.attributes import ATTRIBUTES as TABLE
+from persona.modules.head.attributes import LABEL_INDEX, LABELS
 from persona.types import BodyPose
 
 PERSON, OTHER = 11, 5
@@ -41,7 +44,7 @@ def body():
 
 @pytest.fixture(scope="module")
 def person(body):
-    return HeadPerson(body, draw_traits(PERSON, {"glasses": 3, "beard": 4, "hat": 2}))
+    return HeadPerson(body, draw_traits(PERSON, {"eyeglasses": 3, "beard": 4, "hat": 2}))
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +71,22 @@ def test_a_swap_takes_one_attribute_and_leaves_the_others(attribute):
     assert swapped[attribute].style != "none"
 
 
+def test_attributes_are_those_of_the_table():
+    """One table: every attribute is one of it, and what people may lack is the same there."""
+    assert set(ATTRIBUTES) <= set(TABLE)
+    assert set(WORN) == {name for name in ATTRIBUTES if TABLE[name].worn}
+    labels = np.arange(len(LABELS))
+    for name in ATTRIBUTES:
+        assert pixels_of(labels, [name]).sum() == len(TABLE[name].labels) > 0
+
+
 def test_what_is_worn_comes_off():
-    for name in ("beard", "hat", "glasses", "headphones"):
+    for name in ("beard", "hat", "eyeglasses", "headphones"):
         assert draw_traits(PERSON, {name: -1})[name].style == "none"
 
 
 def test_an_unknown_attribute_lists_those_there_are():
-    with pytest.raises(UserError, match="no attribute nos; choose of face, hair, brows"):
+    with pytest.raises(UserError, match="no attribute nos; choose of identity, hair, eyebrows"):
         draw_traits(0, {"nos": 1})
 
 
@@ -124,10 +136,10 @@ def test_a_beard_follows_the_jaw_and_a_hat_does_not(person):
     moved = person.pose(replace(pose, jaw=torch.tensor([0.3, 0.0, 0.0]))) - person.pose(pose)
     by_part = {
         name: moved[person.surface.faces[person.surface.part == LABEL_INDEX[name]].unique()]
-        for name in ("beard", "hat", "glasses")
+        for name in ("beard", "hat", "eyeglasses")
     }
     assert by_part["beard"][:, 1].mean() < -0.002
-    assert by_part["hat"].abs().max() == by_part["glasses"].abs().max() == 0
+    assert by_part["hat"].abs().max() == by_part["eyeglasses"].abs().max() == 0
 
 
 # Motion ------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from tiny_heads import NAMES, SIDE, TinyHead, TinyHeads
 
 from persona.commands.edit import edit, interpolate
-from persona.commands.report import to_uint8
+from persona.commands.pictures import to_uint8
 from persona.errors import UserError
 from persona.types import View
 
@@ -123,7 +123,7 @@ def test_edits_of_a_run_are_drawn_and_interpolated(tmp_path):
         run / "config.yaml",
     )  # fmt: skip
     options = OmegaConf.create({"run": str(run), "frame": 0, "device": "cpu"})
-    strengths = {"edits": None, "strengths": [0.0, 1.0]}
+    strengths = {"edits": None, "mix": None, "strengths": [0.0, 1.0]}
     sheet = cv2.imread(str(edit(OmegaConf.merge(options, strengths), tmp_path)))
     # One edit at two strengths, beside names of 28 pixels.
     assert sheet.shape == (SIDE + 28, 2 * SIDE + 28, 3)
@@ -135,7 +135,24 @@ def test_edits_of_a_run_are_drawn_and_interpolated(tmp_path):
         seen = fit.table(torch.tensor(0)), data.train_frames[[0]].camera[0]
         color, alpha = fit.render(*seen, view=View(subject=torch.tensor(1)))
     assert (to_uint8(color + 1 - alpha)[..., ::-1] == last).all()
+    words = NAMES[1].split("_", 2)[2]
+    mixed = OmegaConf.merge(options, strengths, {"mix": {"hat": words}})
+    assert (cv2.imread(str(edit(mixed, tmp_path)))[28:, 28:] == sheet[28:, 28:]).all()
     for wrong, message in (
+        (
+            {"mix": {"beard": "full"}},
+            r"attribute beard has no edit in the run: it has edits of hat",
+        ),
+        ({"mix": {"hat": "tall"}}, r"hat=tall: no edit of this name; choose 0001_hat"),
+        ({"edits": ["hat_blue"]}, r"hat_blue is no edit of the run: choose of 9999_source, 0001"),
+        ({"edits": [NAMES[0]]}, r"the person as photographed is no edit"),
+        ({"strengths": [2]}, r"strengths=2: give a number at least 0, at most 1"),
+        ({"strengths": []}, r"strengths=\[\]: give shares"),
+    ):
+        with pytest.raises(UserError, match=message):
+            edit(OmegaConf.merge(options, strengths, wrong), tmp_path)
+    for wrong, message in (
+        ({"num_images": 1}, r"num_images=1: give a whole number at least 3"),
         ({"start": "hat_blue"}, r"hat_blue is no edit of .*: choose of 9999_source, 0001_hat"),
         ({"end": NAMES[0]}, r"give two edits of one attribute"),
         ({"frame": 99}, r"frame=99: the run has frames 0 to 5"),

@@ -30,7 +30,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("splatting")
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         settings = [*SMALL, f"subjects_dir={folder}/subjects", f"hydra.run.dir={folder}/run"]
-        config = compose("train", ["+exp=head_demo", *settings])
+        config = compose("train", ["+exp=splatting_demo", *settings])
     return train(config, folder / "run"), folder
 
 

@@ -40,6 +40,10 @@ RUNS = {
         "+exp=demo", "avatar.levels=0", "avatar.refined_lookup=true",
         "avatar.triplane_resolution=8", *FIELD,
     ],
+    "anigs": [
+        "+exp=demo", "system=anigs", "avatar.levels=0", "avatar.anchors=50",
+        "avatar.resolutions=[4,8]", "avatar.field_from=2", *FIELD[:2],
+    ],
     "splatting_avatar": ["+exp=demo", "system=splatting_avatar", "avatar.count=400"],
     "exavatar": [
         "+exp=exavatar_demo", "avatar.levels=0", "avatar.triplane_resolution=8", "avatar.width=16",

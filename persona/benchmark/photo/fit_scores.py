@@ -91,6 +91,7 @@ def joint_scores(true: TruePerson, fitted: FittedPerson) -> dict[str, float]:
 
     ``joints_mm`` has both pelvises in one place, ``joints_pa_mm`` the best rotation as well.
     """
+    assert true.joints is not None  # Asked for those who have some.
     truth, found = true.joints[BODY_JOINTS], fitted.joints[BODY_JOINTS].numpy()
     scores = {}
     if true.camera is not None:
@@ -129,11 +130,11 @@ def shape_mm(true: TruePerson, fitted: FittedPerson) -> float:
     Betas themselves are no measure: some move little and some a lot, and clothes are not in them.
     """
     body = fitted.body
-    rest = [
+    found, truth = (
         (body.template + body.shape_dirs @ betas).numpy()
         for betas in (fitted.identity.betas, torch.from_numpy(true.betas).float())
-    ]
-    return 1e3 * float(np.linalg.norm(aligned(*rest, rotate=False) - rest[1], axis=1).mean())
+    )
+    return 1e3 * float(np.linalg.norm(aligned(found, truth, rotate=False) - truth, axis=1).mean())
 
 
 def background_share(true: TruePerson, fitted: FittedPerson) -> float:

@@ -79,7 +79,7 @@ class FittedPerson:
         coarse = height / photo_height
         scale, shift = self.placement.scale * coarse, self.placement.shift * coarse
         # Pixel centres lie at +0.5 here and at whole numbers in OpenCV.
-        matrix = np.float64([[scale, 0, shift[0]], [0, scale, shift[1]]])
+        matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]], np.float64)
         matrix[:, 2] += 0.5 * scale - 0.5
         if values.dtype != bool:
             return cv2.warpAffine(values, matrix, (width, height), flags=cv2.INTER_NEAREST)
@@ -142,8 +142,8 @@ def find_placement(
     colours = frame[rows, columns].astype(np.float32)
 
     def difference(scale: float, source: ndarray) -> float:
-        place = (points * scale + middle - 0.5).astype(np.float32)[None]
-        there = cv2.remap(source, place, None, cv2.INTER_LINEAR, borderValue=(255,) * 3)[0]
+        column, row = (points * scale + middle - 0.5).astype(np.float32).T[:, None]
+        there = cv2.remap(source, column, row, cv2.INTER_LINEAR, borderValue=(255,) * 3)[0]
         return float(np.abs(there - colours).mean())
 
     def refined(scale: float) -> tuple[float, float]:

@@ -38,8 +38,9 @@ MOST_PSNR = 60.0
 Lpips = Callable[[list[UInt8[ndarray, "h w 3"]], list[UInt8[ndarray, "h w 3"]]], list[float]]
 
 
-def region(parts: UInt8[ndarray, "h w"], names: tuple[str, ...]) -> Bool[ndarray, "h w"]:
-    """Pixels of some parts."""
+def region(parts: UInt8[ndarray, "h w"] | None, names: tuple[str, ...]) -> Bool[ndarray, "h w"]:
+    """Pixels of some parts, of a picture that knows its parts."""
+    assert parts is not None
     return np.isin(parts, [PART_INDEX[name] for name in names])
 
 

@@ -45,7 +45,8 @@ def run_photo_benchmark(config: DictConfig, folder: Path) -> Path:
     if config.compare:
         if len(config.compare) != 2:
             raise UserError("compare= takes two folders: compare=[BEFORE,AFTER]")
-        return write_comparison(*(Path(p) for p in config.compare), folder)
+        before, after = map(Path, config.compare)
+        return write_comparison(before, after, folder)
     if not config.people:
         raise UserError("give people=DIR, a folder of people with exact truth, or compare=[A,B]")
     quiet_libraries()
@@ -84,7 +85,8 @@ def score_all(config: DictConfig, folder: Path, people: list[Path]) -> list[Row]
             for person in todo:
                 scorer(person)
                 tell()
-    return [finished_row(config, folder, person) for person in people]
+    rows = (finished_row(config, folder, person) for person in people)
+    return [row for row in rows if row is not None]
 
 
 def verdict(row: Row) -> str:

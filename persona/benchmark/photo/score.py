@@ -67,8 +67,8 @@ class Scorer:
         preprocessor = None if config.subjects else instantiate(config.preprocess)
         body = instantiate(config.body) if preprocessor is None else preprocessor.body
         net = config.lpips_net
-        known = net is not None and not missing_weights(net)
-        lpips = lpips_by(shared_perceptual(net)) if known else None
+        network = None if net is None or missing_weights(net) else shared_perceptual(net)
+        lpips = None if network is None else lpips_by(network)
         return cls(config, folder, body, preprocessor, lpips)
 
     def __call__(self, person: Path) -> Row:
@@ -122,7 +122,9 @@ class Scorer:
             return Subject(root), {}
         root, started = self.folder / SUBJECTS / true.name, time.perf_counter()
         shutil.rmtree(root, ignore_errors=True)
-        subject = self.preprocessor.run(true.photo, root)
+        views = [f"views/{azimuth:03d}.png" for azimuth in self.config.extra_views]
+        photos = [true.photo, *(true.photo.parent / view for view in views)]
+        subject = self.preprocessor.run(photos, root)
         return subject, {"preprocess_seconds": time.perf_counter() - started}
 
     def avatar(self, true: TruePerson) -> Painter:
@@ -151,6 +153,7 @@ def row_digest(config: DictConfig, person: Path) -> str:
     """Changes with the options, the photo, and the subject that is scored."""
     keys = ("code", "subjects", "pattern", "avatars", "height", "width", "lpips_net")
     options = {key: config[key] for key in keys}
+    options["extra_views"] = list(config.extra_views)
     if not config.subjects:
         options["preprocess"] = OmegaConf.to_container(config.preprocess, resolve=True)
     files = [person / "photo.jpg"]
@@ -189,7 +192,7 @@ def front_checks(pictures: Mapping[str, Picture], views: list[TrueView]) -> Row:
     front = next((view for view in views if view.azimuth == 0), None)
     if front is None or front.parts is None:
         return {}
-    picture, row = pictures[front.name], {}
+    picture, row = pictures[front.name], Row()
     if (value := face_psnr(picture, front)) is not None:
         row |= {"face_db": value, "face_cover": face_cover(picture, front)}
     for hand, cover in hand_covers(picture, front).items():

@@ -12,7 +12,7 @@ from numpy import ndarray
 from persona.benchmark.photo.fitted import FittedPerson
 from persona.benchmark.photo.truth import TruePerson, TrueView
 from persona.benchmark.photo.views import Picture, Place, render_normals
-from persona.commands.report import label, labelled
+from persona.commands.pictures import label, labelled
 from persona.data.palette import colours_from_classes
 
 Image = UInt8[ndarray, "_ _ 3"]
@@ -65,9 +65,7 @@ def person_sheet(
     for asset, pictures in assets.items():
         rows[asset] = [pictures[v.name].image if v.name in pictures else _blank() for v in views]
         if any(p.parts is not None for p in pictures.values()):
-            rows[f"{asset}, parts"] = [
-                _coloured(pictures[v.name].parts) if v.name in pictures else _blank() for v in views
-            ]
+            rows[f"{asset}, parts"] = [_parts_of(pictures.get(view.name)) for view in views]
     grid = np.vstack([
         np.hstack([fit_size(image, *TILE) for image in images]) for images in rows.values()
     ])  # fmt: skip
@@ -79,9 +77,9 @@ def person_sheet(
 
 def mask_picture(true: TruePerson, fitted: FittedPerson) -> Image:
     """The photo, greyed where nobody is; what is wrongly in the mask red, what is missing green."""
-    size = true.mask.shape
-    found = fitted.onto(fitted.mask, *size, true.image.shape[0])
-    image = cv2.resize(true.image, size[::-1], interpolation=cv2.INTER_AREA)
+    height, width = true.mask.shape
+    found = fitted.onto(fitted.mask, height, width, true.image.shape[0])
+    image = cv2.resize(true.image, (width, height), interpolation=cv2.INTER_AREA)
     image = np.where((found | true.mask)[..., None], image, (image // 3 + _GREY).astype(np.uint8))
     image[found & ~true.mask], image[true.mask & ~found] = _RED, _GREEN
     return image
@@ -102,7 +100,8 @@ def overlay(true: TruePerson, fitted: FittedPerson) -> Image:
 
 def parts_picture(true: TruePerson, fitted: FittedPerson) -> Image:
     """The found classes in the photo's frame."""
-    return _coloured(fitted.onto(fitted.parts, *true.mask.shape, true.image.shape[0]))
+    height, width = true.mask.shape
+    return _coloured(fitted.onto(fitted.parts, height, width, true.image.shape[0]))
 
 
 def strip(
@@ -123,7 +122,7 @@ def strip(
     line = np.hstack([fit_size(tile, *STRIP_TILE) for tile in tiles])
     name = label(true.name + (" (gross failure)" if failed else ""), line.shape[1])
     if failed:
-        name = np.where(name > 128, np.uint8([255, 190, 190]), name)
+        name = np.where(name > 128, np.array([255, 190, 190], np.uint8), name)
     return np.vstack([name, line])
 
 
@@ -136,6 +135,10 @@ def overview(strips: Sequence[Image]) -> Image:
 
 def _coloured(parts: UInt8[ndarray, "h w"]) -> Image:
     return np.where(parts[..., None] > 0, colours_from_classes(parts), np.uint8(255))
+
+
+def _parts_of(picture: Picture | None) -> Image:
+    return _blank() if picture is None or picture.parts is None else _coloured(picture.parts)
 
 
 def _blank() -> Image:

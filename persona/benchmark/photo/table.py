@@ -161,7 +161,7 @@ def write_comparison(before: Path, after: Path, folder: Path) -> Path:
 
 def differences(pairs: Sequence[tuple[Row, Row]]) -> list[Row]:
     """Per number: means of the people that both have it for, and the mean difference."""
-    rows = []
+    rows: list[Row] = []
     for key in numbers([old for old, _ in pairs]):
         both = [(float(a[key]), float(b[key])) for a, b in pairs if key in a and key in b]
         if not both:

@@ -97,9 +97,12 @@ def read_person(folder: Path) -> TruePerson:
     poses = [_read_view(p) for p in sorted(folder.glob("poses/*.png")) if _is_picture(p)]
     front = next((v for v in views if v.azimuth == 0), None)
     views = [replace(view, turn=_turn(front, view)) for view in views]
-    if front is None and "mask" not in truth:
+    if "mask" in truth:
+        mask = truth["mask"].astype(bool)
+    elif front is not None:
+        mask = front.mask
+    else:
         raise UserError(f"{folder}: neither truth.npz nor views/000.png; {REMEDY}")
-    mask = truth["mask"].astype(bool) if "mask" in truth else front.mask
     if abs(mask.shape[0] * image.shape[1] / (mask.shape[1] * image.shape[0]) - 1) > 0.01:
         raise UserError(f"{folder}: photo and mask are of different shape; {REMEDY}")
     if not mask.any():

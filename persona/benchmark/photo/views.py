@@ -41,7 +41,8 @@ class Picture(NamedTuple):
 
     def columns(self, part: slice) -> Picture:
         """Some of the columns."""
-        return Picture(*(None if values is None else values[:, part] for values in self))
+        parts, seen = (None if v is None else v[:, part] for v in (self.parts, self.seen))
+        return Picture(self.image[:, part], self.mask[:, part], parts, seen)
 
 
 Painter = Callable[[BodyPose, Camera], Picture]
@@ -120,6 +121,7 @@ def paint_views(
     wide = place._replace(x=place.x + width).camera(camera, height, 3 * width)
     pictures = {}
     for view in views:
+        assert view.turn is not None  # Known for every picture in views/
         picture = painter(turned(pose, view.turn), wide)
         start = width - best_shift(picture.mask, view.mask)
         pictures[view.name] = picture.columns(slice(start, start + width))
@@ -150,7 +152,7 @@ def best_place(mask: Bool[ndarray, "h w"], target: Bool[ndarray, "h2 w2"]) -> Pl
         scale, x, y = np.exp(values[0]), *(values[1:] * 100)
         # Pixel centres lie at +0.5 here and at whole numbers in OpenCV.
         half = 0.5 * scale - 0.5
-        matrix = np.float64([[scale, 0, x + half], [0, scale, y + half]])
+        matrix = np.array([[scale, 0, x + half], [0, scale, y + half]], np.float64)
         moved = cv2.warpAffine(layer, matrix, size)
         both = np.minimum(moved, small).sum()
         # What has left the frame counts as well.

@@ -1,21 +1,18 @@
-"""Classes of a head's label map."""
+"""What a head's label map says of other maps: parts of a whole body, pixels of an edit."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Bool, Integer, UInt8
 
 from persona.data.palette import PART_INDEX
+from persona.modules.head.attributes import ATTRIBUTES, LABEL_INDEX, LABELS
 
-LABELS = (
-    "background", "skin", "brows", "eyes", "nose", "mouth", "ears", "hair", "beard", "hat",
-    "glasses", "headphones", "cloth",
-)  # fmt: skip
-"""A label's number is its place here."""
-LABEL_INDEX = {name: index for index, name in enumerate(LABELS)}
 _WHOLE_BODY = {
     "background": "Background", "mouth": "Upper_Lip", "hair": "Hair", "hat": "Apparel",
-    "glasses": "Apparel", "headphones": "Apparel", "cloth": "Upper_Clothing",
+    "eyeglasses": "Apparel", "headphones": "Apparel", "cloth": "Upper_Clothing",
 }  # fmt: skip
 _CLASSES = np.array([PART_INDEX[_WHOLE_BODY.get(name, "Face_Neck")] for name in LABELS], np.uint8)
 
@@ -23,3 +20,11 @@ _CLASSES = np.array([PART_INDEX[_WHOLE_BODY.get(name, "Face_Neck")] for name in 
 def body_classes(labels: Integer[np.ndarray, "*b"]) -> UInt8[np.ndarray, "*b"]:
     """Whole-body part classes of a head's labels."""
     return _CLASSES[labels]
+
+
+def pixels_of(
+    labels: Integer[np.ndarray, "*b"], attributes: Iterable[str]
+) -> Bool[np.ndarray, "*b"]:
+    """Where a head's labels show one of some attributes."""
+    shown = {LABEL_INDEX[label] for name in attributes for label in ATTRIBUTES[name].labels}
+    return np.isin(labels, sorted(shown))

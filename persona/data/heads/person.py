@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persona.data.heads.labels import LABEL_INDEX
 from persona.data.heads.pieces import Piece, RestHead, dress_head
 from persona.data.heads.traits import Traits, shape_coefficients
 from persona.data.preprocess.unwrap import UvMesh
@@ -20,12 +19,27 @@ from persona.data.synthetic.studio import Look, Surface
 from persona.modules.body.head_body import LEFT_EYE, NECK, RIGHT_EYE, HeadBody
 from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.modules.body.topology import vertex_normals
-from persona.types import BodyPose
+from persona.modules.head.attributes import LABEL_INDEX
+from persona.types import BodyIdentity, BodyPose
 
 SKIN_SIDE = 1024
 NOSE, EAR = 0.3, 0.25
 """What counts as nose and ear, of the region's largest weight."""
 LASHES = np.array([0.16, 0.11, 0.08])
+
+
+def rest_head(body: HeadBody, identity: BodyIdentity) -> RestHead:
+    """The mean head and a person's, at rest."""
+    (rest, joints), (mean, _) = body.shape(identity), body.shape(body.zero_identity())
+    return RestHead(
+        mean=mean.double().numpy(),
+        mean_points=body.landmarks(mean).double().numpy(),
+        rest=rest.double().numpy(),
+        points=body.landmarks(rest).double().numpy(),
+        eyes=joints[[LEFT_EYE, RIGHT_EYE]].double().numpy(),
+        ear=body.regions["ear"].double().numpy(),
+        faces=body.faces.numpy(),
+    )
 
 
 class HeadPerson:
@@ -41,15 +55,7 @@ class HeadPerson:
         self.identity = replace(body.zero_identity(), betas=shape_coefficients(body, traits))
         self.rest, self.rest_joints = body.shape(self.identity)
         mean, mean_joints = body.shape(body.zero_identity())
-        self.rest_head = RestHead(
-            mean=mean.double().numpy(),
-            mean_points=body.landmarks(mean).double().numpy(),
-            rest=self.rest.double().numpy(),
-            points=body.landmarks(self.rest).double().numpy(),
-            eyes=self.rest_joints[[LEFT_EYE, RIGHT_EYE]].double().numpy(),
-            ear=body.regions["ear"].double().numpy(),
-            faces=body.faces.numpy(),
-        )
+        self.rest_head = rest_head(body, self.identity)
         self.pieces = dress_head(self.rest_head, traits)
         self.surface = self._surface()
         self.look = self._look(mean, mean_joints)
@@ -114,9 +120,9 @@ class HeadPerson:
         """Textures: the skin's, painted on the mean head, and each piece's."""
         body, traits = self.body, self.traits
         makeup = Makeup(
-            skin=traits["face"].rgb,
+            skin=traits["identity"].rgb,
             hair=LASHES,
-            lips=traits["face"].rgb * 0.35 + traits["mouth"].rgb * 0.65,
+            lips=traits["identity"].rgb * 0.35 + traits["mouth"].rgb * 0.65,
             iris=traits["eyes"].rgb,
             brow_width=0.0,  # Brows are pieces of their own.
         )
@@ -125,7 +131,7 @@ class HeadPerson:
         person_joints[[23, 24]] = joints[[LEFT_EYE, RIGHT_EYE]].double().numpy()
         eyes = body.weights[:, [LEFT_EYE, RIGHT_EYE]].sum(1)
         head = Head(keypoints, person_joints, torch.ones(body.num_vertices), eyes)
-        rng = np.random.default_rng([traits["face"].seed, 2])
+        rng = np.random.default_rng([traits["identity"].seed, 2])
         mesh = self.uv_mesh()._replace(rest=mean)
         skin = paint_skin(mesh, head, makeup, SKIN_SIDE, rng)
         return Look([skin, *(self._texture(piece) for piece in self.pieces)])
@@ -133,10 +139,10 @@ class HeadPerson:
     def _texture(self, piece: Piece) -> np.ndarray:
         trait = self.traits[piece.attribute]
         rng = np.random.default_rng([trait.seed, 3])
-        if piece.attribute in ("hair", "brows", "beard"):
+        if piece.attribute in ("hair", "eyebrows", "beard"):
             base = trait.rgb
             if trait.style == "stubble":
-                base = 0.5 * base + 0.5 * self.traits["face"].rgb
+                base = 0.5 * base + 0.5 * self.traits["identity"].rgb
             # Strands of short hair are finer than a pixel: what is seen of them is their mean.
             strength = 1.0 if piece.attribute == "hair" else 0.3
             strands = paint.hair(rng, base)[::2, ::2]

@@ -56,11 +56,11 @@ class Piece:
 
 def dress_head(head: RestHead, traits: Traits) -> list[Piece]:
     """Everything that a head has beside its skin."""
-    pieces = [*_cloth(head, traits["cloth"]), *_brows(head, traits["brows"])]
+    pieces = [*_cloth(head, traits["cloth"]), *_brows(head, traits["eyebrows"])]
     pieces += _hair(head, traits["hair"], traits["hat"].style != "none")
     pieces += _beard(head, traits["beard"])
     pieces += _hat(head, traits["hat"])
-    pieces += _glasses(head, traits["glasses"]) + _headphones(head, traits["headphones"])
+    pieces += _glasses(head, traits["eyeglasses"]) + _headphones(head, traits["headphones"])
     return pieces
 
 
@@ -116,7 +116,7 @@ def _brows(head: RestHead, trait: Trait) -> list[Piece]:
     front = (head.mean[:, 2] - 0.05) * 0.1
     lines = (head.mean_points[17:22] + rise, head.mean_points[22:27] + rise)
     near = np.max([half - _line_distance(head.mean, line) for line in lines], 0)
-    return _on_skin(head, "brows", np.minimum(near, front), 0.0014)
+    return _on_skin(head, "eyebrows", np.minimum(near, front), 0.0014)
 
 
 def _lips(head: RestHead) -> Float[np.ndarray, "p"]:
@@ -148,7 +148,7 @@ def _beard(head: RestHead, trait: Trait) -> list[Piece]:
     return _on_skin(head, "beard", full, lift)
 
 
-def _scalp(head: RestHead, over_ears: bool) -> Float[np.ndarray, "p"]:
+def scalp(head: RestHead, over_ears: bool) -> Float[np.ndarray, "p"]:
     """Metres above the hairline, roughly."""
     _, y, z = head.mean.T
     line = np.interp(
@@ -174,7 +174,7 @@ CURTAIN_FRONT_M = 0.04
 def _hair(head: RestHead, trait: Trait, under_hat: bool) -> list[Piece]:
     if trait.style == "bald":
         return []
-    field = _scalp(head, trait.style in CURTAINS)
+    field = scalp(head, trait.style in CURTAINS)
     sheet = cut(head.faces, field)
     mean, skin = sheet.features(head.mean), sheet.features(head.rest)
     thickness = np.full(len(skin), HAIR[trait.style])
@@ -284,7 +284,7 @@ def _glasses(head: RestHead, trait: Trait) -> list[Piece]:
         meshes.append(tubes.tube(np.stack([hinge, corner, end]), wire))
     middle = np.mean(inner, 0) + np.array([0, 0.002, 0.002])
     meshes.append(tubes.tube(np.stack([inner[0], middle, inner[1]]), wire))
-    return _rigid("glasses", meshes)
+    return _rigid("eyeglasses", meshes)
 
 
 def _headphones(head: RestHead, trait: Trait) -> list[Piece]:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from rich.progress import track
 
-from persona.data.heads.labels import LABELS, body_classes
+from persona.data.heads.labels import body_classes, pixels_of
 from persona.data.heads.motion import DISTANCE_HEADS, place, unseen
 from persona.data.heads.person import HeadPerson
 from persona.data.heads.traits import ATTRIBUTES, describe, draw_traits
@@ -29,13 +29,16 @@ from persona.data.subject_writer import SubjectWriter
 from persona.data.synthetic.studio import Light, Studio
 from persona.errors import UserError
 from persona.modules.body.head_body import HeadBody
+from persona.modules.head.attributes import LABELS
 from persona.types import BodyPose, Camera
 
 log = logging.getLogger(__name__)
 MAKER = "synthetic_head"
-VERSION = 1
+VERSION = 2
 """Raised when the same settings come to give another head."""
 ATTRIBUTES_FILE = "attributes.json"
+UNEDITED = ("hair",)
+"""What the map of the edit shows where nothing is swapped, as in PEGASUS."""
 FOCAL_HEIGHTS = 3.6
 """Focal length in image heights."""
 LIGHT = Light(F.normalize(torch.tensor([0.45, -0.7, -0.9]), dim=0))
@@ -151,7 +154,7 @@ class _Maker:
     """Renders frames of one head, placed before the camera as the mean head is."""
 
     def __init__(self, person: HeadPerson, config: HeadConfig) -> None:
-        self.person = person
+        self.person, self.edited = person, tuple(config.swaps) or UNEDITED
         pieces = [torch.from_numpy(piece.rest).float() for piece in person.pieces]
         rest = torch.cat([person.rest, *pieces])
         self.studio = Studio(person.surface, rest, person.look, config.supersample)
@@ -198,7 +201,7 @@ class _Maker:
                 normal_mask=filled,
                 seg_mask=filled,
                 keypoints=keypoints,
-                others={"labels": labels},
+                others={"labels": labels, "edit": pixels_of(labels, self.edited)},
             )
             yield View(frame, skin)
 

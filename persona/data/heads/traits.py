@@ -15,25 +15,26 @@ from persona.errors import UserError
 from persona.modules.body.head_body import HeadBody
 
 ATTRIBUTES = (
-    "face", "hair", "brows", "eyes", "nose", "mouth", "beard", "hat", "glasses", "headphones",
-    "cloth",
+    "identity", "hair", "eyebrows", "eyes", "nose", "mouth", "beard", "hat", "eyeglasses",
+    "headphones", "cloth",
 )  # fmt: skip
-"""``face`` is the skin and the shape of all that is no other attribute's: the person."""
-SHAPES = {"brow": "brows", "eye": "eyes", "nose": "nose", "mouth": "mouth"}
-"""Attribute that the shape coefficients of a part belong to; all others are the face's."""
-REACH = {"face": 0.25, "brows": 0.5, "eyes": 0.35, "nose": 0.4, "mouth": 0.35}
+"""Those of ``modules.head.attributes`` that synthetic heads have. ``identity`` is the skin and the
+shape of all that is no other attribute's: the person."""
+SHAPES = {"brow": "eyebrows", "eye": "eyes", "nose": "nose", "mouth": "mouth"}
+"""Attribute that the shape coefficients of a part belong to; all others are the identity's."""
+REACH = {"identity": 0.25, "eyebrows": 0.5, "eyes": 0.35, "nose": 0.4, "mouth": 0.35}
 """Shape coefficients are drawn between plus and minus this; those of adults, in standard
 deviations, between plus and minus one."""
 STYLES = {
     "hair": ("short", "bob", "long", "afro", "mohawk", "bun", "bald"),
-    "brows": ("straight", "arched", "thick", "thin"),
+    "eyebrows": ("straight", "arched", "thick", "thin"),
     "beard": ("none", "full", "goatee", "moustache", "stubble"),
     "hat": ("none", "beanie", "cap", "brimmed"),
-    "glasses": ("none", "round", "square", "dark"),
+    "eyeglasses": ("none", "round", "square", "dark"),
     "headphones": ("none", "plain"),
 }
 """Styles of the attributes that have a shape of their own."""
-WORN = {"beard": 0.35, "hat": 0.15, "glasses": 0.25, "headphones": 0.05}
+WORN = {"beard": 0.35, "hat": 0.15, "eyeglasses": 0.25, "headphones": 0.05}
 """How often a person has what most have not; a person who is asked for one always has it."""
 
 
@@ -102,15 +103,15 @@ def _draw(name: str, owner: int, asked: bool) -> Trait:
 
 def _tone(name: str, rng: np.random.Generator) -> tuple[float, float, float]:
     """Hue, saturation and value of an attribute's colour."""
-    if name == "face":
+    if name == "identity":
         return rng.uniform(0.045, 0.075), rng.uniform(0.3, 0.55), rng.uniform(0.5, 0.95)
-    if name in ("hair", "brows", "beard"):
+    if name in ("hair", "eyebrows", "beard"):
         return rng.uniform(0.03, 0.12), rng.uniform(0.3, 0.8), rng.choice([0.1, 0.25, 0.45, 0.75])
     if name == "eyes":
         return rng.uniform(0.05, 0.62), 0.55, rng.uniform(0.3, 0.6)
     if name == "mouth":
         return rng.uniform(0.95, 1.02), rng.uniform(0.4, 0.65), rng.uniform(0.5, 0.75)
-    if name == "glasses":
+    if name == "eyeglasses":
         return rng.uniform(0, 1), rng.uniform(0, 0.8), rng.uniform(0.05, 0.4)
     return rng.uniform(0, 1), rng.uniform(0.3, 0.8), rng.uniform(0.3, 0.8)
 
@@ -121,7 +122,7 @@ def shape_coefficients(body: HeadBody, traits: Traits) -> Float[Tensor, "s"]:
     streams = {name: np.random.default_rng([trait.seed, 1]) for name, trait in traits.of.items()}
     for i, name in enumerate(body.shape_names):
         part = name.split(":")[0]
-        attribute = SHAPES.get(part, "face")
+        attribute = SHAPES.get(part, "identity")
         reach = 1.0 if part == "adult" else REACH[attribute]
         betas[i] = float(streams[attribute].uniform(-reach, reach))
     return betas
@@ -135,13 +136,17 @@ def describe(attribute: str, trait: Trait) -> str:
     """A phrase such as ``a person with long black hair``."""
     if trait.style == "none":
         return f"a person without {attribute}"
-    if attribute in ("hair", "brows", "beard"):
+    return f"a person with {words_of(attribute, trait)} {attribute}"
+
+
+def words_of(attribute: str, trait: Trait) -> str:
+    """What an attribute is like, such as ``long black``; ``no`` where there is none."""
+    if trait.style in ("none", "bald"):
+        return "no"
+    if attribute in ("hair", "eyebrows", "beard"):
         tone = next(word for bound, word in TONES if trait.value <= bound)
-        if trait.style == "bald":
-            return "a bald person"
-        return f"a person with {trait.style} {tone} {attribute}"
-    if attribute in ("face", "nose"):
-        return f"a person with another {attribute}"
+        return f"{trait.style} {tone}"
+    if attribute in ("identity", "nose"):
+        return "another"
     hue = HUES[int(trait.hue % 1 * len(HUES))]
-    style = "" if trait.style == "plain" else f"{trait.style} "
-    return f"a person with {style}{hue} {attribute}"
+    return hue if trait.style == "plain" else f"{trait.style} {hue}"

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.data.io import atomic_path
 from persona.data.motion.geometry import y_up_from
 from persona.data.motion.motion import Motion, rotate_world
 from persona.data.motion.rate import frame_rate
@@ -32,7 +33,7 @@ def motion_from_amass(
     The world turns from z up (or ``up``) to y up. AMASS's hands are full rotations from the flat
     hand; the mean hand is subtracted. Rotations are taken over as they are, so a limb that points
     elsewhere in this body's T-pose than in SMPL-X's points as far off in every frame; translation
-    is not scaled.
+    is not scaled. ``expression``, which some files have, is taken if it is of the body's own size.
 
     Raises:
         UserError: an array is missing, of another shape, or not finite.
@@ -53,10 +54,35 @@ def motion_from_amass(
     joints = _joints(torch.from_numpy(poses))
     joints[:, 25:] -= target.hands_mean
     expression = torch.zeros(len(joints), target.num_expression)
+    given = arrays.get("expression")
+    if given is not None and given.shape == expression.shape:
+        given = plain_array(f"{path}: expression", given, given.shape, _CLEAN)
+        expression = torch.from_numpy(given).float()
     shift = torch.from_numpy(trans).float()
     pose = BodyPose.from_joints(joints.float(), expression, shift)
     pose = rotate_world(pose, y_up_from(up or UP).float(), target.rest_joints[0].float())
     return Motion(pose=pose, fps=fps, source=str(path))
+
+
+def write_amass(
+    path: Path, motion: Motion, target: TargetSkeleton, betas: Float[Tensor, "s"], gender: str
+) -> None:
+    """Writes a motion as AMASS's SMPL-X files: full hands, z up; with expressions."""
+    pose = rotate_world(motion.pose, y_up_from(UP).float().T, target.rest_joints[0].float())
+    joints = pose.joints.double()
+    joints[:, 25:] += target.hands_mean
+    poses = joints.flatten(1).numpy()
+    arrays = {
+        "gender": np.array(gender), "surface_model_type": np.array("smplx"),
+        "mocap_frame_rate": np.array(float(motion.fps)),
+        "mocap_time_length": np.array(motion.seconds),
+        "betas": betas.numpy(), "num_betas": np.array(len(betas)),
+        "trans": pose.trans.double().numpy(), "poses": poses, "root_orient": poses[:, :3],
+        "pose_body": poses[:, 3:66], "pose_jaw": poses[:, 66:69], "pose_eye": poses[:, 69:75],
+        "pose_hand": poses[:, 75:], "expression": pose.expression.numpy(),
+    }  # fmt: skip
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
 
 
 def _joints(poses: Float[Tensor, "t k"]) -> Float[Tensor, "t 55 3"]:

@@ -17,7 +17,7 @@ from persona.data.motion.rate import rate_of_step
 from persona.data.motion.target import TargetSkeleton
 from persona.data.numbers import plain_array
 from persona.errors import UserError
-from persona.modules.body.shaped_body import ShapedBody
+from persona.modules.body.base import Body
 
 FPS = 30.0
 """Where the frames hold no times."""
@@ -26,7 +26,7 @@ _REMEDY = "give an ARKit recording {names: [...], frames: [{weights: [...]}, ...
 _SECONDS = f"give seconds, or leave the times out for {FPS:g} frames a second"
 
 
-def read_arkit(path: Path, body: ShapedBody, target: TargetSkeleton) -> Motion:
+def read_arkit(path: Path, body: Body, target: TargetSkeleton) -> Motion:
     """Reads the weights [0, 1] into the expressions of the same names; the body stands still.
 
     Units that the body lacks are left out. ``combine`` puts the face on another body motion.

@@ -70,7 +70,8 @@ def read_bvh(path: Path) -> SkeletonClip:
 
 def _parse_hierarchy(path: Path, tokens: list[str]) -> _Hierarchy:
     """Parses the tokens between HIERARCHY and MOTION."""
-    hierarchy, stack, current, at = _Hierarchy(), [], -1, 0
+    hierarchy, current, at = _Hierarchy(), -1, 0
+    stack: list[int] = []
     try:
         while at < len(tokens):
             word = tokens[at].upper()

@@ -81,7 +81,7 @@ def _turn_from_rest(
     # A zero pose stands straight in its file's axes, even where its head is not above its hips.
     upright = snap(frame(at["left_hip"] - at["right_hip"], at["head"] - at["pelvis"]).mT, 20.0)
     inherited = turns.get(mapped_parent(name, mapping, target) or "", upright)
-    if "_" not in name or name.endswith("collar"):
+    if "_" not in name or name.endswith(("collar", "eye")):
         return upright
     if name.endswith("ankle") and BONE_END[name] in at:
         # A flat foot stays flat; only its heading follows SMPL-X's.
@@ -104,12 +104,13 @@ def _turn_from_motion(
         up = at["spine1"] - at["pelvis"]
         return snap(frame(at["left_hip"] - at["right_hip"], up).mT, 20.0)
     parent = mapped_parent(name, mapping, target)
+    assert parent is not None  # The pelvis, which is mapped, is above all others.
     from_parent = clip.rotations[:, mapping[parent]].mT @ clip.rotations[:, joint]
     neutral = snap(mean_rotation(turns[parent] @ from_parent))
     if name.endswith("wrist"):
         return _lay(clip, mapping, target, name, turns[parent])
     bone = _local_bone(clip, mapping, name)
-    if "_" not in name or name.endswith("collar") or bone is None:
+    if "_" not in name or name.endswith(("collar", "eye")) or bone is None:
         return neutral
     if name.endswith("foot"):
         return least_turn(neutral @ bone, axis(2)) @ neutral
@@ -133,7 +134,8 @@ def _lay(
     if name.endswith("wrist"):
         source = _palm(rest_pose(clip, mapping), name)
         rest = dict(zip(JOINTS, target.rest_joints, strict=True))
-        return inherited if source is None else _palm(rest, name) @ source.mT
+        goal = _palm(rest, name)
+        return inherited if source is None or goal is None else goal @ source.mT
     bone = _local_bone(clip, mapping, name)
     if bone is None:
         return inherited

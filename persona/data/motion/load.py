@@ -21,7 +21,7 @@ from persona.data.motion.soma import clip_from_soma
 from persona.data.motion.talk import TALK, talk_motion
 from persona.data.motion.target import TargetSkeleton
 from persona.errors import UserError
-from persona.modules.body.shaped_body import ShapedBody
+from persona.modules.body.base import Body
 from persona.types import BodyIdentity
 
 GLTF = (".glb", ".gltf", ".vrm", ".vrma")
@@ -33,7 +33,7 @@ KINDS = (
 
 def load_motion(
     path_or_name: str | Path,
-    body: ShapedBody,
+    body: Body,
     fps: float | int | None = 30.0,
     identity: BodyIdentity | None = None,
     up: str | None = None,
@@ -70,7 +70,7 @@ def load_motion(
 
 
 def _read(
-    path: Path, body: ShapedBody, target: TargetSkeleton, fps: float | int | None, up: str | None
+    path: Path, body: Body, target: TargetSkeleton, fps: float | int | None, up: str | None
 ) -> Motion:
     """Reads one file by its kind."""
     if path.is_dir():

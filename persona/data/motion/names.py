@@ -19,6 +19,8 @@ JOINTS = (
 )
 """The 55 joints in SMPL-X order."""
 INDEX = {name: index for index, name in enumerate(JOINTS)}
+HEAD = ("head_root", "neck", "jaw", "left_eye", "right_eye")
+"""The joints of a head alone, in FLAME's order."""
 BODY = JOINTS[:22]
 """Without face and fingers."""
 _SPINE, _HEAD = "pelvis spine1 spine2 spine3", "neck head"

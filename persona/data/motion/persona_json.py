@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.data.io import read_json
 from persona.data.motion.camera import place_in_world
 from persona.data.motion.motion import Motion
+from persona.data.motion.rate import frame_rate
 from persona.data.motion.target import TargetSkeleton
 from persona.data.parameters import read_pose
 from persona.errors import UserError
@@ -20,6 +22,8 @@ from persona.types import BodyPose
 
 FPS = 30.0
 """PERSONA's shipped motions; the folders do not state it."""
+ABOUT_FILE = "motion.json"
+"""States the rate (``fps``) in folders that ``scripts/track.py`` wrote."""
 
 FOLDERS = ("smplx/params", "smplx_params", "smplx_optimized/smplx_params", ".")
 _log = logging.getLogger(__name__)
@@ -51,7 +55,12 @@ def read_persona_folder(root: Path, target: TargetSkeleton, named: bool) -> Moti
     pose = replace(
         pose, expression=_expression(pose.expression, target.num_expression, named, root)
     )
-    return Motion(place_in_world(pose, target.rest_joints[0].float()), FPS, str(root))
+    about = root / ABOUT_FILE
+    fps = FPS
+    if about.is_file():
+        about_fps = read_json(about, "track the video again").get("fps")
+        fps = frame_rate(f"{about}: fps", about_fps)
+    return Motion(place_in_world(pose, target.rest_joints[0].float()), fps, str(root))
 
 
 def _numbered(folder: Path) -> list[Path]:

@@ -201,7 +201,8 @@ def _local_rotations(
     """Rotations relative to the parent; unmapped joints rest, unmapped fingers as in the mean."""
     frames = len(rotations["pelvis"])
     rest = target.rest_rotations()
-    whole, local = [], []
+    whole: list[Float[Tensor, "*t 3 3"]] = []
+    local: list[Float[Tensor, "t 3 3"]] = []
     for j, name in enumerate(JOINTS):
         parent = whole[target.parents[j]] if j else torch.eye(3, dtype=torch.float64)
         if name in rotations:

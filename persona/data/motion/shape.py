@@ -135,7 +135,7 @@ def _sided(
     up = sum(at[leg["hip"]] - at[leg["ankle"]] for leg in legs)
     ahead = sum(at[leg["foot"]] - at[leg["ankle"]] for leg in legs)
     left = torch.linalg.cross(up, ahead)
-    found = {}
+    found: dict[str, int] = {}
     for pair, key in ((legs, "hip"), (arms, "shoulder")):
         ordered = sorted(pair, key=lambda limb: -float(at[limb[key]] @ left))
         for side, limb in zip(("left", "right"), ordered, strict=True):

@@ -40,8 +40,8 @@ def _tree(fingers: bool) -> dict[str, str]:
             names = [hand, *(f"{hand}{finger}{part}" for part in parts)]
             tree |= dict(zip(names[1:], names[:-1], strict=True))
     for side in ("Left", "Right"):
-        parts = ("Leg", "Shin", "Foot", "ToeBase", *(("ToeEnd",) if fingers else ()))
-        chain = ["Hips", *(f"{side}{part}" for part in parts)]
+        leg = ("Leg", "Shin", "Foot", "ToeBase", *(("ToeEnd",) if fingers else ()))
+        chain = ["Hips", *(f"{side}{part}" for part in leg)]
         tree |= dict(zip(chain[1:], chain[:-1], strict=True))
     return tree
 

@@ -11,7 +11,7 @@ from persona.data.motion.motion import Motion
 from persona.data.motion.procedural import builtin_motion
 from persona.data.motion.target import TargetSkeleton
 from persona.errors import UserError
-from persona.modules.body.shaped_body import ShapedBody
+from persona.modules.body.base import Body
 from persona.types import BodyPose
 
 TALK, SECONDS = "talk", 6.0
@@ -27,7 +27,7 @@ CLIP = {
 """Face units that a clip moves: cycles, phase, and a power that makes short pulses of waves."""
 
 
-def talk_motion(body: ShapedBody, target: TargetSkeleton, fps: float | int) -> Motion:
+def talk_motion(body: Body, target: TargetSkeleton, fps: float | int) -> Motion:
     """The clip on a body that stands.
 
     Raises:
@@ -44,7 +44,7 @@ def talk_motion(body: ShapedBody, target: TargetSkeleton, fps: float | int) -> M
     return Motion(BodyPose.from_joints(joints, clip.expression, still.trans), fps, TALK)
 
 
-def talking(body: ShapedBody, frames: int) -> BodyPose:
+def talking(body: Body, frames: int) -> BodyPose:
     """A clip that looks about, turns and makes faces; the first frame looks ahead, at rest."""
     phase = torch.linspace(0, 2 * math.pi, frames + 1)[:frames]
     pose = BodyPose.zero(body.num_expression, (frames,))
@@ -62,7 +62,7 @@ def talking(body: ShapedBody, frames: int) -> BodyPose:
     return replace(pose, expression=0.8 * (waves - waves[:1]).clamp(0, 1))
 
 
-def face_units(body: ShapedBody) -> dict[int, tuple[int, float, int]]:
+def face_units(body: Body) -> dict[int, tuple[int, float, int]]:
     """Movement of each expression coefficient that moves."""
     names = body.expression_names or ()
     return {names.index(name): wave for name, wave in CLIP.items()}

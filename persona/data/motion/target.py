@@ -10,8 +10,8 @@ from torch import Tensor
 
 from persona.data.motion.names import INDEX
 from persona.data.motion.skeleton import forward_kinematics
+from persona.modules.body.base import Body
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
-from persona.modules.body.shaped_body import ShapedBody
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyIdentity, BodyPose
 
@@ -31,7 +31,7 @@ class TargetSkeleton:
     """The joint that carries each of them."""
 
     @staticmethod
-    def from_body(body: ShapedBody, identity: BodyIdentity | None = None) -> TargetSkeleton:
+    def from_body(body: Body, identity: BodyIdentity | None = None) -> TargetSkeleton:
         """The skeleton of a body's mean person, or of ``identity``.
 
         A head is that of a mean person, whose other joints it does not read.

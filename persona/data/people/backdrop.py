@@ -22,7 +22,7 @@ def backdrop(
     """
     kind = kind or str(rng.choice(KINDS, p=(0.22, 0.16, 0.16, 0.16, 0.15, 0.15)))
     base = _tone(rng)
-    image = np.broadcast_to(base, (height, width, 3)).astype(np.float32)
+    image: np.ndarray = np.broadcast_to(base, (height, width, 3)).astype(np.float32)
     if kind == "plain":
         return image.copy()
     ramp = (
@@ -65,7 +65,7 @@ def occluder(
     else:
         box = cv2.boxPoints((tuple(map(float, centre)), (2 * half[0], 2 * half[1]), angle))
         cv2.fillPoly(mask, [box.round().astype(np.int32)], 1)
-    image = np.broadcast_to(_tone(rng), (height, width, 3)).astype(np.float32)
+    image: np.ndarray = np.broadcast_to(_tone(rng), (height, width, 3)).astype(np.float32)
     image = image * (1 + 0.2 * _blotches(rng, height, width, int(max(3, size / 3)))[..., None])
     return np.clip(image, 0, 1).astype(np.float32), mask
 

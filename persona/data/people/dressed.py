@@ -65,8 +65,8 @@ def dress(body: SmplxBody, wearables: Sequence[tuple[Wearable, int | None]]) -> 
     )]  # fmt: skip
     tree, first = cKDTree(body.template.numpy()), body.num_vertices
     table = torch.zeros(len(PART_INDEX), dtype=torch.int64)
-    for name, slot in _SLOT_OF_PART.items():
-        table[PART_INDEX[name]] = slot
+    for name, usual in _SLOT_OF_PART.items():
+        table[PART_INDEX[name]] = usual
     for wearable, slot in wearables:
         nearest = torch.from_numpy(tree.query(wearable.rest.numpy())[1])
         slots = table[wearable.part] if slot is None else torch.full_like(wearable.part, slot)

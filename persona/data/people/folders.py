@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from persona.data.layout import CAPTURED, TEST
-from persona.data.people.portraits import Picture, PortraitReader, Portraits
+from persona.data.people.portraits import Picture, PortraitReader, Portraits, turns
 from persona.data.subject import Subject
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
@@ -31,11 +31,13 @@ class FolderPeople:
     roots: Sequence[str | Path]
     body: SmplxBody
 
-    def dataset(self, reader: PortraitReader, views: int, seed: int) -> FolderPortraits:
+    def dataset(
+        self, reader: PortraitReader, views: int, seed: int, start: int = 0
+    ) -> FolderPortraits:
         """See ``PortraitSource``."""
         if not self.roots:
             raise UserError("data.source.roots=[]: give subject folders")
-        return FolderPortraits([Path(root) for root in self.roots], reader, views, seed)
+        return FolderPortraits([Path(root) for root in self.roots], reader, views, seed, start)
 
 
 class FolderPortraits(torch.utils.data.IterableDataset):
@@ -48,28 +50,42 @@ class FolderPortraits(torch.utils.data.IterableDataset):
         reader: Of their photographs.
         views: Of each person, the photograph's included.
         seed: Of the order.
+        start: Number of the first turn.
     """
 
     def __init__(
-        self, roots: Sequence[Path], reader: PortraitReader, views: int, seed: int
+        self,
+        roots: Sequence[Path],
+        reader: PortraitReader,
+        views: int,
+        seed: int,
+        start: int = 0,
     ) -> None:
         super().__init__()
-        self.roots, self.reader, self.views, self.seed = list(roots), reader, views, seed
+        self.roots, self.reader, self.views = list(roots), reader, views
+        self.seed, self.start = seed, start
 
     def __iter__(self) -> Iterator[Portraits]:
-        worker = torch.utils.data.get_worker_info()
-        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
-        left, broken = list(self.roots), 0
-        while left:
-            for index in rng.permutation(len(left)):
-                try:
-                    yield self.portraits(Subject(left[index]), rng)
-                except UserError as error:
-                    broken += 1
-                    log.warning("left out (%d of %d): %s", broken, len(self.roots), error)
-                    left.pop(index)
-                    break
-        raise UserError(f"data.source.roots: none of {len(self.roots)} subjects can be read")
+        broken: set[int] = set()
+        for number in turns(self.start):
+            cycle, turn = divmod(number, len(self.roots))
+            order = np.random.default_rng([self.seed, cycle]).permutation(len(self.roots))
+            index = int(order[turn])
+            if index in broken:
+                continue
+            try:
+                found = self.portraits(
+                    Subject(self.roots[index]), np.random.default_rng([self.seed, number, 1])
+                )
+            except UserError as error:
+                broken.add(index)
+                log.warning("left out (%d of %d): %s", len(broken), len(self.roots), error)
+                if len(broken) == len(self.roots):
+                    raise UserError(
+                        f"data.source.roots: none of {len(broken)} subjects can be read"
+                    ) from error
+                continue
+            yield found
 
     def portraits(self, subject: Subject, rng: np.random.Generator) -> Portraits:
         """One subject: its photograph, and other frames by chance."""

@@ -107,8 +107,8 @@ def face_patch(
     Box as in PERSONA: the face keypoints' bounds times 1.2, moved up by a fifth of its height, made
     square and 1.25 times larger.
     """
-    face = canvas.keypoints[wholebody.FACE]
-    face = face[face[:, 2] > _PATCH_MIN_SCORE, :2].numpy()
+    found = canvas.keypoints[wholebody.FACE]
+    face = found[found[:, 2] > _PATCH_MIN_SCORE, :2].numpy()
     if len(face) < 2:
         return None, None
     low, high = face.min(0), face.max(0)

@@ -36,6 +36,7 @@ class ColourRuleAnnotator(Annotator):
         prior: Int[ndarray, "h w"] | None = None,
     ) -> dict[str, ndarray]:
         """See ``Annotator``."""
+        assert prior is not None  # It ``needs_prior``.
         return {"parts": classify(image, alpha > 0.5, prior, keypoints)}
 
 

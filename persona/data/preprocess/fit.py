@@ -8,7 +8,7 @@ resting-pose prior, and the silhouette, since keypoints alone leave the girth fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -88,6 +88,7 @@ class PhotoFit:
         camera: Camera,
         advance: Callable[[int], None] = lambda steps: None,
         seen: Canvas | None = None,
+        identity: BodyIdentity | None = None,
     ) -> BodyFit:
         """Runs the stages from several starts and keeps what the picture bears out best.
 
@@ -97,12 +98,14 @@ class PhotoFit:
             camera: The photograph's camera (identity extrinsics).
             advance: Called with the number of finished steps, for a progress bar.
             seen: The person's crop with an annotator's maps.
+            identity: The person's shape (betas, joint offset), where other photographs tell it.
 
         Returns:
             The first fit that passes the final check; else the one with the fewest faults.
         """
-        read = seen is not None and JOINTS in seen.maps
-        if read:
+        read = False
+        if seen is not None and JOINTS in seen.maps:
+            read = True
             seen = believed_joints(seen, detection.keypoints, body)
             detection = with_read_joints(detection, seen, body)
         starts = make_starts(detection, resting_keypoints(body), self.facing, leans=not read)
@@ -110,13 +113,15 @@ class PhotoFit:
             body, detection, starts, camera, self.weights, self.outline_sigma, seen
         )
         state = initial_state(body, starts, camera)
+        if identity is not None:
+            state.keep_shape(identity)
         first, second, third = self.iterations
-        self._descend(first, self.lr[0], [state.root, state.trans], problem.placement, state)
+        self._descend(first, self.lr[0], (state.root, state.trans), problem.placement, state)
         advance(first)
         posed = [state.root, state.trans, state.body]
         self._descend(second, self.lr[1], posed, problem.posing, state)
         advance(second)
-        fits = []
+        fits: list[BodyFit] = []
         for rows in _groups(problem.judge(state, _UNSHAPED_TRUST))[:_TRIES]:
             fitted = self._finish(problem, state.pick(rows))
             advance(third if not fits else 0)
@@ -146,7 +151,7 @@ class PhotoFit:
         self,
         steps: int,
         lr: float,
-        parameters: list[Tensor],
+        parameters: Iterable[Tensor],
         energy: Callable[[FitState], Float[Tensor, "b"]],
         state: FitState,
     ) -> None:

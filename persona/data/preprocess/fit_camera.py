@@ -23,6 +23,8 @@ def exif_focal_px(photo: Path, height: int, width: int) -> float | None:
     """
     with Image.open(photo) as image:
         focal_mm = image.getexif().get_ifd(_EXIF_IFD).get(_FOCAL_IN_35MM_FILM)
+    if focal_mm is None:
+        return None
     try:
         focal = float(focal_mm) / _FILM_DIAGONAL_MM * math.hypot(height, width)
     except (TypeError, ValueError):

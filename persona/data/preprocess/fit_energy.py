@@ -91,7 +91,8 @@ class FitProblem:
         self.silhouette = SilhouetteTerm(detection, self.crop)
         self.sigma = outline_sigma * 8
         self.silhouette.contour_weight = self._below_chin().float()
-        self.steps, self.match = 0, None
+        self.steps = 0
+        self.match: Int[Tensor, "b c"] = torch.zeros(len(starts), 0, dtype=torch.long)
         self.sampled = SampledBody(body)
         # Before the silhouette counts only the keypoints are looked at.
         self.points_only = SampledBody(body, samples=2)

@@ -52,7 +52,7 @@ def believed_joints(seen: Canvas, keypoints: Float[Tensor, "133 3"], body: Smplx
         body: Body model; its template stands straight.
     """
     read = seen.maps[JOINTS].copy()
-    away = (np.abs(read[:, :2] - 0.5) > 0.5).any(-1)
+    away = np.any(np.abs(read[:, :2] - 0.5) > 0.5, axis=1)
     for joint, point in _LIMB_POINTS:
         away[joint] |= bool(keypoints[point, 2] <= MIN_SCORE)
     away[0] = False
@@ -127,29 +127,34 @@ class JointDepthTerm:
     """Mean distance of the joints' depth to the one read, surer ones counting more (metres).
 
     Args:
-        joints: See ``persona.modules.detect.annotator.JOINTS``.
+        joints: See ``persona.modules.detect.annotator.JOINTS``; of one picture, or of each frame.
     """
 
-    def __init__(self, joints: Float32[ndarray, "22 4"]):
+    def __init__(self, joints: Float32[ndarray, "*t 22 4"]):
         read = torch.from_numpy(joints)
-        self.depth_m: Float[Tensor, "22"] = read[:, 2] - read[0, 2]
-        self.weight: Float[Tensor, "22"] = (_SURE_M / read[:, 3]).clamp(max=1)
-        self.weight[0] = 0  # The pelvis is where depth is measured from.
+        self.depth_m: Float[Tensor, "*t 22"] = read[..., 2] - read[..., :1, 2]
+        self.weight: Float[Tensor, "*t 22"] = (_SURE_M / read[..., 3]).clamp(max=1)
+        self.weight[..., 0] = 0  # The pelvis is where depth is measured from.
 
     def __call__(self, joints: Float[Tensor, "b 55 3"]) -> Float[Tensor, "b"]:
         """Energy of each candidate, from its joints in the camera's frame."""
-        depth_m = joints[:, : len(self.depth_m), 2] - joints[:, :1, 2]
+        depth_m = joints[:, : self.depth_m.shape[-1], 2] - joints[:, :1, 2]
         return ((depth_m - self.depth_m).abs() * self.weight).mean(-1)
 
 
 def with_read_joints(detection: Detection, seen: Canvas, body: SmplxBody) -> Detection:
-    """The detection with the annotator's joints as its 3D guess.
+    """The detection with the annotator's joints as its 3D guess."""
+    read = torch.from_numpy(seen.maps[JOINTS]).clone()
+    read[:, :2] *= torch.tensor([seen.camera.width, seen.camera.height])
+    return replace(detection, points_m=read_points(read, body))
+
+
+def read_points(read: Float[Tensor, "22 4"], body: SmplxBody) -> Float[Tensor, "133 4"]:
+    """A 3D guess (``Detection.points_m``) from read joints whose x and y are pixels.
 
     Pixels become metres by the scale at which the limbs are as long as those of the mean body.
     """
-    read = torch.from_numpy(seen.maps[JOINTS])
-    size = torch.tensor([seen.camera.width, seen.camera.height])
-    pixels, depth_m = read[:, :2] * size, read[:, 2]
+    pixels, depth_m = read[:, :2], read[:, 2]
     rest = body.joint_regressor @ body.template
     parents = torch.as_tensor(body.parents)
     limbs = torch.tensor([1, 2, 4, 5, 7, 8, 12, 16, 17, 18, 19, 20, 21])
@@ -164,4 +169,4 @@ def with_read_joints(detection: Detection, seen: Canvas, body: SmplxBody) -> Det
         points_m[point, :3] = place[joint]
         sure = float(_SURE_M / read[joint, 3])
         points_m[point, 3] = min(max(sure, 0.31), 1.0) if sure > 0 else 0.0
-    return replace(detection, points_m=points_m)
+    return points_m

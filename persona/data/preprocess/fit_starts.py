@@ -87,14 +87,18 @@ def _guessed(detection: Detection, resting: Float[Tensor, "133 3"], leans: bool)
     raw, keypoints = detection.points_m, detection.keypoints
     straight = upright_guess(raw)
     if not leans:
-        starts = [Start("as read", _root(resting, raw), keypoints, raw)]
+        starts = [Start("as read", torso_root(resting, raw), keypoints, raw)]
     elif is_standing(keypoints):
-        first = Start("standing", _root(resting, straight), keypoints, straight, _STANDING_TRUST)
-        second = Start("bent", _root(resting, raw), keypoints, raw, cost=_OTHER_COST)
+        first = Start(
+            "standing", torso_root(resting, straight), keypoints, straight, _STANDING_TRUST
+        )
+        second = Start("bent", torso_root(resting, raw), keypoints, raw, cost=_OTHER_COST)
         starts = [first, second]
     else:
-        first = Start("as guessed", _root(resting, raw), keypoints, raw)
-        second = Start("straight", _root(resting, straight), keypoints, straight, cost=_OTHER_COST)
+        first = Start("as guessed", torso_root(resting, raw), keypoints, raw)
+        second = Start(
+            "straight", torso_root(resting, straight), keypoints, straight, cost=_OTHER_COST
+        )
         starts = [first, second]
     trunk = keypoints[[5, 6], :2].mean(0) - keypoints[[11, 12], :2].mean(0)
     hips = keypoints[wholebody.LEFT_HIP, :2] - keypoints[wholebody.RIGHT_HIP, :2]
@@ -139,7 +143,7 @@ def _mirrored(start: Start, resting: Float[Tensor, "133 3"]) -> Start:
     """The same picture of somebody mirrored in depth: left is right and front is back."""
     order = list(wholebody.flip_order())
     guess = start.guess[order] * torch.tensor([1.0, 1.0, -1.0, 1.0])
-    root = _root(resting, guess)
+    root = torso_root(resting, guess)
     return Start(
         f"{start.name}, turned", root, start.keypoints[order], guess, start.trust, _MIRROR_COST
     )
@@ -164,7 +168,10 @@ def _exchanged(start: Start) -> Start:
     return replace(start, name=name, keypoints=keypoints, cost=start.cost + _MIRROR_COST)
 
 
-def _root(resting: Float[Tensor, "133 3"], guess: Float[Tensor, "133 4"]) -> Float[Tensor, "3 3"]:
+def torso_root(
+    resting: Float[Tensor, "133 3"], guess: Float[Tensor, "133 4"]
+) -> Float[Tensor, "3 3"]:
+    """Root rotation that turns the resting body's trunk as the 3D guess has it."""
     ours, theirs = resting[TORSO], guess[TORSO, :3]
     return _procrustes(ours - ours.mean(0), theirs - theirs.mean(0))
 

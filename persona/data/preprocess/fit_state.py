@@ -66,6 +66,13 @@ class FitState(nn.Module):
         self.joint_offset = nn.Parameter(torch.zeros(count, 55, 3))
         self.positive_expression = body.expression_names is not None
 
+    def keep_shape(self, identity: BodyIdentity) -> None:
+        """Gives all candidates a shape, which the fit leaves as it is."""
+        for name in ("betas", "joint_offset"):
+            parameter = getattr(self, name)
+            parameter.data[:] = getattr(identity, name)
+            parameter.requires_grad_(False)
+
     def free_offset(self) -> Float[Tensor, "b 55 3"]:
         """Joint offsets, zero where a joint keeps its place."""
         free = torch.zeros(55, 1)
@@ -117,7 +124,7 @@ def initial_state(body: SmplxBody, starts: list[Start], camera: Camera) -> FitSt
     """Places the resting body by the keypoints of each start."""
     keypoints = resting_keypoints(body)
     pelvis = body.shape(body.zero_identity())[1][0]
-    trans = [_place(keypoints, pelvis, s.root, s.keypoints, camera) for s in starts]
+    trans = [place_by_keypoints(keypoints, pelvis, s.root, s.keypoints, camera) for s in starts]
     roots = torch.stack([s.root for s in starts])
     return FitState(body, torch.arange(len(starts)), roots, torch.stack(trans))
 
@@ -129,7 +136,7 @@ def resting_keypoints(body: SmplxBody) -> Float[Tensor, "133 3"]:
     return body.keypoints(*body(body.zero_identity(), pose))
 
 
-def _place(
+def place_by_keypoints(
     keypoints: Float[Tensor, "133 3"],
     pelvis: Float[Tensor, "3"],
     root: Float[Tensor, "3 3"],

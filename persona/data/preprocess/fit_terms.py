@@ -63,7 +63,8 @@ def keypoint_term(
     weights: Float[Tensor, "b 133"],
 ) -> Float[Tensor, "b"]:
     """Weighted mean L1 distance."""
-    return ((projected - target).abs().sum(-1) * weights).sum(-1) / weights.sum(-1)
+    total = weights.sum(-1).clamp(min=1e-6)  # Of a frame in which nothing is seen.
+    return ((projected - target).abs().sum(-1) * weights).sum(-1) / total
 
 
 def bone_term(

@@ -1,9 +1,9 @@
-"""From one photograph to a subject folder in PERSONA's layout."""
+"""From photographs of a person to a subject folder in PERSONA's layout."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,18 +39,18 @@ from persona.data.preprocess.parts import (
     limb_of_vertices,
     strays,
 )
+from persona.data.preprocess.several import Sight, shared_identity, unwrap_photos, upright
 from persona.data.preprocess.sheet import write_sheet
 from persona.data.preprocess.skirt import find_skirt, leg_vertices, skirt_offset
 from persona.data.preprocess.texture_fill import fill_unseen
 from persona.data.preprocess.textured_person import TexturedPerson
-from persona.data.preprocess.unwrap import UvMesh, View, unwrap
+from persona.data.preprocess.unwrap import UvMesh, View
 from persona.data.subject import Subject
 from persona.data.subject_writer import SubjectWriter
 from persona.errors import UserError
 from persona.modules.body.regions import body_regions
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Annotator, Detection, Detector, annotate
-from persona.modules.detect.turning import quarter_turns, turn_detection
 from persona.modules.diffusion.base import Reference
 from persona.types import Camera
 
@@ -102,61 +102,90 @@ class PhotoPreprocessor:
         self.height, self.width, self.texture_size = height, width, texture_size
         self.regions, self.limbs = body_regions(body), limb_of_vertices(body)
 
-    def run(self, photo: str | Path, root: str | Path) -> Subject:
+    def run(self, photos: str | Path | Sequence[str | Path], root: str | Path) -> Subject:
         """Makes the subject folder.
 
         Args:
-            photo: Any image of one person.
+            photos: An image of one person, or several of the same: the first is what the avatar is
+                trained to show and sets the light, the others tell of shape and other sides.
             root: Folder to write; an earlier subject in it is replaced.
 
         Raises:
-            UserError: The photo or a driving motion cannot be read, or nobody is found.
+            UserError: A photo or a driving motion cannot be read, or nobody is found.
         """
-        photo, root = Path(photo), Path(root)
-        image = read_image(photo)
+        several = [photos] if isinstance(photos, str | Path) else photos
+        root, paths = Path(root), [Path(photo) for photo in several]
         self.clips.check(self.body)
-        detection = self.detector(torch.from_numpy(image).float() / 255, str(photo))
-        for line in detection.warnings:
-            log.warning(line)
-        image, detection = _upright(image, detection, photo)
-        focal_px = exif_focal_px(photo, *image.shape[:2])
-        camera = photo_camera(*image.shape[:2], focal_px)
-        fine = None
-        if not self.annotator.needs_prior:
-            if "alpha" in self.annotator.provides:
-                detection = refine_mask(image, detection, self.annotator)
-            fine = self._annotated(image, detection, camera)
+        sights = [self._read(path) for path in paths]
+        first = sights[0]
         with _progress() as progress:
-            task = progress.add_task("fitting the body", total=self.fit.steps)
-            fit = self.fit(
-                self.body, detection, camera, lambda n: progress.advance(task, n), seen=fine,
-            )  # fmt: skip
-            self._accept(fit, image, detection, camera, photo, root)
-            naked, cover = fit, Cover.none(len(self.limbs))
+            fits = self._fit(sights, progress, root)
+            fit, naked, cover = fits[0], fits, Cover.none(len(self.limbs))
             log.info("fit: mean keypoint distance %.1f px", fit.residual_px)
-            if fine is None:
-                fine = self._annotated(image, detection, camera, fit)
-            fine = self._fine_canvas(image, detection, camera).with_maps(fine.maps)
-            canvas = person_canvas(image, detection, camera, self.height, self.width)
-            canvas = canvas.with_maps(fine.maps)
+            fine = [self._fine(sight, fit) for sight, fit in zip(sights, fits, strict=True)]
+            canvas = person_canvas(
+                first.image, first.detection, first.camera, self.height, self.width
+            )
+            canvas = canvas.with_maps(fine[0].maps)
             if self.clothing is not None:
                 task = progress.add_task("clothing", total=self.clothing.iterations)
                 fit, cover = self._dress(
-                    canvas, detection, camera, fit, lambda n: progress.advance(task, n)
-                )
+                    canvas, first.detection, first.camera, fit,
+                    lambda n: progress.advance(task, n),
+                )  # fmt: skip
             frame = self._captured(canvas, fit)
-            textures = self._textures(fine, fit, naked, cover)
+            dressed = [replace(other, identity=fit.identity) for other in naked]
+            textures = self._textures(fine, dressed, naked, cover, [p.name for p in paths])
             writer = SubjectWriter(root, fresh=True)
             self._write(writer, frame, fit, textures)
             person = TexturedPerson(self.body, fit.identity, textures)
             write_sheet(root / SHEET_FILE, canvas, fit, person)
             task = progress.add_task("generating frames", total=self.clips.steps)
-            reference = Reference(fine.image, fine.alpha, fine.keypoints.float().numpy())
+            reference = Reference(fine[0].image, fine[0].alpha, fine[0].keypoints.float().numpy())
             self.clips(
                 writer, person, reference, canvas.camera, lambda n: progress.advance(task, n)
             )
-        writer.finish(self._info(photo, detection))
+        writer.finish(self._info(paths, [w for s in sights for w in s.detection.warnings]))
         return Subject(root)
+
+    def _read(self, photo: Path) -> Sight:
+        """Finds the person in a photograph, and what an annotator sees of them."""
+        image = read_image(photo)
+        detection = self.detector(torch.from_numpy(image).float() / 255, str(photo))
+        for line in detection.warnings:
+            log.warning(line)
+        image, detection = upright(image, detection, photo)
+        height, width = image.shape[:2]
+        camera = photo_camera(height, width, exif_focal_px(photo, height, width))
+        fine = None
+        if not self.annotator.needs_prior:
+            if "alpha" in self.annotator.provides:
+                detection = refine_mask(image, detection, self.annotator)
+            fine = self._annotated(image, detection, camera)
+        return Sight(photo, image, detection, camera, fine)
+
+    def _fit(self, sights: Sequence[Sight], progress: Progress, root: Path) -> list[BodyFit]:
+        """A pose for each photograph and one shape; what fits none of them is refused."""
+        rounds = 1 if len(sights) == 1 else 2
+        task = progress.add_task("fitting the body", total=rounds * len(sights) * self.fit.steps)
+        identity, fits = None, []
+        for _ in range(rounds):
+            fits = [
+                self.fit(
+                    self.body, sight.detection, sight.camera,
+                    lambda n: progress.advance(task, n), seen=sight.fine, identity=identity,
+                ) for sight in sights
+            ]  # fmt: skip
+            for fit, sight in zip(fits, sights, strict=True):
+                self._accept(fit, sight.image, sight.detection, sight.camera, sight.photo, root)
+            identity = shared_identity(fits)
+        return fits
+
+    def _fine(self, sight: Sight, fit: BodyFit) -> Canvas:
+        """The crop that is unwrapped, with the annotator's maps."""
+        image, detection, camera = sight.image, sight.detection, sight.camera
+        read = sight.fine or self._annotated(image, detection, camera, fit)
+        return self._fine_canvas(image, detection, camera).with_maps(read.maps)
 
     def _annotated(
         self,
@@ -252,6 +281,7 @@ class PhotoPreprocessor:
         lying = (seen_hair | hair) & ~self.regions.face & (self.limbs != PARTS.index("Neck"))
         cover = Cover(bare & ~skirt & ~hair & ~(offset != 0).any(-1), skirt, hair, lying, ears)
         fit = dress(self.body, fit, offset)
+        assert self.clothing is not None  # Else nobody is dressed.
         return self.clothing(self.body, fit, self.regions, cover, detection, camera, advance), cover
 
     def _seen_classes(
@@ -282,8 +312,24 @@ class PhotoPreprocessor:
             patch=patch, patch_box_px=box,
         )  # fmt: skip
 
-    def _textures(self, canvas: Canvas, fit: BodyFit, naked: BodyFit, cover: Cover) -> Textures:
-        """Unwraps the fine crop of the photograph and fills in what it does not show."""
+    def _textures(
+        self,
+        canvases: Sequence[Canvas],
+        fits: Sequence[BodyFit],
+        naked: Sequence[BodyFit],
+        cover: Cover,
+        names: Sequence[str],
+    ) -> Textures:
+        """Unwraps the fine crops of the photographs and fills in what they do not show."""
+        views = [self._seen(*parts) for parts in zip(canvases, fits, naked, strict=True)]
+        rest, _ = self.body.shape(fits[0].identity)
+        mesh = UvMesh(rest, self.body.faces, self.body.uv, self.body.uv_faces)
+        seen = unwrap_photos(views, mesh, self.texture_size, names)
+        canonical, _, _ = self.body.canonical(fits[0].identity)
+        return fill_unseen(seen, mesh, canonical, self.limbs, self.regions, cover)
+
+    def _seen(self, canvas: Canvas, fit: BodyFit, naked: BodyFit) -> View:
+        """What of a photograph may become texture."""
         height = canvas.camera.height
         edge = round(EDGE * height)
         view = self._view(canvas.camera, fit)
@@ -297,11 +343,7 @@ class PhotoPreprocessor:
         inner &= ~beside_arms(limbs, edge)
         inner &= ~strays(is_bare(canvas.parts), limbs) & agrees(canvas.parts, limbs)
         frame = frame_with(canvas.image, inner, {"parts": canvas.parts}, None, view)
-        rest, _ = self.body.shape(fit.identity)
-        mesh = UvMesh(rest, self.body.faces, self.body.uv, self.body.uv_faces)
-        seen = unwrap([View(frame, view.vertices)], mesh, self.texture_size)
-        canonical, _, _ = self.body.canonical(fit.identity)
-        return fill_unseen(seen, mesh, canonical, self.limbs, self.regions, cover)
+        return View(frame, view.vertices)
 
     def _covered_by_arms(
         self, camera: Camera, naked: BodyFit, limbs: Int[ndarray, "h w"]
@@ -313,7 +355,7 @@ class PhotoPreprocessor:
         radius = round(EDGE * camera.height)
         return ndimage.binary_dilation(covered, iterations=radius)
 
-    def _info(self, photo: Path, detection: Detection) -> SubjectInfo:
+    def _info(self, photos: Sequence[Path], warnings: Sequence[str]) -> SubjectInfo:
         """What is measured and what is made up."""
         girth = (
             "skirt, hair and outline girth on face_offset"
@@ -321,7 +363,7 @@ class PhotoPreprocessor:
             else "naked body"
         )
         provenance = "; ".join((
-            f"photo {photo.name}",
+            f"photo {', '.join(photo.name for photo in photos)}",
             f"keypoints and mask by {type(self.detector).__name__}",
             f"parts by {type(self.annotator).__name__}",
             f"SMPL-X fit with assumed focal length, {girth}",
@@ -329,22 +371,9 @@ class PhotoPreprocessor:
             "albedo: smooth shading divided out, a stand-in for intrinsic decomposition",
             "face patch by Lanczos, not super-resolved",
             "unseen texture made up: plain cloth and skin, hair on the head",
-            *detection.warnings,
+            *warnings,
         ))  # fmt: skip
         return SubjectInfo(self.body.name, self.body.digest, provenance, self.clips.generator.name)
-
-
-def _upright(
-    image: UInt8[ndarray, "h w 3"], detection: Detection, photo: Path
-) -> tuple[UInt8[ndarray, "h w 3"], Detection]:
-    """Photo and detection turned so that the person stands on the feet."""
-    turns = quarter_turns(detection.keypoints)
-    if turns:
-        log.warning(
-            "%s: the person lies or is upside down; turned by %d degrees", photo, 90 * turns
-        )
-        image = np.ascontiguousarray(np.rot90(image, turns))
-    return image, turn_detection(detection, turns)
 
 
 def _extend(

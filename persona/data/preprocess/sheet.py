@@ -73,7 +73,7 @@ def _marked(canvas: Canvas) -> UInt8[ndarray, "h w 3"]:
 
 def _guessed(textures: Textures) -> UInt8[ndarray, "t t 3"]:
     """The texture with all that the photograph does not show in one colour."""
-    return np.where(textures.mask[..., None], textures.inpaint, np.uint8(_GUESSED))
+    return np.where(textures.mask[..., None], textures.inpaint, np.array(_GUESSED, np.uint8))
 
 
 def _tile(image: UInt8[ndarray, "h w 3"], caption: str) -> UInt8[ndarray, "h2 w2 3"]:

@@ -164,12 +164,12 @@ def _closed(
     points = torch.lerp(ends[0], ends[1], share)
     column, row = camera.project(points).long().unbind(-1)
     inside = (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height)
-    column, row = column[inside].numpy(), row[inside].numpy()
-    gap = ~body_mask[row, column]
+    at = row[inside].numpy(), column[inside].numpy()
+    gap = ~body_mask[at]
     length = float((ends[1] - ends[0]).norm()) * gap.mean() if len(gap) else 0.0
     if length < _MIN_GAP_M or gap.sum() < 2:
         return None
-    return bool(person[row, column][gap].mean() > _FILLED)
+    return bool(person[at][gap].mean() > _FILLED)
 
 
 def _hull(

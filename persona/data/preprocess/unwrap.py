@@ -8,6 +8,7 @@ views count by how squarely they face the texel; holes are filled across seams, 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -23,7 +24,7 @@ from persona.data.layout import FrameData, Textures
 from persona.data.palette import PART_NAMES, classes_from_colours, colours_from_classes
 from persona.modules.body.topology import vertex_normals
 from persona.modules.render.mesh import rasterize, rasterize_uv
-from persona.types import Camera
+from persona.types import Camera, TensorTuple
 
 MIN_FACING = 0.1
 """Smallest cosine between the normal and the ray: what is more oblique counts as unseen."""
@@ -53,7 +54,8 @@ class View(NamedTuple):
     vertices: Float[Tensor, "p 3"]
 
 
-class Texels(NamedTuple):
+@dataclass(frozen=True)
+class Texels(TensorTuple):
     """The texels that lie on a face."""
 
     index: Int[Tensor, "k"]
@@ -67,17 +69,23 @@ class Texels(NamedTuple):
         weights = self.weights.view(*self.weights.shape, *[1] * (values.dim() - 1))
         return (values[self.corners] * weights).sum(1)
 
-    def select(self, keep: Bool[Tensor, "k"] | Int[Tensor, "m"]) -> Texels:
-        """Some of the texels."""
-        return Texels(*(t[keep] for t in self))
 
-
-class _Sums(NamedTuple):
-    """Weighted sums over the views, per texel."""
+class Sums(NamedTuple):
+    """Weighted sums over the views, per texel; a view weighs as squarely as it faces the texel."""
 
     colour: Float[Tensor, "k 3"]
     weight: Float[Tensor, "k"]
     parts: Float[Tensor, "k part"]
+
+    @staticmethod
+    def empty(count: int) -> Sums:
+        """Of texels that no view has shown yet."""
+        return Sums(torch.zeros(count, 3), torch.zeros(count), torch.zeros(count, len(PART_NAMES)))
+
+    @property
+    def mean(self) -> Float[Tensor, "k 3"]:
+        """Colours in [0, 1]; zero where none is seen."""
+        return self.colour / self.weight.where(self.weight > 0, 1.0)[:, None]
 
 
 def texels_of(mesh: UvMesh, size: int) -> Texels:
@@ -106,27 +114,29 @@ def unwrap(
         Colours and part colours; ``inpaint`` and ``seg_inpaint`` have no holes.
     """
     texels = texels_of(mesh, size)
-    count = len(texels.index)
-    sums = _Sums(torch.zeros(count, 3), torch.zeros(count), torch.zeros(count, len(PART_NAMES)))
+    sums = Sums.empty(len(texels.index))
     for view in views:
-        _add_view(sums, view, mesh.faces, texels, face_vertices)
-    seen = sums.weight > 0
-    colour = sums.colour / sums.weight.where(seen, 1.0)[:, None]
-    part = sums.parts.argmax(-1)
+        add_view(sums, view, mesh.faces, texels, face_vertices)
+    return filled(sums, texels, mesh, size)
+
+
+def filled(sums: Sums, texels: Texels, mesh: UvMesh, size: int) -> Textures:
+    """The textures of sums over views, without holes."""
+    seen, colour, part = sums.weight > 0, sums.mean, sums.parts.argmax(-1)
     texture = np.zeros((size * size, 3), np.uint8)
     texture[texels.index] = _to_bytes(colour * seen[:, None])
     mask = np.zeros(size * size, bool)
     mask[texels.index] = seen.numpy()
-    maps = [m.reshape(size, size, *m.shape[1:]) for m in (texture, mask)]
-    return Textures(*maps, *fill_holes(colour, part, seen, texels, mesh, size))
+    filled = fill_holes(colour, part, seen, texels, mesh, size)
+    return Textures(texture.reshape(size, size, 3), mask.reshape(size, size), *filled)
 
 
 def _to_bytes(colour: Tensor) -> UInt8[np.ndarray, "*k"]:
     return (colour * 255).round().clamp(0, 255).byte().numpy()
 
 
-def _add_view(
-    sums: _Sums, view: View, faces: Tensor, texels: Texels, face_vertices: Tensor | None
+def add_view(
+    sums: Sums, view: View, faces: Tensor, texels: Texels, face_vertices: Tensor | None
 ) -> None:
     """Adds what one frame shows to the sums."""
     frame, camera = view.frame, view.frame.camera
@@ -134,7 +144,7 @@ def _add_view(
     ray = -F.normalize(vertices, dim=-1)
     facing = texels.features((vertex_normals(vertices, faces) * ray).sum(-1))
     place = torch.nonzero(facing > MIN_FACING)[:, 0]
-    points = texels.select(place).features(vertices)
+    points = texels[place].features(vertices)
     visible = _visible(points, vertices, faces, camera.local())
     place, points = place[visible], points[visible]
     pixels = camera.local().project(points)
@@ -152,7 +162,7 @@ def _add_view(
         box = torch.from_numpy(frame.patch_box_px).float()
         in_patch = camera.local().crop(box, side, side).project(points)
         inside = ((in_patch > 0) & (in_patch < side)).all(-1)
-        face = inside & (texels.select(place).features(face_vertices.float()) > 0.999)
+        face = inside & (texels[place].features(face_vertices.float()) > 0.999)
         patch = torch.from_numpy(frame.patch).float() / 255
         colour[face] = sample_image(patch, in_patch[face])
     weight = facing[place]
@@ -207,19 +217,20 @@ def fill_holes(
 
     covered = np.zeros(size * size, bool)
     covered[texels.index] = True
-    unseen = np.zeros(size * size, np.uint8)
-    unseen[texels.index] = ~seen.numpy()
-    unseen = unseen.reshape(size, size)
+    unseen = np.zeros((size, size), np.uint8)
+    unseen.reshape(-1)[texels.index] = ~seen.numpy()
     nearest = distance_transform_edt(
         ~covered.reshape(size, size), return_distances=False, return_indices=True
     )
-    image, parts = np.zeros((size * size, 3), np.uint8), np.zeros(size * size, np.int64)
-    image[texels.index], parts[texels.index] = _to_bytes(filled), filled_part.numpy()
-    image, parts = image.reshape(size, size, 3), parts.reshape(size, size)
+    image, parts = np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.int64)
+    image.reshape(-1, 3)[texels.index] = _to_bytes(filled)
+    parts.reshape(-1)[texels.index] = filled_part.numpy()
     known = (covered.reshape(size, size) & (unseen == 0)).astype(np.uint8)
-    band = unseen & cv2.dilate(known, np.ones((2 * BLEND_PX + 1,) * 2, np.uint8))
-    image = cv2.inpaint(image[tuple(nearest)], band, INPAINT_RADIUS_PX, cv2.INPAINT_TELEA)
-    return image[tuple(nearest)], colours_from_classes(parts[tuple(nearest)])
+    near = cv2.dilate(known, np.ones((2 * BLEND_PX + 1,) * 2, np.uint8))
+    band = np.logical_and(near, unseen).astype(np.uint8)
+    known_image = image[tuple(nearest)]
+    filled_image = cv2.inpaint(known_image, band, INPAINT_RADIUS_PX, cv2.INPAINT_TELEA)
+    return np.asarray(filled_image)[tuple(nearest)], colours_from_classes(parts[tuple(nearest)])
 
 
 def _vertex_values(

@@ -49,3 +49,8 @@ class SyntheticConfig(StudioConfig):
     """Warps the frames against their body poses."""
     pose_noise: float = 1.0
     """Errors of the poses on file, against those that were rendered."""
+    swing: float = 0.0
+    """How much hems and hair lag behind the body; above 0 the test frames are one motion, and the
+    clips have a tempo that comes and goes, so that a pose is seen at several speeds."""
+    fps: float = 15.0
+    """Frames a second of every clip; of no consequence where nothing swings."""

@@ -160,13 +160,13 @@ def paint_skin(
     colours = torch.from_numpy(makeup.skin).float().expand(len(texels.index), 3).clone()
     head_share = texels.features(head.face)
     place = torch.nonzero(head_share > 0.5)[:, 0]
-    rest = texels.select(place).features(mesh.rest)
-    facing = texels.select(place).features(vertex_normals(mesh.rest, mesh.faces)[:, 2])
+    rest = texels[place].features(mesh.rest)
+    facing = texels[place].features(vertex_normals(mesh.rest, mesh.faces)[:, 2])
     painted = _skin_decal(head.keypoints, makeup).sample(rest)
     eyes = _eye_decal(head.keypoints, head.joints, makeup).sample(rest)
     share = ((facing - 0.05) / 0.3).clamp(0, 1) * ((head_share[place] - 0.5) / 0.3).clamp(0, 1)
     painted = torch.lerp(colours[place], painted, share[:, None])
-    is_eye = texels.select(place).features(head.eye) > 0.5
+    is_eye = texels[place].features(head.eye) > 0.5
     colours[place] = torch.where(is_eye[:, None], eyes, painted)
     noise = torch.from_numpy(smooth_noise(rng, size, size // 200)).flatten()
     colours *= (1 + 0.02 * noise[texels.index])[:, None]

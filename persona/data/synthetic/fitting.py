@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from persona.data.synthetic.folds import ACTIVATION_INDEX, ACTIVATIONS, Folds
 from persona.data.synthetic.surface import normals_of
 from persona.data.synthetic.wardrobe import (
+    EYES,
     L_ELBOW,
     L_HIP,
     L_KNEE,
@@ -52,7 +55,7 @@ def _shirt(fields: _Fields, body: RestBody) -> None:
     on_arm = smooth_step(np.abs(p[:, 0]), abs(j[L_SHOULDER, 0]), abs(j[L_SHOULDER, 0]) + 0.06)
     torso = 1 - on_arm
     low = smooth_step(p[:, 1], j[L_HIP, 1] + 0.12, p[:, 1].min())
-    swing = low**1.5 * torso
+    swing = _free_hem(p, body)
     front = (1 + n[:, 2]) / 2
     angle = np.arctan2(p[:, 0] - axis[0], p[:, 2] - axis[2])
     for name, sign in (("left", 1.0), ("right", -1.0)):
@@ -80,6 +83,32 @@ def _shirt(fields: _Fields, body: RestBody) -> None:
     fields.move("lean_side", swing, np.array([-0.12, 0, 0]))
     tangent = np.stack((np.cos(angle), np.zeros_like(angle), -np.sin(angle)), 1)
     fields.move("twist", swing, 0.06 * tangent)
+
+
+def _free_hem(p: np.ndarray, body: RestBody) -> np.ndarray:
+    """How freely points of the shirt hang: from 0 above the hips to 1 at the hem."""
+    j = body.joints
+    on_arm = smooth_step(np.abs(p[:, 0]), abs(j[L_SHOULDER, 0]), abs(j[L_SHOULDER, 0]) + 0.06)
+    return smooth_step(p[:, 1], j[L_HIP, 1] + 0.12, p[:, 1].min()) ** 1.5 * (1 - on_arm)
+
+
+def _free_hair(p: np.ndarray, body: RestBody) -> np.ndarray:
+    """From 0 above the ears to a half at the nape."""
+    eyes = body.joints[list(EYES), 1].mean()
+    return 0.5 * smooth_step(p[:, 1], eyes + 0.03, p[:, 1].min())
+
+
+FREE = {"shirt": _free_hem, "hair": _free_hair}
+"""Garments that hang; the others are held everywhere."""
+
+
+def hang_field(body: RestBody, pieces: list[Piece]) -> Float[Tensor, "n"]:
+    """How freely each vertex of the garments hangs, [0, 1], in their order."""
+    parts = [
+        FREE[piece.name](piece.vertices, body) if piece.name in FREE else 0 * piece.vertices[:, 0]
+        for piece in pieces
+    ]
+    return torch.from_numpy(np.concatenate(parts)).float()
 
 
 def _trousers(fields: _Fields, body: RestBody) -> None:

@@ -13,9 +13,10 @@ from persona.data.palette import PART_INDEX
 from persona.data.preprocess.unwrap import UvMesh
 from persona.data.synthetic import paint
 from persona.data.synthetic.face import Head, Makeup, paint_skin
-from persona.data.synthetic.fitting import fold_field
+from persona.data.synthetic.fitting import fold_field, hang_field
 from persona.data.synthetic.folds import Folds
 from persona.data.synthetic.studio import Look, Surface
+from persona.data.synthetic.swing import swung
 from persona.data.synthetic.wardrobe import Piece, RestBody, Style, dress, dressed_faces
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
@@ -66,6 +67,8 @@ class Person:
         self.cloth_rest = _tensor([p.vertices for p in pieces])
         self.cloth_weights = _tensor([p.weights for p in pieces])
         self.folds: Folds = fold_field(self.rest_body, pieces)
+        self.hang = hang_field(self.rest_body, pieces)
+        self.cloth_faces = _cloth_faces(pieces)
         hidden = torch.from_numpy(dressed_faces(self.rest_body, self.style))
         self.surface = _surface(body, pieces, hidden)
         self.rest = torch.cat((rest, self.cloth_rest))
@@ -86,6 +89,21 @@ class Person:
             cloth = cloth + self.folds.displacement(rotations)
         cloth = blend_skin(cloth, self.cloth_weights, bones) + pose.trans
         return Posed(torch.cat((vertices, cloth)), vertices, joints)
+
+    def move(self, clip: BodyPose, fps: float, swing: float) -> Float[Tensor, "t n 3"]:
+        """Vertices in each frame of a clip, as ``Posed`` has them, with what swings behind.
+
+        Args:
+            clip: Batched, in order.
+            fps: Frames a second.
+            swing: Strength; 0 gives the poses alone.
+        """
+        frames = torch.stack([self.pose(clip[i]).vertices for i in range(len(clip.root))])
+        skin = len(self.body.template)
+        if swing:
+            cloth = swung(frames[:, skin:], self.cloth_faces, self.hang, fps, swing)
+            frames = torch.cat([frames[:, :skin], cloth], 1)
+        return frames
 
     def uv_mesh(self) -> UvMesh:
         """The bare body with its texture layout."""
@@ -133,6 +151,13 @@ class Person:
             weights[:, list(HEAD_JOINTS)].sum(1),
             weights[:, list(EYE_JOINTS)].sum(1),
         )
+
+
+def _cloth_faces(pieces: list[Piece]) -> Int[Tensor, "f 3"]:
+    """Of all garments, whose vertices lie end to end."""
+    firsts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
+    faces = [piece.faces + first for piece, first in zip(pieces, firsts, strict=False)]
+    return torch.from_numpy(np.concatenate(faces)).long()
 
 
 def _tensor(parts: list[np.ndarray]) -> Tensor:

@@ -83,6 +83,40 @@ def unseen(num_expression: int, frames: int, rng: np.random.Generator) -> BodyPo
     return pose
 
 
+def unseen_motion(
+    num_expression: int, seconds: Float[Tensor, "t"], rng: np.random.Generator
+) -> BodyPose:
+    """A motion through the range of ``unseen``: every angle swings at a tempo of its own."""
+    pose = a_pose(num_expression, len(seconds))
+
+    def between(low: float, high: float, slow: float = 0.3, fast: float = 0.8) -> Tensor:
+        turns = rng.uniform(slow, fast) * seconds + rng.uniform()
+        return (low + high) / 2 + (high - low) / 2 * (2 * math.pi * turns).sin()
+
+    pose.root[:, 1] = rng.uniform(0, 2 * math.pi) + between(-1.6, 1.6, 0.25, 0.35)
+    for side, shoulder, elbow in ((-1, L_SHOULDER, L_ELBOW), (1, R_SHOULDER, R_ELBOW)):
+        pose.body[:, shoulder, 2] = side * between(0.25, 1.15)
+        pose.body[:, shoulder, 1] = side * between(-0.2, 0.5)
+        pose.body[:, elbow, 1] = side * between(0.0, 1.2)
+    _bend_legs(pose, between(-0.1, 0.6, 0.5), between(-0.1, 0.6, 0.5))
+    for joint, limit in ((SPINE1, 0.15), (SPINE2, 0.12), (SPINE3, 0.12), (HEAD, 0.2)):
+        for axis in range(3):
+            pose.body[:, joint, axis] = between(-limit, limit)
+    return pose
+
+
+def with_tempo(dense: BodyPose, frames: int) -> BodyPose:
+    """A looping clip at a tempo that comes and goes three times, and a little backwards between.
+
+    Args:
+        dense: The clip at many poses a frame.
+        frames: Of the result.
+    """
+    turn = torch.arange(frames) / frames
+    place = turn + 0.08 * (6 * math.pi * turn).sin()
+    return dense[(place * len(dense.root)).round().long() % len(dense.root)]
+
+
 def _bend_legs(pose: BodyPose, left: Tensor, right: Tensor) -> None:
     """Flexes the hips by these angles and the knees by as much again and more."""
     for hip, knee, angle in ((L_HIP, L_KNEE, left), (R_HIP, R_KNEE, right)):

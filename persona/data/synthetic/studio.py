@@ -147,9 +147,16 @@ class Studio:
         self._density = texels_per_m(surface, rest, look)
 
     def shoot(
-        self, vertices: Float[Tensor, "p 3"], camera: Camera, light: Light, look: Look
+        self,
+        vertices: Float[Tensor, "p 3"],
+        camera: Camera,
+        light: Light | Float[Tensor, "p"],
+        look: Look,
     ) -> Shot:
-        """Photographs posed vertices (camera coordinates, metres; identity extrinsics)."""
+        """Photographs posed vertices (camera coordinates, metres; identity extrinsics).
+
+        light: Of the room; or what falls on each vertex, as ``shade`` gives it.
+        """
         s, surface = self.supersample, self.surface
         fine = camera.resize(camera.height * s, camera.width * s)
         render = rasterize(vertices, surface.faces, fine)
@@ -165,7 +172,10 @@ class Studio:
         # Cloth is seen from both sides.
         normal = torch.where((normal * point).sum(-1, keepdim=True) > 0, -normal, normal)
         albedo = self._albedo(hit, fine, look)
-        shade = self._shade(vertices, point, normal, light)
+        if isinstance(light, Light):
+            shade = self.shade(vertices, point, normal, light)
+        else:
+            shade = interpolate(hit, surface.faces, light[:, None])[:, 0, 0]
         image = (albedo.clamp(min=0) ** GAMMA * shade[:, None]).clamp(0, 1) ** (1 / GAMMA)
         outward = normal * torch.tensor([1.0, -1.0, -1.0])
         ones = torch.ones_like(shade)[:, None]
@@ -196,14 +206,14 @@ class Studio:
             colours[chosen] = sampled[0, :, 0].T
         return colours
 
-    def _shade(
+    def shade(
         self,
         vertices: Float[Tensor, "p 3"],
         point: Float[Tensor, "k 3"],
         normal: Float[Tensor, "k 3"],
         light: Light,
     ) -> Float[Tensor, "k"]:
-        """Light that falls on each point, 1 being full."""
+        """Light that falls on points of a posed surface, linear, 1 being full."""
         camera = _light_camera(light, vertices.mean(0))
         depth = rasterize(vertices, self.surface.faces, camera).depth
         depth = torch.where(depth > 0, depth, torch.inf)

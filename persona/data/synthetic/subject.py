@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Float32, UInt8
 from rich.progress import track
 from torch import Tensor
@@ -24,19 +23,15 @@ from persona.data.subject_writer import SubjectWriter
 from persona.data.synthetic import poses
 from persona.data.synthetic.config import StudioConfig, SyntheticConfig
 from persona.data.synthetic.person import Person
-from persona.data.synthetic.studio import Light, Look, Shot, Studio
+from persona.data.synthetic.scene import CLIPS, ClipScene, Scene
+from persona.data.synthetic.studio import Light, Look, Shot
 from persona.data.synthetic.video_errors import VideoErrors
 from persona.modules.body.smplx_body import SmplxBody
-from persona.types import BodyPose, Camera
+from persona.types import BodyPose
 
 log = logging.getLogger(__name__)
 MAKER = "synthetic"
-FOCAL_HEIGHTS = 2000 / 1024
-"""Focal length in image heights, as PERSONA's canvas has it."""
-FILL = 0.78
-"""Part of the image height that the standing person takes."""
 FACE_KEYPOINTS = slice(23, 91)
-CLIPS = {"generated_0": poses.turn_and_reach, "generated_1": poses.step_and_lean}
 
 
 class SyntheticSubject:
@@ -94,7 +89,7 @@ def make_synthetic_subject(root: Path, body: SmplxBody, config: SyntheticConfig)
     return person
 
 
-class FrameMaker:
+class FrameMaker(Scene):
     """Renders and writes frames of one person.
 
     Args:
@@ -104,34 +99,8 @@ class FrameMaker:
     """
 
     def __init__(self, person: Person, config: StudioConfig, writer: SubjectWriter):
-        self.person, self.config, self.writer = person, config, writer
-        self.studio = Studio(person.surface, person.rest, person.look, config.supersample)
-        focal = FOCAL_HEIGHTS * config.height
-        self.camera = Camera.identity(
-            torch.tensor([focal, focal]),
-            torch.tensor([config.width / 2, config.height / 2]),
-            config.height,
-            config.width,
-        )
-        rng = np.random.default_rng([config.seed, 9])
-        towards = torch.tensor([rng.uniform(-0.7, 0.7), rng.uniform(-0.9, -0.5), -0.8])
-        self.light = Light(F.normalize(towards.float(), dim=0))
-        self.background = _background(config, rng)
-
-    def place(self, pose: BodyPose) -> BodyPose:
-        """Puts world poses on the ground before the camera."""
-        person, pelvis = self.person, self.person.rest_joints[0]
-        height = person.rest[:, 1]
-        centre = (height.max() + height.min()) / 2 - pelvis[1]
-        distance = FOCAL_HEIGHTS * (height.max() - height.min()) / FILL
-        target = torch.stack((torch.zeros(()), centre, distance))
-        placed = poses.place_before_camera(pose, pelvis, target)
-        ground = centre - (height.min() - pelvis[1])
-        bodies = (person.body(person.identity, placed[i])[0] for i in range(len(placed.root)))
-        lowest = torch.stack([vertices[:, 1].max() for vertices in bodies])
-        shift = torch.zeros_like(placed.trans)
-        shift[:, 1] = ground - lowest
-        return replace(placed, trans=placed.trans + shift)
+        super().__init__(person, config)
+        self.writer = writer
 
     def file(self, image: Float32[np.ndarray, "h w 3"], shot: Shot, stored: BodyPose) -> View:
         """A finished picture with its maps, filed under a pose."""
@@ -155,12 +124,18 @@ class FrameMaker:
         )
         return View(data, vertices)
 
-    def clean(self, pose: BodyPose) -> tuple[View, Shot]:
-        """Photographs a pose without errors."""
-        person = self.person
-        shot = self.studio.shoot(
-            person.pose(pose).vertices, self.camera, self.light_on(pose), person.look
-        )
+    def clean(
+        self, pose: BodyPose, surface: Float[Tensor, "n 3"] | None = None
+    ) -> tuple[View, Shot]:
+        """Photographs a pose without errors.
+
+        Args:
+            pose: On file.
+            surface: Skin and clothes, camera coordinates; None has them as the pose alone says.
+        """
+        if surface is None:
+            surface = self.person.pose(pose).vertices
+        shot = self.shoot(surface, light=self.light_on(pose))
         return self.file(self.on_background(shot.image, shot), shot, pose), shot
 
     def light_on(self, pose: BodyPose) -> Light:
@@ -175,12 +150,11 @@ class FrameMaker:
             shot: Its albedo.
             vertices: Of the person in it, skin and clothes, camera coordinates.
         """
-        person, side = self.person, self.config.patch_size
+        side = self.config.patch_size
         assert view.frame.keypoints is not None  # Every frame of this maker has them.
         box = _face_box(view.frame.keypoints[FACE_KEYPOINTS])
         close = self.camera.crop(torch.from_numpy(box), side, side)
-        light = self.light_on(view.frame.pose)
-        patch = self.studio.shoot(vertices, close, light, person.look)
+        patch = self.shoot(vertices, camera=close, light=self.light_on(view.frame.pose))
         backdrop = (1 - patch.coverage[..., None]) * self.background[0].mean(0)
         data = replace(
             view.frame,
@@ -199,7 +173,7 @@ class FrameMaker:
         return image + (1 - shot.coverage[..., None]) * self.background
 
 
-class _ClipMaker(FrameMaker):
+class _ClipMaker(ClipScene, FrameMaker):
     """Writes the photograph, clips with the errors of a video model, and test frames."""
 
     config: SyntheticConfig
@@ -211,34 +185,37 @@ class _ClipMaker(FrameMaker):
         return self.write_captured(*self.clean(pose), person.pose(pose).vertices)
 
     def with_errors(
-        self, pose: BodyPose, stored: BodyPose, look: Look, errors: VideoErrors, number: int
+        self,
+        surface: Float[Tensor, "n 3"],
+        stored: BodyPose,
+        look: Look,
+        errors: VideoErrors,
+        number: int,
     ) -> View:
-        """Photographs ``pose`` and files it as ``stored``."""
-        person = self.person
-        shot = self.studio.shoot(person.pose(pose).vertices, self.camera, self.light, look)
-        shot = errors.warp(number, shot)
+        """Photographs a posed surface and files it as being in the pose ``stored``."""
+        shot = errors.warp(number, self.shoot(surface, look=look))
         image = errors.develop(number, self.on_background(shot.image, shot))
         return self.file(image, shot, stored)
 
     def generated(self, split: str, rng: np.random.Generator) -> Iterator[View]:
         """Writes the frames of a clip and hands out what the pipeline would know of each."""
-        person, count = self.person, self.config.num_generated
-        clip = self.place(CLIPS[split](person.body.num_expression, count))
-        errors = VideoErrors(self.config, count, rng)
+        person, clip = self.person, self.clip(split)
+        errors = VideoErrors(self.config, self.config.num_generated, rng)
+        surfaces = self.vertices(clip)
         for number, pose in enumerate(each(clip, f"rendering {split}")):
             stored = errors.pose(number, pose)
             look = errors.look(number, person.look, person.drifted_look)
-            view = self.with_errors(pose, stored, look, errors, number)
+            view = self.with_errors(next(surfaces), stored, look, errors, number)
             self.writer.write_frame(split, number, view.frame)
             yield view
 
     def test(self) -> None:
         """Writes clean frames of unseen poses and views."""
         count, seed = self.config.num_test, self.config.seed
-        rng = np.random.default_rng([seed, 8])
-        clip = self.place(poses.unseen(self.person.body.num_expression, count, rng))
+        clip = self.test_clip()
+        surfaces = self.vertices(clip)
         for number, pose in enumerate(each(clip, "rendering test")):
-            view, _ = self.clean(pose)
+            view, _ = self.clean(pose, next(surfaces))
             self.writer.write_frame(TEST, number, view.frame)
         lines = [f"{MAKER} {seed} {number}" for number in range(count)]
         self.writer.write_split(TEST, range(count), lines)
@@ -252,16 +229,6 @@ def each(pose: BodyPose, label: str) -> Iterator[BodyPose]:
 
 def _bytes(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
-
-
-def _background(config: StudioConfig, rng: np.random.Generator) -> Float32[np.ndarray, "h w 3"]:
-    """A plain wall above a plain floor."""
-    rows = np.linspace(0, 1, config.height)[:, None, None]
-    columns = np.linspace(-1, 1, config.width)[None, :, None]
-    wall, floor = rng.uniform(0.6, 0.85, 3), rng.uniform(0.4, 0.6, 3)
-    step = 1 / (1 + np.exp(-(rows - 0.82) * 80))
-    light = 1 - 0.12 * columns**2 - 0.1 * rows
-    return ((wall * (1 - step) + floor * step) * light).astype(np.float32)
 
 
 def _face_box(points: Float32[np.ndarray, "k 3"]) -> Float32[np.ndarray, "4"]:

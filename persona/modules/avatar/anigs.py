@@ -239,7 +239,8 @@ class AniGsAvatar(Avatar):
             view: Its moment is the number of the view whose offsets are added; None leaves the
                 canonical person.
         """
-        points, rgb, offsets = self._canonical(), self.rgb_logit, self.view_offsets(view.moment)
+        points, offsets = self._canonical(), self.view_offsets(view.moment)
+        rgb: Tensor = self.rgb_logit
         if offsets is not None:
             turns = torch.cat([torch.ones_like(offsets.turn[:, :1]), offsets.turn], -1)
             points = replace(

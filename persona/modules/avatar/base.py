@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from persona.errors import UserError
+from persona.modules.avatar.history import History
 from persona.modules.avatar.rig import Rig
-from persona.modules.body.base import Body
 from persona.types import PLAIN_VIEW, BodyIdentity, Gaussians, Pose, Posed, View
 
 REST = "avatar"
@@ -51,6 +51,8 @@ class Avatar(nn.Module):
     per_gaussian: ClassVar[tuple[str, ...]] = ()
     """Parameters and buffers with one row per Gaussian, as ``state_dict`` names them. Only an
     avatar that names them can change its number of Gaussians."""
+    history: History | None = None
+    """What it must be told of how a body has moved; None for an avatar that sees single poses."""
     capturable: bool = False
     """Whether a step asks the host for nothing but the frame's kind, as a CUDA graph needs."""
 
@@ -201,8 +203,9 @@ class Avatar(nn.Module):
 class Builder(Protocol):
     """Settings of an avatar, which is built once the person is known."""
 
-    rates: Mapping[str, float]
-    """Learning rates, as the avatar's ``parameter_groups`` takes them."""
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Learning rates, as the avatar's ``parameter_groups`` takes them."""
 
-    def build(self, body: Body, identity: BodyIdentity) -> Avatar:
-        """The untrained avatar of a person."""
+    def build(self, body: Any, identity: BodyIdentity) -> Avatar:
+        """The untrained avatar of a person, on a ``Body`` of the kind that it takes."""

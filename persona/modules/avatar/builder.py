@@ -3,12 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from persona.errors import UserError
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar
+from persona.modules.avatar.history import History, code_shape
+from persona.modules.avatar.light import SphericalLight
 from persona.modules.avatar.offset_network import OffsetNetwork
 from persona.modules.avatar.template import AvatarTemplate
 from persona.modules.avatar.triplane import Triplane
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyIdentity
+
+LIGHTS = ("baked", "sh")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +40,10 @@ class AvatarBuilder:
         triplane_extent_m: side of the cube that the planes span.
         width: of the offset network.
         ring_edges: a Gaussian sees joints at most this many bones from its own.
-        rates: Adam's, of means, of appearance (scales and colours) and of the offset network.
+        history: tell the offset network how the body has moved, not only how it stands.
+        fps: frames a second of the training clips, where there is a history.
+        light: ``sh`` keeps colour and light apart, nine harmonics of it; ``baked`` is the paper.
+        rates: Adam's, of means, of appearance (scales, colours, light) and of the offset network.
     """
 
     levels: int = 2
@@ -53,9 +61,16 @@ class AvatarBuilder:
     triplane_extent_m: float = 2.0
     width: int = 128
     ring_edges: int = 4
+    history: bool = False
+    fps: float = 15.0
+    light: str = "baked"
     rates: Mapping[str, float] = field(
         default_factory=lambda: {"means": 1e-3, "appearance": 1e-2, "network": 1e-3}
     )
+
+    def __post_init__(self) -> None:
+        if self.light not in LIGHTS:
+            raise UserError(f"avatar.light={self.light} is unknown: choose {', '.join(LIGHTS)}")
 
     def build(self, body: SmplxBody, identity: BodyIdentity) -> GaussianAvatar:
         """Avatar of one identity, colours still grey."""
@@ -70,6 +85,7 @@ class AvatarBuilder:
             field_steps=self.field_steps,
             diffused=self.diffused_skinning,
         )
+        history = History(self.fps) if self.history else None
         offsets = None
         if self.pose_offsets:
             triplane = Triplane(
@@ -77,12 +93,16 @@ class AvatarBuilder:
                 resolution=self.triplane_resolution,
                 extent_m=self.triplane_extent_m,
             )
-            offsets = OffsetNetwork(triplane=triplane, width=self.width)
+            offsets = OffsetNetwork(
+                triplane=triplane, width=self.width, code_shape=code_shape(history)
+            )
         avatar = GaussianAvatar(
             template=template,
             offsets=offsets,
             refresh_every=self.refresh_every,
             refined_lookup=self.refined_lookup,
+            history=history,
+            light=SphericalLight() if self.light == "sh" else None,
         )
         if self.surface_scale is not None:
             avatar.cover_surface(self.surface_scale)

@@ -7,29 +7,22 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar
-from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, pose_code
 from persona.modules.body.skinning import blend_skin
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.types import Camera, Channel, Gaussians, Pose, TensorTuple
+from persona.types import PLAIN_VIEW, Camera, Channel, Gaussians, Pose, TensorTuple, View
 
 
 @dataclass(frozen=True)
 class ClipPoses(TensorTuple):
     """Poses as ``PoseDriver`` takes them: all that can be said of them without a Gaussian."""
 
-    code: Float[Tensor, "*b 21 c"]
+    code: Float[Tensor, "*b k c"]
     """What the offset network makes of each joint; c is 0 without one."""
     bones: Float[Tensor, "*b j 4 4"]
     """posed_from_canonical, without trans."""
     expression: Float[Tensor, "*b e"]
     trans: Float[Tensor, "*b 3"]
     """Metres, camera frame."""
-
-    def __getitem__(self, index):
-        """Indexes the batch; a tensor of one row is looked up where it lies, for that pose."""
-        if isinstance(index, Tensor):
-            return self._map(lambda t: t.index_select(0, index)[0])
-        return super().__getitem__(index)
 
 
 class PoseDriver:
@@ -67,11 +60,8 @@ class PoseDriver:
     @torch.no_grad()
     def clip(self, poses: Pose) -> ClipPoses:
         """Prepares the poses of a clip, batched, in a few large operations."""
-        joints = poses.rotations[..., 1 : 1 + NUM_BODY_JOINTS, :, :]
-        if self.offsets is None:
-            code = joints.new_zeros(*joints.shape[:-2], 0)
-        else:
-            code = self.offsets.posed(pose_code(joints))
+        code = self.avatar.code(poses)
+        code = code[..., :0] if self.offsets is None else self.offsets.posed(code)
         return ClipPoses(code, self.avatar.bones(poses.rotations), poses.expression, poses.trans)
 
     @torch.no_grad()
@@ -80,12 +70,19 @@ class PoseDriver:
         rest, weights = self.base, self.weights
         if self.offsets is not None and self.unposed is not None:
             template = self.avatar.template
-            moved = self.offsets.displace(self.unposed, template.moving_ring, pose.code)
+            moved = self.offsets.displace(self.unposed, self.avatar.ring, pose.code)
             rest = rest + template.carry_offsets(moved)
             if self.avatar.refined_lookup:
                 weights = self.avatar.skinning_weights(rest, self.scales)
         rest = rest.index_add(0, self.mimic, self.expr_dirs @ pose.expression)
         return blend_skin(rest, weights, pose.bones) + pose.trans
+
+    @torch.no_grad()
+    def colors(self, means: Float[Tensor, "n 3"], view: View = PLAIN_VIEW) -> Float[Tensor, "n 3"]:
+        """Colours of Gaussians at ``means``, in [0, 1]."""
+        if self.avatar.light is None:
+            return self.rgb
+        return (self.rgb * self.avatar.shade(means, view)).clamp(0, 1)
 
     def gaussians(self, pose: ClipPoses) -> Gaussians:
         """The asset's Gaussians in one pose, camera frame."""
@@ -99,16 +96,24 @@ class ClipDrawer:
         driver: of the avatar.
         renderer: draws its Gaussians.
         poses: of the clip, batched.
+        view: what colours may depend on besides the pose.
     """
 
-    def __init__(self, driver: PoseDriver, renderer: GaussianRenderer, poses: Pose) -> None:
+    def __init__(
+        self,
+        driver: PoseDriver,
+        renderer: GaussianRenderer,
+        poses: Pose,
+        view: View = PLAIN_VIEW,
+    ) -> None:
         self.driver, self.renderer = driver, renderer
-        self.poses, self.channels = driver.clip(poses), {"rgb": Channel(driver.rgb)}
+        self.poses, self.view = driver.clip(poses), view
 
     def __call__(
         self, row: int | Int[Tensor, "1"], camera: Camera
     ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]:
         """Premultiplied colour and alpha. A row on the device can be captured as a CUDA graph."""
-        gaussians = self.driver.gaussians(self.poses[row])
-        render = self.renderer(gaussians, camera, self.channels)
+        gaussians = self.driver.gaussians(self.poses.row(row))
+        colors = self.driver.colors(gaussians.means, self.view)
+        render = self.renderer(gaussians, camera, {"rgb": Channel(colors)})
         return render.images["rgb"], render.alpha

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from persona.modules.avatar.base import Avatar
+from persona.modules.avatar.history import History, MovingPose
+from persona.modules.avatar.light import SphericalLight
 from persona.modules.avatar.offset_network import OffsetNetwork
 from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, pose_code
 from persona.modules.avatar.rig import Rig, surface_of
@@ -32,7 +35,10 @@ class PosedAvatar(TensorTuple):
     refined: Float[Tensor, "n 3"]
     scales: Float[Tensor, "n 1"]
     rgb: Float[Tensor, "n 3"]
+    """As seen: under the avatar's light, where it has one. So is ``rgb_aux``."""
     rgb_aux: Float[Tensor, "n 3"]
+    albedo: Float[Tensor, "n 3"]
+    """``rgb`` without light."""
     seg: Float[Tensor, "n 3"]
     bones: Float[Tensor, "j 4 4"]
     """posed_from_canonical, without trans."""
@@ -62,6 +68,8 @@ class GaussianAvatar(Avatar):
         refresh_every: steps between two look-ups of the base weights in the diffused field.
             1 is the paper; means move slowly, so a laptop may look up less often.
         refined_lookup: look up the refined means on their own (the paper) or share the base's.
+        history: what the offsets are told of how the body has moved; None is its pose alone.
+        light: falls on the surface; None has it in the colours, as the paper does.
     """
 
     initial_rgb: Float[Tensor, "n 3"]
@@ -75,10 +83,13 @@ class GaussianAvatar(Avatar):
         offsets: OffsetNetwork | None,
         refresh_every: int = 1,
         refined_lookup: bool = True,
+        history: History | None = None,
+        light: SphericalLight | None = None,
     ) -> None:
         super().__init__()
         self.template = template
         self.offsets = offsets
+        self.history, self.light = history, light
         self.refresh_every = refresh_every
         self.refined_lookup = refined_lookup
         n = template.num_gaussians
@@ -123,6 +134,23 @@ class GaussianAvatar(Avatar):
         self.initial_rgb.copy_(rgb)
 
     @torch.no_grad()
+    def remove_light(self, pose: Pose, view: View = PLAIN_VIEW) -> None:
+        """Divides the colours, taken from pictures, by the light that they were seen in.
+
+        Args:
+            pose: Of the photograph: what faces the camera is from there. The rest is of frames
+                from all sides.
+            view: Of the photograph.
+        """
+        assert self.light is not None
+        template, means = self.template, self(pose, view).refined
+        normals = vertex_normals(means, template.faces, template.fans)
+        seen = (normals * means).sum(1, keepdim=True) < 0
+        factor = torch.where(seen, self.shade(means, view), self.light.mean)
+        for logit, by in ((self.rgb_logit, factor), (self.rgb_aux_logit, self.light.mean)):
+            logit.copy_((logit.sigmoid() / by).clamp(0, 1).logit(COLOR_EPS))
+
+    @torch.no_grad()
     def cover_surface(self, share: float) -> None:
         """Sizes the Gaussians by the mesh around them and sinks each by its standard deviation.
 
@@ -137,15 +165,35 @@ class GaussianAvatar(Avatar):
         self.log_scale.copy_(scales.log())
         self.mean_offset.copy_(-scales * normals)
 
-    def pose_offsets(self, rotations: Float[Tensor, "j 3 3"]) -> Float[Tensor, "n 3"]:
+    def code(self, pose: Pose) -> Float[Tensor, "*b k d"]:
+        """What the offset network is told of a pose, or of a clip's.
+
+        A pose that says nothing of its past is that of somebody who stands still.
+        """
+        joints = pose_code(pose.rotations[..., 1 : 1 + NUM_BODY_JOINTS, :, :])
+        if self.history is None:
+            return joints
+        motion = pose.motion if isinstance(pose, MovingPose) else self.history.at_rest(pose)
+        return self.history.code(joints, motion)
+
+    @property
+    def ring(self) -> Float[Tensor, "m k"]:
+        """Rows of the code that each point of the network sees; all see the root."""
+        template = self.template
+        if self.history is None:
+            return template.moving_ring
+        extra = self.history.num_rows - NUM_BODY_JOINTS
+        return template.once(
+            ("ring", extra), lambda: F.pad(template.moving_ring, (0, extra), value=1.0)
+        )
+
+    def pose_offsets(self, pose: Pose) -> Float[Tensor, "n 3"]:
         """Pose-driven displacement, metres, canonical; zero on hands, face_expr and eyes."""
         template = self.template
         if self.offsets is None:
             return torch.zeros_like(template.vertices)
-        code = pose_code(rotations[1 : 1 + NUM_BODY_JOINTS])
-        return template.carry_offsets(
-            self.offsets(template.moving_points, template.moving_ring, code)
-        )
+        moved = self.offsets(template.moving_points, self.ring, self.code(pose))
+        return template.carry_offsets(moved)
 
     def skinning_weights(
         self, means: Float[Tensor, "n 3"], scales: Float[Tensor, "n 1"]
@@ -172,7 +220,7 @@ class GaussianAvatar(Avatar):
         return posed @ template.rest_from_canonical
 
     def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> PosedAvatar:
-        """Poses the avatar in the camera frame of ``pose``; it looks alike in every view."""
+        """Poses the avatar in the camera frame of ``pose``, lit as it is seen from there."""
         template = self.template
         bones = self.bones(pose.rotations)
         expression = template.expr_dirs @ pose.expression
@@ -183,7 +231,7 @@ class GaussianAvatar(Avatar):
                 weights = self._base_weights(base, scales)
                 posed_base = blend_skin(base + expression, weights, bones) + pose.trans
             with branch():
-                refined = base + self.pose_offsets(pose.rotations)
+                refined = base + self.pose_offsets(pose)
                 if self.refined_lookup:
                     weights = self.skinning_weights(refined, scales)
                 else:
@@ -192,6 +240,10 @@ class GaussianAvatar(Avatar):
             with branch():
                 tables = self.rgb_logit, self.rgb_aux_logit, self.seg_logit
                 rgb, rgb_aux, seg = (table.sigmoid() for table in tables)
+        albedo = rgb
+        if self.light is not None:
+            factor = self.shade(posed_refined, view)
+            rgb, rgb_aux = (rgb * factor).clamp(0, 1), (rgb_aux * factor).clamp(0, 1)
         return PosedAvatar(
             base_canonical=base,
             refined_canonical=refined,
@@ -200,22 +252,32 @@ class GaussianAvatar(Avatar):
             scales=scales,
             rgb=rgb,
             rgb_aux=rgb_aux,
+            albedo=albedo,
             seg=seg,
             bones=bones,
             expression=pose.expression,
             trans=pose.trans,
         )
 
+    def shade(self, means: Float[Tensor, "n 3"], view: View = PLAIN_VIEW) -> Float[Tensor, "n 1"]:
+        """What the light makes of colours on the posed surface, which gets no gradient by it."""
+        assert self.light is not None
+        template = self.template
+        normals = vertex_normals(means.detach(), template.faces, template.fans)
+        if view.camera_rotation is not None:
+            normals = normals @ view.camera_rotation
+        return self.light(normals)
+
     def rig(self, pose: Pose | None = None) -> Rig:
         """See ``Avatar``: the base asset, or the refined one of a pose."""
         template, scales = self.template, self.log_scale.exp()
         means = template.vertices + self.mean_offset
         if pose is not None:
-            means = means + self.pose_offsets(pose.rotations)
+            means = means + self.pose_offsets(pose)
         turns = torch.eye(1, 4).to(means).expand(len(means), 4)
         return Rig(
             points=Gaussians(means, scales.expand(-1, 3), turns, means.new_ones(len(means))),
-            rgb=self.rgb_logit.sigmoid(),
+            rgb=self.rgb_logit.sigmoid() * (1 if self.light is None else self.light.mean),
             weights=self.skinning_weights(means, scales),
             expr_dirs=template.expr_dirs,
             joints=template.rest_joints,
@@ -226,6 +288,8 @@ class GaussianAvatar(Avatar):
     def parameter_groups(self, rates: Mapping[str, float]) -> list[dict[str, object]]:
         """Optimiser groups; rates of ``means``, ``appearance`` and ``network``."""
         colors = [self.log_scale, self.rgb_logit, self.rgb_aux_logit, self.seg_logit]
+        if self.light is not None:
+            colors += self.light.parameters()
         groups: list[dict[str, object]] = [
             {"name": "means", "params": [self.mean_offset], "lr": rates["means"]},
             {"name": "appearance", "params": colors, "lr": rates["appearance"]},

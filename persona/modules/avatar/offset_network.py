@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from typing import cast
 
 import torch
@@ -19,16 +20,24 @@ class OffsetNetwork(nn.Module):
     """Triplane features and the local pose code to an offset in metres.
 
     Linear, GroupNorm(4), ReLU three times, then a linear head divided by ``divisor``.
-    Source: PERSONA, arXiv:2508.09973.
+    Source: PERSONA, arXiv:2508.09973. There the code is a 6D rotation for each of 21 joints;
+    ``code_shape`` is that of another one.
     """
 
     def __init__(
-        self, *, triplane: Triplane, width: int = 128, depth: int = 3, divisor: float = 100.0
+        self,
+        *,
+        triplane: Triplane,
+        width: int = 128,
+        depth: int = 3,
+        divisor: float = 100.0,
+        code_shape: tuple[int, int] = (NUM_BODY_JOINTS, 6),
     ) -> None:
         super().__init__()
         self.triplane = triplane
         self.divisor = divisor
-        self.first = nn.Linear(triplane.num_features + NUM_BODY_JOINTS * 6, width)
+        self.code_shape = code_shape
+        self.first = nn.Linear(triplane.num_features + prod(code_shape), width)
         norms = nn.ModuleList(nn.GroupNorm(NUM_GROUPS, width) for _ in range(depth))
         hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
         # A list of modules does not say of what kind they are.
@@ -39,31 +48,31 @@ class OffsetNetwork(nn.Module):
     def forward(
         self,
         points: Float[Tensor, "n 3"],
-        ring: Float[Tensor, "n 21"],
-        code: Float[Tensor, "21 6"],
+        ring: Float[Tensor, "n k"],
+        code: Float[Tensor, "k d"],
     ) -> Float[Tensor, "n 3"]:
         """points: canonical positions, metres, centred. Returns metres, canonical frame."""
         return self.displace(self.unposed(points), ring, self.posed(code))
 
-    # The first layer sees [triplane features, ring * code]. The second part has rank 21 over the
-    # points: each joint's code goes through its columns once, not once per point.
+    # The first layer sees [triplane features, ring * code]. Over the points the second part has
+    # rank k: each joint's code goes through its columns once, not once per point.
 
     def unposed(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n c"]:
         """What the first layer makes of the triplane's features: the same in every pose."""
         features = self.triplane(points)
         return linear(features, self.first.weight[:, : features.shape[1]], self.first.bias)
 
-    def posed(self, code: Float[Tensor, "*b 21 6"]) -> Float[Tensor, "*b 21 c"]:
+    def posed(self, code: Float[Tensor, "*b k d"]) -> Float[Tensor, "*b k c"]:
         """What the first layer makes of each joint's code: the same at every point."""
         columns = self.first.weight[:, self.triplane.num_features :]
-        joints = columns.unflatten(1, (NUM_BODY_JOINTS, 6)) * code[..., None, :, :]
+        joints = columns.unflatten(1, self.code_shape) * code[..., None, :, :]
         return joints.sum(-1).transpose(-1, -2)
 
     def displace(
         self,
         unposed: Float[Tensor, "n c"],
-        ring: Float[Tensor, "n 21"],
-        posed: Float[Tensor, "21 c"],
+        ring: Float[Tensor, "n k"],
+        posed: Float[Tensor, "k c"],
     ) -> Float[Tensor, "n 3"]:
         """The rest of the network. Returns metres, canonical frame."""
         hidden = group_norm_relu(unposed + ring @ posed, self.norms[0])

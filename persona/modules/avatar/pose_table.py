@@ -1,9 +1,12 @@
 """Per-frame SMPL-X parameters as one trainable table."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from persona.modules.avatar.history import NUM_MOTION, History, MovingPose
 from persona.modules.body.base import Body
 from persona.modules.body.rotation import (
     axis_angle_from_matrix,
@@ -34,9 +37,19 @@ class PoseTable(nn.Module):
         body: Whose joints they are.
         num_frames: Rows.
         num_expression: Coefficients of the face; None takes the body's.
+        history: Where rows say how the body has moved: as tracked, not as trained.
     """
 
-    def __init__(self, body: Body, *, num_frames: int, num_expression: int | None = None) -> None:
+    motion: Float[Tensor, "b k c"] | None
+
+    def __init__(
+        self,
+        body: Body,
+        *,
+        num_frames: int,
+        num_expression: int | None = None,
+        history: History | None = None,
+    ) -> None:
         super().__init__()
         num_expression = body.num_expression if num_expression is None else num_expression
         hands = body.num_joints - body.first_hand
@@ -44,17 +57,40 @@ class PoseTable(nn.Module):
         self.hands = nn.Parameter(torch.zeros(num_frames, hands, 6))
         self.expression = nn.Parameter(torch.zeros(num_frames, num_expression))
         self.trans = nn.Parameter(torch.zeros(num_frames, 3))
+        rows = None if history is None else torch.zeros(num_frames, history.num_rows, NUM_MOTION)
+        self.register_buffer("motion", rows)
 
     @classmethod
-    def from_poses(cls, body: Body, poses: BodyPose) -> "PoseTable":
-        """Table that starts at tracked poses as subject folders hold them."""
-        return cls.from_pose(body, matrix_pose(body, poses))
+    def from_poses(
+        cls,
+        body: Body,
+        poses: BodyPose,
+        history: History | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> "PoseTable":
+        """Table that starts at tracked poses as subject folders hold them.
+
+        Args:
+            body: Whose joints they are.
+            poses: Of clips, end to end.
+            history: What rows say of the past; None is nothing.
+            lengths: Of the clips, for the history.
+        """
+        return cls.from_pose(body, matrix_pose(body, poses), history, lengths)
 
     @classmethod
-    def from_pose(cls, body: Body, pose: Pose) -> "PoseTable":
-        """Table that starts at the poses of a clip of any body."""
+    def from_pose(
+        cls,
+        body: Body,
+        pose: Pose,
+        history: History | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> "PoseTable":
+        """Table that starts at the poses of a clip of any body; see ``from_poses``."""
         count, num_expression = pose.expression.shape
-        table = cls(body, num_frames=count, num_expression=num_expression)
+        table = cls(body, num_frames=count, num_expression=num_expression, history=history)
+        if history is not None:
+            table.motion = history.motion(pose, lengths=lengths)
         sixd = sixd_from_matrix(pose.rotations)
         with torch.no_grad():
             table.joints.copy_(sixd[:, : body.first_hand])
@@ -69,7 +105,11 @@ class PoseTable(nn.Module):
         # The backward pass of index_select is one addition, that of an index a sort.
         rows = [table.index_select(0, index.view(1))[0] for table in tables]
         joints, hands, expression, trans = rows
-        return Pose(matrix_from_sixd(torch.cat([joints, hands])), expression, trans)
+        rotations = matrix_from_sixd(torch.cat([joints, hands]))
+        if self.motion is None:
+            return Pose(rotations, expression, trans)
+        motion = self.motion.index_select(0, index.view(1))[0]
+        return MovingPose(rotations, expression, trans, motion)
 
     def poses(self, body: ShapedBody) -> BodyPose:
         """All rows as SMPL-X parameters, hands relative to the mean hand again."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from persona.errors import UserError
 from persona.modules.avatar.base import Avatar, PosedPoints
 from persona.modules.avatar.gaussian_avatar import neighbour_log_scale
+from persona.modules.avatar.rig import Rig
 from persona.modules.body.shaped_body import ShapedBody
 from persona.modules.body.surface_points import (
     SurfacePoints,
@@ -142,6 +143,23 @@ class SplattingAvatar(Avatar):
         if self.stretch == "root":
             return self.log_scale.exp() * ratios.sqrt()
         return UNIT_M * (self.log_scale.exp() / UNIT_M) ** ratios
+
+    def rig(self, pose: Pose | None = None) -> Rig:
+        """See ``Avatar``: in the rest pose; a pose's correctives are baked in."""
+        faces, places, body = self.body.faces, self.places, self.body
+        rest = self.rest if pose is None else self.rest + body.pose_blend(pose.rotations)
+        normals = vertex_normals(rest, faces, self.fans)
+        means = phong_positions(places, self.height, rest, normals, faces)
+        turns = F.normalize(self.quaternion, dim=-1)
+        unit = torch.eye(4).to(means).expand(len(self.joints), 4, 4)
+        return Rig(
+            points=Gaussians(means, self.log_scale.exp(), turns, self.opacity_logit.sigmoid()),
+            rgb=self.rgb_logit.sigmoid(),
+            weights=places.blend(body.weights, faces),
+            expr_dirs=places.blend(body.expr_dirs, faces),
+            joints=self.joints,
+            rest_from_bind=unit,
+        )
 
     # Places ----------------------------------------------------------------------------------
 

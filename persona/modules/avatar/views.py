@@ -77,6 +77,7 @@ def _normal(views: ViewRenderer, avatar: GaussianAvatar, posed: PosedAvatar, ass
 
 CHANNELS: Mapping[str, Maker] = {
     "rgb": lambda views, avatar, posed, asset: Channel(posed.rgb),
+    "albedo": lambda views, avatar, posed, asset: Channel(posed.albedo),
     "rgb_fixed": lambda views, avatar, posed, asset: Channel(posed.rgb, geometry=False),
     "rgb_aux": lambda views, avatar, posed, asset: Channel(posed.rgb_aux, geometry=False),
     "seg": lambda views, avatar, posed, asset: Channel(posed.seg),

@@ -99,11 +99,6 @@ class ShapedBody(Body):
         if not self.has_uv:
             raise UserError(f"{self._file}: no texture coordinates (vt, ft); use a file with them")
 
-    @property
-    def num_vertices(self) -> int:
-        """Of the template."""
-        return len(self.template)
-
     def zero_identity(self) -> BodyIdentity:
         """The mean person."""
         zeros = self.template.new_zeros

@@ -13,10 +13,10 @@ def blend_bones(
 
 
 def blend_skin(
-    rest: Float[Tensor, "*b p 3"],
+    rest: Float[Tensor, "*#b p 3"],
     weights: Float[Tensor, "p j"],
-    bones: Float[Tensor, "*b j 4 4"],
-) -> Float[Tensor, "*b p 3"]:
+    bones: Float[Tensor, "*#b j 4 4"],
+) -> Float[Tensor, "*#b p 3"]:
     """Linear blend skinning; rest in metres, bones posed_from_rest.
 
     Source: Loper et al. 2015, "SMPL", Eq. 2-4.

@@ -308,8 +308,8 @@ def _write(path: Path, grid: np.ndarray) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # numpy's own compression is three times slower, for a file a little smaller.
-        options = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": 1}
-        with zipfile.ZipFile(temporary, "w", **options) as file, file.open("grid.npy", "w") as part:
+        archive = zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+        with archive as file, file.open("grid.npy", "w") as part:
             np.lib.format.write_array(part, grid)
         os.replace(temporary, path)
     except OSError as error:

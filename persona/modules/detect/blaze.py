@@ -134,7 +134,7 @@ class MediapipeDetector(Detector):
             for padding in _PADDINGS:
                 for mirrored in (False, True):
                     box = pad(chosen.box, padding, *pixels.shape[:2])
-                    view = _holistic_view(holistic, scene, box, mirrored)
+                    view = holistic_view(holistic, scene, box, mirrored)
                     if view is not None:
                         masks.append(paste(view[0], box, pixels.shape[:2]))
                         keypoints.append(view[1])
@@ -161,7 +161,7 @@ def _several(people: list[Person], index: int, source: str) -> str:
     )
 
 
-def _holistic_view(
+def holistic_view(
     holistic, scene: UInt8[ndarray, "h w 3"], box: Box, mirrored: bool
 ) -> tuple[Float[ndarray, "h2 w2"], Float[Tensor, "133 3"], Float[Tensor, "133 4"]] | None:
     """Mask of the box, keypoints in image pixels and the 3D guess, from one crop."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from persona.modules.avatar.base import Avatar
+from persona.modules.avatar.rig import Rig
 from persona.modules.body.rotation import quaternion_from_matrix, quaternion_product
+from persona.modules.body.skinning import blend_bones
 from persona.modules.head.deformer import Bases, Deformer
 from persona.modules.head.edits import Edits, Who
 from persona.modules.head.looks import Drawn, GaussianLook, SurfaceLook, Warped
@@ -156,6 +158,32 @@ class HeadAvatar(Avatar):
         drawn = self.look(warped)
         placed = _place(drawn.points, posed.root, root, trans, self.template.scale)
         return PosedHead(placed, drawn, warped, bases, self.template.vertex_bases(vertices), who)
+
+    def rig(self, pose: Pose | None = None) -> Rig:
+        """See ``Avatar``: of the person as photographed, in the canonical pose.
+
+        The bone that never bends is the root. What a pose adds to the points is baked in, or left
+        out; the light on a surface is that of the canonical pose.
+        """
+        template, who = self.template, self.edits.seen(PLAIN_VIEW)
+        plain = torch.zeros_like(self.mean_expression)
+        posed = template.pose(template.canonical_rotations, plain, who.betas)
+        if pose is not None:
+            posed = replace(posed, feature=template.pose(pose.rotations, plain).feature)
+        unit = torch.eye(3, dtype=self.points.dtype, device=self.points.device)
+        head = self.in_pose(posed, who, unit, unit.new_zeros(3))
+        stays, bends = head.bases.weights.split([1, len(posed.bones) - 1], 1)
+        weights = torch.cat([bends[:, :1] + stays, bends[:, 1:]], 1)
+        # An expression moves points of the rest pose; the rig's are in the bind pose.
+        turn = blend_bones(head.bases.weights, posed.bones[:, :3])[..., :3]
+        rest_from_bind = torch.linalg.inv(posed.bones[1:])
+        rest_from_bind[:, :3, 3] /= template.scale
+        return Rig(
+            points=head.points, rgb=head.drawn.rgb, weights=weights,
+            expr_dirs=turn @ head.bases.expression / template.scale,
+            joints=template.joints(plain, who.betas) / template.scale,
+            rest_from_bind=rest_from_bind,
+        )  # fmt: skip
 
 
 def _place(

@@ -12,6 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.errors import UserError
+from persona.modules.head.attributes import (
+    PEGASUS_CATEGORIES,
+    PEGASUS_SOURCE,
+    PERSE_CATEGORIES,
+    PERSE_SOURCE,
+)
 from persona.modules.head.avatar import HeadAvatar, sphere
 from persona.modules.head.canonical import (
     GaussianNetwork,
@@ -22,10 +28,6 @@ from persona.modules.head.canonical import (
 from persona.modules.head.deformer import Deformer
 from persona.modules.head.edits import Edits
 from persona.modules.head.latent import (
-    PEGASUS_CATEGORIES,
-    PEGASUS_SOURCE,
-    PERSE_CATEGORIES,
-    PERSE_SOURCE,
     CodeNetwork,
     FeatureCodes,
     Slots,

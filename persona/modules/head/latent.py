@@ -10,18 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from persona.errors import UserError
+from persona.modules.head.attributes import PERSE_CATEGORIES, PERSE_SOURCE, SOURCE
 from persona.modules.head.layers import WeightNormLinear
-
-PERSE_CATEGORIES = (
-    "beard", "cloth", "earrings", "eyebrows", "hair", "hat", "headphones", "mouth", "nose", "skin",
-)  # fmt: skip
-PERSE_SOURCE = ("cloth", "eyebrows", "hair", "mouth", "nose", "skin")
-PEGASUS_CATEGORIES = (
-    "identity", "ears", "eyebrows", "eyes", "hair", "hat", "mouth", "nose", "eyeglasses",
-)  # fmt: skip
-PEGASUS_SOURCE = ("identity", "ears", "eyebrows", "eyes", "hair", "mouth", "nose")
-SOURCE = "source"
-"""What stands for a category where nothing is edited."""
 
 
 class Slots(nn.Module):

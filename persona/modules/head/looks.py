@@ -97,8 +97,8 @@ class SurfaceLook(nn.Module):
         normals = normals @ warped.root.T
         rgb = (2 * self.shading(normals, latent) * surface.albedo).clamp(0, 1)
         size = (warped.radius * SPREAD).expand_as(warped.posed)
-        turns = torch.eye(1, 4).to(size).expand(len(size), 4)
-        balls = Gaussians(warped.posed, size, turns, size.new_ones(len(size)))
+        turn = torch.eye(1, 4, dtype=size.dtype, device=size.device)
+        balls = Gaussians(warped.posed, size, turn.expand(len(size), 4), size.new_ones(len(size)))
         return DrawnSurface(balls, rgb, surface, gradient, normals)
 
 

@@ -150,13 +150,19 @@ class HeadTemplate(Body):
             betas: Shape; None is the template's.
         """
         betas = self.template.new_zeros(self.shape_dirs.shape[-1]) if betas is None else betas
-        rest = self.template + self.expr_dirs @ expression + self.shape_dirs @ betas
-        joints = self.joint_regressor @ rest + self.joint_offset
+        joints = self.joints(expression, betas)
         bones = self.transforms_from_matrices(joints, rotations)
         first = torch.eye(4, dtype=bones.dtype, device=bones.device)[None]
         unit = torch.eye(3, dtype=rotations.dtype, device=rotations.device)
         feature = (rotations[1:] - unit).flatten()
         return HeadPose(torch.cat([first, bones]), feature, expression, betas, joints[0])
+
+    def joints(
+        self, expression: Float[Tensor, "e"], betas: Float[Tensor, "s"]
+    ) -> Float[Tensor, "j 3"]:
+        """In the rest pose of somebody with an expression."""
+        rest = self.template + self.expr_dirs @ expression + self.shape_dirs @ betas
+        return self.joint_regressor @ rest + self.joint_offset
 
     def canonical_pose(self, expression: Float[Tensor, "e"]) -> HeadPose:
         """Jaw open, mean shape; ``expression``: the mean of a training."""

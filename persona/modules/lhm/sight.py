@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
 from torch import Tensor
 
 from persona.modules.body.skinning import blend_skin
@@ -19,8 +20,11 @@ from persona.modules.lhm.template import HEAD_JOINTS, PointTemplate
 from persona.modules.render.mesh import rasterize
 from persona.types import BodyIdentity, Camera, Pose, TensorTuple
 
-SIGHT_CHANNELS = 6
-"""Colour, mask, cosine of the angle to the viewer, whether nothing lies before it."""
+REACH_M = (0.03, 0.06, 0.12, 0.24)
+"""How far off the skin along the normal a point looks beside where it is: clothes and hair."""
+SIGHT_PARTS = (3, 1, 1, 1, 2, 4 * len(REACH_M))
+"""Colour, mask, cosine of the angle to the viewer, whether nothing lies before it, place in the
+network's image from -1 to 1 (x, y), and colour and mask at each of ``REACH_M``."""
 _HEAD_MARGIN = 1.3
 _HIDDEN_M = 0.02
 """A point so far behind the nearest surface is hidden."""
@@ -33,7 +37,7 @@ class Photo(TensorTuple):
     image: Float[Tensor, "*b 3 h w"]
     head: Float[Tensor, "*b 3 s s"]
     sight: Float[Tensor, "*b n k"]
-    """Of each query point; see ``SIGHT_CHANNELS``. k is 0 for networks that do not look."""
+    """Of each query point; see ``SIGHT_PARTS``. k is 0 for networks that do not look."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ class PosedBody(TensorTuple):
     faces: Int[Tensor, "f 3"]
     points: Float[Tensor, "n 3"]
     """The query points on it."""
-    vertex: Int[Tensor, "n"]
-    """Nearest to each of them."""
+    normals: Float[Tensor, "n 3"]
+    """Of the body there."""
     head: Float[Tensor, "k 3"]
     """Those that are the head's."""
 
@@ -77,13 +81,18 @@ def posed_body(
     shape = (rest - body.template)[vertex]
     points = template.pose(still, shape, pose.expression, bones, pose.trans).means
     head = points[template.joint_points(HEAD_JOINTS)]
-    return PosedBody(vertices, body.faces, points, vertex, head)
+    normals = vertex_normals(vertices, body.faces)[vertex]
+    return PosedBody(vertices, body.faces, points, normals, head)
 
 
 @torch.no_grad()
 def point_sight(
-    image: Float[Tensor, "3 h w"], mask: Float[Tensor, "1 h w"], camera: Camera, body: PosedBody
-) -> Float[Tensor, "n 6"]:
+    image: Float[Tensor, "3 h w"],
+    mask: Float[Tensor, "1 h w"],
+    camera: Camera,
+    body: PosedBody,
+    place: Float[Tensor, "2 2"],
+) -> Float[Tensor, "n 24"]:
     """What a photograph shows where each point of the body lies.
 
     Args:
@@ -91,21 +100,40 @@ def point_sight(
         mask: Of the person.
         camera: The photograph's, its world is the body's.
         body: As it stands there.
+        place: Scale and shift (x, y) from its pixels to the network's image, -1 to 1.
     """
     height, width = mask.shape[1:]
-    pixels = camera.project(body.points)
-    size = pixels.new_tensor([width, height])
-    grid = (2 * pixels / size - 1)[None, None]
+    size = body.points.new_tensor([width, height])
+    reach = body.points.new_tensor((0.0, *REACH_M))[:, None, None]
+    pixels = camera.project((body.points + reach * body.normals).flatten(0, 1))
     layers = torch.cat((image, mask))[None]
+    grid = (2 * pixels / size - 1)[None, None]
     seen = F.grid_sample(layers, grid, padding_mode="zeros", align_corners=False)[0, :, 0].T
-    normals = vertex_normals(body.vertices, body.faces)[body.vertex]
-    facing = -(normals * F.normalize(body.points, dim=-1)).sum(-1, keepdim=True)
+    seen, around = seen.unflatten(0, (len(reach), -1)).split([1, len(reach) - 1])
+    pixels = pixels[: len(body.points)]
+    facing = -(body.normals * F.normalize(body.points, dim=-1)).sum(-1, keepdim=True)
     depth = rasterize(body.vertices, body.faces, camera).depth
     column, row = pixels.long().clamp(min=0).minimum((size - 1).long()).unbind(-1)
     near = depth[row, column]
     free = (near == 0) | (body.points[:, 2] < near + _HIDDEN_M)
     inside = ((pixels >= 0) & (pixels < size)).all(-1)
-    return torch.cat((seen, facing, (free & inside).float()[:, None]), -1)
+    free = (free & inside).float()[:, None]
+    aside = around.transpose(0, 1).flatten(1)
+    return torch.cat((seen[0], facing, free, pixels * place[0] + place[1], aside), -1)
+
+
+def _place(before: Bool[ndarray, "h w"], after: Bool[ndarray, "h2 w2"]) -> Float[Tensor, "2 2"]:
+    """Scale and shift (x, y) from pixels of one mask to the other's image, -1 to 1.
+
+    By the boxes of the masks, to about a pixel: the image was cut and resized in several steps.
+    """
+    (low, high), (low2, high2) = (
+        np.array([[found.min(), found.max() + 1] for found in mask.nonzero()[::-1]]).T
+        for mask in (before, after)
+    )
+    scale, half = (high2 - low2) / (high - low), np.array(after.shape[::-1]) / 2
+    values = np.stack((scale / half, (low2 - scale * low) / half - 1))
+    return torch.from_numpy(values).float()
 
 
 def read_photo(
@@ -135,7 +163,7 @@ def read_photo(
     white = image * mask + 1 - mask
     person = mask[0].numpy() > 0.5
     pixels = (white.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    small, _ = network_image(pixels, person, photo_px)
+    small, alpha = network_image(pixels, person, photo_px)
     corners = camera.project(body.head)
     low, high = corners.amin(0), corners.amax(0)
     middle, half = (low + high) / 2, (high - low) * (_HEAD_MARGIN / 2)
@@ -145,5 +173,5 @@ def read_photo(
     return Photo(
         torch.from_numpy(small).permute(2, 0, 1).contiguous(),
         torch.from_numpy(head).permute(2, 0, 1).contiguous(),
-        point_sight(white, mask, camera, body) if sees else sight,
+        point_sight(white, mask, camera, body, _place(person, alpha > 0.5)) if sees else sight,
     )

@@ -13,7 +13,9 @@ from persona.modules.body.regions import EYES, HEAD, JAW, LEFT_HAND, RIGHT_HAND
 from persona.modules.body.rotation import quaternion_from_matrix, quaternion_product
 from persona.modules.body.skinning import blend_bones, blend_skin
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.body.topology import vertex_normals
 from persona.modules.lhm.decoder import PointGaussians
+from persona.modules.lhm.neighbours import PARTNERS, neighbour_order, partners
 from persona.modules.lhm.transformer import BODY_SHARE
 from persona.types import BodyIdentity, Gaussians
 
@@ -40,6 +42,7 @@ class PointTemplate(nn.Module):
         expr_dirs: What expressions move each point by.
         canonical_bones: canonical_from_rest of that body.
         stiff: Points whose Gaussians do not turn with the body.
+        partners: See ``neighbours.partners``; None makes every point its own.
     """
 
     points: Float[Tensor, "n 3"]
@@ -49,6 +52,7 @@ class PointTemplate(nn.Module):
     bones: Float[Tensor, "j 4 4"]
     """rest_from_canonical."""
     stiff: Bool[Tensor, "n"]
+    partners: Int[Tensor, "n 3"]
 
     def __init__(
         self,
@@ -57,12 +61,15 @@ class PointTemplate(nn.Module):
         expr_dirs: Float[Tensor, "n 3 e"],
         canonical_bones: Float[Tensor, "j 4 4"],
         stiff: Bool[Tensor, "n"] | None = None,
+        partners: Int[Tensor, "n 3"] | None = None,
     ) -> None:
         super().__init__()
+        itself = torch.arange(len(rest))[:, None].repeat(1, PARTNERS)
         constants = {
             "points": blend_skin(rest, weights, canonical_bones), "weights": weights,
             "expr_dirs": expr_dirs, "bones": torch.linalg.inv(canonical_bones),
             "stiff": torch.zeros(len(rest), dtype=torch.bool) if stiff is None else stiff,
+            "partners": itself if partners is None else partners,
         }  # fmt: skip
         for name, value in constants.items():
             self.register_buffer(name, value.detach().clone(), persistent=False)
@@ -85,6 +92,33 @@ class PointTemplate(nn.Module):
         }  # fmt: skip
         return {name: self.joint_points(of).nonzero()[:, 0] for name, of in joints.items()}
 
+    def carry(
+        self,
+        gaussians: PointGaussians,
+        shape: Float[Tensor, "*#b n 3"],
+        expression: Float[Tensor, "e"],
+        bones: Float[Tensor, "*b j 4 4"],
+        trans: Float[Tensor, "*b 3"],
+    ) -> tuple[Float[Tensor, "*b n 3"], Float[Tensor, "*b n 4"]]:
+        """Means and quaternions in one pose or many, in the frame of ``trans``.
+
+        Args:
+            gaussians: Of one person, or of many with dimensions that match those of the poses.
+            shape: What the person's shape adds to each point in the rest pose, metres.
+            expression: Of the face.
+            bones: posed_from_rest, by the person's rest joints.
+            trans: Metres.
+        """
+        canonical = self.points + gaussians.offset + self.expr_dirs @ expression
+        rest = blend_skin(canonical, self.weights, self.bones) + shape
+        means = blend_skin(rest, self.weights, bones) + trans[..., None, :]
+        turn = blend_bones(self.weights, bones[..., :3, :])[..., :3]
+        turn = turn @ blend_bones(self.weights, self.bones[:, :3])[..., :3]
+        own = gaussians.quaternions.expand(*turn.shape[:-2], 4)
+        # Of a matrix that is no rotation quite: blended.
+        turned = quaternion_product(quaternion_from_matrix(turn), own)
+        return means, torch.where(self.stiff[:, None], own, turned)
+
     def pose(
         self,
         gaussians: PointGaussians,
@@ -93,23 +127,8 @@ class PointTemplate(nn.Module):
         bones: Float[Tensor, "j 4 4"],
         trans: Float[Tensor, "3"],
     ) -> Gaussians:
-        """Gaussians in one pose, in the frame of ``trans``.
-
-        Args:
-            gaussians: Of one person.
-            shape: What the person's shape adds to each point in the rest pose, metres.
-            expression: Of the face.
-            bones: posed_from_rest, by the person's rest joints.
-            trans: Metres.
-        """
-        canonical = self.points + gaussians.offset + self.expr_dirs @ expression
-        rest = blend_skin(canonical, self.weights, self.bones) + shape
-        means = blend_skin(rest, self.weights, bones) + trans
-        turn = blend_bones(self.weights, bones[:, :3])[..., :3]
-        turn = turn @ blend_bones(self.weights, self.bones[:, :3])[..., :3]
-        # Of a matrix that is no rotation quite: blended.
-        turned = quaternion_product(quaternion_from_matrix(turn), gaussians.quaternions)
-        quaternions = torch.where(self.stiff[:, None], gaussians.quaternions, turned)
+        """Gaussians of one person in one pose; see ``carry``."""
+        means, quaternions = self.carry(gaussians, shape, expression, bones, trans)
         return Gaussians(means, gaussians.scales, quaternions, gaussians.opacity)
 
 
@@ -128,6 +147,7 @@ def template_on(
     template = PointTemplate(
         rest, body.weights[vertex], body.expr_dirs[vertex], bones,
         None if stiff is None else stiff[vertex],
+        partners(rest, vertex_normals(body.template, body.faces)[vertex]),
     )  # fmt: skip
     return template, vertex
 
@@ -144,14 +164,15 @@ def sample_points(body: SmplxBody, count: int, seed: int = 0) -> Float[Tensor, "
     """Points on the surface of the body in its T-pose: three quarters, then those of the head.
 
     Each part is covered evenly: one point in each of as many strips of equal area, faces in
-    their order on the surface.
+    their order on the surface. In each, neighbours follow each other: see ``neighbour_order``.
     """
     owner = body.weights.argmax(1)
     head = torch.isin(owner, torch.tensor(HEAD_JOINTS))[body.faces].all(1)
     rng = torch.Generator().manual_seed(seed)
     first = int(BODY_SHARE * count)
     parts = [(~head, first), (head, count - first)]
-    return torch.cat([_on_faces(body.template, body.faces[of], n, rng) for of, n in parts])
+    found = [_on_faces(body.template, body.faces[of], n, rng) for of, n in parts]
+    return torch.cat([points[neighbour_order(points)] for points in found])
 
 
 def _on_faces(

@@ -85,6 +85,12 @@ class CapturedImageLoss(ImageLoss[Step]):
     frames = "captured"
 
 
+class AlbedoLoss(CapturedImageLoss):
+    """The colours without light against the photo's; for an avatar whose light is its own."""
+
+    channel = "albedo"
+
+
 class AuxImageLoss(ImageLoss[Step]):
     """The auxiliary colours against generated frames; the geometry gets no gradient.
 

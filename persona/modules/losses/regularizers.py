@@ -103,7 +103,7 @@ class ColorLaplacian(Loss[PersonaStep]):
 
     def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Colour squared."""
-        return uniform_laplacian(step.posed.rgb, step.avatar.template.neighbours).square().mean()
+        return uniform_laplacian(step.posed.albedo, step.avatar.template.neighbours).square().mean()
 
 
 class HandColor(Loss[PersonaStep]):

@@ -98,3 +98,9 @@ def disentanglement(
     return Disentanglement(
         mean(edited - edited_truth, inside), mean(edited - unedited, 1 - inside), mean(size, inside)
     )
+
+
+def mean_disentanglement(edits: Sequence[Disentanglement]) -> Disentanglement:
+    """Mean over pictures, each counting alike."""
+    names = ("edit_error", "drift", "edit_size")
+    return Disentanglement(*(sum(getattr(e, n) for e in edits) / len(edits) for n in names))

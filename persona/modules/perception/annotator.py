@@ -55,8 +55,6 @@ class PerceptionAnnotator(Annotator):
         """See ``Annotator``."""
         height, width = alpha.shape
         percepts = self._read(image, alpha, keypoints, _HEIGHT)
-        joints = self._read(image, alpha, keypoints, _JOINT_HEIGHT).joints[0]
-        joints = torch.cat((joints[:, :3], joints[:, 3:].exp()), -1)
         matte = _enlarged(percepts.alpha.sigmoid()[0, 0], (height, width))
         radius = max(2, round(0.004 * height))
         matte = guided_filter(image, matte, radius).astype(np.float32)
@@ -71,8 +69,19 @@ class PerceptionAnnotator(Annotator):
             "surface": np.where(person[..., None], surface, np.nan).astype(np.float32),
             "normal": np.where(person[..., None], normal, 0).astype(np.float32),
             "depth": np.where(person, depth, 0).astype(np.float32),
-            JOINTS: joints.numpy(),
+            JOINTS: self.read_joints(image, alpha, keypoints),
         }
+
+    @torch.no_grad()
+    def read_joints(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        alpha: Float32[ndarray, "h w"],
+        keypoints: Shaped[Tensor, "133 3"],
+    ) -> Float32[ndarray, "22 4"]:
+        """``JOINTS`` alone, in a fraction of the time."""
+        joints = self._read(image, alpha, keypoints, _JOINT_HEIGHT).joints[0]
+        return torch.cat((joints[:, :3], joints[:, 3:].exp()), -1).numpy()
 
     def _read(
         self,

@@ -58,6 +58,9 @@ class PerceptionNet(nn.Module):
         pretrained: SqueezeNet with ImageNet's weights from torchvision's cache, for training.
     """
 
+    mean: Float[Tensor, "3 1 1"]
+    std: Float[Tensor, "3 1 1"]
+
     def __init__(self, pretrained: bool = False):
         super().__init__()
         weights = "IMAGENET1K_V1" if pretrained else None

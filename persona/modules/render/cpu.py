@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from persona.modules.render import cpu_composite, cpu_project
+from persona.modules.render import cpu_composite, cpu_project, cpu_tiles
 from persona.modules.render.cpu_project import FOOTPRINT_GRADS, TILE
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.modules.render.simd import LANES
@@ -125,10 +125,10 @@ class _Rasterize(torch.autograd.Function):
         splats = np.zeros((count, cpu_project.SPLAT_SIZE), dtype)
         depths, tiles = np.zeros(count, np.float32), np.zeros((count, 4), np.int32)
         cpu_project.project(gaussians, setup.view, setup.bounds, splats, depths, tiles)
-        starts, first = cpu_project.count_tiles(tiles, tiles_x, tiles_y)
+        starts, first = cpu_tiles.count_tiles(tiles, tiles_x, tiles_y)
         members, places = np.empty(first[-1], np.int32), np.empty(first[-1], np.int32)
         order = _near_to_far(depths)
-        cpu_project.bin_tiles(order, tiles, tiles_x, starts, members, places, first)
+        cpu_tiles.bin_tiles(order, tiles, tiles_x, starts, members, places, first)
 
         values = _pack(inputs[4:], count, dtype)
         images = np.zeros((sum(setup.sizes), height, width), dtype)

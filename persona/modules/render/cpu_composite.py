@@ -371,7 +371,7 @@ def gather(
         pairs: Of the used pairs, c + FOOTPRINT_GRADS numbers each.
         tiles: As ``project`` wrote them.
         tiles_x: Tiles per row.
-        lists: (starts, places, first, offsets), see ``bin_tiles`` and ``composite_backward``.
+        lists: (starts, places, first, offsets), see ``cpu_tiles`` and ``composite_backward``.
         g_values: Output, k <= c; must be zero.
         g_splats: Output, FOOTPRINT_GRADS numbers each; must be zero.
     """

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from jaxtyping import Float, Int
 from numba import prange
 from numpy import ndarray
@@ -375,55 +374,3 @@ def project_backward(
             g_means[i, k], g_scales[i, k] = g_world[k], g_scale[k]
         for k in range(4):
             g_quats[i, k] = g_quat[k]
-
-
-@kernel()
-def bin_tiles(
-    order: Int[ndarray, "n"],
-    tiles: Int[ndarray, "n 4"],
-    tiles_x: int,
-    starts: Int[ndarray, "tiles_and_1"],
-    members: Int[ndarray, "intersections"],
-    places: Int[ndarray, "intersections"],
-    first: Int[ndarray, "n_and_1"],
-) -> None:
-    """Lists the splats of each tile from near to far.
-
-    Args:
-        order: Gaussian ids from near to far; culled ones may be anywhere.
-        tiles: As ``project`` wrote them.
-        tiles_x: Tiles per row.
-        starts: Where each tile's list begins; filled by ``count_tiles``.
-        members: Output, Gaussian ids, tile after tile.
-        places: Output: Gaussian after Gaussian, row-major over its tiles, the index into
-            ``members``.
-        first: Where each Gaussian's ``places`` begin; filled by ``count_tiles``.
-    """
-    cursor = starts.copy()
-    for g in order:
-        place = first[g]
-        for ty in range(tiles[g, 2], tiles[g, 3]):
-            for tx in range(tiles[g, 0], tiles[g, 1]):
-                tile = ty * tiles_x + tx
-                members[cursor[tile]] = g
-                places[place] = cursor[tile]
-                cursor[tile] += 1
-                place += 1
-
-
-@kernel()
-def count_tiles(
-    tiles: Int[ndarray, "n 4"], tiles_x: int, tiles_y: int
-) -> tuple[Int[ndarray, "tiles_and_1"], Int[ndarray, "n_and_1"]]:
-    """Offsets ``starts`` of the per-tile and ``first`` of the per-Gaussian lists."""
-    starts = np.zeros(tiles_x * tiles_y + 1, np.int64)
-    first = np.zeros(len(tiles) + 1, np.int64)
-    for g in range(len(tiles)):
-        x0, x1, y0, y1 = tiles[g]
-        first[g + 1] = first[g] + max(0, x1 - x0) * max(0, y1 - y0)
-        for ty in range(y0, y1):
-            for tx in range(x0, x1):
-                starts[ty * tiles_x + tx + 1] += 1
-    for tile in range(tiles_x * tiles_y):
-        starts[tile + 1] += starts[tile]
-    return starts, first

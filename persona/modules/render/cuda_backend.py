@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from persona.modules.render.binning import Bins, bin_splats
@@ -24,6 +24,9 @@ SLOTS_PER_GAUSSIAN = 4
 """Pairs of Gaussian and tile to make room for where no pass was counted before."""
 ROOM = 1.5
 """Share of the pairs counted before that a pass of fixed size makes room for."""
+
+SHEET_GAP_PX = 64
+"""Rows between two pictures of a sheet."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,27 @@ class CudaRenderer(GaussianRenderer):
         values = torch.cat([v.float() for v in (*moving, *still)], 1)
         alpha, image = seen.composite(values, sum(sizes[: len(moving)]))
         return alpha, list(image.split(sizes))
+
+    def many(
+        self, gaussians: Sequence[Gaussians], camera: Camera, values: Sequence[Float[Tensor, "n c"]]
+    ) -> tuple[Float[Tensor, "k c h w"], Float[Tensor, "k 1 h w"]]:
+        """See the base class: one sort and one pass over a sheet on which pictures lie in a column.
+
+        Between two pictures is room for what a Gaussian that one of them shows reaches beyond it.
+        """
+        count, height = len(gaussians), camera.height
+        pitch = -(-(height + SHEET_GAP_PX) // TILE) * TILE
+        each = [self._project(scene, camera[index]) for index, scene in enumerate(gaussians)]
+        means, conics, opacities, radii, depths = (
+            torch.stack(parts) for parts in zip(*each, strict=True)
+        )
+        down = pitch * torch.arange(count, device=means.device, dtype=means.dtype)
+        means = means + torch.stack((torch.zeros_like(down), down), 1)[:, None]
+        parts = (t.flatten(0, 1) for t in (means, conics, opacities, radii, depths))
+        seen = self._sorted(Splats(*parts), (count * pitch, camera.width))
+        alpha, image = seen.composite(torch.cat(list(values)).float(), values[0].shape[1])
+        pictures = torch.cat((image, alpha)).unflatten(1, (count, pitch))[:, :, :height]
+        return pictures[:-1].transpose(0, 1), pictures[-1:].transpose(0, 1)
 
     def _project(self, gaussians: Gaussians, camera: Camera) -> Splats:
         """The Gaussians as the image sees them."""

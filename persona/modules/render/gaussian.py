@@ -8,10 +8,12 @@ sqrt(det / det grown), which keeps the energy of a Gaussian smaller than a pixel
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from persona.errors import UserError
@@ -66,6 +68,26 @@ class GaussianRenderer(nn.Module, ABC):
         alpha, images = self._rasterize(gaussians, camera, moving, still)
         rendered = dict(zip(names, images, strict=True))
         return Render({name: rendered[name] for name in channels}, alpha)
+
+    def many(
+        self, gaussians: Sequence[Gaussians], camera: Camera, values: Sequence[Float[Tensor, "n c"]]
+    ) -> tuple[Float[Tensor, "k c h w"], Float[Tensor, "k 1 h w"]]:
+        """Pictures of as many scenes, whose values move the geometry.
+
+        Args:
+            gaussians: Of each scene, as many in one as in another.
+            camera: A batch, one for each scene.
+            values: Of each scene's Gaussians.
+
+        Returns:
+            Images premultiplied by the alpha, and the alphas.
+        """
+        renders = [
+            self(scene, camera[index], {"values": Channel(values[index])})
+            for index, scene in enumerate(gaussians)
+        ]
+        images = torch.stack([render.images["values"] for render in renders])
+        return images, torch.stack([render.alpha for render in renders])
 
     @contextmanager
     def fixed_slots(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tiny_datasets import CENTRE, FOCAL, HEIGHT, WIDTH, camera_of, photograph, pose_in_world
 
-from persona.data.frames import load_frames
+from persona.data.frame_loading import load_frames
 from persona.data.native.convert import common_boxes
 from persona.data.native.module import DatasetModule
 from persona.data.native.source import Conversion

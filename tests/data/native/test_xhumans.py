@@ -19,7 +19,7 @@ from tiny_datasets import (
     xhumans_parameters,
 )
 
-from persona.data.frames import load_frames
+from persona.data.frame_loading import load_frames
 from persona.data.native.source import Conversion
 from persona.data.subject import Subject
 from persona.data.xhumans import XHumansSource

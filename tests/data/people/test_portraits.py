@@ -7,14 +7,12 @@ import pytest
 import torch
 
 from persona.data.people.assets import read_assets
-from persona.data.people.portraits import (
-    VIEW,
-    Picture,
-    PortraitStream,
-    RenderedPeople,
-)
+from persona.data.people.portrait_stream import PortraitStream
+from persona.data.people.portraits import VIEW, Picture
+from persona.data.people.rendered import RenderedPeople, as_fitted
 from persona.data.people.scene import Casting
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.lhm.sight import SIGHT_PARTS
 from persona.types import BodyPose, Camera
 
 
@@ -35,19 +33,19 @@ def casting(shared_data):
 def test_rendered_people(casting):
     """Points that the photograph shows lie on the person; every view holds the whole of them."""
     torch.manual_seed(0)
-    stream = PortraitStream(RenderedPeople(casting, 1), batch_size=2, views=2, ring=4)
+    stream = PortraitStream(RenderedPeople(casting), batch_size=2, views=2, first=2, ring=4)
     stream.aim(Size(), torch.device("cpu"))
     batches = iter(stream)
     people = next(batches)
     batches.close()
     assert people.colour.shape == (2, 2, 3, *VIEW) and people.image.shape == (2, 3, 140, 84)
-    _, mask, facing, free = people.photo.sight.split([3, 1, 1, 1], -1)
+    _, mask, facing, free, *_ = people.photo.sight.split(SIGHT_PARTS, -1)
     seen = (facing > 0.3) & (free > 0.5)
     assert mask[seen].mean() > 0.9 and 0.2 < seen.float().mean() < 0.6
     for person in range(2):
         for view in range(2):
             alpha = people.mask[person, view] > 127
-            pixels = people.camera(person, view).project(
+            pixels = people.camera[2 * person + view].project(
                 _joints(casting.body, people, person, view)
             )
             column, row = pixels[[0, 3, 6, 9]].long().unbind(-1)
@@ -66,6 +64,27 @@ def _joints(body, people, person, view):
     return posed + people.trans[person, view]
 
 
+def test_a_fitted_body_is_a_little_off_and_the_true_one_stays():
+    body = SmplxBody()
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(1, 6, 4, generator=generator)
+    camera = Camera.identity(torch.ones(2), torch.ones(2), 6, 4)
+    true = Picture(torch.rand(3, 6, 4, generator=generator), mask, camera, BodyPose.zero(10))
+    identity = body.zero_identity()
+    turns, shifts = [], []
+    for seed in range(20):
+        found, shape = as_fitted(true, identity, np.random.default_rng(seed))
+        assert set(found.mask.unique().tolist()) == {0.0, 1.0}
+        assert found.pose.trans[2] == 0, "what lies along the line of sight is not seen"
+        assert (shape.betas[:12] != 0).all() and (shape.betas[12:] == 0).all()
+        turns.append(found.pose.body)
+        shifts.append(found.pose.trans[:2])
+    assert 0.01 < torch.stack(turns).std() < 0.06
+    assert 0.001 < torch.stack(shifts).std() < 0.006
+    assert (true.pose.body == 0).all() and (identity.betas == 0).all()
+    assert true.mask is mask
+
+
 def test_another_size_keeps_points_where_they_are():
     """The camera follows the picture: a white square stays where its corner projects."""
     image = torch.zeros(3, 40, 20)
@@ -82,4 +101,4 @@ def test_another_size_keeps_points_where_they_are():
 
 def test_a_stream_without_a_network_to_aim_at_is_refused(casting):
     with pytest.raises(RuntimeError, match="aim"):
-        next(iter(PortraitStream(RenderedPeople(casting, 1))))
+        next(iter(PortraitStream(RenderedPeople(casting))))

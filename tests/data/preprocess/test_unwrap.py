@@ -1,13 +1,16 @@
 """Unwrapping of rendered frames back to the texture they were painted with."""
 
 import math
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from persona.data.layout import FrameData
 from persona.data.palette import PART_COLOURS, PART_INDEX
+from persona.data.preprocess.several import unwrap_photos
 from persona.data.preprocess.unwrap import UvMesh, View, texels_of, unwrap
 from persona.modules.render.mesh import interpolate, rasterize
 from persona.types import BodyPose, Camera
@@ -157,3 +160,27 @@ def test_nothing_in_view_is_an_error():
     view = view_of(mesh, 0.0)
     with pytest.raises(ValueError, match="no frame"):
         unwrap([View(view.frame, view.vertices * -1)], mesh, SIZE)
+
+
+def test_several_photographs_become_one_texture_in_the_light_of_the_first():
+    """Each view shows more of the ball; dark ones and a blurred one leave the paint as it is."""
+    mesh, views = ball(), []
+    for angle, light in ((0.0, 1.0), (1.3, 0.6), (2.6, 1.0), (4.2, 0.7)):
+        view = view_of(mesh, angle)
+        image = (view.frame.image * light ** (1 / 2.2)).astype(np.uint8)
+        if angle == 2.6:
+            image = cv2.GaussianBlur(image, (0, 0), 4)
+        views.append(View(replace(view.frame, image=image), view.vertices))
+    texels, rest = truth(mesh)
+    shares = []
+    for count in (1, 2, 4):
+        textures = unwrap_photos(views[:count], mesh, SIZE, list("abcd")[:count])
+        mask = torch.from_numpy(textures.mask).flatten()[texels.index]
+        shares.append(float(mask.float().mean()))
+    assert shares[0] < 0.5 < shares[1] + 0.1 and shares[2] > 0.95
+    found = torch.from_numpy(textures.texture).flatten(0, 1)[texels.index].float() / 255
+    error = (found - paint(rest)).abs().mean(-1)
+    assert error[mask].mean() < 0.03
+    plain = unwrap(views, mesh, SIZE)
+    found = torch.from_numpy(plain.texture).flatten(0, 1)[texels.index].float() / 255
+    assert (found - paint(rest)).abs().mean(-1)[mask].mean() > 2 * error[mask].mean()

@@ -62,7 +62,7 @@ def avatar() -> GaussianAvatar:
 @pytest.fixture
 def posed() -> PosedAvatar:
     generator = torch.Generator().manual_seed(0)
-    random = {n: torch.rand(9, 3, generator=generator) for n in ("rgb", "rgb_aux", "seg")}
+    random = {n: torch.rand(9, 3, generator=generator) for n in ("rgb", "rgb_aux", "albedo", "seg")}
     # Refined: turned half about the z axis and farther, so that what it looks at turns too.
     return PosedAvatar(
         base_canonical=torch.arange(27.0).view(9, 3) + torch.tensor([2.0, -1.0, 0.5]),
@@ -118,9 +118,12 @@ def test_positions_are_canonical_about_the_templates_middle(avatar, posed, camer
 
 
 def test_masks_and_colours(avatar, posed, camera):
-    names = ("rgb", "rgb_fixed", "rgb_aux", "seg", "face", "eye", "face_rgb")
-    rgb, fixed, aux, seg, face, eye, face_rgb = channels(avatar, posed, camera, "patch", *names)
+    names = ("albedo", "rgb", "rgb_fixed", "rgb_aux", "seg", "face", "eye", "face_rgb")
+    albedo, rgb, fixed, aux, seg, face, eye, face_rgb = channels(
+        avatar, posed, camera, "patch", *names
+    )
     assert torch.equal(rgb, posed.rgb) and torch.equal(fixed, posed.rgb)
+    assert torch.equal(albedo, posed.albedo)
     assert torch.equal(aux, posed.rgb_aux) and torch.equal(seg, posed.seg)
     assert face[:, 0].tolist() == [1, 1, 0, 0, 0, 0, 0, 0, 0]
     assert eye[:, 0].tolist() == [0, 1, 0, 0, 0, 0, 0, 0, 0]
@@ -129,8 +132,9 @@ def test_masks_and_colours(avatar, posed, camera):
 
 def test_which_channels_move_the_geometry(avatar, posed, camera):
     moves = {
-        "rgb": True, "rgb_fixed": False, "rgb_aux": False, "seg": True, "depth": False,
-        "normal": True, "position": False, "face": True, "face_rgb": True, "eye": True,
+        "albedo": True, "rgb": True, "rgb_fixed": False, "rgb_aux": False, "seg": True,
+        "depth": False, "normal": True, "position": False, "face": True, "face_rgb": True,
+        "eye": True,
     }  # fmt: skip
     recorder = Recorder()
     ViewRenderer(recorder).render(avatar, posed, "base", camera, frozenset(moves))

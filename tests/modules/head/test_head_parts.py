@@ -15,11 +15,17 @@ from persona.modules.body.rotation import (
     quaternion_from_matrix,
     quaternion_product,
 )
+from persona.modules.head.attributes import (
+    PEGASUS_CATEGORIES,
+    PEGASUS_SOURCE,
+    PERSE_CATEGORIES,
+    PERSE_SOURCE,
+)
 from persona.modules.head.builder import PerseBuilder, PointAvatarBuilder
 from persona.modules.head.canonical import SurfaceNetwork
 from persona.modules.head.deformer import Bases, Deformer
 from persona.modules.head.encoders import ClipEncoder, LocalEncoder
-from persona.modules.head.latent import PERSE_CATEGORIES, Slots
+from persona.modules.head.latent import Slots
 from persona.modules.head.layers import (
     WeightNormLinear,
     encode_position,
@@ -148,6 +154,11 @@ def test_slots_by_hand(rng):
     with pytest.raises(UserError, match=r"attribute wings is unknown: choose of source, hair, hat"):
         slots.number("wings")
     assert Slots().size == 420 and len(PERSE_CATEGORIES) == 10
+    assert PERSE_SOURCE == ("cloth", "eyebrows", "hair", "mouth", "nose", "skin")
+    assert PEGASUS_CATEGORIES == (
+        "identity", "ears", "eyebrows", "eyes", "hair", "hat", "mouth", "nose", "eyeglasses",
+    )  # fmt: skip
+    assert set(PEGASUS_CATEGORIES) - set(PEGASUS_SOURCE) == {"hat", "eyeglasses"}
 
 
 class Two(nn.Module):

@@ -7,7 +7,8 @@ import torch
 
 from persona.errors import UserError
 from persona.modules.render.factory import make_renderer
-from persona.types import Camera, Channel
+from persona.modules.render.gaussian import GaussianRenderer
+from persona.types import Camera, Channel, Gaussians
 
 
 def gpu(test):
@@ -194,3 +195,32 @@ def test_nothing_to_draw(backend):
 def test_tensors_elsewhere_are_refused(backend):
     with pytest.raises(UserError, match="needs cuda tensors"):
         backend(scenes.cloud(), scenes.camera(), {})
+
+
+@gpu
+def test_pictures_of_a_sheet_are_those_of_one_pass_each(backend):
+    """Values and gradients, also where Gaussians reach beyond their picture."""
+    scenes_ = [scenes.cloud(300).to(torch.float32).to("cuda") for _ in range(3)]
+    for index, scene in enumerate(scenes_):
+        scene.means[:, 0] += 0.2 * index
+    one = scenes.camera().to(torch.float32).to("cuda")
+    shift = torch.tensor([[0.0, 0.0], [0.0, 6.0], [0.0, -6.0]], device="cuda")
+    cameras = Camera(
+        one.cam_from_world.expand(3, 4, 4), one.focal_px.expand(3, 2), one.center_px + shift,
+        one.height, one.width,
+    )  # fmt: skip
+    weight = torch.rand(3, 4, one.height, one.width, device="cuda")
+    found = []
+    for many in (backend.many, lambda *given: GaussianRenderer.many(backend, *given)):
+        leaves = [
+            Gaussians(*(t.clone().requires_grad_() for t in vars(scene).values()))
+            for scene in scenes_
+        ]
+        colours = [torch.full((300, 3), 0.2 * i + 0.3, device="cuda") for i in range(3)]
+        colours = [c.requires_grad_() for c in colours]
+        pictures = torch.cat(many(leaves, cameras, colours), 1)
+        (pictures * weight).sum().backward()
+        grads = [t.grad for scene in leaves for t in vars(scene).values()]
+        found.append([pictures, *grads, *(c.grad for c in colours)])
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, atol=1e-4 * float(b.abs().max())), (a - b).abs().max()

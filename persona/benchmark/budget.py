@@ -1,0 +1,243 @@
+"""What a system's score hangs on: one thing at a time made perfect, by subject and region."""
+
+import logging
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import DictConfig, open_dict
+
+from persona.benchmark import tables
+from persona.benchmark.ceilings import CEILINGS, prepare_ceilings
+from persona.benchmark.pictures import contact_sheet, picture_rows
+from persona.benchmark.plan import Cell, Plan, chosen_size, folder_digest, make_cell, one_line
+from persona.benchmark.predictions import prediction_files, read_prediction
+from persona.benchmark.prepare import prepare_subjects
+from persona.benchmark.regions import REGIONS, region_masks, region_scores
+from persona.benchmark.report import commit, machine
+from persona.benchmark.runner import Outcome, run_cells
+from persona.commands.experiment import missing_lpips, quiet_libraries
+from persona.data.datamodule import SubjectDataModule
+from persona.data.io import write_png, write_text
+from persona.data.layout import TEST
+from persona.errors import UserError
+from persona.modules.device import pick_device
+
+log = logging.getLogger(__name__)
+SYSTEM = "persona"
+"""Of rows that name none."""
+
+
+def run_budget(config: DictConfig, folder: Path) -> int:
+    """Trains and scores every row, writes the report into ``folder``; returns how many failed.
+
+    Raises:
+        UserError: the suite has no such size or subject, or a row's test frames differ.
+    """
+    quiet_libraries()
+    for line in missing_lpips(config.metric):
+        log.warning(line)
+    plan = budget_plan(config)
+    outcomes = run_cells(
+        plan,
+        instantiate(config.metric).to(pick_device("auto")),
+        cache=Path(config.cache_dir).resolve(),
+        updates=config.updates,
+        jobs=config.jobs,
+        budget_s=config.budget_s,
+    )
+    outcomes = [with_regions(outcome, plan) for outcome in outcomes]
+    print(write_budget(config, plan, outcomes, folder))
+    print(f"report: {folder / 'budget.md'}")
+    return sum(bool(outcome.error) for outcome in outcomes)
+
+
+def budget_plan(config: DictConfig) -> Plan:
+    """The cells of all rows and ceilings; a row is called a system.
+
+    Raises:
+        UserError: a row's subject cannot be made, or has other test frames.
+    """
+    suite, size = config.suite, chosen_size(config)
+    names = list(suite.subjects if config.subjects is None else config.subjects)
+    seeds = size.seeds if config.seeds is None else config.seeds
+    cells = [
+        row_cell(config, row.replace("_", " "), settings, subject, seed)
+        for row, settings in config.rows.items()
+        for subject in names
+        for seed in seeds
+    ]
+    if failed := [cell for cell in cells if cell.error]:
+        raise UserError(f"row {failed[0].name}: {failed[0].error}")
+    configs = {cell.subject: cell.config for cell in cells if cell.config is not None}
+    prepare_subjects({c.data.root: c for c in configs.values()}.values(), config.jobs)
+    subjects: dict[str, SubjectDataModule] = {}
+    for key, made in configs.items():
+        subjects[key] = instantiate(made.data)
+        subjects[key].prepare_data()
+        same_test(subjects[key].root, subjects[plain(key)].root)
+    digests = {key: folder_digest(data.root) for key, data in subjects.items()}
+    if config.ceilings:
+        cells += ceiling_cells(config, {name: configs[name] for name in names}, digests)
+    return Plan(subjects, digests, cells)
+
+
+def row_cell(config: DictConfig, row: str, settings: DictConfig, subject: str, seed: int) -> Cell:
+    """One cell of a row: its subject is called ``SUBJECT (ROW)`` where its frames are its own."""
+    changed, source = config.copy(), settings.get("source") or {}
+    given = [f"data.source.config.{key}={value}" for key, value in source.items()]
+    changed.overrides = [*config.overrides, *settings.get("overrides", ()), *given]
+    cell = replace(make_cell(changed, settings.get("system", SYSTEM), subject, seed), system=row)
+    if cell.config is None or not source:
+        return cell
+    with open_dict(cell.config):
+        slug = "_".join(f"{key}{value}" for key, value in sorted(source.items()))
+        cell.config.data.root = f"{cell.config.data.root}_{slug}"
+    return replace(cell, subject=f"{subject} ({row})")
+
+
+def plain(subject: str) -> str:
+    """The suite's name of a subject."""
+    return subject.partition(" (")[0]
+
+
+def same_test(root: Path, first: Path) -> None:
+    """Refuses a subject that is tested on other frames than the first row's.
+
+    Raises:
+        UserError: it is.
+    """
+    if root != first and folder_digest(root / TEST) != folder_digest(first / TEST):
+        raise UserError(
+            f"{root}: its test frames are not those of {first}; a row may change neither"
+        )
+
+
+def ceiling_cells(
+    config: DictConfig, configs: Mapping[str, DictConfig], digests: Mapping[str, str]
+) -> list[Cell]:
+    """A cell of finished frames for each ceiling of each subject; renders what is not there."""
+    parent = Path(config.cache_dir).resolve().parent / "ceilings"
+    folders = {name: parent / f"{name}_{digests[name]}" for name in configs}
+    prepare_ceilings({folders[name]: made.data for name, made in configs.items()}, config.jobs)
+    return [
+        Cell(name, subject, 0, "none", predictions=folder / name, trained=False)
+        for name in CEILINGS
+        for subject, folder in folders.items()
+    ]
+
+
+def with_regions(outcome: Outcome, plan: Plan) -> Outcome:
+    """Adds the PSNR of every region to the rows of an outcome."""
+    if outcome.error or outcome.folder is None:
+        return outcome
+    try:
+        frames = plan.subjects[outcome.cell.subject].test_frames
+        files = prediction_files(outcome.folder, len(frames))
+        rows = []
+        for number, (row, path) in enumerate(zip(outcome.rows, files, strict=True)):
+            frame = frames[[number]].to("cpu")
+            image, _ = read_prediction(path, *frame.image.shape[-2:])
+            rows.append({**row, **region_scores(image, frame, region_masks(frame))})
+        return replace(outcome, rows=rows)
+    except Exception as error:
+        return Outcome(outcome.cell, error=one_line(error))
+
+
+# The report ----------------------------------------------------------------------------------
+
+
+def write_budget(config: DictConfig, plan: Plan, outcomes: Sequence[Outcome], folder: Path) -> str:
+    """Writes budget.md, budget.csv and a sheet per subject; returns the markdown."""
+    good = [o for o in outcomes if not o.error]
+    shown = [n for n in ("fg_psnr", *_lpips(good), "mask_iou") if good and n in good[0].rows[0]]
+    shown += [f"{name}" for name in REGIONS]
+    command = shlex.join(["python", "benchmarks/budget.py", *sys.argv[1:]])
+    seconds = sum(float(o.facts.get("seconds", 0)) for o in good)
+    lines = [
+        f"# Error budget: suite {config.suite.name}, size {config.size}", "",
+        f"- command: `{command}`",
+        f"- commit: {commit()}; machine: {machine()}",
+        f"- cells: {len(outcomes)}, of which {len(outcomes) - len(good)} failed; "
+        f"{seconds / 60:.1f} minutes of training and rendering, {max(config.jobs, 1)} at a time",
+        f"- seeds: {', '.join(sorted({str(o.cell.seed) for o in good if o.cell.trained}))}; "
+        "means over frames, then subjects; regions: PSNR over white, silhouettes count",
+    ]  # fmt: skip
+    lines += [f"- failed: {o.cell.name}: {o.error}" for o in outcomes if o.error]
+    kinds = {"Trained": True, "Ceilings: the truth, but for": False}
+    for title, trained in kinds.items():
+        if own := [o for o in good if o.cell.trained == trained]:
+            lines += ["", f"## {title}", "", tables.markdown(budget_table(own, shown)).rstrip()]
+            lines += ["", f"### {title}: foreground PSNR by subject", ""]
+            lines.append(tables.markdown(subject_table(own)).rstrip())
+    text = "\n".join([*lines, ""])
+    write_text(folder / "budget.md", text)
+    rows = [{**row, "subject": plain(str(row["subject"]))} for row in tables.sequence_rows(good)]
+    tables.write_csv(folder / "budget.csv", rows)
+    for name in dict.fromkeys(plain(o.cell.subject) for o in good):
+        own = [o for o in good if plain(o.cell.subject) == name]
+        _, pictures = picture_rows(plan.subjects[name], own, 6)
+        write_png(folder / f"budget_{name}.png", contact_sheet(pictures))
+    return text
+
+
+def _lpips(outcomes: Sequence[Outcome]) -> list[str]:
+    return [n for n in tables.metric_names(outcomes) if n.startswith("fg_lpips")]
+
+
+def means(outcomes: Sequence[Outcome], name: str) -> dict[str, dict[str, float]]:
+    """By row and the suite's subject: a number's mean over frames and seeds.
+
+    Frames that do not show a region are left out.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for o in outcomes:
+        values = [float(row[name]) for row in o.rows]
+        found.setdefault(o.cell.system, {}).setdefault(plain(o.cell.subject), []).extend(values)
+    return {
+        row: {subject: float(np.nanmean(v)) for subject, v in of_row.items()}
+        for row, of_row in found.items()
+    }
+
+
+def budget_table(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[list[str]]:
+    """Header, and per row its numbers and, behind the first row, what they gain on it."""
+    titles = [_title(name) for name in names]
+    by_name = {name: means(outcomes, name) for name in names}
+    systems = list(dict.fromkeys(o.cell.system for o in outcomes))
+    table = [["", *titles]]
+    for system in systems:
+        cells = [system]
+        for name in names:
+            value, first = (_mean(by_name[name][s]) for s in (system, systems[0]))
+            text = _number(name, value)
+            if system != systems[0] and np.isfinite(value) and np.isfinite(first):
+                text += f" ({_number(name, value - first, '+')})"
+            cells.append(text)
+        table.append(cells)
+    return table
+
+
+def subject_table(outcomes: Sequence[Outcome]) -> list[list[str]]:
+    """Header, and per row the foreground PSNR of each subject."""
+    found = means(outcomes, "fg_psnr")
+    subjects = list(dict.fromkeys(plain(o.cell.subject) for o in outcomes))
+    rows = [[row, *(_number("fg_psnr", v[s]) for s in subjects)] for row, v in found.items()]
+    return [["", *subjects], *rows]
+
+
+def _mean(values: Mapping[str, float]) -> float:
+    return float(np.mean(list(values.values())))
+
+
+def _title(name: str) -> str:
+    own = f"{tables.variant_of(name)} {tables.title(name)}"
+    return f"{name} PSNR" if name in REGIONS else own.strip()
+
+
+def _number(name: str, value: float, sign: str = "-") -> str:
+    return tables.number("psnr" if name in REGIONS else name, value, sign)

@@ -1,0 +1,1 @@
+"""The benchmark of motion read off videos."""

@@ -1,0 +1,156 @@
+"""Films made-up people, reads their motion off the films, and says how far off it is."""
+
+from __future__ import annotations
+
+import csv
+import io
+import multiprocessing as mp
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from persona.benchmark.track.scores import UNITS, angle_deg, film_scores, turn_deg
+from persona.commands.video_file import write_video
+from persona.data.io import write_text
+from persona.data.people.film import Film, FilmPlan, draw_film, plan_film
+from persona.data.people.scene import casting
+from persona.data.preprocess.fit import photo_camera
+from persona.data.track.clip_fit import ClipFit, chained
+from persona.data.track.gaze import gaze
+from persona.data.track.sightings import joined
+from persona.data.track.video import Video
+from persona.data.track.watch import Watcher
+from persona.data.track.windows import Fitted
+from persona.errors import UserError
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.perception.annotator import PerceptionAnnotator
+from persona.types import BodyIdentity
+
+WAYS = ("each frame alone", "whole clip", "whole clip, focal length known")
+Row = dict[str, float | int | str]
+
+
+def run_track_benchmark(config: DictConfig, folder: Path) -> Path:
+    """Writes films, ``table.csv`` and ``report.md`` into ``folder``. Returns the report's path."""
+    plans = film_plans(config)
+    jobs = [(str(config.assets), plan, folder) for plan in plans]
+    if config.jobs > 1:
+        with mp.get_context("spawn").Pool(config.jobs) as pool:
+            groups = pool.starmap(score_film, jobs, chunksize=1)
+    else:
+        groups = [score_film(*job) for job in jobs]
+    rows = [row for group in groups for row in group]
+    buffer = io.StringIO()
+    table = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_text(folder / "table.csv", buffer.getvalue())
+    write_text(folder / "report.md", report(rows))
+    return folder / "report.md"
+
+
+def film_plans(config: DictConfig) -> list[FilmPlan]:
+    """Motions, cameras and obstacles in turn; a seed for each film, one after the other.
+
+    Raises:
+        UserError: no assets.
+    """
+    if not Path(str(config.assets)).is_dir():
+        raise UserError(f"assets={config.assets}: no such folder; give MakeHuman's assets")
+    plans = []
+    for number in range(config.count):
+        motion = config.motions[number % len(config.motions)]
+        moving, occluded = bool(number // 2 % 2), number % 3 == 2
+        plans.append(
+            FilmPlan(
+                motion, moving, occluded, config.seed + number, config.num_frames,
+                float(config.fps), config.height, config.width,
+            )
+        )  # fmt: skip
+    return plans
+
+
+def score_film(assets: str, plan: FilmPlan, folder: Path) -> list[Row]:
+    """A row for each way to read one film."""
+    torch.set_num_threads(1)
+    body = SmplxBody()
+    cast = casting(assets, body)
+    film = plan_film(cast, plan)
+    path = folder / f"film_{plan.seed}.mp4"
+    if not path.is_file():
+        write_video(path, draw_film(cast, film), plan.fps)
+    video = Video.open(path, plan.fps)
+    guessed = photo_camera(plan.height, plan.width)
+    start = time.perf_counter()
+    watcher = Watcher(video, guessed, PerceptionAnnotator())
+    seen = joined(list(watcher.chunks(range(plan.num_frames), None, lambda _: None)))
+    watched_s = time.perf_counter() - start
+    rows: list[Row] = []
+    for way in WAYS:
+        camera = film.camera if "known" in way else guessed
+        start = time.perf_counter()
+        fit = ClipFit(body, camera, plan.fps, alone=way == WAYS[0])
+        state = fit(seen)
+        took_s = time.perf_counter() - start
+        fitted = Fitted(
+            **state.frames(slice(None)), eyes=gaze(seen.keypoints, plan.fps), seen=seen.seen,
+            turn=seen.turn,
+        )  # fmt: skip
+        shapes = [state.identity(i if way == WAYS[0] else 0).detach() for i in range(len(seen))]
+        scores = _scores(body, film, fitted, shapes)
+        rows.append({
+            "film": plan.seed, "motion": plan.motion, "moving": int(plan.moving),
+            "occluded": int(plan.occluded), "way": way,
+            **{name: round(value, 3) for name, value in scores.items()},
+            "unseen": int((~seen.seen).sum()), "watch_s_per_frame": round(watched_s / len(seen), 3),
+            "fit_s_per_frame": round(took_s / len(seen), 3),
+        })  # fmt: skip
+    return rows
+
+
+def _scores(
+    body: SmplxBody, film: Film, fitted: Fitted, shapes: Sequence[BodyIdentity]
+) -> dict[str, float]:
+    pose = fitted.pose()
+    joints = torch.cat([body(s, pose[i : i + 1])[1] for i, s in enumerate(shapes)])
+    scores = film_scores(joints, film.joints, film.plan.fps)
+    scores["jaw"] = angle_deg(pose.jaw, film.pose.jaw)
+    scores["eyes"] = angle_deg(pose.left_eye, film.pose.left_eye)
+    # What a face that never moves would get.
+    still = torch.zeros_like(pose.jaw)
+    scores["jaw_still"] = angle_deg(still, film.pose.jaw)
+    scores["eyes_still"] = angle_deg(still, film.pose.left_eye)
+    scores["camera"] = turn_deg(chained(fitted.turn), film.turns)
+    return scores
+
+
+def report(rows: Sequence[Row]) -> str:
+    """Means over films by way, and by kind of film."""
+    films = sorted({row["film"] for row in rows})
+    lines = [
+        f"{len(films)} films, seeds {films[0]} to {films[-1]}; means over films.", "",
+        "| | films | " + " | ".join(f"{name}, {unit}" for name, unit in UNITS.items()) + " |",
+        "|---" * (len(UNITS) + 2) + "|",
+    ]  # fmt: skip
+    kinds = {
+        "all": lambda row: True,
+        "camera still": lambda row: not row["moving"],
+        "camera moving": lambda row: row["moving"],
+        "something in the way": lambda row: row["occluded"],
+    }
+    for kind, chosen in kinds.items():
+        for way in WAYS:
+            group = [row for row in rows if row["way"] == way and chosen(row)]
+            if group:
+                means = [f"{np.mean([float(r[name]) for r in group]):.1f}" for name in UNITS]
+                lines.append(f"| {kind}: {way} | {len(group)} | " + " | ".join(means) + " |")
+    watch, fit = (
+        np.mean([float(r[f"{step}_s_per_frame"]) for r in rows if r["way"] == WAYS[1]])
+        for step in ("watch", "fit")
+    )
+    lines += ["", f"Seconds a frame on one thread: watching {watch:.2f}, fitting {fit:.2f}."]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,30 @@
+"""ffmpeg, which machines that write no video do without: its wheel takes 30 MB and more."""
+
+from types import ModuleType
+
+from persona.errors import UserError
+
+
+def ffmpeg_package() -> ModuleType:
+    """imageio-ffmpeg.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise UserError(
+            "videos need imageio-ffmpeg, which is not installed: pip install imageio-ffmpeg, or "
+            "train without them by report.turntable_frames=0"
+        ) from error
+    return imageio_ffmpeg
+
+
+def ffmpeg_program() -> str:
+    """Path of ffmpeg.
+
+    Raises:
+        UserError: Its package is not installed.
+    """
+    return ffmpeg_package().get_ffmpeg_exe()

@@ -1,0 +1,165 @@
+"""Several photographs of one person: one shape, and one texture of what each shows best."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+from scipy import ndimage
+from torch import Tensor
+
+from persona.data.layout import Textures
+from persona.data.preprocess.canvas import Canvas
+from persona.data.preprocess.fit import BodyFit
+from persona.data.preprocess.unwrap import (
+    Sums,
+    Texels,
+    UvMesh,
+    View,
+    add_view,
+    filled,
+    texels_of,
+    unwrap,
+)
+from persona.modules.detect import Detection
+from persona.modules.detect.turning import quarter_turns, turn_detection
+from persona.types import BodyIdentity, Camera
+
+log = logging.getLogger(__name__)
+_POWER = 4
+"""How much the best view of a texel outweighs others: blends of views that are off by a texel lose
+what either shows."""
+_LEAST_SHARP = 0.1
+"""Weight of the most blurred photograph against the sharpest."""
+_OVERLAP = 200
+"""Texels that two photographs must share to compare their light."""
+_MOST_GAIN = 2.5
+_ALIKE = 0.2
+"""Mean difference of colours, of 1, beyond which two photographs hardly show the same clothes."""
+_GAMMA = 2.2
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One photograph, as it is read."""
+
+    photo: Path
+    image: UInt8[ndarray, "h w 3"]
+    """Turned upright."""
+    detection: Detection
+    camera: Camera
+    fine: Canvas | None
+    """The crop with an annotator's maps; None until the body is fitted where it needs that."""
+
+
+def upright(
+    image: UInt8[ndarray, "h w 3"], detection: Detection, photo: Path
+) -> tuple[UInt8[ndarray, "h w 3"], Detection]:
+    """Photo and detection turned so that the person stands on the feet."""
+    turns = quarter_turns(detection.keypoints)
+    if turns:
+        log.warning(
+            "%s: the person lies or is upside down; turned by %d degrees", photo, 90 * turns
+        )
+        image = np.ascontiguousarray(np.rot90(image, turns))
+    return image, turn_detection(detection, turns)
+
+
+def shared_identity(fits: Sequence[BodyFit]) -> BodyIdentity:
+    """The shape that fits of several photographs agree on, surer ones counting more."""
+    weights = torch.tensor([1 / (fit.residual + 0.005) for fit in fits])
+    weights = weights / weights.sum()
+
+    def mean(values: list[Tensor]) -> Tensor:
+        return (torch.stack(values) * weights.view(-1, *[1] * values[0].dim())).sum(0)
+
+    first = fits[0].identity
+    return replace(
+        first,
+        betas=mean([fit.identity.betas for fit in fits]),
+        joint_offset=mean([fit.identity.joint_offset for fit in fits]),
+    )
+
+
+def unwrap_photos(views: Sequence[View], mesh: UvMesh, size: int, names: Sequence[str]) -> Textures:
+    """One texture of several photographs, the light of the first.
+
+    A texel is taken from where it is seen most squarely, nearest and sharpest.
+
+    Args:
+        views: Photographs with the body that is in them; the first sets the exposure.
+        mesh: The body's layout.
+        size: Side of the texture in texels.
+        names: Of the photographs, for messages.
+    """
+    if len(views) == 1:
+        return unwrap(views, mesh, size)
+    texels = texels_of(mesh, size)
+    sharp = torch.tensor([sharpness(view.frame.image, view.frame.mask) for view in views])
+    fine = torch.tensor([pixels_per_metre(view) for view in views])
+    trust = ((sharp / sharp.max()).clamp(min=_LEAST_SHARP) * fine / fine.max()).tolist()
+    merged = Sums.empty(len(texels.index))
+    for view, name, share in zip(views, names, trust, strict=True):
+        _merge(merged, _seen(view, mesh, texels), share, name)
+    return filled(merged, texels, mesh, size)
+
+
+def _seen(view: View, mesh: UvMesh, texels: Texels) -> Sums:
+    sums = Sums.empty(len(texels.index))
+    add_view(sums, view, mesh.faces, texels, None)
+    return sums
+
+
+def _merge(merged: Sums, sums: Sums, share: float, name: str) -> None:
+    """Adds a photograph, in the light of those before it."""
+    colour = evened(merged, sums, name)
+    weight = (sums.weight * share).clamp(min=0) ** _POWER
+    seen = (sums.weight > 0).float()
+    parts = sums.parts / sums.weight.clamp(min=1e-9)[:, None]
+    merged.colour.add_(colour * weight[:, None])
+    merged.weight.add_(weight * seen)
+    merged.parts.add_(parts * (weight * seen)[:, None])
+
+
+def evened(merged: Sums, sums: Sums, name: str) -> Float[Tensor, "k 3"]:
+    """A photograph's colours in the light of those before it: a gain of each colour channel.
+
+    Texels that both show say it, as light adds up (a power of 2.2 of what is displayed). Where they
+    share too little, as front and back do, nothing is changed.
+    """
+    colour = sums.mean
+    both = (merged.weight > 0) & (sums.weight > 0)
+    if both.sum() < _OVERLAP:
+        return colour
+    theirs, ours = merged.mean[both].clamp(0.02, 1) ** _GAMMA, colour[both].clamp(0.02, 1) ** _GAMMA
+    gain = (theirs / ours).median(0).values.clamp(1 / _MOST_GAIN, _MOST_GAIN)
+    even = (colour.clamp(0, 1) ** _GAMMA * gain).clamp(0, 1) ** (1 / _GAMMA)
+    apart = float((even[both] - merged.mean[both]).abs().mean())
+    if apart > _ALIKE:
+        log.warning(
+            "%s: its colours differ from the other photos' by %.0f %%; are all of them of one "
+            "person in the same clothes?", name, 100 * apart,
+        )  # fmt: skip
+    return even
+
+
+def sharpness(image: UInt8[ndarray, "h w 3"], mask: Bool[ndarray, "h w"]) -> float:
+    """How strongly the person's pixels differ from their neighbours, against their contrast."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    inner = ndimage.binary_erosion(mask, iterations=2)
+    if inner.sum() < 16:
+        return 1e-3
+    detail = np.abs(cv2.Laplacian(cv2.GaussianBlur(grey, (0, 0), 1.0), cv2.CV_32F))
+    return float(detail[inner].mean() / (grey[inner].std() + 4.0)) + 1e-6
+
+
+def pixels_per_metre(view: View) -> float:
+    """At the person's distance."""
+    return float(view.frame.camera.focal_px.mean() / view.vertices[:, 2].median().clamp(min=0.1))

@@ -1,0 +1,136 @@
+"""Looks at a shot frame by frame: where the person is, and how the camera turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from persona.data.preprocess.canvas import person_canvas
+from persona.data.track.camera_turn import TurnReader
+from persona.data.track.sightings import Sightings, joined, nothing
+from persona.data.track.video import Video
+from persona.errors import UserError
+from persona.modules.detect import Detection, Detector
+from persona.modules.detect.boxes import Box
+from persona.modules.detect.following import Follower, body_box
+from persona.modules.perception.annotator import PerceptionAnnotator
+from persona.types import Camera
+
+CHUNK = 128
+"""Frames that are kept together."""
+_LOOKS = 6
+"""Frames in which the person is looked for at first."""
+_READ_PX = (256, 192)
+"""Size of the crop whose joints are read."""
+_PATIENCE = 3
+"""Frames without the person after which the whole picture is searched."""
+_MIN_MASK = 0.002
+"""Share of the picture below which a mask is nobody's."""
+
+
+def first_sight(video: Video, shot: range, detector: Detector) -> tuple[int, Detection]:
+    """A frame in which the detector finds the person that is meant, and what it finds.
+
+    Looks at the first frame of the shot, then at others spread over it.
+
+    Raises:
+        UserError: nobody is found in any.
+    """
+    looks = np.linspace(shot.start, shot.stop - 1, min(_LOOKS, len(shot))).round().astype(int)
+    for index in looks.tolist():
+        frame = video.frame(index)
+        if frame is None:
+            continue
+        try:
+            return index, detector(torch.from_numpy(frame.copy()).float() / 255, f"{video.path}")
+        except UserError as error:
+            if "nobody found" not in str(error) and "without a face" not in str(error):
+                raise
+    raise UserError(
+        f"{video.path}: nobody found in {len(looks)} frames of it; give a video of one person, in "
+        "full and well lit, or other frames by start= and num_frames="
+    )
+
+
+class Watcher:
+    """Makes the sightings of a shot, in chunks.
+
+    Args:
+        video: The file.
+        camera: Of its frames.
+        annotator: Reads the joints' depth; None leaves it to the detector's guess.
+        every: The depth is read in every so many frames.
+    """
+
+    def __init__(
+        self, video: Video, camera: Camera, annotator: PerceptionAnnotator | None, every: int = 2
+    ) -> None:
+        self.video, self.camera = video, camera
+        self.annotator, self.every = annotator, every
+        self.box: Box | None = None
+        self.missing = 0
+
+    def chunks(
+        self, frames: range, box: Box | None, advance: Callable[[int], None]
+    ) -> Iterator[Sightings]:
+        """Sightings of the frames, ``CHUNK`` at a time.
+
+        Args:
+            frames: Of the video.
+            box: Where the person is in the first one; None where that is not known.
+            advance: Called with 1 for every frame.
+        """
+        self.box, rows = box, []
+        before = max(frames.start - 1, 0)
+        stream = self.video.frames(before, frames.stop)
+        last = next(stream, None) if before < frames.start else None
+        with Follower() as follower:
+            for index, frame in enumerate(stream):
+                if not rows:  # Each chunk begins alike, whether or not it is the first of a run.
+                    self.missing, turns = 0, TurnReader(self.camera)
+                    if last is not None:
+                        turns(last, self.box)
+                row = self._look(follower, frame, index)
+                turn = turns(frame, self.box)
+                rows.append(Sightings(**{**vars(row), "turn": turn[None]}))
+                last = frame
+                advance(1)
+                if len(rows) == CHUNK:
+                    yield joined(rows)
+                    rows = []
+        if rows:
+            yield joined(rows)
+
+    def _look(self, follower: Follower, frame: UInt8[ndarray, "h w 3"], index: int) -> Sightings:
+        """The person in one frame, near where they were; in all of it once they are lost."""
+        lost = self.box is None or self.missing >= _PATIENCE
+        found = follower.find(frame, None if lost else self.box)
+        if found is None or (found.mask > 0.5).float().mean() < _MIN_MASK:
+            self.missing += 1
+            return nothing()
+        self.missing, self.box = 0, body_box(found.keypoints) or self.box
+        empty = nothing()
+        joints = empty.joints
+        if self.annotator is not None and index % self.every == 0:
+            joints = self._joints(frame, found)[None]
+        return Sightings(found.keypoints[None], found.points_m[None], joints, empty.turn)
+
+    def _joints(self, frame: UInt8[ndarray, "h w 3"], found: Detection) -> torch.Tensor:
+        """What the annotator reads, in pixels of the frame."""
+        assert self.annotator is not None
+        canvas = person_canvas(frame, found, self.camera, *_READ_PX)
+        read = torch.from_numpy(
+            self.annotator.read_joints(canvas.image, canvas.alpha, canvas.keypoints)
+        )
+        size = torch.tensor([float(_READ_PX[1]), float(_READ_PX[0])])
+        crop = canvas.camera
+        flat = (read[:, :2] * size - crop.center_px) / crop.focal_px
+        pixels = flat * self.camera.focal_px + self.camera.center_px
+        doubt = read[:, 3:].clone()
+        # What lies beyond the crop is a guess.
+        doubt[((read[:, :2] - 0.5).abs() > 0.5).any(-1)] = torch.inf
+        return torch.cat((pixels, read[:, 2:3], doubt), -1)

@@ -1,0 +1,73 @@
+"""Light that an avatar stands in: colours are what the surface is, times what falls on it."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from persona.modules.avatar.spherical_harmonics import NUM_SH, sh_basis
+
+GAMMA = 2.2
+"""Colours are stored as the eye sees them; light adds up in what this power makes of them."""
+LEAST, MOST = 0.02, 4.0
+"""Of the light; the darkest that a surface gets, and the most that a fit believes."""
+RIDGE = 1e-2
+
+
+class SphericalLight(nn.Module):
+    """One light from all around, white, the same in all frames; even at the start.
+
+    Fixed to the camera's world: a person who turns turns within it.
+    Source: Ramamoorthi and Hanrahan 2001 (nine harmonics of irradiance).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        coefficients = torch.zeros(NUM_SH)
+        coefficients[0] = 1
+        self.coefficients = nn.Parameter(coefficients)
+
+    def forward(self, normals: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 1"]:
+        """What a stored colour is multiplied by where the surface has this unit normal."""
+        light = sh_basis(normals) @ self.coefficients
+        return light.clamp_min(LEAST)[..., None] ** (1 / GAMMA)
+
+    @torch.no_grad()
+    def fit(self, normals: Float[Tensor, "n 3"], factors: Float[Tensor, "n"]) -> None:
+        """Starts at the light that makes ``factors`` of colours on ``normals``.
+
+        Where no normal points, in the back of a person, it is kept low: ridge regression.
+        """
+        basis, ridge = sh_basis(normals), RIDGE * torch.eye(NUM_SH).to(normals)
+        ridge[0, 0] = 0
+        light = factors.clamp(LEAST, MOST) ** GAMMA
+        found = torch.linalg.solve(
+            basis.T @ basis / len(basis) + ridge, basis.T @ light / len(basis)
+        )
+        self.coefficients.copy_(found)
+
+    @property
+    def mean(self) -> Float[Tensor, ""]:
+        """The factor under the same light from all sides."""
+        return self.coefficients[0].clamp_min(LEAST) ** (1 / GAMMA)
+
+
+def sun_and_sky(
+    direction: Float[Tensor, "3"], sun: float, sky: float, up: Float[Tensor, "3"]
+) -> Float[Tensor, "9"]:
+    """Coefficients of a sun and of a sky that is a quarter brighter overhead than on average.
+
+    Args:
+        direction: Towards the sun, in the light's frame; any length.
+        sun: Light on a surface that faces it.
+        sky: Light on a level normal.
+        up: Unit.
+    """
+    x, y, z = facing = F.normalize(direction, dim=0)
+    # 3 c^2 - 1 of the cosine c to the sun, in the basis.
+    second = torch.stack(
+        (6 * x * y, 6 * y * z, (3 * z * z - 1) / 2, 6 * x * z, 1.5 * (x * x - y * y))
+    )
+    # A clamped cosine is 1/4 + c/2 + 5/32 (3 c^2 - 1) to its second degree.
+    constant = direction.new_tensor([sun / 4 + sky])
+    return torch.cat((constant, sun / 2 * facing + sky / 4 * up, 5 / 32 * sun * second))

@@ -1,0 +1,87 @@
+"""The same person in picture after picture, by MediaPipe Holistic on one crop of each."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from persona.modules.detect import wholebody
+from persona.modules.detect.blaze import holistic_view
+from persona.modules.detect.boxes import Box, pad, paste
+from persona.modules.detect.detection import Detection
+from persona.modules.detect.runtime import load_solutions, quiet
+
+_PADDING = 0.2
+"""Room around where the person was, as a share of the box's longer side."""
+_MIN_OVERLAP = 0.25
+"""Of the boxes in two frames (intersection over the smaller), for the same person."""
+_MIN_VISIBLE = 0.35
+"""Mean score of the body points below which nobody is there."""
+
+
+class Follower:
+    """A context that finds a person again near where they were.
+
+    Every picture is looked at by itself, so that a film may be left and taken up anywhere.
+
+    Args:
+        confidence: Least detection confidence [0, 1].
+    """
+
+    def __init__(self, confidence: float = 0.5) -> None:
+        self.solutions, self.confidence = load_solutions(), confidence
+
+    def __enter__(self) -> Follower:
+        with quiet():
+            self._holistic = self.solutions.holistic.Holistic(
+                static_image_mode=True, model_complexity=1, refine_face_landmarks=True,
+                enable_segmentation=True, min_detection_confidence=self.confidence,
+            )  # fmt: skip
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._holistic.close()
+
+    def find(self, pixels: UInt8[ndarray, "h w 3"], box: Box | None = None) -> Detection | None:
+        """The person near ``box``, or whoever stands out where there is none; None if nobody.
+
+        Args:
+            pixels: The picture.
+            box: Where the person was.
+        """
+        height, width = pixels.shape[:2]
+        whole = (0, 0, width, height)
+        place = whole if box is None else pad(box, _PADDING, height, width)
+        with quiet():
+            view = holistic_view(self._holistic, pixels, place, False)
+        if view is None:
+            return None
+        keypoints = wholebody.drop_outside(view[1], width, height)
+        if keypoints[wholebody.BODY, 2].mean() < _MIN_VISIBLE:
+            return None
+        found = body_box(keypoints)
+        if found is None or (box is not None and overlap(found, box) < _MIN_OVERLAP):
+            return None
+        return Detection(torch.from_numpy(paste(view[0], place, (height, width))), *view[1:])
+
+
+def body_box(keypoints: torch.Tensor) -> Box | None:
+    """Box of the body points that are seen; None for fewer than four."""
+    body = keypoints[: wholebody.FEET.stop]
+    seen = body[body[:, 2] > _MIN_VISIBLE, :2]
+    if len(seen) < 4:
+        return None
+    low, high = seen.amin(0).floor().int(), seen.amax(0).ceil().int()
+    x, y, right, bottom = (int(v) for v in (*low, *high))
+    return max(0, x), max(0, y), max(1, right - max(0, x)), max(1, bottom - max(0, y))
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Intersection over the smaller box."""
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    return float(width * height / np.minimum(a[2] * a[3], b[2] * b[3]))

@@ -1,0 +1,149 @@
+"""The error budget: ceilings from the truth, regions, and a whole report of a tiny suite."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from persona.benchmark.budget import budget_table, plain, row_cell, run_budget, same_test
+from persona.benchmark.ceilings import CEILINGS, render_ceilings
+from persona.benchmark.plan import Cell
+from persona.benchmark.predictions import read_prediction, score_predictions
+from persona.benchmark.regions import REGIONS, region_masks, region_scores
+from persona.benchmark.runner import Outcome
+from persona.data.frames import FrameDataset, load_frames
+from persona.data.palette import PART_INDEX, classes_from_colours
+from persona.data.subject import Subject
+from persona.data.synthetic.config import SyntheticConfig
+from persona.data.synthetic.person import Person
+from persona.data.synthetic.scene import ClipScene
+from persona.errors import UserError
+from persona.modules.metrics.protocol import on_white, protocol_metrics
+
+CONF = str(Path(__file__).parents[2] / "conf")
+TINY = SyntheticConfig(
+    height=64, width=48, num_generated=4, num_test=2, texture_size=128, patch_size=32
+)
+"""As the fixture ``subjects`` has it."""
+
+
+@pytest.fixture(scope="module")
+def frames(subjects) -> FrameDataset:
+    return FrameDataset([load_frames(Subject(subjects / "tiny"), "test")])
+
+
+@pytest.fixture(scope="module")
+def scores(body, frames, tmp_path_factory) -> dict[str, float]:
+    """Mean foreground PSNR of each ceiling."""
+    folder = tmp_path_factory.mktemp("ceilings")
+    render_ceilings(ClipScene(Person(body, TINY.seed), TINY), folder)
+    metrics = protocol_metrics(None)
+    found = {name: score_predictions(folder / name, frames, metrics) for name in CEILINGS}
+    return {n: float(np.mean([row["fg_psnr"] for row in rows])) for n, rows in found.items()}
+
+
+def test_the_truth_scores_as_itself_and_each_thing_less_costs_something(scores):
+    assert scores["all true"] == np.inf
+    for name in set(CEILINGS) - {"all true"}:
+        assert 10 < scores[name] < 50, name
+    assert scores["light by nine harmonics"] > scores["light baked into colours"]
+    both = scores["only skins, light baked"]
+    assert both < min(scores["cloth that only skins"], scores["light baked into colours"])
+
+
+def test_regions_are_parts_of_the_person(frames):
+    frame = frames[[0]]
+    masks = region_masks(frame)
+    assert set(masks) == set(REGIONS)
+    person = frame.mask[0, 0].numpy() > 0.5
+    seg = (frame.seg[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    seg[~person] = (50, 50, 50)
+    classes = classes_from_colours(seg)
+    assert (classes[masks["face"]] == PART_INDEX["Face_Neck"]).all()
+    assert masks["print"][person].sum() > 0 and not (masks["print"] & masks["hem"]).any()
+    # The outline's band has as much outside as inside of it, and the hem lies below the collar.
+    inside = masks["silhouette"][person].sum() / masks["silhouette"].sum()
+    assert 0.3 < inside < 0.7
+    cloth = np.nonzero((classes == PART_INDEX["Upper_Clothing"]).any(1))[0]
+    assert np.nonzero(masks["hem"].any(1))[0].min() > cloth.mean() - 3
+
+
+def test_an_error_counts_in_its_region_alone(frames):
+    frame = frames[[0]]
+    truth = on_white(frame.image[0], frame.mask[0])
+    masks = {name: np.zeros(truth.shape[1:], bool) for name in REGIONS}
+    masks["hem"][:10], masks["face"][20:30] = True, True
+    wrong = truth.clone()
+    wrong[:, :10] = (truth[:, :10] - 0.2).clamp(0, 1)
+    found = region_scores(wrong, frame, masks)
+    assert found["face"] == np.inf and np.isnan(found["hands"])
+    assert found["hem"] == pytest.approx(-20 * np.log10(0.2), abs=0.05)
+
+
+def composed(*overrides: str):
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose("error_budget", ["jobs=0", "suite.lpips_net=[]", *overrides])
+
+
+@pytest.mark.parametrize("rows", ["perfect", "light", "history"])
+@pytest.mark.parametrize("size", ["quick", "full"])
+def test_every_row_composes_into_a_folder_of_its_own_frames(rows, size):
+    config = composed(f"rows={rows}", f"size={size}")
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cells = [row_cell(config, n, s, "tunic", 0) for n, s in config.rows.items()]
+    assert [cell.error for cell in cells] == [""] * len(cells)
+    roots = {(cell.config.data.root, str(cell.config.data.source.config)) for cell in cells}
+    assert len({root for root, _ in roots}) == len(roots), "one folder, one set of frames"
+    assert all(plain(cell.subject) == "tunic" for cell in cells)
+
+
+def test_numbers_are_compared_with_the_first_row():
+    def outcome(row: str, subject: str, *values: float) -> Outcome:
+        rows = [{"frame": str(i), "fg_psnr": v, "hands": v} for i, v in enumerate(values)]
+        return Outcome(Cell(row, subject, 0, "none"), rows)
+
+    table = budget_table(
+        [
+            outcome("as it is", "a", 10, 20),
+            outcome("as it is", "b", 30, float("nan")),
+            outcome("better", "a (better)", 18, 18),
+            outcome("better", "b (better)", 32, 32),
+        ],
+        ["hands"],
+    )
+    # Subjects count alike, whatever their frames show: (15 + 30) / 2 and (18 + 32) / 2.
+    assert table == [["", "hands PSNR"], ["as it is", "22.50"], ["better", "25.00 (+2.50)"]]
+
+
+def test_other_test_frames_are_refused(tmp_path):
+    for name, text in (("a", "1"), ("b", "1"), ("c", "2")):
+        (tmp_path / name / "test").mkdir(parents=True)
+        (tmp_path / name / "test/x").write_text(text)
+    same_test(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(UserError, match="test frames"):
+        same_test(tmp_path / "c", tmp_path / "b")
+
+
+@pytest.mark.slow
+def test_a_whole_report(tmp_path):
+    few = {"height": 96, "width": 72, "num_generated": 2, "num_test": 2}
+    few |= {"texture_size": 128, "patch_size": 32}
+    small = [f"data.source.config.{key}={value}" for key, value in few.items()]
+    config = composed("subjects=[tunic]", f"subjects_dir={tmp_path}/s", f"cache_dir={tmp_path}/c/d")
+    config.overrides = ["trainer.accelerator=cpu", *small]
+    config.rows = {
+        "as it is": {"system": "textured_mesh"},
+        "clean": {"system": "textured_mesh", "source": {"blur": 0.0}},
+    }
+    assert run_budget(config, tmp_path / "report") == 0
+    text = (tmp_path / "report/budget.md").read_text()
+    assert "| clean |" in text and "| all true | inf" in text
+    with (tmp_path / "report/budget.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["subject"] for row in rows} == {"tunic"} and len(rows) == 2 + len(CEILINGS)
+    assert (tmp_path / "report/budget_tunic.png").is_file()
+    again = read_prediction(next((tmp_path / "c/ceilings").glob("*/all true/0.png")), 96, 72)
+    assert torch.isfinite(again[0]).all()

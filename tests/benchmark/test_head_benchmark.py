@@ -1,0 +1,93 @@
+"""The benchmark of heads: its numbers, its table, and that finished cells are kept."""
+
+import csv
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from persona.benchmark.heads.run import Cell, finished, plan
+from persona.benchmark.heads.score import apart, codes_by_attribute
+from persona.benchmark.heads.table import write_tables
+from persona.commands.editable import EditableHead
+from persona.data.io import write_json
+from persona.errors import UserError
+from persona.types import Frame
+
+SIDE = 8
+
+
+def shown(truth, drawn):
+    """A frame of a square person and a picture of it."""
+    frame = object.__new__(Frame)
+    for name, value in (("image", truth[None]), ("mask", torch.ones(1, 1, SIDE, SIDE))):
+        object.__setattr__(frame, name, value)
+    return frame, drawn, torch.ones(1, SIDE, SIDE)
+
+
+def test_an_edit_is_judged_where_it_shows():
+    """The edit is the upper half, red; what is drawn has half of the red, and a grey spot below."""
+    plain, edited = torch.zeros(3, SIDE, SIDE), torch.zeros(3, SIDE, SIDE)
+    edited[0, :4] = 1
+    drawn = edited / 2
+    drawn[:, 6, 2] = 0.32
+    found = apart([[shown(plain, plain)], [shown(edited, drawn)]])
+    assert found["edit_size"] == pytest.approx(1 / 3)
+    assert found["edit_error"] == pytest.approx(1 / 6)
+    assert found["drift"] == pytest.approx(0.32 / (4 * SIDE))
+
+
+class ThreeEdits(EditableHead):
+    """Two of hair and one of the hat; a code tells whose it is."""
+
+    edits = ("0000_hair_a", "0001_hat_b", "0002_hair_c")
+
+    def __init__(self):
+        pass
+
+    def present(self, category):
+        return torch.tensor([-1.0])
+
+    def code(self, name):
+        return torch.tensor([float(self.edits.index(name))])
+
+
+def test_codes_are_grouped_by_attribute():
+    found = codes_by_attribute(ThreeEdits())
+    values = {name: [float(code) for code in codes] for name, codes in found.items()}
+    assert values == {"hair": [-1, 0, 2], "hat": [-1, 1]}
+
+
+def test_the_table_has_means_and_leaves_empty_what_a_system_lacks(tmp_path):
+    results = [
+        {"system": "perse", "person": 1, "seed": 0, "source_psnr": 20.0, "drift": 0.1,
+         "source_lpips_squeeze": 0.2},
+        {"system": "perse", "person": 2, "seed": 0, "source_psnr": 22.0, "drift": 0.3,
+         "source_lpips_squeeze": 0.4},
+        {"system": "alone", "person": 1, "seed": 0, "source_psnr": 30.0},
+    ]  # fmt: skip
+    write_tables(tmp_path, results, ["alone", "perse", "never_ran"])
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert lines[0] == "| system | cells | PSNR ↑ | LPIPS ↓ | drift ↓ |"
+    assert lines[2] == "| alone | 1 | 30.00 |  |  |"
+    assert lines[3] == "| perse | 2 | 21.00 ± 1.41 | 0.3000 ± 0.1414 | 0.2000 ± 0.1414 |"
+    rows = list(csv.DictReader((tmp_path / "cells.csv").open()))
+    assert len(rows) == 3 and rows[2]["drift"] == ""
+
+
+def test_a_cell_is_run_again_when_its_settings_change(tmp_path):
+    one, other = (
+        Cell("perse", 1, 0, OmegaConf.create({"steps": n}), OmegaConf.create()) for n in (1, 2)
+    )
+    assert not finished(tmp_path, one)
+    write_json(tmp_path / "result.json", {"digest": one.digest})
+    assert finished(tmp_path, one) and not finished(tmp_path, other)
+
+
+def test_unknown_sizes_and_systems_are_named():
+    config = OmegaConf.create({"size": "huge", "sizes": {"quick": {}}, "only": None, "systems": {}})
+    with pytest.raises(UserError, match="size=huge is unknown: choose quick"):
+        plan(config)
+    config.size, config.only, config.systems = "quick", ["gone"], {"perse": {}}
+    with pytest.raises(UserError, match="no system gone; choose of perse"):
+        plan(config)

@@ -1,0 +1,116 @@
+"""From a portrait to a head: hair by colour, mirrored texture, bad inputs."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from persona.commands.create_head import head_folder
+from persona.data.heads.fit import FACING
+from persona.data.heads.person import rest_head
+from persona.data.heads.portrait_hair import find_hair, hair_height
+from persona.data.heads.portrait_texture import paint, twins, unwrap_head
+from persona.data.layout import FrameData
+from persona.data.palette import colours_from_classes
+from persona.data.preprocess.maps import body_maps
+from persona.errors import UserError
+from persona.modules.body.head_body import HeadBody
+from persona.modules.detect.face import Face, FaceFinder
+from persona.types import BodyPose, Camera
+
+SIDE = 96
+CAMERA = Camera.identity(torch.full((2,), 320.0), torch.full((2,), SIDE / 2), SIDE, SIDE)
+
+
+@pytest.fixture(scope="module")
+def head():
+    """The mean head before the camera: body, pose, vertices, maps."""
+    body = HeadBody()
+    pose = replace(
+        BodyPose.zero(body.num_expression), root=torch.tensor(FACING),
+        trans=torch.tensor([0.0, 0.22, 1.1]),
+    )  # fmt: skip
+    vertices, _ = body(body.zero_identity(), pose)
+    return body, pose, vertices, body_maps(vertices, body.faces, CAMERA)
+
+
+def face_of(body, vertices):
+    points = CAMERA.project(body.landmarks(vertices))
+    return Face(points, points[[42, 36]])
+
+
+def portrait(head, hair_px):
+    """Skin-coloured head with dark hair around its upper part, before white."""
+    body, _, vertices, maps = head
+    grown = cv2.dilate(maps.mask.astype(np.uint8), np.ones((2 * hair_px + 1,) * 2)) > 0
+    brow = float(face_of(body, vertices).points[[19, 24], 1].mean())
+    above = np.arange(SIDE)[:, None] < brow - 6
+    hair = grown & above
+    image = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    image[maps.mask], image[hair] = (215, 170, 150), (30, 22, 20)
+    return image, maps.mask | hair, hair
+
+
+def test_hair_is_what_has_the_colour_over_the_forehead(head):
+    body, _, vertices, _ = head
+    image, mask, hair = portrait(head, 5)
+    found = find_hair(image, mask, face_of(body, vertices))
+    assert (found == hair).mean() > 0.99
+    bald = np.where(mask[..., None], np.uint8([215, 170, 150]), np.uint8(255))
+    assert not find_hair(bald, mask, face_of(body, vertices)).any()
+
+
+def test_hair_is_as_high_as_the_outline_says(head):
+    """Five pixels at 1.1 m and a focal length of 320 pixels are 17 mm."""
+    body, _, vertices, _ = head
+    _, _, hair = portrait(head, 5)
+    rest = rest_head(body, body.zero_identity())
+    height = hair_height(rest, vertices, hair, face_of(body, vertices), CAMERA)
+    top = rest.mean[:, 1] > np.quantile(rest.mean[:, 1], 0.97)
+    assert 0.011 < float(height[top].median()) < 0.024
+    assert (height[rest.mean[:, 1] < -0.05] == 0).all() and height.min() >= 0
+
+
+def test_what_is_not_seen_is_its_mirror_image(head):
+    """Half of the picture is enough for a symmetric head."""
+    body, pose, vertices, maps = head
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    image = np.full((SIDE, SIDE, 3), 200, np.uint8)
+    image[..., 0] = 4 * np.abs(columns - (SIDE - 1) / 2)
+    image[..., 1] = 2 * rows
+    half = maps.mask & (columns < SIDE / 2)
+    frame = FrameData(
+        image=image, mask=half, camera=CAMERA, pose=pose, depth=maps.depth, normal=maps.normal,
+        seg=colours_from_classes(maps.mask.astype(np.int64)),
+    )  # fmt: skip
+    texture = unwrap_head(body, body.zero_identity(), frame, vertices, 96)
+    drawn, mask = paint(texture, body, vertices, CAMERA)
+    inner = cv2.erode((mask & maps.mask).astype(np.uint8), np.ones((13, 13))) > 0
+    other = inner & (columns > SIDE / 2 + 2)
+    error = np.abs(drawn.astype(float) - image)[other]
+    assert other.sum() > 300 and np.median(error) < 6
+    mean, _ = body.shape(body.zero_identity())
+    flipped = mean[twins(body)] * torch.tensor([-1.0, 1, 1])
+    assert (flipped - mean).norm(dim=1).median() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"portrait": "none.jpg", "name": "a"}, "none.jpg: no such portrait; give portrait=PATH"),
+        ({"portrait": __file__, "name": "a/b"}, "name=a/b cannot be a folder's name"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(UserError, match=message):
+        head_folder(OmegaConf.create({"subjects_dir": "x"} | options))
+
+
+@pytest.mark.slow
+def test_a_picture_without_a_face():
+    pytest.importorskip("mediapipe")
+    with pytest.raises(UserError, match=r"grey: no face found; give a portrait that shows one"):
+        FaceFinder()(np.full((200, 200, 3), 120, np.uint8), "grey")

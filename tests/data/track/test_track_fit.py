@@ -1,0 +1,233 @@
+"""The fit of a clip against known motion: joints found again, jitter taken away, gaps bridged."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from persona.data.motion.amass import motion_from_amass, write_amass
+from persona.data.motion.bvh import read_bvh
+from persona.data.motion.bvh_writer import write_bvh
+from persona.data.motion.camera import fit_camera, place_in_camera
+from persona.data.motion.load import load_motion
+from persona.data.motion.retarget import retarget
+from persona.data.motion.settle import settle
+from persona.data.motion.target import TargetSkeleton
+from persona.data.preprocess.fit_state import resting_keypoints
+from persona.data.track.camera_turn import TurnReader
+from persona.data.track.clip_fit import ClipFit, chained
+from persona.data.track.clip_start import read_mirrored
+from persona.data.track.clip_terms import sliding, smoothness, standing
+from persona.data.track.gaze import gaze
+from persona.data.track.sightings import Sightings, nothing
+from persona.data.track.windows import LEAD, TAIL, bridged, windows
+from persona.data.track.world import turned, upward, world_from_camera
+from persona.modules.body.rotation import matrix_from_axis_angle
+from persona.types import Camera
+
+FPS, COUNT = 15.0, 10
+
+
+@pytest.fixture(scope="module")
+def walk(body):
+    """Poses of a walk before a camera, its joints, and what a perfect detector would see."""
+    motion = load_motion("walk", body, fps=FPS)[:COUNT]
+    rest = body.shape(body.zero_identity())[1]
+    pose = place_in_camera(motion.pose, rest[0])
+    vertices, joints = body(body.zero_identity(), pose)
+    camera, shift = fit_camera(joints, 480, 360)
+    pose = replace(pose, trans=pose.trans + shift)
+    vertices, joints = vertices + shift, joints + shift
+    points = body.keypoints(vertices, joints)
+    scores = torch.ones(COUNT, 133, 1)
+    scores[:, 23:91] = 0  # Nothing is said of faces.
+    guess = points - (points[:, [11]] + points[:, [12]]) / 2
+    read = torch.zeros(COUNT, 22, 4)
+    read[..., :2], read[..., 2] = camera.project(joints)[:, :22], joints[:, :22, 2]
+    read[..., 2] -= joints[:, :1, 2]
+    read[..., 3] = 0.02
+    sightings = Sightings(
+        torch.cat((camera.project(points), scores), -1), torch.cat((guess, scores), -1), read,
+        torch.eye(3).repeat(COUNT, 1, 1),
+    )  # fmt: skip
+    return pose, joints, camera, sightings
+
+
+def fitted(body, camera, sightings, steps=(40, 120), **options):
+    """Joints of a fit of the mean person."""
+    fit = ClipFit(body, camera, FPS, iterations=steps, **options)
+    state = fit(sightings, body.zero_identity())
+    with torch.no_grad():
+        return body(body.zero_identity(), state.pose())[1], state
+
+
+def root_relative_mm(found, true):
+    return 1e3 * float(((found - found[:, :1]) - (true - true[:, :1]))[:, :22].norm(dim=-1).mean())
+
+
+def acceleration(joints):
+    return float((joints[2:] - 2 * joints[1:-1] + joints[:-2]).norm(dim=-1).mean())
+
+
+@pytest.fixture(scope="module")
+def noisy(walk):
+    """The same with a detector that errs by 3 pixels, and loses the person for two frames."""
+    sightings = walk[3]
+    keypoints = sightings.keypoints.clone()
+    generator = torch.Generator().manual_seed(0)
+    keypoints[..., :2] += 3 * torch.randn(COUNT, 133, 2, generator=generator)
+    seen = replace(sightings, keypoints=keypoints)
+    gone = nothing()
+    rows = {k: v.clone() for k, v in vars(seen).items()}
+    for name, values in vars(gone).items():
+        rows[name][4:6] = values
+    return Sightings(**rows)
+
+
+@pytest.mark.slow
+def test_the_clip_is_smoother_and_nearer_than_its_frames(body, walk, noisy):
+    """Two frames that nobody saw lie within 6 cm of the truth; one by one they are anywhere."""
+    _, true, camera, _ = walk
+    together, state = fitted(body, camera, noisy)
+    apart, _ = fitted(body, camera, noisy, alone=True)
+    assert root_relative_mm(together, true) < 45
+    assert root_relative_mm(together, true) < 0.9 * root_relative_mm(apart, true)
+    assert acceleration(together) < 0.5 * acceleration(apart)
+    assert root_relative_mm(together[4:6], true[4:6]) < 60
+    assert state.root.shape == (COUNT, 6) and not state.betas.requires_grad
+
+
+def test_windows_hold_on_to_what_is_settled(body, walk):
+    _, _, camera, sightings = walk
+    _, state = fitted(body, camera, sightings, (4, 6))
+    kept = {name: values[:3] + 0.01 for name, values in state.frames(slice(0, 3)).items()}
+    again = ClipFit(body, camera, FPS, iterations=(4, 6))(sightings, body.zero_identity(), kept)
+    for name in ("root", "trans", "body", "hands"):
+        torch.testing.assert_close(getattr(again, name).detach()[:3], kept[name])
+
+
+@pytest.mark.parametrize("count", [1, 5, 96, 97, 111, 112, 113, 500])
+def test_windows_settle_every_frame_once(count):
+    settled, before = [], 0
+    for start, end, until in windows(count):
+        fresh = 0 if start == 0 else start + LEAD
+        assert fresh == before and end <= count and until <= end
+        assert until == count or end - until == TAIL
+        settled += range(fresh, until)
+        before = until
+    assert settled == list(range(count))
+
+
+def test_mirrored_frames_are_set_right(body, walk):
+    """Somebody who turns round once, seen the wrong way round in three frames."""
+    resting = resting_keypoints(body)
+    yaw = torch.linspace(0, 3, 12)
+    turn = matrix_from_axis_angle(torch.stack((yaw * 0, yaw, yaw * 0), -1))
+    points = resting @ turn.mT
+    guess = torch.cat((points, torch.ones(12, 133, 1)), -1)
+    from persona.data.track.clip_start import mirrored
+
+    wrong = guess.clone()
+    for i in (3, 4, 9):
+        wrong[i] = mirrored(guess[i])
+    flips, roots = read_mirrored(wrong, resting)
+    assert flips.nonzero()[:, 0].tolist() == [3, 4, 9]
+    torch.testing.assert_close(roots, turn, atol=1e-3, rtol=0)
+
+
+def test_terms_know_still_feet_and_jitter():
+    joints = torch.zeros(9, 55, 3)
+    joints[:, (7, 10), 0] = 0.05 * torch.arange(9.0)[:, None]  # The left foot slides.
+    up = torch.tensor([0.0, -1.0, 0.0])
+    stands = standing(joints, up, 10)
+    assert (stands[:, :2] < 0.2).all() and (stands[:, 2:] > 0.9).all()
+    assert float(sliding(joints, torch.ones(8, 4), 10)) == pytest.approx(0.25, abs=0.01)
+    assert float(smoothness(joints, 10)) == pytest.approx(0, abs=1e-6), "steady is no jitter"
+    joints[4] += 0.1
+    assert float(smoothness(joints, 10)) > 0.05
+
+
+def test_eyes_follow_the_pupils():
+    """A pupil off by a tenth of the eye's width is a turn of 14 degrees."""
+    points = torch.zeros(5, 133, 3)
+    points[..., 2] = 1
+    for corner, x in ((59, 10.0), (62, 20.0), (65, 30.0), (68, 40.0)):
+        points[:, corner, 0] = x
+    points[:, 1, 0], points[:, 2, 0] = 36.0, 16.0
+    points[:, (1, 2), 1] = 0.5
+    turn = gaze(points, FPS)
+    torch.testing.assert_close(turn[0], torch.tensor([0.1253, 0.2527, 0.0]), atol=1e-3, rtol=0)
+    points[:, 23:91, 2] = 0
+    assert not gaze(points, FPS).any()
+
+
+def test_a_turning_camera_is_read_off_the_background():
+    """To a tenth of a degree; a still one before sensor noise is still."""
+    import cv2
+
+    rng = np.random.default_rng(0)
+    wall = cv2.GaussianBlur(rng.uniform(0, 255, (600, 800, 3)).astype(np.float32), (0, 0), 3)
+    wall = ((wall - wall.mean()) * 8 + 128).clip(0, 255).astype(np.uint8)
+    camera = Camera.identity(torch.tensor([400.0] * 2), torch.tensor([160.0, 120.0]), 240, 320)
+    inner, outer = np.diag([400.0, 400.0, 1]), np.diag([400.0, 400.0, 1])
+    inner[:2, 2], outer[:2, 2] = (160, 120), (400, 300)
+    reader, steps, true = TurnReader(camera), [], []
+    for i in range(5):
+        angle = torch.tensor([0.0, 0.02 * i, 0.005 * i])
+        turn = matrix_from_axis_angle(angle)
+        move = inner @ turn.numpy() @ np.linalg.inv(outer)
+        frame = cv2.warpPerspective(wall, move, (320, 240))
+        steps.append(reader(frame, (130, 40, 60, 180)))
+        true.append(turn)
+    error = chained(torch.stack(steps)) @ torch.stack(true).mT
+    angles = ((error.diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2).clamp(-1, 1).arccos().rad2deg()
+    assert angles.max() < 0.1
+    still = TurnReader(camera)
+    for _ in range(4):
+        grain = rng.normal(20, 4, (240, 320, 3)).clip(0, 255).astype(np.uint8)
+        torch.testing.assert_close(still(grain, None), torch.eye(3))
+
+
+def test_up_is_where_people_stand_to(body):
+    """A camera that looks down by 20 degrees."""
+    pose = load_motion("turntable", body, fps=FPS)[:12].pose
+    rest = body.shape(body.zero_identity())[1][0]
+    tilt = matrix_from_axis_angle(torch.tensor([0.35, 0.0, 0.0]))
+    seen = turned(place_in_camera(pose, rest), tilt.expand(12, 3, 3), rest)
+    joints = body(body.zero_identity(), seen)[1]
+    up = upward(joints)
+    assert float(torch.rad2deg((up @ (tilt @ torch.tensor([0.0, -1.0, 0.0]))).arccos())) < 4
+    world = world_from_camera(up)
+    torch.testing.assert_close(world @ up, torch.tensor([0.0, 1.0, 0.0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(world @ world.T, torch.eye(3), atol=1e-5, rtol=0)
+
+
+def test_gaps_are_told():
+    assert bridged(torch.tensor([1, 0, 0, 1, 1, 0, 1]).bool()) == [(1, 2), (5, 5)]
+
+
+def test_written_motions_are_read_again(body, tmp_path):
+    """AMASS to a float's precision; BVH by its bones, to a tenth of a degree."""
+    motion = load_motion("dance", body, fps=FPS)[:6]
+    target = TargetSkeleton.from_body(body)
+    motion = settle(motion, target)
+    write_amass(tmp_path / "m.npz", motion, target, torch.zeros(body.num_betas), "neutral")
+    with np.load(tmp_path / "m.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    assert arrays["poses"].shape == (6, 165) and str(arrays["surface_model_type"]) == "smplx"
+    again = motion_from_amass(tmp_path / "m.npz", arrays, target)
+    torch.testing.assert_close(again.pose.trans, motion.pose.trans, atol=1e-5, rtol=0)
+    turns = matrix_from_axis_angle(again.pose.joints), matrix_from_axis_angle(motion.pose.joints)
+    torch.testing.assert_close(*turns, atol=1e-4, rtol=0)
+    torch.testing.assert_close(again.pose.expression, motion.pose.expression)
+    write_bvh(tmp_path / "m.bvh", motion, target)
+    clip = read_bvh(tmp_path / "m.bvh")
+    assert clip.fps == pytest.approx(FPS)
+    joints = body(body.zero_identity(), motion.pose)[1]
+    rows = [clip.names.index(name) for name in ("left_wrist", "right_ankle", "head")]
+    np.testing.assert_allclose(
+        clip.positions[:, rows].numpy() / 100, joints[:, [20, 8, 15]].numpy(), atol=2e-4
+    )
+    driven = retarget(clip, target, FPS, None)
+    assert driven.retarget_error_deg is None or driven.retarget_error_deg < 1

@@ -1,0 +1,34 @@
+"""What two processes see, for one."""
+
+from dataclasses import fields
+
+import torch
+
+from persona.data.people.portrait_stream import PortraitStream
+from persona.data.people.portraits import Portraits
+
+
+class BothRanks(PortraitStream):
+    """Batches of the first process and of the second as one."""
+
+    def __iter__(self):
+        batches = []
+        for self.rank in (0, 1):
+            batches.append(super().__iter__())
+            batches[-1] = _started(batches[-1])
+        for one, other in zip(*batches, strict=True):
+            yield Portraits(**{
+                f.name: torch.cat((getattr(one, f.name), getattr(other, f.name)))
+                for f in fields(Portraits)
+            })  # fmt: skip
+
+
+def _started(batches):
+    """A generator that has run to its first batch, which fixes the rank that it reads."""
+    first = next(batches)
+
+    def rest():
+        yield first
+        yield from batches
+
+    return rest()

@@ -1,0 +1,87 @@
+"""LHM's training killed and gone on with, and by two processes: the same weights as at one go."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_lhm import SMALL
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+STEPS = 6
+
+
+@pytest.fixture
+def command(subjects, tmp_path):
+    """Command line of a training over two subjects into a run folder, with more overrides."""
+    for name in ("one", "two"):
+        shutil.copytree(subjects / "tiny", tmp_path / name)
+    roots = f"data.source.roots=[{tmp_path / 'one'},{tmp_path / 'two'}]"
+
+    def built(folder, *overrides):
+        return [
+            sys.executable, str(ROOT / "train.py"), "+exp=lhm_small", "data=lhm_subjects", roots,
+            "data.batch_size=2", "data.views=2", "data.workers=0", "data.ring=3", "data.first=2",
+            "data.fresh=1", "check_people=0", "test_people=1", "checkpoint_every=2",
+            "trainer.accelerator=cpu", "trainer.precision=32", f"trainer.max_steps={STEPS}",
+            "trainer.enable_progress_bar=false", "renderer=cpu", "logger=none", "system.warmup=1",
+            f"hydra.run.dir={folder}", *[w for w in SMALL if w.startswith("model.")], *overrides,
+        ]  # fmt: skip
+
+    return built
+
+
+def run(command, cwd):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def state(folder):
+    return torch.load(folder / "last.ckpt", weights_only=True)
+
+
+def assert_same(ours, theirs, tolerance):
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        assert torch.allclose(value, theirs[key], rtol=0, atol=tolerance), key
+
+
+def test_killed_and_resumed_equals_uninterrupted(command, tmp_path):
+    run(command(tmp_path / "whole"), tmp_path)
+    cut = tmp_path / "cut"
+    process = subprocess.Popen(command(cut), cwd=tmp_path, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 900
+        while not (cut / "last.ckpt").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert 0 < state(cut)["global_step"] < STEPS, "killed in the middle"
+    run([sys.executable, str(ROOT / "train.py"), f"resume={cut}"], tmp_path)
+    whole, resumed = state(tmp_path / "whole"), state(cut)
+    assert resumed["global_step"] == STEPS
+    assert_same(whole["state_dict"], resumed["state_dict"], 0.0)
+
+
+def test_two_processes_take_the_steps_of_one(command, tmp_path):
+    """One process that is given both batches of each step, after one another, as one batch."""
+    options = ["system.lr=1e-3", "trainer.gradient_clip_val=null"]
+    two = ["trainer=ddp", "trainer.devices=2", "trainer.strategy.find_unused_parameters=false"]
+    run(command(tmp_path / "two_run", *two, *options), tmp_path)
+    both = "data._target_=lhm_streams.BothRanks"
+    environment = f"PYTHONPATH={Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"
+    run(["env", environment, *command(tmp_path / "one_run", both, *options)], tmp_path)
+    one, two_ = state(tmp_path / "one_run"), state(tmp_path / "two_run")
+    assert one["global_step"] == two_["global_step"] == STEPS
+    assert_same(one["state_dict"], two_["state_dict"], 2e-4)
