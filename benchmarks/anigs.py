@@ -25,7 +25,7 @@ from persona.data.io import write_json, write_text
 from persona.errors import UserError
 from persona.modules.metrics.bootstrap import Estimate, estimate
 
-METRICS = ("fg_psnr", "fg_lpips_squeeze", "mask_iou")
+METRICS = ("fg_psnr", "alpha_psnr", "fg_lpips_squeeze", "mask_iou")
 PARTS = {"views": "views of the ring's pose", "poses": "other poses"}
 COMMON = ["logger=none", "report.turntable_frames=0", "report.num_images=4",
           "trainer.enable_progress_bar=false", "data.captured_ratio=null"]  # fmt: skip

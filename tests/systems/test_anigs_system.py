@@ -28,6 +28,7 @@ def composed(*overrides):
         return compose("train", overrides=list(overrides))
 
 
+@pytest.mark.slow
 def test_run_loads_again_and_shows_the_canonical_person(subjects, tmp_path):
     """Any subject's frames are views: here those of the tiny one."""
     small = ["avatar.levels=0", "avatar.edge_m=null", "avatar.anchors=60", "avatar.field_from=1"]
