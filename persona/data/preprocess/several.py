@@ -38,8 +38,9 @@ _POWER = 4
 what either shows."""
 _LEAST_SHARP = 0.1
 """Weight of the most blurred photograph against the sharpest."""
-_OVERLAP = 200
-"""Texels that two photographs must share to compare their light."""
+_OVERLAP, _SHARED = 200, 0.1
+"""Texels that two photographs must share to compare their light, and as a share of what the one
+that shows less of them shows: front and back share a few by misfit."""
 _SQUARE = 0.4
 """Cosine to the ray above which a texel is seen squarely."""
 _AGREED = 0.5
@@ -145,7 +146,8 @@ def evened(seen: Sequence[Sums], names: Sequence[str]) -> list[Float[Tensor, "k 
     while left:
         shared = {k: sum(int((square[j] & square[k]).sum()) for j in even) for k in left}
         k = max(left, key=lambda k: (shared[k], -k))
-        if shared[k] >= _OVERLAP:
+        enough = max(_OVERLAP, _SHARED * min(int(square[j].sum()) for j in [*even, k]))
+        if shared[k] >= enough:
             pairs = [(colours[j], square[j] & square[k]) for j in even]
             theirs = torch.cat([colour[both] for colour, both in pairs])
             ours = torch.cat([colours[k][both] for _, both in pairs])
