@@ -25,7 +25,7 @@ SYSTEMS = {
 def head(request):
     """An untrained head of the packaged body."""
     names = [
-        "+exp=head_demo", f"system={request.param}", "renderer=cpu", "metric.lpips_net=null",
+        "+exp=splatting_demo", f"system={request.param}", "renderer=cpu", "metric.lpips_net=null",
         *SYSTEMS[request.param],
     ]  # fmt: skip
     with initialize_config_dir(str(CONF), version_base="1.3"):

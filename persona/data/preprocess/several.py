@@ -38,8 +38,13 @@ _POWER = 4
 what either shows."""
 _LEAST_SHARP = 0.1
 """Weight of the most blurred photograph against the sharpest."""
-_OVERLAP = 200
-"""Texels that two photographs must share to compare their light."""
+_OVERLAP, _SHARED = 200, 0.1
+"""Texels that two photographs must share to compare their light, and as a share of what the one
+that shows less of them shows: front and back share a few by misfit."""
+_SQUARE = 0.4
+"""Cosine to the ray above which a texel is seen squarely."""
+_AGREED = 0.5
+"""Median deviation of the logarithm of the gain below which texels agree on it."""
 _MOST_GAIN = 2.5
 _ALIKE = 0.2
 """Mean difference of colours, of 1, beyond which two photographs hardly show the same clothes."""
@@ -105,9 +110,10 @@ def unwrap_photos(views: Sequence[View], mesh: UvMesh, size: int, names: Sequenc
     sharp = torch.tensor([sharpness(view.frame.image, view.frame.mask) for view in views])
     fine = torch.tensor([pixels_per_metre(view) for view in views])
     trust = ((sharp / sharp.max()).clamp(min=_LEAST_SHARP) * fine / fine.max()).tolist()
+    seen = [_seen(view, mesh, texels) for view in views]
     merged = Sums.empty(len(texels.index))
-    for view, name, share in zip(views, names, trust, strict=True):
-        _merge(merged, _seen(view, mesh, texels), share, name)
+    for sums, colour, share in zip(seen, evened(seen, names), trust, strict=True):
+        _merge(merged, sums, colour, share)
     return filled(merged, texels, mesh, size)
 
 
@@ -117,37 +123,62 @@ def _seen(view: View, mesh: UvMesh, texels: Texels) -> Sums:
     return sums
 
 
-def _merge(merged: Sums, sums: Sums, share: float, name: str) -> None:
-    """Adds a photograph, in the light of those before it."""
-    colour = evened(merged, sums, name)
-    weight = (sums.weight * share).clamp(min=0) ** _POWER
-    seen = (sums.weight > 0).float()
-    parts = sums.parts / sums.weight.clamp(min=1e-9)[:, None]
+def _merge(merged: Sums, sums: Sums, colour: Float[Tensor, "k 3"], share: float) -> None:
+    """Adds a photograph whose light is evened."""
+    weight = (sums.weight * share) ** _POWER
     merged.colour.add_(colour * weight[:, None])
-    merged.weight.add_(weight * seen)
-    merged.parts.add_(parts * (weight * seen)[:, None])
+    merged.weight.add_(weight)
+    parts = sums.parts / sums.weight.clamp(min=1e-9)[:, None]
+    merged.parts.add_(parts * weight[:, None])
 
 
-def evened(merged: Sums, sums: Sums, name: str) -> Float[Tensor, "k 3"]:
-    """A photograph's colours in the light of those before it: a gain of each colour channel.
+def evened(seen: Sequence[Sums], names: Sequence[str]) -> list[Float[Tensor, "k 3"]]:
+    """Every photograph's colours in the light of the first: a gain of each colour channel.
 
-    Texels that both show say it, as light adds up (a power of 2.2 of what is displayed). Where they
-    share too little, as front and back do, nothing is changed.
+    Texels that two show squarely say it, as light adds up (a power of 2.2 of what is displayed);
+    what is oblique in either shows the misfit of the body, not the light. The photograph that
+    shares most with those that are even comes next, so that a side leads from front to back. One
+    that shares too little, or in which the texels do not agree on a gain, keeps its light.
     """
-    colour = sums.mean
-    both = (merged.weight > 0) & (sums.weight > 0)
-    if both.sum() < _OVERLAP:
-        return colour
-    theirs, ours = merged.mean[both].clamp(0.02, 1) ** _GAMMA, colour[both].clamp(0.02, 1) ** _GAMMA
-    gain = (theirs / ours).median(0).values.clamp(1 / _MOST_GAIN, _MOST_GAIN)
-    even = (colour.clamp(0, 1) ** _GAMMA * gain).clamp(0, 1) ** (1 / _GAMMA)
-    apart = float((even[both] - merged.mean[both]).abs().mean())
+    colours = [sums.mean for sums in seen]
+    square = [sums.weight > _SQUARE for sums in seen]
+    even, left = [0], set(range(1, len(seen)))
+    while left:
+        shared = {k: sum(int((square[j] & square[k]).sum()) for j in even) for k in left}
+        k = max(left, key=lambda k: (shared[k], -k))
+        enough = max(_OVERLAP, _SHARED * min(int(square[j].sum()) for j in [*even, k]))
+        if shared[k] >= enough:
+            pairs = [(colours[j], square[j] & square[k]) for j in even]
+            theirs = torch.cat([colour[both] for colour, both in pairs])
+            ours = torch.cat([colours[k][both] for _, both in pairs])
+            colours[k] = _lit(colours[k], ours, theirs, names[k])
+        even.append(k)
+        left.remove(k)
+    return colours
+
+
+def _lit(
+    colour: Float[Tensor, "k 3"],
+    ours: Float[Tensor, "m 3"],
+    theirs: Float[Tensor, "m 3"],
+    name: str,
+) -> Float[Tensor, "k 3"]:
+    """Colours with the gain between what a photograph and the others show of the same texels."""
+    ratio = _GAMMA * (theirs.clamp(0.04, 1).log() - ours.clamp(0.04, 1).log())
+    middle = ratio.median(0).values
+    spread = (ratio - middle).abs().median(0).values
+    limit = float(np.log(_MOST_GAIN))
+    gain = torch.where(spread < _AGREED, middle, torch.zeros_like(middle)).clamp(-limit, limit)
+    factor = (gain / _GAMMA).exp()
+    apart = float((ours * factor - theirs).abs().mean())
     if apart > _ALIKE:
         log.warning(
             "%s: its colours differ from the other photos' by %.0f %%; are all of them of one "
-            "person in the same clothes?", name, 100 * apart,
-        )  # fmt: skip
-    return even
+            "person in the same clothes?",
+            name,
+            100 * apart,
+        )
+    return (colour * factor).clamp(0, 1)
 
 
 def sharpness(image: UInt8[ndarray, "h w 3"], mask: Bool[ndarray, "h w"]) -> float:

@@ -38,20 +38,34 @@ def test_exposure_is_evened_where_both_see(cloth):
     brighter = (cloth**2.2 * (1.9, 1.8, 1.2)) ** (1 / 2.2)
     first, second = np.ones(600), np.ones(600)
     first[400:], second[:100] = 0, 0
-    even = evened(sums(cloth, first), sums(brighter, second), "b.jpg")
+    _, even = evened([sums(cloth, first), sums(brighter, second)], ["a.jpg", "b.jpg"])
     np.testing.assert_allclose(even[100:], cloth[100:], atol=2e-3)
 
 
 def test_light_stays_where_too_little_is_shared(cloth):
     first, second = np.zeros(600), np.zeros(600)
     first[:310], second[290:] = 1, 1
-    even = evened(sums(cloth, first), sums(0.5 * cloth, second), "b.jpg")
+    _, even = evened([sums(cloth, first), sums(0.5 * cloth, second)], ["a.jpg", "b.jpg"])
     np.testing.assert_allclose(even[290:], 0.5 * cloth[290:], atol=1e-5)
+
+
+def test_a_side_leads_from_front_to_back(cloth):
+    """Rims, where a misfit shows the other garment, say nothing of the light; a side view does."""
+    front, back, side = np.zeros(600), np.zeros(600), np.zeros(600)
+    front[:300], side[100:500], back[300:] = 1, 1, 1
+    front[300:], back[:300] = 0.2, 0.2
+    light = 0.8
+    of_back = np.where(back[:, None] > 0.5, light * cloth, 1.0)
+    seen = [sums(cloth, front), sums(of_back, back), sums(0.9 * cloth, side)]
+    _, even_back, even_side = evened(seen, ["front", "back", "side"])
+    np.testing.assert_allclose(even_side[100:500], cloth[100:500], atol=2e-3)
+    np.testing.assert_allclose(even_back[300:], cloth[300:], atol=2e-3)
 
 
 def test_other_clothes_are_told(cloth, caplog):
     strange = 1 - cloth[::-1, ::-1] * np.random.default_rng(1).choice((0.1, 1.6), (600, 3))
-    evened(sums(cloth, np.ones(600)), sums(strange.clip(0, 1), np.ones(600)), "other.jpg")
+    both = [sums(cloth, np.ones(600)), sums(strange.clip(0, 1), np.ones(600))]
+    evened(both, ["a.jpg", "other.jpg"])
     assert "other.jpg: its colours differ" in caplog.text
 
 
