@@ -13,7 +13,7 @@ from persona.modules.avatar.pose_table import matrix_pose
 CONF = Path(__file__).parents[2] / "conf"
 RING = [
     "data.source.config.height=128", "data.source.config.width=96", "data.source.config.seed=0",
-    "data.source.config.num_views=16", "data.source.config.num_held_out=8",
+    "data.source.config.num_views=16", "data.source.config.num_held_out=6",
     "data.source.config.num_test=0", "data.source.config.texture_size=256",
     "data.source.config.patch_size=32", "data.source.config.warp_m=0.04",
     "data.source.config.swim_m=0.04", "data.source.config.tint=0.05",
@@ -58,7 +58,7 @@ def test_offsets_of_views_beat_averaging_where_views_disagree(tmp_path):
     found = {}
     for name in ("anigs_demo", "anigs_average"):
         folders = [f"subjects_dir={tmp_path}/subjects", f"hydra.run.dir={tmp_path}/{name}"]
-        config = composed(f"+exp={name}", *RING, *folders, "trainer.max_steps=300")
+        config = composed(f"+exp={name}", *RING, *folders, "trainer.max_steps=200")
         found[name] = train(config, tmp_path / name)
     offsets, average = found["anigs_demo"], found["anigs_average"]
     assert offsets["test/fg_psnr"] > average["test/fg_psnr"] + 0.3
