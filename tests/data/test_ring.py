@@ -32,6 +32,7 @@ def made(body, tmp_path_factory):
     return Subject(root)
 
 
+@pytest.mark.slow
 def test_is_a_whole_subject_of_views_and_exact_frames(made, body):
     made.validate()
     assert made.frame_ids("captured") == [0]
@@ -44,12 +45,14 @@ def test_is_a_whole_subject_of_views_and_exact_frames(made, body):
     assert not torch.allclose(roots[1], roots[2])
 
 
+@pytest.mark.slow
 def test_views_stray_by_what_is_asked_for(made):
     truth = json.loads((made.root / TRUTH_FILE).read_text())
     assert truth["shift_rms_m"] == pytest.approx([0.03] * 3, rel=1e-4)
     assert np.std(truth["gain"]) > 0.05 and truth["held_out"] == [0]
 
 
+@pytest.mark.slow
 def test_same_settings_are_left_alone_and_others_made_anew(made, body):
     source = RingSubject(body, TINY)
     before = (made.root / TRUTH_FILE).stat().st_mtime_ns
