@@ -103,7 +103,7 @@ def test_suite(suite):
         assert 5 < figure.psnr < 60 and 0 < figure.ssim < 1 and 0 < figure.lpips < 1
 
 
-@pytest.mark.parametrize("size", ["quick", "full"])
+@pytest.mark.parametrize("size", ["quick", pytest.param("full", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [n for n in SUITES if (CONF / f"data/{n}.yaml").is_file()])
 def test_every_cell_of_a_suite_composes(name, size):
     paths = [f"suite.{key}=somewhere" for key in ("path", "body") if name != "synthetic"]

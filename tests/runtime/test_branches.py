@@ -85,7 +85,7 @@ def test_what_waits_too_little_is_seen(order):
     assert wrongs(order, work)[0] == ["aten.add_.Tensor", "aten.add.Tensor"]
 
 
-@pytest.mark.parametrize("split", ["captured", "generated"])
+@pytest.mark.parametrize("split", ["captured", pytest.param("generated", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("look_ups", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_each_operation_of_a_step_is_behind_what_it_reads(tiny, tmp_path, order, look_ups, split):
     overrides = ("avatar.refresh_every=1", "perceptual=vgg", "perceptual.random_weights=true",

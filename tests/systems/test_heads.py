@@ -79,7 +79,10 @@ def error(fit, data):
         return float(torch.stack(values).mean())
 
 
-@pytest.mark.parametrize("system", SMALL)
+@pytest.mark.parametrize(
+    "system",
+    [pytest.param(s, marks=pytest.mark.slow) if s == "pegasus" else s for s in SMALL],
+)
 def test_a_head_trains_grows_and_loads(system, tmp_path, monkeypatch):
     start, _, data = fitted(system, 1)
     host = watch_steps(monkeypatch)

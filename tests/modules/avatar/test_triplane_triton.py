@@ -23,7 +23,9 @@ def planes_and_points(channels, resolution, count):
     return triplane, points, grad
 
 
-@pytest.mark.parametrize(("channels", "resolution"), [(32, 8), (5, 9)])
+@pytest.mark.parametrize(
+    ("channels", "resolution"), [pytest.param(32, 8, marks=pytest.mark.slow), (5, 9)]
+)
 def test_values_and_gradients_are_those_of_grid_sample(channels, resolution):
     triplane, points, grad = planes_and_points(channels, resolution, 150)
     expected = triplane(points)

@@ -1,5 +1,6 @@
 """The field's look-up on CUDA against the sums over all 13 samples."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from triton_mode import DEVICE, MARKS
@@ -17,6 +18,7 @@ def make_field():
     return SkinningField(grid, torch.tensor([-1.0, -1, -0.3]), torch.tensor([1.0, 1, 0.3]))
 
 
+@pytest.mark.slow
 def test_equals_the_sum_over_all_samples():
     field, generator = make_field(), torch.Generator().manual_seed(1)
     means = torch.randn(200, 3, generator=generator) * torch.tensor([0.6, 0.6, 0.2])
