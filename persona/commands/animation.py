@@ -31,7 +31,7 @@ def render_motion(
     cameras: Camera,
     asset: str | None = None,
     background: Background | None = None,
-    fps: float | None = None,
+    fps: float | int | None = None,
 ) -> Iterator[UInt8[ndarray, "h w c"]]:
     """Renders every pose to a frame on the host: over a background, or RGBA with straight alpha.
 
@@ -65,7 +65,7 @@ def draw_frames(
     cameras: Camera,
     asset: str | None = None,
     background: Background | None = None,
-    fps: float | None = None,
+    fps: float | int | None = None,
 ) -> Iterator[UInt8[Tensor, "h w c"]]:
     """The frames of ``render_motion``, left on the system's device.
 

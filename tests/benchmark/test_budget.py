@@ -14,7 +14,8 @@ from persona.benchmark.plan import Cell
 from persona.benchmark.predictions import read_prediction, score_predictions
 from persona.benchmark.regions import REGIONS, region_masks, region_scores
 from persona.benchmark.runner import Outcome
-from persona.data.frames import FrameDataset, load_frames
+from persona.data.frame_loading import load_frames
+from persona.data.frames import FrameDataset
 from persona.data.palette import PART_INDEX, classes_from_colours
 from persona.data.subject import Subject
 from persona.data.synthetic.config import SyntheticConfig
@@ -45,6 +46,7 @@ def scores(body, frames, tmp_path_factory) -> dict[str, float]:
     return {n: float(np.mean([row["fg_psnr"] for row in rows])) for n, rows in found.items()}
 
 
+@pytest.mark.slow
 def test_the_truth_scores_as_itself_and_each_thing_less_costs_something(scores):
     assert scores["all true"] == np.inf
     for name in set(CEILINGS) - {"all true"}:
@@ -89,7 +91,7 @@ def composed(*overrides: str):
 
 
 @pytest.mark.parametrize("rows", ["perfect", "light", "history"])
-@pytest.mark.parametrize("size", ["quick", "full"])
+@pytest.mark.parametrize("size", ["quick", pytest.param("full", marks=pytest.mark.slow)])
 def test_every_row_composes_into_a_folder_of_its_own_frames(rows, size):
     config = composed(f"rows={rows}", f"size={size}")
     with initialize_config_dir(CONF, version_base="1.3"):

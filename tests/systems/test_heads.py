@@ -112,6 +112,7 @@ def test_a_head_trains_grows_and_loads(system, tmp_path, monkeypatch):
             assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_edits_of_a_run_are_drawn_and_interpolated(tmp_path):
     fit, trainer, data = fitted("perse", 3, folder=tmp_path)
     run = tmp_path / "run"

@@ -120,7 +120,7 @@ def frame(body, poses, row, subject, index):
 class Frames(FrameDataset):
     """What ``Fit`` asks of frames."""
 
-    roles = stores = ()
+    roles = stores = lengths = ()
     feed = None
 
     def __init__(self, body, people, seed):
@@ -130,6 +130,7 @@ class Frames(FrameDataset):
         ]
         self.roles = ["captured"] * len(self.frames)
         self.stores = [SimpleNamespace(size=(SIDE, SIDE))]
+        self.lengths = [len(self.frames)]
 
     def __getitem__(self, rows):
         (row,) = rows

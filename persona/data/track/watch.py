@@ -15,9 +15,9 @@ from persona.data.track.sightings import Sightings, joined, nothing
 from persona.data.track.video import Video
 from persona.errors import UserError
 from persona.modules.detect import Detection, Detector
+from persona.modules.detect.annotator import Annotator
 from persona.modules.detect.boxes import Box
 from persona.modules.detect.following import Follower, body_box
-from persona.modules.perception.annotator import PerceptionAnnotator
 from persona.types import Camera
 
 CHUNK = 128
@@ -67,7 +67,7 @@ class Watcher:
     """
 
     def __init__(
-        self, video: Video, camera: Camera, annotator: PerceptionAnnotator | None, every: int = 2
+        self, video: Video, camera: Camera, annotator: Annotator | None, every: int = 2
     ) -> None:
         self.video, self.camera = video, camera
         self.annotator, self.every = annotator, every

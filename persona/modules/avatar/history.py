@@ -58,7 +58,7 @@ class History:
         return NUM_BODY_JOINTS + NUM_ROOT
 
     def motion(
-        self, pose: Pose, fps: float | None = None, lengths: Sequence[int] | None = None
+        self, pose: Pose, fps: float | int | None = None, lengths: Sequence[int] | None = None
     ) -> Float[Tensor, "b k c"]:
         """Motion of the poses of clips that lie end to end.
 
@@ -74,7 +74,7 @@ class History:
             start += length
         return torch.cat(found)
 
-    def follow(self, pose: Pose, fps: float | None = None) -> MovingPose:
+    def follow(self, pose: Pose, fps: float | int | None = None) -> MovingPose:
         """A clip's poses with their motion."""
         return MovingPose(pose.rotations, pose.expression, pose.trans, self.motion(pose, fps))
 
@@ -93,7 +93,7 @@ class History:
         return rows
 
     @torch.no_grad()
-    def _of_clip(self, pose: Pose, fps: float) -> Float[Tensor, "b k c"]:
+    def _of_clip(self, pose: Pose, fps: float | int) -> Float[Tensor, "b k c"]:
         rows = self.at_rest(pose)
         turns = pose.rotations[:, : 1 + NUM_BODY_JOINTS]
         spin = TURN_SCALE * fps * axis_angle_from_matrix(turns[:-1].mT @ turns[1:])

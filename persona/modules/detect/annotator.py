@@ -56,6 +56,15 @@ class Annotator(ABC):
                 shows in each pixel, -1 where none.
         """
 
+    def read_joints(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        alpha: Float32[ndarray, "h w"],
+        keypoints: Shaped[Tensor, "133 3"],
+    ) -> Float32[ndarray, "22 4"]:
+        """``JOINTS`` alone, by annotators that provide them; some do it in far less time."""
+        return self(image, alpha, keypoints)[JOINTS]
+
 
 def annotate(
     annotator: Annotator,

@@ -67,3 +67,12 @@ class NetworkAnnotator(Annotator):
                 " camera is expected"
             )
         return maps
+
+    def read_joints(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        alpha: Float32[ndarray, "h w"],
+        keypoints: Shaped[Tensor, "133 3"],
+    ) -> Float32[ndarray, "22 4"]:
+        """See ``Annotator``: the base's, no network has a say in them."""
+        return self.base.read_joints(image, alpha, keypoints)

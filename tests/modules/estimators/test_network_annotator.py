@@ -13,7 +13,7 @@ from tokenizers.models import WordLevel
 from tokenizers.processors import TemplateProcessing
 
 from persona.errors import UserError
-from persona.modules.detect.annotator import Annotator, annotate
+from persona.modules.detect.annotator import JOINTS, Annotator, annotate
 from persona.modules.estimators.annotator import NetworkAnnotator
 from persona.modules.estimators.networks import Sapiens2, load_estimator
 
@@ -150,3 +150,16 @@ def test_faults_are_one_line(tmp_path):
     save_file({k: v for k, v in state.items() if k != first}, path, {"format": "pt"})
     with pytest.raises(UserError, match=r"parts: \S+ is missing; these are another version's"):
         load_estimator("parts", folder)
+
+
+def test_joints_are_the_bases_and_ask_no_network(photo):
+    class Joints(Everybody):
+        provides = Everybody.provides | {JOINTS}
+
+        def __call__(self, *given, **named):
+            joints = np.arange(88, dtype=np.float32).reshape(22, 4)
+            return super().__call__(*given, **named) | {JOINTS: joints}
+
+    annotator = NetworkAnnotator(base=Joints())
+    annotator.networks = {"normal": None}  # A call of it would fail.
+    np.testing.assert_array_equal(annotator.read_joints(*photo)[1], [4, 5, 6, 7])

@@ -17,7 +17,7 @@ from persona.modules.losses.base import Loss, LossSum, Step
 from persona.modules.losses.functional import ssim_map
 
 CONF = Path(__file__).parents[3] / "conf"
-SETS = ("persona", "exavatar", "pointavatar", "pegasus", "perse")
+SETS = ("persona", "exavatar", "pointavatar", "pegasus", "perse", "anigs")
 NAMES = sorted(p.stem for p in (CONF / "loss").glob("*.yaml") if p.stem not in SETS)
 
 # What each loss is for and what it moves: means, scales, rgb, aux, seg, network (pose offsets).
