@@ -7,6 +7,7 @@ other poses. Folders with a finished run are taken as they are: the same command
 """
 
 import csv
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def run(config: DictConfig, strength: str, method: str, seed: int, folder: Path)
     chosen = [*config.methods[method], *COMMON, *options(config), *ring, f"seed={seed}",
               f"name={config.name}", f"subjects_dir={config.subjects_dir}"]  # fmt: skip
     if not (folder / FRAMES_FILE).is_file():
+        shutil.rmtree(folder, ignore_errors=True)  # Of a run that was interrupted.
         train(compose("train", overrides=chosen), folder)
     with (folder / FRAMES_FILE).open() as file:
         return [

@@ -33,7 +33,7 @@ def test_finished_runs_are_read_and_others_composed(anigs, tmp_path, monkeypatch
 
     def train(settings, folder):
         chosen[folder.name] = settings
-        (folder / "frames.csv").parent.mkdir()
+        folder.mkdir()
         (folder / "frames.csv").write_text("frame,fg_psnr\ntest/0,1.0\n")
 
     monkeypatch.setattr(anigs, "train", train)
