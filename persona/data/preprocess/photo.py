@@ -134,7 +134,8 @@ class PhotoPreprocessor:
                     lambda n: progress.advance(task, n),
                 )  # fmt: skip
             frame = self._captured(canvas, fit)
-            dressed = [replace(other, identity=fit.identity) for other in naked]
+            # Dressing moves the first body as well as it shapes it.
+            dressed = [fit, *(replace(other, identity=fit.identity) for other in naked[1:])]
             textures = self._textures(fine, dressed, naked, cover, [p.name for p in paths])
             writer = SubjectWriter(root, fresh=True)
             self._write(writer, frame, fit, textures)
