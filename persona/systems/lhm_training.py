@@ -7,6 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -19,7 +20,7 @@ from persona.data.people.portraits import Portraits
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.lhm.decoder import PointGaussians
 from persona.modules.lhm.losses import distance, stretch
-from persona.modules.lhm.small import SmallLhm
+from persona.modules.lhm.small import SmallLhm, load_small
 from persona.modules.lhm.template import sample_points, template_on
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.schedule import warm_cosine
@@ -50,6 +51,10 @@ class LhmTraining(L.LightningModule):
         call_minutes: Stop a call after so long, to be gone on with.
         compile: Compile the transformer (CUDA; a minute at the start).
         recompute: Compute the transformer's layers again for the gradient: less memory.
+        start: Weights to begin with, which another training of this size wrote.
+
+    Raises:
+        UserError: ``start`` cannot be read, or is of another size.
     """
 
     def __init__(  # noqa: PLR0913 (by keyword)
@@ -70,6 +75,7 @@ class LhmTraining(L.LightningModule):
         call_minutes: float | None = None,
         compile: bool = False,
         recompute: bool = False,
+        start: str | Path | None = None,
     ) -> None:
         super().__init__()
         self.size, self.body, self.renderer = model, body.requires_grad_(False), renderer
@@ -79,6 +85,8 @@ class LhmTraining(L.LightningModule):
         self.minutes, self.call_minutes, self.decay = minutes, call_minutes, decay
         self.trained_s, self.started = 0.0, time.monotonic()
         self.net = model.fresh()
+        if start is not None:
+            load_small(self.net, Path(start))
         self.net.network.transformer.recompute = recompute
         self.average = copy.deepcopy(self.net).requires_grad_(False)
         if compile:

@@ -13,7 +13,8 @@ from persona.modules.lhm.sight import SIGHT_PARTS
 from persona.types import BodyPose
 
 SMALL = [
-    "system=lhm", "model.dim=16", "model.heads=2", "model.layers=1", "model.hidden=16",
+    "system=lhm", "model=lhm_small", "model.dim=16", "model.heads=2",
+    "model.layers=1", "model.hidden=16",
     "model.body_depth=2", "model.head_depth=2", "model.num_points=400", "model.photo_px=84",
     "model.head_px=28", "report.turntable_frames=0",
 ]  # fmt: skip
@@ -91,9 +92,16 @@ def test_poses_can_be_fitted(tiny, weights, tmp_path):
 
 
 def test_without_weights_one_line_says_what_to_do(tiny, tmp_path):
-    with pytest.raises(UserError, match=r"lhm_small's weights are not shipped") as caught:
+    with pytest.raises(UserError, match=r"model=lhm_tiny, whose weights are shipped") as caught:
         train(tiny(*SMALL), tmp_path / "run")
     assert "\n" not in str(caught.value)
     config = tiny("system=lhm", "model=lhm_1b")
     with pytest.raises(UserError, match=r"CC BY-NC 4\.0.*get lhm_1b dir=DIR"):
         instantiate(config.system).method.check()
+
+
+def test_shipped_weights_load_and_make_an_avatar_by_default(tiny):
+    model = instantiate(tiny("system=lhm").model)
+    model.check()
+    state = model.build().state_dict()
+    assert model.shipped and all(value.isfinite().all() for value in state.values())

@@ -20,6 +20,9 @@ from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyIdentity
 
 _NUM_BETAS = 12
+_SUPERSAMPLED = 2
+"""Pixels of a render to one of the picture, along each side: of outlines with steps, a perceptual
+loss teaches a network to set dark specks along its own."""
 _FIT_TURN, _FIT_SHIFT_M, _FIT_BETAS = 0.06, 0.006, 0.3
 """By how much, at most, a body that is fitted to a photograph is off: standard deviations of each
 joint's turn (radians), of its place across the picture and of its shape."""
@@ -82,19 +85,20 @@ class RenderedPortraits(torch.utils.data.IterableDataset):
         mesh, body = person.outfit.mesh, self.casting.body
         pose = stand(body, self.casting.pose(rng), stance)
         vertices, _ = pose_dressed(body, mesh, person.betas, pose)
-        shift, camera = frame_by(vertices, size, rng.uniform(1.2, 3.0), rng.uniform(0.8, 0.93))
+        fine = (_SUPERSAMPLED * size[0], _SUPERSAMPLED * size[1])
+        shift, camera = frame_by(vertices, fine, rng.uniform(1.2, 3.0), rng.uniform(0.8, 0.93))
         pose = replace(pose, trans=pose.trans + shift)
         textures = self.casting.assets.textures
         maps = render_person(mesh, vertices + shift, person.look, textures, camera)
-        return Picture(maps.colour, maps.mask[None].float(), camera, pose)
+        return Picture(maps.colour, maps.mask[None].float(), camera, pose).resized(*size)
 
 
 def as_fitted(
     picture: Picture, identity: BodyIdentity, rng: np.random.Generator
 ) -> tuple[Picture, BodyIdentity]:
-    """A picture with the body that a fit might find in it, and a mask with a hard edge.
+    """A picture with the body that a fit might find in it, a background and a hard mask.
 
-    A network that has seen true bodies alone puts colours of the background on its own avatars.
+    A network that has seen true bodies and masks alone puts the background's colours on people.
     From a person who is fitted well to one who is off by ``_FIT_TURN`` and the like.
     """
     much = rng.uniform()
@@ -114,8 +118,10 @@ def as_fitted(
     )  # fmt: skip
     betas = identity.betas.clone()
     betas[:_NUM_BETAS] = noise(betas[:_NUM_BETAS], _FIT_BETAS)
+    background = torch.from_numpy(rng.uniform(size=(3, 1, 1))).to(picture.image)
+    image = torch.lerp(background, picture.image, picture.mask)
     mask = (picture.mask > rng.uniform(0.2, 0.8)).float()
-    return replace(picture, pose=found, mask=mask), replace(identity, betas=betas)
+    return replace(picture, image=image, pose=found, mask=mask), replace(identity, betas=betas)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from persona.modules.body.skinning import blend_skin
@@ -28,6 +29,8 @@ network's image from -1 to 1 (x, y), and colour and mask at each of ``REACH_M``.
 _HEAD_MARGIN = 1.3
 _HIDDEN_M = 0.02
 """A point so far behind the nearest surface is hidden."""
+_RIM = 1 / 300
+"""Width of the outline that shows some of the background, by the person's height."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,26 @@ def _place(before: Bool[ndarray, "h w"], after: Bool[ndarray, "h2 w2"]) -> Float
     return torch.from_numpy(values).float()
 
 
+def clean_outline(
+    image: Float[Tensor, "3 h w"], person: Bool[ndarray, "h w"]
+) -> Float[Tensor, "3 h w"]:
+    """The image with the background's colour taken out of the person's outline.
+
+    Pixels within ``_RIM`` of the background show some of it, and a misfit mask more. They take the
+    colour of the nearest pixel inside; a person without an inside is left alone.
+
+    Args:
+        image: RGB.
+        person: Where the person is.
+    """
+    radius = max(1.0, _RIM * person.any(1).sum())
+    inside = distance_transform_edt(person) > radius
+    if not inside.any():
+        return image
+    row, column = distance_transform_edt(~inside, return_distances=False, return_indices=True)
+    return image[:, torch.from_numpy(row), torch.from_numpy(column)]
+
+
 def read_photo(
     image: Float[Tensor, "3 h w"],
     mask: Float[Tensor, "1 h w"],
@@ -160,8 +183,8 @@ def read_photo(
     Raises:
         UserError: nobody is there, or who is there is wider than tall.
     """
-    white = image * mask + 1 - mask
     person = mask[0].numpy() > 0.5
+    white = clean_outline(image, person) * mask + 1 - mask
     pixels = (white.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     small, alpha = network_image(pixels, person, photo_px)
     corners = camera.project(body.head)

@@ -24,14 +24,15 @@ from persona.modules.lhm.transformer import BodyHeadTransformer
 from persona.modules.lhm.vit import FusedEncoder, VisionTransformer
 from persona.modules.strict_state import load_strictly, read_state
 
+SHIPPED = Path(__file__).parent / "assets" / "lhm_tiny.safetensors"
 _PATCH_PX = 14
 _MULTIPLE = 4 * GROUP
 _SOURCES = 2 + PARTNERS
 """Of a colour: made up, and what the photograph shows of the point and of its partners."""
 _FIRST_SOURCES = (0.0, 4.0, 1.0, 1.0, 1.0)
 _FIRST_OPACITY = 0.9
-_BODY_M2, _FIRST_SPREAD = 1.8, 0.6
-"""Skin of a body, and a Gaussian's first scale as a share of the points' distance."""
+_BODY_M2, _FIRST_SPREAD, _LEAST_SPREAD = 1.8, 0.6, 0.25
+"""Skin of a body; a Gaussian's first and least scale as shares of the points' distance."""
 
 
 class SmallModel(LhmModel):
@@ -43,6 +44,7 @@ class SmallModel(LhmModel):
     ``GROUP`` neighbours share a token of the transformer, which costs a sixteenth of the attention.
     A colour is a mixture of one that is made up and of those that the photograph shows; at first it
     is the latter, so that training starts with the photograph on the body, front and back.
+    Gaussians are blurred to a least size: specks would be learnt otherwise.
 
     Args:
         network: LHM's, with the encoder of the head.
@@ -68,8 +70,10 @@ class SmallModel(LhmModel):
             self.source.bias.copy_(torch.tensor(_FIRST_SOURCES))
             opacity.bias.fill_(math.log(_FIRST_OPACITY / (1 - _FIRST_OPACITY)))
             # At a bound a scale would have no gradient.
-            scale = min(_FIRST_SPREAD * math.sqrt(_BODY_M2 / num_points), 0.9 * scale_bound(0))
+            apart = math.sqrt(_BODY_M2 / num_points)
+            scale = min(_FIRST_SPREAD * apart, 0.9 * scale_bound(0))
             scaling.bias.fill_(math.log(scale))
+        self.least_scale = _LEAST_SPREAD * apart
 
     def body_tokens(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b t d"]:
         """By the encoder that is trained with the rest."""
@@ -96,7 +100,9 @@ class SmallModel(LhmModel):
         weights = weights / weights.sum(-1, keepdim=True)
         candidates = torch.cat((made.rgb[:, :, None], colours), 2)
         mixed = (weights[..., None] * candidates).sum(2)
-        return PointGaussians(**{**vars(made), "rgb": mixed})
+        # As Mip-Splatting's filter (arXiv:2311.16493, Eq. 9): none is finer than points lie apart.
+        scales = torch.hypot(made.scales, made.scales.new_tensor(self.least_scale))
+        return PointGaussians(**{**vars(made), "rgb": mixed, "scales": scales})
 
     def _tokens_at(
         self,
@@ -127,6 +133,7 @@ class SmallLhm:
         photo_px: Width of the body's image; its height is 5/3 of it.
         head_px: Side of the head's crop.
         weights: File that ``+exp=lhm_small`` wrote.
+        shipped: Take the file that comes with the package where ``weights`` names none.
         random: Take random weights instead, for tests.
     """
 
@@ -140,16 +147,17 @@ class SmallLhm:
     photo_px: int = 252
     head_px: int = 112
     weights: str | Path | None = None
+    shipped: bool = False
     random: bool = False
     sees: ClassVar[bool] = True
 
     def check(self) -> None:
         """Raises UserError where weights are missing, with what to do."""
-        if self.weights is None and not self.random:
+        if not (self.weights or self.shipped or self.random):
             raise UserError(
-                "model.weights=FILE is not given: lhm_small's weights are not shipped; train them"
-                " by `python train.py +exp=lhm_small data.source.casting.assets=DIR` on a GPU, or"
-                " choose model=lhm_500m (8.51 GB, CC BY-NC 4.0)"
+                "model.weights=FILE is not given: train this size by `python train.py"
+                " +exp=lhm_small data.source.casting.assets=DIR` on a GPU, or choose"
+                " model=lhm_tiny, whose weights are shipped"
             )
 
     def fresh(self) -> SmallModel:
@@ -185,7 +193,17 @@ class SmallLhm:
         self.check()
         model = self.fresh()
         if self.weights is not None:
-            path = Path(self.weights)
-            state = {key: value.float() for key, value in read_state(path).items()}
-            load_strictly(model, state, str(path))
+            load_small(model, Path(self.weights))
+        elif self.shipped and not self.random:
+            load_small(model, SHIPPED)
         return model.eval().requires_grad_(False)
+
+
+def load_small(model: SmallModel, path: Path) -> None:
+    """Reads weights that a training wrote.
+
+    Raises:
+        UserError: the file is missing, or of another size.
+    """
+    state = {key: value.float() for key, value in read_state(path).items()}
+    load_strictly(model, state, str(path))
