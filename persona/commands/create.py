@@ -1,4 +1,4 @@
-"""From a photograph to an animated avatar: preprocess, train, animate."""
+"""From photographs or a video to an animated avatar: preprocess, train, animate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +9,13 @@ from omegaconf import DictConfig, ListConfig
 from persona.commands.compose import composed
 from persona.commands.drive import animate, check_animation, check_asset, driving_motion
 from persona.commands.experiment import train
+from persona.commands.track import check_track, track
 from persona.data.io import read_image
 from persona.data.making import one_maker
+from persona.data.numbers import whole_number
 from persona.data.preprocess.photo import SHEET_FILE, PhotoPreprocessor
+from persona.data.track.folder import NPZ
+from persona.data.track.stills import FOLDER, write_stills
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.runtime.options import check_options, experiment_of
@@ -41,6 +45,16 @@ def subject_folder(config: DictConfig) -> Path:
     Raises:
         UserError: a bad photograph or name.
     """
+    check_photos(config)
+    return named_folder(config)
+
+
+def check_photos(config: DictConfig) -> None:
+    """Reads the photographs.
+
+    Raises:
+        UserError: one is bad.
+    """
     for photo in photo_list(config):
         if not Path(photo).is_file():
             raise UserError(f"{photo}: no such photo; give photo=PATH of an image file")
@@ -50,6 +64,14 @@ def subject_folder(config: DictConfig) -> Path:
                 f"{photo}: is {width} x {height} pixels; give a photo of {MIN_SIDE_PX} or more "
                 "on either side"
             )
+
+
+def named_folder(config: DictConfig) -> Path:
+    """Where the subject of ``config.name`` goes.
+
+    Raises:
+        UserError: a bad name.
+    """
     name = "" if config.name is None else str(config.name)
     if name in ("", ".", "..") or Path(name).name != name:
         raise UserError(f"name={config.name} cannot be a folder's name; use letters and digits")
@@ -63,20 +85,24 @@ def photo_list(config: DictConfig) -> list[str]:
         UserError: the list is empty.
     """
     photos = list(config.photo) if isinstance(config.photo, ListConfig) else [config.photo]
-    if not photos:
-        raise UserError("photo=[]: give photo=PATH of an image file, or photo=[A,B]")
+    if not photos or photos == [None]:
+        raise UserError("no photo: give photo=PATH of an image file, or photo=[A,B]")
     return [str(photo) for photo in photos]
 
 
 def create(config: DictConfig, folder: Path) -> None:
     """Preprocesses, trains in ``folder``, and animates into ``folder/NAME.mp4``.
 
-    Options and motions of what comes later are read before the long work begins.
+    Options and motions of what comes later are read before the long work begins. Of a video the
+    best frames become the photographs, and what the person does in it is one more motion.
 
     Raises:
         UserError: one of them is bad, or the photograph is.
     """
-    subject_folder(config)
+    named_folder(config)
+    tracking = None if config.video is None else track_options(config)
+    if tracking is None:
+        check_photos(config)
     training = train_options(config)
     method: type[Method] = get_class(training.system.method._target_)
     if not method.trained:
@@ -85,11 +111,44 @@ def create(config: DictConfig, folder: Path) -> None:
     videos = [animate_options(config, motion, folder) for motion in option_list(config, "motions")]
     check_options(training)
     check_videos(videos, training)
+    if tracking is not None:
+        motion = take_video(config, tracking)
+        videos.append(animate_options(config, str(motion), folder))
     root = preprocess(config)
     print(f"subject: {root}", flush=True)
     train(training, folder)
     for options in videos:
         print(f"video: {animate(options, folder)}", flush=True)
+
+
+def track_options(config: DictConfig) -> DictConfig:
+    """The tracking's configuration of ``config.video``.
+
+    Raises:
+        UserError: a photograph is given as well, or an option or the video is bad.
+    """
+    if config.photo is not None:
+        raise UserError("photo= and video= are both given: choose one of them")
+    whole_number("stills", config.stills, low=1)
+    found = composed("track", option_list(config, "track"))
+    found.video, found.name = str(config.video), str(config.name)
+    check_track(found)
+    return found
+
+
+def take_video(config: DictConfig, tracking: DictConfig) -> Path:
+    """Tracks the video, and sets ``config.photo`` to its best frames. Returns the motion's file.
+
+    Raises:
+        UserError: nobody can be followed in it.
+    """
+    root = track(tracking)
+    video, _ = check_track(tracking)
+    config.photo = [
+        str(path) for path in write_stills(root, video, instantiate(config.body), config.stills)
+    ]
+    print(f"motion: {root}; photographs: {root / FOLDER}", flush=True)
+    return root / NPZ
 
 
 def train_options(config: DictConfig) -> DictConfig:

@@ -82,6 +82,10 @@ def test_a_photograph_of_no_size_is_refused(create, long_work, tmp_path, size):
         ({"seed": -1}, "seed=-1"),
         ({"name": ".."}, "cannot be a folder's name"),
         ({"photo": "absent.jpg"}, r"absent\.jpg: no such photo"),
+        ({"photo": None}, "no photo: give photo=PATH"),
+        ({"video": "absent.mp4"}, "photo= and video= are both given"),
+        ({"photo": None, "video": "absent.mp4"}, r"absent\.mp4: no such video"),
+        ({"photo": None, "video": "absent.mp4", "stills": 0}, "stills=0"),
     ],
 )
 def test_everything_is_checked_before_the_long_work(create, long_work, values, message):
@@ -103,3 +107,20 @@ def test_missing_weights_are_said_before_the_long_work(create, long_work):
     with pytest.raises(UserError, match=r"CC BY-NC 4\.0.*weights\.py get lhm_mini"):
         create(method="lhm", train=["model=lhm_mini"])
     assert not long_work
+
+
+def test_of_a_video_frames_become_photos_and_its_motion_is_animated(
+    create, long_work, tmp_path, monkeypatch
+):
+    """The tracking itself is a stand-in."""
+    stills = [tmp_path / "a.png", tmp_path / "b.png"]
+    seen = []
+    monkeypatch.setattr(module, "check_track", lambda config: (config.video, None))
+    monkeypatch.setattr(module, "track", lambda config: seen.append(config) or tmp_path / "moves")
+    monkeypatch.setattr(module, "write_stills", lambda root, video, body, count: stills[:count])
+    monkeypatch.setattr(module, "preprocess", lambda config: seen.append(config) or Path("x"))
+    create(photo=None, video="me.mp4", stills=2, track=["tracker.every=3"], motions=["walk"])
+    tracking, config = seen
+    assert (tracking.video, tracking.name, tracking.tracker.every) == ("me.mp4", "me", 3)
+    assert list(config.photo) == [str(path) for path in stills]
+    assert [v.motion for v in long_work["videos"]] == ["walk", str(tmp_path / "moves/motion.npz")]

@@ -1,6 +1,6 @@
 """Gives the fitted naked body the girth of clothes and hair that the photograph's outline shows.
 
-One photograph shows the girth only at the outline. A displacement along the normals is fitted so
+A photograph shows the girth only at the outline. A displacement along the normals is fitted so
 that the projected body fills the mask, and is harmonic elsewhere: front and back take what the
 sides on either hand need. It is stored where PERSONA keeps its per-vertex offset (``face_offset``),
 with the joints held in place.
@@ -8,8 +8,9 @@ with the joints held in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import neighbours, uniform_laplacian, vertex_normals
 from persona.modules.detect import Detection
-from persona.types import Camera
+from persona.types import BodyIdentity, Camera
 
 FOOT_JOINTS = (7, 8, 10, 11)
 ARM_JOINTS, LEG_JOINTS = (16, 17, 18, 19), (1, 2, 4, 5)
@@ -43,6 +44,26 @@ MAX_LYING_M = 0.02
 """Largest height of hair that lies on trunk and arms."""
 _CONTROLS, _NEAREST = 700, 8
 _REFRESH = 10
+
+
+class Photo(NamedTuple):
+    """A naked fit to what was found in a photograph."""
+
+    fit: BodyFit
+    detection: Detection
+    camera: Camera
+
+
+class _Outline:
+    """A photograph's silhouette, and the naked body before it."""
+
+    def __init__(self, body: SmplxBody, photo: Photo):
+        fit, detection, self.camera = photo
+        self.posed, self.faces = body(fit.identity, fit.pose)[0], body.faces
+        self.direction = vertex_normals(self.posed, body.faces)
+        crop = CropSpace(detection.keypoints)
+        self.silhouette = SilhouetteTerm(detection, crop, samples=1200)
+        self.match: Int[Tensor, "c"] = torch.zeros(0, dtype=torch.long)
 
 
 @dataclass(frozen=True)
@@ -70,47 +91,36 @@ class ClothingFit:
     def __call__(
         self,
         body: SmplxBody,
-        fit: BodyFit,
+        photos: Sequence[Photo],
         regions: BodyRegions,
         cover: Cover,
-        detection: Detection,
-        camera: Camera,
         advance: Callable[[int], None] = lambda steps: None,
     ) -> BodyFit:
-        """Returns the fit with the clothed identity (the same pose, seen in the same place).
+        """The first photo's fit with the clothed identity (the same pose, seen in the same place).
 
         Args:
             body: Body model.
-            fit: The naked fit.
+            photos: Naked fits of one shape; each shows the girth of what is at its outline.
             regions: Regions of the body.
             cover: What covers the vertices: bare skin stays where it is, a skirt may move inward.
-            detection: What was found in the photograph.
-            camera: The photograph's camera.
             advance: Called with the number of finished steps.
         """
+        fit = photos[0].fit
         rest, _ = body.shape(fit.identity)
-        posed, _ = body(fit.identity, fit.pose)
         limit = self._limits(body, rest, regions, cover)
         inward = limit.minimum(torch.where(cover.skirt, MAX_LOOSE_INWARD_M, MAX_INWARD_M))
         # In the canonical pose, whose legs are apart, the halves of a skirt do not touch.
         field = _SmoothField(body.canonical(fit.identity)[0], limit > 0)
-        silhouette = SilhouetteTerm(detection, CropSpace(detection.keypoints), samples=1200)
-        direction = vertex_normals(posed, body.faces)
+        outlines = [_Outline(body, photo) for photo in photos]
         control = torch.zeros(field.size, requires_grad=True)
         optimizer = torch.optim.Adam([control], lr=2e-3)
         for step in range(self.iterations):
             offset = field(control).maximum(-inward).minimum(limit)
-            vertices = posed + offset[:, None] * direction
-            pixels = camera.project(vertices)
-            if step % _REFRESH == 0:
-                rim, normals = outline_vertices(vertices.detach(), body.faces, camera)
-                match = silhouette.match(pixels, normals, rim)
-                if step == 0:
-                    # An outline made by bare skin asks nothing of the clothes behind it.
-                    silhouette.contour_weight = (limit[match] > 2 * MAX_SKIN_M).float()
-            outline = silhouette.outline(pixels, match, CROP_SIDE * self.sigma)
+            energy = sum(
+                (self._energy(outline, offset, limit, step) for outline in outlines[1:]),
+                self._energy(outlines[0], offset, limit, step),
+            ) / len(outlines)
             # Roughness relative to a typical garment's stand-off of 5 cm.
-            energy = self.inside * silhouette.inside(pixels) + self.outline * outline
             energy = energy + self.smooth * field.roughness(control / 0.05)
             optimizer.zero_grad()
             energy.backward()
@@ -119,6 +129,22 @@ class ClothingFit:
         with torch.no_grad():
             offset = field(control).maximum(-inward).minimum(limit)
         return dress(body, fit, offset[:, None] * vertex_normals(rest, body.faces))
+
+    def _energy(
+        self, photo: _Outline, offset: Float[Tensor, "p"], limit: Float[Tensor, "p"], step: int
+    ) -> Float[Tensor, ""]:
+        """How far a photograph's outline is from that of the body with these displacements."""
+        silhouette, camera = photo.silhouette, photo.camera
+        vertices = photo.posed + offset[:, None] * photo.direction
+        pixels = camera.project(vertices)
+        if step % _REFRESH == 0:
+            rim, normals = outline_vertices(vertices.detach(), photo.faces, camera)
+            photo.match = silhouette.match(pixels, normals, rim)
+            if step == 0:
+                # An outline made by bare skin asks nothing of the clothes behind it.
+                silhouette.contour_weight = (limit[photo.match] > 2 * MAX_SKIN_M).float()
+        reached = silhouette.outline(pixels, photo.match, CROP_SIDE * self.sigma)
+        return self.inside * silhouette.inside(pixels) + self.outline * reached
 
     def _limits(
         self,
@@ -175,6 +201,18 @@ def dress(body: SmplxBody, fit: BodyFit, offset: Float[Tensor, "p 3"]) -> BodyFi
         ),
         pose=replace(fit.pose, trans=trans),
     )
+
+
+def dressed_as(body: SmplxBody, fit: BodyFit, identity: BodyIdentity) -> BodyFit:
+    """The same person's fit to another photograph in clothes that were fitted to the first one.
+
+    Args:
+        body: Body model.
+        fit: Naked, of the same shape.
+        identity: Clothed.
+    """
+    clothed = dress(body, fit, identity.face_offset - fit.identity.face_offset)
+    return replace(clothed, identity=identity)
 
 
 class _SmoothField:

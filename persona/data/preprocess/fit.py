@@ -103,15 +103,8 @@ class PhotoFit:
         Returns:
             The first fit that passes the final check; else the one with the fewest faults.
         """
-        read = False
-        if seen is not None and JOINTS in seen.maps:
-            read = True
-            seen = believed_joints(seen, detection.keypoints, body)
-            detection = with_read_joints(detection, seen, body)
-        starts = make_starts(detection, resting_keypoints(body), self.facing, leans=not read)
-        problem = FitProblem(
-            body, detection, starts, camera, self.weights, self.outline_sigma, seen
-        )
+        problem = self.problem(body, detection, camera, seen)
+        starts = problem.starts
         state = initial_state(body, starts, camera)
         if identity is not None:
             state.keep_shape(identity)
@@ -125,10 +118,21 @@ class PhotoFit:
         for rows in _groups(problem.judge(state, _UNSHAPED_TRUST))[:_TRIES]:
             fitted = self._finish(problem, state.pick(rows))
             advance(third if not fits else 0)
-            fits.append(_result(problem, fitted, starts[int(fitted.start[0])].name))
+            fits.append(fit_result(problem, fitted, starts[int(fitted.start[0])].name))
             if not fits[-1].faults:
                 break
         return min(fits, key=lambda fit: len(fit.faults))
+
+    def problem(
+        self, body: SmplxBody, detection: Detection, camera: Camera, seen: Canvas | None
+    ) -> FitProblem:
+        """The energies of a photograph; arguments as of the fit."""
+        read = seen is not None and JOINTS in seen.maps
+        if seen is not None and read:
+            seen = believed_joints(seen, detection.keypoints, body)
+            detection = with_read_joints(detection, seen, body)
+        starts = make_starts(detection, resting_keypoints(body), self.facing, leans=not read)
+        return FitProblem(body, detection, starts, camera, self.weights, self.outline_sigma, seen)
 
     def _finish(self, problem: FitProblem, state: FitState) -> FitState:
         """The last stage: shape, hands and face too."""
@@ -178,7 +182,7 @@ def _groups(energy: Float[Tensor, "b"]) -> list[list[int]]:
 
 
 @torch.no_grad()
-def _result(problem: FitProblem, state: FitState, start: str) -> BodyFit:
+def fit_result(problem: FitProblem, state: FitState, start: str) -> BodyFit:
     """The one candidate left, checked."""
     residual_px = problem.residual_px(state)
     residual = residual_px * problem.crop.scale / 8

@@ -81,6 +81,7 @@ class FitProblem:
         seen: Canvas | None = None,
     ):
         self.body, self.detection, self.camera, self.weights = body, detection, camera, weights
+        self.starts = starts
         self.crop = CropSpace(detection.keypoints)
         self.target = torch.stack([self.crop.points(s.keypoints[:, :2]) for s in starts])
         self.keypoint_weights = torch.stack([keypoint_weights(s.keypoints) for s in starts])

@@ -73,6 +73,15 @@ class FitState(nn.Module):
             parameter.data[:] = getattr(identity, name)
             parameter.requires_grad_(False)
 
+    def take(self, identity: BodyIdentity, pose: BodyPose) -> None:
+        """Gives all candidates a shape, and a pose but for root and place."""
+        for name, value in (
+            ("betas", identity.betas), ("joint_offset", identity.joint_offset),
+            ("body", pose.body), ("jaw", pose.jaw), ("expression", pose.expression),
+            ("hands", torch.cat((pose.left_hand, pose.right_hand))),
+        ):  # fmt: skip
+            getattr(self, name).data[:] = value
+
     def free_offset(self) -> Float[Tensor, "b 55 3"]:
         """Joint offsets, zero where a joint keeps its place."""
         free = torch.zeros(55, 1)

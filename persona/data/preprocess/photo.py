@@ -22,11 +22,12 @@ from persona.data.preprocess.albedo import remove_shading
 from persona.data.preprocess.annotate import EDGE, MIN_FACING, BodyView, frame_with, view_body
 from persona.data.preprocess.canvas import Canvas, face_patch, person_canvas
 from persona.data.preprocess.clip import ClipMaker
-from persona.data.preprocess.clothing import ClothingFit, dress
+from persona.data.preprocess.clothing import ClothingFit, Photo, dress, dressed_as
 from persona.data.preprocess.cover import Cover, sock_offset
 from persona.data.preprocess.fit import BodyFit, PhotoFit, photo_camera
 from persona.data.preprocess.fit_camera import exif_focal_px
 from persona.data.preprocess.fit_check import write_overlay
+from persona.data.preprocess.fit_together import STEPS, fit_together
 from persona.data.preprocess.hair import curtain, flat_ears, hair_end
 from persona.data.preprocess.maps import near_occlusion
 from persona.data.preprocess.matte import refine_mask
@@ -129,13 +130,13 @@ class PhotoPreprocessor:
             canvas = canvas.with_maps(fine[0].maps)
             if self.clothing is not None:
                 task = progress.add_task("clothing", total=self.clothing.iterations)
-                fit, cover = self._dress(
-                    canvas, first.detection, first.camera, fit,
-                    lambda n: progress.advance(task, n),
-                )  # fmt: skip
+                outlines = [
+                    Photo(fit, sight.detection, sight.camera)
+                    for fit, sight in zip(fits, sights, strict=True)
+                ]
+                fit, cover = self._dress(canvas, outlines, lambda n: progress.advance(task, n))
             frame = self._captured(canvas, fit)
-            # Dressing moves the first body as well as it shapes it.
-            dressed = [fit, *(replace(other, identity=fit.identity) for other in naked[1:])]
+            dressed = [fit, *(dressed_as(self.body, other, fit.identity) for other in naked[1:])]
             textures = self._textures(fine, dressed, naked, cover, [p.name for p in paths])
             writer = SubjectWriter(root, fresh=True)
             self._write(writer, frame, fit, textures)
@@ -168,7 +169,8 @@ class PhotoPreprocessor:
     def _fit(self, sights: Sequence[Sight], progress: Progress, root: Path) -> list[BodyFit]:
         """A pose for each photograph and one shape; what fits none of them is refused."""
         rounds = 1 if len(sights) == 1 else 2
-        task = progress.add_task("fitting the body", total=rounds * len(sights) * self.fit.steps)
+        steps = rounds * len(sights) * self.fit.steps + (rounds - 1) * STEPS
+        task = progress.add_task("fitting the body", total=steps)
         identity, fits = None, []
         for _ in range(rounds):
             fits = [
@@ -177,9 +179,13 @@ class PhotoPreprocessor:
                     lambda n: progress.advance(task, n), seen=sight.fine, identity=identity,
                 ) for sight in sights
             ]  # fmt: skip
-            for fit, sight in zip(fits, sights, strict=True):
-                self._accept(fit, sight.image, sight.detection, sight.camera, sight.photo, root)
+            self._accept(fits, sights, root)
             identity = shared_identity(fits)
+        if len(sights) > 1:
+            fits = fit_together(
+                self.fit, self.body, sights, fits, lambda n: progress.advance(task, n)
+            )
+            self._accept(fits, sights, root)
         return fits
 
     def _fine(self, sight: Sight, fit: BodyFit) -> Canvas:
@@ -215,26 +221,21 @@ class PhotoPreprocessor:
         """What the fitted body shows in a camera."""
         return view_body(self.body, self.limbs, fit.identity, fit.pose, camera)
 
-    def _accept(
-        self,
-        fit: BodyFit,
-        image: UInt8[ndarray, "h w 3"],
-        detection: Detection,
-        camera: Camera,
-        photo: Path,
-        root: Path,
-    ) -> None:
+    def _accept(self, fits: Sequence[BodyFit], sights: Sequence[Sight], root: Path) -> None:
         """Refuses a fit that failed the check, with a picture of it beside the folder."""
-        if not fit.faults:
-            return
-        picture = root.with_name(f"{root.name}_refused.png")
-        vertices, _ = self.body(fit.identity, fit.pose)
-        write_overlay(picture, image, detection, vertices, self.body.faces, camera)
-        raise UserError(
-            f"{photo}: the body does not fit what is seen ({'; '.join(fit.faults)}; see "
-            f"{picture}); give a photo of one person in full, or set detector.person=, "
-            "fit.facing= or detector=file with your own mask and keypoints"
-        )
+        for fit, sight in zip(fits, sights, strict=True):
+            if not fit.faults:
+                continue
+            picture = root.with_name(f"{root.name}_refused.png")
+            vertices, _ = self.body(fit.identity, fit.pose)
+            write_overlay(
+                picture, sight.image, sight.detection, vertices, self.body.faces, sight.camera
+            )
+            raise UserError(
+                f"{sight.photo}: the body does not fit what is seen ({'; '.join(fit.faults)}; see "
+                f"{picture}); give a photo of one person in full, or set detector.person=, "
+                "fit.facing= or detector=file with your own mask and keypoints"
+            )
 
     def _write(
         self, writer: SubjectWriter, frame: FrameData, fit: BodyFit, textures: Textures
@@ -249,12 +250,11 @@ class PhotoPreprocessor:
     def _dress(
         self,
         canvas: Canvas,
-        detection: Detection,
-        camera: Camera,
-        fit: BodyFit,
+        photos: Sequence[Photo],
         advance: Callable[[int], None],
     ) -> tuple[BodyFit, Cover]:
-        """The fit with the shape of skirt, clothes and hair; and what covers the vertices."""
+        """The first fit with the shape of skirt, clothes and hair; and what covers the vertices."""
+        fit = photos[0].fit
         classes, visible, naked = self._seen_classes(canvas, fit)
         skin = torch.from_numpy(is_bare(classes))
         rest, joints = self.body.shape(fit.identity)
@@ -281,9 +281,9 @@ class PhotoPreprocessor:
             offset = offset + fall
         lying = (seen_hair | hair) & ~self.regions.face & (self.limbs != PARTS.index("Neck"))
         cover = Cover(bare & ~skirt & ~hair & ~(offset != 0).any(-1), skirt, hair, lying, ears)
-        fit = dress(self.body, fit, offset)
+        begun = [photo._replace(fit=dress(self.body, photo.fit, offset)) for photo in photos]
         assert self.clothing is not None  # Else nobody is dressed.
-        return self.clothing(self.body, fit, self.regions, cover, detection, camera, advance), cover
+        return self.clothing(self.body, begun, self.regions, cover, advance), cover
 
     def _seen_classes(
         self, canvas: Canvas, fit: BodyFit

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from scipy import ndimage
 from torch import Tensor
@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 _POWER = 4
 """How much the best view of a texel outweighs others: blends of views that are off by a texel lose
 what either shows."""
+_VOTE = 2
+_FIRST = 2.0
+"""How much more the photograph counts that the avatar is trained to show."""
 _LEAST_SHARP = 0.1
 """Weight of the most blurred photograph against the sharpest."""
 _OVERLAP, _SHARED = 200, 0.1
@@ -43,7 +46,7 @@ _OVERLAP, _SHARED = 200, 0.1
 that shows less of them shows: front and back share a few by misfit."""
 _SQUARE = 0.4
 """Cosine to the ray above which a texel is seen squarely."""
-_AGREED = 0.5
+_AGREED = 0.25
 """Median deviation of the logarithm of the gain below which texels agree on it."""
 _MOST_GAIN = 2.5
 _ALIKE = 0.2
@@ -111,9 +114,11 @@ def unwrap_photos(views: Sequence[View], mesh: UvMesh, size: int, names: Sequenc
     fine = torch.tensor([pixels_per_metre(view) for view in views])
     trust = ((sharp / sharp.max()).clamp(min=_LEAST_SHARP) * fine / fine.max()).tolist()
     seen = [_seen(view, mesh, texels) for view in views]
+    trust[0] *= _FIRST
     merged = Sums.empty(len(texels.index))
+    part = agreed_parts(seen, trust)
     for sums, colour, share in zip(seen, evened(seen, names), trust, strict=True):
-        _merge(merged, sums, colour, share)
+        _merge(merged, sums, colour, share, part)
     return filled(merged, texels, mesh, size)
 
 
@@ -123,13 +128,27 @@ def _seen(view: View, mesh: UvMesh, texels: Texels) -> Sums:
     return sums
 
 
-def _merge(merged: Sums, sums: Sums, colour: Float[Tensor, "k 3"], share: float) -> None:
-    """Adds a photograph whose light is evened."""
-    weight = (sums.weight * share) ** _POWER
+def agreed_parts(seen: Sequence[Sums], trust: Sequence[float]) -> Int[Tensor, "k"]:
+    """The part of each texel that the photographs vote for, who sees it better with more weight."""
+    votes = torch.zeros_like(seen[0].parts)
+    for sums, share in zip(seen, trust, strict=True):
+        weight = (sums.weight * share) ** _VOTE
+        votes += sums.parts / sums.weight.clamp(min=1e-9)[:, None] * weight[:, None]
+    return votes.argmax(-1)
+
+
+def _merge(
+    merged: Sums,
+    sums: Sums,
+    colour: Float[Tensor, "k 3"],
+    share: float,
+    part: Int[Tensor, "k"],
+) -> None:
+    """Adds a photograph whose light is evened, where it shows the part that was agreed on."""
+    weight = (sums.weight * share) ** _POWER * (sums.parts.argmax(-1) == part)
     merged.colour.add_(colour * weight[:, None])
     merged.weight.add_(weight)
-    parts = sums.parts / sums.weight.clamp(min=1e-9)[:, None]
-    merged.parts.add_(parts * weight[:, None])
+    merged.parts[:, :] += torch.nn.functional.one_hot(part, merged.parts.shape[1]) * weight[:, None]
 
 
 def evened(seen: Sequence[Sums], names: Sequence[str]) -> list[Float[Tensor, "k 3"]]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from persona.data.preprocess.clothing import ClothingFit, dress
+from persona.data.preprocess.clothing import ClothingFit, Photo, dress, dressed_as
 from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.fit import BodyFit, photo_camera
 from persona.data.preprocess.fit_starts import FACING_CAMERA
@@ -47,6 +47,22 @@ def test_dress_moves_the_skin_and_no_joint(body, fit):
     assert (moved - 0.03).abs().median() < 1e-3
 
 
+def test_another_photo_is_dressed_where_its_own_naked_fit_stands(body, fit):
+    """Not where the first one stands: a clothed body in its naked place slides by centimetres."""
+    rest, _ = body.shape(fit.identity)
+    offset = torch.tensor([0.01, 0.02, 0.03]).expand_as(rest)
+    first = dress(body, fit, offset)
+    turned = replace(fit.pose, root=torch.tensor([0.1, 0.4, 0.0]), trans=torch.ones(3))
+    naked = replace(fit, pose=turned, residual_px=2.0)
+    other = dressed_as(body, naked, first.identity)
+    assert other.identity is first.identity and other.residual_px == 2.0
+    _, before = body(naked.identity, naked.pose)
+    _, after = body(other.identity, other.pose)
+    torch.testing.assert_close(after[1:], before[1:], atol=1e-5, rtol=0)
+    _, slid = body(first.identity, naked.pose)
+    assert (slid - before)[1:].norm(dim=-1).min() > 0.005
+
+
 def test_clothing_reaches_the_outline_of_wide_clothes(body, fit):
     camera = photo_camera(400, 300)
     naked = silhouette(body, fit, camera)
@@ -57,7 +73,7 @@ def test_clothing_reaches_the_outline_of_wide_clothes(body, fit):
     detection = Detection(wide.float(), keypoints, torch.zeros(133, 4))
     regions = body_regions(body)
     cover = Cover.none(len(body.template))
-    clothed = ClothingFit(iterations=80)(body, fit, regions, cover, detection, camera)
+    clothed = ClothingFit(iterations=80)(body, [Photo(fit, detection, camera)], regions, cover)
 
     def overlap(mask):
         return float((mask & wide).sum() / (mask | wide).sum())
@@ -82,7 +98,7 @@ def test_bare_skin_keeps_its_girth(body, fit, grow):
         Cover.none(len(body.template)), bare=torch.ones(len(body.template), dtype=torch.bool)
     )
     regions = body_regions(body)
-    clothed = ClothingFit(iterations=20)(body, fit, regions, cover, detection, camera)
+    clothed = ClothingFit(iterations=20)(body, [Photo(fit, detection, camera)], regions, cover)
     offset = clothed.identity.face_offset.norm(dim=-1)
     assert offset.max() <= 0.0051
     assert (offset[regions.face_expr | regions.hand] == 0).all()

@@ -1,5 +1,6 @@
 """The whole way from a photograph to a subject folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from persona.data.preprocess.clip import ClipMaker
 from persona.data.preprocess.colour_rules import ColourRuleAnnotator
 from persona.data.preprocess.fit import FOCAL_PER_SIDE, PhotoFit
 from persona.data.preprocess.photo import SHEET_FILE, PhotoPreprocessor
+from persona.data.preprocess.textured_person import TexturedPerson
 from persona.data.subject import Subject
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
@@ -69,6 +71,26 @@ def test_the_sheet_shows_what_is_seen_fitted_and_guessed(ryota):
     assert all(np.abs(a - b).mean() > 0.5 for i, a in enumerate(flat) for b in flat[:i])
     pink = (tiles[1, 0] == (255, 60, 200)).all(-1).mean()
     assert 0.2 < pink < 0.6, "most of a body is not seen"
+
+
+def test_the_texture_lies_where_the_dressed_body_stands(ryota):
+    """Drawn on the body that was written it is the photograph; on the naked place it slides."""
+    body, frame = SmplxBody(), ryota.frame("captured", 0)
+    textures = ryota.textures("captured")
+    person = TexturedPerson(body, ryota.identity(body), textures)
+
+    def error(shift):
+        pose = replace(frame.pose, trans=frame.pose.trans + torch.tensor(shift))
+        painted = person.painted(pose, frame.camera)
+        both = ndimage.binary_erosion(painted.mask & frame.mask, iterations=2)
+        return np.abs(painted.image[both].astype(float) - frame.image[both]).mean()
+
+    here = error((0.0, 0.0, 0.0))
+    for axis in range(2):
+        for slide in (-0.02, 0.02):
+            shift = [0.0, 0.0, 0.0]
+            shift[axis] = slide
+            assert error(tuple(shift)) > 1.3 * here
 
 
 def test_fitted_body_lies_on_the_person(ryota):

@@ -1,19 +1,33 @@
 """Textures of several photographs: the best view wins, light is evened, strangers are told."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from persona.data.preprocess.fit import BodyFit
+from persona.data.preprocess.fit import BodyFit, PhotoFit, photo_camera
+from persona.data.preprocess.fit_starts import FACING_CAMERA
+from persona.data.preprocess.fit_state import rest_body_pose
+from persona.data.preprocess.fit_together import (
+    believable_heads,
+    fit_together,
+    head_turn,
+    stance_distance,
+)
 from persona.data.preprocess.several import (
+    Sight,
+    agreed_parts,
     evened,
     shared_identity,
     sharpness,
 )
 from persona.data.preprocess.unwrap import Sums
+from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
+from persona.modules.detect import Detection
+from persona.modules.render.mesh import rasterize
 from persona.types import BodyPose
 
 
@@ -84,3 +98,78 @@ def test_one_shape_nearer_to_the_better_fit(body):
     tall = replace(identity, betas=identity.betas + 1)
     found = shared_identity([BodyFit(identity, pose, 4.0, 0.015), BodyFit(tall, pose, 1.0, 0.0)])
     torch.testing.assert_close(found.betas, torch.full_like(identity.betas, 0.8))
+
+
+def test_the_part_of_a_texel_is_what_most_see_well():
+    """Hair that one misfit photograph lays over a face is outvoted."""
+    face, hair = 2, 1
+
+    def seen(part, weight):
+        out = sums(np.full((1, 3), 0.5), [weight])
+        out.parts[0, part] = weight
+        return out
+
+    photos = [seen(face, 0.6), seen(hair, 0.9), seen(face, 0.8)]
+    assert agreed_parts(photos, [1.0, 1.0, 1.0]).item() == face
+    assert agreed_parts(photos[:2], [1.0, 1.0]).item() == hair
+    assert agreed_parts(photos[:2], [2.0, 1.0]).item() == face
+
+
+def test_what_was_moved_between_photographs_is_let_go():
+    """The pull falls off where joints differ much; small differences are drawn together."""
+
+    def pull(difference):
+        stances = torch.zeros(2, 21, 3)
+        stances[1, 3, 0] = difference
+        stances.requires_grad_()
+        distance = stance_distance(stances)
+        distance.backward()
+        return float(stances.grad[1, 3, 0])
+
+    assert pull(0.0) == 0 and pull(0.3) > 0
+    assert pull(3.0) < 0.2 * pull(0.3)
+
+
+def test_a_head_turned_backwards_is_that_of_the_other_photograph(body):
+    pose = BodyPose.zero(body.num_expression)
+    stance = pose.body.clone()
+    stance[11, 1], stance[14, 1] = 0.9, 0.8
+    looking = replace(pose, body=stance.clone())
+    stance[14, 1] = -0.2
+    straight = replace(pose, body=stance.clone())
+    assert float(head_turn(looking)) == pytest.approx(1.7, abs=1e-4)
+    fits = [BodyFit(body.zero_identity(), p, 1.0, 0.01) for p in (straight, looking)]
+    (first, second), doubted = believable_heads(fits)
+    assert first is fits[0] and doubted == [1]
+    torch.testing.assert_close(second.pose.body, straight.body)
+
+
+@pytest.mark.slow
+def test_photographs_fitted_together_agree_on_stance_and_shape(body):
+    """A lean towards the camera, which one from the side shows, reaches the front's fit."""
+    camera, zero = photo_camera(320, 240), body.zero_identity()
+    true = BodyPose.zero(body.num_expression)
+    true.body[:] = rest_body_pose()
+    true.body[[2, 5], 0] = 0.25
+    fitter, sights, fits = PhotoFit(), [], []
+    for yaw in (0.0, 1.57):
+        turn = FACING_CAMERA @ matrix_from_axis_angle(torch.tensor([0.0, yaw, 0.0]))
+        root, trans = axis_angle_from_matrix(turn), torch.tensor([0.0, 0.2, 4.5])
+        vertices, joints = body(zero, replace(true, root=root, trans=trans))
+        points = body.keypoints(vertices, joints)
+        keypoints = torch.cat((camera.project(points), torch.ones(133, 1)), -1)
+        mask = rasterize(vertices, body.faces, camera).mask.float()
+        detection = Detection(mask, keypoints, torch.zeros(133, 4))
+        image = np.zeros((320, 240, 3), np.uint8)
+        sights.append(Sight(Path("a.png"), image, detection, camera, None))
+        upright = true.body.clone()
+        upright[[2, 5], 0] = 0.25 if yaw else 0.0
+        start = fitter.problem(body, detection, camera, None).starts[0].name
+        pose = replace(true, root=root, trans=trans, body=upright)
+        fits.append(BodyFit(zero, pose, 1.0, 0.01, start))
+    front, side = fit_together(fitter, body, sights, fits)
+    assert float(fits[0].pose.body[[2, 5], 0].sum()) == 0
+    assert float(front.pose.body[[2, 5], 0].sum()) > 0.15, "0.5 is true"
+    torch.testing.assert_close(front.identity.betas, side.identity.betas)
+    spines = torch.stack([fit.pose.body[[2, 5], 0] for fit in (front, side)])
+    assert float((spines[0] - spines[1]).abs().max()) < 0.15, "0.25 before"

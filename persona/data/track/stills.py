@@ -1,0 +1,132 @@
+"""Frames of a tracked video that together show a person best: the photographs of an avatar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from persona.data.io import read_json, write_png
+from persona.data.motion.persona_json import ABOUT_FILE
+from persona.data.parameters import read_camera, read_pose
+from persona.data.preprocess.several import sharpness
+from persona.data.track.video import Video
+from persona.modules.body.rotation import matrix_from_axis_angle
+from persona.modules.body.smplx_body import SmplxBody
+from persona.types import BodyPose, Camera
+
+FOLDER = "stills"
+_LOOKS = 240
+"""Frames that are looked at, at most."""
+_APART_DEG = 25.0
+"""A frame that is turned by less than this against one that was taken shows nothing new."""
+_MARGIN = 0.12
+"""Of the joints' height: how far head, hands and clothes reach beyond the joints."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What speaks for a frame."""
+
+    frame: int
+    """Of the motion, from 0."""
+    yaw_deg: float
+    """How the trunk is turned about the vertical; 0 faces the camera."""
+    sharp: float
+    whole: float
+    """Share of the person's box that lies within the picture."""
+
+
+def write_stills(root: Path, video: Video, body: SmplxBody, count: int) -> list[Path]:
+    """Writes the best frames of a tracked video. Returns the files, the one to be trained on first.
+
+    Args:
+        root: Folder of the tracked motion; the files go into ``stills`` there.
+        video: What was tracked.
+        body: Body model.
+        count: Most frames.
+    """
+    looks = read_looks(root, video, body)
+    first = int(read_json(root / ABOUT_FILE)["first_frame"])
+    paths = []
+    for look in choose(looks, count):
+        image = video.frame(first + look.frame)
+        assert image is not None  # It was looked at.
+        paths.append(root / FOLDER / f"{look.frame:06d}.png")
+        write_png(paths[-1], image)
+    return paths
+
+
+def read_looks(root: Path, video: Video, body: SmplxBody) -> list[Look]:
+    """Frames in which the person was seen, spread over the motion."""
+    about = read_json(root / ABOUT_FILE)
+    first, total = int(about["first_frame"]), int(about["frames"])
+    blind = {i for low, high in about["bridged"] for i in range(low, high + 1)}
+    step = max(1, total // _LOOKS)
+    looks = []
+    for i, image in enumerate(video.frames(first, first + total)):
+        if i % step or i in blind:
+            continue
+        pose = read_pose(root / f"smplx/params/{i}.json")
+        camera = read_camera(root / f"cam_params/{i}.json", *image.shape[:2])
+        looks.append(_look(i, image, pose, camera, body))
+    return looks
+
+
+def _look(
+    frame: int, image: UInt8[ndarray, "h w 3"], pose: BodyPose, camera: Camera, body: SmplxBody
+) -> Look:
+    _, joints = body(body.zero_identity(), pose)
+    box, whole = person_box(camera.project(joints), camera)
+    return Look(frame, yaw_deg(pose), sharpness(image, box), whole)
+
+
+def yaw_deg(pose: BodyPose) -> float:
+    """How a person is turned about the camera's vertical: 0 faces it, 180 turns the back."""
+    forward = matrix_from_axis_angle(pose.root)[:, 2]
+    return float(torch.atan2(forward[0], -forward[2]).rad2deg())
+
+
+def person_box(pixels: Float[Tensor, "j 2"], camera: Camera) -> tuple[Bool[ndarray, "h w"], float]:
+    """The person's box in the picture, and which share of it the picture holds."""
+    low, high = pixels.amin(0), pixels.amax(0)
+    margin = _MARGIN * float(high[1] - low[1])
+    low, high = low - margin, high + margin
+    size = torch.tensor([float(camera.width), float(camera.height)])
+    inside_low, inside_high = low.clamp(min=0).minimum(size), high.clamp(min=0).minimum(size)
+    mask = np.zeros((camera.height, camera.width), bool)
+    (x0, y0), (x1, y1) = inside_low.int().tolist(), inside_high.int().tolist()
+    mask[y0:y1, x0:x1] = True
+    return mask, float((inside_high - inside_low).prod() / (high - low).prod().clamp(min=1e-6))
+
+
+def choose(looks: Sequence[Look], count: int) -> list[Look]:
+    """Sharp frames of the whole person, spread over the turns that there are.
+
+    The first faces the camera as squarely as any; each further one is turned farthest from those
+    that were taken, weighed by how sharp and whole it is.
+    """
+    if not looks:
+        return []
+    best = max(look.sharp for look in looks)
+    quality = {look.frame: look.whole**2 * look.sharp / best for look in looks}
+    facing = {look.frame: 0.5 + 0.5 * np.cos(np.radians(look.yaw_deg)) for look in looks}
+    chosen = [max(looks, key=lambda look: facing[look.frame] ** 4 * quality[look.frame])]
+    while len(chosen) < count:
+        apart = {look.frame: min(_between(look, other) for other in chosen) for look in looks}
+        new = [look for look in looks if apart[look.frame] >= _APART_DEG]
+        if not new:
+            break
+        chosen.append(max(new, key=lambda look: apart[look.frame] * quality[look.frame]))
+    return chosen
+
+
+def _between(a: Look, b: Look) -> float:
+    """Angle of two turns, degrees from 0 to 180."""
+    return abs((a.yaw_deg - b.yaw_deg + 180) % 360 - 180)

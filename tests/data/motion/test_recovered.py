@@ -1,0 +1,96 @@
+"""AIST++ and GVHMR files of a motion that is known; pickles that run nothing."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from persona.data.motion.load import load_motion
+from persona.errors import UserError
+
+FRAMES = 6
+
+
+@pytest.fixture
+def smpl():
+    """Somebody y up, who faces +z and bends the left elbow (SMPL-X joint 18) frame by frame."""
+    poses = np.zeros((FRAMES, 72))
+    poses[:, 3 * 18 + 1] = np.linspace(0, -1, FRAMES)
+    trans = np.stack([np.zeros(FRAMES), np.ones(FRAMES), np.linspace(0, 0.5, FRAMES)], 1)
+    return poses, trans
+
+
+def check(motion, poses):
+    """Limbs as they are, the walk in metres, fingers of the mean hand."""
+    elbow = motion.pose.body[:, 17, 1].numpy()
+    np.testing.assert_allclose(elbow, poses[:, 3 * 18 + 1], atol=1e-5)
+    walked = motion.pose.trans[-1] - motion.pose.trans[0]
+    assert float(walked[2]) == pytest.approx(0.5, abs=1e-4)
+    assert float(motion.pose.left_hand.abs().max()) < 1e-5
+
+
+def test_aist(tmp_path, body, smpl):
+    poses, trans = smpl
+    path = tmp_path / "gBR_sBM.pkl"
+    values = {"smpl_poses": poses, "smpl_trans": 90 * trans, "smpl_scaling": np.array([90.0])}
+    path.write_bytes(pickle.dumps(values))
+    motion = load_motion(path, body, fps=None)
+    assert motion.fps == 60
+    check(motion, poses)
+
+
+def test_gvhmr(tmp_path, body, smpl):
+    poses, trans = (torch.from_numpy(v).float() for v in smpl)
+    world = {
+        "global_orient": poses[:, :3], "body_pose": poses[:, 3:66], "transl": trans,
+        "betas": torch.zeros(FRAMES, 10),
+    }  # fmt: skip
+    path = tmp_path / "hmr4d_results.pt"
+    torch.save({"smpl_params_global": world, "K_fullimg": torch.eye(3)[None]}, path)
+    motion = load_motion(path, body, fps=None)
+    assert motion.fps == 30
+    check(motion, poses.numpy())
+
+
+class Program:
+    """A pickle of it makes a file when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("ending", [".pkl", ".pt"])
+def test_a_program_in_a_pickle_is_refused(tmp_path, body, ending):
+    path, made = tmp_path / f"evil{ending}", tmp_path / "made"
+    values = {"smpl_poses": Program(made)}
+    if ending == ".pkl":
+        path.write_bytes(pickle.dumps(values))
+    else:
+        torch.save(values, path)
+    with pytest.raises(UserError, match=rf"evil{ending}: cannot be read"):
+        load_motion(path, body)
+    assert not made.exists()
+
+
+def test_what_is_missing_is_said(tmp_path, body, smpl):
+    poses, trans = smpl
+    path = tmp_path / "a.pkl"
+    for values, message in (
+        ({"smpl_trans": trans}, "lacks smpl_poses"),
+        ({"smpl_poses": poses[:, :69], "smpl_trans": trans}, r"smpl_poses is \(6, 69\)"),
+        ({"smpl_poses": poses, "smpl_trans": trans, "smpl_scaling": 0.0}, "is not positive"),
+        ([1, 2], "lacks smpl_poses"),
+    ):
+        path.write_bytes(pickle.dumps(values))
+        with pytest.raises(UserError, match=message):
+            load_motion(path, body)
+    path.write_bytes(b"no pickle")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_motion(path, body)
+    torch.save({"smpl_params_incam": {}}, tmp_path / "b.pt")
+    with pytest.raises(UserError, match="lacks global_orient"):
+        load_motion(tmp_path / "b.pt", body)
