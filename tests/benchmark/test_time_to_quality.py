@@ -115,11 +115,10 @@ def test_every_study_can_be_composed(config, study):
 
 
 def test_a_schedule_says_its_steps(config):
-    with (
-        initialize_config_dir(str(CONF), version_base="1.3"),
-        pytest.raises(UserError, match=r"study\.schedules\.a: give trainer\.max_steps="),
-    ):
-        plan(config("+study.schedules.a=[+exp=persona]", "schedules=[a]", "subjects=[tunic]"))
+    options = config("+study.schedules.a=[+exp=persona]", "schedules=[a]", "subjects=[tunic]")
+    told = r"study\.schedules\.a: give trainer\.max_steps="
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(UserError, match=told):
+        plan(options)
 
 
 def test_an_unknown_name_is_told(config):
@@ -140,18 +139,15 @@ def test_runs_that_are_there_are_kept_and_one_that_fails_stops_none(config, tmp_
 
     monkeypatch.setattr(run, "run_one", work)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    options = config("+study.schedules.a=[+exp=demo]", "schedules=[photo,a]",
+                     "subjects=[tunic,dress]", "lpips_net=null")  # fmt: skip
+    changed = config("schedules=[photo]", "subjects=[tunic]", "most_frames=3")
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        options = config(
-            "+study.schedules.a=[+exp=demo]",
-            "schedules=[photo,a]",
-            "subjects=[tunic,dress]",
-            "lpips_net=null",
-        )
         failed = run_quality(options, tmp_path, "x")
         assert len(calls) == 4
         assert failed == ["photo_dress_0: no memory", "a_dress_0: no memory"]
         calls.clear()
         run_quality(options, tmp_path, "x")
         assert sorted(calls) == ["a_dress_0", "photo_dress_0"]
-        other = plan(config("schedules=[photo]", "most_frames=3"))[0]
+        (other,) = plan(changed)
     assert result_of(other, tmp_path) is None, "of other settings"

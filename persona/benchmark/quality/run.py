@@ -13,12 +13,12 @@ from pathlib import Path
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from persona.benchmark.apart import environment, run_apart
 from persona.benchmark.quality.table import write_tables
 from persona.benchmark.runner import progress_bar
 from persona.cli import quoted
 from persona.data.io import read_json, write_text
 from persona.errors import UserError
+from persona.runtime.apart import environment, run_apart
 from persona.runtime.options import plain
 
 WORKER = "persona.benchmark.quality.worker"
