@@ -17,6 +17,8 @@ from persona.modules.body.smplx_body import SmplxBody
 from persona.runtime.options import check_options, experiment_of
 from persona.systems.method import Method
 
+REPORT_MOTION = "turntable"
+"""What a training's report draws too."""
 MIN_SIDE_PX = 64
 """Of a photograph; nobody can be found in less."""
 
@@ -85,6 +87,8 @@ def create(config: DictConfig, folder: Path) -> None:
     videos = [animate_options(config, motion, folder) for motion in option_list(config, "motions")]
     check_options(training)
     check_videos(videos, training)
+    if REPORT_MOTION in {options.motion for options in videos}:
+        training.report.turntable_frames = 0  # That video would be drawn twice.
     root = preprocess(config)
     print(f"subject: {root}", flush=True)
     train(training, folder)

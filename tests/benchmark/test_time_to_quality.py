@@ -43,6 +43,7 @@ def test_scoring_takes_no_time(monkeypatch):
     assert watch.read() == {"seconds": 4.0, "cpu_seconds": 2.0}
 
 
+@pytest.mark.slow
 def test_a_training_is_scored_along_its_way_and_not_changed_by_it(tiny, monkeypatch):
     """The losses of the steps are those of a training that nobody scores."""
     settings = plain(tiny("trainer.max_steps=4", "avatar.refresh_every=1"))
@@ -105,6 +106,7 @@ def test_an_end_that_lacks_a_score_is_left_out():
     assert gaps(RESULTS, ["slow", "fast"], shown_metrics("squeeze"))[1][3] == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", ["photo", "persona"])
 def test_every_study_can_be_composed(config, study):
     found = config(f"study={study}", "subjects=[tunic]")
@@ -115,7 +117,7 @@ def test_every_study_can_be_composed(config, study):
 
 
 def test_a_schedule_says_its_steps(config):
-    options = config("+study.schedules.a=[+exp=persona]", "schedules=[a]", "subjects=[tunic]")
+    options = config("+study.schedules.a=['+exp=persona']", "schedules=[a]", "subjects=[tunic]")
     told = r"study\.schedules\.a: give trainer\.max_steps="
     with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(UserError, match=told):
         plan(options)
@@ -139,7 +141,7 @@ def test_runs_that_are_there_are_kept_and_one_that_fails_stops_none(config, tmp_
 
     monkeypatch.setattr(run, "run_one", work)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    options = config("+study.schedules.a=[+exp=demo]", "schedules=[photo,a]",
+    options = config("+study.schedules.a=['+exp=demo']", "schedules=[photo,a]",
                      "subjects=[tunic,dress]", "lpips_net=null")  # fmt: skip
     changed = config("schedules=[photo]", "subjects=[tunic]", "most_frames=3")
     with initialize_config_dir(str(CONF), version_base="1.3"):
