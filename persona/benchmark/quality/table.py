@@ -89,14 +89,13 @@ def gaps(
     results: Sequence[Result], order: Sequence[str], metrics: Mapping[str, str]
 ) -> list[list[str]]:
     """Differences of each schedule's end from the first one's, on what both were trained on."""
-    ended = {(r["schedule"], *_who(r)): r["points"][-1] for r in results}
+    ended: dict[str, dict[tuple[str, int], Mapping[str, float]]] = {}
+    for r in results:
+        ended.setdefault(r["schedule"], {})[_who(r)] = r["points"][-1]
     table = [["schedule", "pairs", *metrics.values()]]
     for name in order[1:]:
-        pairs = [
-            (point, ended[order[0], *who])
-            for (schedule, *who), point in ended.items()
-            if schedule == name and (order[0], *who) in ended
-        ]
+        first = ended[order[0]]
+        pairs = [(point, first[who]) for who, point in ended[name].items() if who in first]
         cells = []
         for key in metrics:
             values = [a[key] - b[key] for a, b in pairs if key in a and key in b]
