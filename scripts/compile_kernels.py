@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from persona.modules.body.skinning_field import SkinningField
+from persona.modules.body.topology import vertex_fans, vertex_normals
 from persona.modules.render.cpu import CpuRenderer
 from persona.modules.render.mesh import rasterize, rasterize_uv
 from persona.types import Camera, Channel, Gaussians
@@ -28,6 +29,7 @@ def main() -> None:
     faces = torch.arange(60).reshape(20, 3)
     rasterize(points.detach(), faces, camera)
     rasterize_uv(torch.rand(60, 2), faces, 16)
+    vertex_normals(points, faces, vertex_fans(faces, 60)).sum().backward()
 
     weights = torch.eye(55)[torch.arange(60) % 55]
     with TemporaryDirectory() as folder:  # A cached field would not be built.

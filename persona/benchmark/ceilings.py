@@ -20,7 +20,6 @@ from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from persona.benchmark.apart import environment, run_apart
 from persona.benchmark.predictions import write_prediction
 from persona.data.layout import TEST
 from persona.data.synthetic.person import Person
@@ -30,6 +29,7 @@ from persona.data.synthetic.subject import SyntheticSubject
 from persona.errors import UserError
 from persona.modules.avatar.spherical_harmonics import sh_basis
 from persona.modules.body.topology import vertex_normals
+from persona.runtime.apart import environment, run_apart
 
 CLIP_STEP = 4
 """Of the clips' frames, every so manieth tells what light a surface gets."""

@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from persona.benchmark.apart import environment, run_apart
 from persona.data.layout import SUBJECT_FILE
+from persona.runtime.apart import environment, run_apart
 
 
 def prepare_subjects(configs: Iterable[DictConfig], jobs: int) -> None:

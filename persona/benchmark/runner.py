@@ -20,11 +20,11 @@ from rich.progress import (
 )
 from torchmetrics import MetricCollection
 
-from persona.benchmark.apart import environment, run_apart
 from persona.benchmark.cell import FRAMES_FOLDER, RESULT_FILE, SETTINGS_FILE, run_cell
 from persona.benchmark.plan import Cell, Plan, cell_key, one_line
 from persona.benchmark.predictions import score_predictions
 from persona.data.io import read_json, write_text
+from persona.runtime.apart import environment, run_apart
 from persona.runtime.options import plain
 
 LOG_FILE = "log.txt"

@@ -15,6 +15,7 @@ HOME = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent
 SCRIPTS = {
     "train": "scripts/train.py",
     "create": "scripts/create.py",
+    "create-many": "scripts/create_many.py",
     "preprocess": "scripts/preprocess.py",
     "animate": "scripts/animate.py",
     "track": "scripts/track.py",
@@ -34,6 +35,7 @@ SCRIPTS = {
     "benchmark-photo": "benchmarks/photo.py",
     "benchmark-track": "benchmarks/track.py",
     "benchmark-heads": "benchmarks/heads.py",
+    "benchmark-quality": "benchmarks/time_to_quality.py",
 }
 """Name to script."""
 

@@ -21,6 +21,8 @@ from persona.modules.body.smplx_body import SmplxBody
 from persona.runtime.options import check_options, experiment_of
 from persona.systems.method import Method
 
+REPORT_MOTION = "turntable"
+"""What a training's report draws too."""
 MIN_SIDE_PX = 64
 """Of a photograph; nobody can be found in less."""
 
@@ -114,6 +116,8 @@ def create(config: DictConfig, folder: Path) -> None:
     if tracking is not None:
         motion = take_video(config, tracking)
         videos.append(animate_options(config, str(motion), folder))
+    if REPORT_MOTION in {options.motion for options in videos}:
+        training.report.turntable_frames = 0  # That video would be drawn twice.
     root = preprocess(config)
     print(f"subject: {root}", flush=True)
     train(training, folder)

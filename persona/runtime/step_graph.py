@@ -102,6 +102,9 @@ class StepGraph:
                 # read while another one fills them.
                 with side_streams(lanes if run else ()):
                     gradients(loss, self.frame, shared)
+                if not run:
+                    # The allocator would keep the memory of this stream beside that of the lanes.
+                    torch.cuda.empty_cache()
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         # Other threads, such as NCCL's watchdog, may use the device during the capture.

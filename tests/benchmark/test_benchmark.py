@@ -19,9 +19,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from persona.benchmark import apart, runner, tables
 from persona.benchmark import cell as cell_module
 from persona.benchmark import plan as plan_module
+from persona.benchmark import runner, tables
 from persona.benchmark.page import with_code
 from persona.benchmark.pictures import curves
 from persona.benchmark.plan import Cell, cell_key, make_plan, shown_name
@@ -31,6 +31,7 @@ from persona.data.datamodule import SubjectDataModule
 from persona.data.io import read_image, read_mask, write_png
 from persona.errors import UserError
 from persona.modules.body.smplx_body import PACKAGED
+from persona.runtime import apart
 
 ROOT = Path(__file__).parents[2]
 

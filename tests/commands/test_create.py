@@ -59,6 +59,13 @@ def test_options_are_handed_on(create, long_work):
     assert [v.background for v in long_work["videos"]] == ["black"]
 
 
+def test_the_turntable_is_drawn_once(create, long_work):
+    create()
+    assert long_work["train"].report.turntable_frames == 0
+    create(motions=["walk"])
+    assert long_work["train"].report.turntable_frames > 0
+
+
 @pytest.mark.parametrize("size", [(1, 1), (600, 1), (1, 600)])
 def test_a_photograph_of_no_size_is_refused(create, long_work, tmp_path, size):
     write_png(tmp_path / "small.png", np.zeros((*size, 3), np.uint8))

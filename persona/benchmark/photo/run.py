@@ -12,7 +12,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from persona.benchmark.apart import environment, run_apart
 from persona.benchmark.photo.failures import gross_failures
 from persona.benchmark.photo.score import (
     ROWS,
@@ -30,6 +29,7 @@ from persona.commands.experiment import quiet_libraries
 from persona.data.io import read_image, write_json, write_png, write_text
 from persona.errors import UserError
 from persona.modules.losses.perceptual import missing_weights
+from persona.runtime.apart import environment, run_apart
 
 log = logging.getLogger(__name__)
 WORKER = "persona.benchmark.photo.worker"

@@ -190,23 +190,26 @@ def _diffused_grid(
     """Weights per voxel (x, y, z, j), float16, rows of sum one."""
     shape = tuple(map(len, nodes))
     tree = cKDTree(vertices)
-    nearest = np.empty(shape, np.int64)
+    nearest = np.empty(shape, np.int32)
     rate = np.empty(shape, np.float32)
     for i, x in enumerate(nodes[0]):
         slab = np.stack(np.meshgrid([x], *nodes[1:], indexing="ij"), -1)[0]
         distance, nearest[i] = tree.query(slab, workers=-1)
         rate[i] = np.where(distance < SURFACE_M, 0, RATE)
-    grid = np.empty((*shape, weights.shape[1]), np.float16)
-    total = np.zeros(shape, np.float32)
+    columns = np.ascontiguousarray(weights.T)
     # One joint at a time: a channel and its copy stay in the processor's cache.
-    for joint in range(weights.shape[1]):
-        channel = weights[:, joint][nearest]
-        if joint < NUM_DIFFUSED and channel.any():
-            channel = _diffuse(channel, rate, steps)
-        total += channel
-        grid[..., joint] = channel
+    diffused = {
+        joint: _diffuse(columns[joint].take(nearest), rate, steps)
+        for joint in range(min(NUM_DIFFUSED, len(columns)))
+        if columns[joint].any()
+    }
+    grid = np.empty((*shape, len(columns)), np.float16)
+    values = np.empty((len(columns), *shape[1:]), np.float32)
+    # And one slab of all joints, for they lie side by side in the grid.
     for i in range(shape[0]):
-        grid[i] = grid[i] / total[i, ..., None]
+        for joint, column in enumerate(columns):
+            values[joint] = diffused[joint][i] if joint in diffused else column.take(nearest[i])
+        grid[i] = np.moveaxis(values.astype(np.float16) / values.sum(0), 0, -1)
     return grid
 
 

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from persona.modules.body import normals_cpu
+
 
 class Neighbours(NamedTuple):
     """Symmetric fixed-width table of the vertices one edge away."""
@@ -236,12 +238,15 @@ def vertex_normals(
 ) -> Float[Tensor, "*b p 3"]:
     """Unit normals, area-weighted over the adjoining faces; zero where there is no area.
 
-    fans: ``vertex_fans`` of the faces; with them CUDA gathers, which is several times faster.
+    fans: ``vertex_fans`` of the faces; with them it gathers, which is several times faster.
     """
-    if fans is not None and vertices.device.type == "cuda" and vertices.dim() == 2:
-        from persona.modules.body import normals_triton  # Comes with CUDA builds of torch.
+    if fans is not None and vertices.dim() == 2:
+        if vertices.device.type == "cpu":
+            return normals_cpu.vertex_normals(vertices, fans)
+        if vertices.device.type == "cuda":
+            from persona.modules.body import normals_triton  # Comes with CUDA builds of torch.
 
-        return normals_triton.vertex_normals(vertices, fans)
+            return normals_triton.vertex_normals(vertices, fans)
     first, second, third = (vertices.index_select(-2, faces[:, i]) for i in range(3))
     normals = torch.linalg.cross(second - first, third - first)
     total = torch.zeros_like(vertices)

@@ -1,16 +1,27 @@
-"""Processes that a benchmark starts; they share the cores and the GPUs."""
+"""Processes that a command starts side by side; they share the cores and the GPUs."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 
 def run_apart(module: str, argument: Path, log: Path, variables: dict[str, str]) -> str:
-    """Runs ``python -m MODULE ARGUMENT``; returns its error as one line, empty if there is none."""
-    command = [sys.executable, "-m", module, str(argument)]
+    """``run_command`` of ``python -m MODULE ARGUMENT``."""
+    return run_command([sys.executable, "-m", module, str(argument)], log, variables)
+
+
+def run_command(command: Sequence[str], log: Path, variables: dict[str, str]) -> str:
+    """Runs a command; returns its error as one line, empty if there is none.
+
+    Args:
+        command: With its arguments.
+        log: Takes all that it prints.
+        variables: Its environment.
+    """
     with log.open("w") as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=variables)
     if done.returncode == 0:

@@ -1,0 +1,149 @@
+"""Time to quality, from its configuration: schedules x subjects x seeds, each a training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import queue
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf
+
+from persona.benchmark.quality.table import write_tables
+from persona.benchmark.runner import progress_bar
+from persona.cli import quoted
+from persona.data.io import read_json, write_text
+from persona.errors import UserError
+from persona.runtime.apart import environment, run_apart
+from persona.runtime.options import plain
+
+WORKER = "persona.benchmark.quality.worker"
+VERSION = 1
+"""Raised when the same settings come to give other numbers."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training."""
+
+    schedule: str
+    subject: str
+    seed: int
+    settings: dict[str, object]
+    """Configuration of train.py, and how it is scored."""
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.schedule}_{self.subject}_{self.seed}"
+
+    @property
+    def digest(self) -> str:
+        """Hash of what its numbers depend on."""
+        text = json.dumps([VERSION, self.settings], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def run_quality(config: DictConfig, folder: Path, command: str) -> list[str]:
+    """Makes all runs that are not there yet; the report is renewed after each.
+
+    Returns:
+        A line for each run that failed.
+
+    Raises:
+        UserError: An unknown name, or a schedule that says no number of steps.
+    """
+    runs, failed = plan(config), []
+    write_text(folder / "command.txt", f"{command}\n")
+    slots: queue.Queue[int] = queue.Queue()
+    for slot in range(config.jobs):
+        slots.put(slot)
+
+    def train(run: Run) -> str:
+        slot = slots.get()
+        try:
+            return run_one(run, folder, environment(slot, config.jobs))
+        finally:
+            slots.put(slot)
+
+    todo = [run for run in runs if result_of(run, folder) is None]
+    with progress_bar() as bar, ThreadPoolExecutor(config.jobs) as pool:
+        task = bar.add_task("trainings", total=len(runs), completed=len(runs) - len(todo))
+        begun = {pool.submit(train, run): run for run in todo}
+        try:
+            for future in as_completed(begun):
+                if error := future.result():
+                    failed.append(f"{begun[future].name}: {error}")
+                report(config, runs, folder, command)
+                bar.advance(task)
+        except BaseException:  # Such as Ctrl-C: start no further one.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    report(config, runs, folder, command)
+    return failed
+
+
+def report(config: DictConfig, runs: list[Run], folder: Path, command: str) -> None:
+    """Tables and plot of the runs that are there."""
+    found = [result for run in runs if (result := result_of(run, folder)) is not None]
+    if found:
+        write_tables(folder, found, list(chosen(config, "schedules")), config.lpips_net, command)
+
+
+def plan(config: DictConfig) -> list[Run]:
+    """The trainings; neighbours are of different subjects, which are then made side by side.
+
+    Raises:
+        UserError: An unknown name, or a schedule that says no number of steps.
+    """
+    return list(_runs(config))
+
+
+def chosen(config: DictConfig, key: str) -> dict[str, list[str]]:
+    """Options by the name of each of the study's ``schedules`` or ``subjects`` that are asked for.
+
+    Raises:
+        UserError: A name that the study lacks.
+    """
+    there = config.study[key]
+    asked = list(there) if config[key] is None else list(config[key])
+    if unknown := [name for name in asked if name not in there]:
+        raise UserError(f"{key}: no {unknown[0]} in study={config.study.name}: {', '.join(there)}")
+    return {name: list(there[name]) for name in asked}
+
+
+def _runs(config: DictConfig) -> Iterator[Run]:
+    study = config.study
+    where = quoted("subjects_dir", Path(config.subjects_dir).absolute())
+    for seed in config.seeds:
+        for schedule, own in chosen(config, "schedules").items():
+            for subject, person in chosen(config, "subjects").items():
+                options = [*own, *study.common, *config.overrides, *person]
+                train = compose("train", [*options, where, f"name=quality_{study.name}_{subject}"])
+                train.seed = int(seed)
+                if train.trainer.max_steps is None or train.trainer.max_steps < 1:
+                    raise UserError(f"study.schedules.{schedule}: give trainer.max_steps=")
+                yield Run(schedule, subject, int(seed), {
+                    "train": plain(train), "shares": list(map(float, config.shares)),
+                    "most_frames": config.most_frames, "lpips_net": config.lpips_net,
+                })  # fmt: skip
+
+
+def result_of(run: Run, folder: Path) -> dict | None:
+    """What a run left, None if it is missing or of other settings."""
+    path = folder / "runs" / f"{run.name}.json"
+    found = read_json(path) if path.is_file() else {}
+    return found if found.get("digest") == run.digest else None
+
+
+def run_one(run: Run, folder: Path, variables: dict[str, str]) -> str:
+    """Trains in a process of its own. Returns its error as one line, empty if there is none."""
+    job = folder / "runs" / f"{run.name}.yaml"
+    known = {"schedule": run.schedule, "subject": run.subject, "seed": run.seed}
+    told = {"digest": run.digest, "result": str(job.with_suffix(".json").absolute())}
+    write_text(job, OmegaConf.to_yaml(OmegaConf.create(known | told | run.settings)))
+    return run_apart(WORKER, job, job.with_suffix(".log"), variables)

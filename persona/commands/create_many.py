@@ -1,0 +1,208 @@
+"""Many people's avatars, each by a process of create.py; one bad photo does not stop the rest."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import io
+import json
+import queue
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, ListConfig
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from persona.cli import quoted
+from persona.commands import HOME, SCRIPTS
+from persona.commands.create import option_list
+from persona.commands.experiment import METRICS_FILE
+from persona.commands.report import read_metrics
+from persona.data.io import read_json, write_json, write_text
+from persona.data.numbers import whole_number
+from persona.errors import UserError
+from persona.runtime.apart import environment, run_command
+
+DONE_FILE = "done.json"
+"""In a person's folder once its avatar and videos are there."""
+HYDRA_FOLDER = ".hydra"
+"""Of a run, in its folder."""
+LOG_FOLDER, PEOPLE_FOLDER = "logs", "people"
+TABLE_FILE = "many.csv"
+SCORES = ("init/fg_psnr", "test/fg_psnr")
+"""Of the photo's own view, before and after the training."""
+Row = dict[str, str | float]
+
+
+@dataclass(frozen=True)
+class Person:
+    """A photo, and where its avatar goes."""
+
+    photo: Path
+    folder: Path
+    options: tuple[str, ...]
+    """Of create.py, those that all people have in common."""
+
+    @property
+    def name(self) -> str:
+        """Of the photo's file, without its ending."""
+        return self.photo.stem
+
+    @property
+    def log(self) -> Path:
+        """What its process printed."""
+        return self.folder.parents[1] / LOG_FOLDER / f"{self.name}.log"
+
+    @property
+    def digest(self) -> str:
+        """Hash of the photo and the options."""
+        text = json.dumps(self.options).encode()
+        return hashlib.sha256(text + self.photo.read_bytes()).hexdigest()[:16]
+
+    def done(self) -> Row | None:
+        """What is known of its avatar; None before it is there, or if it was made otherwise."""
+        path = self.folder / DONE_FILE
+        found = read_json(path) if path.is_file() else {}
+        if found.get("digest") != self.digest:
+            return None
+        metrics = read_metrics(self.folder / METRICS_FILE)
+        return {"seconds": found["seconds"], **{k: metrics[k] for k in SCORES if k in metrics}}
+
+
+def create_many(config: DictConfig) -> bool:
+    """Makes the avatars of ``config.photos`` that are not there. Returns whether all are.
+
+    Raises:
+        UserError: no photos, two of one name, or a bad option.
+    """
+    people, jobs = plan(config), job_count(config)
+    mine = people[config.share :: config.shares]
+    todo = [person for person in mine if person.done() is None]
+    started = time.perf_counter()
+    errors = run_all(todo, jobs)
+    rows = [row_of(person, errors) for person in people]
+    write_table(Path(config.folder) / TABLE_FILE, rows)
+    show(rows, Path(config.folder), jobs, len(todo) - len(errors), time.perf_counter() - started)
+    return all(person.done() is not None for person in mine)
+
+
+def plan(config: DictConfig) -> list[Person]:
+    """The people, by name.
+
+    Raises:
+        UserError: no photos, two of one name, or a share that there is not.
+    """
+    whole_number("shares", config.shares, low=1)
+    whole_number("share", config.share, low=0, high=config.shares - 1)
+    patterns = config.photos if isinstance(config.photos, ListConfig) else [config.photos]
+    found: dict[str, Path] = {}
+    for pattern in map(str, patterns):
+        # A file's name may hold what patterns are made of.
+        files = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern))
+        if not files:
+            raise UserError(f"photos: nothing is called {pattern}; give DIR/*.jpg in quotes")
+        for photo in map(Path, files):
+            if found.setdefault(photo.stem, photo).absolute() != photo.absolute():
+                raise UserError(f"{photo} and {found[photo.stem]} have one name; rename one")
+    options = tuple(option_list(config, "create"))
+    root = Path(config.folder) / PEOPLE_FOLDER
+    people = (Person(photo, root / name, options) for name, photo in found.items())
+    return sorted(people, key=lambda person: person.name)
+
+
+def job_count(config: DictConfig) -> int:
+    """Processes at a time."""
+    whole_number("per_gpu", config.per_gpu, low=1)
+    if config.jobs is None:
+        return max(1, config.per_gpu * torch.cuda.device_count())
+    return whole_number("jobs", config.jobs, low=1)
+
+
+def run_all(people: Sequence[Person], jobs: int) -> dict[str, str]:
+    """Makes all, ``jobs`` at a time. Returns the errors by name, each one line."""
+    slots: queue.Queue[int] = queue.Queue()
+    for slot in range(jobs):
+        slots.put(slot)
+
+    def work(person: Person) -> str:
+        slot = slots.get()
+        try:
+            return run_one(person, environment(slot, jobs))
+        finally:
+            slots.put(slot)
+
+    errors: dict[str, str] = {}
+    with ThreadPoolExecutor(jobs) as pool:
+        begun = {pool.submit(work, person): person for person in people}
+        try:
+            for number, future in enumerate(as_completed(begun), 1):
+                person, error = begun[future], future.result()
+                if error:
+                    errors[person.name] = error
+                told = f"{person.name}: {error or 'done'}"
+                print(f"{number} of {len(people)}  {told}", flush=True)
+        except BaseException:  # Such as Ctrl-C: begin nobody else.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return errors
+
+
+def run_one(person: Person, variables: dict[str, str]) -> str:
+    """Runs create.py. Returns its error as one line, empty if there is none."""
+    started = time.perf_counter()
+    if (person.folder / HYDRA_FOLDER).is_dir():
+        shutil.rmtree(person.folder)  # Of an attempt that did not end, or of other settings.
+    person.log.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable, str(HOME / SCRIPTS["create"]), *person.options,
+        quoted("photo", person.photo.absolute()), quoted("name", person.name),
+        quoted("hydra.run.dir", person.folder.absolute()),
+    ]  # fmt: skip
+    error = run_command(command, person.log, variables)
+    if not error:
+        seconds = round(time.perf_counter() - started, 1)
+        write_json(person.folder / DONE_FILE, {"digest": person.digest, "seconds": seconds})
+    return error
+
+
+def row_of(person: Person, errors: dict[str, str]) -> Row:
+    """A person's line of the table."""
+    row: Row = {"name": person.name, "photo": str(person.photo)}
+    found = person.done()
+    if found is not None:
+        return {**row, "state": "done", **found}
+    told = errors.get(person.name)
+    return {**row, "state": f"failed: {told} ({person.log})" if told else "missing"}
+
+
+def write_table(path: Path, rows: Sequence[Row]) -> None:
+    """All rows as csv."""
+    text = io.StringIO()
+    columns = ("name", "photo", "state", "seconds", *SCORES)
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def show(rows: Sequence[Row], folder: Path, jobs: int, made: int, seconds: float) -> None:
+    """Prints the table, and how many avatars an hour it were."""
+    table = Table("person", "state", "s", *(f"{key}, dB" for key in SCORES))
+    for row in rows:
+        numbers = ("" if key not in row else f"{float(row[key]):.2f}" for key in SCORES)
+        took = f"{row['seconds']:.0f}" if "seconds" in row else ""
+        table.add_row(escape(str(row["name"])), escape(str(row["state"])), took, *numbers)
+    Console(width=120).print(table)
+    if made and seconds > 0:
+        print(f"{made} avatars in {seconds:.0f} s by {jobs} processes: {3600 * made / seconds:.1f} "
+              "an hour")  # fmt: skip
+    print(f"table: {folder / TABLE_FILE}")
