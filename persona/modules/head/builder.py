@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -53,6 +54,9 @@ class HeadBuilder:
         start: where the first points lie: ``template``, vertices of the body model with its mouth
             open, as the papers say, or ``sphere``, as their code does.
         start_points: how many there are.
+        around_points: how many more there are, in a layer around the model: of what is worn, where
+            growth alone would need many epochs to get to.
+        around: thickness of that layer, in the networks' unit.
         radius: of a point if there were 100 of them; smaller where there are more.
         epoch_steps: steps that make an epoch.
         deformer_width: of the deformer's layers.
@@ -62,6 +66,8 @@ class HeadBuilder:
     rates: Mapping[str, float]
     start: str = "template"
     start_points: int = 400
+    around_points: int = 0
+    around: float = 0.4
     radius: float = 0.3
     epoch_steps: int = 1000
     deformer_width: int = 128
@@ -101,8 +107,16 @@ class HeadBuilder:
             vertices = template.posed_vertices(template.canonical_pose(neutral))
             rows = torch.linspace(0, len(vertices) - 1, min(self.start_points, len(vertices)))
             points = vertices[rows.round().long()].clone()
+            if self.around_points:
+                points = torch.cat([points, self.layer(vertices)])
         doublings = math.log2(len(points) / 100)
         return points, self.radius * SHRINK**doublings
+
+    def layer(self, vertices: Float[Tensor, "p 3"]) -> Float[Tensor, "n 3"]:
+        """Points outside of a model, seen from its middle."""
+        rows = torch.randint(len(vertices), (self.around_points,))
+        outwards = F.normalize(vertices[rows] - vertices.mean(0), dim=-1)
+        return vertices[rows] + self.around * torch.rand(len(rows), 1) * outwards
 
     def head(
         self,
