@@ -24,6 +24,7 @@ from persona.modules.head.lora import train_lora_only
 from persona.modules.losses.head_step import VIEW, HeadStep
 from persona.modules.losses.random_colors import RandomColors
 from persona.modules.render.gaussian import GaussianRenderer
+from persona.systems.head_outline import points_in_outlines
 from persona.systems.head_start import read_start, take_over
 from persona.systems.method import Method, Views
 from persona.types import BodyIdentity, Channel, Frame, Pose
@@ -118,6 +119,16 @@ class HeadMethod(Method):
                     f"which has {len(self.people)}, counted from 0"
                 )
             edits.blend(number, (first, second), share)
+        elif self.start is None and self.builder.around_points:
+            self._put_around(subject)
+
+    def _put_around(self, subject: Subject) -> None:
+        """Adds points of what the subject wears."""
+        avatar, builder = self.avatar, self.builder
+        fresh = points_in_outlines(
+            avatar, self.body, subject, builder.around_points, builder.around
+        )
+        avatar.resize(torch.arange(len(avatar.points)), {"points": fresh})
 
     def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> HeadStep:
         """Poses the head of the frame's subject and renders what the losses ask for."""

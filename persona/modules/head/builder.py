@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -54,9 +53,9 @@ class HeadBuilder:
         start: where the first points lie: ``template``, vertices of the body model with its mouth
             open, as the papers say, or ``sphere``, as their code does.
         start_points: how many there are.
-        around_points: how many more there are, in a layer around the model: of what is worn, where
-            growth alone would need many epochs to get to.
-        around: thickness of that layer, in the networks' unit.
+        around_points: how many more there are of each edit, around the model and inside the
+            outlines of the edit's pictures; see ``points_in_outlines``.
+        around: thickness of the layer in which they lie, in the networks' unit.
         radius: of a point if there were 100 of them; smaller where there are more.
         epoch_steps: steps that make an epoch.
         deformer_width: of the deformer's layers.
@@ -107,16 +106,8 @@ class HeadBuilder:
             vertices = template.posed_vertices(template.canonical_pose(neutral))
             rows = torch.linspace(0, len(vertices) - 1, min(self.start_points, len(vertices)))
             points = vertices[rows.round().long()].clone()
-            if self.around_points:
-                points = torch.cat([points, self.layer(vertices)])
         doublings = math.log2(len(points) / 100)
         return points, self.radius * SHRINK**doublings
-
-    def layer(self, vertices: Float[Tensor, "p 3"]) -> Float[Tensor, "n 3"]:
-        """Points outside of a model, seen from its middle."""
-        rows = torch.randint(len(vertices), (self.around_points,))
-        outwards = F.normalize(vertices[rows] - vertices.mean(0), dim=-1)
-        return vertices[rows] + self.around * torch.rand(len(rows), 1) * outwards
 
     def head(
         self,
@@ -197,6 +188,8 @@ class PegasusBuilder(HeadBuilder):
 
 
 CODES = ("features", "table")
+CODE_STD = 0.05
+"""Of the codes that a fresh network makes, roughly; PERSE's tables have it too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +224,7 @@ class PerseBuilder(HeadBuilder):
     categories: Sequence[str] = PERSE_CATEGORIES
     source: Sequence[str] = PERSE_SOURCE
     code: int = 32
-    code_std: float = 0.05
+    code_std: float = CODE_STD
     largest: float = 0.0175
     turned: bool = True
     as_released: bool = False
@@ -249,6 +242,7 @@ class PerseBuilder(HeadBuilder):
             categories=self.categories, source=self.source, code=self.code, std=self.code_std
         )
         network = CodeNetwork(self.features, self.code, self.code_width)
+        network.spread(self.code_std / CODE_STD)
         codes = (
             TableCodes(edits, self.code, self.code_std)
             if self.codes == "table"
