@@ -63,7 +63,7 @@ class HeadMethod(Method):
         renderer: GaussianRenderer,
         avatar: HeadBuilder,
         background: str = "random",
-        start: Path | None = None,
+        start: str | Path | None = None,
     ) -> None:
         super().__init__(body=body, renderer=renderer, avatar=avatar)
         self.start = None if start is None else Path(start)

@@ -17,8 +17,10 @@ from persona.modules.head.template import warp
 
 VIEWS = 10
 """Frames whose outlines are looked at, evenly spread."""
-TRIES = 20
+TRIES = 30
 """Points that are drawn for each that is asked for."""
+CLOSE = 0.02
+"""Points are not put so near to one another, networks' unit."""
 
 
 @torch.no_grad()
@@ -46,7 +48,7 @@ def points_in_outlines(
     near = template.nearest(points, canonical)
     bases, shapes = template.vertex_bases(near), template.shape_dirs[near]
     betas = subject.identity(body).betas[: shapes.shape[-1]]
-    inside = torch.ones(len(points), dtype=torch.bool)
+    inside, shown = (torch.full((len(points),), start) for start in (True, False))
     numbers = subject.frame_ids(CAPTURED)
     for i in spread(len(numbers), VIEWS):
         pose = matrix_pose(body, subject.pose(CAPTURED, numbers[i], body.num_expression))
@@ -56,13 +58,30 @@ def points_in_outlines(
         placed = ((means - posed.root) @ root.T + posed.root) / template.scale + pose.trans
         camera = subject.camera(CAPTURED, numbers[i]).local()
         mask = torch.from_numpy(subject.mask(CAPTURED, numbers[i]))
-        inside &= _inside(camera.project(placed), mask)
-    return points[inside][:count]
+        within, masked = _looked_up(camera.project(placed), mask)
+        # What a picture cuts off it says nothing about.
+        inside &= masked | ~within
+        shown |= masked
+    return scattered(points[inside & shown], avatar.points, count)
 
 
-def _inside(pixels: Float[Tensor, "n 2"], mask: Bool[Tensor, "h w"]) -> Bool[Tensor, "n"]:
-    """Whether places lie in a mask."""
+def _looked_up(
+    pixels: Float[Tensor, "n 2"], mask: Bool[Tensor, "h w"]
+) -> tuple[Bool[Tensor, "n"], Bool[Tensor, "n"]]:
+    """Whether places lie in the picture, and in the mask."""
     column, row = pixels.floor().long().unbind(-1)
     height, width = mask.shape
     within = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    return within & mask[row.clamp(0, height - 1), column.clamp(0, width - 1)]
+    return within, within & mask[row.clamp(0, height - 1), column.clamp(0, width - 1)]
+
+
+def scattered(
+    points: Float[Tensor, "n 3"], present: Float[Tensor, "m 3"], count: int
+) -> Float[Tensor, "k 3"]:
+    """At most ``count`` points, each the farthest from the present ones and those before it."""
+    chosen = []
+    far = torch.cdist(points, present).amin(1) if len(points) else points[:, 0]
+    while len(chosen) < count and len(far) and float(far.max()) > CLOSE:
+        chosen.append(int(far.argmax()))
+        far = torch.minimum(far, (points - points[chosen[-1]]).norm(dim=1))
+    return points[chosen]

@@ -42,7 +42,7 @@ class PerseMethod(HeadMethod):
         avatar: PerseBuilder,
         encoder: AttributeEncoder,
         background: str = "random",
-        start: Path | None = None,
+        start: str | Path | None = None,
     ) -> None:
         super().__init__(
             body=body, renderer=renderer, avatar=avatar, background=background, start=start
