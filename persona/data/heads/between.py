@@ -59,6 +59,7 @@ class EditsBetween(SubjectsDataModule):
         steps: Pictures between two edits.
         num_frames: Poses in which each is shown, evenly spread over the clip.
         unedited: Whether the person as photographed is an end too, of each edited attribute.
+        captured_ratio: See ``SubjectDataModule``; all frames are captured ones.
         batch_size: Frames a step and process.
         seed: Of the order of the batches.
         frames_on: See ``SubjectDataModule``.
@@ -74,6 +75,7 @@ class EditsBetween(SubjectsDataModule):
         steps: int = 5,
         num_frames: int = 8,
         unedited: bool = True,
+        captured_ratio: float | None = None,
         batch_size: int = 1,
         seed: int = 0,
         frames_on: str = "auto",
@@ -87,8 +89,8 @@ class EditsBetween(SubjectsDataModule):
                 name = between_name(number, pair.category, pair.ends, step, steps + 1)
                 self.made[edits[0].parent / name] = pair, step / (steps + 1)
         super().__init__(
-            roots=[*edits, *self.made], batch_size=batch_size, captured_ratio=None, seed=seed,
-            frames_on=frames_on,
+            roots=[*edits, *self.made], batch_size=batch_size,
+            captured_ratio=captured_ratio, seed=seed, frames_on=frames_on,
         )  # fmt: skip
 
     def prepare_data(self) -> None:
