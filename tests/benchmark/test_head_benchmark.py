@@ -1,12 +1,9 @@
 """The benchmark of heads: its numbers, its table, and that finished cells are kept."""
 
 import csv
-from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from persona.benchmark.heads.cells import Cell, plan
@@ -97,22 +94,6 @@ def test_cells_that_start_from_one_another_run_in_turn():
     assert chains_of([alone, first, second, third]) == [[first, second, third], [alone]]
     # The first one is finished already.
     assert chains_of([second, third]) == [[second, third]]
-
-
-def test_the_plan_has_what_a_cell_starts_from(tmp_path):
-    conf = str(Path(__file__).parents[2] / "conf")
-    with initialize_config_dir(conf, version_base="1.3"):
-        config = compose("head_benchmark", ["only=[perse_lora]", "people=[3]", "seeds=[1]",
-                                            f"subjects_dir={tmp_path}"])  # fmt: skip
-        cells = plan(config, tmp_path)
-    assert [cell.name for cell in cells] == ["perse_stage1_3_1", "perse_3_1", "perse_lora_3_1"]
-    for earlier, later in pairwise(cells):
-        assert later.before is earlier
-        start = later.train["system"]["method"]["start"]
-        assert start == str(tmp_path / "cells" / earlier.name / "run")
-    last = cells[-1].train["data"]
-    assert len(last["roots"]) == 6 and last["learn"] == [Path(last["roots"][-1]).name]
-    assert cells[-1].train["avatar"]["lora"] and not cells[1].train["avatar"]["lora"]
 
 
 def test_unknown_sizes_and_systems_are_named(tmp_path):
