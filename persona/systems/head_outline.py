@@ -79,7 +79,7 @@ def scattered(
     points: Float[Tensor, "n 3"], present: Float[Tensor, "m 3"], count: int
 ) -> Float[Tensor, "k 3"]:
     """At most ``count`` points, each the farthest from the present ones and those before it."""
-    chosen = []
+    chosen: list[int] = []
     far = torch.cdist(points, present).amin(1) if len(points) else points[:, 0]
     while len(chosen) < count and len(far) and float(far.max()) > CLOSE:
         chosen.append(int(far.argmax()))
