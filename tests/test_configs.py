@@ -10,7 +10,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from persona.benchmark.heads.run import cell_of
+from persona.benchmark.heads.cells import plan
 
 CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENTS = sorted(p.stem for p in (CONF / "exp").glob("*.yaml"))
@@ -170,15 +170,24 @@ def test_group_option(override):
 
 
 @pytest.mark.parametrize("size", ["quick", "h200"])
-def test_cells_of_heads_compose(size):
-    """Every system, and those for one person on the same folder as the others' first."""
-    config = composed(f"size={size}", name="head_benchmark")
+def test_cells_of_heads_compose(size, tmp_path):
+    """Every system, after what it starts from, and those for one person on that person's folder."""
+    config = composed(f"size={size}", "people=[3]", "seeds=[0]", name="head_benchmark")
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cells = {name: cell_of(config, name, 3, 0) for name in config.systems}
-    roots = {name: cell.train.data.root for name, cell in cells.items()}
-    assert roots["pointavatar"] == f"{roots['perse']}/9999_source"
+        cells = {cell.system: cell for cell in plan(config, tmp_path)}
+    names = list(cells)
+    assert set(names) == set(config.systems)
+    root = cells["perse_stage1"].train["data"]["root"]
+    assert cells["pointavatar"].train["data"]["root"] == f"{root}/9999_source"
     for cell in cells.values():
-        check(cell.train)
+        check(OmegaConf.create(cell.train))
+        if (before := cell.before) is not None:
+            assert names.index(before.system) < names.index(cell.system)
+            start = cell.train["system"]["method"]["start"]
+            assert start == str(tmp_path / "cells" / before.name / "run")
+    learnt = cells["perse_lora"].train
+    assert learnt["data"]["learn"] == [Path(learnt["data"]["roots"][-1]).name]
+    assert learnt["avatar"]["lora"] and not cells["perse"].train["avatar"]["lora"]
     assert len({cell.digest for cell in cells.values()}) == len(cells)
 
 

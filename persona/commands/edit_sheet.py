@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from persona.commands.editable import EditableHead
@@ -35,13 +35,17 @@ def edit_sheet(
     for name in names:
         images = [*head.mixed({head.category(name): name}, strengths)]
         if truth is not None:
-            images.append(photographed(truth, head.number(name)))
+            seen = photographed(truth, head.number(name))
+            images.append(torch.ones_like(images[0]) if seen is None else seen)
         rows.append(np.hstack([to_uint8(image) for image in images]))
     columns = [f"{share:g}" for share in strengths] + ["photographed"] * (truth is not None)
     return labelled(np.vstack(rows), names, columns)
 
 
-def photographed(frames: FrameDataset, edit: int) -> torch.Tensor:
-    """The first frame of an edit, on white."""
-    frame = frames[frames.rows_of(edit)[:1]]
+def photographed(frames: FrameDataset, edit: int) -> Float[torch.Tensor, "3 h w"] | None:
+    """The first frame of an edit, on white; None where frames have none."""
+    rows = frames.rows_of(edit)
+    if not rows:
+        return None
+    frame = frames[rows[:1]]
     return frame.image[0] * frame.mask[0] + 1 - frame.mask[0]

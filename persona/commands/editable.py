@@ -58,8 +58,9 @@ class EditableHead:
 
     @property
     def edits(self) -> tuple[str, ...]:
-        """``names`` without the person as photographed."""
-        return tuple(name for name in self.names if self.category(name) != SOURCE)
+        """``names`` without the person as photographed, and what lies between two edits."""
+        own = (name for name in self.names if read_edit_name(name).between is None)
+        return tuple(name for name in own if self.category(name) != SOURCE)
 
     def category(self, name: str) -> str:
         """Attribute that an edit changes."""

@@ -10,6 +10,7 @@ from numpy import ndarray
 
 LABEL_PX = 28
 """Thickness of a strip of names."""
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def to_uint8(image: Float[torch.Tensor, "3 h w"]) -> UInt8[ndarray, "h w 3"]:
@@ -34,9 +35,21 @@ def labelled(
 
 
 def label(text: str, length: int) -> UInt8[ndarray, "h w 3"]:
-    """A white strip with a text in its middle."""
-    font = cv2.FONT_HERSHEY_SIMPLEX, 0.5
-    (width, _), _ = cv2.getTextSize(text, *font, 1)
+    """A white strip with a text in its middle, in two lines of smaller letters if it is long."""
     strip = np.full((LABEL_PX, length, 3), 255, np.uint8)
-    place = max(2, (length - width) // 2), 19
-    return cv2.putText(strip, text, place, *font, (40,) * 3, 1, cv2.LINE_AA)
+    lines, size, low = [text], 0.5, 19
+    if _width(text, size) > length:
+        words = text.replace("_", " ").split()
+        cuts = [(" ".join(words[:i]), " ".join(words[i:])) for i in range(1, len(words) + 1)]
+        lines = list(min(cuts, key=lambda pair: max(_width(line, 1.0) for line in pair)))
+        widest = max(_width(line, 1.0) for line in lines)
+        size, low = min(0.4, (length - 4) / widest), 11
+    for number, line in enumerate(lines):
+        place = max(2, (length - _width(line, size)) // 2), low + 13 * number
+        cv2.putText(strip, line, place, FONT, size, (40,) * 3, 1, cv2.LINE_AA)
+    return strip
+
+
+def _width(text: str, size: float) -> int:
+    """Pixels."""
+    return cv2.getTextSize(text, FONT, size, 1)[0][0]

@@ -21,17 +21,19 @@ class SubjectsDataModule(SubjectDataModule):
 
     Args:
         roots: Subject folders, each of another name.
+        learn: Names of the folders whose frames train; those of the others only test. None is all.
 
     The other arguments are those of every ``SubjectDataModule``.
 
     Raises:
-        UserError: There are no folders, or two of one name.
+        UserError: There are no folders, or two of one name, or none of a name in ``learn``.
     """
 
     def __init__(  # noqa: PLR0913
         self,
         *,
         roots: Sequence[str | Path],
+        learn: Sequence[str] | None = None,
         batch_size: int = 1,
         captured_ratio: float | None = 0.5,
         captured_repeats: int = 1,
@@ -48,6 +50,9 @@ class SubjectsDataModule(SubjectDataModule):
             raise UserError("data.roots=[]: give subject folders")
         if twice := {name for name in names if names.count(name) > 1}:
             raise UserError(f"data.roots: {min(twice)} is there twice; rename one of the folders")
+        if unknown := sorted(set(learn or ()) - set(names)):
+            raise UserError(f"data.learn: {unknown[0]} is none of data.roots: {', '.join(names)}")
+        self.learn = learn
         super().__init__(
             root=self.roots[0], batch_size=batch_size, captured_ratio=captured_ratio,
             captured_repeats=captured_repeats, seed=seed, train_splits=train_splits,
@@ -73,6 +78,11 @@ class SubjectsDataModule(SubjectDataModule):
                 "one; give one, or choose a system that learns over people"
             )
         return Subject(self.roots[0])
+
+    def _train_splits_of(self, subject: Subject) -> tuple[str, ...]:
+        if self.learn is not None and subject.name not in self.learn:
+            return ()
+        return super()._train_splits_of(subject)
 
     def identities(self, body: BodySize) -> list[BodyIdentity]:
         """Shape of each subject, in the order of their numbers."""

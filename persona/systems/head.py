@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -15,12 +16,16 @@ from persona.errors import UserError
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.base import Body
 from persona.modules.body.shaped_body import ShapedBody
+from persona.modules.head.attributes import SOURCE
 from persona.modules.head.avatar import HeadAvatar, PosedHead
-from persona.modules.head.builder import HeadBuilder
+from persona.modules.head.builder import HeadBuilder, PerseBuilder
 from persona.modules.head.looks import DrawnSurface
+from persona.modules.head.lora import train_lora_only
 from persona.modules.losses.head_step import VIEW, HeadStep
 from persona.modules.losses.random_colors import RandomColors
 from persona.modules.render.gaussian import GaussianRenderer
+from persona.systems.head_outline import points_in_outlines
+from persona.systems.head_start import read_start, take_over
 from persona.systems.method import Method, Views
 from persona.types import BodyIdentity, Channel, Frame, Pose
 
@@ -40,6 +45,8 @@ class HeadMethod(Method):
         avatar: builds the avatar once the person is known.
         background: behind truth and render in training: ``white``, or ``random``, another colour
             in each step.
+        start: folder of a run whose trained avatar this one starts from, edit by edit of the same
+            name; the avatar's settings must be that run's. None starts anew.
     """
 
     body: ShapedBody
@@ -56,8 +63,10 @@ class HeadMethod(Method):
         renderer: GaussianRenderer,
         avatar: HeadBuilder,
         background: str = "random",
+        start: str | Path | None = None,
     ) -> None:
         super().__init__(body=body, renderer=renderer, avatar=avatar)
+        self.start = None if start is None else Path(start)
         if background not in BACKGROUNDS:
             have = ", ".join(BACKGROUNDS)
             raise UserError(f"system.method.background={background} is unknown: choose {have}")
@@ -69,10 +78,26 @@ class HeadMethod(Method):
         """Makes the avatar with room for all edits."""
         self.identity = identity
         self.avatar = self.builder.build(self.body, identity, max(1, len(self.people)))
+        between = (read_edit_name(name).between for name in self.people)
+        self.avatar.edits.blends = self.partly or any(found is not None for found in between)
+        if self.partly and self.start is not None:
+            train_lora_only(self.avatar)
+
+    @property
+    def partly(self) -> bool:
+        """Whether pictures of all edits are believed only where they show what is edited."""
+        return isinstance(self.builder, PerseBuilder) and self.builder.lora
+
+    def check(self) -> None:
+        """See ``Method``: the run to start from."""
+        if self.start is not None:
+            read_start(self.start)
 
     def see_poses(self, poses: PoseTable) -> None:
-        """The canonical expression is the mean one."""
+        """The canonical expression is the mean one, or that of the run to start from."""
         self.avatar.see_expressions(poses.expression.detach())
+        if self.start is not None:
+            take_over(self.avatar, self.people, read_start(self.start), str(self.start))
 
     def initialise(self, subject: Subject) -> None:
         """What the subject's name says that it edits, and its shape.
@@ -81,9 +106,29 @@ class HeadMethod(Method):
             UserError: no such attribute.
         """
         number, edits = self.people.index(subject.name), self.avatar.edits
-        category = read_edit_name(subject.name).category if len(self.people) > 1 else "source"
+        name = read_edit_name(subject.name)
+        category = name.category if len(self.people) > 1 else SOURCE
         betas = subject.identity(self.body).betas
-        edits.describe(number, category, betas[: edits.betas.shape[1]])
+        partly = name.between is not None or (self.partly and category != SOURCE)
+        edits.describe(number, category, betas[: edits.betas.shape[1]], partly)
+        if name.between is not None:
+            first, second, share = name.between
+            if max(first, second) >= len(self.people):
+                raise UserError(
+                    f"{subject.name} lies between the folders {first} and {second} of data.roots, "
+                    f"which has {len(self.people)}, counted from 0"
+                )
+            edits.blend(number, (first, second), share)
+        elif self.start is None and self.builder.around_points:
+            self._put_around(subject)
+
+    def _put_around(self, subject: Subject) -> None:
+        """Adds points of what the subject wears."""
+        avatar, builder = self.avatar, self.builder
+        fresh = points_in_outlines(
+            avatar, self.body, subject, builder.around_points, builder.around
+        )
+        avatar.resize(torch.arange(len(avatar.points)), {"points": fresh})
 
     def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> HeadStep:
         """Poses the head of the frame's subject and renders what the losses ask for."""
@@ -95,8 +140,8 @@ class HeadMethod(Method):
         if self.random:
             color = self.backgrounds(self.avatar.steps + turn, frame.index)
         return HeadStep(
-            frame=frame, avatar=self.avatar, posed=posed, renders={VIEW: render}, mesh_masks={},
-            boundary={}, background=color[:, None, None].expand_as(image),
+            frame=frame, avatar=self.avatar, posed=posed, pose=pose, renders={VIEW: render},
+            mesh_masks={}, boundary={}, background=color[:, None, None].expand_as(image),
         )  # fmt: skip
 
     def _values(self, posed: PosedHead, channel: str) -> Float[Tensor, "n c"]:

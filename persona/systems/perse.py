@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from persona.data.edit_name import read_edit_name
@@ -27,6 +29,7 @@ class PerseMethod(HeadMethod):
         avatar: builds the avatar once the person is known.
         encoder: sees the picture of an edit and the words for it.
         background: see ``HeadMethod``.
+        start: see ``HeadMethod``.
     """
 
     many = True
@@ -39,8 +42,11 @@ class PerseMethod(HeadMethod):
         avatar: PerseBuilder,
         encoder: AttributeEncoder,
         background: str = "random",
+        start: str | Path | None = None,
     ) -> None:
-        super().__init__(body=body, renderer=renderer, avatar=avatar, background=background)
+        super().__init__(
+            body=body, renderer=renderer, avatar=avatar, background=background, start=start
+        )
         if avatar.codes == "features" and avatar.features != encoder.size:
             raise UserError(
                 f"avatar.features={avatar.features}: the encoder gives {encoder.size}; set that"

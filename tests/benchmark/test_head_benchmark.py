@@ -6,7 +6,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from persona.benchmark.heads.run import Cell, finished, plan
+from persona.benchmark.heads.cells import Cell, plan
+from persona.benchmark.heads.run import chains_of, finished
 from persona.benchmark.heads.score import apart, codes_by_attribute
 from persona.benchmark.heads.table import write_tables
 from persona.commands.editable import EditableHead
@@ -76,18 +77,29 @@ def test_the_table_has_means_and_leaves_empty_what_a_system_lacks(tmp_path):
 
 
 def test_a_cell_is_run_again_when_its_settings_change(tmp_path):
-    one, other = (
-        Cell("perse", 1, 0, OmegaConf.create({"steps": n}), OmegaConf.create()) for n in (1, 2)
-    )
+    one, other = (Cell("perse", 1, 0, {"steps": n}, {}) for n in (1, 2))
     assert not finished(tmp_path, one)
     write_json(tmp_path / "result.json", {"digest": one.digest})
     assert finished(tmp_path, one) and not finished(tmp_path, other)
+    # What a cell starts from is one of its settings.
+    digests = {Cell("later", 1, 0, {}, {}, before=before).digest for before in (None, one, other)}
+    assert len(digests) == 3
 
 
-def test_unknown_sizes_and_systems_are_named():
+def test_cells_that_start_from_one_another_run_in_turn():
+    first = Cell("first", 1, 0, {}, {})
+    alone = Cell("alone", 1, 0, {}, {})
+    second = Cell("second", 1, 0, {}, {}, before=first)
+    third = Cell("third", 1, 0, {}, {}, before=second)
+    assert chains_of([alone, first, second, third]) == [[first, second, third], [alone]]
+    # The first one is finished already.
+    assert chains_of([second, third]) == [[second, third]]
+
+
+def test_unknown_sizes_and_systems_are_named(tmp_path):
     config = OmegaConf.create({"size": "huge", "sizes": {"quick": {}}, "only": None, "systems": {}})
     with pytest.raises(UserError, match="size=huge is unknown: choose quick"):
-        plan(config)
+        plan(config, tmp_path)
     config.size, config.only, config.systems = "quick", ["gone"], {"perse": {}}
     with pytest.raises(UserError, match="no system gone; choose of perse"):
-        plan(config)
+        plan(config, tmp_path)

@@ -15,6 +15,7 @@ from tiny_heads import NAMES, SIDE, TinyHead, TinyHeads
 from persona.commands.edit import edit, interpolate
 from persona.commands.pictures import to_uint8
 from persona.errors import UserError
+from persona.modules.head.lora import lora_state, without_additions
 from persona.types import View
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -33,9 +34,10 @@ SMALL = {
 STEPS = {"pointavatar": 9, "pegasus": 9, "perse": 24}
 
 
-def config(system, *overrides):
+def config(system, *overrides, lora=False):
     names = [
-        "+exp=demo", f"system={system}", "renderer=cpu", "metric.lpips_net=null",
+        f"+exp=[demo{',perse_lora' if lora else ''}]", f"system={system}",
+        "renderer=cpu", "metric.lpips_net=null",
         "avatar.deformer_width=16", "avatar.rates.avatar=6e-3",
         "avatar.start_points=60", "avatar.epoch_steps=4",
         *SMALL[system], *overrides,
@@ -53,10 +55,10 @@ GROWTH = {
 }
 
 
-def fitted(system, steps, *overrides, folder=None):
+def fitted(system, steps, *overrides, folder=None, lora=False):
     """A system after some steps, and its trainer."""
     lightning.seed_everything(0, verbose=False)
-    fit = instantiate(config(system, *GROWTH[system], *overrides))
+    fit = instantiate(config(system, *GROWTH[system], *overrides, lora=lora))
     data = TinyHeads(TinyHead(), people=1 if system == "pointavatar" else 2)
     trainer = lightning.Trainer(
         max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False,
@@ -203,3 +205,34 @@ def test_wrong_options_of_heads(system, override, message):
     with pytest.raises(Exception, match=message) as caught:
         instantiate(config(system, override))
     assert isinstance(caught.value.__cause__ or caught.value, UserError)
+
+
+def test_a_run_starts_from_another_and_low_rank_additions_alone_learn(tmp_path):
+    """Edits are taken over by name; what was learnt before stays but for the additions."""
+    first, trainer, _ = fitted("perse", 6, folder=tmp_path)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    start = f"system.method.start={tmp_path}"
+    later, _, _ = fitted("perse", 3, start, "density.every=1000", lora=True)
+    old, new = first.avatar.state_dict(), later.avatar.state_dict()
+    additions = lora_state(later.avatar)
+    assert len(later.avatar.points) == len(first.avatar.points) > 60
+    for key, value in old.items():
+        if key not in ("steps", "edits.partly"):
+            assert torch.equal(value, new[key]), key
+    ups = [value for key, value in additions.items() if key.endswith("up.weight")]
+    assert all(value.abs().max() > 0 for value in ups), "every layer's addition was trained"
+    pose, view = first.table(torch.tensor(0)), View(subject=torch.tensor(1))
+    with torch.no_grad():
+        before = first.avatar(pose, view).points.means
+        with without_additions(later.avatar):
+            assert torch.equal(before, later.avatar(pose, view).points.means)
+        assert not torch.equal(before, later.avatar(pose, view).points.means)
+
+
+def test_a_start_of_other_settings_is_named(tmp_path):
+    _, trainer, _ = fitted("perse", 1)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"system.method.start=.*first difference: "):
+        fitted("perse", 1, f"system.method.start={tmp_path}", "avatar.code=5")
+    with pytest.raises(UserError, match=r"system.method.start=.*: no last.ckpt there"):
+        fitted("perse", 1, f"system.method.start={tmp_path / 'gone'}")

@@ -2,62 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
+import multiprocessing as mp
+import os
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from hydra import compose
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from persona.benchmark.heads.cells import RUN, Cell, check_edits, plan
+from persona.benchmark.heads.novel import score_novel
 from persona.benchmark.heads.score import score_head
+from persona.benchmark.heads.sheet import SHEET, write_sheet
+from persona.benchmark.heads.speed import compare_speed
 from persona.benchmark.heads.table import write_tables
 from persona.benchmark.plan import one_line
-from persona.cli import quoted
 from persona.commands.edit_sheet import SHEET_FILE
 from persona.commands.experiment import load_system, train
 from persona.commands.report import COMPARISON_FILE
-from persona.data.heads.edits import SOURCE_FOLDER, SyntheticEdits
+from persona.data.heads.edits import SyntheticEdits
+from persona.data.heads.subject import SyntheticHead
 from persona.data.io import read_json, write_json
-from persona.errors import UserError
 from persona.modules.device import pick_device
 from persona.modules.metrics.protocol import protocol_metrics
 from persona.runtime.options import plain
 
 log = logging.getLogger(__name__)
-RESULT_FILE = "result.json"
-VERSION = 1
-"""Raised when the same settings come to give other numbers."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training: a system on a person, from a seed."""
-
-    system: str
-    person: int
-    seed: int
-    train: DictConfig
-    """Configuration of train.py."""
-    truth: DictConfig
-    """Of the data module of the person and all edits."""
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.system}_{self.person}_{self.seed}"
-
-    @property
-    def digest(self) -> str:
-        """Hash of what its numbers depend on."""
-        settings = OmegaConf.to_container(self.train, resolve=True)
-        text = json.dumps([VERSION, settings], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+RESULT_FILE, SPEED_FILE = "result.json", "speed.json"
 
 
 def run_heads(config: DictConfig, folder: Path) -> list[str]:
@@ -69,64 +44,84 @@ def run_heads(config: DictConfig, folder: Path) -> list[str]:
     Raises:
         UserError: No such size or system.
     """
-    cells, failed = plan(config), []
+    check_edits(config)
+    cells = plan(config, folder)
+    todo = [cell for cell in cells if not finished(folder / "cells" / cell.name, cell)]
+    threads = max(1, (os.cpu_count() or 1) // config.jobs)
+    speed = config.sizes[config.size].get("speed")
+    if speed is not None and not (folder / SPEED_FILE).is_file():
+        # Alone on the machine, and in a process of its own, which gives its memory back.
+        log.info("speed of PERSE's step")
+        with mp.get_context("spawn").Pool(1) as pool:
+            write_json(folder / SPEED_FILE, pool.apply(compare_speed, (plain(speed),)))
+    failed: list[str] = []
+    for lines in _each(config.jobs, threads, _prepare, folders_of(todo)):
+        failed += lines
+    chains = [(chain, folder, config.lpips_net) for chain in chains_of(todo)]
+    for lines in _each(config.jobs, threads, run_chain, chains):
+        failed += lines
+        # After each: who stops it early has a table.
+        results = [read_json(path) for path in sorted(folder.glob(f"cells/*/{RESULT_FILE}"))]
+        found = folder / SPEED_FILE
+        measured = read_json(found) if found.is_file() else {}
+        write_tables(folder, results, list(config.systems), measured)
+        write_sheet(folder / SHEET, folder / "cells", list(config.systems))
+    return failed
+
+
+def _each(jobs: int, threads: int, work, arguments: Sequence[tuple]) -> Iterator[list[str]]:
+    """What ``work`` gives for each arguments, as it comes, by several processes."""
+    if jobs <= 1:
+        yield from (work(given) for given in arguments)
+        return
+    context = mp.get_context("spawn")
+    with context.Pool(min(jobs, max(1, len(arguments))), torch.set_num_threads, (threads,)) as pool:
+        yield from pool.imap_unordered(work, arguments)
+
+
+def folders_of(cells: Sequence[Cell]) -> list[tuple[dict, str]]:
+    """Every folder that the cells read, once, with the data module that makes it."""
+    found: dict[str, tuple[dict, str]] = {}
     for cell in cells:
-        place, started = folder / "cells" / cell.name, time.perf_counter()
-        if finished(place, cell):
-            continue
+        truth = cell.novel or cell.truth
+        module: SyntheticEdits = instantiate(OmegaConf.create(truth))
+        found |= {str(root): (truth, str(root)) for root in module.made if str(root) not in found}
+    return list(found.values())
+
+
+def _prepare(given: tuple[dict, str]) -> list[str]:
+    """Makes one synthetic head."""
+    truth, root = given
+    module: SyntheticEdits = instantiate(OmegaConf.create(truth))
+    SyntheticHead(module.body, module.made[Path(root)]).prepare(Path(root))
+    return []
+
+
+def chains_of(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that go on from one another together, in order; each chain can run by itself."""
+    chains: dict[str, list[Cell]] = {}
+    for cell in cells:
+        first = cell
+        while first.before is not None:
+            first = first.before
+        chains.setdefault(first.name, []).append(cell)
+    # Long ones first: the last to end is a short one.
+    return sorted(chains.values(), key=len, reverse=True)
+
+
+def run_chain(given: tuple[list[Cell], Path, str]) -> list[str]:
+    """Runs cells one after the other. Returns a line for each that failed."""
+    chain, folder, net = given
+    failed = []
+    for cell in chain:
+        started = time.perf_counter()
         try:
-            run_cell(cell, place, config.lpips_net)
-            # After each: who stops it early has a table.
-            results = [read_json(path) for path in sorted(folder.glob(f"cells/*/{RESULT_FILE}"))]
-            write_tables(folder, results, list(config.systems))
+            run_cell(cell, folder / "cells" / cell.name, net)
             log.info("%s: %.0f s", cell.name, time.perf_counter() - started)
         except Exception as error:
             failed.append(f"{cell.name}: {one_line(error)}")
             log.exception("%s failed", cell.name)
     return failed
-
-
-def plan(config: DictConfig) -> list[Cell]:
-    """The cells, person by person: what is cheap to compare is there early.
-
-    Raises:
-        UserError: No such size or system.
-    """
-    if config.size not in config.sizes:
-        raise UserError(f"size={config.size} is unknown: choose {', '.join(config.sizes)}")
-    asked = list(config.systems) if config.only is None else list(config.only)
-    if unknown := [name for name in asked if name not in config.systems]:
-        raise UserError(f"only: no system {unknown[0]}; choose of {', '.join(config.systems)}")
-    return [
-        cell_of(config, name, int(person), int(seed))
-        for seed in config.seeds for person in config.people for name in asked
-    ]  # fmt: skip
-
-
-def cell_of(config: DictConfig, system: str, person: int, seed: int) -> Cell:
-    """Composes the training of a cell.
-
-    A system for one person sees the folder of the person as photographed alone.
-    """
-    size, choice = config.sizes[config.size], config.systems[system]
-    shared = [
-        "+exp=demo", "body=head", f"system={choice.system}", f"trainer.max_steps={size.steps}",
-        f"seed={seed}", f"name=heads_{config.size}", "report.turntable_frames=0", "logger=none",
-        *size.overrides[choice.system], *choice.overrides,
-    ]  # fmt: skip
-    where = quoted("subjects_dir", Path(config.subjects_dir).absolute())
-    truth = [
-        "data=synthetic_edits", f"data.config.person={person}",
-        *(f"data.config.{key}={value}" for key, value in size.data.items()),
-        "data.edits=" + str(OmegaConf.to_container(config.edits)),
-    ]  # fmt: skip
-    with_edits = compose("train", [*shared, where, *truth])
-    if choice.edits:
-        return Cell(system, person, seed, with_edits, with_edits.data)
-    root = Path(with_edits.data.root) / SOURCE_FOLDER
-    alone = ["data=subject", quoted("data.root", root), "data.captured_ratio=null"]
-    chosen = compose("train", [*shared, where, *alone])
-    return Cell(system, person, seed, chosen, with_edits.data)
 
 
 def finished(place: Path, cell: Cell) -> bool:
@@ -137,15 +132,17 @@ def finished(place: Path, cell: Cell) -> bool:
 
 def run_cell(cell: Cell, place: Path, net: str) -> None:
     """Trains and scores; leaves the result and pictures."""
-    data: SyntheticEdits = instantiate(cell.truth)
+    data: SyntheticEdits = instantiate(OmegaConf.create(cell.truth))
     data.prepare_data()
     shutil.rmtree(place, ignore_errors=True)
-    run = place / "run"
-    metrics = train(OmegaConf.create(plain(cell.train)), run)
-    accelerator = cell.train.trainer.accelerator
+    run = place / RUN
+    metrics = train(OmegaConf.create(cell.train), run)
+    accelerator = cell.train["trainer"]["accelerator"]
     device = pick_device({"gpu": "cuda"}.get(accelerator, accelerator))
     system = load_system(run, device)
     values = score_head(system, data, protocol_metrics(net).to(device), net)
+    if cell.novel is not None:
+        values |= score_novel(Path(cell.train["system"]["method"]["start"]), system, cell.novel)
     for name in (SHEET_FILE, COMPARISON_FILE):
         if (run / name).is_file():
             shutil.copyfile(run / name, place / name)

@@ -14,7 +14,10 @@ COLUMNS = {
     "edits_psnr": ("edits PSNR ↑", 2), "edits_ssim": ("edits SSIM ↑", 4),
     "edits_lpips": ("edits LPIPS ↓", 4),
     "edit_error": ("edit error ↓", 4), "drift": ("drift ↓", 4), "edit_size": ("edit size", 4),
-    "ppl": ("PPL ↓", 4), "100pdv": ("100 PDV ↓", 4), "train_seconds": ("train s", 0),
+    "ppl": ("PPL ↓", 4), "100pdv": ("100 PDV ↓", 4),
+    "new_error_before": ("new edit, foreseen ↓", 4), "new_error": ("learnt ↓", 4),
+    "new_size": ("new edit size", 4), "moved": ("others moved ↓", 4),
+    "train_seconds": ("train s", 0),
 }  # fmt: skip
 """Title and digits by the name of a number; LPIPS of any network."""
 NOTE = """
@@ -22,13 +25,36 @@ PSNR, SSIM, LPIPS: unseen expressions and views of the person as photographed, a
 white, the render under its own alpha. Edit error: mean absolute difference from the truth where the
 truth of the edit differs from that of the person ("edit size" is that difference). Drift: of the
 edited render from the unedited one everywhere else. PPL, PDV: nine pictures between each two codes
-of an attribute. Means over people and seeds, with the deviation over them.
+of an attribute. New edit: the same error of an edit that was not trained on, as its picture and
+words alone foresee it, then learnt by low-rank additions or by all weights; others moved: mean
+absolute difference of the renders of all other edits from what they were. Means over people and
+seeds, with the deviation over them; seconds are those of several trainings side by side.
+"""
+SPEED = """
+## PERSE's step at {side} x {side} pixels, {points} Gaussians
+
+On {device}, medians of {steps}, in turn, in one process; perceptual loss left out. The public order
+copies the latent to every point and computes the derivative of the warp, which it does not use.
+
+| | ours | public order | ratio |
+|---|---|---|---|
+| training step, ms | {ours_step_ms:.1f} | {public_order_step_ms:.1f} | {step_ratio:.2f} |
+| frames per second | {ours_fps:.1f} | {public_order_fps:.1f} | {fps_ratio:.2f} |
 """
 Result = Mapping[str, float | int | str]
 
 
-def write_tables(folder: Path, results: Sequence[Result], order: Sequence[str]) -> None:
-    """cells.csv with every cell, table.csv and table.md with a row a system."""
+def write_tables(
+    folder: Path, results: Sequence[Result], order: Sequence[str], speed: Result | None = None
+) -> None:
+    """cells.csv with every cell, table.csv and table.md with a row a system.
+
+    Args:
+        folder: Of the files.
+        results: Of the cells.
+        order: Of the systems.
+        speed: What ``compare_speed`` found; empty or None leaves it out.
+    """
     write_csv(folder / "cells.csv", results)
     rows = [summary(name, own) for name in order if (own := of_system(results, name))]
     write_csv(folder / "table.csv", rows)
@@ -38,7 +64,8 @@ def write_tables(folder: Path, results: Sequence[Result], order: Sequence[str]) 
         [system, str(len(own)), *(text_of(spread_of(own, n), COLUMNS[n][1]) for n in shown)]
         for system in order if (own := of_system(results, system))
     ]  # fmt: skip
-    write_text(folder / "table.md", markdown([header, *lines]) + NOTE)
+    below = SPEED.format(**speed) if speed else ""
+    write_text(folder / "table.md", markdown([header, *lines]) + NOTE + below)
 
 
 def of_system(results: Sequence[Result], system: str) -> list[Result]:

@@ -53,6 +53,9 @@ class HeadBuilder:
         start: where the first points lie: ``template``, vertices of the body model with its mouth
             open, as the papers say, or ``sphere``, as their code does.
         start_points: how many there are.
+        around_points: how many more there are of each edit, around the model and inside the
+            outlines of the edit's pictures; see ``points_in_outlines``.
+        around: thickness of the layer in which they lie, in the networks' unit.
         radius: of a point if there were 100 of them; smaller where there are more.
         epoch_steps: steps that make an epoch.
         deformer_width: of the deformer's layers.
@@ -62,6 +65,8 @@ class HeadBuilder:
     rates: Mapping[str, float]
     start: str = "template"
     start_points: int = 400
+    around_points: int = 0
+    around: float = 0.4
     radius: float = 0.3
     epoch_steps: int = 1000
     deformer_width: int = 128
@@ -183,6 +188,8 @@ class PegasusBuilder(HeadBuilder):
 
 
 CODES = ("features", "table")
+CODE_STD = 0.05
+"""Of the codes that a fresh network makes, roughly; PERSE's tables have it too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +224,7 @@ class PerseBuilder(HeadBuilder):
     categories: Sequence[str] = PERSE_CATEGORIES
     source: Sequence[str] = PERSE_SOURCE
     code: int = 32
-    code_std: float = 0.05
+    code_std: float = CODE_STD
     largest: float = 0.0175
     turned: bool = True
     as_released: bool = False
@@ -235,6 +242,7 @@ class PerseBuilder(HeadBuilder):
             categories=self.categories, source=self.source, code=self.code, std=self.code_std
         )
         network = CodeNetwork(self.features, self.code, self.code_width)
+        network.spread(self.code_std / CODE_STD)
         codes = (
             TableCodes(edits, self.code, self.code_std)
             if self.codes == "table"

@@ -22,6 +22,9 @@ class Who:
     betas: Float[Tensor, "s"]
     code: Float[Tensor, "c"]
     """Of the edit alone; empty where there are no edits."""
+    partly: Float[Tensor, ""] | None = None
+    """1 where pictures of it are to be believed only where they show the edited attribute or the
+    background: another network made them. None is nowhere."""
 
 
 class Edits(nn.Module):
@@ -36,6 +39,12 @@ class Edits(nn.Module):
 
     betas: Float[Tensor, "k s"]
     slot: Int[Tensor, "k"]
+    ends: Int[Tensor, "k 2"]
+    share: Float[Tensor, "k"]
+    partly: Float[Tensor, "k"]
+    blends: bool = False
+    """Whether some lie between two others, or are believed partly; without any, a step does not
+    ask."""
 
     def __init__(
         self, count: int, num_betas: int, slots: Slots | None = None, codes: nn.Module | None = None
@@ -44,21 +53,49 @@ class Edits(nn.Module):
         self.slots, self.codes = slots, codes
         self.register_buffer("betas", torch.zeros(count, num_betas))
         self.register_buffer("slot", torch.full((count,), -1))
+        self.register_buffer("ends", torch.arange(count)[:, None].repeat(1, 2))
+        self.register_buffer("share", torch.zeros(count))
+        self.register_buffer("partly", torch.zeros(count))
 
-    def describe(self, edit: int, category: str, betas: Float[Tensor, "s"]) -> None:
-        """Says what an edit changes, and its shape."""
-        self.betas[edit] = betas
+    def describe(
+        self, edit: int, category: str, betas: Float[Tensor, "s"], partly: bool = False
+    ) -> None:
+        """Says what an edit changes, its shape, and whether to believe its pictures partly."""
+        self.betas[edit], self.partly[edit] = betas, float(partly)
         if self.slots is not None:
             self.slot[edit] = self.slots.number(category)
+
+    def blend(self, edit: int, ends: tuple[int, int], share: float) -> None:
+        """Puts an edit's code between those of two others.
+
+        Args:
+            edit: Number.
+            ends: Numbers of the others; of the person as photographed, it is that person's code of
+                the edit's attribute.
+            share: Of the second one, [0, 1].
+        """
+        self.ends[edit], self.share[edit] = torch.tensor(ends), share
 
     def forward(self, edit: Int[Tensor, ""]) -> Who:
         """An edit by its number; the host need not know it."""
         betas = self.betas.index_select(0, edit.view(1))[0]
         if self.slots is None or self.codes is None:
             return Who(betas[:0], betas, betas[:0])
-        code = self.codes(edit)
         slot = self.slot.index_select(0, edit.view(1))[0]
-        return Who(self.slots.edited(slot, code), betas, code)
+        if not self.blends:
+            code = self.codes(edit)
+            return Who(self.slots.edited(slot, code), betas, code)
+        first, second = self.ends.index_select(0, edit.view(1))[0]
+        share, partly = (t.index_select(0, edit.view(1))[0] for t in (self.share, self.partly))
+        code = torch.lerp(self.end(first, slot), self.end(second, slot), share)
+        return Who(self.slots.edited(slot, code), betas, code, partly)
+
+    def end(self, edit: Int[Tensor, ""], slot: Int[Tensor, ""]) -> Float[Tensor, "c"]:
+        """Code of an edit; of the person as photographed, that of a slot."""
+        assert self.slots is not None and self.codes is not None  # Those with edits have them.
+        unedited = (self.slot.index_select(0, edit.view(1)) < 0) & (slot >= 0)
+        present = self.slots.codes.index_select(0, slot.clamp(min=0).view(1))[0]
+        return torch.where(unedited, present, self.codes(edit))
 
     def seen(self, view: View) -> Who:
         """Whom a view shows: its subject numbers the edit, its latent replaces the edit's."""

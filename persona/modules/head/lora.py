@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import cast
 
 from torch import Tensor, nn
@@ -64,6 +65,16 @@ def set_strength(model: nn.Module, strength: float) -> None:
     """How much of what was added is felt, in [0, 1]."""
     for pair in lora_pairs(model):
         pair.strength = strength
+
+
+@contextmanager
+def without_additions(model: nn.Module) -> Iterator[None]:
+    """The model as it was before the pairs."""
+    set_strength(model, 0.0)
+    try:
+        yield
+    finally:
+        set_strength(model, 1.0)
 
 
 def train_lora_only(model: nn.Module) -> None:

@@ -38,13 +38,15 @@ class HeadImage(Loss[HeadStep]):
         self.perceptual, self.l1, self.ssim, self.features = perceptual, l1, ssim, features
 
     def forward(self, step: HeadStep) -> Float[Tensor, ""]:
-        """Over the step's background."""
-        image, truth = step.render_over(), step.truth_over()
+        """Over the step's background; features see the whole image, whatever is believed of it."""
+        whole, whole_truth = step.render_over(), step.truth_over()
+        believed = step.believed()
+        image, truth = (x if believed is None else x * believed for x in (whole, whole_truth))
         value = self.l1 * (image - truth).abs().mean()
         if self.ssim:
             value = value + self.ssim * (1 - ssim_map(image, truth, border="zero").mean())
         if self.perceptual is not None and self.features:
-            step.compare(self.perceptual, image, truth, self.features, whole=False)
+            step.compare(self.perceptual, whole, whole_truth, self.features, whole=False)
         return value
 
 

@@ -1,12 +1,15 @@
 """Losses of a head's networks: bases like the body model's, a true surface, small codes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.modules.head.avatar import PosedHead
 from persona.modules.head.deformer import Bases
+from persona.modules.head.lora import without_additions
 from persona.modules.losses.base import Loss
 from persona.modules.losses.head_step import HeadStep
 
@@ -121,3 +124,43 @@ class CodeSize(Loss[HeadStep]):
         who = step.posed.who
         values = who.latent if self.whole else who.code
         return values.square().mean() if len(values) else None
+
+
+class KeepsOthers(Loss[HeadStep]):
+    """How far low-rank additions move the Gaussians of random codes of the edited attribute.
+
+    Source: PERSE, arXiv:2412.21206, appendix A.4 (the 3D loss).
+
+    Args:
+        weight: of the term.
+        std: of the random codes.
+    """
+
+    def __init__(self, *, weight: float, std: float = 0.05) -> None:
+        super().__init__(weight=weight)
+        self.std = std
+
+    def forward(self, step: HeadStep) -> Float[Tensor, ""] | None:
+        """Mean absolute differences of place, colour, scale, rotation and opacity, added up.
+
+        None for a head without edits, or as it was photographed.
+        """
+        avatar, slots = step.avatar, step.avatar.edits.slots
+        if slots is None or step.frame.view.subject is None:
+            return None
+        slot = avatar.edits.slot.index_select(0, step.frame.view.subject.view(1))[0]
+        code = self.std * torch.randn_like(step.posed.who.code)
+        view = replace(step.frame.view, latent=slots.edited(slot, code))
+        with torch.no_grad(), without_additions(avatar):
+            before = _described(avatar(step.pose, view))
+        after = _described(avatar(step.pose, view))
+        return sum(
+            ((x - y).abs().mean() for x, y in zip(before, after, strict=True)),
+            code.new_zeros(()),
+        )
+
+
+def _described(posed: PosedHead) -> tuple[Tensor, ...]:
+    """What the term compares."""
+    points = posed.points
+    return points.means, posed.drawn.rgb, points.scales, points.quaternions, points.opacities

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -9,6 +10,7 @@ from persona.errors import UserError
 from persona.modules.head.avatar import HeadAvatar, PosedHead
 from persona.modules.head.looks import DrawnSurface, SurfaceLook
 from persona.modules.losses.base import Step
+from persona.types import Pose
 
 VIEW = "points"
 """The one view of a head; its channels are ``rgb``, ``normal`` and ``segment``."""
@@ -22,6 +24,7 @@ class HeadStep(Step):
 
     avatar: HeadAvatar
     posed: PosedHead
+    pose: Pose
     background: Float[Tensor, "3 h w"]
     """What lies behind truth and render."""
 
@@ -39,6 +42,17 @@ class HeadStep(Step):
                 "system=pointavatar or system=pegasus"
             )
         return look, drawn
+
+    def believed(self) -> Float[Tensor, "1 h w"] | None:
+        """1 where the frame counts: everywhere, or on the edited attribute and the background.
+
+        None is everywhere.
+        """
+        partly, mask = self.posed.who.partly, self.frame.mask[0]
+        if partly is None or EDIT_MAP not in self.frame.others:
+            return None
+        shown = torch.maximum(self.frame.others[EDIT_MAP][0].to(mask), 1 - mask)
+        return torch.lerp(torch.ones_like(mask), shown, partly)
 
     def truth_over(self) -> Float[Tensor, "3 h w"]:
         """The photograph, cut out softly, over the background, [0, 1]."""

@@ -19,3 +19,29 @@ def test_a_view_says_whom_to_show():
     mixed = edits.seen(View(subject=one.subject, latent=latent))
     assert torch.equal(mixed.latent, latent) and torch.equal(mixed.betas, torch.ones(3))
     assert torch.equal(edits.seen(View(latent=latent)).betas, torch.zeros(3))
+
+
+def test_an_edit_can_lie_between_two_others():
+    """Codes are blended; an end that is the person as photographed has the slot's own code."""
+    torch.manual_seed(0)
+    slots = Slots(categories=("hair", "hat"), source=("hair",), code=2)
+    edits = Edits(5, 0, slots, TableCodes(5, 2, 1.0))
+    for number, name in enumerate(("source", "hair", "hair", "hair", "hat")):
+        edits.describe(number, name, torch.zeros(0), partly=number > 2)
+    edits.blend(3, (1, 2), 0.25)
+    edits.blend(4, (0, 1), 0.5)
+    edits.blends = True
+    table, present = edits.codes.table, slots.codes
+    between = edits(torch.tensor(3))
+    assert torch.allclose(between.code, 0.75 * table[1] + 0.25 * table[2])
+    assert torch.equal(between.latent.view(2, 4)[0, 2:], between.code)
+    assert between.partly == 1 and edits(torch.tensor(1)).partly == 0
+    assert torch.allclose(edits(torch.tensor(4)).code, (present[1] + table[1]) / 2)
+    # The others are as they are without any that lie between.
+    for number in (0, 1):
+        edits.blends = True
+        blended = edits(torch.tensor(number))
+        edits.blends = False
+        plain = edits(torch.tensor(number))
+        assert torch.equal(blended.latent, plain.latent)
+        assert torch.equal(blended.code, plain.code)

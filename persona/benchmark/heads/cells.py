@@ -1,0 +1,170 @@
+"""What the benchmark of heads trains: a system on a person from a seed, some after another one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from persona.cli import quoted
+from persona.data.heads.edits import SOURCE_FOLDER, SyntheticEdits, read_edit
+from persona.errors import UserError
+from persona.runtime.options import plain
+
+VERSION = 2
+"""Raised when the same settings come to give other numbers."""
+RUN = "run"
+"""Folder of a cell's training."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: a system on a person, from a seed."""
+
+    system: str
+    person: int
+    seed: int
+    train: dict[str, Any]
+    """Configuration of train.py."""
+    truth: dict[str, Any]
+    """Of the data module of the person and all edits that are scored."""
+    novel: dict[str, Any] | None = None
+    """Likewise with the new edit, of a cell that learns one."""
+    before: Cell | None = None
+    """Whose trained avatar it starts from."""
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.system}_{self.person}_{self.seed}"
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of what its numbers depend on; where it runs is none of it."""
+        settings = {k: v for k, v in self.train.items() if k != "subjects_dir"}
+        chain = self.before and self.before.digest
+        text = json.dumps([VERSION, settings, chain], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def plan(config: DictConfig, folder: Path) -> list[Cell]:
+    """The cells, seed by seed and person by person; what another starts from comes before it.
+
+    Raises:
+        UserError: No such size or system.
+    """
+    if config.size not in config.sizes:
+        raise UserError(f"size={config.size} is unknown: choose {', '.join(config.sizes)}")
+    asked = list(config.systems) if config.only is None else list(config.only)
+    if unknown := [name for name in asked if name not in config.systems]:
+        raise UserError(f"only: no system {unknown[0]}; choose of {', '.join(config.systems)}")
+    cells: dict[str, Cell] = {}
+    for seed in config.seeds:
+        for person in config.people:
+            for name in asked:
+                _add(cells, config, folder, (name, int(person), int(seed)))
+    return list(cells.values())
+
+
+def _add(
+    cells: dict[str, Cell], config: DictConfig, folder: Path, key: tuple[str, int, int]
+) -> Cell:
+    """A cell, after that which it starts from; each is there once."""
+    system, person, seed = key
+    name = f"{system}_{person}_{seed}"
+    if name not in cells:
+        earlier = config.systems[system].get("after")
+        before = None if earlier is None else _add(cells, config, folder, (earlier, person, seed))
+        cells[name] = cell_of(config, folder, key, before)
+    return cells[name]
+
+
+def cell_of(
+    config: DictConfig, folder: Path, key: tuple[str, int, int], before: Cell | None = None
+) -> Cell:
+    """Composes the training of a cell.
+
+    Args:
+        config: Of the benchmark.
+        folder: Of its results.
+        key: System, person and seed.
+        before: Whose avatar it starts from.
+    """
+    system, person, seed = key
+    size, choice = config.sizes[config.size], config.systems[system]
+    steps = size.steps if before is None else size.later_steps
+    shared = [
+        "body=head", f"system={choice.system}",
+        f"trainer.max_steps={steps}", f"seed={seed}", f"name=heads_{config.size}",
+        "report.turntable_frames=0", "logger=none", "trainer.enable_progress_bar=false",
+        "checkpoint_every=1000000", f"metric.lpips_net={config.lpips_net}",
+        *size.overrides[choice.system], *choice.overrides,
+        quoted("subjects_dir", Path(config.subjects_dir).absolute()),
+    ]  # fmt: skip
+    edits = [str(edit) for edit in config.edits]
+    truth, _ = _truth(config, person, edits)
+    new, roots = _truth(config, person, [*edits, str(config.new_edit)])
+    if before is not None:
+        shared.append(quoted("system.method.start", folder / "cells" / before.name / RUN))
+    match choice.learns:
+        case "person":
+            root = str(Path(truth["root"]) / SOURCE_FOLDER)
+            data = ["data=subject", quoted("data.root", root), "data.captured_ratio=null"]
+        case "edits":
+            data = _overrides(config, person, edits)
+        case "between":
+            data = ["data=edits_between", f"data.roots={list(roots[:-1])}"]
+        case "new":
+            name = Path(roots[-1]).name
+            data = ["data=subjects", f"data.roots={list(roots)}", f"data.learn=[{name}]",
+                    "data.captured_ratio=null"]  # fmt: skip
+        case other:
+            raise UserError(f"systems.{system}.learns={other}: choose person, edits, between, new")
+    experiment = ",".join(["demo", *filter(None, [choice.get("experiment")])])
+    train = plain(compose("train", [f"+exp=[{experiment}]", *shared, *data]))
+    return Cell(system, person, seed, train, truth, new if choice.learns == "new" else None, before)
+
+
+def _overrides(config: DictConfig, person: int, edits: list[str]) -> list[str]:
+    """Of train.py, for the data of a person and edits."""
+    size = config.sizes[config.size]
+    return [
+        "data=synthetic_edits", f"data.config.person={person}",
+        *(f"data.config.{key}={value}" for key, value in size.data.items()), f"data.edits={edits}",
+    ]  # fmt: skip
+
+
+def _truth(
+    config: DictConfig, person: int, edits: list[str]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Configuration of the data module of a person and edits, and its folders."""
+    name, where = f"heads_{config.size}", str(Path(config.subjects_dir).absolute())
+    return _composed(name, where, tuple(_overrides(config, person, edits)))
+
+
+@cache
+def _composed(
+    name: str, where: str, data: tuple[str, ...]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """See ``_truth``; every system asks for the same."""
+    given = ["body=head", f"name={name}", quoted("subjects_dir", where), *data]
+    truth = plain(compose("train", given))["data"]
+    module: SyntheticEdits = instantiate(OmegaConf.create(truth))
+    return truth, tuple(str(root) for root in module.made)
+
+
+def check_edits(config: DictConfig) -> None:
+    """Reads the edits before the long work.
+
+    Raises:
+        UserError: One is none.
+    """
+    for edit in (*config.edits, config.new_edit):
+        read_edit(edit)

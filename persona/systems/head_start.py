@@ -1,0 +1,77 @@
+"""A head that starts from the trained head of another run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from persona.errors import UserError
+from persona.modules.head.avatar import HeadAvatar
+from persona.modules.head.lora import lora_state
+from persona.runtime.checkpoint import read_checkpoint
+
+CHECKPOINT_FILE = "last.ckpt"
+BY_EDIT = ("edits.betas", "edits.slot", "edits.ends", "edits.share", "edits.partly")
+"""A row an edit, which the folders of the new run say again."""
+BY_NAME = ("edits.codes.table", "edits.codes.features")
+"""A row an edit; those of edits that both runs have are taken over."""
+
+
+def read_start(run: Path) -> Mapping[str, Any]:
+    """Checkpoint of a run to start from.
+
+    Raises:
+        UserError: There is none, or it is no avatar's.
+    """
+    path = run / CHECKPOINT_FILE
+    if not path.is_file():
+        raise UserError(f"system.method.start={run}: no {CHECKPOINT_FILE} there; give a run folder")
+    checkpoint = read_checkpoint(path)
+    if "persona" not in checkpoint:
+        raise UserError(f"system.method.start={run}: not a run of train.py")
+    return checkpoint
+
+
+@torch.no_grad()
+def take_over(
+    avatar: HeadAvatar, people: Sequence[str], checkpoint: Mapping[str, Any], source: str
+) -> None:
+    """Gives an untrained avatar all that another one has learnt, but low-rank additions.
+
+    Args:
+        avatar: Changed in place; it has the other's number of points afterwards.
+        people: Names of its edits, in order.
+        checkpoint: Of the other run.
+        source: Where that is from, for messages.
+
+    Raises:
+        UserError: The two avatars have other settings.
+    """
+    made = checkpoint["persona"]
+    before = {
+        key.removeprefix("avatar."): value
+        for key, value in checkpoint["state_dict"].items()
+        if key.startswith("avatar.")
+    }
+    avatar.set_size(made["size"])
+    own, additions = avatar.state_dict(), lora_state(avatar)
+    for key in BY_NAME:
+        if key in own and key in before:
+            rows = own[key].clone()
+            for row, name in enumerate(made["people"]):
+                if name in people:
+                    rows[people.index(name)] = before[key][row]
+            before[key] = rows
+    state = {key: own[key] for key in (*BY_EDIT, *additions) if key in own}
+    state |= {key: value for key, value in before.items() if key not in BY_EDIT}
+    odd = sorted(own.keys() ^ state.keys())
+    odd += [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    if odd:
+        raise UserError(
+            f"system.method.start={source}: its avatar has other settings (first difference: "
+            f"{odd[0]}); give avatar.* as that run has it"
+        )
+    avatar.load_state_dict(state)
