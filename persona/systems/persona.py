@@ -87,7 +87,10 @@ class PersonaMethod(Method):
         split = [name.rsplit("/", 2)[-2:] for name in names]
         found = [subject.surface_offset(folder, int(number)) for folder, number in split]
         if any(offset is not None for offset in found):
-            frames = [each and tuple(map(torch.from_numpy, each)) for each in found]
+            frames = [
+                None if each is None else (torch.from_numpy(each[0]), torch.from_numpy(each[1]))
+                for each in found
+            ]
             self.surface = SurfaceTruth(self.avatar.template, frames)
 
     def _initialise_light(self, subject: Subject) -> None:

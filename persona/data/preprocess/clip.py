@@ -151,7 +151,7 @@ class ClipMaker:
         if not self.generator.aligned:
             reasons = self.gate(controls, frames, self._masks(person, controls, frames))
         elif controls.drape is not None:
-            reasons = controls.drape.faults
+            reasons = list(controls.drape.faults)
         else:
             return list(range(len(frames)))
         sheet = dropped_sheet(frames, reasons)

@@ -16,7 +16,7 @@ from persona.errors import UserError
 from persona.modules.body.skinning import blend_bones, blend_skin
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.cloth import xpbd
-from persona.modules.cloth.garment import LEGS, Tube, find_skirt
+from persona.modules.cloth.garment import COLUMNS, LEGS, Tube, find_skirt
 from persona.types import BodyIdentity, BodyPose
 
 GRAVITY = np.array([0.0, -9.81, 0.0])
@@ -165,16 +165,22 @@ def _naked(identity: BodyIdentity) -> BodyIdentity:
 
 
 def _carried_weight(tube: Tube) -> Float64[ndarray, "n 3"]:
-    """What keeps the skirt's flare in the rest pose: gravity across the threads, taken back.
+    """What keeps the skirt as it is in the rest pose, beside gravity and the pull of its threads.
 
-    The shape that was photographed hangs already. Along the threads the cloth's own tension answers
-    gravity, and lets the skirt swing; across them only what stiffness had answered it before.
+    The shape that was photographed hangs already. Each thread's tension answers gravity along it,
+    which lets the skirt swing; what that leaves, across the threads where they flare or lie over
+    the hips, stiffness and contact had answered, and is added as a force that turns with the body.
     """
     rest = _array(tube.rest)
-    thread = np.gradient(rest, axis=0)
+    thread = np.diff(rest, axis=0)
     thread /= np.linalg.norm(thread, axis=-1, keepdims=True)
-    across = GRAVITY - (thread @ GRAVITY)[..., None] * thread
-    return -across.reshape(-1, 3)
+    carried, below = np.zeros_like(rest), np.zeros_like(rest[0])
+    for row in range(len(rest) - 1, 0, -1):
+        above = thread[row - 1]
+        wanted = below + GRAVITY
+        tension = (wanted * above).sum(-1, keepdims=True).clip(min=0) * above
+        carried[row], below = tension - wanted, tension
+    return carried.reshape(-1, 3)
 
 
 def _cones(
@@ -241,7 +247,8 @@ def _simulate(
 
 def _stretch(x: Float64[ndarray, "n 3"], springs: xpbd.Springs) -> float:
     """The longest thread over its length at rest."""
-    threads = springs.compliance == 0
+    # The held ring follows the skin, which may stretch.
+    threads = (springs.compliance == 0) & (springs.ends >= COLUMNS).any(1)
     a, b = springs.ends[threads].T
     return float((np.linalg.norm(x[a] - x[b], axis=1) / springs.length[threads]).max())
 

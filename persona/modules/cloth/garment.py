@@ -33,6 +33,7 @@ skirt's axis to its wall or beyond: a hem that was photographed is not level."""
 _BLEND_ROWS = 3.0
 """Rings from the topmost over which skin becomes cloth."""
 _NEAREST = 6
+_CENTRINGS = 12
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _hem(
             closed.append(float(level))
     if not closed or closed[0] - closed[-1] < MIN_LENGTH_M:
         return None
-    return closed[-1] - _LEVEL_M
+    return closed[-1] + _BAND_M  # The lowest level is one that the hem's vertices are near to.
 
 
 def _rings(points: Float[Tensor, "n 3"], top: float, hem: float) -> Float[Tensor, "r c 3"]:
@@ -130,12 +131,16 @@ def _rings(points: Float[Tensor, "n 3"], top: float, hem: float) -> Float[Tensor
     opposite = spans.roll(_DIRECTIONS // 2, 1)
     quarter = _DIRECTIONS // 4
     centre = torch.stack(((spans - opposite)[:, 0], (spans - opposite)[:, quarter]), -1) / 2
-    rings = []
-    for level, span, middle in zip(levels, spans, centre, strict=True):
-        radius = reach(rays, directions, span - directions @ middle)
-        flat = middle + radius[:, None] * rays
-        rings.append(torch.stack((flat[:, 0], level.expand(COLUMNS), flat[:, 1]), -1))
-    return torch.stack(rings)
+    # The rays start where the mean of the ring will be: that is the axis once the cloth moves.
+    for _ in range(_CENTRINGS):
+        radius = torch.stack([
+            reach(rays, directions, span - directions @ middle)
+            for span, middle in zip(spans, centre, strict=True)
+        ])  # fmt: skip
+        flat = centre[:, None] + radius[..., None] * rays
+        centre = flat.mean(1)
+    height = levels[:, None, None].expand(-1, COLUMNS, 1)
+    return torch.cat((flat[..., :1], height, flat[..., 1:]), -1)
 
 
 def _weights_near(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from persona.data.preprocess.annotate import turned
 from persona.data.preprocess.parts import limb_of_vertices
 from persona.data.preprocess.skirt import Skirt, leg_vertices, skirt_offset
 from persona.errors import UserError
@@ -45,19 +46,22 @@ def test_a_skirt_is_found_and_trousers_are_none(body, dressed):
     assert float(tube.rest[-1, :, 1].mean()) == pytest.approx(-0.95, abs=0.03)
     # Unmoved, it puts its vertices where they are.
     assert (tube.carried(tube.rest, torch.eye(3)) - rest[tube.vertices]).abs().max() < 1e-5
-    assert 0 <= float(tube.ratio.min()) and float(tube.ratio.quantile(0.99)) < 1.05
+    assert float(tube.ratio.min()) >= 0 and float(tube.ratio.quantile(0.99)) < 1.05
     # Nothing of arms or head.
     assert body.weights[tube.vertices][:, 12:].sum(-1).max() < 0.5
 
 
-def test_at_rest_it_stays_at_rest(body, dressed):
+def test_at_rest_it_stays_at_rest(body, dressed, monkeypatch):
     """The photographed shape hangs already: gravity does not count twice."""
-    found = drape(body, dressed, standing(body, 16), FPS, torch.tensor([0, 15]), Fabric())
+    monkeypatch.setattr(module, "EASE_S", 0.2)
+    monkeypatch.setattr(module, "SETTLE_S", 0.2)
+    found = drape(body, dressed, standing(body, 10), FPS, torch.tensor([0, 9]), Fabric())
     assert found.faults == ("", "")
     assert float(found.offset.norm(dim=-1).quantile(0.95)) < 0.015
-    assert float((found.offset[1] - found.offset[0]).norm(dim=-1).max()) < 0.004
+    assert float((found.offset[1] - found.offset[0]).norm(dim=-1).quantile(0.95)) < 0.006
 
 
+@pytest.mark.slow
 def test_spread_legs_do_not_split_it(body, dressed):
     """The tubes of the legs part; the surface that replaces them has both sides in one place."""
     motion = standing(body, 2)
@@ -68,25 +72,25 @@ def test_spread_legs_do_not_split_it(body, dressed):
     left, right = (leg & low for leg in leg_vertices(limb_of_vertices(body)))
     apart = {}
     for name, offset in (("skin", None), ("cloth", found.dense(0, len(rest)))):
-        identity = dressed
-        vertices = body(identity, motion[0])[0]
+        vertices = body(dressed, motion[0])[0]
         if offset is not None:
-            from persona.data.preprocess.annotate import turned
-
-            vertices = vertices + turned(body, identity, motion[0], offset)
+            vertices = vertices + turned(body, dressed, motion[0], offset)
         apart[name] = float(vertices[left, 0].min() - vertices[right, 0].max())
     assert apart["skin"] > 0.05 and apart["cloth"] < 0
 
 
-def test_a_moving_body_leaves_it_behind_and_it_settles(body, dressed):
+@pytest.mark.slow
+def test_what_swings_settles(body, dressed):
+    """A step to the side in a tenth of a second: the hem is late, swings on, and hangs again."""
     count = 45
     motion = standing(body, count)
-    motion.trans[:, 0] = 0.6 * (torch.arange(count) / 8).clamp(max=1)
-    rows = torch.tensor([0, 5, 43, 44])
+    motion.trans[1:, 0] = 0.2
+    rows = torch.tensor([0, 1, 2, 3, 4, 43, 44])
     found = drape(body, dressed, motion, FPS, rows, Fabric())
     hem = found.offset[:, find_skirt(body, dressed).row > 14, 0].mean(1)
-    assert hem[1] < hem[0] - 0.02  # Behind, seen from the body.
-    assert abs(float(hem[3] - hem[2])) < 0.01 and abs(float(hem[3] - hem[0])) < 0.03
+    assert abs(float(hem[0])) < 0.002
+    assert float(hem[1:5].abs().max()) > 0.02
+    assert float((hem[5:] - hem[0]).abs().max()) < 0.01
 
 
 def test_the_way_in_begins_at_rest(body):
