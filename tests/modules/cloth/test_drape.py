@@ -53,8 +53,8 @@ def test_a_skirt_is_found_and_trousers_are_none(body, dressed):
 
 def test_at_rest_it_stays_at_rest(body, dressed, monkeypatch):
     """The photographed shape hangs already: gravity does not count twice."""
-    monkeypatch.setattr(module, "EASE_S", 0.2)
-    monkeypatch.setattr(module, "SETTLE_S", 0.2)
+    monkeypatch.setattr(module, "EASE_S", 0.1)
+    monkeypatch.setattr(module, "SETTLE_S", 0.9)
     found = drape(body, dressed, standing(body, 10), FPS, torch.tensor([0, 9]), Fabric())
     assert found.faults == ("", "")
     assert float(found.offset.norm(dim=-1).quantile(0.95)) < 0.015
