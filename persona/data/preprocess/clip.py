@@ -188,7 +188,9 @@ class ClipMaker:
         # A video model continues its frames; other ones are spread over the whole motion.
         last = len(poses.trans) - 1 if fps is None else count - 1
         rows = torch.linspace(0, last, count).round().long()
-        drape = self.generator.drape(body, identity, poses, loaded.fps, rows, seed)
+        drape = self.generator.drape(
+            body, identity, poses, loaded.fps, rows, seed, person.photographed
+        )
         poses = place_in_camera(poses[rows], body.shape(identity)[1][0])
         # Every tenth vertex is enough to frame the motion.
         seen = torch.stack([body(identity, poses[i])[0][::10] for i in range(count)])

@@ -46,6 +46,8 @@ class TexturedPerson:
     body: SmplxBody
     identity: BodyIdentity
     textures: Textures
+    photographed: BodyPose | None = None
+    """The pose that the clothes' shape was seen in."""
     offset: Float[Tensor, "p 3"] | None = None
     """How the clothes hang, metres added to the rest pose; None where they skin."""
 

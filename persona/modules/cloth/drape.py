@@ -16,13 +16,13 @@ from persona.errors import UserError
 from persona.modules.body.skinning import blend_bones, blend_skin
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.cloth import xpbd
-from persona.modules.cloth.garment import COLUMNS, LEGS, Tube, find_skirt
+from persona.modules.cloth.garment import COLUMNS, LEGS, Tube, find_skirt, leg_pose
 from persona.types import BodyIdentity, BodyPose
 
 GRAVITY = np.array([0.0, -9.81, 0.0])
 """Metres per second squared; motions have y up."""
 EASE_S, SETTLE_S = 1.0, 1.0
-"""From the rest pose to the motion's first, and until it begins."""
+"""From the photographed pose to the motion's first, and until it begins."""
 SUBSTEPS, TRIES = 20, 3
 """Of a thirtieth of a second; doubled each time that the cloth flies apart."""
 THICKNESS_M = 0.005
@@ -82,6 +82,7 @@ def drape(
     fps: float,
     frames: Int[Tensor, "n"],
     fabric: Fabric,
+    photographed: BodyPose | None = None,
 ) -> Drape | None:
     """Simulates the skirt over a motion; None for a person without one.
 
@@ -92,14 +93,15 @@ def drape(
         fps: Its frames a second.
         frames: Which of them are wanted, rising.
         fabric: Of the skirt.
+        photographed: The pose that the skirt's shape was seen in; None is the rest pose.
 
     Raises:
         UserError: The cloth flies apart, however small the steps.
     """
-    tube = find_skirt(body, identity)
+    tube = find_skirt(body, identity, photographed)
     if tube is None:
         return None
-    eased, before = ease_in(motion, fps)
+    eased, before = ease_in(motion, fps, leg_pose(body, photographed))
     course = _course(body, identity, tube, eased)
     wanted = frames + before
     for attempt in range(TRIES):
@@ -113,13 +115,13 @@ def drape(
     )
 
 
-def ease_in(motion: BodyPose, fps: float) -> tuple[BodyPose, int]:
-    """The motion with a slow way into its first frame before it, and how long that is."""
+def ease_in(motion: BodyPose, fps: float, start: BodyPose) -> tuple[BodyPose, int]:
+    """The motion with a slow way from ``start`` to its first frame before it, and how long."""
     moving, still = round(EASE_S * fps), round(SETTLE_S * fps)
     share = torch.cat((torch.linspace(0, 1, moving + 1)[:-1], torch.ones(still)))
     share = (share * share * (3 - 2 * share))[:, None]
     first, count = motion[:1], len(share)
-    joints = torch.cat((share[..., None] * first.joints, motion.joints))
+    joints = torch.cat((torch.lerp(start.joints, first.joints, share[..., None]), motion.joints))
     expression = torch.cat((share * first.expression, motion.expression))
     trans = torch.cat((first.trans.expand(count, 3), motion.trans))
     return BodyPose.from_joints(joints, expression, trans), count
@@ -148,13 +150,14 @@ def _course(body: SmplxBody, identity: BodyIdentity, tube: Tube, poses: BodyPose
     _, joints = body.shape(identity)
     bones = body.joint_transforms(joints, body.full_pose(poses))
     bones[..., :3, 3] += poses.trans[:, None]
-    rest, ring = tube.rest.flatten(0, 1), tube.rest.shape[1]
-    held = np.zeros((len(bones), len(rest), 3))
-    held[:, :ring] = blend_skin(tube.rest[:1].flatten(0, 1), tube.weights[0], bones).numpy()
+    ring = tube.rest.shape[1]
+    held = np.zeros((len(bones), tube.rest.shape[0] * ring, 3))
+    moves = bones @ torch.linalg.inv(tube.stance)
+    held[:, :ring] = blend_skin(tube.rest[:1].flatten(0, 1), tube.weights[0], moves).numpy()
     turn = bones[:, 0, :3, :3].double().numpy()
     pull = GRAVITY + np.einsum("tij,nj->tni", turn, _carried_weight(tube))
     naked, _ = body.shape(_naked(identity))
-    return Course(bones, held, pull, _cones(body, naked, joints, bones, _array(rest)))
+    return Course(bones, held, pull, _cones(body, naked, joints, bones, tube))
 
 
 def _naked(identity: BodyIdentity) -> BodyIdentity:
@@ -188,9 +191,10 @@ def _cones(
     naked: Float[Tensor, "p 3"],
     joints: Float[Tensor, "j 3"],
     bones: Float[Tensor, "t j 4 4"],
-    cloth: Float64[ndarray, "n 3"],
+    tube: Tube,
 ) -> Float64[ndarray, "t k 8"]:
     """Thighs and shins in halves, each inside of the cloth at rest."""
+    cloth = tube.rest.flatten(0, 1)
     strongest = body.weights.argmax(-1)
     cones = []
     for hip, knee in LEGS:
@@ -201,7 +205,8 @@ def _cones(
             radii = [_radius(leg, node, axis) for node in nodes]
             for i in range(2):
                 ends = torch.stack((nodes[i], nodes[i + 1]))
-                pair = _inside(ends, torch.stack((radii[i], radii[i + 1])), cloth)
+                stood = ends @ tube.stance[bone, :3, :3].mT + tube.stance[bone, :3, 3]
+                pair = _inside(stood, torch.stack((radii[i], radii[i + 1])), cloth)
                 placed = ends @ bones[:, bone, :3, :3].mT + bones[:, bone, None, :3, 3]
                 cones.append(torch.cat((placed.flatten(1), pair.expand(len(bones), 2)), 1).double())
     return torch.stack(cones, 1).numpy()
@@ -219,12 +224,12 @@ def _radius(
 
 
 def _inside(
-    ends: Float[Tensor, "2 3"], radii: Float[Tensor, "2"], cloth: Float64[ndarray, "n 3"]
+    ends: Float[Tensor, "2 3"], radii: Float[Tensor, "2"], cloth: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "2"]:
     """Radii of a cone that the cloth at rest does not touch: it would be torn open by it."""
-    points, axis = torch.from_numpy(cloth).float(), ends[1] - ends[0]
-    share = ((points - ends[0]) @ axis / (axis @ axis)).clamp(0, 1)
-    distance = (points - ends[0] - share[:, None] * axis).norm(dim=-1) - THICKNESS_M
+    axis = ends[1] - ends[0]
+    share = ((cloth - ends[0]) @ axis / (axis @ axis)).clamp(0, 1)
+    distance = (cloth - ends[0] - share[:, None] * axis).norm(dim=-1) - THICKNESS_M
     return radii * (distance / torch.lerp(radii[0], radii[1], share)).min().clamp(0, 1)
 
 
@@ -233,7 +238,8 @@ def _simulate(
 ) -> Iterator[tuple[int, Float64[ndarray, "n 3"]]]:
     """Each frame's particles, until the cloth flies apart."""
     springs = springs_of(tube, fabric)
-    x = _array(blend_skin(tube.rest.flatten(0, 1), tube.weights.flatten(0, 1), course.bones[0]))
+    first = course.bones[0] @ torch.linalg.inv(tube.stance)
+    x = _array(blend_skin(tube.rest.flatten(0, 1), tube.weights.flatten(0, 1), first))
     v, free = np.zeros_like(x), np.ones(len(x))
     free[: tube.rest.shape[1]] = 0
     for t in range(len(course.bones)):

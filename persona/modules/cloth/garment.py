@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from persona.modules.body.hull import circle, reach, support
+from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
-from persona.types import BodyIdentity
+from persona.types import BodyIdentity, BodyPose
 
 LEGS = ((1, 4), (2, 5))
 """Hip and knee, left and right: what moves thighs and shins."""
@@ -38,8 +39,10 @@ _CENTRINGS = 12
 
 @dataclass(frozen=True)
 class Tube:
-    """A closed garment in the body's rest pose: rings of particles, the topmost held."""
+    """A closed garment as it was photographed: rings of particles, the topmost held."""
 
+    stance: Float[Tensor, "j 4 4"]
+    """posed_from_rest of the body in it, the pelvis as in the rest pose."""
     rest: Float[Tensor, "r c 3"]
     """Metres; columns go round from the person's left (+x) towards +z."""
     weights: Float[Tensor, "r c j"]
@@ -52,7 +55,7 @@ class Tube:
     ratio: Float[Tensor, "k"]
     """From 0 on the rings' axis to 1 on the cloth."""
     rise: Float[Tensor, "k 3"]
-    """What is left of a vertex beside that, metres in the rest pose."""
+    """What is left of a vertex beside that, metres."""
     share: Float[Tensor, "k"]
     """From 0 where the garment is skin (its top) to 1."""
 
@@ -63,12 +66,15 @@ class Tube:
         return _placed(particles, self.row, self.column, self.ratio) + self.rise @ turn.T
 
 
-def find_skirt(body: SmplxBody, identity: BodyIdentity) -> Tube | None:
+def find_skirt(
+    body: SmplxBody, identity: BodyIdentity, photographed: BodyPose | None = None
+) -> Tube | None:
     """The skirt of a dressed person; None where the legs are apart, as trousers have them.
 
     Args:
         body: Body model.
         identity: With the shape of its clothes on ``face_offset``.
+        photographed: The pose that the clothes' shape was seen in; None is the rest pose.
     """
     rest, joints = body.shape(identity)
     strongest = body.weights.argmax(-1)
@@ -76,6 +82,9 @@ def find_skirt(body: SmplxBody, identity: BodyIdentity) -> Tube | None:
     hem = _hem(rest, legs, float(joints[[1, 2], 1].mean()), float(joints[[7, 8], 1].mean()))
     if hem is None:
         return None
+    stance = body.joint_transforms(joints, body.full_pose(leg_pose(body, photographed)))
+    at_rest, rest = rest, blend_skin(rest, body.weights, stance)
+    hem += float((rest - at_rest)[(at_rest[:, 1] - hem).abs() < _BAND_M, 1].mean())
     # Not the torso alone: buttocks and hips follow the thighs as well.
     around = legs[0] | legs[1] | torch.isin(strongest, torch.tensor(TRUNK))
     rings = _rings(rest[around], float(joints[0, 1]), hem)
@@ -92,6 +101,7 @@ def find_skirt(body: SmplxBody, identity: BodyIdentity) -> Tube | None:
     on_wall = (ratio - _WALL) / (1 - _WALL)
     step = torch.where(points[:, 1] < hem, on_wall, row / _BLEND_ROWS).clamp(0, 1)
     return Tube(
+        stance=stance,
         rest=rings,
         weights=weights,
         vertices=inside,
@@ -101,6 +111,15 @@ def find_skirt(body: SmplxBody, identity: BodyIdentity) -> Tube | None:
         rise=points - _placed(rings, row, column, ratio),
         share=step * step * (3 - 2 * step),
     )
+
+
+def leg_pose(body: SmplxBody, pose: BodyPose | None) -> BodyPose:
+    """The rest pose with the legs of another; of one body that stands where the rest pose does."""
+    legs = BodyPose.zero(body.num_expression)
+    if pose is not None:
+        for joint in (1, 2, 4, 5):
+            legs.body[joint - 1] = pose.body[joint - 1]
+    return legs
 
 
 def _hem(

@@ -103,6 +103,7 @@ class VideoGenerator(ABC):
         fps: float,
         frames: Int[Tensor, "n"],
         seed: int,
+        photographed: BodyPose | None = None,
     ) -> Drape | None:
         """How the person's clothes hang in some frames of a motion; None where they skin.
 
@@ -113,6 +114,7 @@ class VideoGenerator(ABC):
             fps: Its frames a second.
             frames: Those that the clip has, rising.
             seed: Of the fabric.
+            photographed: The pose that the clothes' shape was seen in; None is the rest pose.
         """
         return None
 

@@ -31,9 +31,11 @@ class ClothGenerator(TexturedMeshGenerator):
         fps: float,
         frames: Int[Tensor, "n"],
         seed: int,
+        photographed: BodyPose | None = None,
     ) -> Drape | None:
         """See ``VideoGenerator``; each seed has another fabric."""
-        found = drape(body, identity, motion, fps, frames, Fabric.drawn(seed))
+        fabric = Fabric.drawn(seed)
+        found = drape(body, identity, motion, fps, frames, fabric, photographed)
         if found is None:
             log.info("no loose clothes: nothing is simulated")
         return found

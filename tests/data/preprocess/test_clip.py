@@ -199,7 +199,7 @@ def test_all_controls_of_one_frame(person):
 class Draped(TexturedMeshGenerator):
     """Clothes that hang five centimetres to the left, and are tangled in the second frame."""
 
-    def drape(self, body, identity, motion, fps, frames, seed):
+    def drape(self, body, identity, motion, fps, frames, seed, photographed=None):
         assert len(motion.trans) > len(frames) and fps == 30
         torso = (body.weights.argmax(-1) == 6).nonzero()[:, 0]
         offset = torch.tensor([0.05, 0.0, 0.0]).expand(len(frames), len(torso), 3)

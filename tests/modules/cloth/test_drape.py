@@ -96,7 +96,7 @@ def test_what_swings_settles(body, dressed):
 def test_the_way_in_begins_at_rest(body):
     motion = standing(body, 3)
     motion.root[:, 1], motion.trans[:, 0] = 0.4, 2.0
-    eased, before = ease_in(motion, FPS)
+    eased, before = ease_in(motion, FPS, standing(body)[0])
     assert before == 30 and len(eased.trans) == 33
     assert not eased.root[0].any() and float(eased.root[before - 1, 1]) == pytest.approx(0.4)
     assert (eased.trans[:before] == motion.trans[0]).all()
