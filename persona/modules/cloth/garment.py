@@ -84,22 +84,22 @@ def find_skirt(
         return None
     stance = body.joint_transforms(joints, body.full_pose(leg_pose(body, photographed)))
     at_rest, rest = rest, blend_skin(rest, body.weights, stance)
-    hem += float((rest - at_rest)[(at_rest[:, 1] - hem).abs() < _BAND_M, 1].mean())
+    end = hem + float((rest - at_rest)[(at_rest[:, 1] - hem).abs() < _BAND_M, 1].mean())
     # Not the torso alone: buttocks and hips follow the thighs as well.
     around = legs[0] | legs[1] | torch.isin(strongest, torch.tensor(TRUNK))
-    rings = _rings(rest[around], float(joints[0, 1]), hem)
+    rings = _rings(rest[around], float(joints[0, 1]), end)
     weights = _weights_near(rings, rest[around], body.weights[around])
     top = float(joints[0, 1])
-    inside = (around & (rest[:, 1] <= top) & (rest[:, 1] >= hem - _BELOW_M)).nonzero()[:, 0]
+    inside = (around & (rest[:, 1] <= top) & (at_rest[:, 1] >= hem - _BELOW_M)).nonzero()[:, 0]
     points = rest[inside]
-    row = ((top - points[:, 1]) / (top - hem) * (len(rings) - 1)).clamp(0, len(rings) - 1)
+    row = ((top - points[:, 1]) / (top - end) * (len(rings) - 1)).clamp(0, len(rings) - 1)
     axis = _at_row(rings.mean(1), row)
     away = points - axis
     column = torch.atan2(away[:, 2], away[:, 0]) / (2 * torch.pi) * COLUMNS % COLUMNS
     wall = _placed(rings, row, column, torch.ones(len(row))) - axis
     ratio = away[:, ::2].norm(dim=-1) / wall[:, ::2].norm(dim=-1).clamp_min(1e-6)
     on_wall = (ratio - _WALL) / (1 - _WALL)
-    step = torch.where(points[:, 1] < hem, on_wall, row / _BLEND_ROWS).clamp(0, 1)
+    step = torch.where(at_rest[inside, 1] < hem, on_wall, row / _BLEND_ROWS).clamp(0, 1)
     return Tube(
         stance=stance,
         rest=rings,
