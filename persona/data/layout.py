@@ -88,6 +88,7 @@ FRAME_FILES = {name: spec.file for name, spec in MAPS.items()} | {
     "camera": "cam_params/{}.json",
     "pose": "smplx_optimized/smplx_params/{}.json",
     "mesh": "smplx_optimized/meshes/{}.ply",
+    "surface_offset": "surface_offsets/{}.npz",
 }
 """Path in a split by kind, for a frame number, as PERSONA has it."""
 

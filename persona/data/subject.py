@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, Shaped, UInt8
+from jaxtyping import Bool, Float32, Int, Shaped, UInt8
 
 from persona.data.checks import check_size, image_size, npy_shape
 from persona.data.compact import map_path, read_compact
@@ -253,6 +254,19 @@ class Subject:
             return resize_expression(pose, num_expression)
         except ValueError as error:
             raise UserError(f"{path}: {error}; choose the body it was made with") from error
+
+    def surface_offset(
+        self, split: str, number: int
+    ) -> tuple[Int[np.ndarray, "k"], Float32[np.ndarray, "k 3"]] | None:
+        """Vertices of simulated clothes, and metres added to their rest pose; None without any."""
+        path = self.path(split, "surface_offset", number)
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return file["vertices"].astype(np.int64), file["offset"].astype(np.float32)
+        except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: damaged; {REMEDY}") from error
 
     def frame(self, split: str, number: int) -> FrameData:
         """Everything of one frame, checked to be of one size.

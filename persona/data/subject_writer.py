@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -91,6 +92,18 @@ class SubjectWriter:
     def write_camera(self, split: str, number: int, camera: Camera) -> None:
         """Writes one frame's camera alone."""
         write_camera(self.path(split, "camera", number), camera)
+
+    def write_surface_offset(
+        self, split: str, number: int, vertices: Int[Tensor, "k"], offset: Float[Tensor, "k 3"]
+    ) -> None:
+        """Writes where clothes hang apart from skinning: metres added to the rest pose."""
+        content = io.BytesIO()
+        np.savez_compressed(
+            content,
+            vertices=vertices.numpy().astype(np.uint32),
+            offset=offset.numpy().astype(np.float16),
+        )
+        write_bytes(self.path(split, "surface_offset", number), content.getvalue())
 
     def write_mesh(
         self,

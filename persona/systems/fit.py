@@ -180,6 +180,8 @@ class Fit(L.LightningModule):
                 name = type(self.avatar).__name__
                 raise UserError(f"{name} cannot change its number of Gaussians: use density=none")
             self.focus_px = self.focus(data.train_frames)
+            subjects = data.subjects if self.method.many else (data.subject,)
+            self.method.see_frames(subjects, data.train_frames.names)
         if "test_table" not in self._modules:
             self.test_table = self.pose_table(data.test_frames).requires_grad_(False)
         self.to(device)

@@ -105,6 +105,14 @@ class Method(nn.Module):
     def see_poses(self, poses: PoseTable) -> None:
         """Takes what the avatar must know of all training frames' poses, before training."""
 
+    def see_frames(self, subjects: Sequence[Subject], names: Sequence[str]) -> None:
+        """Takes what the losses compare with besides frames, each time that training begins.
+
+        Args:
+            subjects: In the order of their numbers.
+            names: Of all training frames, as rows of the pose table.
+        """
+
     def parameter_groups(self) -> list[dict[str, object]]:
         """Optimiser groups of what is trained, with their rates for one frame a step."""
         if self.builder is None:

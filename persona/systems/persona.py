@@ -12,6 +12,7 @@ from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.driver import ClipDrawer, PoseDriver
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar, PosedAvatar
 from persona.modules.avatar.pose_table import matrix_pose
+from persona.modules.avatar.surface_truth import SurfaceTruth
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.avatar.views import HANDS, BodyMasks, ViewRenderer
 from persona.modules.body.smplx_body import SmplxBody
@@ -57,6 +58,7 @@ class PersonaMethod(Method):
         super().__init__(body=body, renderer=renderer, avatar=avatar)
         self.views = ViewRenderer(renderer, avatar.triplane_extent_m)
         self.boundary_side = boundary_side
+        self.surface: SurfaceTruth | None = None
         self.patch_boundary_side = patch_boundary_side
 
     def build(self, identity: BodyIdentity) -> None:
@@ -78,6 +80,18 @@ class PersonaMethod(Method):
         self.avatar.initialise_colors(*colors)
         if self.avatar.light is not None:
             self._initialise_light(subject)
+
+    def see_frames(self, subjects: Sequence[Subject], names: Sequence[str]) -> None:
+        """Reads where simulated clothes hang."""
+        (subject,) = subjects
+        split = [name.rsplit("/", 2)[-2:] for name in names]
+        found = [subject.surface_offset(folder, int(number)) for folder, number in split]
+        if any(offset is not None for offset in found):
+            frames = [
+                None if each is None else (torch.from_numpy(each[0]), torch.from_numpy(each[1]))
+                for each in found
+            ]
+            self.surface = SurfaceTruth(self.avatar.template, frames)
 
     def _initialise_light(self, subject: Subject) -> None:
         """The light that lies between the photograph and its albedo, taken off the colours."""
@@ -128,7 +142,9 @@ class PersonaMethod(Method):
                 if "position" in render.images:
                     with branch():
                         boundary[view] = self._boundary(frame, view, render, masks)
-        return PersonaStep(frame, self.avatar, posed, renders, masks, boundary)
+        return PersonaStep(
+            frame, self.avatar, posed, renders, masks, boundary, surface=self.surface
+        )
 
     def _masks(
         self,

@@ -213,7 +213,17 @@ def test_not_a_subject_folder(tmp_path):
 @pytest.mark.parametrize(
     "kind",
     sorted(
-        set(FRAME_FILES) - {"keypoints", "seg_classes", "albedo", "patch", "mesh", "edit", "labels"}
+        set(FRAME_FILES)
+        - {
+            "keypoints",
+            "seg_classes",
+            "albedo",
+            "patch",
+            "mesh",
+            "edit",
+            "labels",
+            "surface_offset",
+        }
     ),
 )
 def test_each_missing_file_is_named(root, kind):

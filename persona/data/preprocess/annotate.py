@@ -18,6 +18,7 @@ from torch import Tensor
 from persona.data.layout import FrameData
 from persona.data.palette import colours_from_classes
 from persona.data.preprocess.maps import BodyMaps, body_maps, face_labels, near_occlusion
+from persona.modules.body.skinning import blend_bones
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Annotator, annotate, wholebody
 from persona.types import BodyIdentity, BodyPose, Camera
@@ -49,6 +50,7 @@ def view_body(
     identity: BodyIdentity,
     pose: BodyPose,
     camera: Camera,
+    offset: Float[Tensor, "p 3"] | None = None,
 ) -> BodyView:
     """Poses the body and looks at it.
 
@@ -58,11 +60,26 @@ def view_body(
         identity: The person.
         pose: One pose, in the world of the camera.
         camera: One camera.
+        offset: Added to the rest pose, metres; no joint moves by it.
     """
     vertices, joints = body(identity, pose)
+    if offset is not None:
+        vertices = vertices + turned(body, identity, pose, offset)
     maps = body_maps(vertices, body.faces, camera)
     limbs = face_labels(maps.render, body.faces, limb_of_vertex)
     return BodyView(pose, camera, vertices, joints, maps, limbs)
+
+
+def turned(
+    body: SmplxBody, identity: BodyIdentity, pose: BodyPose, offset: Float[Tensor, "p 3"]
+) -> Float[Tensor, "p 3"]:
+    """What offsets of the rest pose are in one pose, metres."""
+    bones = body.joint_transforms(body.shape(identity)[1], body.full_pose(pose))
+    moves = offset.any(-1)
+    result = torch.zeros_like(offset)
+    turns = blend_bones(body.weights[moves], bones[:, :3])[..., :3]
+    result[moves] = (turns * offset[moves, None]).sum(-1)
+    return result
 
 
 def body_keypoints(body: SmplxBody, view: BodyView) -> Float[Tensor, "133 3"]:

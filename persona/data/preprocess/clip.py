@@ -28,6 +28,7 @@ from persona.data.preprocess.unwrap import View, unwrap
 from persona.data.subject_writer import SubjectWriter
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.cloth.drape import Drape
 from persona.modules.detect import Annotator
 from persona.modules.diffusion.base import Controls, Reference, VideoGenerator, generate
 from persona.types import BodyPose, Camera
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 MARGIN = 0.06
 """Empty border around the whole motion, as a share of the picture."""
+DRIVING_FPS = 30.0
+"""Of motions for generators that have no rate of their own."""
 MOST_UNWRAPPED = 32
 """More frames than this are thinned out evenly for a clip's texture."""
 Refit = Callable[[Controls, UInt8[ndarray, "n h w 3"]], BodyPose]
@@ -122,11 +125,11 @@ class ClipMaker:
             advance: Called with the number of frames that are done.
         """
         for number, motion in enumerate(self.motions):
-            poses, placed = self._place(motion, person, camera)
+            poses, placed, drape = self._place(motion, person, camera, self.seed + number)
             needs = self.generator.needs | {"mask"}
             if not self.generator.aligned:
                 needs |= self.gate.needs
-            controls = person.controls(poses, placed, needs)
+            controls = person.controls(poses, placed, needs, drape)
             frames = generate(self.generator, reference, controls, seed=self.seed + number)
             if self.refit is not None:
                 controls = replace(controls, pose=self.refit(controls, frames))
@@ -145,9 +148,12 @@ class ClipMaker:
         frames: UInt8[ndarray, "n h w 3"],
     ) -> list[int]:
         """Numbers of the frames that pass the gate; the others are counted, named and shown."""
-        if self.generator.aligned:
+        if not self.generator.aligned:
+            reasons = self.gate(controls, frames, self._masks(person, controls, frames))
+        elif controls.drape is not None:
+            reasons = list(controls.drape.faults)
+        else:
             return list(range(len(frames)))
-        reasons = self.gate(controls, frames, self._masks(person, controls, frames))
         sheet = dropped_sheet(frames, reasons)
         if sheet is None:
             return list(range(len(frames)))
@@ -157,7 +163,8 @@ class ClipMaker:
         write_png(folder / "dropped.png", sheet)
         said = f"{motion}: {summary(reasons)} ({folder / 'dropped.png'})"
         if all(reasons):
-            raise UserError(f"{said}; gate=none keeps them, another clips.seed makes others")
+            keep = "generator=textured_mesh" if self.generator.aligned else "gate=none"
+            raise UserError(f"{said}; {keep} keeps them, another clips.seed makes others")
         log.warning("%s", said)
         return [i for i, reason in enumerate(reasons) if not reason]
 
@@ -166,20 +173,25 @@ class ClipMaker:
     ) -> Iterator[Bool[ndarray, "h w"]]:
         """The person in each frame, as annotators see it."""
         for number, frame in enumerate(frames):
-            view = person.view(controls.pose[number], controls.camera)
+            view = _view(person, controls, number)
             yield self._frame(person, frame, controls.maps["mask"][number], view).mask
 
     def _place(
-        self, motion: str, person: TexturedPerson, camera: Camera
-    ) -> tuple[BodyPose, Camera]:
-        """The motion's poses in front of a camera that sees them all."""
-        body, identity, fps = person.body, person.identity, self.generator.native_fps
-        poses = load_motion(motion, body, fps=fps or 30.0, identity=identity).pose
+        self, motion: str, person: TexturedPerson, camera: Camera, seed: int
+    ) -> tuple[BodyPose, Camera, Drape | None]:
+        """The motion's poses in front of a camera that sees them all; how clothes hang in them."""
+        body, identity = person.body, person.identity
+        fps = self.generator.native_fps
+        loaded = load_motion(motion, body, fps=fps or DRIVING_FPS, identity=identity)
+        poses = loaded.pose
         count = min(self.num_frames, len(poses.trans))
         # A video model continues its frames; other ones are spread over the whole motion.
         last = len(poses.trans) - 1 if fps is None else count - 1
-        poses = poses[torch.linspace(0, last, count).round().long()]
-        poses = place_in_camera(poses, body.shape(identity)[1][0])
+        rows = torch.linspace(0, last, count).round().long()
+        drape = self.generator.drape(
+            body, identity, poses, loaded.fps, rows, seed, person.photographed
+        )
+        poses = place_in_camera(poses[rows], body.shape(identity)[1][0])
         # Every tenth vertex is enough to frame the motion.
         seen = torch.stack([body(identity, poses[i])[0][::10] for i in range(count)])
         step, size = self.generator.size_multiple, (camera.height, camera.width)
@@ -188,7 +200,7 @@ class ClipMaker:
         if self.generator.frame_size is not None:
             focal *= height / camera.height
         placed, shift = fit_camera(seen, height, width, focal_px=focal, margin=MARGIN)
-        return replace(poses, trans=poses.trans + shift), placed
+        return replace(poses, trans=poses.trans + shift), placed, drape
 
     def _write(
         self,
@@ -203,9 +215,13 @@ class ClipMaker:
         thinned = np.linspace(0, len(numbers) - 1, min(len(numbers), MOST_UNWRAPPED)).round()
         unwrapped, views = {numbers[int(i)] for i in thinned}, []
         for number in numbers:
-            view = person.view(controls.pose[number], controls.camera)
+            view = _view(person, controls, number)
             frame = self._frame(person, frames[number], controls.maps["mask"][number], view)
             writer.write_frame(split, number, frame)
+            if controls.drape is not None:
+                writer.write_surface_offset(
+                    split, number, controls.drape.vertices, controls.drape.offset[number]
+                )
             if number in unwrapped and not self.generator.aligned:
                 inner = replace(frame, mask=trusted(frame.mask, view.maps))
                 views.append(View(inner, view.vertices))
@@ -226,6 +242,11 @@ class ClipMaker:
             return frame_with(image, mask, {"parts": person.parts(view)}, None, view)
         keypoints = body_keypoints(person.body, view)
         return annotate_frame(self.annotators, image, mask, keypoints, view)
+
+
+def _view(person: TexturedPerson, controls: Controls, number: int) -> BodyView:
+    """What the person shows in a frame, its clothes as they hang there."""
+    return person.draped(controls.drape, number).view(controls.pose[number], controls.camera)
 
 
 def reference_of(frame: FrameData) -> Reference:

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from persona.data.preprocess.hull import reach, sphere, support
 from persona.data.preprocess.parts import PARTS
+from persona.modules.body.hull import reach, sphere, support
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import TensorTuple
 

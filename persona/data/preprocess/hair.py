@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from persona.data.preprocess.hull import circle, reach, support
 from persona.data.preprocess.parts import PARTS
+from persona.modules.body.hull import circle, reach, support
 from persona.modules.body.regions import BodyRegions
 from persona.modules.body.topology import neighbours, uniform_laplacian, vertex_normals
 

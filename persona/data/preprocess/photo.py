@@ -140,7 +140,7 @@ class PhotoPreprocessor:
             textures = self._textures(fine, dressed, naked, cover, [p.name for p in paths])
             writer = SubjectWriter(root, fresh=True)
             self._write(writer, frame, fit, textures)
-            person = TexturedPerson(self.body, fit.identity, textures)
+            person = TexturedPerson(self.body, fit.identity, textures, fit.pose)
             write_sheet(root / SHEET_FILE, canvas, fit, person)
             task = progress.add_task("generating frames", total=self.clips.steps)
             reference = Reference(fine[0].image, fine[0].alpha, fine[0].keypoints.float().numpy())

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from persona.data.preprocess.hull import circle, reach, support
 from persona.data.preprocess.parts import PARTS
+from persona.modules.body.hull import circle, reach, support
 from persona.types import Camera
 
 _LEFT, _RIGHT = (1, 4, 7), (2, 5, 8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,11 +15,12 @@ from torch import Tensor
 
 from persona.data.layout import Textures
 from persona.data.palette import classes_from_colours
-from persona.data.preprocess.annotate import BodyView, body_keypoints, view_body
+from persona.data.preprocess.annotate import BodyView, body_keypoints, turned, view_body
 from persona.data.preprocess.maps import face_labels
 from persona.data.preprocess.parts import limb_of_vertices
 from persona.data.preprocess.unwrap import UvMesh, sample_image
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.cloth.drape import Drape
 from persona.modules.diffusion.base import KEYPOINTS, Controls
 from persona.modules.render.mesh import interpolate, rasterize
 from persona.types import BodyIdentity, BodyPose, Camera
@@ -45,6 +46,16 @@ class TexturedPerson:
     body: SmplxBody
     identity: BodyIdentity
     textures: Textures
+    photographed: BodyPose | None = None
+    """The pose that the clothes' shape was seen in."""
+    offset: Float[Tensor, "p 3"] | None = None
+    """How the clothes hang, metres added to the rest pose; None where they skin."""
+
+    def draped(self, drape: Drape | None, frame: int) -> TexturedPerson:
+        """The person as its clothes hang in a frame."""
+        if drape is None:
+            return self
+        return replace(self, offset=drape.dense(frame, self.body.num_vertices))
 
     @cached_property
     def limbs(self) -> Int[Tensor, "p"]:
@@ -64,7 +75,7 @@ class TexturedPerson:
 
     def view(self, pose: BodyPose, camera: Camera) -> BodyView:
         """What the posed body shows."""
-        return view_body(self.body, self.limbs, self.identity, pose, camera)
+        return view_body(self.body, self.limbs, self.identity, pose, camera, self.offset)
 
     def colour(
         self, pose: BodyPose, camera: Camera, supersample: int = 2
@@ -76,6 +87,8 @@ class TexturedPerson:
     def painted(self, pose: BodyPose, camera: Camera, supersample: int = 2) -> Painted:
         """As ``colour``, with where each ray meets the texture."""
         vertices, _ = self.body(self.identity, pose)
+        if self.offset is not None:
+            vertices = vertices + turned(self.body, self.identity, pose, self.offset)
         fine = camera.resize(camera.height * supersample, camera.width * supersample)
         render = rasterize(vertices, self.body.faces, fine)
         uv = interpolate(render, self.body.uv_faces, self.body.uv)
@@ -96,16 +109,26 @@ class TexturedPerson:
         strongest = self.body.weights.argmax(-1)
         return (face_labels(view.maps.render, self.body.faces, strongest) + 1).astype(np.uint8)
 
-    def controls(self, poses: BodyPose, camera: Camera, needs: frozenset[str]) -> Controls:
+    def controls(
+        self,
+        poses: BodyPose,
+        camera: Camera,
+        needs: frozenset[str],
+        drape: Drape | None = None,
+    ) -> Controls:
         """All that steers a generator, for the poses of a clip.
 
         Args:
             poses: In the world of the camera, one a frame.
             camera: One camera.
             needs: Which of ``CONTROLS`` to draw, and perhaps ``KEYPOINTS``.
+            drape: How clothes hang in them.
         """
-        drawn = [self._drawn(poses[i], camera, needs) for i in range(len(poses.trans))]
-        return Controls(poses, camera, {n: np.stack([maps[n] for maps in drawn]) for n in needs})
+        drawn = [
+            self.draped(drape, i)._drawn(poses[i], camera, needs) for i in range(len(poses.trans))
+        ]
+        maps = {name: np.stack([each[name] for each in drawn]) for name in needs}
+        return Controls(poses, camera, maps, drape)
 
     def _drawn(
         self, pose: BodyPose, camera: Camera, needs: frozenset[str]

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-from jaxtyping import Float32, Shaped, UInt8
+from jaxtyping import Float32, Int, Shaped, UInt8
 from numpy import ndarray
+from torch import Tensor
 
-from persona.types import BodyPose, Camera
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.cloth.drape import Drape
+from persona.types import BodyIdentity, BodyPose, Camera
 
 CONTROLS = MappingProxyType({
     "colour": ((3,), np.dtype(np.uint8)),
@@ -55,6 +58,8 @@ class Controls:
     """One camera that sees the whole motion; its size is the frames'."""
     maps: Mapping[str, Shaped[ndarray, "n ..."]]
     """Of ``CONTROLS``: those that the generator needs, and ``mask``."""
+    drape: Drape | None = None
+    """How clothes hang in each frame; None where they skin."""
 
     def __len__(self) -> int:
         return len(self.pose.trans)
@@ -89,6 +94,29 @@ class VideoGenerator(ABC):
                 to get them.
         """
         return
+
+    def drape(
+        self,
+        body: SmplxBody,
+        identity: BodyIdentity,
+        motion: BodyPose,
+        fps: float,
+        frames: Int[Tensor, "n"],
+        seed: int,
+        photographed: BodyPose | None = None,
+    ) -> Drape | None:
+        """How the person's clothes hang in some frames of a motion; None where they skin.
+
+        Args:
+            body: Body model.
+            identity: The person, dressed.
+            motion: All of it, in a world with y up.
+            fps: Its frames a second.
+            frames: Those that the clip has, rising.
+            seed: Of the fabric.
+            photographed: The pose that the clothes' shape was seen in; None is the rest pose.
+        """
+        return None
 
     @abstractmethod
     def __call__(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar, PosedAvatar
+from persona.modules.avatar.surface_truth import SurfaceTruth
 from persona.modules.losses.base import Step
 
 
@@ -12,3 +13,5 @@ class PersonaStep(Step):
 
     avatar: GaussianAvatar
     posed: PosedAvatar
+    surface: SurfaceTruth | None = None
+    """Where simulated clothes hang; None where nobody says."""

@@ -18,8 +18,10 @@ from persona.data.subject import Subject
 from persona.data.subject_writer import SubjectWriter
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.cloth.drape import Drape
 from persona.modules.detect import Annotator
 from persona.modules.diffusion.base import Reference, VideoGenerator, generate
+from persona.modules.diffusion.cloth import ClothGenerator
 from persona.modules.diffusion.textured_mesh import TexturedMeshGenerator
 from persona.types import Camera
 
@@ -126,7 +128,7 @@ def test_gate_and_refit(tmp_path, person, reference):
 
     subject = made(tmp_path, person, reference, painted(refit=refit, gate=Second()))
     assert subject.frame_ids("generated_0") == [0, 2]
-    plain = painted()._place("turntable", person, subject.camera("generated_0", 0))[0]
+    plain = painted()._place("turntable", person, subject.camera("generated_0", 0), 0)[0]
     moved = subject.pose("generated_0", 2).trans - plain[2].trans
     assert moved[2] == pytest.approx(0.5, abs=1e-4)
     # What was dropped is named, and shown.
@@ -165,7 +167,7 @@ def test_a_generator_is_held_to_its_promise(person, reference):
             return super().__call__(reference, controls, seed=seed)[:1]
 
     camera = Camera.identity(torch.full((2,), 60.0), torch.tensor([8.0, 8.0]), 16, 16)
-    poses, camera = painted()._place("turntable", person, camera)
+    poses, camera, _ = painted()._place("turntable", person, camera, 0)
     controls = person.controls(poses, camera, frozenset({"mask"}))
     with pytest.raises(ValueError, match=r"Painter needs \['keypoints'\]"):
         generate(Painter(), reference, controls, seed=0)
@@ -177,7 +179,7 @@ def test_a_generator_is_held_to_its_promise(person, reference):
 def test_all_controls_of_one_frame(person):
     """The silhouette, its depth and its parts are of one body."""
     camera = Camera.identity(torch.full((2,), 90.0), torch.tensor([24.0, 32.0]), 64, 48)
-    poses, camera = painted(num_frames=1)._place("turntable", person, camera)
+    poses, camera, _ = painted(num_frames=1)._place("turntable", person, camera, 0)
     names = frozenset({"colour", "mask", "depth", "normal", "parts", "bones", "keypoints"})
     maps = person.controls(poses, camera, names).maps
     assert set(maps) == names
@@ -192,3 +194,42 @@ def test_all_controls_of_one_frame(person):
     assert np.allclose(length, 1, atol=1e-4)
     x, y, score = maps["keypoints"][0, 0]  # The nose, seen from the front.
     assert body[int(y), int(x)] and score == 1
+
+
+class Draped(TexturedMeshGenerator):
+    """Clothes that hang five centimetres to the left, and are tangled in the second frame."""
+
+    def drape(self, body, identity, motion, fps, frames, seed, photographed=None):
+        assert len(motion.trans) > len(frames) and fps == 30
+        torso = (body.weights.argmax(-1) == 6).nonzero()[:, 0]
+        offset = torch.tensor([0.05, 0.0, 0.0]).expand(len(frames), len(torso), 3)
+        return Drape(torso, offset, ("", "knotted", ""))
+
+
+def test_clothes_hang_in_frames_and_files(tmp_path, person, reference, caplog):
+    maker = ClipMaker(generator=Draped(), motions=("turntable",), num_frames=3)
+    subject = made(tmp_path, person, reference, maker)
+    assert subject.frame_ids("generated_0") == [0, 2]  # The tangled one is dropped, and named.
+    assert "knotted" in (tmp_path / "generated_0" / "dropped.json").read_text()
+    vertices, offset = subject.surface_offset("generated_0", 2)
+    assert np.abs(offset - [0.05, 0, 0]).max() < 1e-4 and len(offset) == len(vertices)
+    # The picture is that of a body of this very shape.
+    frame, pose = subject.frame("generated_0", 0), subject.pose("generated_0", 0)
+    dense = torch.zeros(person.body.num_vertices, 3)
+    dense[vertices] = torch.from_numpy(offset)
+    shaped = replace(person.identity, face_offset=person.identity.face_offset + dense)
+    held = person.body.shape(person.identity)[1] - person.body.shape(shaped)[1]
+    held[0] = 0
+    shaped = replace(shaped, joint_offset=shaped.joint_offset + held)
+    drawn = replace(person, identity=shaped).colour(pose, frame.camera)[1]
+    plain = person.colour(pose, frame.camera)[1]
+    assert (drawn != frame.mask).mean() < 0.2 * (plain != frame.mask).mean()
+    assert subject.surface_offset("captured", 0) is None
+
+
+def test_a_person_without_loose_clothes_is_not_simulated(tmp_path, person, reference, caplog):
+    maker = ClipMaker(generator=ClothGenerator(), motions=("turntable",), num_frames=2)
+    with caplog.at_level("INFO"):
+        subject = made(tmp_path, person, reference, maker)
+    assert "no loose clothes" in caplog.text
+    assert subject.surface_offset("generated_0", 0) is None

@@ -10,9 +10,9 @@ from persona.data.preprocess.cover import sock_offset
 from persona.data.preprocess.fit import photo_camera
 from persona.data.preprocess.fit_starts import FACING_CAMERA
 from persona.data.preprocess.hair import curtain, ear_vertices, flat_ears, hair_end
-from persona.data.preprocess.hull import circle, reach, sphere, support
 from persona.data.preprocess.parts import PARTS, limb_of_vertices
 from persona.data.preprocess.skirt import find_skirt, leg_vertices, skirt_offset
+from persona.modules.body.hull import circle, reach, sphere, support
 from persona.modules.body.regions import body_regions
 from persona.modules.body.rotation import axis_angle_from_matrix
 from persona.modules.body.smplx_body import SmplxBody

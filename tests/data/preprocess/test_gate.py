@@ -37,7 +37,7 @@ def clip() -> tuple[Controls, np.ndarray]:
     camera = Camera.identity(torch.full((2,), 250.0), torch.tensor([48.0, 64.0]), 128, 96)
     person, other = dressed(1), dressed(5)
     maker = ClipMaker(generator=TexturedMeshGenerator(), num_frames=FRAMES)
-    poses, placed = maker._place("dance", person, camera)
+    poses, placed, _ = maker._place("dance", person, camera, 0)
     controls = person.controls(poses, placed, AlignmentGate.needs)
     swapped = controls.maps["colour"].copy()
     for i in FAULTY:

@@ -1,0 +1,19 @@
+"""Supervision of the offsets by simulated clothes, in three dimensions."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.modules.losses.base import Loss
+from persona.modules.losses.persona_step import PersonaStep
+
+
+class SurfaceOffset(Loss[PersonaStep]):
+    """Draws the refined Gaussians of clothes to where ``generator=cloth`` says that they hang."""
+
+    frames = "generated"
+
+    def forward(self, step: PersonaStep) -> Float[Tensor, ""] | None:
+        """Metres; None for a person without simulated clothes."""
+        if step.surface is None:
+            return None
+        return step.surface.distance(step.frame.index[0], step.avatar.template, step.posed)
