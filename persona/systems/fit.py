@@ -181,7 +181,7 @@ class Fit(L.LightningModule):
                 raise UserError(f"{name} cannot change its number of Gaussians: use density=none")
             self.focus_px = self.focus(data.train_frames)
             subjects = data.subjects if self.method.many else (data.subject,)
-            self.method.see_frames(subjects, data.train_frames.names)
+            self.method.see_frames(subjects, data.train_frames)
         if "test_table" not in self._modules:
             self.test_table = self.pose_table(data.test_frames).requires_grad_(False)
         self.to(device)

@@ -6,6 +6,7 @@ from typing import ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from persona.data.frames import FrameDataset
 from persona.data.subject import Subject
 from persona.modules.avatar.base import Avatar, Builder
 from persona.modules.avatar.pose_table import PoseTable
@@ -105,12 +106,12 @@ class Method(nn.Module):
     def see_poses(self, poses: PoseTable) -> None:
         """Takes what the avatar must know of all training frames' poses, before training."""
 
-    def see_frames(self, subjects: Sequence[Subject], names: Sequence[str]) -> None:
+    def see_frames(self, subjects: Sequence[Subject], frames: FrameDataset) -> None:
         """Takes what the losses compare with besides frames, each time that training begins.
 
         Args:
             subjects: In the order of their numbers.
-            names: Of all training frames, as rows of the pose table.
+            frames: All training frames, as rows of the pose table.
         """
 
     def parameter_groups(self) -> list[dict[str, object]]:

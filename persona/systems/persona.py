@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.data.frames import FrameDataset
 from persona.data.subject import Subject
 from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.driver import ClipDrawer, PoseDriver
@@ -81,17 +82,17 @@ class PersonaMethod(Method):
         if self.avatar.light is not None:
             self._initialise_light(subject)
 
-    def see_frames(self, subjects: Sequence[Subject], names: Sequence[str]) -> None:
+    def see_frames(self, subjects: Sequence[Subject], frames: FrameDataset) -> None:
         """Reads where simulated clothes hang."""
         (subject,) = subjects
-        split = [name.rsplit("/", 2)[-2:] for name in names]
+        split = [name.rsplit("/", 2)[-2:] for name in frames.names]
         found = [subject.surface_offset(folder, int(number)) for folder, number in split]
         if any(offset is not None for offset in found):
-            frames = [
+            hanging = [
                 None if each is None else (torch.from_numpy(each[0]), torch.from_numpy(each[1]))
                 for each in found
             ]
-            self.surface = SurfaceTruth(self.avatar.template, frames)
+            self.surface = SurfaceTruth(self.avatar.template, hanging)
 
     def _initialise_light(self, subject: Subject) -> None:
         """The light that lies between the photograph and its albedo, taken off the colours."""

@@ -55,7 +55,7 @@ def test_the_avatar_learns_where_the_skirt_hangs(tiny, skirted, tmp_path):
     data.prepare_data()
     data.setup("fit")
     frames = data.train_frames
-    system.method.see_frames([Subject(skirted / "skirted")], frames.names)
+    system.method.see_frames([Subject(skirted / "skirted")], frames)
     assert system.method.surface.told.tolist() == [False, True, True, True]
 
     def apart(offsets: bool) -> float:

