@@ -188,8 +188,6 @@ class PegasusBuilder(HeadBuilder):
 
 
 CODES = ("features", "table")
-CODE_STD = 0.05
-"""Of the codes that a fresh network makes, roughly; PERSE's tables have it too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +222,7 @@ class PerseBuilder(HeadBuilder):
     categories: Sequence[str] = PERSE_CATEGORIES
     source: Sequence[str] = PERSE_SOURCE
     code: int = 32
-    code_std: float = CODE_STD
+    code_std: float = 0.05
     largest: float = 0.0175
     turned: bool = True
     as_released: bool = False
@@ -242,7 +240,6 @@ class PerseBuilder(HeadBuilder):
             categories=self.categories, source=self.source, code=self.code, std=self.code_std
         )
         network = CodeNetwork(self.features, self.code, self.code_width)
-        network.spread(self.code_std / CODE_STD)
         codes = (
             TableCodes(edits, self.code, self.code_std)
             if self.codes == "table"

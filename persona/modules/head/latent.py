@@ -128,12 +128,6 @@ class CodeNetwork(nn.Module):
         self.lin1 = WeightNormLinear(width, width)
         self.lin2 = WeightNormLinear(width, code)
 
-    @torch.no_grad()
-    def spread(self, factor: float) -> None:
-        """Makes a fresh network's codes larger: as far apart as those of a table."""
-        if factor != 1:
-            self.lin2.weight_g.mul_(factor)
-
     def forward(self, features: Float[Tensor, "*n f"]) -> Float[Tensor, "*n c"]:
         """``features``: the picture's, then the words'."""
         return self.lin2(F.relu(self.lin1(F.relu(self.lin0(features)))))
