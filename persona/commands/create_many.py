@@ -160,7 +160,11 @@ def run_one(person: Person, variables: dict[str, str]) -> str:
     """Runs create.py. Returns its error as one line, empty if there is none."""
     started = time.perf_counter()
     if (person.folder / HYDRA_FOLDER).is_dir():
-        shutil.rmtree(person.folder)  # Of an attempt that did not end, or of other settings.
+        if (person.folder / DONE_FILE).is_file():  # Of another photo or other options.
+            before = read_json(person.folder / DONE_FILE)["digest"]
+            person.folder.rename(person.folder.with_name(f"{person.name}-{before}"))
+        else:
+            shutil.rmtree(person.folder)  # Of an attempt that did not end.
     person.log.parent.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable, str(HOME / SCRIPTS["create"]), *person.options,

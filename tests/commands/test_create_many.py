@@ -75,6 +75,7 @@ def test_one_bad_photo_stops_nobody_and_what_is_there_is_kept(photos, capsys):
     (photos / "ann.jpg").write_text("good, another")
     assert create_many(options)
     assert not (many / "people/ann/kept").exists(), "another photo, another avatar"
+    assert list(many.glob("people/ann-*/kept")), "the one before is kept"
 
 
 def test_nobody_elses_folder_is_removed(photos):
