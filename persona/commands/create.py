@@ -136,6 +136,10 @@ def track_options(config: DictConfig) -> DictConfig:
     whole_number("stills", config.stills, low=1)
     found = composed("track", option_list(config, "track"))
     found.video, found.name = str(config.video), str(config.name)
+    if found.body != config.body:
+        raise UserError(
+            "the video is tracked with another body: add \"track=['body=NAME']\" as well"
+        )
     check_track(found)
     return found
 
@@ -149,7 +153,7 @@ def take_video(config: DictConfig, tracking: DictConfig) -> Path:
     root = track(tracking)
     video, _ = check_track(tracking)
     config.photo = [
-        str(path) for path in write_stills(root, video, instantiate(config.body), config.stills)
+        str(path) for path in write_stills(root, video, instantiate(tracking.body), config.stills)
     ]
     print(f"motion: {root}; photographs: {root / FOLDER}", flush=True)
     return root / NPZ

@@ -107,9 +107,10 @@ def plan(config: DictConfig) -> list[Person]:
     found: dict[str, Path] = {}
     for pattern in map(str, patterns):
         # A file's name may hold what patterns are made of.
-        files = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern))
+        names = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern))
+        files = [name for name in names if Path(name).is_file()]
         if not files:
-            raise UserError(f"photos: nothing is called {pattern}; give DIR/*.jpg in quotes")
+            raise UserError(f"photos: no file is called {pattern}; give DIR/*.jpg in quotes")
         for photo in map(Path, files):
             if found.setdefault(photo.stem, photo).absolute() != photo.absolute():
                 raise UserError(f"{photo} and {found[photo.stem]} have one name; rename one")
@@ -137,6 +138,8 @@ def run_all(people: Sequence[Person], jobs: int) -> dict[str, str]:
         slot = slots.get()
         try:
             return run_one(person, environment(slot, jobs))
+        except OSError as error:  # Such as a photo that was removed meanwhile: the others go on.
+            return f"{error.filename}: {error.strerror}"
         finally:
             slots.put(slot)
 
@@ -159,12 +162,9 @@ def run_all(people: Sequence[Person], jobs: int) -> dict[str, str]:
 def run_one(person: Person, variables: dict[str, str]) -> str:
     """Runs create.py. Returns its error as one line, empty if there is none."""
     started = time.perf_counter()
-    if (person.folder / HYDRA_FOLDER).is_dir():
-        if (person.folder / DONE_FILE).is_file():  # Of another photo or other options.
-            before = read_json(person.folder / DONE_FILE)["digest"]
-            person.folder.rename(person.folder.with_name(f"{person.name}-{before}"))
-        else:
-            shutil.rmtree(person.folder)  # Of an attempt that did not end.
+    make_room(person)
+    if person.done() is not None:
+        return ""
     person.log.parent.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable, str(HOME / SCRIPTS["create"]), *person.options,
@@ -176,6 +176,24 @@ def run_one(person: Person, variables: dict[str, str]) -> str:
         seconds = round(time.perf_counter() - started, 1)
         write_json(person.folder / DONE_FILE, {"digest": person.digest, "seconds": seconds})
     return error
+
+
+def make_room(person: Person) -> None:
+    """Sets aside the avatar of another photo or other options, and brings back the person's own.
+
+    What an attempt that did not end has left is removed.
+    """
+    folder, done = person.folder, person.folder / DONE_FILE
+    if done.is_file():
+        kept = folder.with_name(f"{person.name}-{read_json(done)['digest']}")
+        if kept.exists():  # The same photo and options made it.
+            shutil.rmtree(kept)
+        folder.rename(kept)
+    elif (folder / HYDRA_FOLDER).is_dir():
+        shutil.rmtree(folder)
+    own = folder.with_name(f"{person.name}-{person.digest}")
+    if own.is_dir() and not folder.exists():
+        own.rename(folder)
 
 
 def row_of(person: Person, errors: dict[str, str]) -> Row:

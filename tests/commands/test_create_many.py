@@ -76,6 +76,8 @@ def test_one_bad_photo_stops_nobody_and_what_is_there_is_kept(photos, capsys):
     assert create_many(options)
     assert not (many / "people/ann/kept").exists(), "another photo, another avatar"
     assert list(many.glob("people/ann-*/kept")), "the one before is kept"
+    (photos / "ann.jpg").write_text("good")
+    assert create_many(options) and (many / "people/ann/kept").exists(), "and comes back"
 
 
 def test_nobody_elses_folder_is_removed(photos):
@@ -113,7 +115,7 @@ def test_what_cannot_be_begun_is_told_at_once(photos):
     with pytest.raises(UserError, match="have one name; rename one"):
         plan(options)
     options.photos = str(photos / "*.tif")
-    with pytest.raises(UserError, match=r"nothing is called .*\*\.tif; give DIR"):
+    with pytest.raises(UserError, match=r"no file is called .*\*\.tif; give DIR"):
         plan(options)
     for wrong in ("share=1", "shares=0", "per_gpu=0"):
         with pytest.raises(UserError, match=wrong):

@@ -8,36 +8,20 @@ second. Both have y up.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
 from persona.errors import UserError
+from persona.modules.body.pickles import read_arrays
 
 AIST_FPS, GVHMR_FPS = 60.0, 30.0
 UP = "y"
 _BODY = 22
 """Joints that SMPL shares with SMPL-X."""
-_ARRAYS = {
-    ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"),
-    ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"),
-}  # fmt: skip
-"""All that a pickle of arrays needs."""
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads arrays and plain containers; a pickle can else run any program."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ARRAYS:
-            raise pickle.UnpicklingError(f"holds {module}.{name}, which is no array")
-        return super().find_class(module, name)
 
 
 def read_aist(path: Path, hands: Float[np.ndarray, "90"]) -> dict[str, np.ndarray]:
@@ -50,16 +34,12 @@ def read_aist(path: Path, hands: Float[np.ndarray, "90"]) -> dict[str, np.ndarra
     Raises:
         UserError: it is damaged, holds more than arrays, or lacks one.
     """
-    try:
-        with path.open("rb") as file:
-            values = _ArrayUnpickler(file).load()
-    except Exception as error:  # A damaged pickle raises one of many kinds.
-        raise UserError(f"{path}: cannot be read ({error}); give an AIST++ motion") from error
+    values = read_arrays(path, "give an AIST++ motion")
     poses = _rows(path, values, "smpl_poses", 72)
     shift = _rows(path, values, "smpl_trans", 3)
-    scale = float(np.asarray(values.get("smpl_scaling", 1.0), np.float64).reshape(-1)[0])
-    if not scale > 0:
-        raise UserError(f"{path}: smpl_scaling={scale} is not positive; copy the file again")
+    scale = np.asarray(values.get("smpl_scaling", 1.0), np.float64).reshape(-1)
+    if len(scale) != 1 or not scale[0] > 0:
+        raise UserError(f"{path}: smpl_scaling={scale} is no positive number; copy the file again")
     return _amass(poses[:, : 3 * _BODY], shift / scale, hands, AIST_FPS)
 
 
@@ -75,6 +55,10 @@ def read_gvhmr(path: Path, hands: Float[np.ndarray, "90"]) -> dict[str, np.ndarr
         _rows(path, world, name, size)
         for name, size in (("global_orient", 3), ("body_pose", 3 * _BODY - 3), ("transl", 3))
     ]
+    if len({len(part) for part in parts}) > 1:
+        raise UserError(
+            f"{path}: its arrays are of {[len(p) for p in parts]} frames; copy it again"
+        )
     return _amass(np.concatenate(parts[:2], 1), parts[2], hands, GVHMR_FPS)
 
 
@@ -88,7 +72,7 @@ def _rows(path: Path, values: object, name: str, size: int) -> Float[np.ndarray,
         raise UserError(f"{path}: lacks {name}; give the file as the tool has written it")
     try:
         rows = np.asarray(values[name], np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: {name} is no array of numbers; copy the file again") from error
     if rows.ndim != 2 or rows.shape[1] != size:
         raise UserError(f"{path}: {name} is {rows.shape}, not (frames, {size}); copy it again")

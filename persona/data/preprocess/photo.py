@@ -182,10 +182,17 @@ class PhotoPreprocessor:
             self._accept(fits, sights, root)
             identity = shared_identity(fits)
         if len(sights) > 1:
-            fits = fit_together(
+            together = fit_together(
                 self.fit, self.body, sights, fits, lambda n: progress.advance(task, n)
             )
-            self._accept(fits, sights, root)
+            faulty = [s.photo for s, f in zip(sights, together, strict=True) if f.faults]
+            if faulty:
+                log.warning(
+                    "the photos are fitted each by itself: together, %s would not fit any more",
+                    ", ".join(map(str, faulty)),
+                )
+            else:
+                fits = together
         return fits
 
     def _fine(self, sight: Sight, fit: BodyFit) -> Canvas:

@@ -120,8 +120,18 @@ class Tracker:
         return same and (root / NPZ).is_file()
 
     def _begin(self, video: Video, cut: Cut, root: Path) -> None:
-        """Clears the folder of what was made of another video or with other settings."""
+        """Clears the folder of what was made of this video with other settings.
+
+        Raises:
+            UserError: it holds the motion of something else.
+        """
         path, settings = root / _SETTINGS, self._settings(video, cut)
+        before = read_json(path)["video"] if path.is_file() else None
+        if (root / NPZ).is_file() and before != settings["video"]:
+            raise UserError(
+                f"{root}: holds the motion of {before or 'something else'}; choose another name=,"
+                " or remove it"
+            )
         if path.is_file() and read_json(path) == settings and not (root / NPZ).is_file():
             log.info("%s: goes on where it was interrupted", root)
             return

@@ -19,6 +19,14 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _plain_dtype(*arguments: Any) -> np.dtype:
+    """A type of numbers: bytes that are read as objects would be addresses."""
+    found = np.dtype(*arguments)
+    if found.hasobject:
+        raise pickle.UnpicklingError("holds an array of objects")
+    return found
+
+
 class _Chumpy:
     """A variable of chumpy, in which FLAME 2020 keeps its shapes: the array ``x`` of its state."""
 
@@ -53,7 +61,7 @@ _ALLOWED = {
     ("__builtin__", "object"): object,
     ("builtins", "object"): object,
     ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "dtype"): _plain_dtype,
     ("_codecs", "encode"): _latin1,
 }
 """All that an array and a number need to be put together again, with numpy's three builders; of

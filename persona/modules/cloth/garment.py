@@ -125,13 +125,15 @@ def leg_pose(body: SmplxBody, pose: BodyPose | None) -> BodyPose:
 def _hem(
     rest: Float[Tensor, "p 3"], legs: tuple[Bool[Tensor, "p"], ...], top: float, bottom: float
 ) -> float | None:
-    """Height of the lowest level at which the legs overlap; None where they hardly do."""
-    closed = []
+    """Height of the lowest level down to which the legs overlap; None where they hardly do."""
+    closed: list[float] = []
     for level in torch.arange(top, bottom, -_LEVEL_M):
         near = (rest[:, 1] - level).abs() < _BAND_M
         left, right = (rest[leg & near, 0] for leg in legs)
         if len(left) and len(right) and float(left.min() - right.max()) < -_BAND_M:
             closed.append(float(level))
+        elif closed and closed[-1] - float(level) > _BAND_M:
+            break  # Flared trousers meet again further down.
     if not closed or closed[0] - closed[-1] < MIN_LENGTH_M:
         return None
     return closed[-1] + _BAND_M  # The lowest level is one that the hem's vertices are near to.

@@ -7,6 +7,7 @@ import torch
 from persona.data.io import read_json
 from persona.data.motion.load import load_motion
 from persona.data.track import tracker as module
+from persona.data.track.folder import NPZ
 from persona.data.track.sightings import Sightings, nothing
 from persona.data.track.tracker import Cut, Tracker
 from persona.data.track.video import Video
@@ -129,6 +130,16 @@ def test_parts_of_a_video(body, video, watched, tmp_path):
     assert tracked.frames == range(0, 1), "one frame is a motion, too"
     with pytest.raises(UserError, match=r"two shots.mp4: 7 frames can be read, none from start=9"):
         tracker.run(video, tmp_path / "me", Cut(9))
+
+
+def test_another_motion_of_the_name_is_not_lost(body, video, tmp_path):
+    (tmp_path / "me").mkdir()
+    (tmp_path / "me" / NPZ).write_bytes(b"somebody's")
+    with pytest.raises(UserError, match=r"me: holds the motion of something else"):
+        Tracker(body=body, detector=Somebody(), iterations=(1, 1)).run(
+            video, tmp_path / "me", Cut(0, 1)
+        )
+    assert (tmp_path / "me" / NPZ).read_bytes() == b"somebody's"
 
 
 def test_a_video_without_a_person(body, video, tmp_path):

@@ -11,7 +11,7 @@ from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.cloth import drape as module
 from persona.modules.cloth.drape import Fabric, drape, ease_in
-from persona.modules.cloth.garment import find_skirt
+from persona.modules.cloth.garment import _hem, find_skirt
 from persona.types import BodyPose
 
 FPS = 15.0
@@ -126,3 +126,14 @@ def test_a_tangled_frame_says_so(body, dressed):
 
 def test_each_seed_has_its_fabric():
     assert Fabric.drawn(3) == Fabric.drawn(3) != Fabric.drawn(4)
+
+
+def test_flared_trousers_that_meet_again_are_no_skirt():
+    """Legs that touch at the crotch and at the hems, 40 cm of air in between."""
+    height = torch.arange(0.0, 0.8, 0.004)
+    inner = torch.where((height > 0.76) | (height < 0.36), -0.03, 0.05)
+    rest = torch.stack((torch.cat((inner, -inner)), height.repeat(2), torch.zeros(400)), 1)
+    legs = torch.arange(400) < 200, torch.arange(400) >= 200
+    assert _hem(rest, legs, 0.8, 0.0) is None
+    rest[:, 0] = torch.cat((torch.full((200,), -0.03), torch.full((200,), 0.03)))
+    assert _hem(rest, legs, 0.8, 0.0) is not None

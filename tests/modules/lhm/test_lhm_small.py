@@ -5,7 +5,7 @@ import torch
 
 from persona.errors import UserError
 from persona.modules.lhm.neighbours import GROUP, neighbour_order, partners
-from persona.modules.lhm.sight import REACH_M, SIGHT_PARTS, Photo
+from persona.modules.lhm.sight import REACH_M, SIGHT_PARTS, Photo, clean_outline
 from persona.modules.lhm.small import SmallLhm
 from persona.modules.lhm.template import sample_points, template_on
 
@@ -89,3 +89,19 @@ def test_a_point_between_patches_gets_the_token_there():
 def test_points_that_cannot_be_grouped_are_refused():
     with pytest.raises(UserError, match=r"model\.num_points=402: give a multiple of 16"):
         SmallLhm(**{**SIZE, "num_points": 402}).fresh()
+
+
+def test_the_outline_takes_the_colour_inside_it():
+    """A red person before green, whose outermost pixels are a mixture; nothing inside moves."""
+    person = torch.zeros(300, 100, dtype=torch.bool)
+    person[10:290, 30:70] = True
+    red, green = torch.tensor([1.0, 0, 0])[:, None, None], torch.tensor([0, 1.0, 0])[:, None, None]
+    image = torch.where(person, red, green)
+    image[:, 10:290, 30] = image[:, 10:290, 69] = 0.5
+    image[2, 100:200, 45:55] = 1.0
+    cleaned = clean_outline(image, person.numpy())
+    assert torch.equal(cleaned[:, 10:290, 30:32], red.expand(3, 280, 2))
+    assert torch.equal(cleaned[:, 20:280, 35:65], image[:, 20:280, 35:65])
+    thin = torch.zeros_like(person)
+    thin[10:290, 50] = True
+    assert torch.equal(clean_outline(image, thin.numpy()), image), "nothing is inside of a line"
