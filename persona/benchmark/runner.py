@@ -1,9 +1,7 @@
 """Runs the cells of a benchmark: from the cache, in this process, or in processes of their own."""
 
 import math
-import queue
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -24,7 +22,7 @@ from persona.benchmark.cell import FRAMES_FOLDER, RESULT_FILE, SETTINGS_FILE, ru
 from persona.benchmark.plan import Cell, Plan, cell_key, one_line
 from persona.benchmark.predictions import score_predictions
 from persona.data.io import read_json, write_text
-from persona.runtime.apart import environment, run_apart
+from persona.runtime.apart import environment, run_apart, side_by_side
 from persona.runtime.options import plain
 
 LOG_FILE = "log.txt"
@@ -68,35 +66,27 @@ def run_cells(
         budget_s: seconds after which no cell is begun; None is no limit.
     """
     ends = math.inf if budget_s is None else time.monotonic() + budget_s
-    slots: queue.Queue[int] = queue.Queue()
-    for slot in range(max(jobs, 1)):
-        slots.put(slot)
+    done: dict[int, Outcome] = {}
 
-    def frames_of(cell: Cell) -> Outcome:
+    def frames_of(number: int, slot: int) -> Outcome:
         """Trains and renders; the scoring is left to the main thread."""
-        slot = slots.get()
+        cell = plan.cells[number]
         try:
             variables = environment(slot, jobs) if jobs else None
             return render_cell(cell, plan, cache, updates, variables, ends)
         except Exception as error:
             return Outcome(cell, error=one_line(error))
-        finally:
-            slots.put(slot)
 
-    done: dict[int, Outcome] = {}
-    with progress_bar() as bar, ThreadPoolExecutor(max(jobs, 1)) as pool:
+    with progress_bar() as bar:
         task = bar.add_task("cells", total=len(plan.cells))
-        futures = {pool.submit(frames_of, cell): i for i, cell in enumerate(plan.cells)}
-        try:
-            for future in as_completed(futures):
-                outcome = score(future.result(), plan, metrics)
-                done[futures[future]] = outcome
-                state = outcome.error and f"failed: {outcome.error}"
-                bar.console.print(f"{outcome.cell.name}: {state or summary(outcome)}", markup=False)
-                bar.advance(task)
-        except BaseException:  # Such as Ctrl-C: start no further cell.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+
+        def scored(number: int, rendered: Outcome) -> None:
+            done[number] = outcome = score(rendered, plan, metrics)
+            state = outcome.error and f"failed: {outcome.error}"
+            bar.console.print(f"{outcome.cell.name}: {state or summary(outcome)}", markup=False)
+            bar.advance(task)
+
+        side_by_side(range(len(plan.cells)), max(jobs, 1), frames_of, scored)
     return [done[i] for i in range(len(plan.cells))]
 
 

@@ -7,12 +7,10 @@ import glob
 import hashlib
 import io
 import json
-import queue
 import shutil
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +28,7 @@ from persona.commands.report import read_metrics
 from persona.data.io import read_json, write_json, write_text
 from persona.data.numbers import whole_number
 from persona.errors import UserError
-from persona.runtime.apart import environment, run_command
+from persona.runtime.apart import environment, run_command, side_by_side
 
 DONE_FILE = "done.json"
 """In a person's folder once its avatar and videos are there."""
@@ -130,33 +128,20 @@ def job_count(config: DictConfig) -> int:
 
 def run_all(people: Sequence[Person], jobs: int) -> dict[str, str]:
     """Makes all, ``jobs`` at a time. Returns the errors by name, each one line."""
-    slots: queue.Queue[int] = queue.Queue()
-    for slot in range(jobs):
-        slots.put(slot)
+    told: dict[str, str] = {}
 
-    def work(person: Person) -> str:
-        slot = slots.get()
+    def work(person: Person, slot: int) -> str:
         try:
             return run_one(person, environment(slot, jobs))
         except OSError as error:  # Such as a photo that was removed meanwhile: the others go on.
             return f"{error.filename}: {error.strerror}"
-        finally:
-            slots.put(slot)
 
-    errors: dict[str, str] = {}
-    with ThreadPoolExecutor(jobs) as pool:
-        begun = {pool.submit(work, person): person for person in people}
-        try:
-            for number, future in enumerate(as_completed(begun), 1):
-                person, error = begun[future], future.result()
-                if error:
-                    errors[person.name] = error
-                told = f"{person.name}: {error or 'done'}"
-                print(f"{number} of {len(people)}  {told}", flush=True)
-        except BaseException:  # Such as Ctrl-C: begin nobody else.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return errors
+    def tell(person: Person, error: str) -> None:
+        told[person.name] = error
+        print(f"{len(told)} of {len(people)}  {person.name}: {error or 'done'}", flush=True)
+
+    side_by_side(people, jobs, work, tell)
+    return {name: error for name, error in told.items() if error}
 
 
 def run_one(person: Person, variables: dict[str, str]) -> str:

@@ -1,12 +1,55 @@
 """Processes that a command starts side by side; they share the cores and the GPUs."""
 
 import os
+import queue
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def side_by_side(
+    items: Sequence[Item],
+    jobs: int,
+    work: Callable[[Item, int], Result],
+    then: Callable[[Item, Result], None],
+) -> None:
+    """Works on items in threads, each of which waits for a process of its own.
+
+    An error, Ctrl-C's included, ends it: nothing else is begun.
+
+    Args:
+        items: What there is to do, in the order in which it is begun.
+        jobs: Most at a time.
+        work: Given an item and its slot, from 0 to ``jobs`` - 1, which no other has meanwhile.
+        then: Called in this thread with an item that is done and what came of it.
+    """
+    slots: queue.Queue[int] = queue.Queue()
+    for slot in range(jobs):
+        slots.put(slot)
+
+    def in_slot(item: Item) -> Result:
+        slot = slots.get()
+        try:
+            return work(item, slot)
+        finally:
+            slots.put(slot)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        begun = {pool.submit(in_slot, item): item for item in items}
+        try:
+            for future in as_completed(begun):
+                then(begun[future], future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def run_apart(module: str, argument: Path, log: Path, variables: dict[str, str]) -> str:

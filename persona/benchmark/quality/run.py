@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import queue
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from persona.benchmark.runner import progress_bar
 from persona.cli import quoted
 from persona.data.io import read_json, write_text
 from persona.errors import UserError
-from persona.runtime.apart import environment, run_apart
+from persona.runtime.apart import environment, run_apart, side_by_side
 from persona.runtime.options import plain
 
 WORKER = "persona.benchmark.quality.worker"
@@ -59,30 +57,20 @@ def run_quality(config: DictConfig, folder: Path, command: str) -> list[str]:
     """
     runs, failed = plan(config), []
     write_text(folder / "command.txt", f"{command}\n")
-    slots: queue.Queue[int] = queue.Queue()
-    for slot in range(config.jobs):
-        slots.put(slot)
-
-    def train(run: Run) -> str:
-        slot = slots.get()
-        try:
-            return run_one(run, folder, environment(slot, config.jobs))
-        finally:
-            slots.put(slot)
-
     todo = [run for run in runs if result_of(run, folder) is None]
-    with progress_bar() as bar, ThreadPoolExecutor(config.jobs) as pool:
+    with progress_bar() as bar:
         task = bar.add_task("trainings", total=len(runs), completed=len(runs) - len(todo))
-        begun = {pool.submit(train, run): run for run in todo}
-        try:
-            for future in as_completed(begun):
-                if error := future.result():
-                    failed.append(f"{begun[future].name}: {error}")
-                report(config, runs, folder, command)
-                bar.advance(task)
-        except BaseException:  # Such as Ctrl-C: start no further one.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+
+        def trained(run: Run, error: str) -> None:
+            if error:
+                failed.append(f"{run.name}: {error}")
+            report(config, runs, folder, command)
+            bar.advance(task)
+
+        side_by_side(
+            todo, config.jobs,
+            lambda run, slot: run_one(run, folder, environment(slot, config.jobs)), trained,
+        )  # fmt: skip
     report(config, runs, folder, command)
     return failed
 

@@ -1,0 +1,46 @@
+"""Work side by side: slots are nobody else's, results come here, an error begins nothing else."""
+
+import threading
+import time
+
+import pytest
+
+from persona.runtime.apart import side_by_side
+
+
+def test_each_has_a_slot_of_its_own_and_is_told_in_this_thread():
+    busy, told, lock = set(), {}, threading.Lock()
+
+    def work(item: int, slot: int) -> int:
+        with lock:
+            assert slot in range(3) and slot not in busy
+            busy.add(slot)
+        time.sleep(0.002)
+        with lock:
+            busy.remove(slot)
+        return 2 * item
+
+    def then(item: int, result: int) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        told[item] = result
+
+    side_by_side(range(20), 3, work, then)
+    assert told == {item: 2 * item for item in range(20)}
+
+
+@pytest.mark.parametrize("where", ["work", "then"])
+def test_an_error_begins_nothing_else(where):
+    begun = []
+
+    def work(item: int, slot: int) -> None:
+        begun.append(item)
+        time.sleep(0.01)
+        if where == "work":
+            raise KeyboardInterrupt
+
+    def then(item: int, result: None) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(range(50), 1, work, then)
+    assert len(begun) < 5
