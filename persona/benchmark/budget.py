@@ -22,7 +22,7 @@ from persona.benchmark.report import commit, machine
 from persona.benchmark.runner import Outcome, run_cells
 from persona.commands.experiment import missing_lpips, quiet_libraries
 from persona.data.datamodule import SubjectDataModule
-from persona.data.io import write_png, write_text
+from persona.data.io import write_csv, write_png, write_text
 from persona.data.layout import TEST
 from persona.errors import UserError
 from persona.modules.device import pick_device
@@ -177,7 +177,7 @@ def write_budget(config: DictConfig, plan: Plan, outcomes: Sequence[Outcome], fo
     text = "\n".join([*lines, ""])
     write_text(folder / "budget.md", text)
     rows = [{**row, "subject": plain(str(row["subject"]))} for row in tables.sequence_rows(good)]
-    tables.write_csv(folder / "budget.csv", rows)
+    write_csv(folder / "budget.csv", rows)
     for name in dict.fromkeys(plain(o.cell.subject) for o in good):
         own = [o for o in good if plain(o.cell.subject) == name]
         _, pictures = picture_rows(plan.subjects[name], own, 6)

@@ -10,10 +10,10 @@ import matplotlib
 import numpy as np
 from omegaconf import OmegaConf
 
-from persona.benchmark.tables import markdown, number, title, variant_of, write_csv
+from persona.benchmark.tables import markdown, number, title, variant_of
 from persona.commands.experiment import METRICS_FILE
 from persona.commands.report import read_metrics
-from persona.data.io import write_bytes, write_text
+from persona.data.io import write_bytes, write_csv, write_text
 from persona.errors import UserError
 
 matplotlib.use("agg")

@@ -17,7 +17,7 @@ from persona.benchmark.pictures import contact_sheet, curves, overview, picture_
 from persona.benchmark.plan import PACKAGE, Plan
 from persona.benchmark.runner import Outcome
 from persona.commands.experiment import missing_lpips
-from persona.data.io import write_png, write_text
+from persona.data.io import write_csv, write_png, write_text
 
 ORDER = ("fg", "alpha", "crop", "full")
 """Of the tables: the ones that hide least come first."""
@@ -36,13 +36,13 @@ def write_report(
         command: what the user typed.
     """
     found, names = tables.lines(outcomes), tables.metric_names(outcomes)
-    tables.write_csv(folder / "sequences.csv", tables.sequence_rows(outcomes))
+    write_csv(folder / "sequences.csv", tables.sequence_rows(outcomes))
     shown: list[tuple[str, list[list[str]]]] = []
     galleries: list[Gallery] = []
     published = config.get("published")
     if names:
-        tables.write_csv(folder / "table.csv", tables.table_rows(found))
-        tables.write_csv(folder / "frames.csv", tables.frame_rows(outcomes))
+        write_csv(folder / "table.csv", tables.table_rows(found))
+        write_csv(folder / "frames.csv", tables.frame_rows(outcomes))
         for variant in ORDER:
             table = tables.variant_table(variant, found, names, published)
             shown.append((tables.VARIANT_TEXT[variant], table))

@@ -11,9 +11,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from persona.benchmark.plan import one_line
-from persona.benchmark.tables import markdown, write_csv
+from persona.benchmark.tables import markdown
 from persona.commands.experiment import train
-from persona.data.io import write_text
+from persona.data.io import write_csv, write_text
 from persona.errors import UserError
 
 log = logging.getLogger(__name__)

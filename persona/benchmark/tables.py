@@ -1,18 +1,14 @@
 """Tables of a benchmark: per frame, per sequence, and means with their intervals."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 from omegaconf import DictConfig
 
 from persona.benchmark.runner import Outcome
-from persona.data.io import write_text
 from persona.modules.metrics.bootstrap import Estimate, estimate
 from persona.modules.metrics.protocol import VARIANTS
 
@@ -124,16 +120,6 @@ def metric_names(outcomes: Sequence[Outcome]) -> list[str]:
     """The numbers of a frame, in their order."""
     rows = [outcome.rows[0] for outcome in outcomes if not outcome.error]
     return [name for name in rows[0] if name != "frame"] if rows else []
-
-
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """A table with one header line; infinite is ``inf``, absent is empty."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, buffer.getvalue())
 
 
 def frame_rows(outcomes: Sequence[Outcome]) -> list[Row]:

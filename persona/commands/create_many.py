@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
-import io
 import json
 import shutil
 import sys
@@ -25,7 +23,7 @@ from persona.commands import HOME, SCRIPTS
 from persona.commands.create import option_list
 from persona.commands.experiment import METRICS_FILE
 from persona.commands.report import read_metrics
-from persona.data.io import read_json, write_json, write_text
+from persona.data.io import read_json, write_csv, write_json
 from persona.data.numbers import whole_number
 from persona.errors import UserError
 from persona.runtime.apart import environment, run_command, side_by_side
@@ -38,6 +36,7 @@ LOG_FOLDER, PEOPLE_FOLDER = "logs", "people"
 TABLE_FILE = "many.csv"
 SCORES = ("init/fg_psnr", "test/fg_psnr")
 """Of the photo's own view, before and after the training."""
+COLUMNS = ("name", "photo", "state", "seconds", *SCORES)
 Row = dict[str, str | float]
 
 
@@ -88,7 +87,7 @@ def create_many(config: DictConfig) -> bool:
     started = time.perf_counter()
     errors = run_all(todo, jobs)
     rows = [row_of(person, errors) for person in people]
-    write_table(Path(config.folder) / TABLE_FILE, rows)
+    write_csv(Path(config.folder) / TABLE_FILE, rows, COLUMNS)
     show(rows, Path(config.folder), jobs, len(todo) - len(errors), time.perf_counter() - started)
     return all(person.done() is not None for person in mine)
 
@@ -189,16 +188,6 @@ def row_of(person: Person, errors: dict[str, str]) -> Row:
         return {**row, "state": "done", **found}
     told = errors.get(person.name)
     return {**row, "state": f"failed: {told} ({person.log})" if told else "missing"}
-
-
-def write_table(path: Path, rows: Sequence[Row]) -> None:
-    """All rows as csv."""
-    text = io.StringIO()
-    columns = ("name", "photo", "state", "seconds", *SCORES)
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def show(rows: Sequence[Row], folder: Path, jobs: int, made: int, seconds: float) -> None:

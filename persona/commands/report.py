@@ -1,7 +1,5 @@
 """What a run leaves for people: a table, per-frame metrics, pictures and a turntable."""
 
-import csv
-import io
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +21,7 @@ from persona.commands.editable import EditableHead, has_edits
 from persona.commands.pictures import labelled, to_uint8
 from persona.commands.video_file import WHITE, write_video
 from persona.data.datamodule import SubjectDataModule
-from persona.data.io import read_json, write_json, write_png, write_text
+from persona.data.io import read_json, write_csv, write_json, write_png
 from persona.data.layout import CAPTURED
 from persona.data.motion.load import load_motion
 from persona.systems.fit import Fit
@@ -84,11 +82,7 @@ def read_metrics(path: Path) -> dict[str, float | str]:
 
 def write_frames(rows: list[dict[str, float | str]], path: Path) -> None:
     """One line per test frame."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, buffer.getvalue())
+    write_csv(path, rows)
 
 
 @torch.no_grad()

@@ -1,7 +1,5 @@
 """One table at the end of a multirun."""
 
-import csv
-import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from persona.data.io import read_json, write_text
+from persona.data.io import read_json, write_csv
 
 COLUMNS = ("test/fg_psnr", "test/fg_ssim", "test/psnr", "test/ssim", "test/alpha_psnr",
            "test/mask_iou", "test/base_fg_psnr", "init/fg_psnr", "train/seconds")  # fmt: skip
@@ -75,11 +73,7 @@ def folder_rows(folder: Path) -> list[Row]:
 
 def write_sweep(rows: list[Row], folder: Path) -> None:
     """Writes ``folder/sweep.csv``."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, ["job", *metric_names(rows)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(folder / SWEEP_FILE, buffer.getvalue())
+    write_csv(folder / SWEEP_FILE, rows, ["job", *metric_names(rows)])
 
 
 def metric_names(rows: list[Row]) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import io
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -114,6 +115,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def write_csv(
+    path: PathLike, rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None
+) -> None:
+    """A table with one header line; infinite is ``inf``, absent is empty.
+
+    Args:
+        path: Of the file.
+        rows: Values by name.
+        names: Of the columns, in order; None takes them as they first come in the rows.
+    """
+    if names is None:
+        names = list(dict.fromkeys(name for row in rows for name in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
 
 
 def write_npy(path: PathLike, array: Shaped[np.ndarray, "..."]) -> None:

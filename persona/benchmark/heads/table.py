@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-from persona.benchmark.tables import markdown, write_csv
-from persona.data.io import write_text
+from persona.benchmark.tables import markdown
+from persona.data.io import write_csv, write_text
 
 COLUMNS = {
     "source_psnr": ("PSNR ↑", 2), "source_ssim": ("SSIM ↑", 4), "source_lpips": ("LPIPS ↓", 4),

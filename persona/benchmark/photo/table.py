@@ -11,8 +11,8 @@ import numpy as np
 from persona.benchmark.photo.failures import DEFINITIONS
 from persona.benchmark.photo.score import Row
 from persona.benchmark.report import commit, machine
-from persona.benchmark.tables import markdown, write_csv
-from persona.data.io import read_text, write_text
+from persona.benchmark.tables import markdown
+from persona.data.io import read_text, write_csv, write_text
 from persona.errors import UserError
 from persona.modules.metrics.bootstrap import estimate
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from persona.benchmark.quality.curve import PHOTO
 from persona.benchmark.regions import REGIONS
-from persona.benchmark.tables import markdown, write_csv
-from persona.data.io import write_bytes, write_text
+from persona.benchmark.tables import markdown
+from persona.data.io import write_bytes, write_csv, write_text
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import multiprocessing as mp
 import time
 from collections.abc import Sequence
@@ -15,7 +13,7 @@ from omegaconf import DictConfig
 
 from persona.benchmark.track.scores import UNITS, angle_deg, film_scores, turn_deg
 from persona.commands.video_file import write_video
-from persona.data.io import write_text
+from persona.data.io import write_csv, write_text
 from persona.data.people.film import Film, FilmPlan, draw_film, plan_film
 from persona.data.people.scene import casting
 from persona.data.preprocess.fit import photo_camera
@@ -44,11 +42,7 @@ def run_track_benchmark(config: DictConfig, folder: Path) -> Path:
     else:
         groups = [score_film(*job) for job in jobs]
     rows = [row for group in groups for row in group]
-    buffer = io.StringIO()
-    table = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_text(folder / "table.csv", buffer.getvalue())
+    write_csv(folder / "table.csv", rows)
     write_text(folder / "report.md", report(rows))
     return folder / "report.md"
 
