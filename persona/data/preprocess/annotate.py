@@ -62,24 +62,27 @@ def view_body(
         camera: One camera.
         offset: Added to the rest pose, metres; no joint moves by it.
     """
-    vertices, joints = body(identity, pose)
-    if offset is not None:
-        vertices = vertices + turned(body, identity, pose, offset)
+    vertices, joints = posed_body(body, identity, pose, offset)
     maps = body_maps(vertices, body.faces, camera)
     limbs = face_labels(maps.render, body.faces, limb_of_vertex)
     return BodyView(pose, camera, vertices, joints, maps, limbs)
 
 
-def turned(
-    body: SmplxBody, identity: BodyIdentity, pose: BodyPose, offset: Float[Tensor, "p 3"]
-) -> Float[Tensor, "p 3"]:
-    """What offsets of the rest pose are in one pose, metres."""
+def posed_body(
+    body: SmplxBody,
+    identity: BodyIdentity,
+    pose: BodyPose,
+    offset: Float[Tensor, "p 3"] | None = None,
+) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "j 3"]]:
+    """Vertices and joints in one pose, metres; ``offset`` as of ``view_body``."""
+    vertices, joints = body(identity, pose)
+    if offset is None:
+        return vertices, joints
     bones = body.joint_transforms(body.shape(identity)[1], body.full_pose(pose))
     moves = offset.any(-1)
-    result = torch.zeros_like(offset)
     turns = blend_bones(body.weights[moves], bones[:, :3])[..., :3]
-    result[moves] = (turns * offset[moves, None]).sum(-1)
-    return result
+    vertices[moves] += (turns * offset[moves, None]).sum(-1)
+    return vertices, joints
 
 
 def body_keypoints(body: SmplxBody, view: BodyView) -> Float[Tensor, "133 3"]:

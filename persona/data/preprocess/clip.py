@@ -246,7 +246,8 @@ class ClipMaker:
 
 def _view(person: TexturedPerson, controls: Controls, number: int) -> BodyView:
     """What the person shows in a frame, its clothes as they hang there."""
-    return person.draped(controls.drape, number).view(controls.pose[number], controls.camera)
+    offset = person.hanging(controls.drape, number)
+    return person.view(controls.pose[number], controls.camera, offset)
 
 
 def reference_of(frame: FrameData) -> Reference:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from persona.data.layout import Textures
 from persona.data.palette import classes_from_colours
-from persona.data.preprocess.annotate import BodyView, body_keypoints, turned, view_body
+from persona.data.preprocess.annotate import BodyView, body_keypoints, posed_body, view_body
 from persona.data.preprocess.maps import face_labels
 from persona.data.preprocess.parts import limb_of_vertices
 from persona.data.preprocess.unwrap import UvMesh, sample_image
@@ -48,14 +48,10 @@ class TexturedPerson:
     textures: Textures
     photographed: BodyPose | None = None
     """The pose that the clothes' shape was seen in."""
-    offset: Float[Tensor, "p 3"] | None = None
-    """How the clothes hang, metres added to the rest pose; None where they skin."""
 
-    def draped(self, drape: Drape | None, frame: int) -> TexturedPerson:
-        """The person as its clothes hang in a frame."""
-        if drape is None:
-            return self
-        return replace(self, offset=drape.dense(frame, self.body.num_vertices))
+    def hanging(self, drape: Drape | None, frame: int) -> Float[Tensor, "p 3"] | None:
+        """How the clothes hang in a frame, metres added to the rest pose; None where they skin."""
+        return None if drape is None else drape.dense(frame, self.body.num_vertices)
 
     @cached_property
     def limbs(self) -> Int[Tensor, "p"]:
@@ -73,22 +69,32 @@ class TexturedPerson:
         rest, _ = self.body.shape(self.identity)
         return UvMesh(rest, self.body.faces, self.body.uv, self.body.uv_faces)
 
-    def view(self, pose: BodyPose, camera: Camera) -> BodyView:
-        """What the posed body shows."""
-        return view_body(self.body, self.limbs, self.identity, pose, camera, self.offset)
+    def view(
+        self, pose: BodyPose, camera: Camera, offset: Float[Tensor, "p 3"] | None = None
+    ) -> BodyView:
+        """What the posed body shows; ``offset`` as of ``hanging``."""
+        return view_body(self.body, self.limbs, self.identity, pose, camera, offset)
 
     def colour(
-        self, pose: BodyPose, camera: Camera, supersample: int = 2
+        self,
+        pose: BodyPose,
+        camera: Camera,
+        supersample: int = 2,
+        offset: Float[Tensor, "p 3"] | None = None,
     ) -> tuple[UInt8[ndarray, "h w 3"], Bool[ndarray, "h w"]]:
         """The textured body over white and its silhouette, of ``supersample`` squared rays."""
-        painted = self.painted(pose, camera, supersample)
+        painted = self.painted(pose, camera, supersample, offset)
         return painted.image, painted.mask
 
-    def painted(self, pose: BodyPose, camera: Camera, supersample: int = 2) -> Painted:
+    def painted(
+        self,
+        pose: BodyPose,
+        camera: Camera,
+        supersample: int = 2,
+        offset: Float[Tensor, "p 3"] | None = None,
+    ) -> Painted:
         """As ``colour``, with where each ray meets the texture."""
-        vertices, _ = self.body(self.identity, pose)
-        if self.offset is not None:
-            vertices = vertices + turned(self.body, self.identity, pose, self.offset)
+        vertices, _ = posed_body(self.body, self.identity, pose, offset)
         fine = camera.resize(camera.height * supersample, camera.width * supersample)
         render = rasterize(vertices, self.body.faces, fine)
         uv = interpolate(render, self.body.uv_faces, self.body.uv)
@@ -125,20 +131,25 @@ class TexturedPerson:
             drape: How clothes hang in them.
         """
         drawn = [
-            self.draped(drape, i)._drawn(poses[i], camera, needs) for i in range(len(poses.trans))
+            self._drawn(poses[i], camera, needs, self.hanging(drape, i))
+            for i in range(len(poses.trans))
         ]
         maps = {name: np.stack([each[name] for each in drawn]) for name in needs}
         return Controls(poses, camera, maps, drape)
 
     def _drawn(
-        self, pose: BodyPose, camera: Camera, needs: frozenset[str]
+        self,
+        pose: BodyPose,
+        camera: Camera,
+        needs: frozenset[str],
+        offset: Float[Tensor, "p 3"] | None,
     ) -> dict[str, Shaped[ndarray, "..."]]:
         """The controls of one frame."""
         maps: dict[str, ndarray] = {}
         if needs & {"colour", "mask"}:
-            maps["colour"], maps["mask"] = self.colour(pose, camera)
+            maps["colour"], maps["mask"] = self.colour(pose, camera, offset=offset)
         if needs - {"colour", "mask"}:
-            view = self.view(pose, camera)
+            view = self.view(pose, camera, offset)
             maps["depth"] = view.maps.depth
             maps["normal"] = view.maps.normal.astype(np.float32)
             maps["parts"] = self.parts(view)

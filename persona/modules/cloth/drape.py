@@ -103,12 +103,12 @@ def drape(
         return None
     eased, before = ease_in(motion, fps, leg_pose(body, photographed))
     course = _course(body, identity, tube, eased)
-    wanted = frames + before
+    wanted, springs = frames + before, springs_of(tube, fabric)
     for attempt in range(TRIES):
         substeps = max(1, round(SUBSTEPS * 2**attempt / fps / _FRAME_S))
-        found = dict(_simulate(tube, fabric, course, fps, substeps))
+        found = dict(_simulate(tube, springs, fabric.air, course, (1 / fps, substeps)))
         if len(found) == len(course.bones):
-            return _read(body, identity, tube, course, found, wanted)
+            return _read(body, identity, tube, springs, course, found, wanted)
     raise UserError(
         f"the skirt flies apart at frame {len(found) - before} of the motion, with {substeps} "
         "substeps a frame; choose another motion or generator=textured_mesh"
@@ -234,10 +234,9 @@ def _inside(
 
 
 def _simulate(
-    tube: Tube, fabric: Fabric, course: Course, fps: float, substeps: int
+    tube: Tube, springs: xpbd.Springs, air: xpbd.Air, course: Course, clock: tuple[float, int]
 ) -> Iterator[tuple[int, Float64[ndarray, "n 3"]]]:
-    """Each frame's particles, until the cloth flies apart."""
-    springs = springs_of(tube, fabric)
+    """Each frame's particles, until the cloth flies apart; ``clock`` as of ``xpbd.step``."""
     first = course.bones[0] @ torch.linalg.inv(tube.stance)
     x = _array(blend_skin(tube.rest.flatten(0, 1), tube.weights.flatten(0, 1), first))
     v, free = np.zeros_like(x), np.ones(len(x))
@@ -245,7 +244,7 @@ def _simulate(
     for t in range(len(course.bones)):
         pair = [max(0, t - 1), t]
         drive = xpbd.Drive(course.held[pair], course.pull[t], course.cones[pair])
-        xpbd.step(x, v, free, springs, drive, fabric.air, (1 / fps, substeps))
+        xpbd.step(x, v, free, springs, drive, air, clock)
         if not np.isfinite(x).all() or _stretch(x, springs) > 2 * MOST_STRETCH:
             return
         yield t, x.copy()
@@ -281,6 +280,7 @@ def _read(
     body: SmplxBody,
     identity: BodyIdentity,
     tube: Tube,
+    springs: xpbd.Springs,
     course: Course,
     found: dict[int, ndarray],
     wanted: Int[Tensor, "m"],
@@ -288,7 +288,7 @@ def _read(
     """Offsets of the vertices, taken back through the skinning, in the wanted frames."""
     rest, _ = body.shape(identity)
     rest, weights = rest[tube.vertices], body.weights[tube.vertices]
-    springs, offsets, faults = springs_of(tube, Fabric()), [], []
+    offsets, faults = [], []
     for frame in wanted.tolist():
         cloth = found[frame].reshape(tube.rest.shape)
         bones = course.bones[frame]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from persona.data.preprocess.annotate import turned
+from persona.data.preprocess.annotate import posed_body
 from persona.data.preprocess.parts import limb_of_vertices
 from persona.data.preprocess.skirt import Skirt, leg_vertices, skirt_offset
 from persona.errors import UserError
@@ -75,9 +75,7 @@ def test_spread_legs_do_not_split_it(body, dressed):
     left, right = (leg & low for leg in leg_vertices(limb_of_vertices(body)))
     apart = {}
     for name, offset in (("skin", None), ("cloth", found.dense(0, len(rest)))):
-        vertices = body(dressed, motion[0])[0]
-        if offset is not None:
-            vertices = vertices + turned(body, dressed, motion[0], offset)
+        vertices, _ = posed_body(body, dressed, motion[0], offset)
         apart[name] = float(vertices[left, 0].min() - vertices[right, 0].max())
     assert apart["skin"] > 0.05 and apart["cloth"] < 0
 
