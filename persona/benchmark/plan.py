@@ -1,7 +1,6 @@
 """What a benchmark runs: the cells of system x subject x seed, from its configuration."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,7 +15,7 @@ from persona.benchmark.prepare import prepare_subjects
 from persona.cli import user_error
 from persona.data.datamodule import SubjectDataModule
 from persona.errors import UserError
-from persona.runtime.options import experiment_of, plain
+from persona.runtime.options import experiment_of, plain, settings_digest
 
 PREDICTIONS = "predictions:"
 CELL_VERSION = 2
@@ -194,7 +193,7 @@ def cell_key(cell: Cell, updates: int, subject_digest: str) -> str:
     for where in ("root", "path", "source"):  # The digest stands for what they lead to.
         settings["data"].pop(where, None)
     parts = [CELL_VERSION, settings, cell.pose_fit, updates, subject_digest, code_digest(cell)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return settings_digest(parts)
 
 
 def code_digest(cell: Cell) -> str:

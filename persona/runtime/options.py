@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections.abc
 import copy
+import hashlib
 import inspect
+import json
 import types
 import typing
 from collections.abc import Iterator
@@ -59,6 +61,11 @@ def plain(config: DictConfig) -> dict[str, Any]:
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
+
+
+def settings_digest(parts: list[Any]) -> str:
+    """Hash of plain settings, the order of keys left aside: names what was made by them."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _targets(node: object, path: str) -> Iterator[tuple[str, DictConfig]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -16,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from persona.cli import quoted
 from persona.data.heads.edits import SOURCE_FOLDER, SyntheticEdits, read_edit
 from persona.errors import UserError
-from persona.runtime.options import plain
+from persona.runtime.options import plain, settings_digest
 
 VERSION = 2
 """Raised when the same settings come to give other numbers."""
@@ -50,8 +48,7 @@ class Cell:
         """Hash of what its numbers depend on; where it runs is none of it."""
         settings = {k: v for k, v in self.train.items() if k != "subjects_dir"}
         chain = self.before and self.before.digest
-        text = json.dumps([VERSION, settings, chain], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return settings_digest([VERSION, settings, chain])
 
 
 def plan(config: DictConfig, folder: Path) -> list[Cell]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing as mp
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from persona.data.heads.subject import SyntheticHead
 from persona.data.io import read_json, write_json
 from persona.modules.device import pick_device
 from persona.modules.metrics.protocol import protocol_metrics
+from persona.runtime.apart import available_cores
 from persona.runtime.options import plain
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def run_heads(config: DictConfig, folder: Path) -> list[str]:
     check_edits(config)
     cells = plan(config, folder)
     todo = [cell for cell in cells if not finished(folder / "cells" / cell.name, cell)]
-    threads = max(1, (os.cpu_count() or 1) // config.jobs)
+    threads = max(1, available_cores() // config.jobs)
     speed = config.sizes[config.size].get("speed")
     if speed is not None and not (folder / SPEED_FILE).is_file():
         # Alone on the machine, and in a process of its own, which gives its memory back.

@@ -93,8 +93,7 @@ class _Bench:
         unit = torch.eye(3, device=device).repeat(5, 1, 1)
         # Upright before the camera, whose y points down.
         unit[0] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
-        middle = body.template.mean(0) if hasattr(body, "template") else torch.zeros(3)
-        trans = torch.tensor([0.0, float(middle[1]), DISTANCE_M]).to(device)
+        trans = torch.tensor([0.0, float(body.template[:, 1].mean()), DISTANCE_M]).to(device)
         self.pose = Pose(unit, torch.zeros(body.num_expression, device=device), trans)
         focal = torch.full((2,), FOCAL_SIDES * side, device=device)
         center = torch.full((2,), side / 2, device=device)

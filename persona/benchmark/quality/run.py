@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from persona.cli import quoted
 from persona.data.io import read_json, write_text
 from persona.errors import UserError
 from persona.runtime.apart import environment, run_apart, side_by_side
-from persona.runtime.options import plain
+from persona.runtime.options import plain, settings_digest
 
 WORKER = "persona.benchmark.quality.worker"
 VERSION = 1
@@ -42,8 +40,7 @@ class Run:
     @property
     def digest(self) -> str:
         """Hash of what its numbers depend on."""
-        text = json.dumps([VERSION, self.settings], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return settings_digest([VERSION, self.settings])
 
 
 def run_quality(config: DictConfig, folder: Path, command: str) -> list[str]:

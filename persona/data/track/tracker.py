@@ -126,13 +126,14 @@ class Tracker:
             UserError: it holds the motion of something else.
         """
         path, settings = root / _SETTINGS, self._settings(video, cut)
-        before = read_json(path)["video"] if path.is_file() else None
-        if (root / NPZ).is_file() and before != settings["video"]:
+        before = read_json(path) if path.is_file() else {}
+        done = (root / NPZ).is_file()
+        if done and before.get("video") != settings["video"]:
+            other = before.get("video", "something else")
             raise UserError(
-                f"{root}: holds the motion of {before or 'something else'}; choose another name=,"
-                " or remove it"
+                f"{root}: holds the motion of {other}; choose another name=, or remove it"
             )
-        if path.is_file() and read_json(path) == settings and not (root / NPZ).is_file():
+        if before == settings and not done:
             log.info("%s: goes on where it was interrupted", root)
             return
         shutil.rmtree(root, ignore_errors=True)
