@@ -93,6 +93,7 @@ def test_a_photograph_of_no_size_is_refused(create, long_work, tmp_path, size):
         ({"video": "absent.mp4"}, "photo= and video= are both given"),
         ({"photo": None, "video": "absent.mp4"}, r"absent\.mp4: no such video"),
         ({"photo": None, "video": "absent.mp4", "stills": 0}, "stills=0"),
+        ({"photo": None, "video": "a.mp4", "track": ["body.num_betas=9"]}, "with another body"),
     ],
 )
 def test_everything_is_checked_before_the_long_work(create, long_work, values, message):

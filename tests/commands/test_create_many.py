@@ -117,6 +117,9 @@ def test_what_cannot_be_begun_is_told_at_once(photos):
     options.photos = str(photos / "*.tif")
     with pytest.raises(UserError, match=r"no file is called .*\*\.tif; give DIR"):
         plan(options)
+    options.photos = str(photos)
+    with pytest.raises(UserError, match=r"no file is called .*; give DIR/\*\.jpg"):
+        plan(options)
     for wrong in ("share=1", "shares=0", "per_gpu=0"):
         with pytest.raises(UserError, match=wrong):
             create_many(config(photos, wrong))

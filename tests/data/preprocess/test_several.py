@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from rich.progress import Progress
 
+from persona.data.preprocess import photo
 from persona.data.preprocess.fit import BodyFit, PhotoFit, photo_camera
 from persona.data.preprocess.fit_starts import FACING_CAMERA
 from persona.data.preprocess.fit_state import rest_body_pose
@@ -173,3 +175,28 @@ def test_photographs_fitted_together_agree_on_stance_and_shape(body):
     torch.testing.assert_close(front.identity.betas, side.identity.betas)
     spines = torch.stack([fit.pose.body[[2, 5], 0] for fit in (front, side)])
     assert float((spines[0] - spines[1]).abs().max()) < 0.15, "0.25 before"
+
+
+@pytest.mark.parametrize("faults", [(), ("the joints lie 30 % of the person's size off",)])
+def test_a_fit_that_fails_together_leaves_each_by_itself(body, monkeypatch, caplog, faults):
+    """No accepted photograph is refused because the others pull at it; the user is told."""
+    pose = BodyPose.zero(body.num_expression)
+    alone = BodyFit(body.zero_identity(), pose, 2.0, 0.01)
+    together = [replace(alone, start="together"), replace(alone, start="together", faults=faults)]
+    monkeypatch.setattr(photo, "fit_together", lambda *arguments: together)
+
+    class Fitter:
+        steps = 1
+
+        def __call__(self, *arguments, **options):
+            return alone
+
+    preprocessor = photo.PhotoPreprocessor.__new__(photo.PhotoPreprocessor)
+    preprocessor.fit, preprocessor.body = Fitter(), body
+    image, seen = np.zeros((8, 8, 3), np.uint8), [torch.ones(8, 8), torch.zeros(133, 3)]
+    detection, camera = Detection(*seen, torch.zeros(133, 4)), photo_camera(8, 8)
+    sights = [Sight(Path(name), image, detection, camera, None) for name in ("a.jpg", "b.jpg")]
+    with Progress() as progress:
+        found = preprocessor._fit(sights, progress, Path("me"))
+    assert [fit.start for fit in found] == ([""] * 2 if faults else ["together"] * 2)
+    assert ("b.jpg would not fit any more" in caplog.text) == bool(faults)
