@@ -9,6 +9,7 @@ import torch
 from persona.data.people.assets import read_assets
 from persona.data.people.portrait_stream import PortraitStream
 from persona.data.people.portraits import VIEW, Picture
+from persona.data.people import rendered
 from persona.data.people.rendered import RenderedPeople, as_fitted
 from persona.data.people.scene import Casting
 from persona.modules.body.smplx_body import SmplxBody
@@ -30,8 +31,10 @@ def casting(shared_data):
     return Casting(read_assets(shared_data / "makehuman_cc0", body), body, ["walk"], num_prints=2)
 
 
-def test_rendered_people(casting):
+def test_rendered_people(casting, monkeypatch):
     """Points that the photograph shows lie on the person; every view holds the whole of them."""
+    for noise in ("_FIT_TURN", "_FIT_SHIFT_M", "_FIT_BETAS"):
+        monkeypatch.setattr(rendered, noise, 0.0)  # Of a fit that is off, some lie beside it.
     torch.manual_seed(0)
     stream = PortraitStream(RenderedPeople(casting), batch_size=2, views=2, first=2, ring=4)
     stream.aim(Size(), torch.device("cpu"))
@@ -41,8 +44,7 @@ def test_rendered_people(casting):
     assert people.colour.shape == (2, 2, 3, *VIEW) and people.image.shape == (2, 3, 140, 84)
     _, mask, facing, free, *_ = people.photo.sight.split(SIGHT_PARTS, -1)
     seen = (facing > 0.3) & (free > 0.5)
-    # The bodies are those that a fit finds: a few points lie beside the outline.
-    assert mask[seen].mean() > 0.85 and 0.2 < seen.float().mean() < 0.6
+    assert mask[seen].mean() > 0.95 and 0.2 < seen.float().mean() < 0.6
     for person in range(2):
         for view in range(2):
             alpha = people.mask[person, view] > 127
@@ -55,6 +57,8 @@ def test_rendered_people(casting):
             assert not border.any()
             outside = people.colour[person, view][:, ~alpha & (people.mask[person, view] == 0)]
             assert (outside == 255).all()
+            values = people.mask[person, view]
+            assert ((values > 20) & (values < 235)).sum() > 100, "outlines are smooth"
 
 
 def _joints(body, people, person, view):

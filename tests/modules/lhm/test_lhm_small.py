@@ -77,6 +77,21 @@ def test_it_starts_from_the_photograph_on_the_body(template):
     assert SIGHT_PARTS[-1] == 4 * len(REACH_M)
 
 
+def test_no_gaussian_is_finer_than_a_quarter_of_the_points_distance(template):
+    """Whatever the network says: specks of 2 mm were learnt without it."""
+    model = SmallLhm(**SIZE).fresh().eval()
+    scaling = model.network.renderer.gs_net["out_layers"]["scaling"]
+    photo, _ = photo_of(template)
+    found = []
+    for bias in (-20.0, -4.0):
+        torch.nn.init.constant_(scaling.bias, bias)
+        with torch.no_grad():
+            found.append(model(photo, template).scales)
+    least = 0.25 * (1.8 / SIZE["num_points"]) ** 0.5
+    torch.testing.assert_close(found[0], torch.full_like(found[0], least))
+    assert (found[1] > least).all()
+
+
 def test_a_point_between_patches_gets_the_token_there():
     model = SmallLhm(**SIZE).fresh()
     tokens = torch.randn(1, 60, 5)
