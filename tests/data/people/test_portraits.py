@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from persona.data.people import rendered
 from persona.data.people.assets import read_assets
 from persona.data.people.portrait_stream import PortraitStream
 from persona.data.people.portraits import VIEW, Picture
-from persona.data.people import rendered
 from persona.data.people.rendered import RenderedPeople, as_fitted
 from persona.data.people.scene import Casting
 from persona.modules.body.smplx_body import SmplxBody
