@@ -23,8 +23,9 @@ def test_unknown_rule(tiny):
 
 @pytest.mark.parametrize(
     ("rule", "factor"),
-    [pytest.param("none", 1, marks=pytest.mark.slow), ("sqrt", 2), ("linear", 4)],
-)
+    [pytest.param("none", 1, marks=pytest.mark.slow),
+     pytest.param("sqrt", 2, marks=pytest.mark.slow), ("linear", 4)],
+)  # fmt: skip
 def test_shared_rates_follow_the_rule_and_rows_do_not(tiny, tmp_path, monkeypatch, rule, factor):
     seen = []
 
