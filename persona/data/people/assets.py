@@ -18,8 +18,6 @@ from persona.data.people.wearable import Wearable, follow_shape, tailored
 from persona.data.synthetic import paint
 from persona.data.synthetic.surface import cut, drape
 from persona.data.synthetic.wardrobe import (
-    EYES,
-    NECK,
     OUTFITS,
     Piece,
     RestBody,
@@ -32,6 +30,7 @@ from persona.data.synthetic.wardrobe import (
     trousers,
 )
 from persona.errors import UserError
+from persona.modules.body.joints import EYES, NECK
 from persona.modules.body.smplx_body import SmplxBody
 
 SIDE = 512
