@@ -23,6 +23,7 @@ from persona.commands.report import (
 )
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import write_png
+from persona.data.numbers import whole_number
 from persona.modules.device import pick_device
 from persona.systems.pose_fit import fit_poses, pose_fit_losses
 
@@ -33,6 +34,7 @@ def evaluate(config: DictConfig, folder: Path) -> dict[str, float]:
     Returns:
         The metrics, as written to metrics.json of the output folder.
     """
+    whole_number("num_images", config.num_images, low=1)
     run = Path(config.run)
     trained = load_config(run)
     losses = pose_fit_losses(config.pose_fit, trained.system)

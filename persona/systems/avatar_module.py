@@ -70,7 +70,7 @@ class AvatarModule(L.LightningModule):
 
     def pose_table(self, frames: FrameDataset) -> PoseTable:
         """The poses of frames as tracked, with their history if the avatar asks for one."""
-        poses = frames.poses(self.body.num_expression).to("cpu")
+        poses = frames.poses(self.body.num_expression).to(self.device)  # Where the body is.
         return PoseTable.from_poses(self.body, poses, self.avatar.history, frames.lengths)
 
     # Rendering -------------------------------------------------------------------------------

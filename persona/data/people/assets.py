@@ -30,7 +30,7 @@ from persona.data.synthetic.wardrobe import (
     trousers,
 )
 from persona.errors import UserError
-from persona.modules.body.joints import EYES, NECK
+from persona.modules.body.joints import EYES, LEFT_HIP, NECK
 from persona.modules.body.smplx_body import SmplxBody
 
 SIDE = 512
@@ -45,6 +45,10 @@ _CUTS = {
     "hair_m": (0.008, 0.06),
 }  # fmt: skip
 """Ranges of the own wardrobe's cuts here: wider than any one of its outfits."""
+_LONG_SKIRT = {"hem_m": (0.5, 0.8), "flare_m": (0.04, 0.3)}
+"""Cuts of a dress that ends between knee and ankle."""
+_UNDER_SKIRT_M = 0.08
+"""So far above its hem no pose shows legs: they would poke through a skirt that only skins."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,11 @@ class Outfit:
 
 
 def random_outfit(
-    assets: Assets, body: SmplxBody, rng: np.random.Generator, own: float = 0.5
+    assets: Assets,
+    body: SmplxBody,
+    rng: np.random.Generator,
+    own: float = 0.5,
+    long_skirts: float = 0.0,
 ) -> Outfit:
     """Clothes, shoes and hair at random.
 
@@ -135,13 +143,19 @@ def random_outfit(
         body: The packaged body.
         rng: Source of chance.
         own: Share of people in the project's own wardrobe instead of MakeHuman's clothes.
+        long_skirts: Share of those whose dress ends below the knee. At 0 a seed gives whom it gave
+            before there were any.
     """
     worn: list[tuple[Wearable, int | None]] = [(assets.eyes, SLOTS.index("eyes"))]
     textures = {"eyes": assets.texture_of["eyes"][0]}
     if rng.uniform() < own:
         ranges = _CUTS if rng.uniform() < 0.7 else OUTFITS[rng.choice(list(OUTFITS))]
+        if long_skirts and rng.uniform() < long_skirts:
+            ranges = {**ranges, **_LONG_SKIRT}
         style = Style(**{name: rng.uniform(*ends) for name, ends in ranges.items()})
         bare = [k for k, p in (("lower", 0.05), ("shoes", 0.5), ("hair", 0.7)) if rng.uniform() < p]
+        if style.hem_m >= _LONG_SKIRT["hem_m"][0]:
+            bare.append("lower")
         worn += _own_clothes(body, style, [k for k in _OWN if k not in bare])
     else:
         bare = ["shoes", "hair"]
@@ -191,6 +205,11 @@ def _own_clothes(
     hides = torch.zeros(len(body.faces), dtype=torch.bool)
     if "lower" in kinds and "shoes" in kinds:
         hides = torch.from_numpy(dressed_faces(rest, style))
+    if "lower" not in kinds and style.hem_m >= _LONG_SKIRT["hem_m"][0]:
+        hip = rest.joints[LEFT_HIP, 1]
+        height = template[body.faces][..., 1]
+        below, above = hip - style.hem_m + _UNDER_SKIRT_M, hip - 0.02
+        hides = ((height > below) & (height < above)).all(1)
     for kind in kinds:
         piece = long_hair(rest, style) if kind == "long_hair" else _OWN[kind](rest, style)
         points = torch.from_numpy(piece.vertices).float()

@@ -52,6 +52,7 @@ class Casting:
         motions: Files and built-in names from which poses are taken.
         num_prints: How many painted cloth textures to add.
         seed: Of the painted textures.
+        long_skirts: Share of the project's own wardrobe that ends below the knee.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Casting:
         motions: Sequence[str] = tuple(BUILTIN),
         num_prints: int = 40,
         seed: int = 0,
+        long_skirts: float = 0.0,
     ):
         rng = np.random.default_rng([seed, 7])
         first = len(assets.textures)
@@ -71,7 +73,7 @@ class Casting:
         }  # fmt: skip
         textures = torch.cat((assets.textures, prints(rng, num_prints), strands(rng, _STRANDS)))
         self.assets = replace(assets, textures=textures, texture_of=rows)
-        self.body = body
+        self.body, self.long_skirts = body, long_skirts
         poses = [load_motion(name, body).pose.joints[::_EVERY] for name in motions]
         self.poses: Float[Tensor, "n 55 3"] = torch.cat(poses)
 
@@ -79,7 +81,7 @@ class Casting:
         self, rng: np.random.Generator, own: float = 0.5, plain_light: bool = False
     ) -> Person:
         """Somebody; ``own`` is the share in the project's own wardrobe."""
-        outfit = random_outfit(self.assets, self.body, rng, own)
+        outfit = random_outfit(self.assets, self.body, rng, own, self.long_skirts)
         look = random_look(self.assets, outfit, rng, plain_light)
         betas = torch.zeros(self.body.num_betas)
         count = min(12, self.body.num_betas)
@@ -161,9 +163,10 @@ def casting(
     motions: Sequence[str] = tuple(BUILTIN),
     num_prints: int = 40,
     seed: int = 0,
+    long_skirts: float = 0.0,
 ) -> Casting:
     """A ``Casting`` from a folder of MakeHuman assets; see there."""
-    return Casting(read_assets(assets, body), body, motions, num_prints, seed)
+    return Casting(read_assets(assets, body), body, motions, num_prints, seed, long_skirts)
 
 
 @dataclass(frozen=True)

@@ -206,4 +206,10 @@ def load_small(model: SmallModel, path: Path) -> None:
         UserError: the file is missing, or of another size.
     """
     state = {key: value.float() for key, value in read_state(path).items()}
+    found, own = len(state.get("norm.weight", ())), len(model.norm.weight)
+    if found not in (0, own):
+        raise UserError(
+            f"{path} holds a network of {found} channels, and this one has {own}:"
+            " choose the model= of its training (lhm_small, lhm_tiny)"
+        )
     load_strictly(model, state, str(path))

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from persona.data.palette import PART_INDEX
-from persona.data.people.assets import read_assets
+from persona.data.people.assets import random_outfit, read_assets
 from persona.data.people.backdrop import KINDS, backdrop
 from persona.data.people.degrade import blur, jpeg
-from persona.data.people.dressed import dress, pose_dressed
+from persona.data.people.dressed import SLOTS, dress, pose_dressed
 from persona.data.people.render import render_person
 from persona.data.people.scene import Casting, Stance, frame_by, stand
 from persona.data.people.shots import Sample, Shots
@@ -101,6 +101,27 @@ def test_every_kind_of_outfit_can_be_made(casting):
     """Among forty people every draw of the wardrobe comes up: own, MakeHuman's, cut, long hair."""
     sizes = {len(casting.person(np.random.default_rng(s)).outfit.mesh.faces) for s in range(40)}
     assert len(sizes) > 20
+
+
+def test_long_skirts_reach_below_the_knee_and_hide_the_legs(casting):
+    """Of a dress that only skins, legs would come out at every stride."""
+    body = casting.body
+    knee = float((body.joint_regressor @ body.template)[4, 1])
+    lower = torch.tensor([1, 2, 4, 5, 7, 8, 10, 11])
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        mesh = random_outfit(casting.assets, body, rng, own=1.0, long_skirts=1.0).mesh
+        cloth = mesh.rest[mesh.faces[mesh.part == PART_INDEX["Upper_Clothing"]]]
+        hem = float(cloth[..., 1].min())
+        assert hem < knee and not (mesh.part == PART_INDEX["Lower_Clothing"]).any()
+        skin = mesh.faces[mesh.slot == SLOTS.index("skin")]
+        legs = mesh.rest[skin[mesh.weights[skin][..., lower].sum(-1).amin(1) > 0.99]]
+        assert float(legs[..., 1].amax(1).min()) < hem + 0.1, "the foot of the legs is shown"
+        assert not ((legs[..., 1] > hem + 0.1) & (legs[..., 1] < knee + 0.2)).all(1).any()
+    plain = [random_outfit(casting.assets, body, np.random.default_rng(1), **o) for o in (
+        {}, {"long_skirts": 0.0},
+    )]  # fmt: skip
+    assert plain[0].mesh.rest.equal(plain[1].mesh.rest)
 
 
 def test_same_seed_same_person(casting):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from persona.errors import UserError
 from persona.modules.lhm.neighbours import GROUP, neighbour_order, partners
@@ -104,6 +105,16 @@ def test_a_point_between_patches_gets_the_token_there():
 def test_points_that_cannot_be_grouped_are_refused():
     with pytest.raises(UserError, match=r"model\.num_points=402: give a multiple of 16"):
         SmallLhm(**{**SIZE, "num_points": 402}).fresh()
+
+
+def test_weights_of_another_size_name_the_model_to_choose(tmp_path):
+    save_file(SmallLhm(**SIZE).fresh().state_dict(), tmp_path / "w.safetensors")
+    other = {**SIZE, "dim": 32, "hidden": 32}
+    with pytest.raises(
+        UserError, match=r"holds a network of 16 channels.*32.*model="
+    ):
+        SmallLhm(**other, weights=tmp_path / "w.safetensors").build()
+    SmallLhm(**SIZE, weights=tmp_path / "w.safetensors").build()
 
 
 def test_the_outline_takes_the_colour_inside_it():
