@@ -106,7 +106,7 @@ def plan(config: DictConfig) -> list[Person]:
     patterns = config.photos if isinstance(config.photos, ListConfig) else [config.photos]
     found: dict[str, Path] = {}
     for pattern in map(str, patterns):
-        # A file's name may hold what patterns are made of.
+        # A file's own name may contain * or [.
         names = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern))
         files = [name for name in names if Path(name).is_file()]
         if not files:

@@ -30,7 +30,7 @@ def sweep(overrides: Sequence[str], folder: Path) -> bool:
         place = folder / str(number)
         command = [sys.executable, str(HOME / SCRIPTS["train"]), *job, f"hydra.run.dir='{place}'"]
         if subprocess.run(command, check=False).returncode:
-            place.mkdir(parents=True, exist_ok=True)  # It may have failed before it made one.
+            place.mkdir(parents=True, exist_ok=True)  # A job can fail before it makes its folder.
         rows = folder_rows(folder)
         write_sweep(rows, folder)
     show_sweep(rows, folder)

@@ -56,7 +56,7 @@ def run_heads(config: DictConfig, folder: Path) -> list[str]:
     chains = [(chain, folder, config.lpips_net) for chain in chains_of(todo)]
     for lines in results_of(run_chain, chains, config.jobs):
         failed += lines
-        # After each: who stops it early has a table.
+        # After each chain, so that an early stop leaves tables.
         results = [read_json(path) for path in sorted(folder.glob(f"cells/*/{RESULT_FILE}"))]
         found = folder / SPEED_FILE
         measured = read_json(found) if found.is_file() else {}

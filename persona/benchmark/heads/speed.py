@@ -51,7 +51,7 @@ def compare_speed(options: Mapping[str, Any]) -> dict[str, float | int | str]:
     ways = {"ours": _as_is, "public_order": _public_order}
     times: dict[str, list[float]] = {}
     for turn in range(steps + 2):
-        # In turn: whatever else the machine does meets both.
+        # In turn, so that other load on the machine slows both alike.
         for name, way in ways.items():
             with way(bench.avatar):
                 for kind, work in (("step_ms", bench.step), ("frame_ms", bench.frame)):

@@ -216,8 +216,8 @@ def _shown(frame: FrameData, subject: Subject, category: str) -> Bool[np.ndarray
 
 def _identity(first: Subject, second: Subject, share: float) -> BodyIdentity:
     """Shape between two."""
-    shapes = [identity_arrays(subject.root / CAPTURED)[1] for subject in (first, second)]
+    one, other = (identity_arrays(subject.root / CAPTURED)[1] for subject in (first, second))
     return BodyIdentity(**{
-        name: torch.lerp(*(torch.from_numpy(shape[name]) for shape in shapes), share)
-        for name in shapes[0]
+        name: torch.lerp(torch.from_numpy(one[name]), torch.from_numpy(other[name]), share)
+        for name in one
     })  # fmt: skip

@@ -148,7 +148,7 @@ class _Marks:
         self.body = small = copy.deepcopy(body)
         kept, places = body.landmark_corners.unique(return_inverse=True)
         joints = body.joint_regressor
-        # A vertex for each joint: what is linear in the vertices is so in fewer.
+        # One vertex a joint: what is linear in all vertices is linear in a few.
         for name in ("template", "shape_dirs", "expr_dirs", "pose_dirs"):
             values = getattr(body, name)
             setattr(small, name, torch.cat([values[kept], torch.tensordot(joints, values, 1)]))

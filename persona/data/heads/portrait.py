@@ -151,7 +151,8 @@ class PortraitPreprocessor:
         focal = focal or FOCAL_SIDES * max(height_px, width_px)
         camera = photo_camera(height_px, width_px, focal).crop(box, self.side, self.side)
         scale = self.side / side
-        move = np.float32([[scale, 0, -box[0] * scale], [0, scale, -box[1] * scale]])
+        right, down = (float(-corner * scale) for corner in box[:2])
+        move = np.array([[scale, 0, right], [0, scale, down]], np.float32)
         size = (self.side, self.side)
         cut = cv2.warpAffine(
             image, move, size, flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC,

@@ -40,7 +40,7 @@ def find_hair(
     chin, brow = points[8], points[[19, 24]].mean(0)
     up = brow - chin
     height = float(np.linalg.norm(up))
-    lab = cv2.cvtColor(np.float32(image) / 255, cv2.COLOR_RGB2LAB)
+    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     hull = np.zeros(mask.shape, np.uint8)
     cv2.fillConvexPoly(hull, cv2.convexHull(points.round().astype(np.int32)), 1)
     skin = np.median(lab[(hull > 0) & mask], 0)

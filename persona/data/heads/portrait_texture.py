@@ -71,10 +71,12 @@ def mirrored(view: View, twin: Int[Tensor, "p"]) -> View:
         camera, center_px=camera.center_px * torch.tensor([-1.0, 1.0])
         + torch.tensor([float(camera.width), 0.0]),
     )  # fmt: skip
-    turned = {name: np.ascontiguousarray(getattr(frame, name)[:, ::-1])
-              for name in ("image", "mask", "seg")}  # fmt: skip
+    image, mask, seg = (
+        np.ascontiguousarray(values[:, ::-1]) for values in (frame.image, frame.mask, frame.seg)
+    )
     return View(
-        replace(frame, camera=flipped, **turned), view.vertices[twin] * torch.tensor([-1.0, 1, 1])
+        replace(frame, camera=flipped, image=image, mask=mask, seg=seg),
+        view.vertices[twin] * torch.tensor([-1.0, 1, 1]),
     )
 
 

@@ -27,7 +27,7 @@ def tube(
         ahead[-1], behind[0] = path[-1], path[0]
     way = ahead - behind
     way = way / np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-9)
-    # Across the way, as level as can be: paths that go straight up are not drawn here.
+    # Across the path, as level as possible; no path here goes straight up.
     up = np.where(np.abs(way[:, 1:2]) > 0.9, [[0.0, 0.0, 1.0]], [[0.0, 1.0, 0.0]])
     one = np.cross(way, up)
     one = one / np.linalg.norm(one, axis=1, keepdims=True)

@@ -83,7 +83,7 @@ def write_amass(
         "pose_hand": poses[:, 75:], "expression": pose.expression.numpy(),
     }  # fmt: skip
     with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **arrays)
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]  # None is an option.
 
 
 def _joints(poses: Float[Tensor, "t k"]) -> Float[Tensor, "t 55 3"]:

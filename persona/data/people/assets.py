@@ -87,7 +87,8 @@ def read_assets(folder: str | Path, body: SmplxBody) -> Assets:
                 f"{folder}: no {kind}; give MakeHuman assets: clothes, hair, skins, eyes"
             )
     worn = {k: [read_wearable(path, body, k) for path in paths] for k, paths in kinds.items()}
-    textures, texture_of = [], {name: [] for name in SLOTS}
+    textures: list[UInt8[np.ndarray, "s s 4"]] = []
+    texture_of: dict[str, list[int]] = {name: [] for name in SLOTS}
     slots = {"clothes": ("upper", "lower"), "shoes": ("shoes",), "hair": ("hair",)}
     for kind, paths in kinds.items():
         for path in paths:
@@ -115,7 +116,10 @@ def _texture(file: Path) -> UInt8[np.ndarray, "s s 4"]:
     pixels = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     shade = file.with_name(file.name.replace("_diffuse", "_ao"))
     if shade != file and shade.is_file():
-        grey = cv2.resize(cv2.imread(str(shade), cv2.IMREAD_GRAYSCALE), (SIDE, SIDE))
+        dark = cv2.imread(str(shade), cv2.IMREAD_GRAYSCALE)
+        if dark is None:
+            raise UserError(f"{shade}: not an image")
+        grey = cv2.resize(dark, (SIDE, SIDE))
         pixels[..., :3] = (pixels[..., :3] * (grey[..., None] / 255.0)).astype(np.uint8)
     return pixels
 
@@ -189,7 +193,8 @@ def _random_cuts(body: SmplxBody, rng: np.random.Generator) -> tuple[float, floa
         rng.uniform(ankle + 0.05, hip - 0.1),
     )  # fmt: skip
     ends = (9.0, -9.0, -9.0)
-    return tuple(e if w else c for e, w, c in zip(ends, whole, cuts, strict=True))
+    sleeve, hem, leg = (e if w else c for e, w, c in zip(ends, whole, cuts, strict=True))
+    return sleeve, hem, leg
 
 
 def _own_clothes(

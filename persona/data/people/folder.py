@@ -156,5 +156,5 @@ def _jpeg(image: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
 
 def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # None is an option.
     write_bytes(path, buffer.getvalue())

@@ -204,7 +204,7 @@ def texture_values(
     low = place.floor()
     share = (place - low)[..., None]
     column, line = low.long().unbind(-1)
-    total = 0
+    total = coords.new_zeros(len(coords), 4)
     for dx in (0, 1):
         for dy in (0, 1):
             weight = (share[:, 0] if dx else 1 - share[:, 0]) * (

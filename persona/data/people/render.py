@@ -98,7 +98,7 @@ def _opaque_layer(
     kept = torch.arange(len(dressed.faces), device=local.device)
     best: MeshRender | None = None
     open_: Bool[Tensor, "h w"] | None = None
-    values = None
+    values: Float[Tensor, "h w 4"] | None = None
     for layer in range(_LAYERS):
         render = rasterize(local, dressed.faces[kept], camera)
         covered = render.mask
@@ -108,7 +108,7 @@ def _opaque_layer(
         chosen = face[covered]
         place = (dressed.coords[chosen] * render.barycentric[covered][..., None]).sum(1)
         texel[covered] = texture_values(textures, look.texture[dressed.slot[chosen]], place)
-        if best is None:
+        if best is None or open_ is None or values is None:
             best, values = render, texel
         else:
             best = MeshRender(
@@ -124,6 +124,7 @@ def _opaque_layer(
         holes = torch.zeros(len(dressed.faces), dtype=torch.bool, device=local.device)
         holes[best.face[open_]] = True
         kept = kept[~holes[kept]]
+    assert best is not None and values is not None  # There is a layer.
     return best, values
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Int
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from persona.types import TensorTuple
 
+Sample = TypeVar("Sample", bound=TensorTuple)
 _WAITING = 64
 
 
-class Ring:
+class Ring(Generic[Sample]):
     """A context in which a dataset's samples come in; they are tuples of tensors in ones.
 
     Args:
@@ -29,7 +31,7 @@ class Ring:
 
     def __init__(
         self,
-        source: torch.utils.data.IterableDataset,
+        source: torch.utils.data.IterableDataset[Sample],
         *,
         room: int,
         workers: int,
@@ -37,8 +39,8 @@ class Ring:
     ) -> None:
         self.source, self.room, self.workers, self.device = source, room, workers, device
         self.made = 0
-        self.store: TensorTuple | None = None
-        self.waiting: queue.Queue[TensorTuple | Exception] = queue.Queue(_WAITING)
+        self.store: Sample | None = None
+        self.waiting: queue.Queue[Sample | Exception] = queue.Queue(_WAITING)
         self.over = threading.Event()
         self.feeder = threading.Thread(target=self._feed)
 
@@ -69,7 +71,7 @@ class Ring:
                 getattr(self.store, name)[self.made % self.room] = value[0].to(self.device)
             self.made, least, most = self.made + 1, least - 1, most - 1
 
-    def rows(self, index: Int[Tensor, "b"]) -> TensorTuple:
+    def rows(self, index: Int[Tensor, "b"]) -> Sample:
         """Copies of some samples as a batch."""
         assert self.store is not None
         there = index.to(self.device)

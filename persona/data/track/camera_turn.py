@@ -70,8 +70,8 @@ class TurnReader:
         """Makes a frame the reference."""
         mask = np.full(grey.shape, 255, np.uint8)
         if box is not None:
-            small = tuple(round(v * self.scale) for v in box)
-            x, y, w, h = pad(small, _AROUND, *grey.shape)
+            left, top, width, height = (round(v * self.scale) for v in box)
+            x, y, w, h = pad((left, top, width, height), _AROUND, *grey.shape)
             mask[y : y + h, x : x + w] = 0
         corners = cv2.goodFeaturesToTrack(grey, _POINTS, 0.01, 6, mask=mask)
         self.reference, self.turn = grey, torch.eye(3)
@@ -80,6 +80,7 @@ class TurnReader:
 
     def _followed(self, grey: UInt8[ndarray, "h w"]) -> Float[Tensor, "3 3"] | None:
         """The turn since the reference frame; None where too few corners are followed."""
+        assert self.reference is not None  # Made with the first frame.
         flags = cv2.OPTFLOW_USE_INITIAL_FLOW
         moved, good, _ = cv2.calcOpticalFlowPyrLK(
             self.reference, grey, self.first, self.last.copy(), winSize=(17, 17), flags=flags

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -82,7 +83,7 @@ class ClipProblem:
     ):
         self.body, self.data, self.camera, self.fps = body, data, camera, fps
         self.weights = weights
-        # Only the keypoints are looked at: two vertices more, as the class wants some.
+        # Only keypoints are compared, but the class needs some vertices: two.
         self.sampled = SampledBody(body, samples=2)
         self.steps = 0
         self.stands: Float[Tensor, "s k"] | None = None
@@ -115,6 +116,7 @@ class ClipProblem:
         if self.steps % REFRESH == 0:
             self.stands = standing(world, world.new_tensor(_UP), self.fps)
         self.steps += 1
+        assert self.stands is not None  # Made at the first step.
         return energy + w.contact * sliding(world, self.stands, self.fps)
 
     def in_world(self, joints: Float[Tensor, "t j 3"]) -> Float[Tensor, "t j 3"]:
@@ -160,7 +162,8 @@ class ClipFit:
     ):
         self.body, self.camera, self.fps, self.alone = body, camera, fps, alone
         self.weights = weights or ClipWeights()
-        self.iterations, self.lr = tuple(iterations), tuple(lr)
+        first, second = iterations  # Hydra gives a list.
+        self.iterations, self.lr = (first, second), tuple(lr)
         self.resting = resting_keypoints(body)
 
     def __call__(
@@ -198,7 +201,7 @@ class ClipFit:
             (second, self.lr[1], state.fitted(), problem.full),
         )
         for steps, lr, parameters, energy in stages:
-            _descend(steps, lr, parameters, lambda energy=energy: energy(state), hold)
+            _descend(steps, lr, parameters, partial(energy, state), hold)
         return state
 
     def _data(self, sightings: Sightings) -> tuple[ClipData, Float[Tensor, "t 3 3"]]:

@@ -51,7 +51,7 @@ class ClipState(FitState):
     def project(self) -> None:
         """Keeps named expression units in [0, 1], and those of the jaw at 0."""
         super().project()
-        self.expression *= self.shown
+        self.expression.mul_(self.shown)
 
     @torch.no_grad()
     def hold(self, rows: slice, kept: dict[str, Tensor]) -> None:

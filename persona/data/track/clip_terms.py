@@ -64,7 +64,7 @@ def standing(
     feet = joints[:, list(FEET)]
     speed = (feet[1:] - feet[:-1]).norm(dim=-1) * fps
     height = feet @ up
-    # Ankles lie higher than balls; each is compared with its like.
+    # Ankles lie higher than the balls of the feet: each is compared with its like.
     lowest = height.view(-1, 2, 2).amin(1).repeat(1, 2)
     above = (height - lowest)[1:]
     slow = torch.sigmoid((_STANDING_M_S - speed) / _SOFT_M_S)

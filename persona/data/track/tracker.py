@@ -78,7 +78,8 @@ class Tracker:
         self.body, self.detector, self.every = body, detector, every
         reads = annotator is not None and JOINTS in annotator.provides
         self.annotator = annotator if reads else None
-        self.focal, self.iterations = focal or FOCAL_PER_SIDE, tuple(iterations)
+        first, second = iterations  # Hydra gives a list.
+        self.focal, self.iterations = focal or FOCAL_PER_SIDE, (first, second)
 
     def run(self, video: Video, root: Path, cut: Cut | None = None) -> tuple[Tracked, Motion]:
         """Writes the folder; what an interrupted run of the same settings has done is kept.

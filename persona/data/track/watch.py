@@ -84,7 +84,8 @@ class Watcher:
             box: Where the person is in the first one; None where that is not known.
             advance: Called with 1 for every frame.
         """
-        self.box, rows = box, []
+        self.box = box
+        rows: list[Sightings] = []
         before = max(frames.start - 1, 0)
         stream = self.video.frames(before, frames.stop)
         last = next(stream, None) if before < frames.start else None

@@ -127,7 +127,7 @@ def windows(count: int) -> list[tuple[int, int, int]]:
     out, start = [], 0
     while True:
         end = min(count, start + LENGTH)
-        if count - end < TAIL:  # What is left is too little for a window.
+        if count - end < TAIL:  # Too few frames are left for another window.
             end = count
         settled = count if end == count else end - TAIL
         out.append((start, end, settled))
