@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:  # Of the package only in fixtures: its shapes are checked if imported after this.
@@ -31,6 +34,26 @@ os.environ.setdefault("WANDB_MODE", "offline")
 # Without a GPU, Triton's kernels run in its interpreter; read when Triton is first imported.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def _remembered(load: Callable[..., ConfigResult]) -> Callable[..., ConfigResult]:
+    """Reads each file of conf/ once: hundreds of tests compose, and parsing is a fifth of it."""
+    read: dict[tuple[str, int, int], ConfigResult] = {}
+
+    def loaded(source: FileConfigSource, config_path: str) -> ConfigResult:
+        path = Path(source.path, source._normalize_file_name(config_path))
+        if not path.is_file():
+            return load(source, config_path)
+        state = path.stat()
+        key = str(path), state.st_mtime_ns, state.st_size
+        if key not in read:
+            read[key] = load(source, config_path)
+        return deepcopy(read[key])
+
+    return loaded
+
+
+FileConfigSource.load_config = _remembered(FileConfigSource.load_config)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
