@@ -4,13 +4,16 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:  # Of the package only in fixtures: its shapes are checked if imported after this.
+    from persona.data.datamodule import SubjectDataModule
     from persona.modules.body.smplx_body import SmplxBody
     from persona.systems.fit import Fit
 
@@ -19,7 +22,7 @@ SHARED = ROOT.parent / "shared" / "data"
 TINY = [
     "data=subject", "name=tiny", "logger=none", "metric.lpips_net=null", "avatar.levels=0",
     "avatar.field_resolution=16", "avatar.field_steps=5", "avatar.triplane_resolution=8",
-    "renderer=cpu", "trainer.accelerator=cpu", "report.num_images=2", "report.turntable_frames=2",
+    "renderer=cpu", "trainer.accelerator=cpu", "report.num_images=1", "report.turntable_frames=0",
     "report.turntable_height=48", "trainer.max_steps=4",
 ]  # fmt: skip
 
@@ -82,7 +85,6 @@ def tiny_settings() -> list[str]:
 @pytest.fixture(scope="session")
 def seen_system(tiny_settings: list[str]) -> "Fit":
     """An untrained avatar with colours by place, and offsets that its pose drives."""
-    import torch
     from hydra.utils import instantiate
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -117,3 +119,25 @@ def command(subjects: Path) -> Callable[..., list[str]]:
         return [sys.executable, str(ROOT / "train.py"), *names]
 
     return built
+
+
+@pytest.fixture
+def built():
+    """Builds a configuration's system as its first step finds it; gives it and its data.
+
+    For tests that need no run: nothing is trained, tested or written.
+    """
+    from hydra.utils import instantiate
+
+    def build(config: DictConfig) -> tuple["Fit", "SubjectDataModule"]:
+        torch.manual_seed(config.seed)
+        system, data = instantiate(config.system), instantiate(config.data)
+        system.trainer = SimpleNamespace(
+            datamodule=data, world_size=1, accumulate_grad_batches=1, is_global_zero=True,
+            estimated_stepping_batches=config.trainer.max_steps, global_step=0,
+        )  # fmt: skip
+        system.setup("fit")
+        system.train().avatar.begin_step()
+        return system, data
+
+    return build

@@ -2,6 +2,8 @@
 
 import inspect
 from collections.abc import Iterator
+from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -11,17 +13,24 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from persona.benchmark.heads.cells import plan
+from persona.runtime.options import check_options
 
 CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENTS = sorted(p.stem for p in (CONF / "exp").glob("*.yaml"))
 ABLATIONS = sorted(f"abl/{p.stem}" for p in (CONF / "exp/abl").glob("*.yaml"))
 SUITES = sorted(p.stem for p in (CONF / "suite").glob("*.yaml"))
+ASSETS = {
+    "perception": ["data.casting.assets=x"], "lhm_small": ["data.source.casting.assets=x"],
+}  # fmt: skip
+"""What an experiment leaves to the command line."""
 OF_PREPROCESS = ("annotator", "clips", "detector", "fit", "gate", "generator")
 NO_OPTIONS_OF_TRAIN = ("exp", "loss", "rows", "study", "suite", "sweep", "published")
 INSTANTIATE_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
+@cache
 def composed(*overrides: str, name: str = "train") -> DictConfig:
+    """Several tests look at one and change none."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(name, overrides=list(overrides), return_hydra_config=False)
 
@@ -52,7 +61,10 @@ def check(config: DictConfig) -> None:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiment(experiment):
-    check(composed(f"+exp={experiment}"))
+    """Its keys are arguments, and its values are of the kinds that these take."""
+    config = composed(f"+exp={experiment}", *ASSETS.get(experiment, []))
+    check(config)
+    check_options(config)
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
@@ -159,17 +171,27 @@ def test_script_config(name):
     assert composed(name=name)
 
 
+def options(group: str) -> list[str]:
+    return [f"{group}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))]
+
+
+GROUPS = {p.name for p in CONF.iterdir() if any(p.glob("*.yaml"))} - set(NO_OPTIONS_OF_TRAIN)
+APART = "body", "encoder", "logger", "metric", "optimizer", "perceptual", "renderer", "trainer"
+"""Groups that nothing else depends on: an option of each is composed at once."""
+
+
 @pytest.mark.parametrize(
-    "override",
-    [f"{group.name}={option.stem}" for group in sorted(CONF.iterdir()) if group.is_dir()
-     for option in sorted(group.glob("*.yaml")) if group.name not in NO_OPTIONS_OF_TRAIN],
-)  # fmt: skip
-def test_group_option(override):
-    name = "preprocess" if override.split("=")[0] in OF_PREPROCESS else "train"
-    check(composed(override, name=name))
+    "overrides",
+    [[option] for group in sorted(GROUPS - set(APART)) for option in options(group)]
+    + [[o for o in row if o] for row in zip_longest(*map(options, APART))],
+    ids=",".join,
+)
+def test_group_option(overrides):
+    name = "preprocess" if overrides[0].split("=")[0] in OF_PREPROCESS else "train"
+    check(composed(*overrides, name=name))
 
 
-@pytest.mark.parametrize("size", ["quick", "h200"])
+@pytest.mark.parametrize("size", ["quick", pytest.param("h200", marks=pytest.mark.slow)])
 def test_cells_of_heads_compose(size, tmp_path):
     """Every system, after what it starts from, and those for one person on that person's folder."""
     config = composed(f"size={size}", "people=[3]", "seeds=[0]", name="head_benchmark")
@@ -208,6 +230,7 @@ def test_every_term_of_exavatar_has_its_file():
     assert len(names) == 16
 
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in (CONF / "loss/exavatar").glob("*.yaml")))
-def test_a_single_term_of_exavatar_is_a_choice_too(name):
-    assert set(composed(f"loss=[persona,exavatar/{name}]").loss) == {*composed().loss, name}
+def test_single_terms_of_exavatar_are_choices_too():
+    names = sorted(p.stem for p in (CONF / "loss/exavatar").glob("*.yaml"))
+    chosen = ",".join(f"exavatar/{name}" for name in names[::2])
+    assert set(composed(f"loss=[persona,{chosen}]").loss) == {*composed().loss, *names[::2]}

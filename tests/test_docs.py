@@ -3,11 +3,13 @@
 import importlib.util
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from persona.commands import SCRIPTS
 
@@ -60,8 +62,14 @@ def test_commands_are_taken(command):
         return
     if sweep:  # The first of each choice, as the sweeper would split them.
         overrides = [re.sub(r"=(\[[^]]*\]|[^,\[]+),.*", r"=\1", w) for w in overrides]
+    composed(name, *overrides)
+
+
+@cache
+def composed(name: str, *overrides: str) -> DictConfig:
+    """Pages repeat commands."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        compose(name, overrides)
+        return compose(name, overrides)
 
 
 SITE_LINKS = [

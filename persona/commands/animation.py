@@ -15,11 +15,11 @@ from persona.commands.video_file import Background
 from persona.data.motion.camera import fit_camera, place_in_camera
 from persona.modules.avatar.driver import ClipDrawer
 from persona.modules.avatar.pose_table import matrix_pose
+from persona.modules.body.joints import HEAD_JOINTS
 from persona.runtime.clip_graph import ClipGraph
 from persona.systems.fit import Fit
 from persona.types import BodyPose, Camera
 
-HEAD_JOINTS = torch.tensor([15, 22, 23, 24])
 """Head, jaw and eyes in SMPL-X order."""
 BATCH = 8
 """Frames that are copied from the GPU together."""
@@ -157,7 +157,8 @@ def frame_motion(
     rows = torch.linspace(0, len(pose.trans) - 1, min(num_looks, len(pose.trans))).long()
     looks = placed[rows].to(vertices.device)
     points = body(identity, looks)[0]
-    if face and body.num_joints > int(HEAD_JOINTS.max()):  # A head is all face.
-        points = points[:, torch.isin(body.weights.argmax(1), HEAD_JOINTS.to(points.device))]
+    if face and body.num_joints > max(HEAD_JOINTS):  # A head is all face.
+        head = torch.tensor(HEAD_JOINTS, device=points.device)
+        points = points[:, torch.isin(body.weights.argmax(1), head)]
     camera, shift = fit_camera(points.cpu(), height, width)
     return replace(placed, trans=placed.trans + shift), camera

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -59,16 +60,18 @@ class Person:
         """What its process printed."""
         return self.folder.parents[1] / LOG_FOLDER / f"{self.name}.log"
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Hash of the photo and the options."""
+        """Hash of the photo, as it was when it was first asked for, and the options."""
         text = json.dumps(self.options).encode()
         return hashlib.sha256(text + self.photo.read_bytes()).hexdigest()[:16]
 
     def done(self) -> Row | None:
         """What is known of its avatar; None before it is there, or if it was made otherwise."""
         path = self.folder / DONE_FILE
-        found = read_json(path) if path.is_file() else {}
+        if not path.is_file():
+            return None
+        found = read_json(path)
         if found.get("digest") != self.digest:
             return None
         metrics = read_metrics(self.folder / METRICS_FILE)
@@ -133,7 +136,7 @@ def run_all(people: Sequence[Person], jobs: int) -> dict[str, str]:
         try:
             return run_one(person, environment(slot, jobs))
         except OSError as error:  # Such as a photo that was removed meanwhile: the others go on.
-            return f"{error.filename}: {error.strerror}"
+            return f"{error.filename}: {error.strerror}; mend that and run the command again"
 
     def tell(person: Person, error: str) -> None:
         told[person.name] = error

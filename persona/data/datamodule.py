@@ -143,13 +143,19 @@ class SubjectDataModule(lightning.LightningDataModule):
         self._train_splits, self._test_split = train_splits, test_split
         self.max_frames, self.max_height_px = max_frames, max_height_px
         self._frames: dict[str, FrameDataset] = {}
+        self._checked = False
 
     def prepare_data(self) -> None:
-        """Makes the subject folder when there is a source, and checks it; on one process only."""
+        """Makes the subject folder when there is a source, and checks it; on one process only.
+
+        Lightning calls it before each test and fit. The folder is checked the first time.
+        """
         if self.source is not None:
             self.source.prepare(self.root)
-        for subject in self.subjects:
-            subject.validate()
+        if not self._checked:
+            for subject in self.subjects:
+                subject.validate()
+            self._checked = True
 
     @property
     def subject(self) -> Subject:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from persona.data.io import PathLike
+from persona.data.layout import SUBJECT_FILE, UNFINISHED_FILE
+from persona.data.subject import Subject
+from persona.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -52,3 +57,44 @@ def whole_folder(root: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(made, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def needs_making(root: PathLike, maker: str, config_digest: str) -> bool:
+    """Whether a maker of subjects has to (re)make ``root``: absent, unfinished or outdated.
+
+    Args:
+        root: Subject folder.
+        maker: First word of the provenance of what it makes, such as ``synthetic``.
+        config_digest: Hash of its configuration.
+
+    Raises:
+        UserError: the folder holds something else, which must not be overwritten.
+    """
+    root = Path(root)
+    if not root.exists() or not any(root.iterdir()) or (root / UNFINISHED_FILE).exists():
+        return True
+    info = Subject(root).info if (root / SUBJECT_FILE).exists() else None
+    if info is None or info.provenance.split()[:1] != [maker]:
+        raise UserError(f"{root}: holds something that is not {maker}; choose another folder")
+    return info.config_digest != config_digest
+
+
+def make_subject(
+    root: Path, maker: str, config_digest: str, write: Callable[[Path], object]
+) -> None:
+    """Makes a subject folder unless it is there, whole and of the same settings.
+
+    Args:
+        root: Subject folder.
+        maker: See ``needs_making``.
+        config_digest: Likewise.
+        write: Writes the subject into the folder that it is given.
+
+    Raises:
+        UserError: See ``needs_making``.
+    """
+    with one_maker(root):
+        if needs_making(root, maker, config_digest):
+            log.info("making %s (%s)", root, maker)
+            with whole_folder(root) as folder:
+                write(folder)

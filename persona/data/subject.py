@@ -362,23 +362,3 @@ class Subject:
 
 def _describe(array: Shaped[np.ndarray, "..."]) -> str:
     return f"{array.dtype} {' x '.join(map(str, array.shape))}"
-
-
-def needs_making(root: PathLike, maker: str, config_digest: str) -> bool:
-    """Whether a maker of subjects has to (re)make ``root``: absent, unfinished or outdated.
-
-    Args:
-        root: Subject folder.
-        maker: First word of the provenance of what it makes, such as ``synthetic``.
-        config_digest: Hash of its configuration.
-
-    Raises:
-        UserError: the folder holds something else, which must not be overwritten.
-    """
-    root = Path(root)
-    if not root.exists() or not any(root.iterdir()) or (root / UNFINISHED_FILE).exists():
-        return True
-    info = Subject(root).info if (root / SUBJECT_FILE).exists() else None
-    if info is None or info.provenance.split()[:1] != [maker]:
-        raise UserError(f"{root}: holds something that is not {maker}; choose another folder")
-    return info.config_digest != config_digest

@@ -1,10 +1,11 @@
 """Processes that a command starts side by side; they share the cores and the GPUs."""
 
+import multiprocessing as mp
 import os
 import queue
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TypeVar
@@ -50,6 +51,31 @@ def side_by_side(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def results_of(
+    work: Callable[[Item], Result], items: Sequence[Item], jobs: int
+) -> Iterator[Result]:
+    """What ``work`` gives for each item, in the order in which it is done.
+
+    Args:
+        work: A function of a module, which processes can import.
+        items: What it is given.
+        jobs: Processes, which share the cores; 1 works in this one.
+    """
+    if jobs <= 1:
+        yield from map(work, items)
+        return
+    threads = max(1, available_cores() // jobs)
+    count = min(jobs, max(1, len(items)))
+    with mp.get_context("spawn").Pool(count, torch.set_num_threads, (threads,)) as pool:
+        yield from pool.imap_unordered(work, items)
+
+
+def result_apart(work: Callable[[Item], Result], item: Item) -> Result:
+    """What ``work`` gives, in a process of its own, which gives its memory back."""
+    with mp.get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, (item,))
 
 
 def run_apart(module: str, argument: Path, log: Path, variables: dict[str, str]) -> str:

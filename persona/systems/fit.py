@@ -1,4 +1,4 @@
-"""Trains, tests and saves any method: pose tables, steps, scores, checkpoints."""
+"""Trains and tests any method: steps, rates, growth, scores."""
 
 import logging
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import add
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import lightning as L
 import torch
@@ -19,23 +19,20 @@ from torchmetrics import MetricCollection
 from persona.data.datamodule import SubjectDataModule
 from persona.data.frames import FrameDataset
 from persona.errors import UserError
-from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.pose_table import PoseTable
-from persona.modules.body.base import Body
 from persona.modules.density.base import Density, Resize
 from persona.modules.losses.base import Loss, LossSum, Step, Terms
 from persona.modules.optim import forget, replace_rows
-from persona.modules.render.gaussian import GaussianRenderer
 from persona.runtime.ddp import DDP, of_all_processes
 from persona.runtime.step_graph import TOTAL, GraphedLoss
-from persona.systems.method import Draw, Layers, Method
+from persona.systems.avatar_module import AvatarModule
+from persona.systems.method import Method
 from persona.systems.schedule import Schedule, rate_factor
 from persona.systems.scores import Predicted, Scores
-from persona.types import CAPTURED, PLAIN_VIEW, BodyIdentity, Camera, Frame, Pose, View
+from persona.types import CAPTURED, Frame, Pose
 
 log = logging.getLogger(__name__)
 
-IDENTITY = ("betas", "face_offset", "joint_offset")
 CHECK_EVERY = 100
 """Steps between two checks whether the renderer ran out of room; a check waits for the GPU."""
 
@@ -49,7 +46,7 @@ if TYPE_CHECKING:
         log_every_n_steps: int
 
 
-class Fit(L.LightningModule):
+class Fit(AvatarModule):
     """Trains, tests and saves any ``Method``.
 
     Args:
@@ -66,8 +63,6 @@ class Fit(L.LightningModule):
 
     if TYPE_CHECKING:
         trainer: _Trainer  # type: ignore[override]
-    table: PoseTable
-    """Of the training frames, once the avatar is built."""
     test_table: PoseTable
     """Of the test frames, once set up."""
 
@@ -83,8 +78,7 @@ class Fit(L.LightningModule):
         focus_margin_px: int | None = 32,
         cuda_graph: bool = True,
     ) -> None:
-        super().__init__()
-        self.method = method
+        super().__init__(method)
         self.losses = LossSum(losses)
         self.scores = Scores(metrics, method.assets)
         self.val_metrics = metrics.clone(prefix="val/")
@@ -101,46 +95,7 @@ class Fit(L.LightningModule):
         self.last_loss: float | None = None
         """Of the last step that was logged."""
 
-    # The method's parts, for what renders and reports ----------------------------------------
-
-    @property
-    def avatar(self) -> Avatar:
-        """The method's avatar, once it is built."""
-        return self.method.avatar
-
-    @property
-    def body(self) -> Body:
-        """The method's body model."""
-        return self.method.body
-
-    @property
-    def identity(self) -> BodyIdentity:
-        """The person, once known."""
-        return self.method.identity
-
-    @property
-    def renderer(self) -> GaussianRenderer:
-        """The method's rasteriser."""
-        return self.method.renderer
-
-    @property
-    def assets(self) -> tuple[str, ...]:
-        """The method's variants of the avatar, its result last."""
-        return self.method.assets
-
     # Construction ----------------------------------------------------------------------------
-
-    def build(self, identity: BodyIdentity, num_frames: int) -> None:
-        """Makes the avatar of a person and an empty pose table."""
-        self.method.build(identity)
-        history = self.avatar.history
-        self.table = PoseTable(self.body, num_frames=num_frames, history=history)
-        self.table.requires_grad_(self.method.trained)
-
-    def pose_table(self, frames: FrameDataset) -> PoseTable:
-        """The poses of frames as tracked, with their history if the avatar asks for one."""
-        poses = frames.poses(self.body.num_expression).to(self.device)  # Where the body is.
-        return PoseTable.from_poses(self.body, poses, self.avatar.history, frames.lengths)
 
     def focus(self, frames: FrameDataset) -> tuple[int, int] | None:
         """Size of a window that holds the person of every frame: sides are multiples of 32 pixels.
@@ -334,17 +289,7 @@ class Fit(L.LightningModule):
         batches = trainer.world_size * trainer.accumulate_grad_batches
         return trainer.datamodule.batch_size * batches
 
-    # Rendering and testing -------------------------------------------------------------------
-
-    def render(
-        self, pose: Pose, camera: Camera, asset: str | None = None, view: View = PLAIN_VIEW
-    ) -> Layers:
-        """``Method.render``."""
-        return self.method.render(pose, camera, asset, view)
-
-    def clip(self, poses: Pose, asset: str | None = None, view: View = PLAIN_VIEW) -> Draw:
-        """``Method.clip``."""
-        return self.method.clip(poses, asset, view)
+    # Testing ---------------------------------------------------------------------------------
 
     def predict_frames(self, batch: Frame) -> Iterator[tuple[Frame, dict[str, Predicted]]]:
         """Each frame, as a batch of one, with its renders over white and alphas by asset."""
@@ -379,63 +324,16 @@ class Fit(L.LightningModule):
 
     # Checkpoints -----------------------------------------------------------------------------
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        """What the method saves and the pose table: bodies, losses and metrics are rebuilt."""
-        state = super().state_dict(*args, **kwargs)
-        kept = tuple(f"{name}." for name in (*self.method.saved, "table"))
-        named = {k.removeprefix("method."): v for k, v in state.items()}
-        return {k: v for k, v in named.items() if k.startswith(kept)}
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
-    ):
-        """Loads what ``state_dict`` saves; anything missing or left over is an error."""
-        own = self.state_dict()
-        differing = own.keys() ^ state_dict.keys()
-        shapes = [k for k in own.keys() & state_dict.keys() if own[k].shape != state_dict[k].shape]
-        if differing or shapes:
-            first = sorted([*differing, *shapes])[0]
-            raise UserError(
-                f"checkpoint does not fit this avatar (first difference: {first}); "
-                "use the configuration it was trained with"
-            )
-        saved = tuple(f"{name}." for name in self.method.saved)
-        own = {f"method.{k}" if k.startswith(saved) else k: v for k, v in state_dict.items()}
-        return super().load_state_dict(own, strict=False, assign=assign)
-
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Adds what is needed to build the avatar again: body, identity and number of frames."""
-        checkpoint["persona"] = {
-            "body": self.body.name,
-            "body_digest": self.body.digest,
-            "identity": {k: getattr(self.identity, k).cpu() for k in IDENTITY},
-            "num_frames": len(self.table.trans),
-            "people": list(self.method.people),
-            "size": self.avatar.size(),
-            "density": self.density.state_dict(),
-        }
+        """Adds what the density has counted."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["persona"]["density"] = self.density.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Builds the checkpoint's avatar if none is built yet.
-
-        Raises:
-            UserError: not a checkpoint of this system, or made with another body.
-        """
-        made = checkpoint.get("persona")
-        if made is None:
-            raise UserError("not a checkpoint of persona; give a run folder made by train.py")
-        if made["body_digest"] != self.body.digest:
-            raise UserError(
-                f"checkpoint was made with body {made['body']} ({made['body_digest'][:8]}), not "
-                f"{self.body.name} ({self.body.digest[:8]}); choose that body"
-            )
-        if not self.method.built:
-            self.method.people = tuple(made.get("people", ()))
-            self.build(BodyIdentity(**made["identity"]), made["num_frames"])
-        self.avatar.set_size(made.get("size", {}))
-        self.density.load_state_dict(
-            {k: v.to(self.device) for k, v in made.get("density", {}).items()}
-        )
+        """Builds the checkpoint's avatar if none is built yet, and reads the density's counts."""
+        super().on_load_checkpoint(checkpoint)
+        counts = checkpoint["persona"].get("density", {})
+        self.density.load_state_dict({k: v.to(self.device) for k, v in counts.items()})
 
 
 def mean_terms(frames: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -151,14 +151,23 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def benchmark(conf: Path, subjects: Path, tmp_path: Path):
-    """Runs the suite in this process; gives the number of failed cells and the report folder."""
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory) -> Path:
+    """Finished cells, which the tests share: each is trained by the first test that asks for it."""
+    return tmp_path_factory.mktemp("cells")
 
-    def run(*overrides: str, name: str = "report") -> tuple[int, Path]:
+
+@pytest.fixture
+def benchmark(conf: Path, subjects: Path, tmp_path: Path, cells: Path):
+    """Runs the suite in this process; gives the number of failed cells and the report folder.
+
+    cache: folder of the finished cells, by default the shared one.
+    """
+
+    def run(*overrides: str, name: str = "report", cache: Path = cells) -> tuple[int, Path]:
         names = [
             "suite=tiny", "logger=none", "jobs=0", f"subjects_dir={subjects}", "subjects=[tiny]",
-            f"cache_dir={tmp_path / 'cells'}", "frames_shown=2", *overrides,
+            f"cache_dir={cache}", "frames_shown=2", *overrides,
         ]  # fmt: skip
         with initialize_config_dir(str(conf), version_base="1.3"):
             return run_benchmark(compose("benchmark", names), tmp_path / name), tmp_path / name
@@ -189,7 +198,9 @@ def test_suite_with_a_new_baseline_predictions_and_failures(benchmark, subjects,
     truth_as_predictions(subjects, tmp_path / "copy/tiny")
     truth_as_predictions(subjects, tmp_path / "rgba/tiny", rgba=True)
     systems = f"one_color,textured_mesh,crashing,nonsense,predictions:{tmp_path}/copy"
-    failed, report = benchmark(f"systems=[{systems},predictions:{tmp_path}/rgba]")
+    failed, report = benchmark(
+        f"systems=[{systems},predictions:{tmp_path}/rgba]", cache=tmp_path / "cells"
+    )
 
     assert failed == 2
     rows = {row["system"]: row for row in rows_of(report / "sequences.csv")}
@@ -222,17 +233,24 @@ def test_suite_with_a_new_baseline_predictions_and_failures(benchmark, subjects,
     assert "in all, 1 at a time\n" in text
 
 
-def test_numbers_are_those_of_the_run_itself(benchmark, tmp_path):
+def run_of(cells: Path, system: str) -> Path:
+    """Folder of the one run of a system."""
+    runs = [path.parent for path in cells.glob("*/run/config.yaml")]
+    (run,) = [run for run in runs if system in (run / "config.yaml").read_text()]
+    return run
+
+
+def test_numbers_are_those_of_the_run_itself(benchmark, cells):
     """Frames go through 8-bit files; the run scored the same frames in memory."""
     _, report = benchmark("systems=[one_color]")
     (row,) = rows_of(report / "sequences.csv")
-    (metrics,) = (tmp_path / "cells").glob("*/run/metrics.json")
+    metrics = run_of(cells, "OneColorMethod") / "metrics.json"
     stored = json.loads(metrics.read_text())
     for name in ("psnr", "ssim", "alpha_psnr", "crop_ssim", "fg_psnr", "mask_iou"):
         assert float(row[name]) == pytest.approx(stored[f"test/{name}"], abs=1e-4), name
 
 
-def test_finished_cells_are_not_run_again(benchmark, monkeypatch, tmp_path):
+def test_finished_cells_are_not_run_again(benchmark, monkeypatch, cells):
     benchmark("systems=[one_color]")
 
     def refuse(folder):
@@ -247,14 +265,16 @@ def test_finished_cells_are_not_run_again(benchmark, monkeypatch, tmp_path):
         benchmark("systems=[one_color]", "overrides=['trainer.max_steps=5']", name="more")[0] == 1
     )
     # A cell that was cut short is no result.
-    (result,) = (tmp_path / "cells").glob(f"*/{cell_module.RESULT_FILE}")
-    result.unlink()
+    result = run_of(cells, "OneColorMethod").parent / cell_module.RESULT_FILE
+    result.rename(result.with_suffix(".kept"))
     assert benchmark("systems=[one_color]", name="cut")[0] == 1
+    result.with_suffix(".kept").rename(result)
 
 
-def test_a_budget_of_time_is_kept_and_the_rest_done_later(benchmark):
-    systems = "systems=[one_color,textured_mesh]"
-    failed, report = benchmark(systems, "budget_s=0", name="none")
+def test_a_budget_of_time_is_kept_and_the_rest_done_later(benchmark, tmp_path):
+    systems = "systems=[one_color,crashing]"
+    empty = tmp_path / "cells"
+    failed, report = benchmark(systems, "budget_s=0", name="none", cache=empty)
     assert failed == 2
     told = {row["error"] for row in rows_of(report / "sequences.csv")}
     assert told == {"not begun: budget_s is used up; run the same command again"}
@@ -280,7 +300,7 @@ def test_cells_of_one_key_are_run_once(benchmark, conf, monkeypatch):
 
     monkeypatch.setattr(runner, "run_cell", run_cell)
     monkeypatch.setattr(runner, "environment", lambda slot, jobs: None)  # Threads, one process.
-    failed, report = benchmark("systems=[one_color,twin]", "jobs=2")
+    failed, report = benchmark("systems=[one_color,twin]", "jobs=2", cache=conf / "cells")
     assert failed == 0 and len(runs) == 1
     one, twin = rows_of(report / "sequences.csv")
     assert one["fg_psnr"] == twin["fg_psnr"]
@@ -492,28 +512,32 @@ def test_page_is_whole_and_asks_no_network(benchmark, subjects, tmp_path):
             assert image.size == (48, 64)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda d: shutil.rmtree(d), r"tiny: no such folder; put a subject's frames there"),
-        (lambda d: (d / "1.png").unlink(), r"tiny: 1 frames for 2 test frames; render every"),
-        (lambda d: write_png(d / "0.png", np.zeros((32, 24, 3), np.uint8)),
-         r"0\.png: is 24 x 32 pixels, the test frame 48 x 64; render at its size"),
-        (lambda d: write_png(d / "0_mask.png", np.zeros((32, 24), np.uint8)),
-         r"0_mask\.png: is 24 x 32 pixels"),
-        (lambda d: (d / "0_mask.png").unlink(), r"0\.png: has no alpha; give 0_mask\.png"),
-        (lambda d: (d / "0.png").write_text("not a picture"), r"0\.png: not an image"),
-        (lambda d: (d / "0.png").rename(d / "first.png"), r"first\.png: its name has no number"),
-    ],
-)  # fmt: skip
-def test_bad_predictions(benchmark, subjects, tmp_path, spoil, message):
-    """One line that names the file; the other cell is scored."""
-    spoil(truth_as_predictions(subjects, tmp_path / "bad/tiny"))
+SPOILT = [
+    (lambda d: shutil.rmtree(d), r"tiny: no such folder; put a subject's frames there"),
+    (lambda d: (d / "1.png").unlink(), r"tiny: 1 frames for 2 test frames; render every"),
+    (lambda d: write_png(d / "0.png", np.zeros((32, 24, 3), np.uint8)),
+     r"0\.png: is 24 x 32 pixels, the test frame 48 x 64; render at its size"),
+    (lambda d: write_png(d / "0_mask.png", np.zeros((32, 24), np.uint8)),
+     r"0_mask\.png: is 24 x 32 pixels"),
+    (lambda d: (d / "0_mask.png").unlink(), r"0\.png: has no alpha; give 0_mask\.png"),
+    (lambda d: (d / "0.png").write_text("not a picture"), r"0\.png: not an image"),
+    (lambda d: (d / "0.png").rename(d / "first.png"), r"first\.png: its name has no number"),
+]  # fmt: skip
+"""What is done to a folder of predictions, and the error's line."""
+
+
+def test_bad_predictions(benchmark, subjects, tmp_path):
+    """One line each, that names the file; the other cell is scored."""
+    systems = []
+    for number, (spoil, _) in enumerate(SPOILT):
+        spoil(truth_as_predictions(subjects, tmp_path / f"bad{number}/tiny"))
+        systems.append(f"predictions:{tmp_path}/bad{number}")
     truth_as_predictions(subjects, tmp_path / "good/tiny")
-    failed, report = benchmark(f"systems=[predictions:{tmp_path}/bad,predictions:{tmp_path}/good]")
-    assert failed == 1
-    bad, good = rows_of(report / "sequences.csv")
-    assert re.search(message, bad["error"]) and "\n" not in bad["error"]
+    failed, report = benchmark(f"systems=[{','.join(systems)},predictions:{tmp_path}/good]")
+    assert failed == len(SPOILT)
+    *bad, good = rows_of(report / "sequences.csv")
+    for row, (_, message) in zip(bad, SPOILT, strict=True):
+        assert re.search(message, row["error"]) and "\n" not in row["error"], message
     assert good["psnr"] == "inf"
 
 

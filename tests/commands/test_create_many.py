@@ -80,6 +80,19 @@ def test_one_bad_photo_stops_nobody_and_what_is_there_is_kept(photos, capsys):
     assert create_many(options) and (many / "people/ann/kept").exists(), "and comes back"
 
 
+def test_a_photo_that_is_gone_by_then_stops_nobody(photos, monkeypatch):
+    options = config(photos)
+    options.photos = [str(photos / "ann.jpg"), str(photos / "it's=c.jpg")]
+    people = plan(options)
+    monkeypatch.setattr(module, "plan", lambda _: people)
+    (photos / "ann.jpg").unlink()
+    assert not create_many(options)
+    rows = table(photos)
+    told = rows["ann"]["state"]
+    assert "ann.jpg: No such file or directory; mend that and run the command again" in told
+    assert rows["it's=c"]["state"] == "done"
+
+
 def test_nobody_elses_folder_is_removed(photos):
     options = config(photos)
     options.photos = str(photos / "ann.jpg")

@@ -11,7 +11,6 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from persona.commands.drive import animate, read_background
-from persona.commands.experiment import train
 from persona.data.io import write_png
 from persona.errors import UserError
 from persona.modules.device import pick_device
@@ -20,22 +19,13 @@ CONF = Path(__file__).parents[2] / "conf"
 SIZE = (48, 40)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The run folder, made by the first test that asks for it."""
-    return {"folder": tmp_path_factory.mktemp("run"), "done": False}
-
-
 @pytest.fixture
-def drive(finished, tiny, tmp_path):
+def drive(trained, tmp_path):
     """Animates the tiny run; returns the video's path."""
-    if not finished["done"]:
-        train(tiny("trainer.max_steps=1"), finished["folder"])
-        finished["done"] = True
 
     def run(*overrides: str) -> Path:
         names = [
-            f"run={finished['folder']}", "device=cpu", "motion=squat", "num_frames=2",
+            f"run={trained['folder']}", "device=cpu", "motion=squat", "num_frames=2",
             f"height={SIZE[0]}", f"width={SIZE[1]}", *overrides,
         ]  # fmt: skip
         with initialize_config_dir(str(CONF), version_base="1.3"):

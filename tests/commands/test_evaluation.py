@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from persona.commands.evaluation import evaluate
-from persona.commands.experiment import load_config, load_system, train
+from persona.commands.experiment import load_config, load_system
 from persona.data.datamodule import SubjectDataModule
 from persona.data.frames import FrameDataset
 from persona.errors import UserError
@@ -21,17 +21,10 @@ from persona.systems.pose_fit import fit_poses, pose_fit_losses
 CONF = Path(__file__).parents[2] / "conf"
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    return {"folder": tmp_path_factory.mktemp("run"), "metrics": None}
-
-
 @pytest.fixture
-def run(finished, tiny):
+def run(trained):
     """A short run, shared by the tests."""
-    if finished["metrics"] is None:
-        finished["metrics"] = train(tiny(), finished["folder"])
-    return finished
+    return trained
 
 
 def scored(folder: Path, out: Path, *overrides: str) -> dict[str, float]:

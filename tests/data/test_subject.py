@@ -19,7 +19,8 @@ from tiny_subject import (
 from persona.data import palette
 from persona.data.io import read_image
 from persona.data.layout import FRAME_FILES, FrameData, SubjectInfo
-from persona.data.subject import Subject, needs_making
+from persona.data.making import needs_making
+from persona.data.subject import Subject
 from persona.data.subject_writer import SubjectWriter
 from persona.errors import UserError
 from persona.types import BodyPose, Camera

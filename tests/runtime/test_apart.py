@@ -1,11 +1,12 @@
 """Work side by side: slots are nobody else's, results come here, an error begins nothing else."""
 
+import os
 import threading
 import time
 
 import pytest
 
-from persona.runtime.apart import side_by_side
+from persona.runtime.apart import result_apart, results_of, side_by_side
 
 
 def test_each_has_a_slot_of_its_own_and_is_told_in_this_thread():
@@ -44,3 +45,21 @@ def test_an_error_begins_nothing_else(where):
     with pytest.raises(KeyboardInterrupt):
         side_by_side(range(50), 1, work, then)
     assert len(begun) < 5
+
+
+def squared(number: int) -> tuple[int, int]:
+    """And the process that it was squared in."""
+    return number**2, os.getpid()
+
+
+def test_one_job_needs_no_process():
+    assert list(results_of(squared, range(3), 1)) == [(n**2, os.getpid()) for n in range(3)]
+
+
+@pytest.mark.slow
+def test_results_come_from_other_processes():
+    found = list(results_of(squared, range(6), 2))
+    assert sorted(square for square, _ in found) == [n**2 for n in range(6)]
+    assert os.getpid() not in {process for _, process in found}
+    square, process = result_apart(squared, 5)
+    assert square == 25 and process != os.getpid()

@@ -5,11 +5,9 @@ from itertools import count
 import pytest
 import torch
 from counting_streams import Stream, count_streams
-from hydra.utils import instantiate
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from persona.commands.experiment import load_system, train
 from persona.modules.parallel import branches, side_streams
 
 
@@ -87,14 +85,11 @@ def test_what_waits_too_little_is_seen(order):
 
 @pytest.mark.parametrize("split", ["captured", pytest.param("generated", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("look_ups", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_each_operation_of_a_step_is_behind_what_it_reads(tiny, tmp_path, order, look_ups, split):
-    overrides = ("avatar.refresh_every=1", "perceptual=vgg", "perceptual.random_weights=true",
-                 "trainer.max_steps=1")  # fmt: skip
-    config = tiny(f"avatar.refined_lookup={look_ups == 2}", *overrides)
-    train(config, tmp_path)
-    frames = instantiate(config.data).train_frames
+def test_each_operation_of_a_step_is_behind_what_it_reads(tiny, built, order, look_ups, split):
+    overrides = "avatar.refresh_every=1", "perceptual=vgg", "perceptual.random_weights=true"
+    system, data = built(tiny(f"avatar.refined_lookup={look_ups == 2}", *overrides))
+    frames = data.train_frames
     frame = frames[[next(i for i, n in enumerate(frames.names) if n.startswith(split))]]
-    system = load_system(tmp_path, "cpu").train()
     expected, _ = system.frame_loss(frame)  # What is kept between steps is made here.
     wrong, (total, _) = wrongs(order, lambda: system.frame_loss(frame))
     assert not wrong

@@ -4,9 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hydra.utils import instantiate
 
-from persona.commands.experiment import load_system, train
 from persona.runtime import step_graph
 from persona.runtime.step_graph import TOTAL, GraphedLoss, StepGraph, gradients
 
@@ -44,18 +42,18 @@ class Uncaptured:
     [pytest.param("plain", marks=pytest.mark.slow), "replayed", pytest.param("cuda", marks=CUDA)],
     ids=lambda path: path,
 )
-def test_a_frame_of_weight_counts_as_its_copies(tiny, tmp_path, monkeypatch, path):
+def test_a_frame_of_weight_counts_as_its_copies(tiny, built, monkeypatch, path):
     device = "cuda" if path == "cuda" else "cpu"
     accelerator = "gpu" if path == "cuda" else "cpu"
     options = f"renderer={device}", f"trainer.accelerator={accelerator}", "perceptual=none"
-    options += "avatar.refresh_every=1", "trainer.max_steps=1", "report.turntable_frames=0"
-    config = tiny(*options)
-    train(config, tmp_path)
-    frames = instantiate(config.data).train_frames.to(device)
+    system, data = built(tiny(*options, "avatar.refresh_every=1"))
+    frames = data.train_frames.to(device)
     photo = frames.roles.index("captured")
     others = [row for row, role in enumerate(frames.roles) if role == "generated"][:2]
-    system = load_system(tmp_path, device).train()
-    parameters = [p for p in system.parameters() if p.requires_grad]
+    parameters = [p for p in system.to(device).parameters() if p.requires_grad]
+    with torch.no_grad():  # Networks begin with zeros, whose gradients say little.
+        for parameter in parameters:
+            parameter.add_(1e-3 * torch.randn_like(parameter))
     if path == "replayed":
         monkeypatch.setattr(step_graph, "StepGraph", Uncaptured)
         monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)

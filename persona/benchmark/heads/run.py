@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing as mp
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -28,7 +27,7 @@ from persona.data.heads.subject import SyntheticHead
 from persona.data.io import read_json, write_json
 from persona.modules.device import pick_device
 from persona.modules.metrics.protocol import protocol_metrics
-from persona.runtime.apart import available_cores
+from persona.runtime.apart import result_apart, results_of
 from persona.runtime.options import plain
 
 log = logging.getLogger(__name__)
@@ -47,18 +46,15 @@ def run_heads(config: DictConfig, folder: Path) -> list[str]:
     check_edits(config)
     cells = plan(config, folder)
     todo = [cell for cell in cells if not finished(folder / "cells" / cell.name, cell)]
-    threads = max(1, available_cores() // config.jobs)
     speed = config.sizes[config.size].get("speed")
     if speed is not None and not (folder / SPEED_FILE).is_file():
-        # Alone on the machine, and in a process of its own, which gives its memory back.
-        log.info("speed of PERSE's step")
-        with mp.get_context("spawn").Pool(1) as pool:
-            write_json(folder / SPEED_FILE, pool.apply(compare_speed, (plain(speed),)))
+        log.info("speed of PERSE's step")  # Nothing else runs on the machine meanwhile.
+        write_json(folder / SPEED_FILE, result_apart(compare_speed, plain(speed)))
     failed: list[str] = []
-    for lines in _each(config.jobs, threads, _prepare, folders_of(todo)):
+    for lines in results_of(_prepare, folders_of(todo), config.jobs):
         failed += lines
     chains = [(chain, folder, config.lpips_net) for chain in chains_of(todo)]
-    for lines in _each(config.jobs, threads, run_chain, chains):
+    for lines in results_of(run_chain, chains, config.jobs):
         failed += lines
         # After each: who stops it early has a table.
         results = [read_json(path) for path in sorted(folder.glob(f"cells/*/{RESULT_FILE}"))]
@@ -67,16 +63,6 @@ def run_heads(config: DictConfig, folder: Path) -> list[str]:
         write_tables(folder, results, list(config.systems), measured)
         write_sheet(folder / SHEET, folder / "cells", list(config.systems))
     return failed
-
-
-def _each(jobs: int, threads: int, work, arguments: Sequence[tuple]) -> Iterator[list[str]]:
-    """What ``work`` gives for each arguments, as it comes, by several processes."""
-    if jobs <= 1:
-        yield from (work(given) for given in arguments)
-        return
-    context = mp.get_context("spawn")
-    with context.Pool(min(jobs, max(1, len(arguments))), torch.set_num_threads, (threads,)) as pool:
-        yield from pool.imap_unordered(work, arguments)
 
 
 def folders_of(cells: Sequence[Cell]) -> list[tuple[dict, str]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing as mp
 import time
 from collections.abc import Sequence
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from persona.data.track.windows import Fitted
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.perception.annotator import PerceptionAnnotator
+from persona.runtime.apart import results_of
 from persona.types import BodyIdentity
 
 WAYS = ("each frame alone", "whole clip", "whole clip, focal length known")
@@ -34,14 +36,9 @@ Row = dict[str, float | int | str]
 
 def run_track_benchmark(config: DictConfig, folder: Path) -> Path:
     """Writes films, ``table.csv`` and ``report.md`` into ``folder``. Returns the report's path."""
-    plans = film_plans(config)
-    jobs = [(str(config.assets), plan, folder) for plan in plans]
-    if config.jobs > 1:
-        with mp.get_context("spawn").Pool(config.jobs) as pool:
-            groups = pool.starmap(score_film, jobs, chunksize=1)
-    else:
-        groups = [score_film(*job) for job in jobs]
-    rows = [row for group in groups for row in group]
+    work = partial(score_film, assets=str(config.assets), folder=folder)
+    groups = results_of(work, film_plans(config), config.jobs)
+    rows = sorted((row for group in groups for row in group), key=itemgetter("film"))
     write_csv(folder / "table.csv", rows)
     write_text(folder / "report.md", report(rows))
     return folder / "report.md"
@@ -68,7 +65,7 @@ def film_plans(config: DictConfig) -> list[FilmPlan]:
     return plans
 
 
-def score_film(assets: str, plan: FilmPlan, folder: Path) -> list[Row]:
+def score_film(plan: FilmPlan, assets: str, folder: Path) -> list[Row]:
     """A row for each way to read one film."""
     torch.set_num_threads(1)
     body = SmplxBody()

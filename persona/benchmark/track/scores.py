@@ -8,10 +8,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.benchmark.photo.fit_scores import aligned
+from persona.modules.body.joints import (
+    LEFT_FINGERS,
+    LEFT_WRIST,
+    NUM_BODY,
+    RIGHT_FINGERS,
+    RIGHT_WRIST,
+)
 from persona.modules.body.rotation import matrix_from_axis_angle
 
-BODY = slice(0, 22)
-_HANDS = ((20, slice(25, 40)), (21, slice(40, 55)))
+BODY = slice(0, NUM_BODY)
+_HANDS = ((LEFT_WRIST, LEFT_FINGERS), (RIGHT_WRIST, RIGHT_FINGERS))
 """Wrist and finger joints of either hand."""
 
 UNITS = {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -20,16 +20,15 @@ from persona.data.heads.labels import body_classes, pixels_of
 from persona.data.heads.morph import Layers, morph
 from persona.data.identity import identity_arrays
 from persona.data.layout import CAPTURED, FrameData, SubjectInfo
-from persona.data.making import one_maker, whole_folder
+from persona.data.making import make_subject
 from persona.data.palette import colours_from_classes
-from persona.data.subject import Subject, needs_making
+from persona.data.subject import Subject
 from persona.data.subject_writer import SubjectWriter
 from persona.data.subjects import SubjectsDataModule
 from persona.errors import UserError
 from persona.modules.head.attributes import ATTRIBUTES, LABEL_INDEX, SOURCE
 from persona.types import BodyIdentity
 
-log = logging.getLogger(__name__)
 MAKER = "edits_between"
 VERSION = 1
 """Raised when the same settings come to give other pictures."""
@@ -96,12 +95,11 @@ class EditsBetween(SubjectsDataModule):
     def prepare_data(self) -> None:
         """Makes folders that are missing, or of other edits or settings."""
         for root, (pair, share) in self.made.items():
-            with one_maker(root):
-                digest = self._digest(pair, share)
-                if needs_making(root, MAKER, digest):
-                    log.info("making %s", root)
-                    with whole_folder(root) as folder:
-                        write_between(folder, pair, share, self.num_frames, digest)
+            digest = self._digest(pair, share)
+            write = partial(
+                write_between, pair=pair, share=share, num_frames=self.num_frames, digest=digest
+            )
+            make_subject(root, MAKER, digest, write)
         super().prepare_data()
 
     @property

@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float32, UInt8
 from numpy import ndarray
 from scipy.ndimage import distance_transform_edt
 
+from persona.modules.nearest import nearest_marked
+
 
 @dataclass(frozen=True)
 class Layers:
@@ -73,5 +75,4 @@ def _extended(
     """The colour of the nearest pixel inside, everywhere."""
     if not inside.any():
         return image.astype(np.float32)
-    rows, columns = distance_transform_edt(~inside, return_distances=False, return_indices=True)
-    return image[rows, columns].astype(np.float32)
+    return image[nearest_marked(inside)].astype(np.float32)

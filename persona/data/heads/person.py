@@ -20,7 +20,7 @@ from persona.modules.body.head_body import LEFT_EYE, NECK, RIGHT_EYE, HeadBody
 from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.modules.body.topology import vertex_normals
 from persona.modules.head.attributes import LABEL_INDEX
-from persona.types import BodyIdentity, BodyPose
+from persona.types import NUM_JOINTS, BodyIdentity, BodyPose
 
 SKIN_SIDE = 1024
 NOSE, EAR = 0.3, 0.25
@@ -126,7 +126,7 @@ class HeadPerson:
             iris=traits["eyes"].rgb,
             brow_width=0.0,  # Brows are pieces of their own.
         )
-        keypoints, person_joints = np.zeros((133, 3)), np.zeros((55, 3))
+        keypoints, person_joints = np.zeros((133, 3)), np.zeros((NUM_JOINTS, 3))
         keypoints[23:91] = self.rest_head.mean_points
         person_joints[[23, 24]] = joints[[LEFT_EYE, RIGHT_EYE]].double().numpy()
         eyes = body.weights[:, [LEFT_EYE, RIGHT_EYE]].sum(1)

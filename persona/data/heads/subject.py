@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import UInt8
 from rich.progress import track
 
 from persona.data.heads.labels import body_classes, pixels_of
@@ -19,20 +17,17 @@ from persona.data.heads.motion import DISTANCE_HEADS, place, unseen
 from persona.data.heads.person import HeadPerson
 from persona.data.heads.traits import ATTRIBUTES, describe, draw_traits
 from persona.data.io import write_json
-from persona.data.layout import CAPTURED, TEST, FrameData, SubjectInfo
-from persona.data.making import one_maker, whole_folder
+from persona.data.layout import CAPTURED, TEST, SubjectInfo
+from persona.data.making import make_subject
 from persona.data.motion.talk import talking
-from persona.data.palette import colours_from_classes
 from persona.data.preprocess.unwrap import View, unwrap
-from persona.data.subject import needs_making
 from persona.data.subject_writer import SubjectWriter
-from persona.data.synthetic.studio import Light, Studio
+from persona.data.synthetic.studio import Light, Studio, shot_frame
 from persona.errors import UserError
 from persona.modules.body.head_body import HeadBody
 from persona.modules.head.attributes import LABELS
 from persona.types import BodyPose, Camera
 
-log = logging.getLogger(__name__)
 MAKER = "synthetic_head"
 VERSION = 2
 """Raised when the same settings come to give another head."""
@@ -93,11 +88,10 @@ class SyntheticHead:
 
     def prepare(self, root: Path) -> None:
         """Makes the folder unless it is there, whole and of the same settings."""
-        with one_maker(root):
-            if needs_making(root, MAKER, self.config.digest(self.body.digest)):
-                log.info("making the synthetic head %s", root)
-                with whole_folder(root) as folder:
-                    make_synthetic_head(folder, self.body, self.config)
+        make_subject(
+            root, MAKER, self.config.digest(self.body.digest),
+            lambda folder: make_synthetic_head(folder, self.body, self.config),
+        )  # fmt: skip
 
 
 @torch.no_grad()
@@ -183,28 +177,11 @@ class _Maker:
             vertices = person.pose(pose)
             shot = self.studio.shoot(vertices, camera, LIGHT, person.look)
             labels = (shot.part * shot.mask).astype(np.uint8)
-            filled = shot.mask & (labels > 0)
             image = shot.image + (1 - shot.coverage[..., None]) * BACKDROP
             skin = vertices[: person.body.num_vertices]
             points = camera.project(person.body.landmarks(skin)).numpy()
             keypoints = np.zeros((133, 3), np.float32)
             keypoints[23:91] = np.concatenate([points, np.ones((68, 1))], 1)
-            frame = FrameData(
-                image=_bytes(image),
-                mask=shot.mask,
-                camera=camera,
-                pose=pose,
-                depth=shot.depth,
-                normal=shot.normal,
-                seg=colours_from_classes(body_classes(labels)),
-                depth_mask=filled,
-                normal_mask=filled,
-                seg_mask=filled,
-                keypoints=keypoints,
-                others={"labels": labels, "edit": pixels_of(labels, self.edited)},
-            )
+            maps = {"labels": labels, "edit": pixels_of(labels, self.edited)}
+            frame = shot_frame(shot, image, camera, pose, body_classes(labels), keypoints, maps)
             yield View(frame, skin)
-
-
-def _bytes(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
-    return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)

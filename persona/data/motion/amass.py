@@ -17,7 +17,8 @@ from persona.data.motion.rate import frame_rate
 from persona.data.motion.target import TargetSkeleton
 from persona.data.numbers import plain_array
 from persona.errors import UserError
-from persona.types import BodyPose
+from persona.modules.body.joints import FIRST_HAND, NUM_BODY
+from persona.types import NUM_JOINTS, BodyPose
 
 UP = "z"
 """AMASS's axis that points up."""
@@ -52,7 +53,7 @@ def motion_from_amass(
         for key, array in (("poses", poses), ("trans", trans))
     )
     joints = _joints(torch.from_numpy(poses))
-    joints[:, 25:] -= target.hands_mean
+    joints[:, FIRST_HAND:] -= target.hands_mean
     expression = torch.zeros(len(joints), target.num_expression)
     given = arrays.get("expression")
     if given is not None and given.shape == expression.shape:
@@ -70,7 +71,7 @@ def write_amass(
     """Writes a motion as AMASS's SMPL-X files: full hands, z up; with expressions."""
     pose = rotate_world(motion.pose, y_up_from(UP).float().T, target.rest_joints[0].float())
     joints = pose.joints.double()
-    joints[:, 25:] += target.hands_mean
+    joints[:, FIRST_HAND:] += target.hands_mean
     poses = joints.flatten(1).numpy()
     arrays = {
         "gender": np.array(gender), "surface_model_type": np.array("smplx"),
@@ -88,6 +89,7 @@ def write_amass(
 def _joints(poses: Float[Tensor, "t k"]) -> Float[Tensor, "t 55 3"]:
     """SMPL-H rows (52 joints) get a resting jaw and eyes before the hands."""
     joints = poses.unflatten(-1, (-1, 3))
-    if joints.shape[1] == 55:
+    if joints.shape[1] == NUM_JOINTS:
         return joints.clone()
-    return torch.cat([joints[:, :22], joints.new_zeros(len(joints), 3, 3), joints[:, 22:]], 1)
+    body, hands = joints.split([NUM_BODY, joints.shape[1] - NUM_BODY], 1)
+    return torch.cat([body, joints.new_zeros(len(joints), 3, 3), hands], 1)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
+from persona.modules.body.joints import NUM_BODY
+
 Joint = TypeVar("Joint", int, str)
 FINGERS = ("index", "middle", "pinky", "ring", "thumb")
 JOINTS = (
@@ -21,7 +23,7 @@ JOINTS = (
 INDEX = {name: index for index, name in enumerate(JOINTS)}
 HEAD = ("head_root", "neck", "jaw", "left_eye", "right_eye")
 """The joints of a head alone, in FLAME's order."""
-BODY = JOINTS[:22]
+BODY = JOINTS[:NUM_BODY]
 """Without face and fingers."""
 _SPINE, _HEAD = "pelvis spine1 spine2 spine3", "neck head"
 _LEFT_ARM = "left_collar left_shoulder left_elbow left_wrist"

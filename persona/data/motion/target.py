@@ -11,9 +11,10 @@ from torch import Tensor
 from persona.data.motion.names import INDEX
 from persona.data.motion.skeleton import forward_kinematics
 from persona.modules.body.base import Body
+from persona.modules.body.joints import FIRST_HAND
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
-from persona.types import BodyIdentity, BodyPose
+from persona.types import NUM_JOINTS, BodyIdentity, BodyPose
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class TargetSkeleton:
 
     def rest_rotations(self) -> Float[Tensor, "55 3 3"]:
         """Local rotations of the T-pose with mean hands."""
-        joints = torch.zeros(55, 3, dtype=torch.float64)
-        joints[25:] = self.hands_mean
+        joints = torch.zeros(NUM_JOINTS, 3, dtype=torch.float64)
+        joints[FIRST_HAND:] = self.hands_mean
         return matrix_from_axis_angle(joints)
 
     def pose(
@@ -84,14 +85,14 @@ class TargetSkeleton:
     ) -> BodyPose:
         """BodyPose (float32) of full local rotations, hands made relative to the mean."""
         joints = axis_angle_from_matrix(local_rotations)
-        joints[:, 25:] -= self.hands_mean
+        joints[:, FIRST_HAND:] -= self.hands_mean
         expression = torch.zeros(len(joints), self.num_expression)
         return BodyPose.from_joints(joints.float(), expression, trans.float())
 
     def local_rotations(self, pose: BodyPose) -> Float[Tensor, "t 55 3 3"]:
         """Inverse of ``body_pose``: full local rotations (float64), mean hands added."""
         joints = pose.joints.double()
-        joints[:, 25:] += self.hands_mean
+        joints[:, FIRST_HAND:] += self.hands_mean
         return matrix_from_axis_angle(joints)
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from persona.data.layout import SubjectInfo
-from persona.data.making import one_maker, whole_folder
+from persona.data.making import make_subject
 from persona.data.native.convert import SubjectMaker
 from persona.data.native.recording import NativeFrame, Recording, front_frame
 from persona.data.preprocess.clip import ClipMaker
-from persona.data.subject import needs_making
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 
@@ -130,18 +129,15 @@ class NativeSource:
         if self.conversion.clips is not None:
             self.conversion.clips.check(self.body)
         digest = self.digest()
-        with one_maker(root):
-            if needs_making(root, self.dataset, digest):
-                self._make(root, digest)
+        make_subject(root, self.dataset, digest, lambda folder: self._make(folder, digest))
 
-    def _make(self, root: Path, digest: str) -> None:
+    def _make(self, folder: Path, digest: str) -> None:
         recording = self.read()
         captured = self.captured(recording)
         label = captured[0].label if len(captured) == 1 else f"{len(captured)} training frames"
-        log.info("making %s from %s %s, input: %s", root, self.dataset, self.name, label)
+        log.info("%s %s, input: %s", self.dataset, self.name, label)
         maker = SubjectMaker(self.body, self.conversion.texture_size, self.conversion.clips)
-        with whole_folder(root) as folder:
-            maker.make(folder, recording, captured, self._info(label, digest))
+        maker.make(folder, recording, captured, self._info(label, digest))
 
     def check(self) -> None:
         """Refuses a dataset of which something is missing, naming the first.

@@ -18,9 +18,6 @@ from persona.data.people.wearable import Wearable, follow_shape, tailored
 from persona.data.synthetic import paint
 from persona.data.synthetic.surface import cut, drape
 from persona.data.synthetic.wardrobe import (
-    EYES,
-    L_HIP,
-    NECK,
     OUTFITS,
     Piece,
     RestBody,
@@ -33,6 +30,7 @@ from persona.data.synthetic.wardrobe import (
     trousers,
 )
 from persona.errors import UserError
+from persona.modules.body.joints import EYES, LEFT_HIP, NECK
 from persona.modules.body.smplx_body import SmplxBody
 
 SIDE = 512
@@ -208,7 +206,7 @@ def _own_clothes(
     if "lower" in kinds and "shoes" in kinds:
         hides = torch.from_numpy(dressed_faces(rest, style))
     if "lower" not in kinds and style.hem_m >= _LONG_SKIRT["hem_m"][0]:
-        hip = rest.joints[L_HIP, 1]
+        hip = rest.joints[LEFT_HIP, 1]
         height = template[body.faces][..., 1]
         below, above = hip - style.hem_m + _UNDER_SKIRT_M, hip - 0.02
         hides = ((height > below) & (height < above)).all(1)

@@ -21,7 +21,7 @@ from persona.data.preprocess.fit_state import rest_body_pose
 from persona.data.synthetic.poses import L_ELBOW, L_HIP, L_KNEE, R_ELBOW, R_HIP, R_KNEE
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
-from persona.types import BodyPose, Camera
+from persona.types import NUM_JOINTS, BodyPose, Camera
 
 _STRANDS = 3
 _EVERY = 6
@@ -99,7 +99,7 @@ class Casting:
         if kind < 0.4:
             joints = self.poses[int(rng.integers(len(self.poses)))].clone()
         else:
-            joints = torch.zeros(55, 3)
+            joints = torch.zeros(NUM_JOINTS, 3)
             joints[1:22] = rest_body_pose()
             if kind < 0.85:
                 _swing_arms(joints[1:22], rng)

@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from scipy import ndimage
 
+from persona.modules.nearest import nearest_marked
+
 SHADING_LIMIT = 1.4
 """Shading is kept in [1 / limit, limit]."""
 _MIN_PIXELS = 50
@@ -53,8 +55,7 @@ def remove_shading(
     shading = np.zeros(mask.shape, np.float32)
     shading[use] = harmonics @ solution[len(labels) :]
     shading[use] -= np.median(shading[use])
-    nearest = ndimage.distance_transform_edt(~use, return_distances=False, return_indices=True)
-    shading = ndimage.gaussian_filter(shading[tuple(nearest)], image.shape[0] / 150)
+    shading = ndimage.gaussian_filter(shading[nearest_marked(use)], image.shape[0] / 150)
     limit = np.log(SHADING_LIMIT)
     albedo = linear / np.exp(shading.clip(-limit, limit))[..., None]
     flat = (albedo.clip(0, 1) ** (1 / 2.2) * 255).round().astype(np.uint8)

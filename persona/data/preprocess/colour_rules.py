@@ -16,6 +16,7 @@ from torch import Tensor
 from persona.data.palette import PART_INDEX
 from persona.data.preprocess.parts import DRESSED, PARTS
 from persona.modules.detect import Annotator, wholebody
+from persona.modules.nearest import nearest_marked
 
 _HEAD, _NECK = "Face_Neck", "Neck"
 _NEAR = 14.0
@@ -74,8 +75,7 @@ def classify(
         limbs: Index in ``PARTS`` where the fitted body is seen, -1 elsewhere.
         keypoints: COCO-WholeBody keypoints in pixels of ``image``.
     """
-    nearest = ndimage.distance_transform_edt(limbs < 0, return_distances=False, return_indices=True)
-    limbs = limbs[tuple(nearest)]
+    limbs = limbs[nearest_marked(limbs >= 0)]
     skin = skin_mask(image, mask, keypoints)
     face = wholebody.face_hull(mask.shape, keypoints) & mask
     classes = np.zeros(mask.shape, np.uint8)

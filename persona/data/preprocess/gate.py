@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from numpy import ndarray
 from scipy import ndimage
 
+from persona.modules.body.joints import LEFT_HAND, RIGHT_HAND
 from persona.modules.diffusion.base import Controls
 
 _HEIGHT = 384
@@ -26,7 +27,7 @@ _LIMBS = {
     "head": (12, 15, 22, 23, 24),
     "torso": (0, 3, 6, 9, 13, 14),
     "left upper arm": (16,), "right upper arm": (17,),
-    "left lower arm": (18, 20, *range(25, 40)), "right lower arm": (19, 21, *range(40, 55)),
+    "left lower arm": (18, *LEFT_HAND), "right lower arm": (19, *RIGHT_HAND),
     "left thigh": (1,), "right thigh": (2,),
     "left shin": (4, 7, 10), "right shin": (5, 8, 11),
 }  # fmt: skip

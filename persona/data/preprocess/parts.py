@@ -11,19 +11,11 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from persona.data.palette import PART_INDEX
+from persona.modules.body.joints import LIMBS
 from persona.modules.body.smplx_body import SmplxBody
 
 _HEAD, _NECK = "Face_Neck", "Neck"
-_JOINT_PART = {
-    _HEAD: (15, 22, 23, 24), _NECK: (12,), "Torso": (0, 3, 6, 9, 13, 14),
-    "Left_Upper_Arm": (16,), "Right_Upper_Arm": (17,),
-    "Left_Lower_Arm": (18,), "Right_Lower_Arm": (19,),
-    "Left_Hand": (20, *range(25, 40)), "Right_Hand": (21, *range(40, 55)),
-    "Left_Upper_Leg": (1,), "Right_Upper_Leg": (2,),
-    "Left_Lower_Leg": (4,), "Right_Lower_Leg": (5,),
-    "Left_Foot": (7, 10), "Right_Foot": (8, 11),
-}  # fmt: skip
-PARTS = tuple(_JOINT_PART)
+PARTS = tuple(LIMBS)
 """Limbs of the body, as ``limb_of_vertices`` counts them."""
 LIMBS_OF_KIND = {
     kind: [i for i, name in enumerate(PARTS) if kind in name]
@@ -54,7 +46,7 @@ _CLEAR_SHARE = 0.7
 def limb_of_vertices(body: SmplxBody) -> Int[Tensor, "p"]:
     """Index in ``PARTS`` of the limb each vertex follows."""
     table = torch.zeros(body.weights.shape[1], dtype=torch.long)
-    for index, joints in enumerate(_JOINT_PART.values()):
+    for index, joints in enumerate(LIMBS.values()):
         table[list(joints)] = index
     return table[body.weights.argmax(-1)]
 

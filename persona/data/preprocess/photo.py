@@ -53,6 +53,7 @@ from persona.modules.body.regions import body_regions
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Annotator, Detection, Detector, annotate
 from persona.modules.diffusion.base import Reference
+from persona.modules.nearest import nearest_marked
 from persona.types import Camera
 
 log = logging.getLogger(__name__)
@@ -388,8 +389,7 @@ def _extend(
     values: Float32[ndarray, "h w *c"], known: Bool[ndarray, "h w"]
 ) -> Float32[ndarray, "h w *c"]:
     """Repeats the nearest known value, so that maps have no holes inside the person."""
-    nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
-    return values[tuple(nearest)].astype(np.float32)
+    return values[nearest_marked(known)].astype(np.float32)
 
 
 def _progress() -> Progress:

@@ -102,7 +102,13 @@ def _nearest(
 ) -> Float[ndarray, "m 3"]:
     distance, index = tree.query(np.stack((axis, around), -1), min(_NEAREST, len(colour)))
     weight = 1 / (distance.reshape(len(distance), -1) + 1e-3)
-    near = colour[index.reshape(weight.shape)]
+    return weighted_mean(colour[index.reshape(weight.shape)], weight)
+
+
+def weighted_mean(
+    near: Float[ndarray, "m n 3"], weight: Float[ndarray, "m n"]
+) -> Float[ndarray, "m 3"]:
+    """Of the colours of each row's ``n`` neighbours."""
     return (near * weight[..., None]).sum(1) / weight.sum(1, keepdims=True)
 
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from scipy.ndimage import binary_opening, distance_transform_edt, gaussian_filter1d
+from scipy.ndimage import binary_opening, gaussian_filter1d
 from scipy.ndimage import label as label_regions
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -21,10 +21,11 @@ from persona.data.layout import Textures
 from persona.data.palette import PART_INDEX, classes_from_colours, colours_from_classes
 from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.parts import LIMBS_OF_KIND, PARTS
-from persona.data.preprocess.prints import run_around, tubes
+from persona.data.preprocess.prints import run_around, tubes, weighted_mean
 from persona.data.preprocess.unwrap import Texels, UvMesh, texels_of
 from persona.modules.body.regions import BodyRegions
 from persona.modules.body.topology import rings, vertex_normals
+from persona.modules.nearest import nearest_marked
 
 _DEPTH = 0.25
 """Depth counts this much in the distance between points: front and back are near."""
@@ -339,10 +340,8 @@ def _continued(rest: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.n
     smooth = rest[near.reshape(len(chosen), -1)].mean(1)
     distance, index = tree.query(target, min(8, len(chosen)), workers=-1)
     distance, index = distance.reshape(len(target), -1), index.reshape(len(target), -1)
-    weight = 1 / (distance + 0.01) ** 2
-    mixed = (smooth[index] * weight[..., None]).sum(1) / weight.sum(-1, keepdims=True)
-    weight = 1 / (distance[:, :4] + 1e-3)
-    close = (rest[index[:, :4]] * weight[..., None]).sum(1) / weight.sum(-1, keepdims=True)
+    mixed = weighted_mean(smooth[index], 1 / (distance + 0.01) ** 2)
+    close = weighted_mean(rest[index[:, :4]], 1 / (distance[:, :4] + 1e-3))
     mixed += np.exp(-distance[:, :1] / _FEATHER_M) * (close - mixed)
     return mixed * np.exp(-distance[:, :1] / _CONTINUE_M)
 
@@ -351,5 +350,5 @@ def _bleed(
     image: np.ndarray, parts: np.ndarray, covered: Bool[np.ndarray, "t t"]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Repeats the charts' edge texels in the space between them."""
-    nearest = tuple(distance_transform_edt(~covered, return_distances=False, return_indices=True))
+    nearest = nearest_marked(covered)
     return image[nearest], parts[nearest]

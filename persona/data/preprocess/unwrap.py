@@ -16,13 +16,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
-from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from persona.data.layout import FrameData, Textures
 from persona.data.palette import PART_NAMES, classes_from_colours, colours_from_classes
 from persona.modules.body.topology import vertex_normals
+from persona.modules.nearest import nearest_marked
 from persona.modules.render.mesh import rasterize, rasterize_uv
 from persona.types import Camera, TensorTuple
 
@@ -219,18 +219,16 @@ def fill_holes(
     covered[texels.index] = True
     unseen = np.zeros((size, size), np.uint8)
     unseen.reshape(-1)[texels.index] = ~seen.numpy()
-    nearest = distance_transform_edt(
-        ~covered.reshape(size, size), return_distances=False, return_indices=True
-    )
+    nearest = nearest_marked(covered.reshape(size, size))
     image, parts = np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.int64)
     image.reshape(-1, 3)[texels.index] = _to_bytes(filled)
     parts.reshape(-1)[texels.index] = filled_part.numpy()
     known = (covered.reshape(size, size) & (unseen == 0)).astype(np.uint8)
     near = cv2.dilate(known, np.ones((2 * BLEND_PX + 1,) * 2, np.uint8))
     band = np.logical_and(near, unseen).astype(np.uint8)
-    known_image = image[tuple(nearest)]
+    known_image = image[nearest]
     filled_image = cv2.inpaint(known_image, band, INPAINT_RADIUS_PX, cv2.INPAINT_TELEA)
-    return np.asarray(filled_image)[tuple(nearest)], colours_from_classes(parts[tuple(nearest)])
+    return np.asarray(filled_image)[nearest], colours_from_classes(parts[nearest])
 
 
 def _vertex_values(

@@ -10,16 +10,18 @@ from torch import Tensor
 from persona.data.synthetic.folds import ACTIVATION_INDEX, ACTIVATIONS, Folds
 from persona.data.synthetic.surface import normals_of
 from persona.data.synthetic.wardrobe import (
-    EYES,
-    L_ELBOW,
-    L_HIP,
-    L_KNEE,
-    L_SHOULDER,
-    NECK,
-    PELVIS,
     Piece,
     RestBody,
     smooth_step,
+)
+from persona.modules.body.joints import (
+    EYES,
+    LEFT_ELBOW,
+    LEFT_HIP,
+    LEFT_KNEE,
+    LEFT_SHOULDER,
+    NECK,
+    PELVIS,
 )
 
 TURN = 2 * np.pi
@@ -52,30 +54,32 @@ def _shirt(fields: _Fields, body: RestBody) -> None:
     """Elbow and armpit folds, a belly that creases, a hem that swings and is pulled up."""
     p, n, j = fields.points, fields.normal, body.joints
     axis = j[PELVIS]
-    on_arm = smooth_step(np.abs(p[:, 0]), abs(j[L_SHOULDER, 0]), abs(j[L_SHOULDER, 0]) + 0.06)
+    on_arm = smooth_step(np.abs(p[:, 0]), abs(j[LEFT_SHOULDER, 0]), abs(j[LEFT_SHOULDER, 0]) + 0.06)
     torso = 1 - on_arm
-    low = smooth_step(p[:, 1], j[L_HIP, 1] + 0.12, p[:, 1].min())
+    low = smooth_step(p[:, 1], j[LEFT_HIP, 1] + 0.12, p[:, 1].min())
     swing = _free_hem(p, body)
     front = (1 + n[:, 2]) / 2
     angle = np.arctan2(p[:, 0] - axis[0], p[:, 2] - axis[2])
     for name, sign in (("left", 1.0), ("right", -1.0)):
         out = p[:, 0] * sign
         side = smooth_step(out, -0.06, 0.06)
-        reach = out - abs(j[L_ELBOW, 0])
+        reach = out - abs(j[LEFT_ELBOW, 0])
         ring = np.arctan2(n[:, 2], n[:, 1])
         height = 0.021 * _bump(reach, 0.1) * (0.45 + 0.55 * front) * on_arm
         fields.fold(f"{name}_elbow", height, TURN * reach / 0.055 + 0.8 * ring)
-        armpit = np.stack((out - abs(j[L_SHOULDER, 0]) + 0.03, p[:, 1] - j[L_SHOULDER, 1] + 0.1), 1)
+        armpit = np.stack(
+            (out - abs(j[LEFT_SHOULDER, 0]) + 0.03, p[:, 1] - j[LEFT_SHOULDER, 1] + 0.1), 1
+        )
         spot = _bump(np.linalg.norm(armpit, axis=1), 0.13)
         fields.fold(f"{name}_lift", 0.007 * spot, TURN * (out - p[:, 1]) / 0.07)
         fields.move(f"{name}_lift", side * torso * (0.25 + 0.75 * low), np.array([0, 0.022, 0]))
-        hip = _bump(np.linalg.norm(p - j[L_HIP] * [sign, 1, 1], axis=1), 0.16) * torso
+        hip = _bump(np.linalg.norm(p - j[LEFT_HIP] * [sign, 1, 1], axis=1), 0.16) * torso
         fields.fold(f"{name}_hip", 0.012 * hip, TURN * p[:, 1] / 0.06 + angle)
         fields.fold(f"{name}_flex", 0.012 * swing, 7 * angle + sign)
         fields.move(f"{name}_flex", swing * side * front, np.array([0, 0.015, 0.11]))
         fields.move(f"{name}_flex", swing * side * (1 - front), np.array([0, 0, -0.015]))
         fields.move(f"{name}_spread", swing * side, np.array([0.09 * sign, 0.01, 0]))
-    belly = _bump(p[:, 1] - (0.6 * j[L_HIP, 1] + 0.4 * j[NECK, 1]), 0.12) * torso
+    belly = _bump(p[:, 1] - (0.6 * j[LEFT_HIP, 1] + 0.4 * j[NECK, 1]), 0.12) * torso
     fields.fold("lean_forward", 0.035 * belly * front, TURN * p[:, 1] / 0.075)
     fields.fold("lean_side", 0.03 * belly, TURN * p[:, 1] / 0.07 + 2 * angle)
     fields.fold("twist", 0.03 * belly, TURN * p[:, 1] / 0.1 + 3 * angle)
@@ -88,8 +92,8 @@ def _shirt(fields: _Fields, body: RestBody) -> None:
 def _free_hem(p: np.ndarray, body: RestBody) -> np.ndarray:
     """How freely points of the shirt hang: from 0 above the hips to 1 at the hem."""
     j = body.joints
-    on_arm = smooth_step(np.abs(p[:, 0]), abs(j[L_SHOULDER, 0]), abs(j[L_SHOULDER, 0]) + 0.06)
-    return smooth_step(p[:, 1], j[L_HIP, 1] + 0.12, p[:, 1].min()) ** 1.5 * (1 - on_arm)
+    on_arm = smooth_step(np.abs(p[:, 0]), abs(j[LEFT_SHOULDER, 0]), abs(j[LEFT_SHOULDER, 0]) + 0.06)
+    return smooth_step(p[:, 1], j[LEFT_HIP, 1] + 0.12, p[:, 1].min()) ** 1.5 * (1 - on_arm)
 
 
 def _free_hair(p: np.ndarray, body: RestBody) -> np.ndarray:
@@ -117,11 +121,11 @@ def _trousers(fields: _Fields, body: RestBody) -> None:
     back = (1 - n[:, 2]) / 2
     for name, sign in (("left", 1.0), ("right", -1.0)):
         side = smooth_step(p[:, 0] * sign, -0.02, 0.02)
-        drop = p[:, 1] - j[L_KNEE, 1]
+        drop = p[:, 1] - j[LEFT_KNEE, 1]
         around = np.arctan2(n[:, 0], n[:, 2])
         knee = 0.02 * _bump(drop, 0.13) * (0.35 + 0.65 * back) * side
         fields.fold(f"{name}_knee", knee, TURN * drop / 0.065 + 0.7 * around)
-        groin = _bump(np.linalg.norm(p - j[L_HIP] * [sign, 1, 1], axis=1), 0.15) * side
+        groin = _bump(np.linalg.norm(p - j[LEFT_HIP] * [sign, 1, 1], axis=1), 0.15) * side
         fields.fold(f"{name}_hip", 0.014 * groin, TURN * (p[:, 1] + sign * p[:, 0]) / 0.06)
 
 

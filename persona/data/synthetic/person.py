@@ -18,21 +18,17 @@ from persona.data.synthetic.folds import Folds
 from persona.data.synthetic.studio import Look, Surface
 from persona.data.synthetic.swing import swung
 from persona.data.synthetic.wardrobe import Piece, RestBody, Style, dress, dressed_faces
+from persona.modules.body.joints import EYES, HEAD_JOINTS, LIMBS
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyIdentity, BodyPose
 
 TEXTURES = ("skin", "shirt", "sleeve", "trousers", "shoes", "hair")
 SKIN_SIDE = 1536
-HEAD_JOINTS, EYE_JOINTS = (15, 22, 23, 24), (23, 24)
 SKIN_PARTS = {
-    "Face_Neck": (12, 15, 22, 23, 24), "Torso": (0, 3, 6, 9, 13, 14),
-    "Left_Upper_Arm": (16,), "Right_Upper_Arm": (17,),
-    "Left_Lower_Arm": (18,), "Right_Lower_Arm": (19,),
-    "Left_Hand": (20, *range(25, 40)), "Right_Hand": (21, *range(40, 55)),
-    "Left_Upper_Leg": (1,), "Right_Upper_Leg": (2,), "Left_Lower_Leg": (4,),
-    "Right_Lower_Leg": (5,), "Left_Foot": (7, 10), "Right_Foot": (8, 11),
-}  # fmt: skip
+    "Face_Neck": (*LIMBS["Neck"], *LIMBS["Face_Neck"]),
+    **{name: joints for name, joints in LIMBS.items() if name not in ("Neck", "Face_Neck")},
+}
 """Joints whose skin belongs to a part."""
 
 
@@ -149,7 +145,7 @@ class Person:
             self.rest_body.keypoints,
             self.rest_body.joints,
             weights[:, list(HEAD_JOINTS)].sum(1),
-            weights[:, list(EYE_JOINTS)].sum(1),
+            weights[:, list(EYES)].sum(1),
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,9 +15,8 @@ from torch import Tensor
 
 from persona.data.io import write_json
 from persona.data.layout import CAPTURED, TEST, SubjectInfo
-from persona.data.making import one_maker, whole_folder
+from persona.data.making import make_subject
 from persona.data.preprocess.unwrap import View, unwrap
-from persona.data.subject import needs_making
 from persona.data.subject_writer import SubjectWriter
 from persona.data.synthetic import poses
 from persona.data.synthetic.config import StudioConfig
@@ -30,7 +28,6 @@ from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import vertex_normals
 from persona.types import BodyPose
 
-log = logging.getLogger(__name__)
 MAKER, RING = "ring", "generated_0"
 TRUTH_FILE = "ring.json"
 """Beside the splits: how far each view strays, and which test frames are of the ring's pose."""
@@ -66,11 +63,10 @@ class RingSubject:
 
     def prepare(self, root: Path) -> None:
         """Makes the folder unless it is there, whole and of the same settings."""
-        with one_maker(root):
-            if needs_making(root, MAKER, self.config.digest(self.body.digest)):
-                log.info("making the ring %s", root)
-                with whole_folder(root) as folder:
-                    make_ring(folder, self.body, self.config)
+        make_subject(
+            root, MAKER, self.config.digest(self.body.digest),
+            lambda folder: make_ring(folder, self.body, self.config),
+        )  # fmt: skip
 
 
 @torch.no_grad()

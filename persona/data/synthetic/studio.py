@@ -7,18 +7,21 @@ mask, depth, normal, parts) are exact.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, Integer, UInt8
 from torch import Tensor
 
+from persona.data.layout import FrameData
+from persona.data.palette import colours_from_classes
 from persona.modules.body.topology import vertex_normals
 from persona.modules.render.mesh import interpolate, rasterize
-from persona.types import Camera, MeshRender
+from persona.types import BodyPose, Camera, MeshRender
 
 GAMMA = 2.2
 LIGHT_DISTANCE_M = 12.0
@@ -72,6 +75,39 @@ class Shot:
     def mask(self) -> Bool[np.ndarray, "h w"]:
         """Pixels at least half covered."""
         return self.coverage >= 0.5
+
+
+def shot_frame(
+    shot: Shot,
+    image: Float32[np.ndarray, "h w 3"],
+    camera: Camera,
+    pose: BodyPose,
+    parts: Integer[np.ndarray, "h w"],
+    keypoints: Float32[np.ndarray, "133 3"],
+    others: Mapping[str, np.ndarray] | None = None,
+) -> FrameData:
+    """A shot as a subject's frame: the picture, its maps, and where these are known.
+
+    Args:
+        shot: Gives the maps.
+        image: The shot with a background, RGB in [0, 1].
+        camera: That took it.
+        pose: On file.
+        parts: Class of the palette at each pixel.
+        keypoints: See ``FrameData``.
+        others: Likewise.
+    """
+    filled = shot.mask & (shot.part > 0)
+    return FrameData(
+        image=as_bytes(image), mask=shot.mask, camera=camera, pose=pose, depth=shot.depth,
+        normal=shot.normal, seg=colours_from_classes(parts), depth_mask=filled, normal_mask=filled,
+        seg_mask=filled, keypoints=keypoints, others=others or {},
+    )  # fmt: skip
+
+
+def as_bytes(image: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Of a picture in [0, 1]."""
+    return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
 class Look:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,26 +9,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32
 from rich.progress import track
 from torch import Tensor
 
-from persona.data.layout import CAPTURED, TEST, FrameData, SubjectInfo
-from persona.data.making import one_maker, whole_folder
-from persona.data.palette import colours_from_classes
+from persona.data.layout import CAPTURED, TEST, SubjectInfo
+from persona.data.making import make_subject
 from persona.data.preprocess.unwrap import View, unwrap
-from persona.data.subject import needs_making
 from persona.data.subject_writer import SubjectWriter
 from persona.data.synthetic import poses
 from persona.data.synthetic.config import StudioConfig, SyntheticConfig
 from persona.data.synthetic.person import Person
 from persona.data.synthetic.scene import CLIPS, ClipScene, Scene
-from persona.data.synthetic.studio import Light, Look, Shot
+from persona.data.synthetic.studio import Light, Look, Shot, as_bytes, shot_frame
 from persona.data.synthetic.video_errors import VideoErrors
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose
 
-log = logging.getLogger(__name__)
 MAKER = "synthetic"
 FACE_KEYPOINTS = slice(23, 91)
 
@@ -43,11 +39,10 @@ class SyntheticSubject:
 
     def prepare(self, root: Path) -> None:
         """Makes the folder unless it is there, whole and of the same settings."""
-        with one_maker(root):
-            if needs_making(root, MAKER, self.config.digest(self.body.digest)):
-                log.info("making the synthetic subject %s", root)
-                with whole_folder(root) as folder:
-                    make_synthetic_subject(folder, self.body, self.config)
+        make_subject(
+            root, MAKER, self.config.digest(self.body.digest),
+            lambda folder: make_synthetic_subject(folder, self.body, self.config),
+        )  # fmt: skip
 
 
 @torch.no_grad()
@@ -108,20 +103,8 @@ class FrameMaker(Scene):
         vertices, joints = person.body(person.identity, stored)
         points = person.body.keypoints(vertices, joints)
         keypoints = torch.cat((camera.project(points), torch.ones(len(points), 1)), -1)
-        filled = shot.mask & (shot.part > 0)
-        data = FrameData(
-            image=_bytes(image),
-            mask=shot.mask,
-            camera=camera,
-            pose=stored,
-            depth=shot.depth,
-            normal=shot.normal,
-            seg=colours_from_classes(shot.part * shot.mask),
-            depth_mask=filled,
-            normal_mask=filled,
-            seg_mask=filled,
-            keypoints=keypoints.numpy(),
-        )
+        parts = shot.part * shot.mask
+        data = shot_frame(shot, image, camera, stored, parts, keypoints.numpy())
         return View(data, vertices)
 
     def clean(
@@ -158,8 +141,8 @@ class FrameMaker(Scene):
         backdrop = (1 - patch.coverage[..., None]) * self.background[0].mean(0)
         data = replace(
             view.frame,
-            albedo=_bytes(self.on_background(shot.albedo, shot)),
-            patch=_bytes(patch.image + backdrop),
+            albedo=as_bytes(self.on_background(shot.albedo, shot)),
+            patch=as_bytes(patch.image + backdrop),
             patch_box_px=box,
         )
         self.writer.write_frame(CAPTURED, 0, data)
@@ -225,10 +208,6 @@ def each(pose: BodyPose, label: str) -> Iterator[BodyPose]:
     """The frames of a clip, with a progress bar."""
     for frame in track(range(len(pose.root)), label, transient=True):
         yield pose[frame]
-
-
-def _bytes(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
-    return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
 def _face_box(points: Float32[np.ndarray, "k 3"]) -> Float32[np.ndarray, "4"]:

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.studio import Look, Shot
-from persona.types import BodyPose
+from persona.types import NUM_JOINTS, BodyPose
 
 MEMORY_FRAMES = 5.0
 """Standard deviation of the window over which errors are correlated."""
@@ -47,7 +47,7 @@ class VideoErrors:
         self._blur = config.blur * BLUR_STEP * np.clip(1 + 0.4 * _wander(rng, frames), 0.2, 2)
         self._flicker = 1 + config.flicker * 0.035 * rng.normal(size=frames)
         self._flow = config.misalignment * FLOW_STEP * _wander(rng, frames, *FLOW_CELLS, 2)
-        self._turn = config.pose_noise * POSE_STEP * _wander(rng, frames, 55, 3)
+        self._turn = config.pose_noise * POSE_STEP * _wander(rng, frames, NUM_JOINTS, 3)
         self._shift = config.pose_noise * TRANS_STEP_M * _wander(rng, frames, 3)
 
     def look(self, frame: int, true: Look, drifted: Look) -> Look:

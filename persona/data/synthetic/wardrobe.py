@@ -19,11 +19,22 @@ from persona.data.synthetic.surface import (
     rim,
 )
 from persona.errors import UserError
+from persona.modules.body.joints import (
+    EYES,
+    HEAD_JOINTS,
+    LEFT_ANKLE,
+    LEFT_ELBOW,
+    LEFT_HIP,
+    LEFT_KNEE,
+    LEFT_SHOULDER,
+    LEFT_WRIST,
+    NECK,
+    PELVIS,
+    RIGHT_HIP,
+    RIGHT_WRIST,
+)
 
-PELVIS, L_HIP, R_HIP, L_KNEE, L_ANKLE, NECK = 0, 1, 2, 4, 7, 12
-L_SHOULDER, L_ELBOW, L_WRIST = 16, 18, 20
-ARM_JOINTS = (16, 17, 18, 19, 20, 21)
-HEAD, EYES = (15, 22, 23, 24), (23, 24)
+ARM_JOINTS = tuple(range(LEFT_SHOULDER, RIGHT_WRIST + 1))
 HEM_ROWS = 12
 RIM_M = 0.002
 """How far above the skin the inner edge of a garment ends."""
@@ -120,8 +131,8 @@ def shirt_field(body: RestBody, style: Style) -> Float[np.ndarray, "p"]:
     p, j = body.vertices, body.joints
     collar = j[NECK] + np.array([0, 0.035, 0])
     neck = -((p - collar) @ np.array([0, 0.93, 0.37]))
-    hem = p[:, 1] - (j[L_HIP, 1] + 0.005)
-    elbow, wrist = abs(j[L_ELBOW, 0]), abs(j[L_WRIST, 0])
+    hem = p[:, 1] - (j[LEFT_HIP, 1] + 0.005)
+    elbow, wrist = abs(j[LEFT_ELBOW, 0]), abs(j[LEFT_WRIST, 0])
     cuff = elbow + style.sleeve * (wrist - elbow) - np.abs(p[:, 0])
     return np.minimum(np.minimum(neck, hem), cuff)
 
@@ -129,20 +140,20 @@ def shirt_field(body: RestBody, style: Style) -> Float[np.ndarray, "p"]:
 def trouser_field(body: RestBody, style: Style) -> Float[np.ndarray, "p"]:
     """Positive between the waist and the shin."""
     p, j = body.vertices, body.joints
-    waist = j[L_HIP, 1] + 0.1 - p[:, 1]
-    end = j[L_KNEE, 1] + style.trouser * (j[L_ANKLE, 1] - j[L_KNEE, 1])
+    waist = j[LEFT_HIP, 1] + 0.1 - p[:, 1]
+    end = j[LEFT_KNEE, 1] + style.trouser * (j[LEFT_ANKLE, 1] - j[LEFT_KNEE, 1])
     return np.minimum(waist, p[:, 1] - end)
 
 
 def shoe_field(body: RestBody, style: Style) -> Float[np.ndarray, "p"]:
     """Positive below the ankle."""
-    return body.joints[L_ANKLE, 1] + 0.015 - body.vertices[:, 1]
+    return body.joints[LEFT_ANKLE, 1] + 0.015 - body.vertices[:, 1]
 
 
 def hair_field(body: RestBody, style: Style) -> Float[np.ndarray, "p"]:
     """Positive on the scalp: above the forehead, over the ears, down to the nape."""
     p, eye = body.vertices, body.joints[list(EYES)].mean(0)
-    head = p[body.weights[:, list(HEAD)].sum(1) > 0.5]
+    head = p[body.weights[:, list(HEAD_JOINTS)].sum(1) > 0.5]
     front, back, top = head[:, 2].max(), head[:, 2].min(), head[:, 1].max()
     depth = (front - p[:, 2]) / (front - back)
     # Heights above the eyes in units of the skull above them, from the brow to the nape.
@@ -193,9 +204,9 @@ def shirt(body: RestBody, style: Style) -> Piece:
     skin, weights = sheet.features(body.vertices), sheet.features(body.weights)
     j = body.joints
     reach = np.abs(skin[:, 0])
-    shoulder, cuff = abs(j[L_SHOULDER, 0]), reach.max()
+    shoulder, cuff = abs(j[LEFT_SHOULDER, 0]), reach.max()
     arm = smooth_step(reach, shoulder, cuff)
-    waist = smooth_step(skin[:, 1], j[NECK, 1] - 0.1, j[L_HIP, 1])
+    waist = smooth_step(skin[:, 1], j[NECK, 1] - 0.1, j[LEFT_HIP, 1])
     thickness = 0.016 + 0.022 * arm + 0.026 * waist * (1 - arm)
     points = drape(skin, sheet.faces, thickness, rounds=25)
     edge = boundary(sheet.faces)
@@ -205,7 +216,7 @@ def shirt(body: RestBody, style: Style) -> Piece:
     points, weights, faces = _hang_hem(body, style, (points, weights, faces), edge[at_hem])
     top, bottom = points[:, 1].max(), points[:, 1].min()
     torso = _wrapped(_about_axis(points, j[PELVIS], top, bottom), faces)
-    lean = points - j[L_SHOULDER]
+    lean = points - j[LEFT_SHOULDER]
     along = np.clip((cuff - np.abs(points[:, 0])) / (cuff - shoulder), 0.001, 0.999)
     ring = _wrapped(np.stack((_turns(lean[:, 2], lean[:, 1]), along), 1), faces)
     on_arm = weights[:, ARM_JOINTS].sum(1)[faces].mean(1) > 0.5
@@ -243,7 +254,7 @@ def _hang_hem(
         rows.append(np.stack((place[:, 0], y, place[:, 1]), 1))
         side = smooth_step(rows[-1][:, 0], -0.1, 0.1)
         legs = np.zeros((len(column), 55))
-        legs[:, L_HIP], legs[:, R_HIP] = side, 1 - side
+        legs[:, LEFT_HIP], legs[:, RIGHT_HIP] = side, 1 - side
         pelvis = np.zeros_like(legs)
         pelvis[:, PELVIS] = 1
         low = 0.55 * legs + 0.45 * pelvis
@@ -270,7 +281,7 @@ def trousers(body: RestBody, style: Style) -> Piece:
     sheet = cut(body.faces, trouser_field(body, style))
     skin, weights = sheet.features(body.vertices), sheet.features(body.weights)
     j = body.joints
-    loose = smooth_step(skin[:, 1], j[L_HIP, 1] - 0.1, j[L_ANKLE, 1])
+    loose = smooth_step(skin[:, 1], j[LEFT_HIP, 1] - 0.1, j[LEFT_ANKLE, 1])
     points = drape(skin, sheet.faces, 0.014 + 0.04 * loose, rounds=12)
     edge = boundary(sheet.faces)
     points, weights, faces = _with_rim(points, weights, sheet.faces, skin, edge)
@@ -296,7 +307,7 @@ def shoes(body: RestBody, style: Style) -> Piece:
     points, weights, faces = _with_rim(points, weights, sheet.faces, skin, edge)
     left = points[:, 0] > 0
     coords = np.zeros((len(points), 2))
-    for side, ankle in ((left, L_ANKLE), (~left, L_ANKLE + 1)):
+    for side, ankle in ((left, LEFT_ANKLE), (~left, LEFT_ANKLE + 1)):
         coords[side] = _about_axis(
             points[side], body.joints[ankle], points[:, 1].max(), points[:, 1].min()
         )

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from persona.errors import UserError
 from persona.modules.avatar.rig import Rig
 from persona.modules.body.topology import unique_pairs, vertex_normals
+from persona.modules.nearest import nearest_marked
 from persona.modules.render.mesh import interpolate, rasterize_uv
 
 RISE = 2.25
@@ -58,9 +57,8 @@ def bake_mesh(rig: Rig, texture_px: int, rise: float = RISE) -> BakedMesh:
     vertices = rig.points.means + rise * rig.points.scales.mean(1, keepdim=True) * normals
     texels = rasterize_uv(surface.uv, surface.uv_faces, texture_px)
     colors = interpolate(texels, surface.faces, rig.rgb)
-    nearest = distance_transform_edt(~texels.mask.numpy(), return_distances=False,
-                                     return_indices=True)  # fmt: skip
-    filled = colors[tuple(torch.from_numpy(np.asarray(nearest)).long())]
+    row, column = map(torch.from_numpy, nearest_marked(texels.mask.numpy()))
+    filled = colors[row.long(), column.long()]
     texture = (filled.clamp(0, 1) * 255).round().byte()
     faces = corner.view(-1, 3)
     return BakedMesh(vertices[source], normals[source], surface.uv[chart], source, faces, texture)

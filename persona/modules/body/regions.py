@@ -14,13 +14,11 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from persona.errors import UserError
+from persona.modules.body.joints import EYES, HEAD_JOINTS, LEFT_HAND, RIGHT_HAND
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import Subdivision, edges, rings, vertex_normals
 from persona.types import TensorTuple
 
-LEFT_HAND = (20, *range(25, 40))
-RIGHT_HAND = (21, *range(40, 55))
-HEAD, JAW, EYES = 15, 22, (23, 24)
 LIP_KEYPOINTS = slice(71, 91)
 """Outer and inner lips in COCO-WholeBody order."""
 MOVED = 0.03
@@ -66,7 +64,7 @@ def body_regions(body: SmplxBody) -> BodyRegions:
     """
     owner = body.weights.argmax(1)
     left, right = _any_of(owner, LEFT_HAND), _any_of(owner, RIGHT_HAND)
-    face, eye = _any_of(owner, (HEAD, JAW, *EYES)), _any_of(owner, EYES)
+    face, eye = _any_of(owner, HEAD_JOINTS), _any_of(owner, EYES)
     motion = body.expr_dirs.flatten(1).norm(dim=1)
     moved = face & ~eye & (motion > MOVED * motion.max())
     vertices, joints = body.shape(body.zero_identity())

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.errors import UserError
+from persona.modules.body.joints import FIRST_HAND, LEFT_HIP, RIGHT_HIP
 from persona.modules.body.keypoints import KeypointPicker
 from persona.modules.body.shaped_body import ShapedBody
 from persona.modules.body.skinning import blend_skin
@@ -21,9 +22,6 @@ from persona.modules.body.smplx_file import read_smplx_file
 from persona.types import BodyIdentity, BodyPose
 
 PACKAGED = Path(__file__).parent / "assets" / "smplx_anny.npz"
-LEFT_HIP, RIGHT_HIP = 1, 2
-FIRST_HAND = 25
-"""First joint of the left hand; the right hand's are the last 15."""
 LEGS_APART = 1 / 3
 """Roll of the canonical pose's hips, radians (PERSONA)."""
 

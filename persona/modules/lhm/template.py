@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from persona.modules.body.joints import EYES, HEAD, JAW, LEFT_HAND, RIGHT_HAND
 from persona.modules.body.nearest import nearest_vertex
-from persona.modules.body.regions import EYES, HEAD, JAW, LEFT_HAND, RIGHT_HAND
 from persona.modules.body.rotation import quaternion_from_matrix, quaternion_product
 from persona.modules.body.skinning import blend_bones, blend_skin
 from persona.modules.body.smplx_body import SmplxBody

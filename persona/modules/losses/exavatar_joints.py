@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from persona.modules.body.joints import FIRST_HAND, LEFT_FINGERS, RIGHT_FINGERS
 from persona.modules.losses.base import Loss
 from persona.modules.losses.exavatar_step import ExAvatarStep
 
-LEFT = (1, 4, 7, 10, 13, 16, 18, 20, 23, *range(25, 40))
-RIGHT = (2, 5, 8, 11, 14, 17, 19, 21, 24, *range(40, 55))
+LEFT = (1, 4, 7, 10, 13, 16, 18, 20, 23, *LEFT_FINGERS)
+RIGHT = (2, 5, 8, 11, 14, 17, 19, 21, 24, *RIGHT_FINGERS)
 """Pairs in SMPL-X order."""
-FIRST_HAND = 25
 
 
 class JointOffsetSize(Loss[ExAvatarStep]):

@@ -1,7 +1,12 @@
+import re
+
 import pytest
 from skeletons import parents
 
-from persona.data.motion.names import INDEX, JOINTS, PARENT, RIGS, match_rig
+from persona.data.motion.names import FINGERS, INDEX, JOINTS, PARENT, RIGS, match_rig
+from persona.modules.body import joints
+
+FINGER = re.compile(rf"_({'|'.join(FINGERS)})\d")
 
 
 def test_joints_are_those_of_smplx():
@@ -9,6 +14,25 @@ def test_joints_are_those_of_smplx():
     assert INDEX["left_wrist"] == 20 and INDEX["jaw"] == 22
     assert INDEX["left_index1"] == 25 and INDEX["right_thumb3"] == 54
     assert len(parents()) == 55
+
+
+def test_joints_by_number_are_those_of_the_names():
+    """Of the table of numbers, which belongs to the body, against the names of rigs."""
+    for constant in ("PELVIS", "NECK", "HEAD", "JAW"):
+        assert JOINTS[getattr(joints, constant)] == constant.lower()
+    for side in ("LEFT", "RIGHT"):
+        for joint in ("HIP", "KNEE", "ANKLE", "SHOULDER", "ELBOW", "WRIST"):
+            assert JOINTS[getattr(joints, f"{side}_{joint}")] == f"{side}_{joint}".lower()
+        named = [
+            i for i, name in enumerate(JOINTS) if FINGER.match(name.removeprefix(side.lower()))
+        ]
+        assert [*getattr(joints, f"{side}_FINGERS")] == named
+        limbs = {
+            name: moved for name, moved in joints.LIMBS.items() if name.startswith(side.title())
+        }
+        assert all(JOINTS[j].startswith(side.lower()) for moved in limbs.values() for j in moved)
+    assert JOINTS[joints.FIRST_HAND] == "left_index1" and JOINTS[joints.NUM_BODY] == "jaw"
+    assert sorted(j for moved in joints.LIMBS.values() for j in moved) == list(range(55))
 
 
 @pytest.mark.parametrize(

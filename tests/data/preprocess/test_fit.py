@@ -142,6 +142,7 @@ def test_a_face_overrules_exchanged_sides(body):
     assert axis_angle_from_matrix(turn).norm() < 0.5 and fit.faults == ()
 
 
+@pytest.mark.slow
 def test_no_face_does_not_turn_a_person(body):
     _, pose, camera, detection = known_person(body)
     keypoints = detection.keypoints.clone()

@@ -134,7 +134,7 @@ def test_mask_overlaps_the_truth(ryota, shared_data):
     assert overlap >= 0.93
 
 
-def test_missing_and_broken_photos(tmp_path):
+def test_missing_and_broken_photos(tmp_path, monkeypatch):
     maker = preprocessor(detector=_Nobody())
     with pytest.raises(UserError, match="no such file"):
         maker.run(tmp_path / "absent.png", tmp_path / "out")
@@ -144,8 +144,9 @@ def test_missing_and_broken_photos(tmp_path):
         maker.run(text, tmp_path / "out")
     empty = tmp_path / "empty.png"
     Image.fromarray(np.full((200, 150, 3), 128, np.uint8)).save(empty)
+    monkeypatch.setattr(_Nobody, "told", UserError("empty.png: nobody found"))
     with pytest.raises(UserError, match=r"empty\.png: nobody found"):
-        preprocessor().run(empty, tmp_path / "out")
+        maker.run(empty, tmp_path / "out")
     assert not (tmp_path / "out").exists(), "nothing half-written"
 
 
@@ -160,8 +161,12 @@ def test_bad_motion_stops_at_once(tmp_path):
 
 
 class _Nobody(Detector):
+    """Finds nobody; by default it should not have been asked."""
+
+    told: Exception = AssertionError("the photo should not have been readable")
+
     def __call__(self, image, source="the image") -> Detection:
-        raise AssertionError("the photo should not have been readable")
+        raise self.told
 
 
 @pytest.mark.slow

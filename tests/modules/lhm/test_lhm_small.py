@@ -110,9 +110,7 @@ def test_points_that_cannot_be_grouped_are_refused():
 def test_weights_of_another_size_name_the_model_to_choose(tmp_path):
     save_file(SmallLhm(**SIZE).fresh().state_dict(), tmp_path / "w.safetensors")
     other = {**SIZE, "dim": 32, "hidden": 32}
-    with pytest.raises(
-        UserError, match=r"holds a network of 16 channels.*32.*model="
-    ):
+    with pytest.raises(UserError, match=r"holds a network of 16 channels.*32.*model="):
         SmallLhm(**other, weights=tmp_path / "w.safetensors").build()
     SmallLhm(**SIZE, weights=tmp_path / "w.safetensors").build()
 
