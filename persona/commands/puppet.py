@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float32
 from numpy import ndarray
 
-from persona.commands.export import AvatarExport, Settings, rest_motion
+from persona.commands.avatar_export import AvatarExport, Settings, rest_motion
 from persona.data.export.scene import Splats
 from persona.data.motion.load import load_motion
 from persona.data.motion.motion import Motion

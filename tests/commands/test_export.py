@@ -10,7 +10,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from persona.commands.animation import frame_motion
-from persona.commands.export import AvatarExport, Settings, export
+from persona.commands.avatar_export import AvatarExport, Settings
+from persona.commands.export import export
 from persona.commands.export_loss import draw_mesh, draw_rig, in_view, over_white
 from persona.data.motion.load import load_motion
 from persona.errors import UserError
