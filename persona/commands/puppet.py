@@ -45,7 +45,9 @@ class Puppet:
         Raises:
             UserError: there is none, or it cannot be read.
         """
-        self.motion = load_motion(name_or_file, self.system.body, identity=self.system.identity)
+        system = self.system
+        identity = system.identity.to(system.device)
+        self.motion = load_motion(name_or_file, system.body, identity=identity)
 
     def pose(self, frame: int) -> BodyPose:
         """Of one frame, a batch of one, in the world."""
