@@ -1,5 +1,6 @@
 """Looking at a training: errors before it begins, and the same numbers as without."""
 
+import copy
 import csv
 import socket
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from persona.commands import live
 from persona.commands.experiment import run, train
@@ -62,37 +64,33 @@ def test_numbers_are_those_of_a_training_that_nobody_looks_at(
 
 
 @pytest.fixture
-def composed(tiny_settings):
-    def made(*options):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("train", overrides=[*tiny_settings, *options])
-
-    return made
-
-
-def test_without_it_nothing_is_there(composed):
-    assert live_view(composed()) == []
+def looking(tiny_settings, free_port):
+    """The configuration of a training that is looked at."""
+    options = [*tiny_settings, "viewer=true", f"viewer_port={free_port}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=options)
 
 
-def test_what_is_amiss_is_said_before_the_training(composed, tmp_path, free_port, monkeypatch):
+def test_what_is_amiss_is_said_before_the_training(looking, tmp_path, free_port, monkeypatch):
     pytest.importorskip("viser", reason="needs persona[viewer]")
-    looking = "viewer=true", f"viewer_port={free_port}"
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", free_port))
         taken.listen()
         with pytest.raises(UserError, match=rf"viewer_port={free_port}: .*in use; choose another"):
-            train(composed(*looking), tmp_path / "run")
-    method = "system.method._target_=persona.systems.lhm.LhmMethod"
-    for option, message in (
-        ("viewer=yes please", "viewer=yes please: takes true or false"),
-        ("viewer_port=0", "viewer_port=0"),
-        (method, "nothing is trained here"),
+            train(looking, tmp_path / "run")
+    for name, value, message in (
+        ("viewer", "yes please", "viewer=yes please: takes true or false"),
+        ("viewer_port", 0, "viewer_port=0"),
+        ("system.method._target_", "persona.systems.lhm.LhmMethod", "nothing is trained here"),
+        ("entry", "persona.commands.train_lhm.train_lhm", "train_lhm trains no single avatar"),
     ):
+        bad = copy.deepcopy(looking)
+        OmegaConf.update(bad, name, value)
         with pytest.raises(UserError, match=message):
-            live_view(composed(*looking, option))
-    with pytest.raises(UserError, match="train_lhm trains no single avatar"):
-        run(composed(*looking, "entry=persona.commands.train_lhm.train_lhm"), tmp_path / "run")
+            run(bad, tmp_path / "run")
     monkeypatch.setitem(sys.modules, "viser", None)
     with pytest.raises(UserError, match=r"needs viser: pip install .*persona\[viewer\]"):
-        live_view(composed(*looking))
+        train(looking, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    looking.viewer = False
+    assert live_view(looking) == []
