@@ -16,6 +16,7 @@ from persona.data.export.extras import extra
 from persona.data.numbers import whole_number
 from persona.errors import UserError
 from persona.systems.fit import Fit
+from persona.systems.method import Method
 
 LEAST_S = 0.5
 """Between two pictures."""
@@ -36,7 +37,8 @@ def live_view(config: DictConfig) -> list[L.Callback]:
         return []
     if not isinstance(config.viewer, bool):
         raise UserError(f"viewer={config.viewer}: takes true or false")
-    if not get_class(config.system.method._target_).trained:
+    method: type[Method] = get_class(config.system.method._target_)
+    if not method.trained:
         raise UserError("viewer=true: nothing is trained here; look at the run by scripts/view.py")
     whole_number("viewer_port", config.viewer_port, low=1, high=65535)
     viser = extra("viser", "viewer")

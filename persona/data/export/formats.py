@@ -33,7 +33,7 @@ class Format:
 FORMATS = {
     "ply": Format(write_ply, ".ply", "Gaussians of one pose", motion=False, rigged=False),
     "spz": Format(
-        write_spz, ".spz", "Gaussians of one pose, a tenth of the size", motion=False, rigged=False
+        write_spz, ".spz", "Gaussians of one pose, a ninth of the size", motion=False, rigged=False
     ),
     "spz4": Format(write_spz4, ".v4.spz", "the same for newer readers", motion=False, rigged=False),
     "sog": Format(write_sog, ".sog", "Gaussians of one pose, smaller", motion=False, rigged=False),

@@ -1,4 +1,4 @@
-"""SOG, PlayCanvas's compressed Gaussians, version 2: a fifteenth of the .ply or less.
+"""SOG, PlayCanvas's compressed Gaussians, version 2: about an eleventh of the .ply.
 
 A zip of lossless WebP images, in which the same pixel of each belongs to the same Gaussian, and of
 ``meta.json``, which says how their bytes are read. Neighbours in space are neighbours in the
@@ -11,6 +11,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
@@ -48,20 +49,22 @@ def write_sog(scene: Scene, path: Path) -> None:
         "quats": {"quats.webp": _quaternions(splats.quaternions)},
         "sh0": {"sh0.webp": np.column_stack((colors, opacities))},
     }
-    meta = {
-        "version": 2,
-        "asset": {"generator": "persona"},
-        "count": len(splats.means),
-        "antialias": True,
+    told: dict[str, dict[str, Any]] = {
         "means": bounds,
         "scales": {"codebook": size_codes},
         "quats": {},
         "sh0": {"codebook": color_codes},
     }
+    meta = {
+        "version": 2,
+        "asset": {"generator": "persona"},
+        "count": len(splats.means),
+        "antialias": True,
+        **{kind: {**told[kind], "files": list(images)} for kind, images in files.items()},
+    }
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:  # WebP is compressed already.
-        for kind, images in files.items():
-            meta[kind] = {**meta[kind], "files": list(images)}
+        for images in files.values():
             for name, values in images.items():
                 archive.writestr(name, _webp(values))
         archive.writestr("meta.json", json.dumps(meta))

@@ -1,4 +1,4 @@
-"""SPZ, Niantic's compressed Gaussians, versions 3 and 4: about a tenth of the .ply.
+"""SPZ, Niantic's compressed Gaussians, versions 3 and 4: about a ninth of the .ply.
 
 Both hold the same streams, one after the other: positions (24 bits fixed point), opacities (a
 byte), colours (three), log scales (three) and rotations (four) of all Gaussians. Version 3 is one
