@@ -1,10 +1,11 @@
 """From photographs or a video to an animated avatar: preprocess, train, animate."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from persona.commands.compose import composed
 from persona.commands.drive import animate, check_animation, check_asset, driving_motion
@@ -134,7 +135,12 @@ def track_options(config: DictConfig) -> DictConfig:
     if config.photo is not None:
         raise UserError("photo= and video= are both given: choose one of them")
     whole_number("stills", config.stills, low=1)
-    found = composed("track", option_list(config, "track"))
+    overrides = option_list(config, "track")
+    found = composed("track", overrides)
+    for part in ("detector", "annotator"):
+        # Who is meant in the video is meant in its photographs too, unless track= says otherwise.
+        if not any(re.match(rf"[+~]*{part}[=.]", override) for override in overrides):
+            found[part] = OmegaConf.create(OmegaConf.to_container(config[part], resolve=True))
     found.video, found.name = str(config.video), str(config.name)
     if found.body != config.body:
         raise UserError(
@@ -148,7 +154,7 @@ def take_video(config: DictConfig, tracking: DictConfig) -> Path:
     """Tracks the video, and sets ``config.photo`` to its best frames. Returns the motion's file.
 
     Raises:
-        UserError: nobody can be followed in it.
+        UserError: nobody can be followed in it, or no frame of it can be a photograph.
     """
     root = track(tracking)
     video, _ = check_track(tracking)

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from persona.cli import CONFIG_FILE
+from persona.commands.live import live_view
 from persona.commands.report import no_gain, print_table, read_metrics, write_metrics, write_report
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import read_text
@@ -50,7 +51,10 @@ def run(config: DictConfig, folder: Path) -> dict[str, float]:
     Of a run that is gone on with, its own configuration says what trains.
     """
     chosen = config if config.resume is None else load_config(Path(config.resume))
-    return get_method(chosen.get("entry") or AVATAR_ENTRY)(config, folder)
+    entry = chosen.get("entry") or AVATAR_ENTRY
+    if config.get("viewer") and entry != AVATAR_ENTRY:
+        raise UserError(f"viewer=true: {entry} trains no single avatar; leave it out")
+    return get_method(entry)(config, folder)
 
 
 def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[str, float]:
@@ -64,6 +68,7 @@ def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[st
     Returns:
         ``init/...`` (before training) and ``test/...`` metrics, as in metrics.json.
     """
+    looking = live_view(config)
     run = TrainingRun.begin(config, folder)
     config, folder, checkpoint = run.config, run.folder, run.checkpoint
     set_allocator(config.get("allocator"))
@@ -72,7 +77,7 @@ def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[st
         log.warning(line)
     data: SubjectDataModule = instantiate(config.data)
     system: Fit = instantiate(config.system)
-    trainer = run.trainer()
+    trainer = run.trainer(*looking)
     with interruptions(trainer, folder, go_on):
         if checkpoint is None:
             metrics = test(trainer, system, data, "init")

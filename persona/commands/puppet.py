@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float32
 from numpy import ndarray
 
-from persona.commands.export import AvatarExport, Settings, rest_motion
+from persona.commands.avatar_export import AvatarExport, Settings, rest_motion
 from persona.data.export.scene import Splats
 from persona.data.motion.load import load_motion
 from persona.data.motion.motion import Motion
@@ -45,7 +45,9 @@ class Puppet:
         Raises:
             UserError: there is none, or it cannot be read.
         """
-        self.motion = load_motion(name_or_file, self.system.body, identity=self.system.identity)
+        system = self.system
+        identity = system.identity.to(system.device)
+        self.motion = load_motion(name_or_file, system.body, identity=identity)
 
     def pose(self, frame: int) -> BodyPose:
         """Of one frame, a batch of one, in the world."""

@@ -1,28 +1,19 @@
-"""A live viewer of a run's avatar in the browser, by viser."""
+"""A live viewer of a run's avatar in the browser."""
 
-import socket
-import tempfile
 import time
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from omegaconf import DictConfig
 
 from persona.commands.drive import check_asset
 from persona.commands.experiment import load_system
-from persona.commands.export import REST, rest_motion
-from persona.commands.puppet import Puppet, covariances
+from persona.commands.puppet import Puppet
+from persona.commands.viewer import Viewer, check_port
 from persona.data.export.extras import extra
-from persona.data.motion.names import JOINTS
-from persona.data.motion.procedural import BUILTIN
 from persona.data.numbers import whole_number
-from persona.errors import UserError
 from persona.modules.device import pick_device
 
-NODE = "/avatar"
 IDLE_S = 0.02
-AXES = ("x", "y", "z")
 
 
 def view(config: DictConfig) -> None:
@@ -44,142 +35,3 @@ def view(config: DictConfig) -> None:
     while True:
         viewer.step()
         time.sleep(IDLE_S)
-
-
-def check_port(host: str, port: int) -> None:
-    """Refuses a port that is not free.
-
-    Raises:
-        UserError: somebody listens there, or nobody may.
-    """
-    try:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        raise UserError(f"port={port}: {error.strerror}; choose another") from error
-
-
-class Viewer:
-    """Controls, and the avatar that they move.
-
-    Args:
-        viser: The module.
-        puppet: What is moved.
-        host: Address to listen at.
-        port: Port there.
-    """
-
-    def __init__(self, viser: ModuleType, puppet: Puppet, host: str, port: int) -> None:
-        self.puppet = puppet
-        self.server = viser.ViserServer(host=host, port=port, verbose=False)
-        self.server.scene.set_up_direction("+y")
-        self.dirty, self.last = True, time.perf_counter()
-        self.time = 0.0
-        self._add_motion()
-        self._add_joints()
-        self._add_face()
-
-    def _changed(self, *_: object) -> None:
-        self.dirty = True
-
-    def _add_motion(self) -> None:
-        gui = self.server.gui
-        with gui.add_folder("motion"):
-            self.chosen = gui.add_dropdown("built in", (REST, *BUILTIN), initial_value=REST)
-            upload = gui.add_upload_button("load a file")
-            self.play = gui.add_checkbox("play", initial_value=True)
-            self.frame = gui.add_slider("frame", 0, 1, 1, 0)
-            self.told = gui.add_markdown("")
-        self.chosen.on_update(lambda _: self.take(self.chosen.value))
-        upload.on_upload(lambda event: self.take_file(event.target.value))
-        self.frame.on_update(self._changed)
-        self._fit_slider()
-
-    def _add_joints(self) -> None:
-        gui = self.server.gui
-        with gui.add_folder("joint", expand_by_default=False):
-            self.joint = gui.add_dropdown("joint", JOINTS, initial_value="left_elbow")
-            self.turns = [gui.add_slider(axis, -180, 180, 1, 0) for axis in AXES]
-            reset = gui.add_button("reset all")
-        for slider in self.turns:
-            slider.on_update(lambda _: self.turn())
-        self.joint.on_update(lambda _: self.show_turn())
-        reset.on_click(lambda _: self.reset())
-
-    def _add_face(self) -> None:
-        gui = self.server.gui
-        self.face: dict[str, Any] = {}
-        with gui.add_folder("face", expand_by_default=False):
-            for name in self.puppet.expressions:
-                self.face[name] = gui.add_slider(name, 0.0, 1.0, 0.01, 0.0)
-                self.face[name].on_update(lambda _: self.pull_face())
-
-    def take(self, motion: str) -> None:
-        """Plays another motion; what cannot be read is said on the page."""
-        try:
-            if motion == REST:
-                self.puppet.motion = rest_motion(self.puppet.system.body)
-            else:
-                self.puppet.load(motion)
-            self.told.content = ""
-        except UserError as error:
-            self.told.content = str(error)
-        self.time = 0.0
-        self._fit_slider()
-
-    def take_file(self, file: Any) -> None:
-        """Plays a motion file that was dropped in."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(file.name).name
-            path.write_bytes(file.content)
-            self.take(str(path))
-
-    def _fit_slider(self) -> None:
-        self.frame.max = max(len(self.puppet.motion) - 1, 1)
-        self.frame.value = 0
-        self.dirty = True
-
-    def turn(self) -> None:
-        """Turns the chosen joint as its sliders say."""
-        x, y, z = (float(slider.value) for slider in self.turns)
-        self.puppet.turns[self.joint.value] = x, y, z
-        self.dirty = True
-
-    def show_turn(self) -> None:
-        """Sets the sliders to the chosen joint's turn."""
-        found = self.puppet.turns.get(self.joint.value, (0.0, 0.0, 0.0))
-        for slider, value in zip(self.turns, found, strict=True):
-            slider.value = value
-
-    def pull_face(self) -> None:
-        """Takes the face's sliders."""
-        values = {name: float(slider.value) for name, slider in self.face.items()}
-        self.puppet.face = {name: value for name, value in values.items() if value}
-        self.dirty = True
-
-    def reset(self) -> None:
-        """Lets go of all joints."""
-        self.puppet.turns.clear()
-        self.show_turn()
-        self.puppet.turns.clear()  # Moving the sliders asked for turns by nothing.
-        self.dirty = True
-
-    def step(self) -> None:
-        """Goes on with the motion, and shows the avatar where something changed."""
-        now = time.perf_counter()
-        count = len(self.puppet.motion)
-        if self.play.value and count > 1:
-            self.time = (self.time + (now - self.last) * self.puppet.motion.fps) % count
-            self.frame.value = int(self.time)
-            self.dirty = True
-        else:
-            self.time = float(self.frame.value)
-        self.last = now
-        if not self.dirty:
-            return
-        self.dirty = False
-        splats = self.puppet.splats(min(int(self.time), count - 1))
-        self.server.scene.add_gaussian_splats(
-            NODE, splats.means, covariances(splats), splats.rgb, splats.opacities[:, None]
-        )

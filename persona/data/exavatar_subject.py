@@ -16,10 +16,9 @@ from persona.data.native.recording import (
     NativeFrame,
     Recording,
     fit_expression,
-    from_flat_hands,
 )
 from persona.data.native.source import Conversion, NativeSource, Need, dataset_folder
-from persona.data.parameters import read_camera, read_numbers, read_pose
+from persona.data.parameters import from_flat_hands, read_camera, read_numbers, read_pose
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import Camera

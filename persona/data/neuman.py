@@ -18,11 +18,10 @@ from persona.data.native.recording import (
     NativeFrame,
     Recording,
     fit_expression,
-    from_flat_hands,
     neuman_split,
 )
 from persona.data.native.source import Conversion, NativeSource, Need, dataset_folder
-from persona.data.parameters import read_pose
+from persona.data.parameters import from_flat_hands, read_pose
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import Camera

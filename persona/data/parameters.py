@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
+from torch import Tensor
 
 from persona.data.io import PathLike, read_json, read_text, write_json
 from persona.data.numbers import plain_array
@@ -53,6 +55,16 @@ def read_pose(path: PathLike) -> BodyPose:
     return BodyPose(**{name: arrays[key] for key, (name, _) in POSE_KEYS.items()})
 
 
+def read_lhm_pose(path: PathLike, hands_mean: Float[Tensor, "30 3"]) -> BodyPose:
+    """Reads a frame of LHM's motions: the same keys, hands relative to the flat hand, no face.
+
+    LHM does not use the expressions that some of its files have; they are left out.
+    """
+    keys = {key: shape for key, (_, shape) in POSE_KEYS.items() if key != "expr"}
+    arrays = {POSE_KEYS[key][0]: value for key, value in _fields(path, keys).items()}
+    return from_flat_hands(BodyPose(expression=torch.zeros(0), **arrays), hands_mean)
+
+
 def write_pose(path: PathLike, pose: BodyPose) -> None:
     """Writes one frame's SMPL-X parameters."""
     write_json(path, {key: getattr(pose, name) for key, (name, _) in POSE_KEYS.items()})
@@ -89,3 +101,18 @@ def read_numbers(path: Path) -> list[int]:
     if not all(line.isdigit() for line in lines):
         raise UserError(f"{path}: holds a line that is not a frame number; {REMEDY}")
     return [int(line) for line in lines]
+
+
+def from_flat_hands(pose: BodyPose, hands_mean: Float[Tensor, "30 3"]) -> BodyPose:
+    """Hands that are zero when flat (``flat_hand_mean=True``, as LHM's) to ours, zero when mean."""
+    return _shift_hands(pose, -hands_mean)
+
+
+def to_flat_hands(pose: BodyPose, hands_mean: Float[Tensor, "30 3"]) -> BodyPose:
+    """Inverse of ``from_flat_hands``."""
+    return _shift_hands(pose, hands_mean)
+
+
+def _shift_hands(pose: BodyPose, shift: Float[Tensor, "30 3"]) -> BodyPose:
+    left, right = shift.to(pose.left_hand).split(15)
+    return replace(pose, left_hand=pose.left_hand + left, right_hand=pose.right_hand + right)

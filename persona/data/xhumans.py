@@ -20,10 +20,10 @@ from persona.data.native.recording import (
     NativeFrame,
     Recording,
     fit_expression,
-    from_flat_hands,
     in_camera,
 )
 from persona.data.native.source import Conversion, NativeSource, Need, dataset_folder
+from persona.data.parameters import from_flat_hands
 from persona.errors import UserError
 from persona.modules.body.pickles import read_arrays
 from persona.modules.body.smplx_body import SmplxBody

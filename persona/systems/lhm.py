@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
 
 from persona.data.subject import Subject
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.device import pick_device
 from persona.modules.lhm.avatar import LhmAvatar
-from persona.modules.lhm.models import LhmModel
-from persona.modules.lhm.sight import Photo, read_photo
+from persona.modules.lhm.photograph import LhmSettings, see_photograph, take_photograph
+from persona.modules.lhm.sight import Photo
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.method import Method
 from persona.types import CAPTURED, BodyIdentity
-
-
-@runtime_checkable
-class LhmSettings(Protocol):
-    """A size of LHM, as a configuration names it; the network is built when it is needed."""
-
-    num_points: int
-    photo_px: int
-    head_px: int
-    sees: bool
-
-    def check(self) -> None:
-        """Raises UserError where weights are missing."""
-
-    def build(self) -> LhmModel:
-        """The model, ready to make avatars."""
 
 
 class LhmMethod(Method):
@@ -73,17 +56,9 @@ class LhmMethod(Method):
         super().build(identity)
         self.avatar = LhmAvatar(self.body, identity, self.model.num_points)
 
-    @torch.no_grad()
     def initialise(self, subject: Subject) -> None:
         """The pass, over the first captured frame."""
-        self.check()
-        device = pick_device(self.device)
-        photo = Photo(**{k: v[None].to(device) for k, v in vars(self.read(subject)).items()})
-        model, template = self.model.build().to(device), self.avatar.template.to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            made = model(photo, template)[0]
-        template.to("cpu")
-        self.avatar.take(made.to("cpu"))
+        take_photograph(self.avatar, self.model, self.read(subject), self.device)
 
     def read(self, subject: Subject) -> Photo:
         """The photograph as the network takes it."""
@@ -91,7 +66,5 @@ class LhmMethod(Method):
         image = torch.from_numpy(subject.image(CAPTURED, number)).permute(2, 0, 1).float() / 255
         mask = torch.from_numpy(subject.mask(CAPTURED, number))[None].float()
         pose = matrix_pose(self.body, subject.pose(CAPTURED, number, self.body.num_expression))
-        return read_photo(
-            image, mask, subject.camera(CAPTURED, number).local(), self.avatar.standing(pose),
-            photo_px=self.model.photo_px, head_px=self.model.head_px, sees=self.model.sees,
-        )  # fmt: skip
+        camera = subject.camera(CAPTURED, number).local()
+        return see_photograph(self.avatar, self.model, image, mask, camera, pose)

@@ -132,3 +132,14 @@ def test_of_a_video_frames_become_photos_and_its_motion_is_animated(
     assert (tracking.video, tracking.name, tracking.tracker.every) == ("me.mp4", "me", 3)
     assert list(config.photo) == [str(path) for path in stills]
     assert [v.motion for v in long_work["videos"]] == ["walk", str(tmp_path / "moves/motion.npz")]
+
+
+def test_the_person_who_is_meant_is_meant_in_the_video(monkeypatch):
+    monkeypatch.setattr(module, "check_track", lambda config: None)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("create", overrides=["detector.person=left", "annotator=colour_rules"])
+        config.video, config.name = "me.mp4", "me"
+        for config.track, person in (([], "left"), (["detector.person=right"], "right")):
+            found = module.track_options(config)
+            assert found.detector.person == found.tracker.detector.person == person
+            assert found.tracker.annotator == config.annotator

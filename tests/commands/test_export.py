@@ -1,5 +1,7 @@
 """Exporting a run: files show what the avatar's own render shows; bad options."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from persona.commands.animation import frame_motion
-from persona.commands.export import AvatarExport, Settings, export
+from persona.commands.avatar_export import AvatarExport, Settings
+from persona.commands.export import export
 from persona.commands.export_loss import draw_mesh, draw_rig, in_view, over_white
 from persona.data.motion.load import load_motion
 from persona.errors import UserError
@@ -39,11 +42,9 @@ def psnr(first, second):
 
 
 @torch.no_grad()
-def test_a_ply_looks_as_the_avatar_does(write, seen_system):
-    """Read by plyfile and drawn, against the avatar drawn in the same pose: alike to 50 dB."""
+def drawn_and_own(seen_system, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Frame 4 from a .ply that plyfile reads, and the avatar drawn in the same pose."""
     plyfile = pytest.importorskip("plyfile", reason="needs persona[export]")
-    (path,) = write("frame=4")
-    assert path.name == "tiny.ply"
     vertex = plyfile.PlyData.read(path)["vertex"]
     column = {p.name: torch.from_numpy(np.array(vertex[p.name])) for p in vertex.properties}
 
@@ -53,6 +54,7 @@ def test_a_ply_looks_as_the_avatar_does(write, seen_system):
     motion = load_motion("squat", seen_system.body, fps=30)
     poses, camera = frame_motion(seen_system, motion.pose[4:5], 96, 72)
     own = over_white(*seen_system.render(matrix_pose(seen_system.body, poses)[0], camera))
+    assert own.min() < 0.5, "someone stands there"
     rest = seen_system.body.shape(seen_system.identity)[1][0]
     at_origin = motion.pose.trans[4] + rest  # Of the root, in the world.
     shift = poses.trans[0] + rest - at_origin * torch.from_numpy(DOWN)
@@ -64,8 +66,30 @@ def test_a_ply_looks_as_the_avatar_does(write, seen_system):
     )
     rgb = columns("f_dc_0", "f_dc_1", "f_dc_2") * 0.28209479177387814 + 0.5
     render = seen_system.renderer(points, camera, {"rgb": Channel(rgb)})
-    assert psnr(over_white(render.images["rgb"], render.alpha), own) > 50
-    assert own.min() < 0.5, "someone stands there"
+    return over_white(render.images["rgb"], render.alpha), own
+
+
+def test_a_ply_looks_as_the_avatar_does(write, seen_system):
+    """Read by plyfile and drawn, against the avatar drawn in the same pose: alike to 50 dB."""
+    (path,) = write("frame=4")
+    assert path.name == "tiny.ply"
+    assert psnr(*drawn_and_own(seen_system, path)) > 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["spz", "spz4", "sog"])
+def test_small_files_look_as_the_avatar_does(write, seen_system, tmp_path, kind):
+    """Read by PlayCanvas's splat-transform and drawn: alike to 35 dB."""
+    program = shutil.which("splat-transform")
+    if program is None:
+        pytest.skip("needs npm install --global @playcanvas/splat-transform")
+    (path,) = write("frame=4", f"format={kind}")
+    command = [program, str(path), str(tmp_path / "read.ply")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = psnr(*drawn_and_own(seen_system, tmp_path / "read.ply"))
+    print(f"{kind}: {path.stat().st_size} bytes, {found:.1f} dB")
+    assert found > 35
 
 
 def test_a_sequence_is_a_file_a_frame_and_a_rig_one_file(write, capsys):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from persona.commands.export import AvatarExport, Settings
+from persona.commands.avatar_export import AvatarExport, Settings
 from persona.commands.export_loss import over_white
 from persona.data.export.html import FIELD_OF_VIEW, write_html
 from persona.data.motion.load import load_motion

@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from persona.commands.puppet import Puppet, covariances
-from persona.commands.view import Viewer, check_port
+from persona.commands.viewer import Viewer, check_port
 from persona.data.motion.names import INDEX
 from persona.errors import UserError
 

@@ -10,7 +10,9 @@ from persona.data.export.html import write_html
 from persona.data.export.npz import write_npz
 from persona.data.export.ply import write_ply
 from persona.data.export.scene import Scene
-from persona.data.export.spz import write_spz
+from persona.data.export.sog import write_sog
+from persona.data.export.splattie import write_splattie
+from persona.data.export.spz import write_spz, write_spz4
 from persona.data.export.usd import write_usd
 
 
@@ -31,7 +33,12 @@ class Format:
 FORMATS = {
     "ply": Format(write_ply, ".ply", "Gaussians of one pose", motion=False, rigged=False),
     "spz": Format(
-        write_spz, ".spz", "Gaussians of one pose, a tenth of the size", motion=False, rigged=False
+        write_spz, ".spz", "Gaussians of one pose, a ninth of the size", motion=False, rigged=False
+    ),
+    "spz4": Format(write_spz4, ".v4.spz", "the same for newer readers", motion=False, rigged=False),
+    "sog": Format(write_sog, ".sog", "Gaussians of one pose, smaller", motion=False, rigged=False),
+    "splattie": Format(
+        write_splattie, ".splattie", "Gaussians of one pose, skeleton", motion=False, rigged=False
     ),
     "npz": Format(write_npz, ".npz", "everything, as arrays", motion=True, rigged=True),
     "glb": Format(

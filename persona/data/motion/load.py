@@ -15,8 +15,7 @@ from persona.data.motion.gltf import read_gltf
 from persona.data.motion.motion import Motion, resample
 from persona.data.motion.persona_json import read_persona_folder
 from persona.data.motion.procedural import BUILTIN, builtin_motion
-from persona.data.motion.recovered import UP as RECOVERED_UP
-from persona.data.motion.recovered import read_aist, read_gvhmr
+from persona.data.motion.recovered import read_gvhmr, read_pickle
 from persona.data.motion.retarget import retarget
 from persona.data.motion.settle import settle
 from persona.data.motion.soma import clip_from_soma
@@ -27,10 +26,10 @@ from persona.modules.body.base import Body
 from persona.types import BodyIdentity
 
 GLTF = (".glb", ".gltf", ".vrm", ".vrma")
-RECOVERED = {".pkl": read_aist, ".pt": read_gvhmr}
+RECOVERED = {".pkl": read_pickle, ".pt": read_gvhmr}
 KINDS = (
-    "a PERSONA folder (smplx/params/0.json ...), an AMASS or kimodo .npz, a .bvh, a .glb or "
-    ".gltf, an ARKit .json, AIST++'s .pkl, GVHMR's hmr4d_results.pt, "
+    "a folder of PERSONA or LHM (smplx_params/0.json ...), an AMASS or kimodo .npz, a .bvh, a .glb "
+    "or .gltf, an ARKit .json, a .pkl of AIST++, WHAM or 4D-Humans, GVHMR's hmr4d_results.pt, "
     f"or one of {', '.join((*BUILTIN, TALK))}"
 )
 
@@ -93,8 +92,8 @@ def _read(
         return settle(motion_from_amass(path, arrays, target, up), target)
     if kind in RECOVERED:
         hands = target.hands_mean.double().numpy().reshape(-1)
-        arrays = RECOVERED[kind](path, hands)
-        return settle(motion_from_amass(path, arrays, target, up or RECOVERED_UP), target)
+        arrays, own_up = RECOVERED[kind](path, hands)
+        return settle(motion_from_amass(path, arrays, target, up or own_up), target)
     raise UserError(f"{path}: not a motion file by its ending; give {KINDS}")
 
 

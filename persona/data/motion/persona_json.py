@@ -1,4 +1,4 @@
-"""PERSONA's motion folders: one SMPL-X json per frame."""
+"""PERSONA's and LHM's motion folders: one SMPL-X json per frame."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from persona.data.motion.camera import place_in_world
 from persona.data.motion.motion import Motion
 from persona.data.motion.rate import frame_rate
 from persona.data.motion.target import TargetSkeleton
-from persona.data.parameters import read_pose
+from persona.data.parameters import REMEDY, read_lhm_pose, read_pose
 from persona.errors import UserError
 from persona.types import BodyPose
 
@@ -26,6 +26,8 @@ ABOUT_FILE = "motion.json"
 """States the rate (``fps``) in folders that ``scripts/track.py`` wrote."""
 
 FOLDERS = ("smplx/params", "smplx_params", "smplx_optimized/smplx_params", ".")
+LHM_KEY = "img_size_wh"
+"""Stands in every frame of LHM's, in none of PERSONA's."""
 _log = logging.getLogger(__name__)
 
 
@@ -47,7 +49,11 @@ def read_persona_folder(root: Path, target: TargetSkeleton, named: bool) -> Moti
     files = next((found for name in FOLDERS if (found := _numbered(root / name))), [])
     if not files:
         raise UserError(f"{root}: holds no smplx/params/0.json or the like; give a motion folder")
-    poses = [read_pose(file) for file in files]
+    first = read_json(files[0], REMEDY)
+    if isinstance(first, dict) and LHM_KEY in first:
+        poses = [read_lhm_pose(file, target.hands_mean) for file in files]
+    else:
+        poses = [read_pose(file) for file in files]
     if len({len(pose.expression) for pose in poses}) > 1:
         raise UserError(f"{root}: its frames differ in the length of expr; export them again")
     names = [f.name for f in fields(BodyPose)]
@@ -76,12 +82,12 @@ def _expression(
     """Fits the files' coefficients to the body's basis.
 
     SMPL-X's components are ordered by size, so that a prefix means the same; named units of
-    another number mean something else and are left out.
+    another number mean something else and are left out. No coefficients are a face at rest.
     """
     have = values.shape[1]
     if have == want:
         return values
-    if named:
+    if named and have:
         _log.warning(
             "%s: its %d expression values are not of this body's basis (%d): left out",
             *(root, have, want),

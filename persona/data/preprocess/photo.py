@@ -52,7 +52,7 @@ from persona.errors import UserError
 from persona.modules.body.regions import body_regions
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Annotator, Detection, Detector, annotate
-from persona.modules.diffusion.base import Reference
+from persona.modules.diffusion.base import Fitted, Reference
 from persona.modules.nearest import nearest_marked
 from persona.types import Camera
 
@@ -144,7 +144,10 @@ class PhotoPreprocessor:
             person = TexturedPerson(self.body, fit.identity, textures, fit.pose)
             write_sheet(root / SHEET_FILE, canvas, fit, person)
             task = progress.add_task("generating frames", total=self.clips.steps)
-            reference = Reference(fine[0].image, fine[0].alpha, fine[0].keypoints.float().numpy())
+            reference = Reference(
+                fine[0].image, fine[0].alpha, fine[0].keypoints.float().numpy(),
+                Fitted(self.body, naked[0].identity, naked[0].pose, fine[0].camera),
+            )  # fmt: skip
             self.clips(
                 writer, person, reference, canvas.camera, lambda n: progress.advance(task, n)
             )

@@ -17,6 +17,7 @@ from persona.data.motion.persona_json import ABOUT_FILE
 from persona.data.parameters import read_camera, read_pose
 from persona.data.preprocess.several import sharpness
 from persona.data.track.video import Video
+from persona.errors import UserError
 from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose, Camera
@@ -26,6 +27,8 @@ _LOOKS = 240
 """Frames that are looked at, at most."""
 _APART_DEG = 25.0
 """A frame that is turned by less than this against one that was taken shows nothing new."""
+_LEAST_WHOLE = 0.25
+"""Of the person's box, in a photograph: about head and chest."""
 _MARGIN = 0.12
 """Of the joints' height: how far head, hands and clothes reach beyond the joints."""
 
@@ -42,6 +45,11 @@ class Look:
     whole: float
     """Share of the person's box that lies within the picture."""
 
+    @property
+    def usable(self) -> bool:
+        """Whether there is something to see."""
+        return self.sharp > 0 and self.whole >= _LEAST_WHOLE
+
 
 def write_stills(root: Path, video: Video, body: SmplxBody, count: int) -> list[Path]:
     """Writes the best frames of a tracked video. Returns the files, the one to be trained on first.
@@ -51,8 +59,16 @@ def write_stills(root: Path, video: Video, body: SmplxBody, count: int) -> list[
         video: What was tracked.
         body: Body model.
         count: Most frames.
+
+    Raises:
+        UserError: the person is well seen in none.
     """
-    looks = read_looks(root, video, body)
+    looks = [look for look in read_looks(root, video, body) if look.usable]
+    if not looks:
+        raise UserError(
+            f"{video.path}: no frame shows enough of the person to be a photograph; give another "
+            "part of it by track=[start=N], or photo= in place of video="
+        )
     first = int(read_json(root / ABOUT_FILE)["first_frame"])
     paths = []
     for look in choose(looks, count):
@@ -68,10 +84,11 @@ def read_looks(root: Path, video: Video, body: SmplxBody) -> list[Look]:
     about = read_json(root / ABOUT_FILE)
     first, total = int(about["first_frame"]), int(about["frames"])
     blind = {i for low, high in about["bridged"] for i in range(low, high + 1)}
-    step = max(1, total // _LOOKS)
+    seen = [i for i in range(total) if i not in blind]
+    wanted = set(seen[:: max(1, len(seen) // _LOOKS)])
     looks = []
     for i, image in enumerate(video.frames(first, first + total)):
-        if i % step or i in blind:
+        if i not in wanted:
             continue
         pose = read_pose(root / f"smplx/params/{i}.json")
         camera = read_camera(root / f"cam_params/{i}.json", *image.shape[:2])

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import pickle
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +89,88 @@ class _ArrayUnpickler(pickle.Unpickler):
         return _ALLOWED[module, name]
 
 
+class _NestedUnpickler(_ArrayUnpickler):
+    """The same, and joblib's arrays: their bytes stand in the file right behind their shape.
+
+    Args:
+        file: Read no further than is asked for, so that an array's bytes come next.
+    """
+
+    def __init__(self, file: io.BytesIO) -> None:
+        # Without ``peek`` the C code reads what it needs and no more.
+        self._plain = _Exact(file)
+        super().__init__(self._plain, encoding="latin1")
+
+    def find_class(self, module: str, name: str) -> Any:
+        """One more class for arrays, and the dictionaries that results are gathered in."""
+        if (module, name) == ("joblib.numpy_pickle", "NumpyArrayWrapper"):
+            return type("Joblib", (_JoblibArray,), {"file": self._plain})
+        more = {("collections", "defaultdict"): defaultdict, ("builtins", "dict"): dict}
+        return more.get((module, name)) or super().find_class(module, name)
+
+
+class _Exact:
+    """A file's ``read`` and ``readline``, and nothing that reads ahead."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        self.read, self.readline = file.read, file.readline
+
+
+class _JoblibArray:
+    """An array whose type and shape are pickled and whose bytes follow."""
+
+    file: _Exact
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        dtype, shape, order = _plain_dtype(state["dtype"]), state["shape"], state["order"]
+        if state.get("numpy_array_alignment_bytes") is not None:
+            self.file.read(self.file.read(1)[0])  # Padding, after a byte that says how much.
+        size = prod(shape) * dtype.itemsize
+        content = self.file.read(size)
+        if len(content) != size:
+            raise pickle.UnpicklingError("ends within an array")
+        self.array = np.frombuffer(content, dtype).reshape(
+            shape, order="F" if order == "F" else "C"
+        )
+
+
 class _ForbiddenError(pickle.UnpicklingError):
     """The file names something that is not an array."""
+
+
+def _nested(value: Any) -> Any:
+    """Joblib's arrays as arrays, dictionaries and lists as such."""
+    if isinstance(value, _JoblibArray):
+        return value.array
+    if isinstance(value, Mapping):
+        return {key: _nested(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nested(entry) for entry in value]
+    return value
+
+
+def read_nested(path: Path, remedy: str) -> Any:
+    """Reads a pickle of dictionaries, lists, numbers and arrays, joblib's included.
+
+    Joblib's files may be compressed by zlib or gzip.
+
+    Args:
+        path: The file.
+        remedy: What to do when it is broken.
+
+    Raises:
+        UserError: missing, truncated, or a pickle that would run code: nothing of it is run.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {remedy}")
+    with _told(path, remedy):
+        content = path.read_bytes()
+        if content[:1] == b"\x78":
+            content = zlib.decompress(content)
+        elif content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        found = _nested(_NestedUnpickler(io.BytesIO(content)).load())
+    return found
 
 
 def _array(value: object) -> Shaped[np.ndarray, "..."]:
@@ -103,10 +190,18 @@ def read_arrays(path: Path, remedy: str) -> dict[str, Shaped[np.ndarray, "..."]]
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; {remedy}")
-    try:
+    with _told(path, remedy):
         with path.open("rb") as file:
             content = _ArrayUnpickler(file, encoding="latin1").load()
         arrays = {str(key): _array(value) for key, value in dict(content).items()}
+    return {key: array for key, array in arrays.items() if array.dtype.kind in "biuf"}
+
+
+@contextmanager
+def _told(path: Path, remedy: str) -> Iterator[None]:
+    """What goes wrong within, in one line."""
+    try:
+        yield
     except _ForbiddenError as error:
         raise UserError(
             f"{path}: wants to run {error}, which parameters never do; do not use it, and get it "
@@ -114,4 +209,3 @@ def read_arrays(path: Path, remedy: str) -> dict[str, Shaped[np.ndarray, "..."]]
         ) from error
     except Exception as error:  # a damaged pickle fails in any way it likes
         raise UserError(f"{path}: not a whole dictionary of arrays ({error}); {remedy}") from error
-    return {key: array for key, array in arrays.items() if array.dtype.kind in "biuf"}

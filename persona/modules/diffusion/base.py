@@ -37,6 +37,18 @@ and scores; those of a face turned away are 0."""
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """The body as it was found in a photograph."""
+
+    body: SmplxBody
+    identity: BodyIdentity
+    pose: BodyPose
+    """In the frame of ``camera``."""
+    camera: Camera
+    """Of the picture's own pixels."""
+
+
+@dataclass(frozen=True)
 class Reference:
     """The photograph, cropped to the person."""
 
@@ -46,6 +58,8 @@ class Reference:
     """Soft person mask [0, 1]."""
     keypoints: Float32[ndarray, "133 3"]
     """COCO-WholeBody x, y (pixels of ``image``) and score."""
+    fitted: Fitted | None = None
+    """None where nobody says, or where the picture was cut anew."""
 
 
 @dataclass(frozen=True)

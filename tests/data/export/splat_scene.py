@@ -1,9 +1,12 @@
 """A scene of a few random Gaussians on three joints, whose files are read back by others."""
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from persona.data.export.scene import Clip, RiggedMesh, RiggedSplats, Scene, Skin, Splats
+from persona.data.motion.names import JOINTS
 
 COUNT, FRAMES = 40, 3
 
@@ -64,8 +67,24 @@ def random_scene(frame: int = 1) -> Scene:
     return Scene("someone", frame, clip, random_splats, lambda: rig, lambda: mesh)
 
 
-def skinned(rig: RiggedSplats, clip: Clip, frame: int, points=None, source=None) -> np.ndarray:
-    """Where the points lie in a frame: joint by joint, SciPy's rotations and 4 x 4 products."""
+def whole_body_scene(frame: int = 1) -> Scene:
+    """The same Gaussians on 55 joints, each of which hangs on one before it."""
+    random, scene = np.random.default_rng(3), random_scene(frame)
+    turns = Rotation.random(FRAMES * 55, random).as_quat(scalar_first=True)
+    rig = replace(
+        scene.rigged(),
+        skin=Skin(random.integers(0, 55, (COUNT, 2)), scene.rigged().skin.weights),
+        joint_names=JOINTS,
+        parents=tuple((joint - 1) // 2 if joint else -1 for joint in range(55)),
+        joints=random.normal(size=(55, 3)).astype(np.float32),
+        bind_from_rest=np.tile(np.eye(4, dtype=np.float32), (55, 1, 1)),
+    )
+    clip = replace(scene.clip, rotations=turns.reshape(FRAMES, 55, 4).astype(np.float32))
+    return replace(scene, clip=clip, rigged=lambda: rig)
+
+
+def world_joints(rig: RiggedSplats, clip: Clip, frame: int) -> list[np.ndarray]:
+    """Each joint's frame in the world: SciPy's rotations and 4 x 4 products."""
     world = []
     for joint, parent in enumerate(rig.parents):
         local = np.eye(4)
@@ -76,6 +95,12 @@ def skinned(rig: RiggedSplats, clip: Clip, frame: int, points=None, source=None)
         if parent < 0:
             local[:3, 3] += clip.trans[frame]
         world.append(local if parent < 0 else world[parent] @ local)
+    return world
+
+
+def skinned(rig: RiggedSplats, clip: Clip, frame: int, points=None, source=None) -> np.ndarray:
+    """Where the points lie in a frame, joint by joint."""
+    world = world_joints(rig, clip, frame)
     moves = []
     for joint, place in enumerate(rig.joints):
         away = np.eye(4)

@@ -1,17 +1,26 @@
-"""PLY, SPZ and npz read back: by plyfile, by a reader of the format's description, by NumPy."""
+"""PLY, SPZ, SOG, .splattie and npz read back: by plyfile, by readers after the formats'
+descriptions, by NumPy, and by PlayCanvas's splat-transform where that is installed."""
 
 import gzip
+import io
+import json
+import shutil
 import struct
+import subprocess
+import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.spatial.transform import Rotation
-from splat_scene import COUNT, FRAMES, random_scene, random_splats
+from splat_scene import COUNT, FRAMES, random_scene, random_splats, whole_body_scene, world_joints
 
 from persona.data.export.npz import write_npz
 from persona.data.export.ply import write_ply
 from persona.data.export.scene import Scene, Splats
-from persona.data.export.spz import write_spz
+from persona.data.export.sog import _coded, write_sog
+from persona.data.export.splattie import write_splattie
+from persona.data.export.spz import write_spz, write_spz4
 from persona.errors import UserError
 
 C0 = 0.28209479177387814
@@ -87,6 +96,25 @@ def test_spz_keeps_what_its_bits_can_hold(tmp_path):
     same_turns(found["quaternions"], own.quaternions, 0.006)
 
 
+def test_spz_4_has_the_streams_of_version_3(tmp_path):
+    zstandard = pytest.importorskip("zstandard", reason="needs persona[export]")
+    scene = random_scene(frame=2)
+    write_spz4(scene, tmp_path / "a.spz")
+    data = (tmp_path / "a.spz").read_bytes()
+    assert struct.unpack("<4sIIBBBBI12s", data[:32]) == (
+        *(b"NGSP", 4, COUNT, 0, 12, 1, 5, 32),
+        bytes(12),
+    )
+    at, streams = 32 + 5 * 16, []
+    for packed, plain in struct.iter_unpack("<QQ", data[32:at]):
+        streams.append(zstandard.ZstdDecompressor().decompress(data[at : at + packed]))
+        assert len(streams[-1]) == plain
+        at += packed
+    assert at == len(data)
+    write_spz(scene, tmp_path / "b.spz")
+    assert b"".join(streams) == gzip.decompress((tmp_path / "b.spz").read_bytes())[16:]
+
+
 def test_spz_says_where_it_ends(tmp_path):
     far = random_splats(0).means * 3000
     scene = random_scene()
@@ -94,6 +122,147 @@ def test_spz_says_where_it_ends(tmp_path):
     with pytest.raises(UserError, match=r"a\.spz: SPZ ends 2048 m from the origin"):
         write_spz(Scene(**(vars(scene) | {"posed": moved})), tmp_path / "a.spz")
     assert not list(tmp_path.iterdir())
+
+
+def read_sog(path):
+    """A reader after the format's description, in the file's axes."""
+    archive = zipfile.ZipFile(path)
+    meta = json.loads(archive.read("meta.json"))
+    assert (meta["version"], meta["antialias"]) == (2, True)
+
+    def pixels(kind, index=0):
+        image = Image.open(io.BytesIO(archive.read(meta[kind]["files"][index])))
+        return np.array(image.convert("RGBA"), np.int64).reshape(-1, 4)[: meta["count"]]
+
+    whole = pixels("means", 0)[:, :3] + 256 * pixels("means", 1)[:, :3]
+    low, high = (np.array(meta["means"][name]) for name in ("mins", "maxs"))
+    value = low + whole / 65535 * (high - low)
+    rest = pixels("quats")
+    turns = np.empty((meta["count"], 4))
+    for row, (a, b, c, tag) in zip(turns, rest.tolist(), strict=True):
+        others = [(v / 255 - 0.5) * 2**0.5 for v in (a, b, c)]
+        row[:] = np.insert(others, tag - 252, (1 - sum(v * v for v in others)) ** 0.5)
+    sh0 = pixels("sh0")
+    return {
+        "means": np.sign(value) * np.expm1(np.abs(value)),
+        "scales": np.exp(np.array(meta["scales"]["codebook"])[pixels("scales")[:, :3]]),
+        "quaternions": turns,
+        "rgb": np.array(meta["sh0"]["codebook"])[sh0[:, :3]] * C0 + 0.5,
+        "opacities": sh0[:, 3] / 255,
+    }
+
+
+def paired(found, own):
+    """Rows of ``found`` that lie where ``own``'s do: the file has an order of its own."""
+    rows = np.linalg.norm(own.means[:, None] - found["means"], axis=-1).argmin(1)
+    assert sorted(rows) == list(range(COUNT))
+    return {name: values[rows] for name, values in found.items()}
+
+
+def test_sog_keeps_what_its_bytes_can_hold(tmp_path):
+    write_sog(random_scene(frame=2), tmp_path / "a.sog")
+    own = random_splats(2).turned_about_x()
+    found = paired(read_sog(tmp_path / "a.sog"), own)
+    np.testing.assert_allclose(found["means"], own.means, atol=4e-4)
+    np.testing.assert_allclose(found["opacities"], own.opacities, atol=0.5 / 255 + 1e-6)
+    # 120 numbers have 256 values to choose from.
+    np.testing.assert_allclose(found["rgb"], own.rgb, atol=0.01)
+    np.testing.assert_allclose(found["scales"], own.scales, rtol=0.03)
+    same_turns(found["quaternions"], own.quaternions, 0.02)
+
+
+def test_a_codebook_is_as_good_as_one_can_be():
+    """Against Panter and Dite's 1951 optimum of many levels for normal numbers, to a tenth."""
+    values = np.random.default_rng(0).normal(size=(3000, 3)).astype(np.float32)
+    codes, book = _coded(values)
+    error = np.array(book)[codes] - values
+    assert book == sorted(book) and len(book) == 256
+    assert np.square(error).mean() < 1.1 * 3**0.5 * np.pi / 2 / 256**2
+    codes, book = _coded(np.ones((4, 3), np.float32))
+    assert (np.array(book)[codes] == 1).all()
+
+
+def covariances(scales, quaternions):
+    turns = Rotation.from_quat(quaternions, scalar_first=True).as_matrix()
+    return np.einsum("nik,nk,njk->nij", turns, np.square(scales), turns)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("write", "ending", "places", "sizes"),
+    [
+        (write_spz, "spz", 2e-4, 0.05),
+        (write_spz4, "spz", 2e-4, 0.05),
+        (write_sog, "sog", 4e-4, 0.06),
+    ],
+)
+def test_others_read_the_same(tmp_path, write, ending, places, sizes):
+    """PlayCanvas's splat-transform turns the file into a .ply, which plyfile reads."""
+    program = shutil.which("splat-transform")
+    if program is None:
+        pytest.skip("needs npm install --global @playcanvas/splat-transform")
+    plyfile = pytest.importorskip("plyfile", reason="needs persona[export]")
+    write(random_scene(frame=2), tmp_path / f"a.{ending}")
+    command = [program, str(tmp_path / f"a.{ending}"), str(tmp_path / "b.ply")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    vertex = plyfile.PlyData.read(tmp_path / "b.ply")["vertex"]
+
+    def columns(*names):
+        return np.stack([np.array(vertex[name], np.float64) for name in names], 1)
+
+    own = random_splats(2).turned_about_x()
+    found = {
+        "means": columns("x", "y", "z"),
+        "rgb": columns("f_dc_0", "f_dc_1", "f_dc_2") * C0 + 0.5,
+        "opacities": 1 / (1 + np.exp(-columns("opacity")[:, 0])),
+        "covariances": covariances(
+            np.exp(columns("scale_0", "scale_1", "scale_2")),
+            columns("rot_0", "rot_1", "rot_2", "rot_3"),
+        ),
+    }
+    found = paired(found, own)
+    np.testing.assert_allclose(found["means"], own.means, atol=places)
+    np.testing.assert_allclose(found["rgb"], own.rgb, atol=0.01)
+    np.testing.assert_allclose(found["opacities"], own.opacities, atol=0.5 / 255 + 1e-4)
+    shapes = covariances(own.scales, own.quaternions)
+    error = np.linalg.norm(found["covariances"] - shapes, axis=(1, 2))
+    assert (error / np.linalg.norm(shapes, axis=(1, 2))).max() < 2 * sizes
+
+
+def test_splattie_has_the_frame_its_joints_and_bones(tmp_path):
+    plyfile = pytest.importorskip("plyfile", reason="needs persona[export]")
+    scene = whole_body_scene()
+    write_splattie(scene, tmp_path / "a.splattie")
+    archive = zipfile.ZipFile(tmp_path / "a.splattie")
+    manifest = json.loads(archive.read("manifest.json"))
+    assert (manifest["format"], manifest["formatVersion"]) == ("splattie", "0.3.0")
+    named = [
+        manifest["avatar"]["splat"]["file"],
+        *(manifest["animation"][part]["file"] for part in ("skeleton", "weights")),
+        manifest["widget"]["config"],
+    ]
+    assert sorted(["manifest.json", *named]) == sorted(archive.namelist())
+    vertex = plyfile.PlyData.read(io.BytesIO(archive.read(named[0])))["vertex"]
+    own = scene.posed(1)
+    np.testing.assert_allclose(np.stack([vertex[k] for k in "xyz"], 1), own.means, atol=1e-6)
+    skeleton, lbs = (json.loads(archive.read(name)) for name in named[1:3])
+    assert skeleton["names"][23] == "left_eye_smplhf" and skeleton["parents"][0] == -1
+    rig = scene.rigged()
+    joints = np.stack(world_joints(rig, scene.clip, 1))[:, :3, 3]
+    np.testing.assert_allclose(skeleton["restPositions"], joints, atol=1e-4)
+    shape = (lbs["numGaussians"], lbs["k"])
+    found = np.reshape(lbs["indices"], shape), np.reshape(lbs["weights"], shape)
+    for bones, weights, own_bones, own_weights in zip(
+        *found, *vars(rig.skin).values(), strict=True
+    ):
+        kept = dict(zip(bones[weights > 0], weights[weights > 0], strict=True))
+        assert kept == pytest.approx(dict(zip(own_bones, own_weights, strict=True)), abs=1e-5)
+
+
+def test_splattie_is_for_whole_bodies(tmp_path):
+    with pytest.raises(UserError, match="holds whole bodies; choose html or glb"):
+        write_splattie(random_scene(), tmp_path / "a.splattie")
 
 
 def test_usd_has_the_avatar_in_every_frame(tmp_path):

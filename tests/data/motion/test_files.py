@@ -97,6 +97,26 @@ def test_persona_folder_comes_back_in_camera_coordinates(tmp_path, body):
         torch.testing.assert_close(getattr(back, name), getattr(pose, name), atol=1e-5, rtol=0)
 
 
+def test_lhm_folder_has_the_same_pose_with_flat_hands_as_zero(tmp_path, body, caplog):
+    """A frame of ours rewritten as LHM would: hands from the flat hand, its keys, no face."""
+    pose = random_pose(body.num_expression, frames=3)
+    for frame in range(3):
+        path = tmp_path / "smplx_params" / f"{frame + 1:05d}.json"
+        write_pose(path, pose[frame])
+        values = json.loads(path.read_text())
+        left, right = body.hands_mean.split(15)
+        for key, mean in (("lhand_pose", left), ("rhand_pose", right)):
+            values[key] = (torch.tensor(values[key]) + mean).tolist()
+        del values["expr"]
+        values |= {"betas": [0.0] * 10, "img_size_wh": [720, 1280], "pad_ratio": 0.2}
+        path.write_text(json.dumps(values))
+    motion = load_motion(tmp_path, body)
+    back = place_in_camera(motion.pose, body.shape(body.zero_identity())[1][0])
+    for name in ("root", "trans", "body", "left_hand", "right_hand", "jaw"):
+        torch.testing.assert_close(getattr(back, name), getattr(pose, name), atol=1e-5, rtol=0)
+    assert not motion.pose.expression.any() and not caplog.text
+
+
 def test_foreign_expressions_are_left_out_with_a_warning(tmp_path, body, caplog):
     write_pose(tmp_path / "smplx_params" / "0.json", random_pose(10, frames=1)[0])
     motion = load_motion(tmp_path, body)

@@ -1,6 +1,11 @@
-"""AIST++ and GVHMR files of a motion that is known; pickles that run nothing."""
+"""Files of AIST++, GVHMR, WHAM and 4D-Humans of a motion that is known; pickles that run nothing.
+
+``files`` are small ones in the layouts of WHAM and PHALP, by joblib 1.5 itself: two people, the
+other one shorter, and a frame without anybody.
+"""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +58,31 @@ def test_gvhmr(tmp_path, body, smpl):
     check(motion, poses.numpy())
 
 
+@pytest.mark.parametrize(("name", "travel"), [("wham_output", (0, 0.5)), ("phalp", (0.5, 0))])
+def test_results_of_several_people(body, caplog, name, travel):
+    """The same elbow, five frames; the third is between its neighbours."""
+    motion = load_motion(Path(__file__).parent / f"files/{name}.pkl", body, fps=None)
+    assert (len(motion), motion.fps) == (5, 30)
+    elbow = motion.pose.body[:, 17, 1].numpy()
+    np.testing.assert_allclose(elbow, np.linspace(0, -1, 5), atol=1e-4)
+    others = motion.pose.body.clone()
+    others[:, 17] = 0
+    assert float(others.abs().max()) < 1e-4
+    assert float(motion.pose.root.abs().max()) < 1e-4, "upright, facing +z"
+    walked = (motion.pose.trans[-1] - motion.pose.trans[0])[[0, 2]]
+    np.testing.assert_allclose(walked.numpy(), travel, atol=1e-4)
+    assert "seen longest" in caplog.text and "1 of 5 frames lack the person" in caplog.text
+
+
+def test_joblib_arrays_that_are_cut_off_or_objects(body, tmp_path):
+    whole = (Path(__file__).parent / "files/wham_output.pkl").read_bytes()
+    path = tmp_path / "a.pkl"
+    for content in (whole[:3000], whole.replace(b"numpy_pickle", b"numpy_puckle")):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.pkl: (wants to run|not a whole)"):
+            load_motion(path, body)
+
+
 class Program:
     """A pickle of it makes a file when it is read."""
 
@@ -83,7 +113,7 @@ def test_what_is_missing_is_said(tmp_path, body, smpl):
         ({"smpl_trans": trans}, "lacks smpl_poses"),
         ({"smpl_poses": poses[:, :69], "smpl_trans": trans}, r"smpl_poses is \(6, 69\)"),
         ({"smpl_poses": poses, "smpl_trans": trans, "smpl_scaling": 0.0}, "no positive number"),
-        ([1, 2], "not a whole dictionary"),
+        ([1, 2], "lacks smpl_poses"),
     ):
         path.write_bytes(pickle.dumps(values))
         with pytest.raises(UserError, match=message):

@@ -10,12 +10,11 @@ from tiny_datasets import camera_of, camera_pose, person, pose_in_world
 from persona.data.native.recording import (
     NativeFrame,
     fit_expression,
-    from_flat_hands,
     front_frame,
     in_camera,
     neuman_split,
-    to_flat_hands,
 )
+from persona.data.parameters import from_flat_hands, to_flat_hands
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose

@@ -13,6 +13,7 @@ from persona.data.preprocess.fit import photo_camera
 from persona.data.preprocess.fit_starts import FACING_CAMERA
 from persona.data.track.stills import Look, choose, person_box, write_stills, yaw_deg
 from persona.data.track.video import Video
+from persona.errors import UserError
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.types import BodyPose
 
@@ -46,6 +47,11 @@ def test_frames_that_show_nothing_new_are_not_taken():
     assert choose([], 4) == []
 
 
+def test_a_person_out_of_the_picture_is_no_photograph():
+    assert Look(0, 0.0, 1.0, 0.3).usable
+    assert not Look(0, 0.0, 1.0, 0.1).usable and not Look(0, 0.0, 0.0, 1.0).usable
+
+
 @pytest.mark.parametrize("degrees", [0, 90, -135, 180])
 def test_yaw_is_the_turn_of_the_trunk(body, degrees):
     found = yaw_deg(turned_pose(body, degrees))
@@ -75,7 +81,11 @@ def test_files_are_the_frames_that_were_chosen(body, tmp_path):
             (root / kind).mkdir(parents=True, exist_ok=True)
         write_pose(root / f"smplx/params/{i}.json", turned_pose(body, degrees))
         write_camera(root / f"cam_params/{i}.json", photo_camera(96, 64))
-    write_json(root / ABOUT_FILE, {"first_frame": 1, "frames": 4, "bridged": [[2, 2]]})
+    about = {"first_frame": 1, "frames": 4}
+    write_json(root / ABOUT_FILE, {**about, "bridged": [[0, 3]]})
+    with pytest.raises(UserError, match=r"v\.mp4: no frame shows enough of the person"):
+        write_stills(root, video, body, 4)
+    write_json(root / ABOUT_FILE, {**about, "bridged": [[2, 2]]})
     paths = write_stills(root, video, body, 4)
     assert [path.stem for path in paths[:1]] == ["000000"]
     assert {path.stem for path in paths[1:]} == {"000001", "000003"}

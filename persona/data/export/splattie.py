@@ -1,0 +1,132 @@
+"""A .splattie, the interactive bundle of the web widget of that name: format version 0.3.0.
+
+A zip of ``manifest.json``, a .ply, SMPL-X's skeleton, bones of each Gaussian, and states of the
+widget. The widget turns bones from where the file has them, so that the avatar is written as it
+stands in the frame, with all that depends on the pose; its motion has no place in the format.
+
+Source: FORMAT.md of affromero/splattie-widget, and its types and loader of the same version.
+"""
+
+import io
+import json
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.spatial.transform import Rotation
+
+from persona.data.export.ply import ply_bytes
+from persona.data.export.scene import Clip, RiggedSplats, Scene
+from persona.data.io import write_bytes
+from persona.data.motion.names import JOINTS
+from persona.errors import UserError
+
+VERSION = "0.3.0"
+"""The widget takes none but its own."""
+BONES = 4
+_PLY = "avatar.ply"
+_NAMES = {"left_eye": "left_eye_smplhf", "right_eye": "right_eye_smplhf"}
+_CAMERA = {"theta": 0, "phi": 90, "radius": 2.4, "lookAt": "auto", "fov": 45}
+"""A standing person seen from the front; degrees and metres."""
+
+
+def write_splattie(scene: Scene, path: Path) -> None:
+    """Writes the frame ``scene.frame``, its skeleton and its four strongest bones.
+
+    Raises:
+        UserError: the avatar is a head, whose files must have FLAME's topology.
+    """
+    rig, splats = scene.rigged(), scene.posed(scene.frame)
+    if rig.joint_names != JOINTS:
+        raise UserError(f"{path}: format=splattie holds whole bodies; choose html or glb")
+    bones, weights = _strongest(rig)
+    skeleton = {
+        "names": [_NAMES.get(name, name) for name in rig.joint_names],
+        "parents": list(rig.parents),
+        "restPositions": _joints(rig, scene.clip, scene.frame).tolist(),
+    }
+    lbs = {
+        "numGaussians": len(splats.means),
+        "k": BONES,
+        "indices": bones.ravel().tolist(),
+        "weights": weights.ravel().round(6).tolist(),
+    }
+    texts = {
+        "manifest.json": _manifest(len(splats.means)),
+        "skeleton.json": skeleton,
+        "lbs_weights.json": lbs,
+        "states.json": _states(),
+    }
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(_PLY, ply_bytes(splats, "persona: one pose; y up, facing +z"))
+        for name, value in texts.items():
+            archive.writestr(name, json.dumps(value))
+    write_bytes(path, packed.getvalue())
+
+
+def _strongest(rig: RiggedSplats) -> tuple[ndarray, ndarray]:
+    """Bones and weights of each Gaussian, ``BONES`` of them, zeros where it has fewer."""
+    short = max(0, BONES - rig.skin.bones.shape[1])
+    bones, weights = (
+        np.pad(values, ((0, 0), (0, short)))[:, :BONES]
+        for values in (rig.skin.bones, rig.skin.weights)
+    )
+    return bones, weights / weights.sum(1, keepdims=True)
+
+
+def _joints(rig: RiggedSplats, clip: Clip, frame: int) -> Float[ndarray, "j 3"]:
+    """Where the joints are in a frame, metres."""
+    turns, places = [], []
+    local = Rotation.from_quat(clip.rotations[frame], scalar_first=True)
+    for joint, parent in enumerate(rig.parents):
+        if parent < 0:
+            turns.append(local[joint])
+            places.append(rig.offsets[joint] + clip.trans[frame])
+        else:
+            turns.append(turns[parent] * local[joint])
+            places.append(places[parent] + turns[parent].apply(rig.offsets[joint]))
+    return np.stack(places).astype(np.float64)
+
+
+def _manifest(count: int) -> dict:
+    return {
+        "format": "splattie",
+        "formatVersion": VERSION,
+        "assetType": "body",
+        "generator": {
+            "method": "persona",
+            "tool": "export.py",
+            "createdAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        },
+        "avatar": {
+            "splat": {
+                "file": _PLY,
+                "format": "ply",
+                "numGaussians": count,
+                "topology": "persona",
+            }
+        },
+        "animation": {
+            "type": "lbs",
+            "skeleton": {"file": "skeleton.json", "rig": "smplx"},
+            "weights": {"file": "lbs_weights.json"},
+            "expression": {"system": "none", "basis": None},
+        },
+        "widget": {"config": "states.json"},
+    }
+
+
+def _states() -> dict:
+    """One state, in which head and chest turn to the pointer."""
+    idle = {
+        "ghost": {"amplitude": 0, "frequency": 0, "wobble": 0},
+        "expression": {},
+        "camera": _CAMERA,
+        "rotation": [0, 0, 0],
+        "tracking": {"head": 1.0, "torso": 0.3},
+    }
+    return {"defaults": {"camera": _CAMERA}, "states": {"idle": idle}, "transitions": {}}

@@ -1,0 +1,80 @@
+"""``generator=lhm`` draws what the network makes of the photograph, in the poses of the clip."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from persona.data.people.scene import Stance, stand
+from persona.data.preprocess.fit_state import rest_body_pose
+from persona.errors import UserError
+from persona.modules.diffusion.base import Controls, Fitted, Reference, generate
+from persona.modules.lhm.generator import LhmGenerator
+from persona.modules.lhm.small import SmallLhm
+from persona.modules.render.mesh import rasterize
+from persona.types import BodyPose, Camera
+
+SIZE = dict(
+    dim=16, heads=2, layers=1, hidden=16, body_depth=2, head_depth=2, num_points=2000, photo_px=84,
+    head_px=28,
+)  # fmt: skip
+PIXELS = 96
+RED = (200, 30, 30)
+
+
+def posed(body, yaw):
+    joints = torch.zeros(55, 3)
+    joints[1:22] = rest_body_pose()  # Arms down.
+    pose = stand(body, joints, Stance(yaw))
+    return replace(pose, trans=pose.trans + torch.tensor([0.0, 0.3, 3.5]))
+
+
+def silhouette(body, pose, camera):
+    vertices, _ = body(body.zero_identity(), pose)
+    return rasterize(vertices, body.faces, camera).mask.numpy()
+
+
+@pytest.fixture(scope="module")
+def clip(body):
+    """Somebody red who faces the camera, and two poses to draw."""
+    middle = torch.full((2,), PIXELS / 2)
+    camera = Camera.identity(torch.full((2,), 1.3 * PIXELS), middle, PIXELS, PIXELS)
+    standing = posed(body, 0.0)
+    mask = silhouette(body, standing, camera)
+    image = np.where(mask[..., None], np.uint8(RED), np.uint8(255))
+    fitted = Fitted(body, body.zero_identity(), standing, camera)
+    reference = Reference(image, mask.astype(np.float32), np.zeros((133, 3), np.float32), fitted)
+    poses = [standing, posed(body, 1.5)]
+    both = BodyPose(**{k: torch.stack([vars(p)[k] for p in poses]) for k in vars(standing)})
+    masks = np.stack([silhouette(body, p, camera) for p in poses])
+    return reference, Controls(both, camera, {"mask": masks})
+
+
+def test_frames_show_the_photographed_person_in_each_pose(clip):
+    """Untrained, the network paints the photograph on the body."""
+    reference, controls = clip
+    torch.manual_seed(0)
+    generator = LhmGenerator(SmallLhm(**SIZE, random=True), device="cpu")
+    frames = generate(generator, reference, controls, seed=0)
+    masks = controls.maps["mask"]
+    for number, frame in enumerate(frames):
+        shown, mask = (frame < 250).any(-1), masks[number]
+        own, other = ((shown & m).sum() / (shown | m).sum() for m in (mask, masks[1 - number]))
+        # Two thousand Gaussians are a thick skin.
+        assert own > 0.55 and own > other + 0.1
+        # Red, paled by what is thin; untrained colours are a fifth of the mixture.
+        assert np.abs(frame[mask].astype(float).mean(0) - RED).max() < 70
+        assert (frame[~shown] > 249).all()
+
+
+def test_who_fitted_no_body_is_told(clip):
+    reference, controls = clip
+    generator = LhmGenerator(SmallLhm(**SIZE, random=True), device="cpu")
+    with pytest.raises(UserError, match=r"needs the body that was fitted.*textured_mesh"):
+        generator(replace(reference, fitted=None), controls, seed=0)
+
+
+def test_missing_weights_are_named_before_the_long_work():
+    with pytest.raises(UserError, match=r"model\.weights=FILE"):
+        LhmGenerator(SmallLhm(**SIZE)).check()
