@@ -183,9 +183,13 @@ def wan_animate(settings: Settings) -> Workload:
             transformer = WanAnimateTransformer3DModel(**(TINY["wan"] if tiny else WAN)).eval()
         finally:
             torch.set_default_dtype(torch.float32)
+        exact = transformer._keep_in_fp32_modules
+        for name, value in transformer.named_parameters():
+            if any(part in name.split(".") for part in exact):
+                value.data = value.data.float()
         small = {"base_dim": 4, "num_res_blocks": 1, "dim_mult": [1, 1, 1, 1]}
         vae = AutoencoderKLWan(**(small if tiny else {})).eval()
-    networks = _drawn([transformer.to(settings.dtype), vae])
+    networks = _drawn([transformer, vae])
     config = transformer.config
     random = _random(device)
     times, (rows, columns) = (segment - 1) // 4 + 1, (height // FACTOR, width // FACTOR)
