@@ -137,7 +137,7 @@ def champ(settings: Settings) -> Workload:
             AutoencoderKL(**vae_config).eval(),
             CLIPVisionModelWithProjection(CLIPVisionConfig(**clip_config)).eval(),
         )  # fmt: skip
-    networks = _drawn(sampler.networks(settings.dtype))
+    networks = _drawn(sampler.networks(settings.dtype), device)
     random = _random(device)
     small = height // FACTOR, width // FACTOR
     windows = looped_windows(settings.frames, options.window, options.overlap)
@@ -189,7 +189,7 @@ def wan_animate(settings: Settings) -> Workload:
                 value.data = value.data.float()
         small = {"base_dim": 4, "num_res_blocks": 1, "dim_mult": [1, 1, 1, 1]}
         vae = AutoencoderKLWan(**(small if tiny else {})).eval()
-    networks = _drawn([transformer, vae])
+    networks = _drawn([transformer, vae], device)
     config = transformer.config
     random = _random(device)
     times, (rows, columns) = (segment - 1) // 4 + 1, (height // FACTOR, width // FACTOR)
@@ -241,7 +241,7 @@ def _svd(
             )  # fmt: skip
         finally:
             torch.set_default_dtype(torch.float32)
-    networks = _drawn(sampler.networks(dtype))
+    networks = _drawn(sampler.networks(dtype), device)
     random = _random(device)
     frames = settings.frames + extra
     tiles = anchored_tiles(frames, tile, options.overlap)
@@ -275,9 +275,11 @@ def _svd(
     return Workload(networks, parts, clip)
 
 
-def _drawn(networks: list[nn.Module]) -> list[nn.Module]:
+def _drawn(networks: list[nn.Module], device: torch.device) -> list[nn.Module]:
     """With random weights; scales of norms are near one, so that numbers stay in range."""
     for network in networks:
+        # Some of diffusers' parameters are made on the CPU, whatever the device.
+        network.to(device)
         for name, value in network.named_parameters():
             mean = 1.0 if value.ndim == 1 and name.endswith("weight") else 0.0
             nn.init.normal_(value, mean, DEVIATION)

@@ -141,5 +141,5 @@ def test_what_does_not_go_together(monkeypatch):
     with pytest.raises(UserError, match="this GPU has no 8-bit units"):
         Speed(fp8=True).check(torch.bfloat16, cuda, "none")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    with pytest.raises(UserError, match="needs generator.dtype=bfloat16"):
+    with pytest.raises(UserError, match=r"needs generator\.dtype=bfloat16"):
         Speed(fp8=True).check(torch.float16, cuda, "none")

@@ -34,6 +34,21 @@ def quicken(network: nn.Module) -> None:
             module.__class__ = QuickTransformer
 
 
+def keep_channels_last(network: nn.Module) -> None:
+    """Lets images through a network's GroupNorms as they lie; PyTorch's would copy them twice."""
+    for module in network.modules():
+        if type(module) is nn.GroupNorm:
+            module.__class__ = ChannelsLastNorm
+
+
+class ChannelsLastNorm(nn.GroupNorm):
+    """The same values."""
+
+    def forward(self, input: Float[Tensor, "n c *size"]) -> Float[Tensor, "n c *size"]:
+        """See ``nn.GroupNorm``."""
+        return normal(input, self)
+
+
 class QuickResBlock(SpatioTemporalResBlock):
     """A residual block over each frame, one along time, and their mixture."""
 
@@ -122,17 +137,17 @@ def _convolve(
 
 
 def normal(
-    images: Float[Tensor, "n c height width"], norm: nn.GroupNorm, *, silu: bool = False
-) -> Float[Tensor, "n c height width"]:
-    """GroupNorm, and SiLU where it follows."""
-    last = images.is_contiguous(memory_format=torch.channels_last)
+    images: Float[Tensor, "n c *size"], norm: nn.GroupNorm, *, silu: bool = False
+) -> Float[Tensor, "n c *size"]:
+    """GroupNorm, and SiLU where it follows; images stay channels last."""
+    last = images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last)
     if images.is_cuda and last and not torch.is_grad_enabled():
         # Triton comes with CUDA builds of torch.
         from persona.modules.diffusion.networks.group_norm_silu_triton import group_norm_silu
 
         settings = norm.weight, norm.bias, norm.num_groups, norm.eps
         return group_norm_silu(images, *settings, silu=silu)
-    out = norm(images)
+    out = F.group_norm(images, norm.num_groups, norm.weight, norm.bias, norm.eps)
     return F.silu(out) if silu else out
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from persona.errors import UserError
 from persona.modules.diffusion.networks.fp8 import to_fp8
 from persona.modules.diffusion.networks.motion_module import TemporalBlock
-from persona.modules.diffusion.networks.spatio_temporal import quicken
+from persona.modules.diffusion.networks.spatio_temporal import keep_channels_last, quicken
 
 BLOCKS = (
     SpatioTemporalResBlock,
@@ -75,6 +75,7 @@ class Speed:
                 quicken(network)
             if self.channels_last:
                 _put_channels_last(network)
+                keep_channels_last(network)
             if self.fp8:
                 for layers in _wide_layers(network):
                     to_fp8(layers)

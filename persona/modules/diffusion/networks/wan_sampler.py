@@ -68,8 +68,7 @@ class WanSampler(Sampler):
         pipeline.set_progress_bar_config(disable=True)
 
     def networks(self, dtype: torch.dtype) -> list[nn.Module]:
-        """See ``Sampler``; they were read so (``load_wan``), and casting would round what diffusers
-        keeps in float32."""
+        """See ``Sampler``; as ``load_wan`` read them: a cast would round what is to stay exact."""
         return [getattr(self.pipeline, name) for name in NETWORKS]
 
     @torch.no_grad()
