@@ -156,7 +156,10 @@ def _over_places(
     tokens: Float[Tensor, "images places width"],
     context: Float[Tensor, "images tokens width_c"],
 ) -> Float[Tensor, "images places width"]:
-    query, key, value = (x.transpose(1, 2) for x in _heads(block.attn1, block.norm1(tokens)))
+    together = _queries_keys_values(block.attn1, block.norm1(tokens))
+    query, key, value = (
+        x.transpose(1, 2) for x in together.unflatten(-1, (3, block.attn1.heads, -1)).unbind(-3)
+    )
     seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
     tokens = tokens + block.attn1.to_out[0](seen)
     tokens = tokens + _told(block.attn2, block.norm2, tokens, context)
@@ -168,13 +171,8 @@ def _along_time(
     tokens: Float[Tensor, "clips frames places width"],
     context: Float[Tensor, "clips tokens width_c"],
 ) -> Float[Tensor, "clips frames places width"]:
-    clips, _, places, _ = tokens.shape
     tokens = tokens + block.ff_in(block.norm_in(tokens))
-    query, key, value = (
-        x.permute(0, 2, 3, 1, 4).flatten(0, 1) for x in _heads(block.attn1, block.norm1(tokens))
-    )
-    seen = F.scaled_dot_product_attention(query, key, value)
-    seen = seen.unflatten(0, (clips, places)).permute(0, 3, 1, 2, 4).flatten(3)
+    seen = _frames_see_frames(block.attn1, block.norm1(tokens))
     tokens = tokens + block.attn1.to_out[0](seen)
     flat = tokens.flatten(1, 2)
     told = _told(block.attn2, block.norm2, flat, context)
@@ -182,13 +180,34 @@ def _along_time(
     return tokens + block.ff(block.norm3(tokens))
 
 
-def _heads(attention: Attention, tokens: Float[Tensor, "*n width"]) -> tuple[Tensor, ...]:
-    """Queries, keys and values, [*n, heads, width of a head]."""
+def _frames_see_frames(
+    attention: Attention, tokens: Float[Tensor, "clips frames places width"]
+) -> Float[Tensor, "clips frames places width"]:
+    """Attention along time, before the output's layer."""
+    clips, frames, places, _ = tokens.shape
+    together = _queries_keys_values(attention, tokens)
+    if tokens.is_cuda and not torch.is_grad_enabled():
+        # Triton comes with CUDA builds of torch.
+        from persona.modules.diffusion.networks import time_attention_triton as fused
+
+        if frames <= fused.MOST_FRAMES:
+            return fused.time_attention(together, attention.heads)
+    query, key, value = (
+        x.permute(0, 2, 3, 1, 4).flatten(0, 1)
+        for x in together.unflatten(-1, (3, attention.heads, -1)).unbind(-3)
+    )
+    seen = F.scaled_dot_product_attention(query, key, value)
+    return seen.unflatten(0, (clips, places)).permute(0, 3, 1, 2, 4).flatten(3)
+
+
+def _queries_keys_values(
+    attention: Attention, tokens: Float[Tensor, "*n width"]
+) -> Float[Tensor, "*n three_width"]:
+    """Side by side, each of all heads."""
     layers = attention.to_q, attention.to_k, attention.to_v
     if any(isinstance(layer, Fp8Linear) for layer in layers):
-        return tuple(layer(tokens).unflatten(-1, (attention.heads, -1)) for layer in layers)
-    weight = torch.cat([layer.weight for layer in layers])
-    return F.linear(tokens, weight).unflatten(-1, (3, attention.heads, -1)).unbind(-3)
+        return torch.cat([layer(tokens) for layer in layers], -1)
+    return F.linear(tokens, torch.cat([layer.weight for layer in layers]))
 
 
 def _told(
