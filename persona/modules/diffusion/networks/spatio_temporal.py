@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention import BasicTransformerBlock, TemporalBasicTransformerBlock
+from diffusers.models.attention import (
+    BasicTransformerBlock,
+    FeedForward,
+    TemporalBasicTransformerBlock,
+)
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import (
     ResnetBlock2D,
@@ -163,7 +167,7 @@ def _over_places(
     seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
     tokens = tokens + block.attn1.to_out[0](seen)
     tokens = tokens + _told(block.attn2, block.norm2, tokens, context)
-    return tokens + block.ff(block.norm3(tokens))
+    return tokens + _feed_forward(block.ff, block.norm3(tokens))
 
 
 def _along_time(
@@ -171,13 +175,25 @@ def _along_time(
     tokens: Float[Tensor, "clips frames places width"],
     context: Float[Tensor, "clips tokens width_c"],
 ) -> Float[Tensor, "clips frames places width"]:
-    tokens = tokens + block.ff_in(block.norm_in(tokens))
+    tokens = tokens + _feed_forward(block.ff_in, block.norm_in(tokens))
     seen = _frames_see_frames(block.attn1, block.norm1(tokens))
     tokens = tokens + block.attn1.to_out[0](seen)
     flat = tokens.flatten(1, 2)
     told = _told(block.attn2, block.norm2, flat, context)
     tokens = (flat + told).unflatten(1, tokens.shape[1:3])
-    return tokens + block.ff(block.norm3(tokens))
+    return tokens + _feed_forward(block.ff, block.norm3(tokens))
+
+
+def _feed_forward(
+    layers: FeedForward, tokens: Float[Tensor, "*n width"]
+) -> Float[Tensor, "*n width"]:
+    if not tokens.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return layers(tokens)  # Compiled code has a kernel of its own.
+    # Triton comes with CUDA builds of torch.
+    from persona.modules.diffusion.networks.geglu_triton import gated
+
+    widen, _, narrow = layers.net
+    return narrow(gated(widen.proj(tokens)))
 
 
 def _frames_see_frames(
