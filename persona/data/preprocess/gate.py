@@ -33,8 +33,8 @@ _LIMBS = {
 """SMPL-X joints that move each limb."""
 _LEAST_LIMB = 0.01
 """Share of the silhouette below which a limb is hidden."""
-_LEAST_COLOURED = 0.02
-"""Share of the silhouette below which a limb shows too little of its colours."""
+_LEAST_COLOURED, _LEAST_PIXELS = 0.02, 75
+"""Share of the silhouette, and pixels, below which a limb shows too little of its colours."""
 _NEIGHBOURS = 15
 """Frames that lightness is compared with: most of them must be right."""
 _FAR = 0.03
@@ -269,7 +269,7 @@ def _look(
         if shown.any():
             off = even[shown].mean(0) - wanted[shown].mean(0)
             distances.append(float(np.linalg.norm(off)))
-            if shown.sum() >= _LEAST_COLOURED * body.sum():
+            if shown.sum() >= max(_LEAST_PIXELS, _LEAST_COLOURED * body.sum()):
                 colours[name] = distances[-1]
             weights.append(int(shown.sum()))
     grey, rendered = lab[..., 0] * 2.55, wanted[..., 0] * 2.55
