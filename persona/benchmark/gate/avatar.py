@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from hydra import compose
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from persona.benchmark.gate.clip import make_stage, matte, whole_clip
 from persona.benchmark.gate.faults import FAULTS, plant
@@ -37,7 +37,7 @@ def avatar_rows(config: DictConfig, folder: Path) -> list[Row]:
         for seed in config.seeds:
             made = SyntheticConfig(
                 seed=seed, outfit=outfit, shape=1.2, height=config.height, width=config.width,
-                texture_size=512, patch_size=128, **OmegaConf.to_container(config.errors),
+                texture_size=512, patch_size=128, **dict(config.errors),
             )  # fmt: skip
             for way in WAYS:
                 name = f"{outfit}_{seed}_{way.replace(' ', '_').replace('=', '_')}"

@@ -138,8 +138,8 @@ def plant(
         rng: Says which frames, and how strongly.
     """
     frames, labels = list(clip.frames), [""] * len(clip)
-    wanted = rng.permutation(len(clip))[: round(SHARE * len(clip))] if kinds else []
-    for number in sorted(map(int, wanted)):
+    many = round(SHARE * len(clip)) if kinds else 0
+    for number in sorted(map(int, rng.permutation(len(clip))[:many])):
         kind = str(rng.choice(kinds))
         run = int(rng.integers(1, STILL + 1)) if kind == "frozen" else 1
         for at in range(number, min(number + run, len(clip))):
@@ -167,4 +167,4 @@ def _moves(clip: SyntheticClip, number: int) -> bool:
         stage.camera.project(body(identity, clip.shown[i])[1])[ends] for i in (number, number - 1)
     )
     height = np.ptp(np.flatnonzero(clip.frames[number].mask.any(1)))
-    return float((now - before).norm(dim=-1).mean()) > 0.005 * height
+    return float((now - before).norm(dim=-1).mean()) > 0.005 * float(height)

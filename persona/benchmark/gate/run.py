@@ -12,7 +12,7 @@ import torch
 from hydra.utils import instantiate
 from jaxtyping import UInt8
 from numpy import ndarray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from scipy.stats import binomtest
 
 from persona.benchmark.gate.avatar import avatar_rows, avatar_table
@@ -23,6 +23,7 @@ from persona.data.preprocess.gate import Gate, dropped_sheet
 from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.scene import CLIPS
 from persona.modules.body.smplx_body import SmplxBody
+from persona.runtime.options import plain
 
 CLEAN = "none planted"
 REASONS = {
@@ -37,8 +38,8 @@ Row = dict[str, Any]
 
 def run_gate_benchmark(config: DictConfig, folder: Path) -> Path:
     """Writes ``frames.csv``, contact sheets and ``report.md``; returns the report's path."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    jobs = [(plain, seed, folder) for seed in config.seeds]
+    settings = plain(config)
+    jobs = [(settings, seed, folder) for seed in config.seeds]
     if config.jobs > 1:
         with mp.get_context("spawn").Pool(config.jobs) as pool:
             groups = pool.starmap(score_seed, jobs, chunksize=1)

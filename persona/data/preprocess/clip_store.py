@@ -54,7 +54,7 @@ class Job:
         seen = vars(self.reference) | dict(self.controls.maps) | pose
         for name, values in sorted(seen.items()):
             found.update(f"{name} {values.shape} {values.dtype}".encode())
-            found.update(np.ascontiguousarray(values))
+            found.update(np.ascontiguousarray(values).tobytes())
         return found.hexdigest()[:16]
 
     def frames(self) -> UInt8[ndarray, "n h w 3"]:
