@@ -1,181 +1,217 @@
-"""Time and memory of MimicMotion's networks with random weights, at their full size.
+"""Time and memory of the video generators' networks with random weights, at their full size.
 
-Usage: ``python benchmarks/video.py [--frames 31] [--tile 16] [--size 1024 576] [--offload none]``.
-Random weights cost what trained ones do; nothing is downloaded. Reports
+Usage: ``python benchmarks/video.py [mimicmotion] [--variants plain exact] [--clip] [--tiny]``.
+Random weights cost what trained ones do; nothing is downloaded. One clip is 441 frames (one motion
+of PERSONA's; ``wan_animate``: a segment of 77), and each of its calls is timed by itself, under
+settings that are added one after the other:
 
-- one call of the UNet on a tile: milliseconds, arithmetic, and operations a second;
-- seconds a denoising step of the clip takes, both halves of guidance and all tiles, from two clips
-  that differ in their number of steps alone;
-- what comes before and after the steps: reading the photograph and the drawings, decoding;
-- the most memory held, and what 441 frames at 25 steps would take: one motion of PERSONA's.
+- ``plain``: diffusers' own blocks;
+- ``exact``: the same functions in less work, which is what generators do;
+- ``channels_last``: with ``generator.channels_last=true``;
+- ``compile``: with ``generator.compile=true``;
+- ``fp8``: with ``generator.fp8=true``.
 
-``--tiny`` takes small networks, to try the script on a CPU; ``--out FILE`` writes the numbers.
+Operations are counted in ``plain`` for all, so that less work shows as a higher rate; memory is the
+most that is held in any call. ``--clip`` samples a whole clip as well, under the last settings, and
+times it. ``--kernels`` lists what the GPU spends a call of the first part on. ``--rate`` measures
+the card's rate of bfloat16 products first. ``--tiny`` takes small networks, to try the script on a
+CPU; ``--out FILE`` writes the numbers.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLTemporalDecoder
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from video_models import MODELS, Settings, Workload
 
 from persona.modules.device import pick_device
-from persona.modules.diffusion.networks.placement import OFFLOADS, pick_dtype, place
-from persona.modules.diffusion.networks.pose_net import PoseNet
-from persona.modules.diffusion.networks.posed_unet import SVD_XT, make_unet
-from persona.modules.diffusion.networks.svd_sampler import SvdOptions, SvdSampler
-from persona.modules.diffusion.tiles import anchored_tiles
+from persona.modules.diffusion.networks.placement import pick_dtype
+from persona.modules.diffusion.networks.speed import Speed, many_sizes
 
-FACTOR, DEVIATION = 8, 0.02
-MOTION_FRAMES, MOTION_STEPS = 441, 25
-VAE: dict[str, Any] = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "layers_per_block": 2,
+VARIANTS = {
+    "plain": Speed(rewrite=False),
+    "exact": Speed(),
+    "channels_last": Speed(channels_last=True),
+    "compile": Speed(channels_last=True, compile=True),
+    "fp8": Speed(channels_last=True, compile=True, fp8=True),
 }
-CLIP: dict[str, Any] = {
-    "hidden_size": 1280, "intermediate_size": 5120, "projection_dim": 1024, "hidden_act": "gelu",
-    "num_hidden_layers": 32, "num_attention_heads": 16, "image_size": 224, "patch_size": 14,
-}  # fmt: skip
-TINY_UNET = SVD_XT | {
-    "block_out_channels": (32, 32, 32, 32), "layers_per_block": 1, "cross_attention_dim": 16,
-    "num_attention_heads": (2, 2, 2, 2), "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 24,
-}  # fmt: skip
-TINY_VAE = VAE | {"block_out_channels": (32,) * 4, "layers_per_block": 1}
-TINY_CLIP = CLIP | {
-    "hidden_size": 16, "intermediate_size": 16, "projection_dim": 16, "num_hidden_layers": 1,
-    "num_attention_heads": 2, "patch_size": 56,
-}  # fmt: skip
+"""In their order: networks are changed from one to the next and never back."""
+FRAMES = {"wan_animate": 77}
+MOTION = 441
+TINY_SIZE = 128, 64
 
 
-def random_sampler(tiny: bool, dtype: torch.dtype, device: torch.device) -> SvdSampler:
-    """All networks on the device, their weights drawn there."""
-    unet_config, vae_config, clip_config = (
-        (TINY_UNET, TINY_VAE, TINY_CLIP) if tiny else (SVD_XT, VAE, CLIP)
-    )
-    with torch.device(device):
-        torch.set_default_dtype(dtype)
-        try:
-            sampler = SvdSampler(
-                make_unet(unet_config).eval(),
-                PoseNet(unet_config["block_out_channels"][0]).eval(),
-                AutoencoderKLTemporalDecoder(**vae_config).eval(),
-                CLIPVisionModelWithProjection(CLIPVisionConfig(**clip_config)).eval(),
-            )
-        finally:
-            torch.set_default_dtype(torch.float32)
-    networks: list[nn.Module] = [sampler.unet, sampler.pose_net]
-    for network in networks:
-        for value in network.parameters():
-            nn.init.normal_(value, std=DEVIATION)
-    return sampler
-
-
-def seconds(function: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call."""
+def seconds(call: Callable[[], object], device: torch.device, repeats: int = 1) -> float:
+    """Shortest wall time of a call."""
     synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    synchronise()
-    start = time.perf_counter()
-    function()
-    synchronise()
-    return time.perf_counter() - start
+    times = []
+    for _ in range(repeats):
+        synchronise()
+        start = time.perf_counter()
+        call()
+        synchronise()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def matrix_rate(device: torch.device, size: int = 8192) -> float:
+    """Operations a second of a large product of bfloat16 matrices."""
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    seconds(lambda: a @ b, device, 3)
+    return 2 * size**3 * 10 / seconds(lambda: [a @ b for _ in range(10)], device, 3)
+
+
+def operations(workload: Workload) -> dict[str, float]:
+    """Of each part, counted; a call of each also warms up."""
+    counts = {}
+    for name, part in workload.parts.items():
+        with FlopCounterMode(display=False) as counter:
+            part.call()
+        counts[name] = float(counter.get_total_flops())
+    return counts
+
+
+def measure(
+    workload: Workload, speed: Speed, device: torch.device, earlier: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Seconds of each part, the first call's too, and the most memory."""
+    if speed != VARIANTS["plain"]:
+        speed.apply(workload.networks)
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    parts, start = {}, time.perf_counter()
+    first = 0.0
+    for name, part in workload.parts.items():
+        if not part.varies and earlier is not None:
+            parts[name] = earlier["parts"][name]
+            continue
+        first += seconds(part.call, device)
+        parts[name] = seconds(part.call, device, 2)
+    return {
+        "parts": parts,
+        "first_s": first,
+        "wall_s": time.perf_counter() - start,
+        "clip_s": sum(parts[name] * part.count for name, part in workload.parts.items()),
+        "peak_bytes": torch.cuda.max_memory_allocated() if cuda else 0,
+    }
+
+
+def kernels(call: Callable[[], object], most: int = 12) -> str:
+    """Where the GPU's time goes in one call."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiled:
+        call()
+        torch.cuda.synchronize()
+    events = [e for e in profiled.key_averages() if e.device_type.name == "CUDA"]
+    events.sort(key=lambda e: -e.self_device_time_total)
+    total = sum(e.self_device_time_total for e in events)
+    return "\n".join(
+        f"{e.self_device_time_total / total:6.1%} {e.self_device_time_total / 1e3:8.2f} ms "
+        f"{e.count:5d} x {e.key[:70]}"
+        for e in events[:most]
+    )
+
+
+def whole_clip(workload: Workload, device: torch.device) -> dict[str, float]:
+    """Seconds and memory of sampling all of it."""
+    assert workload.clip is not None
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    found = {"whole_clip_s": seconds(workload.clip, device)}
+    if device.type == "cuda":
+        found["whole_clip_peak_bytes"] = float(torch.cuda.max_memory_allocated())
+    return found
+
+
+def table(
+    title: str, workload: Workload, counts: dict[str, float], found: dict[str, dict[str, Any]]
+) -> Table:
+    """A column for each variant."""
+    table = Table(title=title)
+    table.add_column("what")
+    for name in found:
+        table.add_column(name, justify="right")
+    for part, about in workload.parts.items():
+        for what, show in (
+            (f"{part}, ms ({about.count} calls)", lambda s: f"{1e3 * s:.1f}"),
+            (f"  TFLOP/s ({counts[part] / 1e12:.3g} TFLOP)",
+             lambda s, part=part: f"{counts[part] / s / 1e12:.0f}"),
+        ):  # fmt: skip
+            table.add_row(what, *(show(column["parts"][part]) for column in found.values()))
+    total = sum(counts[name] * part.count for name, part in workload.parts.items())
+    table.add_row(
+        f"the clip's calls, s ({total / 1e15:.3g} PFLOP)",
+        *(f"{column['clip_s']:.1f}" for column in found.values()),
+    )
+    table.add_row(
+        "most memory, GiB", *(f"{column['peak_bytes'] / 2**30:.1f}" for column in found.values())
+    )
+    table.add_row("first calls, s", *(f"{column['first_s']:.1f}" for column in found.values()))
+    return table
 
 
 @torch.no_grad()
-def time_unet(
-    sampler: SvdSampler, size: tuple[int, int], tile: int, device: torch.device
-) -> tuple[float, float]:
-    """Seconds and operations of one call on a tile."""
-    height, width = (n // FACTOR for n in size)
-    latents = torch.randn(1, tile, 8, height, width, device=device)
-    pose = torch.randn(tile, sampler.unet.unet.config.block_out_channels[0], height, width)
-    tokens = torch.randn(1, 1, sampler.unet.unet.config.cross_attention_dim, device=device)
-    times = torch.tensor([[6.0, 127.0, 0.0]], device=device)
-
-    def call() -> object:
-        return sampler.unet(latents, torch.tensor(1.0, device=device), tokens, times, posed)
-
-    posed = pose.to(device)
-    with FlopCounterMode(display=False) as counter:
-        call()
-    return min(seconds(call, device) for _ in range(3)), float(counter.get_total_flops())
-
-
-def measure(options: argparse.Namespace) -> dict[str, float]:
-    """All numbers, in seconds, operations and bytes."""
-    device = pick_device()
-    dtype = pick_dtype(options.dtype, device)
-    size = options.size[0], options.size[1]
-    sampler = random_sampler(options.tiny, dtype, device)
-    place(sampler.networks(dtype), device, options.offload)
-    unet_s, operations = time_unet(sampler, size, options.tile, device)
-    reference = torch.rand(3, *size, device=device)
-    drawings = torch.rand(options.frames + 1, 3, *size) * 2 - 1
-
-    def clip(steps: int) -> Callable[[], object]:
-        how = SvdOptions(tile=options.tile, overlap=min(6, options.tile - 1), steps=steps)
-        return lambda: sampler(reference, drawings, how, generator=torch.Generator().manual_seed(0))
-
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    clip(1)()  # Kernels are chosen in the first call.
-    one_s = seconds(clip(1), device)
-    many_s = seconds(clip(1 + options.steps), device)
-    step_s = (many_s - one_s) / options.steps
-    tiles = len(anchored_tiles(options.frames + 1, options.tile, min(6, options.tile - 1)))
-    motion = len(anchored_tiles(MOTION_FRAMES, options.tile, min(6, options.tile - 1)))
-    around_s = one_s - step_s
-    return {
-        "tiles": tiles,
-        "unet_s": unet_s,
-        "unet_flop": operations,
-        "step_s": step_s,
-        "around_s": around_s,
-        "peak_bytes": float(torch.cuda.max_memory_allocated()) if device.type == "cuda" else 0.0,
-        "motion_s": MOTION_STEPS * step_s * motion / tiles
-        + around_s * MOTION_FRAMES / (options.frames + 1),
-    }
-
-
 def main() -> None:
     """Measures, prints and perhaps writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, default=31, help="of the clip, without the first")
-    parser.add_argument("--tile", type=int, default=16)
-    parser.add_argument("--size", type=int, nargs=2, default=(1024, 576))
-    parser.add_argument("--steps", type=int, default=3, help="that are timed")
+    parser.add_argument("model", nargs="?", choices=MODELS, default="mimicmotion")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--frames", type=int, help="of the clip")
+    parser.add_argument("--tile", type=int, help="frames that a network sees at once")
+    parser.add_argument("--size", type=int, nargs=2)
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--offload", choices=OFFLOADS, default="none")
+    parser.add_argument("--clip", action="store_true")
+    parser.add_argument("--kernels", action="store_true")
+    parser.add_argument("--rate", action="store_true")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    found = measure(options)
-    table = Table(title=f"{options.frames} frames of {options.size}, tiles of {options.tile}")
-    table.add_column("what")
-    table.add_column("value", justify="right")
-    rows = {
-        "UNet on a tile": f"{1e3 * found['unet_s']:.0f} ms, {found['unet_flop'] / 1e12:.3g} TFLOP",
-        "operations a second": f"{found['unet_flop'] / found['unet_s'] / 1e12:.4g} TFLOP/s",
-        f"a step ({found['tiles']:.0f} tiles, twice)": f"{found['step_s']:.2f} s",
-        "before and after the steps": f"{found['around_s']:.1f} s",
-        "most memory": f"{found['peak_bytes'] / 2**30:.1f} GiB",
-        "441 frames, 25 steps, by the above": f"{found['motion_s']:.0f} s",
-    }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    Console().print(table)
+    device = pick_device()
+    settings = Settings(
+        device=device, dtype=pick_dtype(options.dtype, device), tiny=options.tiny,
+        frames=options.frames or FRAMES.get(options.model, MOTION),
+        size=options.size or (TINY_SIZE if options.tiny else None),
+        tile=options.tile, steps=options.steps,
+    )  # fmt: skip
+    console, found = Console(), {}
+    about: dict[str, Any] = {"torch": torch.__version__, "device": str(device)}
+    if options.rate:
+        about["matrix_rate"] = matrix_rate(device)
+        console.print(f"bfloat16 products: {about['matrix_rate'] / 1e12:.0f} TFLOP/s")
+    workload = MODELS[options.model](settings)
+    counts = operations(workload)
+    chosen = [name for name in VARIANTS if name in options.variants]
+    title = f"{options.model}, {settings.frames} frames, {settings.dtype}"
+    with many_sizes() if {"compile", "fp8"} & set(chosen) else nullcontext():
+        for name in chosen:
+            earlier = next(iter(found.values()), None)
+            found[name] = measure(workload, VARIANTS[name], device, earlier)
+            console.print(f"{name}: {found[name]['clip_s']:.1f} s", highlight=False)
+            if options.kernels:
+                console.print(kernels(next(iter(workload.parts.values())).call), markup=False)
+        console.print(table(title, workload, counts, found))
+        if options.clip:
+            about |= whole_clip(workload, device)
+            console.print(f"a whole clip, {chosen[-1]}: {about['whole_clip_s']:.1f} s, "
+                          f"{about.get('whole_clip_peak_bytes', 0) / 2**30:.1f} GiB")  # fmt: skip
     if options.out is not None:
-        about = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
-        options.out.write_text(json.dumps(about | found, indent=1))
+        given = {k: v for k, v in vars(options).items() if k != "out"}
+        options.out.write_text(
+            json.dumps(given | about | {"operations": counts, "variants": found}, indent=1)
+        )
 
 
 if __name__ == "__main__":

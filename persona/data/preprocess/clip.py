@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from persona.data.preprocess.annotate import (
     frame_with,
     trusted,
 )
+from persona.data.preprocess.clip_store import ClipStore, Job, visible_gpus
 from persona.data.preprocess.gate import Gate, KeepAll, dropped_sheet, summary
 from persona.data.preprocess.textured_person import TexturedPerson
 from persona.data.preprocess.unwrap import View, unwrap
@@ -30,7 +31,7 @@ from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.cloth.drape import Drape
 from persona.modules.detect import Annotator
-from persona.modules.diffusion.base import Controls, Reference, VideoGenerator, generate
+from persona.modules.diffusion.base import Controls, Reference, VideoGenerator
 from persona.types import BodyPose, Camera
 
 log = logging.getLogger(__name__)
@@ -124,19 +125,37 @@ class ClipMaker:
                 point is centred and the person is put where the whole motion is in view.
             advance: Called with the number of frames that are done.
         """
-        for number, motion in enumerate(self.motions):
-            poses, placed, drape = self._place(motion, person, camera, self.seed + number)
-            needs = self.generator.needs | {"mask"}
-            if not self.generator.aligned:
-                needs |= self.gate.needs
-            controls = person.controls(poses, placed, needs, drape)
-            frames = generate(self.generator, reference, controls, seed=self.seed + number)
+        store = ClipStore(writer.root)
+        jobs: Iterable[Job] = (
+            Job(
+                self.generator,
+                reference,
+                self._controls(number, person, camera),
+                self.seed + number,
+            )
+            for number in range(len(self.motions))
+        )
+        if not self.generator.aligned and len(self.motions) > 1 and len(visible_gpus()) > 1:
+            jobs = list(jobs)
+            store.fill(jobs, visible_gpus())
+        for number, job in enumerate(jobs):
+            controls = job.controls
+            frames = job.frames() if self.generator.aligned else store.frames(job)
             if self.refit is not None:
                 controls = replace(controls, pose=self.refit(controls, frames))
             split = f"generated_{number}"
-            kept = self._kept(writer, split, motion, person, controls, frames)
+            kept = self._kept(writer, split, self.motions[number], person, controls, frames)
             self._write(writer, split, person, controls, frames, kept)
             advance(len(frames))
+
+    def _controls(self, number: int, person: TexturedPerson, camera: Camera) -> Controls:
+        """What a clip is to show, and what its frames are held against."""
+        motion, seed = self.motions[number], self.seed + number
+        poses, placed, drape = self._place(motion, person, camera, seed)
+        needs = self.generator.needs | {"mask"}
+        if not self.generator.aligned:
+            needs |= self.gate.needs
+        return person.controls(poses, placed, needs, drape)
 
     def _kept(
         self,

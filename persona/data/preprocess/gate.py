@@ -34,7 +34,14 @@ _LIMBS = {
 """SMPL-X joints that move each limb."""
 _LEAST_LIMB = 0.01
 """Share of the silhouette below which a limb is hidden."""
-_NEIGHBOURS = 5
+_LEAST_COLOURED, _LEAST_PIXELS = 0.02, 75
+"""Share of the silhouette, and pixels, below which a limb shows too little of its colours."""
+_NEIGHBOURS = 15
+"""Frames that lightness is compared with: most of them must be right."""
+_FAR = 0.03
+"""In heights of the body: a person that reaches farther than this from it strays."""
+_WIDER = 4 / 3
+"""Loose clothes stray by more where the body turns to its side."""
 _STILL = 1.0
 """Grey levels that a rendered body must change by to be called moving."""
 
@@ -81,12 +88,16 @@ class AlignmentGate(Gate):
     Attributes:
         overlap: Least overlap (IoU) of person and posed body.
         overlap_drop: How far below the clip's median it may be.
+        stray: How much of the person may be far from the posed body, as a share of the person and
+            above its neighbours' median; wide clothes get a third of theirs on top.
         limb: Least share of a limb that shows the person.
+        limb_colour: How far a limb's colours may be from the photograph's (CIE Lab) above its
+            neighbours' median: where an arm is elsewhere, what lies behind it shows.
         colour: Largest distance of the person's colours from the photograph's (CIE Lab, all limbs
             made lighter or darker alike), averaged over limbs.
         colour_drop: How far above the clip's median it may be.
         flicker: Largest step of lightness (0 to 100) from neighbouring frames.
-        sharpness: Least share of the clip's median detail.
+        sharpness: Least share of its neighbours' median detail.
         motion: Least share of the posed body's change from the frame before.
     """
 
@@ -94,7 +105,9 @@ class AlignmentGate(Gate):
 
     overlap: float = 0.5
     overlap_drop: float = 0.15
+    stray: float = 0.02
     limb: float = 0.5
+    limb_colour: float = 18.0
     colour: float = 25.0
     colour_drop: float = 10.0
     flicker: float = 6.0
@@ -112,9 +125,9 @@ class AlignmentGate(Gate):
         for i, (frame, mask) in enumerate(zip(frames, masks, strict=True)):
             control = {name: _shrunk(controls.maps[name][i]) for name in self.needs}
             looks.append(_look(_shrunk(frame), _shrunk(mask), control))
-        overlap, colour, detail, light = (
+        overlap, stray, colour, detail, light = (
             np.array([getattr(look, name) for look in looks])
-            for name in ("overlap", "colour", "detail", "light")
+            for name in ("overlap", "stray", "colour", "detail", "light")
         )
         # What is the matter, before what follows from it.
         tests = (
@@ -122,7 +135,9 @@ class AlignmentGate(Gate):
             self._blurs(detail),
             self._silhouettes(overlap),
             [self._limb(look) for look in looks],
+            self._strays(stray),
             self._colours(colour),
+            self._limb_colours(looks),
             self._flickers(light),
         )
         return [next(filter(None, reasons), "") for reasons in zip(*tests, strict=True)]
@@ -135,18 +150,42 @@ class AlignmentGate(Gate):
         name, share = min(look.limbs.items(), key=lambda item: item[1], default=("", 1.0))
         return f"limb {name} shows {share:.2f} < {self.limb:.2f}" if share < self.limb else ""
 
+    def _strays(self, stray: Float[ndarray, "n"]) -> list[str]:
+        most = _WIDER * _usual(stray) + self.stray
+        return [
+            f"limb strays, {v:.3f} > {limit:.3f}" if v > limit else ""
+            for v, limit in zip(stray, most, strict=True)
+        ]
+
+    def _limb_colours(self, looks: Sequence[_Look]) -> list[str]:
+        above = np.stack([
+            values - _usual(values)
+            for values in (
+                np.array([look.colours.get(name, np.nan) for look in looks]) for name in _LIMBS
+            )
+        ])  # fmt: skip
+        above = np.nan_to_num(above)
+        names, reasons = list(_LIMBS), []
+        for worst, most in zip(above.argmax(0), above.max(0), strict=True):
+            said = f"limb {names[worst]} has another colour, {most:.0f} > {self.limb_colour:.0f}"
+            reasons.append(said if most > self.limb_colour else "")
+        return reasons
+
     def _colours(self, colour: Float[ndarray, "n"]) -> list[str]:
         most = min(self.colour, float(np.median(colour)) + self.colour_drop)
         return [f"colours are off by {v:.0f} > {most:.0f}" if v > most else "" for v in colour]
 
     def _flickers(self, light: Float[ndarray, "n"]) -> list[str]:
-        steps = np.abs(light - ndimage.median_filter(light, _NEIGHBOURS, mode="nearest"))
+        steps = np.abs(light - _usual(light))
         most = self.flicker
         return [f"flicker of {v:.1f} > {most:.1f}" if v > most else "" for v in steps]
 
     def _blurs(self, detail: Float[ndarray, "n"]) -> list[str]:
-        least = self.sharpness * float(np.median(detail))
-        return [f"blurred, detail {v:.2f} < {least:.2f}" if v < least else "" for v in detail]
+        least = self.sharpness * _usual(detail)
+        return [
+            f"blurred, detail {v:.2f} < {limit:.2f}" if v < limit else ""
+            for v, limit in zip(detail, least, strict=True)
+        ]
 
     def _frozen(self, looks: Sequence[_Look]) -> list[str]:
         reasons = [""]
@@ -199,6 +238,10 @@ class _Look:
     overlap: float
     limbs: dict[str, float]
     """Share of each visible limb that shows the person."""
+    stray: float
+    """Share of the person that is far from the body."""
+    colours: dict[str, float]
+    """Distance of each visible limb's colour from the photograph's."""
     colour: float
     light: float
     """Lightness of the person less the rendered body's."""
@@ -214,7 +257,7 @@ def _look(
 ) -> _Look:
     body = control["mask"]
     lab, wanted = (_lab(image) for image in (frame, control["colour"]))
-    limbs, distances, weights = {}, [], []
+    limbs, colours, distances, weights = {}, {}, [], []
     inner = ndimage.binary_erosion(mask & body, iterations=2)
     light = float((lab - wanted)[inner][:, 0].mean()) if inner.any() else 0.0
     even = _lab(_as_bright(frame, control["colour"], inner))
@@ -227,16 +270,38 @@ def _look(
         if shown.any():
             off = even[shown].mean(0) - wanted[shown].mean(0)
             distances.append(float(np.linalg.norm(off)))
+            if shown.sum() >= max(_LEAST_PIXELS, _LEAST_COLOURED * body.sum()):
+                colours[name] = distances[-1]
             weights.append(int(shown.sum()))
     grey, rendered = lab[..., 0] * 2.55, wanted[..., 0] * 2.55
     return _Look(
         overlap=float((mask & body).sum() / max(1, (mask | body).sum())),
         limbs=limbs,
+        stray=_stray(mask, body),
+        colours=colours,
         colour=float(np.average(distances, weights=weights)) if weights else np.inf,
         light=light,
         detail=_detail(grey, inner) / max(_detail(rendered, inner), 1e-3),
         body=body, grey=grey, rendered=rendered,
     )  # fmt: skip
+
+
+def _usual(values: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
+    """Median of each frame's neighbours; unseen ones are NaN."""
+    half = _NEIGHBOURS // 2
+    out = np.full(len(values), np.nan)
+    for i in range(len(values)):
+        near = values[max(0, i - half) : i + half + 1]
+        if np.isfinite(near).any():
+            out[i] = np.nanmedian(near)
+    return out
+
+
+def _stray(mask: Bool[ndarray, "h w"], body: Bool[ndarray, "h w"]) -> float:
+    if not mask.any() or not body.any():
+        return 0.0
+    reach = _FAR * np.ptp(np.flatnonzero(body.any(1)))
+    return float((ndimage.distance_transform_edt(~body) > reach)[mask].mean())
 
 
 def _as_bright(

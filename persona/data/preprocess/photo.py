@@ -22,6 +22,7 @@ from persona.data.preprocess.albedo import remove_shading
 from persona.data.preprocess.annotate import EDGE, MIN_FACING, BodyView, frame_with, view_body
 from persona.data.preprocess.canvas import Canvas, face_patch, person_canvas
 from persona.data.preprocess.clip import ClipMaker
+from persona.data.preprocess.clip_store import ClipStore
 from persona.data.preprocess.clothing import ClothingFit, Photo, dress, dressed_as
 from persona.data.preprocess.cover import Cover, sock_offset
 from persona.data.preprocess.fit import BodyFit, PhotoFit, photo_camera
@@ -152,6 +153,7 @@ class PhotoPreprocessor:
                 writer, person, reference, canvas.camera, lambda n: progress.advance(task, n)
             )
         writer.finish(self._info(paths, [w for s in sights for w in s.detection.warnings]))
+        ClipStore(root).forget()
         return Subject(root)
 
     def _read(self, photo: Path) -> Sight:

@@ -122,6 +122,7 @@ def test_a_checkpoint_of_other_sizes(copied):
         ({"tile": 4, "overlap": 4}, "tile_overlap=4"),
         ({"dtype": "float8"}, "dtype=float8"),
         ({"offload": "disk"}, "offload=disk: choose one of none, model, sequential"),
+        ({"offload": "sequential", "compile": True}, "offload=sequential moves single layers"),
     ],
 )
 def test_options_are_looked_at_first(tmp_path, options, said):
@@ -154,7 +155,14 @@ def test_too_small_a_gpu_is_one_line_that_says_what_to_set(weights, monkeypatch)
 
 def test_layers_that_wait_on_the_cpu_make_the_same_clip(weights, frames):
     moved = generate(made(weights, offload="sequential"), *scene(), seed=3)
-    assert (moved == frames).all()
+    # Its blocks are diffusers' own: what is rounded up there may be rounded down elsewhere.
+    assert np.abs(moved.astype(int) - frames).max() <= 1
+
+
+def test_faster_settings_make_nearly_the_same_clip(weights, frames):
+    faster = generate(made(weights, channels_last=True, fp8=True), *scene(), seed=3)
+    off = np.abs(faster.astype(int) - frames)
+    assert 0 < off.mean() < 0.1 * frames.std()
 
 
 def test_a_photo_without_keypoints(weights):

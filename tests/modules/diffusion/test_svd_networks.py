@@ -14,6 +14,7 @@ from persona.modules.diffusion.networks.identity_net import IdentityNet
 from persona.modules.diffusion.networks.pose_net import PoseNet
 from persona.modules.diffusion.networks.posed_unet import make_unet
 from persona.modules.diffusion.networks.published import IRESNET_100
+from persona.modules.diffusion.networks.spatio_temporal import quicken
 from persona.modules.strict_state import load_strictly, split_prefixes
 
 
@@ -46,6 +47,10 @@ def test_mimicmotion_unet_parity(parity):
     assert_agree(alone, case.wanted["with_pose_image_only"])
     # Nothing of a call stays behind.
     assert_agree(network(*inputs), case.wanted["no_pose"])
+    quicken(network)
+    assert_agree(network(*inputs, pose), case.wanted["with_pose"])
+    alone = network(*inputs, pose, image_only=True)
+    assert_agree(alone, case.wanted["with_pose_image_only"])
 
 
 def test_stable_animator_unet_parity(parity):
@@ -57,6 +62,9 @@ def test_stable_animator_unet_parity(parity):
     assert_agree(posed, case.wanted["with_pose"])
     blank = network(latents, timestep, torch.zeros_like(context), ids)
     assert_agree(blank, case.wanted["uncond_zero_context_no_pose"])
+    quicken(network)
+    posed = network(latents, timestep, context, ids, case.given["pose_latents"])
+    assert_agree(posed, case.wanted["with_pose"])
 
 
 def test_identity_attention_parity(parity):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("diffusers")
 from generator_scene import FRAMES, SIZE, scene
@@ -14,6 +15,7 @@ from tiny_weights import write_wan_animate
 
 from persona.errors import UserError
 from persona.modules.diffusion.base import generate
+from persona.modules.diffusion.networks.wan_sampler import load_wan
 from persona.modules.diffusion.wan_animate import (
     WanAnimateGenerator,
     draw_body_and_hands,
@@ -52,6 +54,17 @@ def test_one_frame_alone_and_less_memory(weights):
     frames = generate(made(weights), reference, alone, seed=3)
     moved = generate(made(weights, offload="model"), reference, alone, seed=3)
     assert frames.shape == (1, SIZE, SIZE, 3) and (frames == moved).all()
+
+
+def test_what_must_stay_exact_does(weights):
+    sampler = made(weights).read(weights)
+    half = load_wan(weights, torch.bfloat16)
+    *_, vae, transformer = half.networks(torch.bfloat16)
+    assert {p.dtype for p in vae.parameters()} == {torch.float32}
+    kinds = {name: p.dtype for name, p in transformer.named_parameters()}
+    assert kinds["blocks.0.ffn.net.2.weight"] == torch.bfloat16
+    assert kinds["blocks.0.scale_shift_table"] == torch.float32
+    assert {p.dtype for p in sampler.networks(torch.float32)[3].parameters()} == {torch.float32}
 
 
 def test_files_of_another_version_name_the_first_key(weights, tmp_path):

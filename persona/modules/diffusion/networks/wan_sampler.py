@@ -68,11 +68,8 @@ class WanSampler(Sampler):
         pipeline.set_progress_bar_config(disable=True)
 
     def networks(self, dtype: torch.dtype) -> list[nn.Module]:
-        """See ``Sampler``; the VAE stays exact, as its authors advise."""
-        return [
-            getattr(self.pipeline, name).to(torch.float32 if name == "vae" else dtype)
-            for name in NETWORKS
-        ]
+        """See ``Sampler``; as ``load_wan`` read them: a cast would round what is to stay exact."""
+        return [getattr(self.pipeline, name) for name in NETWORKS]
 
     @torch.no_grad()
     def __call__(
@@ -124,9 +121,13 @@ class WanSampler(Sampler):
 
 
 def load_wan(folder: Path, dtype: torch.dtype) -> WanSampler:
-    """From the published folder, straight into a precision: in its own it is 70 GB."""
+    """From the published folder, straight into a precision: in its own it is 70 GB.
+
+    The VAE stays exact, as its authors advise, and so do the parts that diffusers names.
+    """
     parts: dict[str, Any] = {
-        name: whole_network(kind, folder / name, dtype) for name, kind in NETWORKS.items()
+        name: whole_network(kind, folder / name, torch.float32 if name == "vae" else dtype)
+        for name, kind in NETWORKS.items()
     }
     for name, kind in OTHERS.items():
         try:

@@ -1,0 +1,1 @@
+"""The alignment gate on synthetic clips into which faults of known kinds are put."""

@@ -1,0 +1,114 @@
+"""GroupNorm and SiLU of images whose channels lie together, on CUDA: two reads and one write.
+
+PyTorch's own GroupNorm on CUDA would first lay every channel apart. Each part of the places is
+summed up as deviations from a value near its mean, and parts are merged by their means (Chan et
+al. 1983, Eq. 1.5), so nothing cancels.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.modules.render.jit import triton_kernel
+
+PLACES, CHANNELS = 64, 64
+"""Of an image that a program holds at once."""
+REPEATS = 8
+"""Such blocks, one after the other, of which a program makes one mean and deviation."""
+
+
+@triton_kernel
+def _moments(
+    x_ptr, mean_ptr, square_ptr, places, channels,
+    N: tl.constexpr, C: tl.constexpr, REPEATS: tl.constexpr,
+):  # fmt: skip
+    """Mean and sum of squared deviations of each channel in one part of an image's places."""
+    part, image = tl.program_id(0), tl.program_id(2)
+    channel = tl.program_id(1) * C + tl.arange(0, C)
+    known = channel < channels
+    first = image.to(tl.int64) * places
+    start = part * REPEATS * N
+    # Deviations from the part's first place are small beside its mean.
+    near = tl.load(x_ptr + (first + start) * channels + channel, known, 0.0).to(tl.float32)
+    total, square = tl.zeros([N, C], tl.float32), tl.zeros([N, C], tl.float32)
+    for step in tl.static_range(REPEATS):
+        place = start + step * N + tl.arange(0, N)
+        used = (place < places)[:, None] & known[None, :]
+        at = (first + place)[:, None] * channels + channel[None, :]
+        off = tl.load(x_ptr + at, used, 0.0).to(tl.float32) - near[None, :]
+        off = tl.where(used, off, 0.0)
+        total += off
+        square += off * off
+    count = tl.minimum(places - start, REPEATS * N).to(tl.float32)
+    sums = tl.sum(total, 0)
+    at = (image * tl.num_programs(0) + part).to(tl.int64) * channels + channel
+    tl.store(mean_ptr + at, near + sums / count, known)
+    tl.store(square_ptr + at, tl.sum(square, 0) - sums * sums / count, known)
+
+
+@triton_kernel
+def _apply(
+    x_ptr, scale_ptr, shift_ptr, out_ptr, places, channels,
+    N: tl.constexpr, C: tl.constexpr, SILU: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(2)
+    place = tl.program_id(0) * N + tl.arange(0, N)
+    channel = tl.program_id(1) * C + tl.arange(0, C)
+    known = channel < channels
+    inside = (place < places)[:, None] & known[None, :]
+    at = (image.to(tl.int64) * places + place)[:, None] * channels + channel[None, :]
+    scale = tl.load(scale_ptr + image * channels + channel, known, 0.0)
+    shift = tl.load(shift_ptr + image * channels + channel, known, 0.0)
+    value = tl.load(x_ptr + at, inside, 0.0).to(tl.float32) * scale[None, :] + shift[None, :]
+    if SILU:
+        value = value / (1.0 + tl.exp(-value))
+    tl.store(out_ptr + at, value, inside)
+
+
+def group_norm_silu(
+    images: Float[Tensor, "n c h w"],
+    weight: Float[Tensor, "c"],
+    bias: Float[Tensor, "c"],
+    groups: int,
+    eps: float,
+    *,
+    silu: bool,
+) -> Float[Tensor, "n c h w"]:
+    """Without gradients.
+
+    Args:
+        images: Channels last in memory; others are copied.
+        weight: Of each channel.
+        bias: Of each channel.
+        groups: Of channels.
+        eps: Added to the variance.
+        silu: Whether SiLU follows.
+    """
+    images = images.contiguous(memory_format=torch.channels_last)
+    count, channels, height, width = images.shape
+    places = height * width
+    part = PLACES * REPEATS
+    grid = triton.cdiv(places, part), triton.cdiv(channels, CHANNELS), count
+    mean = images.new_empty((count, grid[0], channels), dtype=torch.float32)
+    square = torch.empty_like(mean)
+    sizes = places, channels, PLACES, CHANNELS
+    _moments[grid](images, mean, square, *sizes, REPEATS)
+    first = part * torch.arange(grid[0], device=images.device)
+    share = (places - first).clamp(max=part).float() / places
+    mean, square = (x.unflatten(-1, (groups, -1)) for x in (mean, square))
+    members = channels // groups
+    share = share[:, None, None] / members
+    middle = (mean * share).sum((1, 3), keepdim=True)
+    spread = (mean - middle).square() * share
+    variance = spread.sum((1, 3)) + square.sum((1, 3)) / (members * places)
+    inverse = (variance + eps).rsqrt().repeat_interleave(members, 1)
+    scale = inverse * weight.float()
+    shift = bias.float() - middle.flatten(1).repeat_interleave(members, 1) * scale
+    out = torch.empty_like(images)
+    grid = triton.cdiv(places, PLACES), *grid[1:]
+    _apply[grid](images, scale.contiguous(), shift.contiguous(), out, *sizes, silu)
+    return out

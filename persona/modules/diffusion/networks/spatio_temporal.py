@@ -1,0 +1,251 @@
+"""Diffusers' blocks of Stable Video Diffusion: the same functions of the same weights, faster.
+
+What is left out changes nothing: attention to one token is that token's value, whatever asks;
+a kernel along time alone is a flat one over (time, place), which libraries compute several times
+faster than a solid one; attention along time reads tokens where they lie instead of sorting them
+by place first; queries, keys and values are one product.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention import (
+    BasicTransformerBlock,
+    FeedForward,
+    TemporalBasicTransformerBlock,
+)
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import (
+    ResnetBlock2D,
+    SpatioTemporalResBlock,
+    TemporalResnetBlock,
+)
+from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from persona.modules.diffusion.networks.fp8 import Fp8Linear
+from persona.modules.diffusion.networks.id_attention import ClipOnlyAttention, IdentityAttention
+
+
+def quicken(network: nn.Module) -> None:
+    """Has a network's blocks of those kinds compute by this file; names and weights stay."""
+    for module in network.modules():
+        if type(module) is SpatioTemporalResBlock:
+            module.__class__ = QuickResBlock
+        elif type(module) is TransformerSpatioTemporalModel:
+            module.__class__ = QuickTransformer
+
+
+def keep_channels_last(network: nn.Module) -> None:
+    """Lets images through a network's GroupNorms as they lie; PyTorch's would copy them twice."""
+    for module in network.modules():
+        if type(module) is nn.GroupNorm:
+            module.__class__ = ChannelsLastNorm
+
+
+class ChannelsLastNorm(nn.GroupNorm):
+    """The same values."""
+
+    def forward(self, input: Float[Tensor, "n c *size"]) -> Float[Tensor, "n c *size"]:
+        """See ``nn.GroupNorm``."""
+        return normal(input, self)
+
+
+class QuickResBlock(SpatioTemporalResBlock):
+    """A residual block over each frame, one along time, and their mixture."""
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "all channels height width"],
+        temb: Float[Tensor, "all width_t"] | None = None,
+        image_only_indicator: Float[Tensor, "clips frames"] | None = None,
+    ) -> Float[Tensor, "all channels_o height width"]:
+        """See diffusers, whose names these are; frames of a clip follow each other."""
+        assert image_only_indicator is not None
+        frames = image_only_indicator.shape[-1]
+        spatial, temporal = self.spatial_res_block, self.temporal_res_block
+        by_frame = by_time = None
+        if temb is not None:
+            wave = F.silu(temb)
+            by_frame = spatial.time_emb_proj(wave)[..., None, None]
+            by_time = temporal.time_emb_proj(wave).unflatten(0, (-1, frames))
+            by_time = by_time.transpose(1, 2)[..., None]
+        images = _residual(spatial, hidden_states, by_frame)
+        size = images.shape[2:]
+        clips = images.unflatten(0, (-1, frames)).flatten(3).transpose(1, 2)
+        mixed = self.time_mixer(
+            x_spatial=clips[..., None],
+            x_temporal=_residual(temporal, clips, by_time)[..., None],
+            image_only_indicator=image_only_indicator,
+        )[..., 0]
+        return mixed.transpose(1, 2).unflatten(3, size).flatten(0, 1)
+
+
+class QuickTransformer(TransformerSpatioTemporalModel):
+    """Transformer blocks over each frame's places, and along time."""
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "all channels height width"],
+        encoder_hidden_states: Float[Tensor, "all tokens width_c"],
+        image_only_indicator: Float[Tensor, "clips frames"],
+        return_dict: bool = False,
+    ) -> tuple[Float[Tensor, "all channels height width"]]:
+        """See diffusers, whose names these are; a tuple is returned, as its blocks ask."""
+        clips, frames = image_only_indicator.shape
+        size = hidden_states.shape[2:]
+        tokens = normal(hidden_states, self.norm).flatten(2).transpose(1, 2)
+        tokens = self.proj_in(tokens)
+        numbers = torch.arange(frames, device=tokens.device)
+        position = self.time_pos_embed(self.time_proj(numbers).to(tokens.dtype))[:, None]
+        # All frames of a clip are told the same.
+        told = encoder_hidden_states.unflatten(0, (clips, frames))[:, 0]
+        for spatial, temporal in zip(
+            self.transformer_blocks, self.temporal_transformer_blocks, strict=True
+        ):
+            tokens = _over_places(spatial, tokens, encoder_hidden_states)
+            moved = _along_time(temporal, tokens.unflatten(0, (clips, frames)) + position, told)
+            tokens = self.time_mixer(
+                x_spatial=tokens,
+                x_temporal=moved.flatten(0, 1),
+                image_only_indicator=image_only_indicator,
+            )
+        out = self.proj_out(tokens).transpose(1, 2).unflatten(2, size)
+        return (out + hidden_states,)
+
+
+def _residual(
+    block: ResnetBlock2D | TemporalResnetBlock,
+    images: Float[Tensor, "n c height width"],
+    shift: Float[Tensor, "n c_o #height 1"] | None,
+) -> Float[Tensor, "n c_o height width"]:
+    """A residual block; of one along time, rows are frames and columns all places."""
+    inner = _convolve(block.conv1, normal(images, block.norm1, silu=True))
+    if shift is not None:
+        inner = inner + shift
+    inner = _convolve(block.conv2, normal(inner, block.norm2, silu=True))
+    short = block.conv_shortcut
+    return (images if short is None else _convolve(short, images)) + inner
+
+
+def _convolve(
+    layer: nn.Conv2d | nn.Conv3d, images: Float[Tensor, "n c height width"]
+) -> Float[Tensor, "n c_o height_o width_o"]:
+    """By the layer, or by its kernel along time, laid along rows."""
+    if layer.weight.ndim == 4:
+        return layer(images)
+    weight = layer.weight.flatten(3)
+    return F.conv2d(images, weight, layer.bias, padding=(weight.shape[2] // 2, 0))
+
+
+def normal(
+    images: Float[Tensor, "n c *size"], norm: nn.GroupNorm, *, silu: bool = False
+) -> Float[Tensor, "n c *size"]:
+    """GroupNorm, and SiLU where it follows; images stay channels last."""
+    last = images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last)
+    if images.is_cuda and last and not torch.is_grad_enabled():
+        # Triton comes with CUDA builds of torch.
+        from persona.modules.diffusion.networks.group_norm_silu_triton import group_norm_silu
+
+        settings = norm.weight, norm.bias, norm.num_groups, norm.eps
+        return group_norm_silu(images, *settings, silu=silu)
+    out = F.group_norm(images, norm.num_groups, norm.weight, norm.bias, norm.eps)
+    return F.silu(out) if silu else out
+
+
+def _over_places(
+    block: BasicTransformerBlock,
+    tokens: Float[Tensor, "images places width"],
+    context: Float[Tensor, "images tokens width_c"],
+) -> Float[Tensor, "images places width"]:
+    together = _queries_keys_values(block.attn1, block.norm1(tokens))
+    query, key, value = (
+        x.transpose(1, 2) for x in together.unflatten(-1, (3, block.attn1.heads, -1)).unbind(-3)
+    )
+    seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    tokens = tokens + block.attn1.to_out[0](seen)
+    tokens = tokens + _told(block.attn2, block.norm2, tokens, context)
+    return tokens + _feed_forward(block.ff, block.norm3(tokens))
+
+
+def _along_time(
+    block: TemporalBasicTransformerBlock,
+    tokens: Float[Tensor, "clips frames places width"],
+    context: Float[Tensor, "clips tokens width_c"],
+) -> Float[Tensor, "clips frames places width"]:
+    tokens = tokens + _feed_forward(block.ff_in, block.norm_in(tokens))
+    seen = _frames_see_frames(block.attn1, block.norm1(tokens))
+    tokens = tokens + block.attn1.to_out[0](seen)
+    flat = tokens.flatten(1, 2)
+    told = _told(block.attn2, block.norm2, flat, context)
+    tokens = (flat + told).unflatten(1, tokens.shape[1:3])
+    return tokens + _feed_forward(block.ff, block.norm3(tokens))
+
+
+def _feed_forward(
+    layers: FeedForward, tokens: Float[Tensor, "*n width"]
+) -> Float[Tensor, "*n width"]:
+    if not tokens.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return layers(tokens)  # Compiled code has a kernel of its own.
+    # Triton comes with CUDA builds of torch.
+    from persona.modules.diffusion.networks.geglu_triton import gated
+
+    widen, _, narrow = layers.net
+    return narrow(gated(widen.proj(tokens)))
+
+
+def _frames_see_frames(
+    attention: Attention, tokens: Float[Tensor, "clips frames places width"]
+) -> Float[Tensor, "clips frames places width"]:
+    """Attention along time, before the output's layer."""
+    clips, frames, places, _ = tokens.shape
+    together = _queries_keys_values(attention, tokens)
+    if tokens.is_cuda and not torch.is_grad_enabled():
+        # Triton comes with CUDA builds of torch.
+        from persona.modules.diffusion.networks import time_attention_triton as fused
+
+        if frames <= fused.MOST_FRAMES:
+            return fused.time_attention(together, attention.heads)
+    query, key, value = (
+        x.permute(0, 2, 3, 1, 4).flatten(0, 1)
+        for x in together.unflatten(-1, (3, attention.heads, -1)).unbind(-3)
+    )
+    seen = F.scaled_dot_product_attention(query, key, value)
+    return seen.unflatten(0, (clips, places)).permute(0, 3, 1, 2, 4).flatten(3)
+
+
+def _queries_keys_values(
+    attention: Attention, tokens: Float[Tensor, "*n width"]
+) -> Float[Tensor, "*n three_width"]:
+    """Side by side, each of all heads."""
+    layers = attention.to_q, attention.to_k, attention.to_v
+    if any(isinstance(layer, Fp8Linear) for layer in layers):
+        return torch.cat([layer(tokens) for layer in layers], -1)
+    return F.linear(tokens, torch.cat([layer.weight for layer in layers]))
+
+
+def _told(
+    attention: Attention,
+    norm: nn.LayerNorm,
+    tokens: Float[Tensor, "n places width"],
+    context: Float[Tensor, "n tokens width_c"],
+) -> Float[Tensor, "n _ width"]:
+    """What the context says to each token; one row where it says the same to all."""
+    if isinstance(attention.processor, ClipOnlyAttention):
+        context = context[:, : -attention.processor.tokens]
+    elif isinstance(attention.processor, IdentityAttention):
+        return attention(norm(tokens), encoder_hidden_states=context)
+    if context.shape[1] == 1:
+        return attention.to_out[0](attention.to_v(context))
+    query, key, value = (
+        layer(x).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+        for layer, x in (
+            (attention.to_q, norm(tokens)),
+            (attention.to_k, context),
+            (attention.to_v, context),
+        )
+    )
+    seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    return attention.to_out[0](seen)

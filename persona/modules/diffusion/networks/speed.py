@@ -1,0 +1,120 @@
+"""How fast a generator's networks compute: what changes no result, and options that round.
+
+Blocks are compiled one by one: those of one size share what is compiled, so a network of sixty
+blocks takes the time of ten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from diffusers.models.activations import GEGLU
+from diffusers.models.attention import BasicTransformerBlock, FeedForward
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D, SpatioTemporalResBlock
+from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
+from diffusers.models.transformers.transformer_wan_animate import WanAttention, WanTransformerBlock
+from torch import nn
+
+from persona.errors import UserError
+from persona.modules.diffusion.networks.fp8 import to_fp8
+from persona.modules.diffusion.networks.motion_module import TemporalBlock
+from persona.modules.diffusion.networks.spatio_temporal import keep_channels_last, quicken
+
+BLOCKS = (
+    SpatioTemporalResBlock,
+    TransformerSpatioTemporalModel,
+    ResnetBlock2D,
+    BasicTransformerBlock,
+    TemporalBlock,
+    WanTransformerBlock,
+)
+"""What is compiled as one, where it is in no other of them."""
+_SIZES = 64
+"""Different sizes of one kind of block that may be compiled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What a generator may do to be faster.
+
+    Attributes:
+        rewrite: Blocks of Stable Video Diffusion compute by ``spatio_temporal``: the same results.
+        channels_last: A pixel's channels lie together in memory, as GPUs' convolutions read them.
+        compile: Blocks are compiled by PyTorch; the first clip waits a minute or two for it.
+        fp8: Linear layers of transformers multiply 8-bit numbers; bfloat16 on an H100 or later.
+    """
+
+    rewrite: bool = True
+    channels_last: bool = False
+    compile: bool = False
+    fp8: bool = False
+
+    def check(self, dtype: torch.dtype, device: torch.device, offload: str) -> None:
+        """Raises UserError for what does not go together."""
+        if self.fp8 and device.type == "cuda":
+            if torch.cuda.get_device_capability(device) < (8, 9):
+                raise UserError(
+                    "generator.fp8=true: this GPU has no 8-bit units; set generator.fp8=false"
+                )
+            if dtype != torch.bfloat16:
+                raise UserError("generator.fp8=true needs generator.dtype=bfloat16")
+        if offload == "sequential" and (self.compile or self.fp8):
+            raise UserError(
+                "generator.offload=sequential moves single layers: set generator.compile=false "
+                "and generator.fp8=false, or generator.offload=model"
+            )
+
+    def apply(self, networks: Sequence[nn.Module], offload: str = "none") -> None:
+        """Changes networks that are in their precision, before they are brought to a device."""
+        for network in networks:
+            # Layers that come one by one are not there when a block wants to read their weights.
+            if self.rewrite and offload != "sequential":
+                quicken(network)
+            if self.channels_last:
+                _put_channels_last(network)
+                keep_channels_last(network)
+            if self.fp8:
+                for layers in _wide_layers(network):
+                    to_fp8(layers)
+            if self.compile:
+                for block in _outermost(network):
+                    block.compile(dynamic=False)
+
+
+@contextmanager
+def many_sizes() -> Iterator[None]:
+    """Within it, compiled blocks may have many sizes; beyond eight PyTorch would give up."""
+    with torch._dynamo.config.patch(recompile_limit=_SIZES):
+        yield
+
+
+def _put_channels_last(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
+        elif isinstance(module, nn.Conv3d):
+            module.to(memory_format=torch.channels_last_3d)
+
+
+def _wide_layers(network: nn.Module) -> list[nn.Module]:
+    """Feed-forward layers and attention to many tokens.
+
+    After a gate 16-bit products are faster: rounding its many columns takes longer than is won.
+    """
+    found: list[nn.Module] = []
+    for name, module in network.named_modules():
+        if isinstance(module, FeedForward):
+            found.append(module.net[0] if isinstance(module.net[0], GEGLU) else module)
+        elif isinstance(module, (Attention, WanAttention)) and not name.endswith("attn2"):
+            found.append(module)
+    return found
+
+
+def _outermost(network: nn.Module) -> list[nn.Module]:
+    if isinstance(network, BLOCKS):
+        return [network]
+    return [block for child in network.children() for block in _outermost(child)]

@@ -1,0 +1,67 @@
+"""Attention along time on CUDA: each place's frames are read where they lie, once.
+
+Attention kernels expect a sequence's tokens to be neighbours, and long sequences. Here sequences
+are a few dozen frames whose tokens are a picture apart: a program holds all of one.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.modules.render.jit import triton_kernel
+
+MOST_FRAMES = 128
+LEAST = 16
+"""Rows and columns that the GPU's matrix units take at least."""
+
+
+@triton_kernel
+def _attend(
+    q_ptr, k_ptr, v_ptr, out_ptr, frames, places, heads, row, out_row, scale,
+    F: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One place and head of one clip; tokens are ``row`` numbers apart from place to place."""
+    place, head, clip = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    frame, column = tl.arange(0, F), tl.arange(0, D)
+    token = (clip.to(tl.int64) * frames + frame) * places + place
+    inside = (frame < frames)[:, None] & (column < WIDTH)[None, :]
+    at = token[:, None] * row + head * WIDTH + column[None, :]
+    query = tl.load(q_ptr + at, inside, 0.0)
+    key = tl.load(k_ptr + at, inside, 0.0)
+    value = tl.load(v_ptr + at, inside, 0.0)
+    like = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
+    like = tl.where((frame < frames)[None, :], like, -1e30)
+    like = tl.exp(like - tl.max(like, 1)[:, None])
+    share = like / tl.sum(like, 1)[:, None]
+    seen = tl.dot(share.to(value.dtype), value, input_precision=PRECISION)
+    to = token[:, None] * out_row + head * WIDTH + column[None, :]
+    tl.store(out_ptr + to, seen, inside)
+
+
+def time_attention(
+    qkv: Float[Tensor, "clips frames places three_width"], heads: int
+) -> Float[Tensor, "clips frames places width"]:
+    """Softmax attention of each place's frames to each other. Without gradients.
+
+    Args:
+        qkv: Queries, keys and values side by side, each of all heads; at most ``MOST_FRAMES``.
+        heads: Number of heads.
+    """
+    qkv = qkv.contiguous()
+    clips, frames, places, row = qkv.shape
+    width = row // 3
+    size = width // heads
+    query, key, value = qkv.split(width, -1)
+    out = qkv.new_empty(clips, frames, places, width)
+    shape = (
+        max(LEAST, triton.next_power_of_2(frames)), max(LEAST, triton.next_power_of_2(size)), size,
+    )  # fmt: skip
+    _attend[(places, heads, clips)](
+        query, key, value, out, frames, places, heads, row, width, size**-0.5, *shape,
+        "ieee" if qkv.dtype == torch.float32 else "tf32",
+    )  # fmt: skip
+    return out
