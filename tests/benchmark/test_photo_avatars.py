@@ -70,7 +70,7 @@ def test_trainings_that_are_there_are_kept_and_one_that_fails_stops_none(
     options, out = config("+schedules.half=['trainer.max_steps=9']"), tmp_path / "out"
     with pytest.raises(UserError, match="2 of 4 trainings failed.*default_b: no memory"):
         train_avatars(options, out, people, "command")
-    assert calls == ["default_a", "half_a", "default_b", "half_b"], "c has no subject"
+    assert calls == ["default_a", "default_b", "half_a", "half_b"], "c has no subject"
     text = (out / "avatars.md").read_text()
     assert "## Default against its texture" in text and "## Half against default" in text
     assert "| front_psnr | 1 | 20.00 | 22.00 | +2.00 [+2.00, +2.00] | default |" in text
@@ -84,7 +84,8 @@ def test_trainings_that_are_there_are_kept_and_one_that_fails_stops_none(
 
 
 def test_a_cell_trains_the_persons_subject_as_create_does(config, people, tmp_path):
-    one, other, *_ = plan(config("+schedules.half=['trainer.max_steps=9']"), tmp_path / "out", people)
+    options = config("+schedules.half=['trainer.max_steps=9']")
+    one, _, other, _ = plan(options, tmp_path / "out", people)
     assert one.settings["train"]["data"]["root"] == str(tmp_path / "made/a")
     wanted = compose("train", ["+exp=photo"])
     assert one.settings["train"]["trainer"]["max_steps"] == wanted.trainer.max_steps

@@ -90,25 +90,29 @@ def train_avatars(config: DictConfig, folder: Path, people: list[Path], command:
 
 
 def plan(config: DictConfig, folder: Path, people: list[Path]) -> list[Cell]:
-    """The trainings of everybody who has a subject; one person's stand beside each other.
+    """The trainings of everybody who has a subject, schedule by schedule.
+
+    The first schedule comes first: what it caches of a person serves the others.
 
     Raises:
         UserError: A bad option.
     """
-    cells = []
+    subjects = {}
     for person in people:
         row = finished_row(config, folder, person)
-        if row is None or "damaged" in row or "error" in row:
-            continue
-        subject = subject_folder(config, folder, person.name).absolute()
-        for schedule, own in config.schedules.items():
-            train = composed("train", [f"+exp={config.experiment}", "data=subject", *own])
-            train.name, train.subjects_dir = subject.name, str(subject.parent)
-            train.logger, train.report.turntable_frames = None, 0
-            check_options(train)
+        if row is not None and not {"damaged", "error"} & row.keys():
+            root = subject_folder(config, folder, person.name).absolute()
+            subjects[person] = root, str(row["digest"])
+    cells = []
+    for schedule, own in config.schedules.items():
+        train = composed("train", [f"+exp={config.experiment}", "data=subject", *own])
+        train.logger, train.report.turntable_frames = None, 0
+        check_options(train)
+        for person, (root, digest) in subjects.items():
+            train.name, train.subjects_dir = root.name, str(root.parent)
             scored: dict[str, object] = {key: config[key] for key in SCORED}
             settings = {"train": plain(train), "body": plain(config.body), **scored}
-            cells.append(Cell(person, str(schedule), settings, str(row["digest"])))
+            cells.append(Cell(person, str(schedule), settings, digest))
     return cells
 
 
