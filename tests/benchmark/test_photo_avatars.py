@@ -68,7 +68,7 @@ def test_trainings_that_are_there_are_kept_and_one_that_fails_stops_none(
 
     monkeypatch.setattr(avatars, "run_one", work)
     options, out = config("+schedules.half=['trainer.max_steps=9']"), tmp_path / "out"
-    with pytest.raises(UserError, match="2 of 4 trainings failed.*default_b: no memory"):
+    with pytest.raises(UserError, match=r"2 of 4 trainings failed.*default_b: no memory"):
         train_avatars(options, out, people, "command")
     assert calls == ["default_a", "default_b", "half_a", "half_b"], "c has no subject"
     text = (out / "avatars.md").read_text()
@@ -92,7 +92,7 @@ def test_a_cell_trains_the_persons_subject_as_create_does(config, people, tmp_pa
     assert one.settings["train"]["avatar"]["edge_m"] == wanted.avatar.edge_m
     assert other.settings["train"]["trainer"]["max_steps"] == 9
     assert one.digest != other.digest
-    with pytest.raises(UserError, match="trainer.max_steps"):
+    with pytest.raises(UserError, match=r"trainer\.max_steps"):
         plan(config("+schedules.bad=['trainer.max_steps=much']"), tmp_path / "out", people)
     with pytest.raises(UserError, match="nobody's photo led to a subject"):
         train_avatars(config(), tmp_path / "out", people[2:], "command")
