@@ -147,7 +147,8 @@ class Scorer:
 
 def lpips_of(net: str | None) -> Lpips | None:
     """LPIPS by a network; None where none is named or its weights are missing."""
-    return None if net is None or missing_weights(net) else lpips_by(shared_perceptual(net))
+    network = None if net is None or missing_weights(net) else shared_perceptual(net)
+    return None if network is None else lpips_by(network)
 
 
 def sides(true: TruePerson, height: int, width: int) -> tuple[list[TrueView], list[TrueView]]:
