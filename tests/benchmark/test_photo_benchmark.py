@@ -11,7 +11,8 @@ import torch
 from omegaconf import OmegaConf
 from torchmetrics import MetricCollection
 
-from persona.benchmark.photo import fit_scores, fitted, picture_scores, views
+from persona.benchmark.photo import avatar_worker, fit_scores, fitted, picture_scores, views
+from persona.benchmark.photo.avatar_table import SHOWN
 from persona.benchmark.photo.failures import gross_failures
 from persona.benchmark.photo.fitted import num_found
 from persona.benchmark.photo.score import ROWS, Scorer, finished_row
@@ -29,6 +30,7 @@ from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_ax
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.render.cpu import CpuRenderer
 from persona.modules.render.mesh import rasterize_uv
+from persona.runtime.options import plain
 from persona.systems.fit import Fit
 from persona.systems.schedule import Schedule
 from persona.systems.textured_mesh import TexturedMeshMethod
@@ -266,6 +268,27 @@ def test_an_avatar_is_painted_as_its_texture_is(world):
     both = picture.mask & world.front.mask
     assert picture_scores.psnr(picture.image, world.front.image, both) > 40
     assert picture.parts is None
+
+
+@pytest.mark.slow
+def test_an_avatar_is_trained_and_scored_as_its_texture_is(world, score, people, tmp_path, tiny):
+    texture = score()
+    train = tiny(f"subjects_dir={tmp_path / 'subjects'}", "name=p7", "avatar.levels=1")
+    train.report.turntable_frames = 0
+    job = OmegaConf.create({
+        "person": str(people / "person_7"), "train": plain(train), "schedule": "few",
+        "body": plain(train.body), "result": str(tmp_path / "runs/few_person_7.json"),
+        "height": HEIGHT, "width": WIDTH, "lpips_net": None,
+    })  # fmt: skip
+    write_json(tmp_path / "runs/few_person_7/config.yaml", "of a run that was stopped")
+    row = avatar_worker.run(job)
+    assert row["steps"] == 4 and 0 < row["build_seconds"] < row["seconds"]
+    for group in ("front", "side", "back", "poses"):
+        assert row[f"avatar_{group}_iou"] > 0.7, group
+        assert 15 < row[f"avatar_{group}_psnr"] < texture[f"texture_{group}_psnr"], group
+    assert row.keys() >= {f"avatar_{key}" for key in SHOWN if f"texture_{key}" in texture}
+    assert (tmp_path / "runs/few_person_7/last.ckpt").is_file()
+    assert (tmp_path / "runs/few_person_7.png").is_file()
 
 
 def test_a_shift_to_the_side_is_found():

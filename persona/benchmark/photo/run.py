@@ -12,6 +12,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from persona.benchmark.photo.avatars import train_avatars
 from persona.benchmark.photo.failures import gross_failures
 from persona.benchmark.photo.score import (
     ROWS,
@@ -37,7 +38,7 @@ POLL_S = 2.0
 
 
 def run_photo_benchmark(config: DictConfig, folder: Path) -> Path:
-    """Scores all people, or compares two tables. Returns the report.
+    """Scores all people and trains their avatars, or compares two tables. Returns the report.
 
     Raises:
         UserError: a folder is missing or holds no people.
@@ -50,6 +51,8 @@ def run_photo_benchmark(config: DictConfig, folder: Path) -> Path:
     if not config.people:
         raise UserError("give people=DIR, a folder of people with exact truth, or compare=[A,B]")
     quiet_libraries()
+    if not config.train:
+        config.clips.motions = []  # Generated frames are there to train on.
     if config.lpips_net and (message := missing_weights(config.lpips_net)):
         log.warning(message)
     people = people_folders(Path(config.people).resolve())[: config.limit]
@@ -59,6 +62,8 @@ def run_photo_benchmark(config: DictConfig, folder: Path) -> Path:
     strips = [folder / STRIPS / f"{row['person']}.png" for row in rows]
     if drawn := [read_image(path) for path in strips if path.exists()]:
         write_png(folder / "overview.png", overview(drawn))
+    if config.train:
+        return train_avatars(config, folder, people, command)
     return report
 
 

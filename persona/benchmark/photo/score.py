@@ -66,10 +66,7 @@ class Scorer:
         """Builds what the configuration names."""
         preprocessor = None if config.subjects else instantiate(config.preprocess)
         body = instantiate(config.body) if preprocessor is None else preprocessor.body
-        net = config.lpips_net
-        network = None if net is None or missing_weights(net) else shared_perceptual(net)
-        lpips = None if network is None else lpips_by(network)
-        return cls(config, folder, body, preprocessor, lpips)
+        return cls(config, folder, body, preprocessor, lpips_of(config.lpips_net))
 
     def __call__(self, person: Path) -> Row:
         """The person's row, which is written last: it says that all is done."""
@@ -97,8 +94,7 @@ class Scorer:
         subject, row = self.subject(true)
         fitted = read_fitted(subject, self.body, true.image)
         row |= fit_scores(true, fitted)
-        size = self.config.height, self.config.width
-        views, poses = ([v.resized(*size) for v in side] for side in (true.views, true.poses))
+        views, poses = sides(true, self.config.height, self.config.width)
         assets: dict[str, dict[str, Picture]] = {}
         painters = {TEXTURE: texture_painter(self.body, fitted.identity, fitted.textures)}
         if self.config.avatars:
@@ -117,10 +113,10 @@ class Scorer:
 
     def subject(self, true: TruePerson) -> tuple[Subject, Row]:
         """The person's subject folder, made now where none is given, and how long that took."""
+        root = subject_folder(self.config, self.folder, true.name)
         if self.preprocessor is None:
-            root = folder_of(true.name, Path(self.config.subjects), self.config.pattern)
             return Subject(root), {}
-        root, started = self.folder / SUBJECTS / true.name, time.perf_counter()
+        started = time.perf_counter()
         shutil.rmtree(root, ignore_errors=True)
         views = [f"views/{azimuth:03d}.png" for azimuth in self.config.extra_views]
         photos = [true.photo, *(true.photo.parent / view for view in views)]
@@ -147,6 +143,34 @@ class Scorer:
     def digest(self, person: Path) -> str:
         """Of the options and the files that a row is made from."""
         return row_digest(self.config, person)
+
+
+def lpips_of(net: str | None) -> Lpips | None:
+    """LPIPS by a network; None where none is named or its weights are missing."""
+    network = None if net is None or missing_weights(net) else shared_perceptual(net)
+    return None if network is None else lpips_by(network)
+
+
+def sides(true: TruePerson, height: int, width: int) -> tuple[list[TrueView], list[TrueView]]:
+    """The truth's views and unseen poses at the size in which renders are compared, pixels."""
+    views, poses = ([v.resized(height, width) for v in side] for side in (true.views, true.poses))
+    return views, poses
+
+
+def subject_folder(config: DictConfig, folder: Path, name: str) -> Path:
+    """Where a person's subject lies.
+
+    Args:
+        config: Of the yardstick.
+        folder: Of the report.
+        name: The person's.
+
+    Raises:
+        UserError: ``config.subjects`` has none, or more than one.
+    """
+    if config.subjects:
+        return folder_of(name, Path(config.subjects), config.pattern)
+    return folder / SUBJECTS / name
 
 
 def row_digest(config: DictConfig, person: Path) -> str:

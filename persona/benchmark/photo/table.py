@@ -153,7 +153,7 @@ def write_comparison(before: Path, after: Path, folder: Path) -> Path:
         if old["gross"] or new["gross"]:
             lines.append(f"- {name}: {old['gross'] or 'good'} -> {new['gross'] or 'good'}")
     header = ["number", "people", *codes, "difference [95 %]", "better"]
-    lines += ["", markdown([header, *(_comparison_line(row) for row in found)])]
+    lines += ["", markdown([header, *(comparison_line(row) for row in found)])]
     lines += ["Differences are of the same people; the interval is a bootstrap over people.", ""]
     write_text(folder / "comparison.md", "\n".join(lines))
     return folder / "comparison.md"
@@ -175,11 +175,12 @@ def differences(pairs: Sequence[tuple[Row, Row]]) -> list[Row]:
     return rows
 
 
-def _comparison_line(row: Row) -> list[str]:
+def comparison_line(row: Row, sides: tuple[str, str] = ("before", "after")) -> list[str]:
+    """Cells of a row of ``differences``; the last names the side that is surely better, if any."""
     key = str(row["number"])
     means = [digits(key, float(row[side])) for side in ("before", "after")]
     gap, low, high = (digits(key, float(row[k]), "+") for k in ("difference", "low", "high"))
     better = ""
     if float(row["low"]) > 0 or float(row["high"]) < 0:
-        better = "before" if (float(row["difference"]) > 0) == lower_is_better(key) else "after"
+        better = sides[(float(row["difference"]) > 0) != lower_is_better(key)]
     return [key, str(row["people"]), *means, f"{gap} [{low}, {high}]", better]

@@ -85,7 +85,7 @@ def avatar_painter(system: Fit) -> Painter:
 
     @torch.no_grad()
     def paint(pose: BodyPose, camera: Camera) -> Picture:
-        state = matrix_pose(system.body, pose).to(system.device)
+        state = matrix_pose(system.body, pose.to(system.device))
         colour, alpha = system.render(state, camera.to(system.device))
         image = (colour + 1 - alpha).clamp(0, 1) * 255
         pixels = image.round().byte().permute(1, 2, 0).cpu().numpy()

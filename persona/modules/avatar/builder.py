@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
+
 from persona.errors import UserError
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar
 from persona.modules.avatar.history import History, code_shape
@@ -30,6 +32,8 @@ class AvatarBuilder:
             surface, so that the first render has the body's outline; None is a size of one
             neighbour's distance, on the surface.
         pose_offsets: whether there is a pose-driven offset network.
+        offset_gain: factor of its last layer's initial weights. 1 is the paper, whose random
+            offsets a long training forgets; at 0 the refined asset starts as the base.
         diffused_skinning: look skinning weights up in the diffused field, or keep the mesh's.
         field_resolution: voxels along each side of the field.
         field_steps: diffusion steps.
@@ -51,6 +55,7 @@ class AvatarBuilder:
     edge_m: float | None = None
     surface_scale: float | None = None
     pose_offsets: bool = True
+    offset_gain: float = 1.0
     diffused_skinning: bool = True
     field_resolution: int = 128
     field_steps: int = 100
@@ -96,6 +101,9 @@ class AvatarBuilder:
             offsets = OffsetNetwork(
                 triplane=triplane, width=self.width, code_shape=code_shape(history)
             )
+            with torch.no_grad():
+                offsets.head.weight.mul_(self.offset_gain)
+                offsets.head.bias.mul_(self.offset_gain)
         avatar = GaussianAvatar(
             template=template,
             offsets=offsets,

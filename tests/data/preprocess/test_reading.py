@@ -125,6 +125,32 @@ def test_a_matte_that_disagrees_grossly_is_believed(person):
     assert (mended[60:260, 10:60] & ~true[60:260, 10:60]).mean() < 0.02
 
 
+def test_places_that_one_of_the_two_misses_are_settled_and_outlines_are_shared(person):
+    """A hem that the detector misses, things beside the person that it takes for some of them."""
+    _, _, _, detection = person
+    true = detection.mask.numpy() > 0.5
+    rows, columns = np.nonzero(true)
+    hem, beside = np.zeros_like(true), np.zeros_like(true)
+    hem[rows.max() - 12 :, columns.min() :] = True
+    hem &= true
+    left = columns.min() - 20
+    beside[150:164, left : left + 12] = True
+    doubted = np.roll(beside, 40, axis=0)
+    assert not (true & (beside | doubted)).any() and hem.sum() > 50
+    found = torch.from_numpy(((true & ~hem) | beside | doubted).astype(np.float32))
+    wrong = Detection(found, detection.keypoints, detection.points_m)
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    told = Told(image, (true * 254).astype(np.uint8), wrong)
+    unsure = Told(image, (doubted * 254).astype(np.uint8), wrong).matte
+    beyond = Told(image, np.zeros((HEIGHT, WIDTH), np.uint8), wrong).matte
+    told.matte = np.maximum(told.matte, 0.3 * unsure) * (1 - beyond)
+    mended = refine_mask(image, wrong, told).mask.numpy() > 0.5
+    assert mended[hem].mean() > 0.9
+    assert mended[beside].mean() < 0.1
+    assert mended[doubted].mean() > 0.9, "the annotator is not sure"
+    assert (mended & true).sum() / (mended & ~doubted | true).sum() > 0.95
+
+
 def test_an_empty_matte_changes_nothing(person):
     _, _, _, detection = person
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)

@@ -56,6 +56,15 @@ def test_refined_differs_from_base_only_where_cloth_may_move(avatar, body):
     assert offset.max() < 0.03  # an untrained network, divided by 100
 
 
+def test_without_gain_the_refined_avatar_starts_as_the_base_and_still_learns(body):
+    options = {"levels": 0, "diffused_skinning": False, "triplane_resolution": 8}
+    still = AvatarBuilder(offset_gain=0.0, **options).build(body, body.zero_identity())
+    posed = still(matrix_pose(body, random_pose(body)))
+    assert torch.equal(posed.refined, posed.base)
+    posed.refined.square().sum().backward()
+    assert still.offsets.head.weight.grad.abs().sum() > 0
+
+
 def test_offsets_depend_on_the_body_pose_but_do_not_steer_it(avatar, body):
     poses = [matrix_pose(body, random_pose(body, seed)) for seed in (0, 1)]
     first, second = (avatar.pose_offsets(p) for p in poses)

@@ -1,0 +1,79 @@
+"""A detector whose findings are kept in files, to be read where the detector cannot run."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.data.io import write_bytes
+from persona.errors import UserError
+from persona.modules.detect.detection import Detection, Detector
+
+_LEVELS = 255
+"""Of a kept mask's probability: it is stored in bytes."""
+
+
+class KeptDetector(Detector):
+    """Reads what was found in a photograph before; else looks with another detector and keeps it.
+
+    A finding belongs to the photograph's file, whatever it is called. The first finding and a kept
+    one are the same: both went through the file.
+
+    Args:
+        folder: Of the findings, one file a photograph.
+        detector: Looks at photographs that have none.
+    """
+
+    def __init__(self, folder: str | Path, detector: Detector):
+        self.folder, self.detector = Path(folder), detector
+
+    def __call__(self, image: Float[Tensor, "h w 3"], source: str = "the image") -> Detection:
+        """See ``Detector``; ``source`` is the photograph's file.
+
+        Raises:
+            UserError: also when there is no such file, or a kept finding is damaged.
+        """
+        photo = Path(source)
+        if not photo.is_file():
+            raise UserError(f"{source}: no such file, by which detector=kept knows photographs")
+        path = self.folder / f"{hashlib.sha256(photo.read_bytes()).hexdigest()[:16]}.npz"
+        if not path.is_file():
+            write_detection(path, self.detector(image, source))
+        found = read_detection(path)
+        if found.mask.shape != image.shape[:2]:
+            raise UserError(f"{path}: is of another size than {source}; remove it")
+        return found
+
+
+def write_detection(path: Path, found: Detection) -> None:
+    """Writes a finding, its mask in 255 levels."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        mask=(found.mask.clamp(0, 1) * _LEVELS).round().byte().numpy(),
+        keypoints=found.keypoints.numpy(),
+        points_m=found.points_m.numpy(),
+        warnings=np.array(found.warnings, np.str_),
+    )
+    write_bytes(path, buffer.getvalue())
+
+
+def read_detection(path: Path) -> Detection:
+    """Reads a finding.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            mask = torch.from_numpy(file["mask"]).float() / _LEVELS
+            keypoints, points_m = (torch.from_numpy(file[k]) for k in ("keypoints", "points_m"))
+            return Detection(mask, keypoints, points_m, tuple(map(str, file["warnings"])))
+    except Exception as error:  # A damaged zip raises one of many kinds.
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}); remove it") from error

@@ -1,0 +1,57 @@
+"""Findings that are kept in files."""
+
+import pytest
+import torch
+
+from persona.data.preprocess.kept import KeptDetector
+from persona.errors import UserError
+from persona.modules.detect import Detection, Detector
+
+
+class Counting(Detector):
+    """Finds something at random, and counts how often it is asked."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, image, source="the image"):
+        self.calls += 1
+        random = torch.Generator().manual_seed(self.calls)
+        mask = torch.rand(image.shape[:2], generator=random)
+        points = torch.randn(133, 4, generator=random)
+        return Detection(mask, 9 * points[:, :3], points, ("2 people", "dark"))
+
+
+def test_a_photo_is_looked_at_once_whatever_it_is_called(tmp_path):
+    image, inner = torch.rand(8, 6, 3), Counting()
+    photo, again = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    photo.write_bytes(b"one picture")
+    again.write_bytes(b"one picture")
+    other = tmp_path / "c.jpg"
+    other.write_bytes(b"another")
+    folder = tmp_path / "kept"
+    first = KeptDetector(folder, inner)(image, str(photo))
+    expected = Counting()(image)
+    assert (first.mask - expected.mask).abs().max() <= 0.5 / 255 + 1e-6
+    assert torch.equal(first.keypoints, expected.keypoints)
+    assert torch.equal(first.points_m, expected.points_m)
+    assert first.warnings == expected.warnings
+    second = KeptDetector(folder, inner)(image, str(again))
+    assert torch.equal(first.mask, second.mask) and inner.calls == 1
+    KeptDetector(folder, inner)(image, str(other))
+    assert inner.calls == 2 and len(list(folder.iterdir())) == 2
+
+
+def test_damage_and_a_wrong_size_are_told(tmp_path):
+    photo, folder = tmp_path / "a.jpg", tmp_path / "kept"
+    photo.write_bytes(b"x")
+    detector = KeptDetector(folder, Counting())
+    detector(torch.rand(8, 6, 3), str(photo))
+    with pytest.raises(UserError, match="another size"):
+        detector(torch.rand(9, 6, 3), str(photo))
+    (kept,) = folder.iterdir()
+    kept.write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"cannot be read .*; remove it"):
+        detector(torch.rand(8, 6, 3), str(photo))
+    with pytest.raises(UserError, match="no such file"):
+        detector(torch.rand(8, 6, 3))
