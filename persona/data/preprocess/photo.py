@@ -16,7 +16,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from persona.data.io import read_image
-from persona.data.layout import FrameData, SubjectInfo, Textures
+from persona.data.layout import EARLIER, FrameData, SubjectInfo, Textures
+from persona.data.making import whole_folder
 from persona.data.palette import PART_INDEX
 from persona.data.preprocess.albedo import remove_shading
 from persona.data.preprocess.annotate import EDGE, MIN_FACING, BodyView, frame_with, view_body
@@ -109,10 +110,12 @@ class PhotoPreprocessor:
         Args:
             photos: An image of one person, or several of the same: the first is what the avatar is
                 trained to show and sets the light, the others tell of shape and other sides.
-            root: Folder to write; an earlier subject in it is replaced.
+            root: Folder to write. An earlier subject in it is replaced at the very end: after an
+                error it is as it was.
 
         Raises:
-            UserError: A photo or a driving motion cannot be read, or nobody is found.
+            UserError: A photo or a driving motion cannot be read, nobody is found, or the
+                generator fails.
         """
         several = [photos] if isinstance(photos, str | Path) else photos
         root, paths = Path(root), [Path(photo) for photo in several]
@@ -138,16 +141,18 @@ class PhotoPreprocessor:
             frame = self._captured(canvas, fit)
             dressed = [fit, *(dressed_as(self.body, other, fit.identity) for other in naked[1:])]
             textures = self._textures(fine, dressed, naked, cover, [p.name for p in paths])
-            writer = SubjectWriter(root, fresh=True)
-            self._write(writer, frame, fit, textures)
-            person = TexturedPerson(self.body, fit.identity, textures, fit.pose)
-            write_sheet(root / SHEET_FILE, canvas, fit, person)
-            task = progress.add_task("generating frames", total=self.clips.steps)
-            reference = Reference(fine[0].image, fine[0].alpha, fine[0].keypoints.float().numpy())
-            self.clips(
-                writer, person, reference, canvas.camera, lambda n: progress.advance(task, n)
-            )
-        writer.finish(self._info(paths, [w for s in sights for w in s.detection.warnings]))
+            with whole_folder(root, EARLIER) as folder:
+                writer = SubjectWriter(folder)
+                self._write(writer, frame, fit, textures)
+                person = TexturedPerson(self.body, fit.identity, textures, fit.pose)
+                write_sheet(folder / SHEET_FILE, canvas, fit, person)
+                task = progress.add_task("generating frames", total=self.clips.steps)
+                points = fine[0].keypoints.float().numpy()
+                reference = Reference(fine[0].image, fine[0].alpha, points)
+                self.clips(
+                    writer, person, reference, canvas.camera, lambda n: progress.advance(task, n)
+                )
+                writer.finish(self._info(paths, [w for s in sights for w in s.detection.warnings]))
         return Subject(root)
 
     def _read(self, photo: Path) -> Sight:
