@@ -41,6 +41,8 @@ _HEM_M = 0.025
 """Height of the ring of vertices that makes the hem: an edge of the mesh is about as long."""
 MAX_FLARE_M = 0.3
 """A skirt stands off the hull of both legs by this at most."""
+_MAX_TILT_M = 0.1
+"""Largest extent in height of a level section of both legs, as they stand in the photograph."""
 _SPREAD_RAD = 0.35
 """Legs may be spread by this much each before the skirt opens."""
 
@@ -98,11 +100,15 @@ def find_skirt(
 
     def flare(end: float) -> Float[Tensor, "l"]:
         levels = torch.linspace(top, end, _LEVELS)
-        standoff = [_standoff(h, rest, posed, legs, person, hidden, camera) for h in levels]
+        sections = [_section(level, rest, posed, legs) for level in levels]
+        standoff = [_standoff(section, person, hidden, camera) for section in sections]
         return _smoothed(np.array(standoff))
 
+    sections = [_section(h, rest, posed, legs) for h in torch.linspace(top, float(hem), _LEVELS)]
+    if not all(map(_is_level, sections)):
+        return Skirt(top, float(hem))
     # Between the legs one sees the hem in front of them, which a camera above it sees lower.
-    near = posed[(legs[0] | legs[1]) & ((rest[:, 1] - hem).abs() < 0.02)]
+    near = sections[-1]
     front_m = float(near[:, 2].mean() - near[:, 2].min() + flare(float(hem)).max())
     hem = min(top, float(hem + near[:, 1].mean() * front_m / near[:, 2].mean()))
     return Skirt(top, hem, flare(hem))
@@ -194,20 +200,26 @@ def _closed(
     return bool(person[at][gap].mean() > _FILLED)
 
 
-def _standoff(
+def _section(
     height: float | Tensor,
     rest: Float[Tensor, "p 3"],
     posed: Float[Tensor, "p 3"],
     legs: tuple[Bool[Tensor, "p"], Bool[Tensor, "p"]],
+) -> Float[Tensor, "n 3"]:
+    """Both legs at a height of the rest pose, as they stand in the photograph."""
+    return posed[(legs[0] | legs[1]) & ((rest[:, 1] - height).abs() < 0.02)]
+
+
+def _standoff(
+    section: Float[Tensor, "n 3"],
     person: Bool[ndarray, "h w"],
     hidden: Bool[ndarray, "h w"],
     camera: Camera,
 ) -> float:
     """Metres, mean of both sides, from both legs to the outline at a height; NaN if not seen."""
-    near = posed[(legs[0] | legs[1]) & ((rest[:, 1] - height).abs() < 0.02)]
-    if not len(near):
+    if not len(section):
         return np.nan
-    pixels = camera.project(near)
+    pixels = camera.project(section)
     row, ends = int(pixels[:, 1].mean()), (float(pixels[:, 0].min()), float(pixels[:, 0].max()))
     middle = int(sum(ends) / 2)
     if not (0 <= row < camera.height and 0 <= middle < camera.width) or not person[row, middle]:
@@ -220,7 +232,15 @@ def _standoff(
     if hidden[row, first] or hidden[row, last]:
         return np.nan
     beyond_px = (ends[0] - (first + 1) + last - ends[1]) / 2
-    return beyond_px * float(near[:, 2].mean() / camera.focal_px[0])
+    return beyond_px * float(section[:, 2].mean() / camera.focal_px[0])
+
+
+def _is_level(section: Float[Tensor, "n 3"]) -> bool:
+    """Whether a section of both legs is at one height: not of who strides, or leans on a seat.
+
+    There a picture's row says nothing of a level, and the legs have the width to themselves.
+    """
+    return len(section) > 0 and float(section[:, 1].max() - section[:, 1].min()) < _MAX_TILT_M
 
 
 def _smoothed(standoff: Float[ndarray, "l"]) -> Float[Tensor, "l"]:

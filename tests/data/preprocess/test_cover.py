@@ -217,3 +217,12 @@ def test_beside_an_arm_no_outline_is_read(body, rest, limbs):
     given = (rest, joints, posed, leg_vertices(limbs), seen(body, posed), person)
     hidden = find_skirt(*given, photo_camera(400, 300), ~person)
     assert hidden is not None and not hidden.flare_m.any()
+
+
+def test_the_width_of_one_who_strides_is_not_read(body, rest, limbs):
+    person, posed = flared_to(body, rest, 0.8, 0.15), standing(body)
+    left, right = leg_vertices(limbs)
+    posed[left] += torch.tensor([0.0, -0.08, 0.0])
+    joints, naked = body.shape(body.zero_identity())[1], seen(body, standing(body))
+    strided = find_skirt(rest, joints, posed, (left, right), naked, person, photo_camera(400, 300))
+    assert strided is not None and not strided.flare_m.any()
