@@ -141,7 +141,8 @@ def test_a_whole_report(tmp_path):
         "as it is": {"system": "textured_mesh"},
         "clean": {"system": "textured_mesh", "source": {"blur": 0.0}},
     }
-    assert run_budget(config, tmp_path / "report") == 0
+    with initialize_config_dir(CONF, version_base="1.3"):
+        assert run_budget(config, tmp_path / "report") == 0
     text = (tmp_path / "report/budget.md").read_text()
     assert "| clean |" in text and "| all true | inf" in text
     with (tmp_path / "report/budget.csv").open() as file:
@@ -164,7 +165,8 @@ def test_a_report_of_simulated_clothes(tmp_path):
         "skin": {"system": "textured_mesh"},
         "simulated": {"system": "textured_mesh", "source": {"simulated": True}},
     }
-    assert run_budget(config, tmp_path / "report") == 0
+    with initialize_config_dir(CONF, version_base="1.3"):
+        assert run_budget(config, tmp_path / "report") == 0
     roots = [Subject(root) for root in sorted((tmp_path / "s").glob("skirts*"))]
     assert len(roots) == 2
     told = [root.surface_offset("generated_1", 1) is not None for root in roots]
