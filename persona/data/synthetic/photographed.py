@@ -113,8 +113,8 @@ class PhotographedSubject:
 
 def photograph(person: Person, config: PhotographedConfig, fit: BodyFit) -> Sight:
     """The person's picture, and all that a detector and an annotator could see of it."""
-    size = {"height": PHOTO_SCALE * config.height, "width": PHOTO_SCALE * config.width}
-    scene = Scene(person, replace(config, **size))
+    height, width = PHOTO_SCALE * config.height, PHOTO_SCALE * config.width
+    scene = Scene(person, replace(config, height=height, width=width))
     vertices = person.pose(fit.pose).vertices
     shot = scene.shoot(vertices)
     behind = (1 - shot.coverage[..., None]) * scene.background
