@@ -1,8 +1,10 @@
 """Scores a trained synthetic avatar under lights that it has not seen.
 
-Run ``python benchmarks/relight.py RUN [LIGHTS]`` on a run of ``+exp=[demo,lit]``. The truth's test
-poses are photographed under other suns; the avatar is drawn under their nine harmonics (``lit``),
-and as its clips had it (``baked``). Foreground PSNR, mean over frames, per light.
+Run ``python benchmarks/relight.py RUN [LIGHTS] [--baked RUN]`` on a run of ``+exp=[demo,lit]``. The
+truth's test poses are photographed under other suns; the avatar is drawn under their nine harmonics
+(``lit``), under its own light as in its clips (``unlit``), and by ``--baked`` a run of the same
+subject with ``avatar.light=baked`` (``baked``). Foreground PSNR, mean over frames, per light, and
+under the subject's own.
 """
 
 import argparse
@@ -62,31 +64,57 @@ def psnr_under(light: Light, scene: ClipScene, system: Fit) -> float:
     return float(np.mean(errors))
 
 
-def main(run: str, count: int = 4) -> None:
+def main(run: str, count: int = 4, baked: str | None = None) -> None:
     """Prints the table.
 
+    Args:
+        run: Run folder of an avatar with a light.
+        count: Of lights.
+        baked: Run folder of one without, of the same subject.
+
     Raises:
-        UserError: not a run on a synthetic subject, or of an avatar without a light.
+        UserError: not a run on a synthetic subject, of an avatar without a light, or of another
+            subject than ``baked`` is of.
     """
-    config = load_config(Path(run))
-    source = instantiate(config.data.get("source"))
-    system = load_system(Path(run), pick_device("auto"))
+    source, system = load(run)
     own = getattr(system.avatar, "light", None)
-    if not isinstance(source, SyntheticSubject) or own is None:
+    if own is None:
         raise UserError(f"{run}: train data=synthetic with avatar.light=sh (+exp=[demo,lit])")
     settings = source.config
-    person = Person(source.body, settings.seed, settings.outfit, settings.shape)
-    scene, kept = ClipScene(person, settings), own.coefficients.detach().clone()
-    table = Table("towards the sun", "lit", "baked", "gain", title="foreground PSNR, dB")
-    for light in unseen_lights(count):
-        baked = psnr_under(light, scene, system)
+    scene = ClipScene(Person(source.body, settings.seed, settings.outfit, settings.shape), settings)
+    kept, other = own.coefficients.detach().clone(), None
+    if baked is not None:
+        other_source, other = load(baked)
+        if other_source.config != settings:
+            raise UserError(f"{baked}: is not of the subject of {run}; train it with the same data")
+    rows = []
+    for light in (scene.light, *unseen_lights(count)):
+        unlit = psnr_under(light, scene, system)
         harmonics = sun_and_sky(light.direction, light.sun, LEVEL * light.sky, UP)
         own.coefficients.data.copy_(harmonics)
         lit = psnr_under(light, scene, system)
         own.coefficients.data.copy_(kept)
-        place = " ".join(f"{x:.2f}" for x in light.direction.tolist())
-        table.add_row(place, f"{lit:.2f}", f"{baked:.2f}", f"{lit - baked:+.2f}")
+        rows.append([lit, unlit] + ([psnr_under(light, scene, other)] if other else []))
+    table = Table("towards the sun", "lit", "unlit", *(["baked"] if other else []), "gain",
+                  title="foreground PSNR, dB")  # fmt: skip
+    places = [" ".join(f"{x:.2f}" for x in light.direction.tolist())
+              for light in unseen_lights(count)]  # fmt: skip
+    means = np.mean(rows[1:], 0).tolist()
+    for place, row in zip(("its own", *places, "mean of unseen"), [*rows, means], strict=True):
+        table.add_row(place, *(f"{x:.2f}" for x in row), f"{row[0] - row[-1]:+.2f}")
     Console(width=100).print(table)
+
+
+def load(run: str) -> tuple[SyntheticSubject, Fit]:
+    """A run's subject and avatar.
+
+    Raises:
+        UserError: its subject is not synthetic.
+    """
+    source = instantiate(load_config(Path(run)).data.get("source"))
+    if not isinstance(source, SyntheticSubject):
+        raise UserError(f"{run}: its subject is not synthetic; train data=synthetic")
+    return source, load_system(Path(run), pick_device("auto"))
 
 
 def arguments() -> argparse.Namespace:
@@ -94,9 +122,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", help="run folder of train.py")
     parser.add_argument("lights", type=int, nargs="?", default=4)
+    parser.add_argument("--baked", help="run folder of the same subject with avatar.light=baked")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     given = arguments()
-    one_line_errors(main)(given.run, given.lights)
+    one_line_errors(main)(given.run, given.lights, given.baked)

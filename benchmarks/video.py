@@ -9,6 +9,7 @@ settings that are added one after the other:
 - ``exact``: the same functions in less work, which is what generators do;
 - ``channels_last``: with ``generator.channels_last=true``;
 - ``compile``: with ``generator.compile=true``;
+- ``fused``: with kernels for attention along time and gates, which generators do not use yet;
 - ``fp8``: with ``generator.fp8=true``.
 
 Operations are counted in ``plain`` for all, so that less work shows as a higher rate; memory is the
@@ -41,7 +42,8 @@ VARIANTS = {
     "exact": Speed(),
     "channels_last": Speed(channels_last=True),
     "compile": Speed(channels_last=True, compile=True),
-    "fp8": Speed(channels_last=True, compile=True, fp8=True),
+    "fused": Speed(channels_last=True, compile=True, fused=True),
+    "fp8": Speed(channels_last=True, compile=True, fused=True, fp8=True),
 }
 """In their order: networks are changed from one to the next and never back."""
 FRAMES = {"wan_animate": 77}

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict
 
 from persona.benchmark import tables
-from persona.benchmark.ceilings import CEILINGS, prepare_ceilings
+from persona.benchmark.ceilings import ceiling_names, prepare_ceilings
 from persona.benchmark.pictures import contact_sheet, picture_rows
 from persona.benchmark.plan import Cell, Plan, chosen_size, folder_digest, make_cell, one_line
 from persona.benchmark.predictions import prediction_files, read_prediction
@@ -126,8 +126,8 @@ def ceiling_cells(
     prepare_ceilings({folders[name]: made.data for name, made in configs.items()}, config.jobs)
     return [
         Cell(name, subject, 0, "none", predictions=folder / name, trained=False)
-        for name in CEILINGS
         for subject, folder in folders.items()
+        for name in ceiling_names(configs[subject].data)
     ]
 
 
@@ -168,7 +168,7 @@ def write_budget(config: DictConfig, plan: Plan, outcomes: Sequence[Outcome], fo
         "means over frames, then subjects; regions: PSNR over white, silhouettes count",
     ]  # fmt: skip
     lines += [f"- failed: {o.cell.name}: {o.error}" for o in outcomes if o.error]
-    kinds = {"Trained": True, "Ceilings: the truth, but for": False}
+    kinds = {"Trained": True, "Not trained": False}
     for title, trained in kinds.items():
         if own := [o for o in good if o.cell.trained == trained]:
             lines += ["", f"## {title}", "", tables.markdown(budget_table(own, shown)).rstrip()]

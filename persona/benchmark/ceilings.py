@@ -15,14 +15,16 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from persona.benchmark.predictions import write_prediction
+from persona.benchmark.untrained import UNTRAINED, render_untrained
 from persona.data.layout import TEST
 from persona.data.synthetic.person import Person
+from persona.data.synthetic.photographed import PhotographedSubject
 from persona.data.synthetic.scene import CLIPS, ClipScene
 from persona.data.synthetic.studio import GAMMA, Light
 from persona.data.synthetic.subject import SyntheticSubject
@@ -124,6 +126,12 @@ def render_ceilings(scene: ClipScene, folder: Path) -> None:
             write_prediction(folder / name, f"{TEST}/{row}", *layers)
 
 
+def ceiling_names(data: DictConfig) -> list[str]:
+    """What is rendered of a subject with these settings."""
+    photographed = issubclass(get_class(data.source._target_), PhotographedSubject)
+    return list(UNTRAINED if photographed else CEILINGS)
+
+
 def prepare_ceilings(jobs: Mapping[Path, DictConfig], processes: int) -> None:
     """Renders the ceilings of several subjects, those that are there left alone.
 
@@ -140,7 +148,8 @@ def prepare_ceilings(jobs: Mapping[Path, DictConfig], processes: int) -> None:
         def made(slot: int, folder: Path, data: DictConfig) -> str:
             file = Path(scratch) / f"{slot}.yaml"
             source = OmegaConf.to_container(data.source, resolve=True)
-            OmegaConf.save({"folder": str(folder), "source": source}, file)
+            settings = {"folder": str(folder), "source": source, "root": str(data.root)}
+            OmegaConf.save(settings, file)
             if not processes:
                 main(file)
                 return ""
@@ -157,13 +166,16 @@ def main(file: Path) -> None:
     """Renders the ceilings of one subject, whole or not at all."""
     settings = OmegaConf.load(file)
     source, folder = instantiate(settings.source), Path(settings.folder)
-    if not isinstance(source, SyntheticSubject):
+    if not isinstance(source, SyntheticSubject | PhotographedSubject):
         raise UserError("ceilings are known of synthetic subjects alone: use suite=synthetic")
-    config = source.config
-    person = Person(source.body, config.seed, config.outfit, config.shape)
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    render_ceilings(ClipScene(person, config), unfinished)
+    if isinstance(source, PhotographedSubject):
+        render_untrained(source, Path(settings.root), unfinished)
+    else:
+        config = source.config
+        person = Person(source.body, config.seed, config.outfit, config.shape)
+        render_ceilings(ClipScene(person, config), unfinished)
     unfinished.rename(folder)
 
 

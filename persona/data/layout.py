@@ -111,6 +111,11 @@ SUBJECT_FILE = "subject.json"
 UNFINISHED_FILE = "unfinished"
 """Lies in the root while a folder is being made, so that an interruption shows."""
 
+SPLITS = ("generated_*", CAPTURED, TEST)
+"""Patterns of the folders of a subject's splits."""
+EARLIER = (*SPLITS, SUBJECT_FILE, UNFINISHED_FILE)
+"""Patterns of what a new subject replaces; other files beside them are not its own."""
+
 SCHEMA = 1
 
 

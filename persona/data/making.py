@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,10 +40,15 @@ def one_maker(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_folder(root: Path) -> Iterator[Path]:
+def whole_folder(root: Path, replaced: Sequence[str] = ("*",)) -> Iterator[Path]:
     """Yields a new folder beside ``root`` that replaces it at the end.
 
     After an error or a kill ``root`` is as it was. Use it within ``one_maker`` only.
+
+    Args:
+        root: Folder to make.
+        replaced: Patterns of what goes away in ``root`` even if it is not made again; the rest of
+            it is somebody else's, and moves to the new folder.
     """
     for left in root.parent.glob(f".{root.name}.*.making"):
         shutil.rmtree(left, ignore_errors=True)  # Of a maker that was killed.
@@ -54,9 +60,13 @@ def whole_folder(root: Path) -> Iterator[Path]:
         if root.exists():
             root.rename(old)
         made.rename(root)
+        for other in old.iterdir() if old.exists() else ():
+            place = root / other.name
+            if not place.exists() and not any(other.match(pattern) for pattern in replaced):
+                other.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def needs_making(root: PathLike, maker: str, config_digest: str) -> bool:
@@ -98,3 +108,9 @@ def make_subject(
             log.info("making %s (%s)", root, maker)
             with whole_folder(root) as folder:
                 write(folder)
+
+
+def final_place(folder: Path) -> Path:
+    """Where a folder will be at last: that which it replaces if ``whole_folder`` made it."""
+    name = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.making", folder.name)
+    return folder.with_name(name[1]) if name else folder

@@ -20,8 +20,8 @@ from persona.data.layout import (
     CROP_FILE,
     IDENTITY_FILES,
     ORIGINAL_FILE,
+    SPLITS,
     SUBJECT_FILE,
-    TEST,
     TEXTURE_FILES,
     UNFINISHED_FILE,
     FrameData,
@@ -29,6 +29,7 @@ from persona.data.layout import (
     Textures,
     frame_path,
 )
+from persona.data.making import final_place
 from persona.data.palette import PALETTE, classes_from_colours
 from persona.data.parameters import write_camera, write_pose
 from persona.types import BodyIdentity, BodyPose, Camera
@@ -49,8 +50,14 @@ class SubjectWriter:
         write_text(self.root / UNFINISHED_FILE, "being made; without a running maker: make again\n")
         (self.root / SUBJECT_FILE).unlink(missing_ok=True)
         if fresh:
-            for folder in [*self.root.glob("generated_*"), self.root / CAPTURED, self.root / TEST]:
-                shutil.rmtree(folder, ignore_errors=True)
+            for pattern in SPLITS:
+                for folder in self.root.glob(pattern):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def home(self) -> Path:
+        """Where the folder will be at last; ``root`` may be of a ``whole_folder``."""
+        return final_place(self.root)
 
     def path(self, split: str, kind: str, number: int) -> Path:
         """Path of one file of a frame; ``kind`` as in ``layout.FRAME_FILES``."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from persona.data.frames import FrameDataset
 from persona.data.subject import Subject
+from persona.errors import UserError
 from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.driver import ClipDrawer, PoseDriver
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar, PosedAvatar
@@ -95,10 +96,20 @@ class PersonaMethod(Method):
             self.surface = SurfaceTruth(self.avatar.template, hanging)
 
     def _initialise_light(self, subject: Subject) -> None:
-        """The light that lies between the photograph and its albedo, taken off the colours."""
+        """The light that lies between the photograph and its albedo, taken off the colours.
+
+        Raises:
+            UserError: there is no albedo, and the light is to be known by it alone.
+        """
+        assert self.avatar.light is not None
         number = subject.frame_ids(CAPTURED)[0]
         frame = subject.frame(CAPTURED, number)
         if frame.albedo is None:
+            if not self.avatar.light.learnt:
+                raise UserError(
+                    f"{subject.root}: has no albedo that avatar.light=photo could read the light "
+                    "from; take avatar.light=sh"
+                )
             return
         inside = frame.mask if frame.normal_mask is None else frame.mask & frame.normal_mask
         colours, own = (
@@ -106,7 +117,6 @@ class PersonaMethod(Method):
         )
         rotation = frame.camera.cam_from_world[:3, :3]
         normals = torch.from_numpy(frame.normal[inside]) * torch.tensor([1.0, -1.0, -1.0])
-        assert self.avatar.light is not None
         self.avatar.light.fit(normals @ rotation, colours / own.clamp_min(1))
         pose = matrix_pose(self.body, subject.pose(CAPTURED, number, self.body.num_expression))
         self.avatar.remove_light(pose, View(camera_rotation=rotation))

@@ -90,16 +90,17 @@ def composed(*overrides: str):
         return compose("error_budget", ["jobs=0", "suite.lpips_net=[]", *overrides])
 
 
-@pytest.mark.parametrize("rows", ["perfect", "light", "history"])
+@pytest.mark.parametrize("rows", ["perfect", "light", "history", "cloth"])
 @pytest.mark.parametrize("size", ["quick", pytest.param("full", marks=pytest.mark.slow)])
 def test_every_row_composes_into_a_folder_of_its_own_frames(rows, size):
-    config = composed(f"rows={rows}", f"size={size}")
+    suite, subject = ("skirts", "slim") if rows == "cloth" else ("synthetic", "tunic")
+    config = composed(f"rows={rows}", f"size={size}", f"suite={suite}")
     with initialize_config_dir(CONF, version_base="1.3"):
-        cells = [row_cell(config, n, s, "tunic", 0) for n, s in config.rows.items()]
+        cells = [row_cell(config, n, s, subject, 0) for n, s in config.rows.items()]
     assert [cell.error for cell in cells] == [""] * len(cells)
     roots = {(cell.config.data.root, str(cell.config.data.source.config)) for cell in cells}
     assert len({root for root, _ in roots}) == len(roots), "one folder, one set of frames"
-    assert all(plain(cell.subject) == "tunic" for cell in cells)
+    assert all(plain(cell.subject) == subject for cell in cells)
 
 
 def test_numbers_are_compared_with_the_first_row():
@@ -140,7 +141,8 @@ def test_a_whole_report(tmp_path):
         "as it is": {"system": "textured_mesh"},
         "clean": {"system": "textured_mesh", "source": {"blur": 0.0}},
     }
-    assert run_budget(config, tmp_path / "report") == 0
+    with initialize_config_dir(CONF, version_base="1.3"):
+        assert run_budget(config, tmp_path / "report") == 0
     text = (tmp_path / "report/budget.md").read_text()
     assert "| clean |" in text and "| all true | inf" in text
     with (tmp_path / "report/budget.csv").open() as file:
@@ -149,3 +151,29 @@ def test_a_whole_report(tmp_path):
     assert (tmp_path / "report/budget_tunic.png").is_file()
     again = read_prediction(next((tmp_path / "c/ceilings").glob("*/all true/0.png")), 96, 72)
     assert torch.isfinite(again[0]).all()
+
+
+@pytest.mark.slow
+def test_a_report_of_simulated_clothes(tmp_path):
+    """A photographed person in a dress: the untrained body in both kinds of clothes, and frames."""
+    few = {"height": 96, "width": 72, "num_generated": 2, "num_test": 3, "texture_size": 128}
+    small = [f"data.source.config.{key}={value}" for key, value in few.items()]
+    folders = [f"subjects_dir={tmp_path}/s", f"cache_dir={tmp_path}/c/d"]
+    config = composed("suite=skirts", "subjects=[dress]", *folders)
+    config.overrides = ["trainer.accelerator=cpu", *small]
+    config.rows = {
+        "skin": {"system": "textured_mesh"},
+        "simulated": {"system": "textured_mesh", "source": {"simulated": True}},
+    }
+    with initialize_config_dir(CONF, version_base="1.3"):
+        assert run_budget(config, tmp_path / "report") == 0
+    roots = [Subject(root) for root in sorted((tmp_path / "s").glob("skirts*"))]
+    assert len(roots) == 2
+    told = [root.surface_offset("generated_1", 1) is not None for root in roots]
+    assert told == [False, True], "only the simulated clip says where its clothes hang"
+    for root in roots:
+        root.validate()
+        assert "photographed" in root.info.provenance
+    with (tmp_path / "report/budget.csv").open() as file:
+        systems = {row["system"] for row in csv.DictReader(file)}
+    assert systems >= {"untrained, clothes skin", "untrained, clothes simulated"}

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from persona.data.making import one_maker, whole_folder
+from persona.data.making import final_place, one_maker, whole_folder
 
 
 def test_one_makes_and_the_others_find_it_made(tmp_path):
@@ -52,3 +52,17 @@ def test_the_new_replaces_the_old_and_what_a_kill_has_left(tmp_path):
         assert [p.name for p in root.iterdir()] == ["old"]
     assert [p.name for p in tmp_path.iterdir()] == ["me"]
     assert [p.name for p in root.iterdir()] == ["new"]
+
+
+def test_what_is_not_replaced_stays(tmp_path):
+    """A photograph that lies in the folder that is made of it."""
+    root = tmp_path / "me"
+    (root / "generated_1").mkdir(parents=True)
+    for name in ("photo.jpg", "subject.json"):
+        (root / name).write_text("old")
+    with whole_folder(root, ("generated_*", "subject.json")) as folder:
+        folder.mkdir()
+        (folder / "sheet.png").touch()
+        assert final_place(folder) == root == final_place(root)
+    assert sorted(p.name for p in root.iterdir()) == ["photo.jpg", "sheet.png"]
+    assert [p.name for p in tmp_path.iterdir()] == ["me"]

@@ -125,7 +125,7 @@ class ClipMaker:
                 point is centred and the person is put where the whole motion is in view.
             advance: Called with the number of frames that are done.
         """
-        store = ClipStore(writer.root)
+        store = ClipStore(writer.home)
         jobs: Iterable[Job] = (
             Job(
                 self.generator,
@@ -176,14 +176,17 @@ class ClipMaker:
         sheet = dropped_sheet(frames, reasons)
         if sheet is None:
             return list(range(len(frames)))
-        folder = writer.root / split
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "dropped.json", {str(i): r for i, r in enumerate(reasons) if r})
-        write_png(folder / "dropped.png", sheet)
-        said = f"{motion}: {summary(reasons)} ({folder / 'dropped.png'})"
+        folder, picture = writer.root / split, writer.home / split / "dropped.png"
+        if all(reasons):  # The folder will not be.
+            picture = writer.home.with_name(f"{writer.home.name}_{split}_dropped.png")
+            write_png(picture, sheet)
+        said = f"{motion}: {summary(reasons)} ({picture})"
         if all(reasons):
             keep = "generator=textured_mesh" if self.generator.aligned else "gate=none"
             raise UserError(f"{said}; {keep} keeps them, another clips.seed makes others")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "dropped.json", {str(i): r for i, r in enumerate(reasons) if r})
+        write_png(folder / "dropped.png", sheet)
         log.warning("%s", said)
         return [i for i, reason in enumerate(reasons) if not reason]
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from numpy import ndarray
+from torch import Tensor
 
 from persona.data.making import whole_folder
 from persona.errors import UserError
@@ -51,7 +52,12 @@ class Job:
         settings = sorted(vars(self.generator).items())
         found = hashlib.sha256(f"{kind.__module__}.{kind.__name__} {settings} {self.seed}".encode())
         pose = {f"pose {name}": value.numpy() for name, value in vars(self.controls.pose).items()}
-        seen = vars(self.reference) | dict(self.controls.maps) | pose
+        photo = dict(vars(self.reference))
+        if (fitted := photo.pop("fitted")) is not None:
+            for part in (fitted.identity, fitted.pose, fitted.camera):
+                tensors = {k: v for k, v in vars(part).items() if isinstance(v, Tensor)}
+                photo |= {f"{type(part).__name__} {k}": v.numpy() for k, v in tensors.items()}
+        seen = photo | dict(self.controls.maps) | pose
         for name, values in sorted(seen.items()):
             found.update(f"{name} {values.shape} {values.dtype}".encode())
             found.update(np.ascontiguousarray(values).tobytes())

@@ -16,7 +16,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from persona.data.io import read_image
-from persona.data.layout import FrameData, SubjectInfo, Textures
+from persona.data.layout import EARLIER, FrameData, SubjectInfo, Textures
+from persona.data.making import whole_folder
 from persona.data.palette import PART_INDEX
 from persona.data.preprocess.albedo import remove_shading
 from persona.data.preprocess.annotate import EDGE, MIN_FACING, BodyView, frame_with, view_body
@@ -67,6 +68,8 @@ CROP_PER_TEXEL = 1.25
 """Height of the crop that is unwrapped, in texture sides: about a pixel per texel."""
 _MIXED_PX = 3
 """Width of the rim at the person's outline that shows background as well, pixels."""
+_ARMS = [PART_INDEX[name] for name in PART_INDEX if "Arm" in name or "Hand" in name]
+"""Classes behind which a skirt's outline is hidden."""
 
 
 class PhotoPreprocessor:
@@ -111,50 +114,67 @@ class PhotoPreprocessor:
         Args:
             photos: An image of one person, or several of the same: the first is what the avatar is
                 trained to show and sets the light, the others tell of shape and other sides.
-            root: Folder to write; an earlier subject in it is replaced.
+            root: Folder to write. An earlier subject in it is replaced at the very end: after an
+                error it is as it was.
 
         Raises:
-            UserError: A photo or a driving motion cannot be read, or nobody is found.
+            UserError: A photo or a driving motion cannot be read, nobody is found, or the
+                generator fails.
         """
         several = [photos] if isinstance(photos, str | Path) else photos
         root, paths = Path(root), [Path(photo) for photo in several]
         self.clips.check(self.body)
         sights = [self._read(path) for path in paths]
-        first = sights[0]
         with _progress() as progress:
             fits = self._fit(sights, progress, root)
-            fit, naked, cover = fits[0], fits, Cover.none(len(self.limbs))
-            log.info("fit: mean keypoint distance %.1f px", fit.residual_px)
-            fine = [self._fine(sight, fit) for sight, fit in zip(sights, fits, strict=True)]
-            canvas = person_canvas(
-                first.image, first.detection, first.camera, self.height, self.width
-            )
-            canvas = canvas.with_maps(fine[0].maps)
-            if self.clothing is not None:
-                task = progress.add_task("clothing", total=self.clothing.iterations)
-                outlines = [
-                    Photo(fit, sight.detection, sight.camera)
-                    for fit, sight in zip(fits, sights, strict=True)
-                ]
-                fit, cover = self._dress(canvas, outlines, lambda n: progress.advance(task, n))
-            frame = self._captured(canvas, fit)
-            dressed = [fit, *(dressed_as(self.body, other, fit.identity) for other in naked[1:])]
-            textures = self._textures(fine, dressed, naked, cover, [p.name for p in paths])
-            writer = SubjectWriter(root, fresh=True)
+            self.write(sights, fits, root, progress)
+        return Subject(root)
+
+    def write(
+        self, sights: Sequence[Sight], fits: Sequence[BodyFit], root: Path, progress: Progress
+    ) -> None:
+        """Makes the subject folder of people whose naked bodies are known.
+
+        Args:
+            sights: The photographs.
+            fits: The body in each.
+            root: As of ``run``.
+            progress: Shows how far it is.
+
+        Raises:
+            UserError: The generator fails.
+        """
+        first, fit, cover = sights[0], fits[0], Cover.none(len(self.limbs))
+        log.info("fit: mean keypoint distance %.1f px", fit.residual_px)
+        fine = [self._fine(sight, fit) for sight, fit in zip(sights, fits, strict=True)]
+        canvas = person_canvas(first.image, first.detection, first.camera, self.height, self.width)
+        canvas = canvas.with_maps(fine[0].maps)
+        if self.clothing is not None:
+            task = progress.add_task("clothing", total=self.clothing.iterations)
+            outlines = [
+                Photo(fit, sight.detection, sight.camera)
+                for fit, sight in zip(fits, sights, strict=True)
+            ]
+            fit, cover = self._dress(canvas, outlines, lambda n: progress.advance(task, n))
+        frame = self._captured(canvas, fit)
+        dressed = [fit, *(dressed_as(self.body, other, fit.identity) for other in fits[1:])]
+        paths = [sight.photo for sight in sights]
+        textures = self._textures(fine, dressed, fits, cover, [path.name for path in paths])
+        with whole_folder(root, EARLIER) as folder:
+            writer = SubjectWriter(folder)
             self._write(writer, frame, fit, textures)
             person = TexturedPerson(self.body, fit.identity, textures, fit.pose)
-            write_sheet(root / SHEET_FILE, canvas, fit, person)
+            write_sheet(folder / SHEET_FILE, canvas, fit, person)
             task = progress.add_task("generating frames", total=self.clips.steps)
             reference = Reference(
                 fine[0].image, fine[0].alpha, fine[0].keypoints.float().numpy(),
-                Fitted(self.body, naked[0].identity, naked[0].pose, fine[0].camera),
+                Fitted(self.body, fits[0].identity, fits[0].pose, fine[0].camera),
             )  # fmt: skip
             self.clips(
                 writer, person, reference, canvas.camera, lambda n: progress.advance(task, n)
             )
-        writer.finish(self._info(paths, [w for s in sights for w in s.detection.warnings]))
+            writer.finish(self._info(paths, [w for s in sights for w in s.detection.warnings]))
         ClipStore(root).forget()
-        return Subject(root)
 
     def _read(self, photo: Path) -> Sight:
         """Finds the person in a photograph, and what an annotator sees of them."""
@@ -287,7 +307,8 @@ class PhotoPreprocessor:
                 rest, self.body.faces, self.limbs, self.regions, seen_hair, visible, end_m
             )
             offset = offset + fall
-        found = find_skirt(rest, joints, posed, legs, naked, canvas.mask, canvas.camera)
+        arms = np.isin(canvas.parts, _ARMS)
+        found = find_skirt(rest, joints, posed, legs, naked, canvas.mask, canvas.camera, arms)
         if found is not None:
             log.info("skirt: hem %.2f m below the crotch", found.top_m - found.hem_m)
             fall, skirt = skirt_offset(rest, joints, legs, found)

@@ -3,17 +3,20 @@
 A skirt is seen as person between the legs, well below the crotch, where the naked body leaves a
 gap. Skinning knows two legs and no skirt. So each leg carries a tube as wide as the hull of both
 legs, and what one sees is the union of the two: it is closed while the legs are less apart than
-the tubes reach, and it follows either leg.
+the tubes reach, and it follows either leg. Where the outline is wider than the hull, the tube
+stands off by as much on all sides: a photograph tells of two of them, and cloth is cut alike
+around.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from scipy import ndimage
 from torch import Tensor
 
 from persona.data.preprocess.parts import PARTS
@@ -36,6 +39,10 @@ _FLARE = 0.9
 """Cloth hangs: a section of the skirt has at least this share of the girth of those above."""
 _HEM_M = 0.025
 """Height of the ring of vertices that makes the hem: an edge of the mesh is about as long."""
+MAX_FLARE_M = 0.3
+"""A skirt stands off the hull of both legs by this at most."""
+_MAX_TILT_M = 0.1
+"""Largest extent in height of a level section of both legs, as they stand in the photograph."""
 _SPREAD_RAD = 0.35
 """Legs may be spread by this much each before the skirt opens."""
 
@@ -48,6 +55,8 @@ class Skirt:
     """Height of the crotch."""
     hem_m: float
     """Height of the hem."""
+    flare_m: Float[Tensor, "l"] = field(default_factory=lambda: torch.zeros(_LEVELS))
+    """How far it stands off the hull of both legs, from the crotch to the hem."""
 
 
 def find_skirt(
@@ -58,6 +67,7 @@ def find_skirt(
     body_mask: Bool[ndarray, "h w"],
     person: Bool[ndarray, "h w"],
     camera: Camera,
+    arms: Bool[ndarray, "h w"] | None = None,
 ) -> Skirt | None:
     """Looks for person between the legs.
 
@@ -69,6 +79,7 @@ def find_skirt(
         body_mask: Where ``camera`` sees the naked body.
         person: The person's mask in the same picture.
         camera: Camera of both masks.
+        arms: Where arms and hands are seen; beside them a skirt's outline is not.
 
     Returns:
         The skirt, or None if the legs are apart, bare, or dressed one by one.
@@ -83,7 +94,24 @@ def find_skirt(
         if not is_closed and not any(c for _, c in judged[index + 1 : index + 2]):
             break
         hem = height if is_closed else hem
-    return Skirt(top, float(hem)) if top - hem > MIN_SHARE * (top - bottom) else None
+    if top - hem <= MIN_SHARE * (top - bottom):
+        return None
+    hidden = np.zeros_like(person) if arms is None else arms
+
+    def flare(end: float) -> Float[Tensor, "l"]:
+        levels = torch.linspace(top, end, _LEVELS)
+        sections = [_section(level, rest, posed, legs) for level in levels]
+        standoff = [_standoff(section, person, hidden, camera) for section in sections]
+        return _smoothed(np.array(standoff))
+
+    sections = [_section(h, rest, posed, legs) for h in torch.linspace(top, float(hem), _LEVELS)]
+    if not all(map(_is_level, sections)):
+        return Skirt(top, float(hem))
+    # Between the legs one sees the hem in front of them, which a camera above it sees lower.
+    near = sections[-1]
+    front_m = float(near[:, 2].mean() - near[:, 2].min() + flare(float(hem)).max())
+    hem = min(top, float(hem + near[:, 1].mean() * front_m / near[:, 2].mean()))
+    return Skirt(top, hem, flare(hem))
 
 
 def skirt_offset(
@@ -96,7 +124,7 @@ def skirt_offset(
     offset, cloth = torch.zeros_like(rest), torch.zeros(len(rest), dtype=torch.bool)
     directions = circle(_DIRECTIONS)
     levels = torch.linspace(skirt.top_m, skirt.hem_m, _LEVELS)
-    girths = _hull(rest, legs[0] | legs[1], directions, levels)
+    girths = _hull(rest, legs[0] | legs[1], directions, levels, skirt.flare_m)
     # What lies just below the hem is lifted to it: an edge and no zigzag of triangles.
     lifted = (rest[:, 1] > skirt.hem_m - _HEM_M) & (rest[:, 1] < skirt.hem_m)
     offset[:, 1] = torch.where(lifted & (legs[0] | legs[1]), skirt.hem_m - rest[:, 1], 0)
@@ -172,17 +200,74 @@ def _closed(
     return bool(person[at][gap].mean() > _FILLED)
 
 
+def _section(
+    height: float | Tensor,
+    rest: Float[Tensor, "p 3"],
+    posed: Float[Tensor, "p 3"],
+    legs: tuple[Bool[Tensor, "p"], Bool[Tensor, "p"]],
+) -> Float[Tensor, "n 3"]:
+    """Both legs at a height of the rest pose, as they stand in the photograph."""
+    return posed[(legs[0] | legs[1]) & ((rest[:, 1] - height).abs() < 0.02)]
+
+
+def _standoff(
+    section: Float[Tensor, "n 3"],
+    person: Bool[ndarray, "h w"],
+    hidden: Bool[ndarray, "h w"],
+    camera: Camera,
+) -> float:
+    """Metres, mean of both sides, from both legs to the outline at a height; NaN if not seen."""
+    if not len(section):
+        return np.nan
+    pixels = camera.project(section)
+    row, ends = int(pixels[:, 1].mean()), (float(pixels[:, 0].min()), float(pixels[:, 0].max()))
+    middle = int(sum(ends) / 2)
+    if not (0 <= row < camera.height and 0 <= middle < camera.width) or not person[row, middle]:
+        return np.nan
+    out = ~person[row] | hidden[row]
+    left, right = np.nonzero(out[:middle])[0], np.nonzero(out[middle:])[0]
+    if not len(left) or not len(right):
+        return np.nan
+    first, last = int(left[-1]), middle + int(right[0])
+    if hidden[row, first] or hidden[row, last]:
+        return np.nan
+    beyond_px = (ends[0] - (first + 1) + last - ends[1]) / 2
+    return beyond_px * float(section[:, 2].mean() / camera.focal_px[0])
+
+
+def _is_level(section: Float[Tensor, "n 3"]) -> bool:
+    """Whether a section of both legs is at one height: not of who strides, or leans on a seat.
+
+    There a picture's row says nothing of a level, and the legs have the width to themselves.
+    """
+    return len(section) > 0 and float(section[:, 1].max() - section[:, 1].min()) < _MAX_TILT_M
+
+
+def _smoothed(standoff: Float[ndarray, "l"]) -> Float[Tensor, "l"]:
+    """Without gaps and noise, and none inwards.
+
+    Its end below the sides of a hem that is not level does not matter: see ``_FLARE``.
+    """
+    seen = np.isfinite(standoff)
+    if seen.sum() < _LEVELS // 4:
+        return torch.zeros(len(standoff))
+    level = np.arange(len(standoff))
+    whole = np.interp(level, level[seen], standoff[seen])
+    return torch.from_numpy(ndimage.median_filter(whole, 5).clip(0, MAX_FLARE_M)).float()
+
+
 def _hull(
     rest: Tensor,
     legs: Bool[Tensor, "p"],
     directions: Float[Tensor, "d 2"],
     levels: Float[Tensor, "l"],
+    flare_m: Float[Tensor, "l"],
 ) -> Float[Tensor, "l d"]:
-    """Support of the skirt's horizontal sections: the hull of both legs, hanging from above."""
+    """Support of the skirt's horizontal sections: off the hull of both legs, hanging from above."""
     points, above, out = rest[legs], None, []
-    for level in levels:
+    for level, flare in zip(levels, flare_m, strict=True):
         near = points[(points[:, 1] - level).abs() < 0.03, ::2]
-        section = support(near, directions)
+        section = support(near, directions) + flare
         if above is not None:
             section = section.maximum(above)
         out.append(section)

@@ -156,10 +156,25 @@ class FrameMaker(Scene):
         return image + (1 - shot.coverage[..., None]) * self.background
 
 
-class _ClipMaker(ClipScene, FrameMaker):
-    """Writes the photograph, clips with the errors of a video model, and test frames."""
+class TruthMaker(ClipScene, FrameMaker):
+    """Writes the frames that an avatar is tested on."""
 
     config: SyntheticConfig
+
+    def test(self) -> None:
+        """Writes clean frames of unseen poses and views."""
+        count, seed = self.config.num_test, self.config.seed
+        clip = self.test_clip()
+        surfaces = self.vertices(clip)
+        for number, pose in enumerate(each(clip, "rendering test")):
+            view, _ = self.clean(pose, next(surfaces))
+            self.writer.write_frame(TEST, number, view.frame)
+        lines = [f"{MAKER} {seed} {number}" for number in range(count)]
+        self.writer.write_split(TEST, range(count), lines)
+
+
+class _ClipMaker(TruthMaker):
+    """Writes the photograph and clips with the errors of a video model as well."""
 
     def captured(self) -> View:
         """The photograph, with albedo and face patch."""
@@ -191,17 +206,6 @@ class _ClipMaker(ClipScene, FrameMaker):
             view = self.with_errors(next(surfaces), stored, look, errors, number)
             self.writer.write_frame(split, number, view.frame)
             yield view
-
-    def test(self) -> None:
-        """Writes clean frames of unseen poses and views."""
-        count, seed = self.config.num_test, self.config.seed
-        clip = self.test_clip()
-        surfaces = self.vertices(clip)
-        for number, pose in enumerate(each(clip, "rendering test")):
-            view, _ = self.clean(pose, next(surfaces))
-            self.writer.write_frame(TEST, number, view.frame)
-        lines = [f"{MAKER} {seed} {number}" for number in range(count)]
-        self.writer.write_split(TEST, range(count), lines)
 
 
 def each(pose: BodyPose, label: str) -> Iterator[BodyPose]:

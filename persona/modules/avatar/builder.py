@@ -15,7 +15,7 @@ from persona.modules.avatar.triplane import Triplane
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyIdentity
 
-LIGHTS = ("baked", "sh")
+LIGHTS = ("baked", "sh", "photo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,8 @@ class AvatarBuilder:
         ring_edges: a Gaussian sees joints at most this many bones from its own.
         history: tell the offset network how the body has moved, not only how it stands.
         fps: frames a second of the training clips, where there is a history.
-        light: ``sh`` keeps colour and light apart, nine harmonics of it; ``baked`` is the paper.
+        light: ``sh`` keeps colour and light apart, nine harmonics of it; ``photo`` does so too, and
+            keeps the light that the photograph shows; ``baked`` is the paper.
         rates: Adam's, of means, of appearance (scales, colours, light) and of the offset network.
     """
 
@@ -110,7 +111,7 @@ class AvatarBuilder:
             refresh_every=self.refresh_every,
             refined_lookup=self.refined_lookup,
             history=history,
-            light=SphericalLight() if self.light == "sh" else None,
+            light=None if self.light == "baked" else SphericalLight(learnt=self.light == "sh"),
         )
         if self.surface_scale is not None:
             avatar.cover_surface(self.surface_scale)

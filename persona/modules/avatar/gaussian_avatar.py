@@ -288,7 +288,7 @@ class GaussianAvatar(Avatar):
     def parameter_groups(self, rates: Mapping[str, float]) -> list[dict[str, object]]:
         """Optimiser groups; rates of ``means``, ``appearance`` and ``network``."""
         colors = [self.log_scale, self.rgb_logit, self.rgb_aux_logit, self.seg_logit]
-        if self.light is not None:
+        if self.light is not None and self.light.learnt:
             colors += self.light.parameters()
         groups: list[dict[str, object]] = [
             {"name": "means", "params": [self.mean_offset], "lr": rates["means"]},

@@ -19,13 +19,19 @@ class SphericalLight(nn.Module):
 
     Fixed to the camera's world: a person who turns turns within it.
     Source: Ramamoorthi and Hanrahan 2001 (nine harmonics of irradiance).
+
+    Args:
+        learnt: Whether training goes on from the start. An avatar's normals are a body's, and
+            errors in what a fit is made by make it flat: such a light is the best for the frames
+            that it is learnt from, and weaker than the true one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, learnt: bool = True) -> None:
         super().__init__()
         coefficients = torch.zeros(NUM_SH)
         coefficients[0] = 1
-        self.coefficients = nn.Parameter(coefficients)
+        self.learnt = learnt
+        self.coefficients = nn.Parameter(coefficients, requires_grad=learnt)
 
     def forward(self, normals: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 1"]:
         """What a stored colour is multiplied by where the surface has this unit normal."""

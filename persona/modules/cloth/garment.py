@@ -7,6 +7,7 @@ the vertices of the legs lie on it, or inside between its axis and its wall, and
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,8 @@ from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyIdentity, BodyPose
 
+log = logging.getLogger(__name__)
+
 LEGS = ((1, 4), (2, 5))
 """Hip and knee, left and right: what moves thighs and shins."""
 TRUNK = (0, 3, 6)
@@ -28,6 +31,9 @@ _DIRECTIONS = 64
 _LEVEL_M, _BAND_M = 0.01, 0.02
 MIN_LENGTH_M = 0.15
 """From where the legs part to the hem: thighs of trousers touch for less."""
+_LEAST_DROP = 0.4
+"""Of the skirt's length on straight legs, how far below the hips its hem must hang as photographed:
+on the legs of somebody who sits no horizontal ring goes around it."""
 _BELOW_M, _WALL = 0.08, 0.7
 """A vertex as far below the hem belongs to it still, if it lies at this share of the way from the
 skirt's axis to its wall or beyond: a hem that was photographed is not level."""
@@ -71,6 +77,8 @@ def find_skirt(
 ) -> Tube | None:
     """The skirt of a dressed person; None where the legs are apart, as trousers have them.
 
+    None as well, and a line in the log, for one that does not hang: that of somebody who sits.
+
     Args:
         body: Body model.
         identity: With the shape of its clothes on ``face_offset``.
@@ -87,9 +95,12 @@ def find_skirt(
     end = hem + float((rest - at_rest)[(at_rest[:, 1] - hem).abs() < _BAND_M, 1].mean())
     # Not the torso alone: buttocks and hips follow the thighs as well.
     around = legs[0] | legs[1] | torch.isin(strongest, torch.tensor(TRUNK))
-    rings = _rings(rest[around], float(joints[0, 1]), end)
-    weights = _weights_near(rings, rest[around], body.weights[around])
     top = float(joints[0, 1])
+    rings = None if top - end < _LEAST_DROP * (top - hem) else _rings(rest[around], top, end)
+    if rings is None:
+        log.warning("the skirt does not hang as photographed, as of somebody who sits")
+        return None
+    weights = _weights_near(rings, rest[around], body.weights[around])
     inside = (around & (rest[:, 1] <= top) & (at_rest[:, 1] >= hem - _BELOW_M)).nonzero()[:, 0]
     points = rest[inside]
     row = ((top - points[:, 1]) / (top - end) * (len(rings) - 1)).clamp(0, len(rings) - 1)
@@ -139,14 +150,17 @@ def _hem(
     return closed[-1] + _BAND_M  # The lowest level is one that the hem's vertices are near to.
 
 
-def _rings(points: Float[Tensor, "n 3"], top: float, hem: float) -> Float[Tensor, "r c 3"]:
-    """Hulls of the horizontal sections, a little smoothed from ring to ring."""
+def _rings(points: Float[Tensor, "n 3"], top: float, hem: float) -> Float[Tensor, "r c 3"] | None:
+    """Hulls of the horizontal sections, a little smoothed from ring to ring.
+
+    None where a section has nothing in it.
+    """
     directions, rays = circle(_DIRECTIONS), circle(COLUMNS)
     levels = torch.linspace(top, hem, max(4, round((top - hem) / RING_M) + 1))
-    spans = torch.stack([
-        support(points[(points[:, 1] - level).abs() < _BAND_M, ::2], directions)
-        for level in levels
-    ])  # fmt: skip
+    sections = [points[(points[:, 1] - level).abs() < _BAND_M, ::2] for level in levels]
+    if not all(len(section) for section in sections):
+        return None
+    spans = torch.stack([support(section, directions) for section in sections])
     padded = F.pad(spans.T[None], (1, 1), mode="replicate")
     spans = F.avg_pool1d(padded, 3, 1)[0].T
     opposite = spans.roll(_DIRECTIONS // 2, 1)

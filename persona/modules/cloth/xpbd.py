@@ -48,8 +48,9 @@ class Drive(NamedTuple):
 class Air:
     """What particles move through and along."""
 
-    drag: float = 1.0
-    """Share of the speed that the air takes, a second."""
+    drag: float = 4.0
+    """Share of the speed that the air takes, a second: of 0.2 kg of cloth a square metre that moves
+    by a metre a second across itself, three to four."""
     friction: float = 0.05
     """Of cloth on the body (Coulomb). More of it keeps a skirt wound up after a turn."""
 

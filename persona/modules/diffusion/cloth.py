@@ -37,5 +37,5 @@ class ClothGenerator(TexturedMeshGenerator):
         fabric = Fabric.drawn(seed)
         found = drape(body, identity, motion, fps, frames, fabric, photographed)
         if found is None:
-            log.info("no loose clothes: nothing is simulated")
+            log.info("no loose clothes that hang: nothing is simulated")
         return found

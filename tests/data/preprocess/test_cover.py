@@ -178,3 +178,51 @@ def test_socks_close_the_toes_and_bare_feet_stay(body, rest, limbs):
     inside = (rest + offset)[toes].numpy() @ hull.equations[:, :3].T + hull.equations[:, 3]
     assert inside.max() < 0.004, "no larger than the hull"
     assert np.quantile(inside.max(-1), 0.05) > -0.01, "and on it"
+
+
+def flared_to(body, rest, share, flare_m):
+    """The silhouette closed to a share of its height, and wider from the crotch to there."""
+    person, camera = closed_to(body, rest, share), photo_camera(400, 300)
+    rows = np.nonzero(person.any(1))[0]
+    first, last = (int(rows[0] + s * np.ptp(rows)) for s in (0.5, share))
+    per_m = float(camera.focal_px[0]) / 4.5
+    for row in range(first, last):
+        width = flare_m * (row - first) / (last - first) * per_m
+        (columns,) = np.nonzero(person[row, 60:-60])  # Of the trunk, not of the arms.
+        person[row, round(60 + columns[0] - width) : round(61 + columns[-1] + width)] = True
+    return person
+
+
+def test_a_skirt_is_as_wide_as_its_outline(body, rest, limbs):
+    """An A-line of 15 cm at the hem: read off, put on, and seen from the side as well."""
+    joints = body.shape(body.zero_identity())[1]
+    straight, flared = (find(body, rest, limbs, flared_to(body, rest, 0.8, m)) for m in (0, 0.15))
+    more = flared.flare_m - straight.flare_m
+    assert float(more[-6:].mean()) == pytest.approx(0.14, abs=0.02)
+    assert float(more[:6].abs().max()) < 0.04 and (more.diff() > -0.01).all()
+    assert 0 < flared.hem_m - straight.hem_m < 0.04, "the hem in front is nearer to the camera"
+    size = {}
+    for name, skirt in (("straight", straight), ("flared", flared)):
+        offset, cloth = skirt_offset(rest, joints, leg_vertices(limbs), skirt)
+        low = (rest + offset)[cloth & (rest[:, 1] < skirt.hem_m + 0.06)]
+        size[name] = low.amax(0) - low.amin(0)
+    wider = size["flared"] - size["straight"]
+    assert float(wider[0]) == pytest.approx(0.28, abs=0.06)
+    assert 0.15 < float(wider[2]) < 0.34, "few vertices lie just in front of the hem"
+
+
+def test_beside_an_arm_no_outline_is_read(body, rest, limbs):
+    person = flared_to(body, rest, 0.8, 0.15)
+    joints, posed = body.shape(body.zero_identity())[1], standing(body)
+    given = (rest, joints, posed, leg_vertices(limbs), seen(body, posed), person)
+    hidden = find_skirt(*given, photo_camera(400, 300), ~person)
+    assert hidden is not None and not hidden.flare_m.any()
+
+
+def test_the_width_of_one_who_strides_is_not_read(body, rest, limbs):
+    person, posed = flared_to(body, rest, 0.8, 0.15), standing(body)
+    left, right = leg_vertices(limbs)
+    posed[left] += torch.tensor([0.0, -0.08, 0.0])
+    joints, naked = body.shape(body.zero_identity())[1], seen(body, standing(body))
+    strided = find_skirt(rest, joints, posed, (left, right), naked, person, photo_camera(400, 300))
+    assert strided is not None and not strided.flare_m.any()

@@ -150,6 +150,22 @@ def test_missing_and_broken_photos(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists(), "nothing half-written"
 
 
+@pytest.mark.slow
+def test_a_generator_that_fails_leaves_the_old_subject_whole(ryota, tmp_path, monkeypatch):
+    """Cloth that flies apart is found while frames are made, long after the body is fitted."""
+
+    def fails(*arguments, **options):
+        raise UserError("the skirt flies apart")
+
+    before = {p: p.stat().st_mtime_ns for p in ryota.root.rglob("*")}
+    maker = preprocessor()
+    monkeypatch.setattr(TexturedMeshGenerator, "drape", fails)
+    with pytest.raises(UserError, match="flies apart"):
+        maker.run(PHOTOS / "ryota.png", ryota.root)
+    assert {p: p.stat().st_mtime_ns for p in ryota.root.rglob("*")} == before
+    assert [p.name for p in ryota.root.parent.iterdir()] == [ryota.root.name]
+
+
 def test_bad_motion_stops_at_once(tmp_path):
     photo = tmp_path / "grey.png"
     Image.fromarray(np.full((60, 40, 3), 128, np.uint8)).save(photo)

@@ -1,6 +1,7 @@
 """Light by nine harmonics: against brute force, and on an avatar that turns within it."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -146,17 +147,25 @@ def test_light_taken_off_the_colours_shows_them_again_from_the_same_side(body, l
     lit.rgb_logit.copy_(before)
 
 
-def test_a_method_starts_with_the_light_between_photo_and_albedo(tiny, subjects):
-    config = tiny("avatar.light=sh")
-    method = instantiate(config.system.method)
+def test_a_method_starts_with_the_light_between_photo_and_albedo(tiny, subjects, tmp_path):
+    method = instantiate(tiny("avatar.light=photo").system.method)
     subject = Subject(subjects / "tiny")
     method.build(subject.identity(method.body))
     method.initialise(subject)
+    light = method.avatar.light
     frame = subject.frame("captured", 0)
     mask = frame.mask
     normals = torch.from_numpy(frame.normal[mask]) * torch.tensor([1.0, -1, -1])
     with torch.no_grad():
-        factor = method.avatar.light(normals).numpy()
+        factor = light(normals).numpy()
     relit = (frame.albedo[mask] * factor - frame.image[mask]) / 255
     flat = (frame.albedo[mask] * factor.mean() - frame.image[mask]) / 255
     assert np.abs(relit).mean() < 0.6 * np.abs(flat).mean()
+    # It stays, and is not known without an albedo.
+    groups = method.avatar.parameter_groups({"means": 1.0, "appearance": 2.0, "network": 3.0})
+    given = {id(p) for group in groups for p in group["params"]}
+    assert id(light.coefficients) not in given and not light.coefficients.requires_grad
+    bare = Subject(shutil.copytree(subject.root, tmp_path / "bare"))
+    bare.path("captured", "albedo", 0).unlink()
+    with pytest.raises(UserError, match=r"has no albedo that avatar\.light=photo"):
+        method._initialise_light(bare)

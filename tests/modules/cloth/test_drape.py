@@ -11,7 +11,7 @@ from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.cloth import drape as module
 from persona.modules.cloth.drape import Fabric, drape, ease_in
-from persona.modules.cloth.garment import _hem, find_skirt
+from persona.modules.cloth.garment import _hem, _rings, find_skirt
 from persona.types import BodyPose
 
 FPS = 15.0
@@ -49,6 +49,18 @@ def test_a_skirt_is_found_and_trousers_are_none(body, dressed):
     assert float(tube.ratio.min()) >= 0 and float(tube.ratio.quantile(0.99)) < 1.05
     # Nothing of arms or head.
     assert body.weights[tube.vertices][:, 12:].sum(-1).max() < 0.5
+
+
+def test_the_skirt_of_somebody_who_sits_is_not_simulated_and_that_is_said(body, dressed, caplog):
+    """On level thighs there are no rings; nor where a section of the person is missing."""
+    seated = standing(body)[0]
+    for joint in (1, 2, 4, 5):
+        seated.body[joint - 1, 0] = -1.5 if joint < 3 else 1.5
+    assert find_skirt(body, dressed, seated) is None
+    assert "as of somebody who sits" in caplog.text
+    points = torch.rand(500, 3)
+    assert _rings(points, 0.9, 0.1) is not None
+    assert _rings(points[(points[:, 1] - 0.5).abs() > 0.1], 0.9, 0.1) is None
 
 
 def test_at_rest_it_stays_at_rest(body, dressed, monkeypatch):

@@ -1,8 +1,7 @@
 """GroupNorm and SiLU of images whose channels lie together, on CUDA: two reads and one write.
 
-PyTorch's own GroupNorm on CUDA would first lay every channel apart. Each part of the places is
-summed up as deviations from a value near its mean, and parts are merged by their means (Chan et
-al. 1983, Eq. 1.5), so nothing cancels.
+PyTorch's own GroupNorm on CUDA would first lay every channel apart. Sums of a part of the places
+are merged as deviations from their own mean, so nothing cancels (Chan et al. 1983, Eq. 1.5).
 """
 
 from __future__ import annotations
@@ -29,25 +28,25 @@ def _moments(
     """Mean and sum of squared deviations of each channel in one part of an image's places."""
     part, image = tl.program_id(0), tl.program_id(2)
     channel = tl.program_id(1) * C + tl.arange(0, C)
-    known = channel < channels
-    first = image.to(tl.int64) * places
-    start = part * REPEATS * N
-    # Deviations from the part's first place are small beside its mean.
-    near = tl.load(x_ptr + (first + start) * channels + channel, known, 0.0).to(tl.float32)
-    total, square = tl.zeros([N, C], tl.float32), tl.zeros([N, C], tl.float32)
+    mean, square = tl.zeros([C], tl.float32), tl.zeros([C], tl.float32)
+    count = 0.0
     for step in tl.static_range(REPEATS):
-        place = start + step * N + tl.arange(0, N)
-        used = (place < places)[:, None] & known[None, :]
-        at = (first + place)[:, None] * channels + channel[None, :]
-        off = tl.load(x_ptr + at, used, 0.0).to(tl.float32) - near[None, :]
-        off = tl.where(used, off, 0.0)
-        total += off
-        square += off * off
-    count = tl.minimum(places - start, REPEATS * N).to(tl.float32)
-    sums = tl.sum(total, 0)
+        place = (part * REPEATS + step) * N + tl.arange(0, N)
+        used = (place < places)[:, None]
+        row = image.to(tl.int64) * places + place
+        inside = used & (channel < channels)[None, :]
+        x = tl.load(x_ptr + row[:, None] * channels + channel[None, :], inside, 0.0).to(tl.float32)
+        more = tl.minimum(tl.maximum(places - (part * REPEATS + step) * N, 0), N).to(tl.float32)
+        here = tl.sum(x, 0) / tl.maximum(more, 1.0)
+        off = tl.where(used, x - here[None, :], 0.0)
+        both = tl.maximum(count + more, 1.0)
+        step_between = here - mean
+        square += tl.sum(off * off, 0) + step_between * step_between * (count * more / both)
+        mean += step_between * (more / both)
+        count += more
     at = (image * tl.num_programs(0) + part).to(tl.int64) * channels + channel
-    tl.store(mean_ptr + at, near + sums / count, known)
-    tl.store(square_ptr + at, tl.sum(square, 0) - sums * sums / count, known)
+    tl.store(mean_ptr + at, mean, channel < channels)
+    tl.store(square_ptr + at, square, channel < channels)
 
 
 @triton_kernel

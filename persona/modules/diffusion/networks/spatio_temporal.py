@@ -29,13 +29,21 @@ from persona.modules.diffusion.networks.fp8 import Fp8Linear
 from persona.modules.diffusion.networks.id_attention import ClipOnlyAttention, IdentityAttention
 
 
-def quicken(network: nn.Module) -> None:
-    """Has a network's blocks of those kinds compute by this file; names and weights stay."""
+def quicken(network: nn.Module, *, fused: bool = False) -> None:
+    """Has a network's blocks of those kinds compute by this file; names and weights stay.
+
+    Args:
+        network: Of such blocks.
+        fused: On CUDA, use the kernels of ``time_attention_triton`` and ``geglu_triton``.
+    """
     for module in network.modules():
         if type(module) is SpatioTemporalResBlock:
             module.__class__ = QuickResBlock
         elif type(module) is TransformerSpatioTemporalModel:
             module.__class__ = QuickTransformer
+    for module in network.modules() if fused else ():
+        if isinstance(module, (Attention, FeedForward)):
+            module.fused = True
 
 
 def keep_channels_last(network: nn.Module) -> None:
@@ -184,10 +192,15 @@ def _along_time(
     return tokens + _feed_forward(block.ff, block.norm3(tokens))
 
 
+def _by_kernel(layer: nn.Module, tokens: Float[Tensor, "*n width"]) -> bool:
+    """Whether a layer that ``quicken`` has marked meets what its kernel can do."""
+    return getattr(layer, "fused", False) and tokens.is_cuda and not torch.is_grad_enabled()
+
+
 def _feed_forward(
     layers: FeedForward, tokens: Float[Tensor, "*n width"]
 ) -> Float[Tensor, "*n width"]:
-    if not tokens.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if not _by_kernel(layers, tokens) or torch.compiler.is_compiling():
         return layers(tokens)  # Compiled code has a kernel of its own.
     # Triton comes with CUDA builds of torch.
     from persona.modules.diffusion.networks.geglu_triton import gated
@@ -202,7 +215,7 @@ def _frames_see_frames(
     """Attention along time, before the output's layer."""
     clips, frames, places, _ = tokens.shape
     together = _queries_keys_values(attention, tokens)
-    if tokens.is_cuda and not torch.is_grad_enabled():
+    if _by_kernel(attention, tokens):
         # Triton comes with CUDA builds of torch.
         from persona.modules.diffusion.networks import time_attention_triton as fused
 

@@ -43,12 +43,15 @@ class Speed:
 
     Attributes:
         rewrite: Blocks of Stable Video Diffusion compute by ``spatio_temporal``: the same results.
+        fused: On CUDA, attention along time and the gate of wide layers are kernels of our own.
+            Equal in Triton's interpreter; never run on a GPU yet, so it must be asked for.
         channels_last: A pixel's channels lie together in memory, as GPUs' convolutions read them.
         compile: Blocks are compiled by PyTorch; the first clip waits a minute or two for it.
         fp8: Linear layers of transformers multiply 8-bit numbers; bfloat16 on an H100 or later.
     """
 
     rewrite: bool = True
+    fused: bool = False
     channels_last: bool = False
     compile: bool = False
     fp8: bool = False
@@ -73,7 +76,7 @@ class Speed:
         for network in networks:
             # Layers that come one by one are not there when a block wants to read their weights.
             if self.rewrite and offload != "sequential":
-                quicken(network)
+                quicken(network, fused=self.fused)
             if self.channels_last:
                 _put_channels_last(network)
                 keep_channels_last(network)
