@@ -8,7 +8,6 @@ simulation than the one that it teaches.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,7 +37,6 @@ from persona.modules.detect import Detection, Detector
 from persona.modules.diffusion.cloth import ClothGenerator
 from persona.modules.diffusion.textured_mesh import TexturedMeshGenerator
 
-log = logging.getLogger(__name__)
 MAKER = "photographed"
 MOTIONS = ("turntable", "walk", "dance")
 """What the person is filmed in; the test's motion is another."""
