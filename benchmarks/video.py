@@ -9,8 +9,8 @@ settings that are added one after the other:
 - ``exact``: the same functions in less work, which is what generators do;
 - ``channels_last``: with ``generator.channels_last=true``;
 - ``compile``: with ``generator.compile=true``;
-- ``fused``: with kernels for attention along time and gates, which generators do not use yet;
-- ``fp8``: with ``generator.fp8=true``.
+- ``fp8``: with ``generator.fp8=true``;
+- ``fused``: with kernels for attention along time and gates, which generators do not use yet.
 
 Operations are counted in ``plain`` for all, so that less work shows as a higher rate; memory is the
 most that is held in any call. ``--clip`` samples a whole clip as well, under the last settings, and
@@ -42,8 +42,8 @@ VARIANTS = {
     "exact": Speed(),
     "channels_last": Speed(channels_last=True),
     "compile": Speed(channels_last=True, compile=True),
-    "fused": Speed(channels_last=True, compile=True, fused=True),
-    "fp8": Speed(channels_last=True, compile=True, fused=True, fp8=True),
+    "fp8": Speed(channels_last=True, compile=True, fp8=True),
+    "fused": Speed(channels_last=True, compile=True, fp8=True, fused=True),
 }
 """In their order: networks are changed from one to the next and never back."""
 FRAMES = {"wan_animate": 77}

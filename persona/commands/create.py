@@ -10,6 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from persona.commands.compose import composed
 from persona.commands.drive import animate, check_animation, check_asset, driving_motion
 from persona.commands.experiment import train
+from persona.commands.live import live_view
 from persona.commands.track import check_track, track
 from persona.data.io import read_image
 from persona.data.making import one_maker
@@ -113,6 +114,7 @@ def create(config: DictConfig, folder: Path) -> None:
         config.clips.motions = []  # Generated frames are there to train on.
     videos = [animate_options(config, motion, folder) for motion in option_list(config, "motions")]
     check_options(training)
+    live_view(training)
     check_videos(videos, training)
     if tracking is not None:
         motion = take_video(config, tracking)

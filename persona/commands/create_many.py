@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,6 +87,9 @@ def create_many(config: DictConfig) -> bool:
     """
     people, jobs = plan(config), job_count(config)
     mine = people[config.share :: config.shares]
+    for person in people:
+        with suppress(OSError):  # Said in the person's turn.
+            _ = person.digest  # Before the long work, after which a photo may be gone.
     todo = [person for person in mine if person.done() is None]
     started = time.perf_counter()
     errors = run_all(todo, jobs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from types import ModuleType
 
@@ -17,6 +18,8 @@ from persona.data.numbers import whole_number
 from persona.errors import UserError
 from persona.systems.fit import Fit
 from persona.systems.method import Method
+
+log = logging.getLogger(__name__)
 
 LEAST_S = 0.5
 """Between two pictures."""
@@ -77,16 +80,27 @@ class LiveView(L.Callback):
         started = time.perf_counter()
         if self.viewer is None or started < self.next or not self.looked_at():
             return
-        training = system.training
-        system.eval()
-        devices = [system.device] if system.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            self.viewer.dirty = True  # Its parameters are others, at least.
-            self.viewer.step()
-        system.train(training)
-        self.sent += 1
+        try:
+            self._show(system)
+        except Exception as error:  # Whoever looks turns things while they are posed.
+            log.warning("viewer: no picture (%s: %s)", type(error).__name__, error)
         ended = time.perf_counter()
         self.next = ended + max(LEAST_S, (ended - started) * (1 / SHARE - 1))
+
+    def _show(self, system: L.LightningModule) -> None:
+        """Poses the avatar for evaluation; every part is in its own mode again afterwards."""
+        assert self.viewer is not None
+        modes = {part: part.training for part in system.modules()}
+        devices = [system.device] if system.device.type == "cuda" else []
+        try:
+            system.eval()
+            with torch.random.fork_rng(devices):
+                self.viewer.dirty = True  # Its parameters are others, at least.
+                self.viewer.step()
+        finally:
+            for part, training in modes.items():
+                part.training = training
+        self.sent += 1
 
     def looked_at(self) -> bool:
         """Whether a browser has the page open."""

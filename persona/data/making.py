@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import re
 import secrets
@@ -50,8 +51,7 @@ def whole_folder(root: Path, replaced: Sequence[str] = ("*",)) -> Iterator[Path]
         replaced: Patterns of what goes away in ``root`` even if it is not made again; the rest of
             it is somebody else's, and moves to the new folder.
     """
-    for left in root.parent.glob(f".{root.name}.*.making"):
-        shutil.rmtree(left, ignore_errors=True)  # Of a maker that was killed.
+    _clear(root, replaced)
     made, old = (
         root.with_name(f".{root.name}.{secrets.token_hex(4)}.{end}") for end in ("making", "old")
     )
@@ -59,14 +59,38 @@ def whole_folder(root: Path, replaced: Sequence[str] = ("*",)) -> Iterator[Path]
         yield made
         if root.exists():
             root.rename(old)
-        made.rename(root)
-        for other in old.iterdir() if old.exists() else ():
-            place = root / other.name
-            if not place.exists() and not any(other.match(pattern) for pattern in replaced):
-                other.rename(place)
-        shutil.rmtree(old, ignore_errors=True)
+        try:
+            made.rename(root)
+        except OSError:
+            if old.exists():
+                old.rename(root)
+            raise
+        _take_over(root, old, replaced)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _clear(root: Path, replaced: Sequence[str]) -> None:
+    """Ends what a killed maker of ``root`` has left."""
+    for left in sorted(root.parent.glob(f".{glob.escape(root.name)}.*")):
+        ending = re.fullmatch(rf"\.{re.escape(root.name)}\.[0-9a-f]{{8}}\.(making|old)", left.name)
+        if ending is None:  # Of a folder whose name begins with this one's.
+            continue
+        if ending[1] == "making":
+            shutil.rmtree(left, ignore_errors=True)
+        elif root.exists():
+            _take_over(root, left, replaced)
+        else:
+            left.rename(root)
+
+
+def _take_over(root: Path, old: Path, replaced: Sequence[str]) -> None:
+    """Moves what is somebody else's from the old folder, and removes that."""
+    for other in old.iterdir() if old.exists() else ():
+        place = root / other.name
+        if not place.exists() and not any(other.match(pattern) for pattern in replaced):
+            other.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def needs_making(root: PathLike, maker: str, config_digest: str) -> bool:
@@ -112,5 +136,6 @@ def make_subject(
 
 def final_place(folder: Path) -> Path:
     """Where a folder will be at last: that which it replaces if ``whole_folder`` made it."""
-    name = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.making", folder.name)
-    return folder.with_name(name[1]) if name else folder
+    while name := re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.making", folder.name):
+        folder = folder.with_name(name[1])
+    return folder

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from persona.benchmark.gate.avatar import WAYS, avatar_table
+from persona.benchmark.gate.avatar import WAYS, avatar_table, spoil
 from persona.benchmark.gate.clip import make_clip, make_stage
 from persona.benchmark.gate.faults import FAULTS, plant
 from persona.benchmark.gate.run import CLEAN, report, score_clip
 from persona.data.preprocess.gate import AlignmentGate
+from persona.data.subject import Subject
 from persona.data.synthetic.config import SyntheticConfig
+from persona.data.synthetic.scene import CLIPS
 
 
 def rows(kind, faulty, reasons):
@@ -61,3 +63,17 @@ def test_faults_are_planted_in_some_frames_alone(body, tmp_path):
         scored = score_clip(clip, other, AlignmentGate(), 0, Path(tmp_path / "sheet"))
     assert len(scored) == (1 + len(FAULTS)) * len(clip)
     assert (tmp_path / "sheet_planted.png").is_file()
+
+
+@pytest.mark.slow  # People are drawn and written.
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_makes_a_whole_subject(body, tmp_path, way):
+    made = SyntheticConfig(
+        seed=0, outfit="tunic", height=96, width=72, num_generated=6, num_test=2, texture_size=64,
+        patch_size=32,
+    )  # fmt: skip
+    kept = spoil(tmp_path / "me", body, made, way, AlignmentGate())
+    subject = Subject(tmp_path / "me")
+    subject.validate()
+    assert sum(len(subject.frame_ids(split)) for split in CLIPS) == kept
+    assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith(".")) == ["me"]

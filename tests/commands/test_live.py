@@ -6,10 +6,13 @@ import socket
 import sys
 import urllib.request
 from pathlib import Path
+from types import ModuleType
 
+import lightning as L
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from torch import nn
 
 from persona.commands import live
 from persona.commands.experiment import run, train
@@ -94,3 +97,24 @@ def test_what_is_amiss_is_said_before_the_training(looking, tmp_path, free_port,
     assert not (tmp_path / "run").exists()
     looking.viewer = False
     assert live_view(looking) == []
+
+
+def test_a_picture_that_fails_stops_no_training(caplog):
+    """A browser may turn a joint while the avatar is posed; parts keep the mode they were in."""
+
+    class Fails:
+        dirty = False
+
+        def step(self):
+            assert not system.training
+            raise RuntimeError("dictionary changed size during iteration")
+
+    view = LiveView(ModuleType("viser"), "localhost", 1)
+    view.viewer = Fails()
+    view.looked_at = lambda: True
+    system = L.LightningModule()
+    system.frozen, system.moving = nn.Linear(1, 1).eval(), nn.Linear(1, 1)
+    view.on_train_batch_end(None, system, None, None, 0)
+    assert "viewer: no picture (RuntimeError: dictionary changed size" in caplog.text
+    assert system.training and system.moving.training and not system.frozen.training
+    assert view.sent == 0 and view.next > 0

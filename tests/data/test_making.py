@@ -2,6 +2,7 @@
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +67,47 @@ def test_what_is_not_replaced_stays(tmp_path):
         assert final_place(folder) == root == final_place(root)
     assert sorted(p.name for p in root.iterdir()) == ["photo.jpg", "sheet.png"]
     assert [p.name for p in tmp_path.iterdir()] == ["me"]
+
+
+def test_a_neighbour_with_a_longer_name_is_left_alone(tmp_path):
+    """``me`` is made while ``me.2`` and ``me[1]`` are."""
+    others = [tmp_path / ".me.2.12345678.making", tmp_path / ".me[1].12345678.making"]
+    for folder in others:
+        folder.mkdir()
+    for name in ("me", "me[1]"):
+        with whole_folder(tmp_path / name) as folder:
+            folder.mkdir()
+    assert others[0].is_dir() and not others[1].exists()
+
+
+def test_what_a_kill_between_the_swaps_has_left_is_put_back(tmp_path):
+    root, old = tmp_path / "me", tmp_path / ".me.12345678.old"
+    old.mkdir()
+    (old / "photo.jpg").write_text("mine")
+    with pytest.raises(RuntimeError), whole_folder(root, ("sheet.png",)):
+        raise RuntimeError
+    assert (root / "photo.jpg").read_text() == "mine" and not old.exists()
+    # Killed a moment later: the new folder is there, the photo not yet in it.
+    old.mkdir()
+    (root / "photo.jpg").rename(old / "photo.jpg")
+    with whole_folder(root, ("sheet.png",)) as folder:
+        folder.mkdir()
+    assert [p.name for p in tmp_path.iterdir()] == ["me"]
+    assert (root / "photo.jpg").read_text() == "mine"
+
+
+def test_a_swap_that_fails_is_undone(tmp_path, monkeypatch):
+    root = tmp_path / "me"
+    root.mkdir()
+    (root / "old").touch()
+    rename = Path.rename
+
+    def fails(self, target):
+        if self.name.endswith(".making"):
+            raise OSError("no room")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="no room"), whole_folder(root) as folder:
+        folder.mkdir()
+    assert [p.name for p in tmp_path.iterdir()] == ["me"] and (root / "old").exists()

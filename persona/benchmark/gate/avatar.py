@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from persona.benchmark.gate.faults import FAULTS, plant
 from persona.commands.experiment import train
 from persona.data.preprocess.gate import Gate
 from persona.data.preprocess.unwrap import View, unwrap
+from persona.data.subject import Subject
 from persona.data.subject_writer import SubjectWriter
 from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.scene import CLIPS
@@ -43,9 +45,9 @@ def avatar_rows(config: DictConfig, folder: Path) -> list[Row]:
                 name = f"{outfit}_{seed}_{way.replace(' ', '_').replace('=', '_')}"
                 kept = spoil(folder / name, body, made, way, gate)
                 run = compose("train", [
-                    *config.overrides, "data=subject", f"data.root={folder / name}",
-                    f"seed={seed}", f"name={name}", "logger=none",
+                    *config.overrides, "data=subject", f"seed={seed}", f"name={name}", "logger=none"
                 ])  # fmt: skip
+                run.data.root = str(folder / name)
                 scores = train(run, folder / f"run_{name}")
                 about = {"outfit": outfit, "seed": seed, "way": way, "frames": kept}
                 rows.append(about | {k: v for k, v in scores.items() if k.startswith("test/")})
@@ -66,11 +68,13 @@ def spoil(root: Path, body: SmplxBody, config: SyntheticConfig, way: str, gate: 
     person = make_synthetic_subject(root, body, config)
     if way == WAYS[0]:
         return len(CLIPS) * config.num_generated
+    info, scratch = Subject(root).info, root / "stage"
+    assert info is not None  # It was just made.
     writer = SubjectWriter(root)
-    stage = make_stage(body, config, root)
+    stage = make_stage(body, config, scratch)
     outfits = ("t_shirt", "tunic", "coat", "dress")
     another = next(name for name in outfits if name != config.outfit)
-    other = make_stage(body, SyntheticConfig(seed=config.seed + 500, outfit=another), root)
+    other = make_stage(body, SyntheticConfig(seed=config.seed + 500, outfit=another), scratch)
     total = 0
     for split in CLIPS:
         clip = whole_clip(stage, split)
@@ -92,6 +96,8 @@ def spoil(root: Path, body: SmplxBody, config: SyntheticConfig, way: str, gate: 
             vertices = (body(person.identity, clip.poses[i])[0] for i in kept)
             views = [View(frames[i], v) for i, v in zip(kept, vertices, strict=True)]
             writer.write_textures(split, unwrap(views, person.uv_mesh(), config.texture_size))
+    shutil.rmtree(scratch, ignore_errors=True)
+    writer.finish(info)
     return total
 
 

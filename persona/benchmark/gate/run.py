@@ -47,13 +47,13 @@ def run_gate_benchmark(config: DictConfig, folder: Path) -> Path:
         groups = [score_seed(*job) for job in jobs]
     rows = [row for group in groups for row in group]
     write_csv(folder / "frames.csv", rows)
-    text = report(rows)
+    text, path = report(rows), folder / "report.md"
+    write_text(path, text)  # Trainings take long.
     if config.avatars:
         trained = avatar_rows(config, folder / "avatars")
         write_csv(folder / "avatars.csv", trained)
-        text += "\n" + avatar_table(trained)
-    write_text(folder / "report.md", text)
-    return folder / "report.md"
+        write_text(path, text + "\n" + avatar_table(trained))
+    return path
 
 
 @torch.no_grad()

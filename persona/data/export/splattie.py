@@ -10,6 +10,7 @@ Source: FORMAT.md of affromero/splattie-widget, and its types and loader of the 
 import io
 import json
 import zipfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,8 +30,10 @@ VERSION = "0.3.0"
 BONES = 4
 _PLY = "avatar.ply"
 _NAMES = {"left_eye": "left_eye_smplhf", "right_eye": "right_eye_smplhf"}
-_CAMERA = {"theta": 0, "phi": 90, "radius": 2.4, "lookAt": "auto", "fov": 45}
-"""A standing person seen from the front; degrees and metres."""
+_CAMERA = {"theta": 0, "phi": 90, "lookAt": "auto", "fov": 45}
+"""From the front; degrees."""
+_FILL = 2.7
+"""Distance of the camera over half of the person's longest side: all of it is in view."""
 
 
 def write_splattie(scene: Scene, path: Path) -> None:
@@ -40,13 +43,17 @@ def write_splattie(scene: Scene, path: Path) -> None:
         UserError: the avatar is a head, whose files must have FLAME's topology.
     """
     rig, splats = scene.rigged(), scene.posed(scene.frame)
+    # The widget's camera looks at the origin.
+    middle = (splats.means.min(0) + splats.means.max(0)) / 2
+    splats = replace(splats, means=splats.means - middle)
+    radius = _FILL * float(np.abs(splats.means).max())
     if rig.joint_names != JOINTS:
         raise UserError(f"{path}: format=splattie holds whole bodies; choose html or glb")
     bones, weights = _strongest(rig)
     skeleton = {
         "names": [_NAMES.get(name, name) for name in rig.joint_names],
         "parents": list(rig.parents),
-        "restPositions": _joints(rig, scene.clip, scene.frame).tolist(),
+        "restPositions": (_joints(rig, scene.clip, scene.frame) - middle).tolist(),
     }
     lbs = {
         "numGaussians": len(splats.means),
@@ -58,7 +65,7 @@ def write_splattie(scene: Scene, path: Path) -> None:
         "manifest.json": _manifest(len(splats.means)),
         "skeleton.json": skeleton,
         "lbs_weights.json": lbs,
-        "states.json": _states(),
+        "states.json": _states(radius),
     }
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -120,13 +127,17 @@ def _manifest(count: int) -> dict:
     }
 
 
-def _states() -> dict:
-    """One state, in which head and chest turn to the pointer."""
+def _states(radius: float) -> dict:
+    """One state, in which head and chest turn to the pointer.
+
+    radius: distance of the camera, metres.
+    """
+    camera = {**_CAMERA, "radius": radius}
     idle = {
         "ghost": {"amplitude": 0, "frequency": 0, "wobble": 0},
         "expression": {},
-        "camera": _CAMERA,
+        "camera": camera,
         "rotation": [0, 0, 0],
         "tracking": {"head": 1.0, "torso": 0.3},
     }
-    return {"defaults": {"camera": _CAMERA}, "states": {"idle": idle}, "transitions": {}}
+    return {"defaults": {"camera": camera}, "states": {"idle": idle}, "transitions": {}}

@@ -85,6 +85,8 @@ def _phalp(path: Path, values: Any, hands: Float[np.ndarray, "90"]) -> Arrays:
 
     How far away is worked out there from the person's size, for a camera a hundred metres off.
     """
+    if not all(isinstance(frame, Mapping) for frame in values.values()):
+        raise UserError(f"{path}: holds what is no frame; track the video again")
     counts = Counter(int(person) for frame in values.values() for person in frame.get("tid", ()))
     if not counts:
         raise UserError(f"{path}: nobody is in it; track another video")
@@ -128,8 +130,11 @@ def _every_frame(
     Raises:
         UserError: frames are not in order, or rotations none.
     """
-    if not len(frames) or (np.diff(frames) <= 0).any() or not np.isfinite(turns).all():
+    finite = np.isfinite(turns).all() and np.isfinite(trans).all()
+    if not len(frames) or (np.diff(frames) <= 0).any() or not finite:
         raise UserError(f"{path}: its frames are not in order or not finite; track the video again")
+    if not (np.linalg.det(turns) > 0).all():
+        raise UserError(f"{path}: holds rotations that are none; track the video again")
     every = np.arange(frames[0], frames[-1] + 1)
     if missing := len(every) - len(frames):
         log.warning("%s: %d of %d frames lack the person: bridged", path, missing, len(every))

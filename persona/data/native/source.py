@@ -14,6 +14,7 @@ from persona.data.making import make_subject
 from persona.data.native.convert import SubjectMaker
 from persona.data.native.recording import NativeFrame, Recording, front_frame
 from persona.data.preprocess.clip import ClipMaker
+from persona.data.preprocess.clip_store import ClipStore
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 
@@ -130,6 +131,7 @@ class NativeSource:
             self.conversion.clips.check(self.body)
         digest = self.digest()
         make_subject(root, self.dataset, digest, lambda folder: self._make(folder, digest))
+        ClipStore(root).forget()
 
     def _make(self, folder: Path, digest: str) -> None:
         recording = self.read()

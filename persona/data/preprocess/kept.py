@@ -22,7 +22,8 @@ _LEVELS = 255
 class KeptDetector(Detector):
     """Reads what was found in a photograph before; else looks with another detector and keeps it.
 
-    A finding belongs to the photograph's file, whatever it is called. The first finding and a kept
+    A finding belongs to the photograph's file, whatever it is called, and to the detector's
+    settings: another ``person`` is another finding. The first finding and a kept
     one are the same: both went through the file.
 
     Args:
@@ -42,7 +43,10 @@ class KeptDetector(Detector):
         photo = Path(source)
         if not photo.is_file():
             raise UserError(f"{source}: no such file, by which detector=kept knows photographs")
-        path = self.folder / f"{hashlib.sha256(photo.read_bytes()).hexdigest()[:16]}.npz"
+        plain = {k: v for k, v in vars(self.detector).items() if isinstance(v, str | float | int)}
+        settings = f"{type(self.detector).__name__} {sorted(plain.items())}"
+        found_by = hashlib.sha256(settings.encode() + photo.read_bytes()).hexdigest()[:16]
+        path = self.folder / f"{found_by}.npz"
         if not path.is_file():
             write_detection(path, self.detector(image, source))
         found = read_detection(path)

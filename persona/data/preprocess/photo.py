@@ -127,18 +127,20 @@ class PhotoPreprocessor:
         sights = [self._read(path) for path in paths]
         with _progress() as progress:
             fits = self._fit(sights, progress, root)
-            self.write(sights, fits, root, progress)
+            with whole_folder(root, EARLIER) as folder:
+                self.write(sights, fits, folder, progress)
+        ClipStore(root).forget()
         return Subject(root)
 
     def write(
-        self, sights: Sequence[Sight], fits: Sequence[BodyFit], root: Path, progress: Progress
+        self, sights: Sequence[Sight], fits: Sequence[BodyFit], folder: Path, progress: Progress
     ) -> None:
-        """Makes the subject folder of people whose naked bodies are known.
+        """Fills a new subject folder with people whose naked bodies are known.
 
         Args:
             sights: The photographs.
             fits: The body in each.
-            root: As of ``run``.
+            folder: To write; it may be that of a ``whole_folder``.
             progress: Shows how far it is.
 
         Raises:
@@ -160,21 +162,17 @@ class PhotoPreprocessor:
         dressed = [fit, *(dressed_as(self.body, other, fit.identity) for other in fits[1:])]
         paths = [sight.photo for sight in sights]
         textures = self._textures(fine, dressed, fits, cover, [path.name for path in paths])
-        with whole_folder(root, EARLIER) as folder:
-            writer = SubjectWriter(folder)
-            self._write(writer, frame, fit, textures)
-            person = TexturedPerson(self.body, fit.identity, textures, fit.pose)
-            write_sheet(folder / SHEET_FILE, canvas, fit, person)
-            task = progress.add_task("generating frames", total=self.clips.steps)
-            reference = Reference(
-                fine[0].image, fine[0].alpha, fine[0].keypoints.float().numpy(),
-                Fitted(self.body, fits[0].identity, fits[0].pose, fine[0].camera),
-            )  # fmt: skip
-            self.clips(
-                writer, person, reference, canvas.camera, lambda n: progress.advance(task, n)
-            )
-            writer.finish(self._info(paths, [w for s in sights for w in s.detection.warnings]))
-        ClipStore(root).forget()
+        writer = SubjectWriter(folder)
+        self._write(writer, frame, fit, textures)
+        person = TexturedPerson(self.body, fit.identity, textures, fit.pose)
+        write_sheet(folder / SHEET_FILE, canvas, fit, person)
+        task = progress.add_task("generating frames", total=self.clips.steps)
+        reference = Reference(
+            fine[0].image, fine[0].alpha, fine[0].keypoints.float().numpy(),
+            Fitted(self.body, fits[0].identity, fits[0].pose, fine[0].camera),
+        )  # fmt: skip
+        self.clips(writer, person, reference, canvas.camera, lambda n: progress.advance(task, n))
+        writer.finish(self._info(paths, [w for s in sights for w in s.detection.warnings]))
 
     def _read(self, photo: Path) -> Sight:
         """Finds the person in a photograph, and what an annotator sees of them."""

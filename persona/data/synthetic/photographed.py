@@ -38,6 +38,8 @@ from persona.modules.diffusion.cloth import ClothGenerator
 from persona.modules.diffusion.textured_mesh import TexturedMeshGenerator
 
 MAKER = "photographed"
+VERSION = 1
+"""Of this file and of the photo path behind it: a change of what they make raises it."""
 MOTIONS = ("turntable", "walk", "dance")
 """What the person is filmed in; the test's motion is another."""
 PHOTO_SCALE = 3
@@ -50,6 +52,10 @@ class PhotographedConfig(SyntheticConfig):
 
     simulated: bool = False
     """Whether clothes are simulated in the clips (``generator=cloth``), or skin."""
+
+    def digest(self, body_digest: str) -> str:
+        """See ``SyntheticConfig``."""
+        return super().digest(f"{MAKER} {VERSION} {MOTIONS} {PHOTO_SCALE} {body_digest}")
 
 
 class Known(Detector):

@@ -9,7 +9,7 @@ import torch
 
 from persona.data.preprocess.clip_store import FRAMES_FILE, ClipStore, Job, visible_gpus
 from persona.errors import UserError
-from persona.modules.diffusion.base import Controls, Reference, VideoGenerator
+from persona.modules.diffusion.base import Controls, Fitted, Reference, VideoGenerator
 from persona.types import BodyPose, Camera
 
 SIZE = 8
@@ -77,6 +77,26 @@ def test_all_that_frames_depend_on_tells_clips_apart():
     )  # fmt: skip
     assert len({base.digest, *(other.digest for other in others)}) == 1 + len(others)
     assert job(1).digest == base.digest
+
+
+def test_what_frames_do_not_depend_on_finds_the_clip_again():
+    """``gate=none`` needs fewer maps, ``generator.offload`` is a matter of memory."""
+    base, generator = job(1), Drawn()
+    more = {**base.controls.maps, "bones": np.ones((3, SIZE, SIZE), np.uint8)}
+    assert replace(base, controls=replace(base.controls, maps=more)).digest == base.digest
+    generator.offload = "model"
+    assert job(1, generator).digest == base.digest
+
+
+def test_the_body_in_the_photograph_tells_clips_apart(body):
+    base = job(1)
+    pose, identity = BodyPose.zero(10), body.zero_identity()
+    fitted = Fitted(body, identity, pose, base.controls.camera)
+    other = replace(fitted, pose=replace(pose, trans=pose.trans + 1))
+    seen = {
+        replace(base, reference=replace(base.reference, fitted=f)).digest for f in (fitted, other)
+    }
+    assert len({*seen, base.digest}) == 3
 
 
 def test_gpus_by_the_names_that_are_shown(monkeypatch):

@@ -11,11 +11,15 @@ from persona.modules.detect import Detection, Detector
 class Counting(Detector):
     """Finds something at random, and counts how often it is asked."""
 
-    def __init__(self):
-        self.calls = 0
+    def __init__(self, person="auto"):
+        self.person, self.asked = person, []
+
+    @property
+    def calls(self):
+        return len(self.asked)
 
     def __call__(self, image, source="the image"):
-        self.calls += 1
+        self.asked.append(source)
         random = torch.Generator().manual_seed(self.calls)
         mask = torch.rand(image.shape[:2], generator=random)
         points = torch.randn(133, 4, generator=random)
@@ -40,6 +44,9 @@ def test_a_photo_is_looked_at_once_whatever_it_is_called(tmp_path):
     assert torch.equal(first.mask, second.mask) and inner.calls == 1
     KeptDetector(folder, inner)(image, str(other))
     assert inner.calls == 2 and len(list(folder.iterdir())) == 2
+    second = Counting(person=2)
+    KeptDetector(folder, second)(image, str(photo))
+    assert second.calls == 1, "another person is meant"
 
 
 def test_damage_and_a_wrong_size_are_told(tmp_path):

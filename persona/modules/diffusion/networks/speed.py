@@ -44,7 +44,7 @@ class Speed:
     Attributes:
         rewrite: Blocks of Stable Video Diffusion compute by ``spatio_temporal``: the same results.
         fused: On CUDA, attention along time and the gate of wide layers are kernels of our own.
-            Equal in Triton's interpreter; never run on a GPU yet, so it must be asked for.
+            Equal in Triton's interpreter; no GPU has run them yet: only the benchmark asks for it.
         channels_last: A pixel's channels lie together in memory, as GPUs' convolutions read them.
         compile: Blocks are compiled by PyTorch; the first clip waits a minute or two for it.
         fp8: Linear layers of transformers multiply 8-bit numbers; bfloat16 on an H100 or later.
@@ -72,7 +72,7 @@ class Speed:
             )
 
     def apply(self, networks: Sequence[nn.Module], offload: str = "none") -> None:
-        """Changes networks that are in their precision, before they are brought to a device."""
+        """Changes networks that are in their precision."""
         for network in networks:
             # Layers that come one by one are not there when a block wants to read their weights.
             if self.rewrite and offload != "sequential":
