@@ -1,7 +1,10 @@
 """What a benchmark runs: the cells of system x subject x seed, from its configuration."""
 
 import hashlib
-from collections.abc import Sequence
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
@@ -248,3 +251,14 @@ def one_line(error: BaseException) -> str:
     if known := user_error(error):
         return " ".join(str(known).split())
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+@contextmanager
+def told_in_the_last_line() -> Iterator[None]:
+    """Ends a job's process after an exception: its traceback, then the cause in one line."""
+    try:
+        yield
+    except Exception as error:
+        traceback.print_exc()
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(1)

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from persona.benchmark.gate.clip import Stage, SyntheticClip, without
 from persona.data.layout import FrameData
+from persona.modules.nearest import nearest_marked
 from persona.types import BodyPose
 
 LIMBS = {16: 20, 17: 21, 18: 20, 19: 21, 1: 7, 2: 8, 4: 7, 5: 8}
@@ -152,10 +153,7 @@ def plant(
 
 def _nearest(bones: ndarray, joints: tuple[int, ...]) -> Bool[ndarray, "h w"]:
     """Pixels to which one of these joints' part of the body is nearest."""
-    rows, columns = ndimage.distance_transform_edt(
-        bones == 0, return_distances=False, return_indices=True
-    )
-    return np.isin(bones[rows, columns], np.array(joints) + 1)
+    return np.isin(bones[nearest_marked(bones > 0)], np.array(joints) + 1)
 
 
 def _moves(clip: SyntheticClip, number: int) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-import traceback
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from persona.benchmark.photo.score import AVATAR, Row, lpips_of, painted, sides
 from persona.benchmark.photo.sheet import TILE, fit_size
 from persona.benchmark.photo.truth import read_person
 from persona.benchmark.photo.views import avatar_painter
-from persona.benchmark.plan import one_line
+from persona.benchmark.plan import told_in_the_last_line
 from persona.commands.experiment import load_system, train
 from persona.commands.pictures import labelled
 from persona.data.io import write_json, write_png
@@ -62,12 +61,8 @@ def main() -> None:
     """Leaves the row where the job says."""
     job = OmegaConf.load(sys.argv[1])
     assert isinstance(job, DictConfig)
-    try:
+    with told_in_the_last_line():
         row = run(job)
-    except Exception as error:
-        traceback.print_exc()
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(1)
     known = {"person": Path(job.person).name, "schedule": job.schedule, "digest": job.digest}
     write_json(Path(job.result), known | row)
 

@@ -1,13 +1,12 @@
 """One process of the yardstick: ``python -m persona.benchmark.photo.worker JOB.yaml``."""
 
 import sys
-import traceback
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from persona.benchmark.photo.score import Scorer
-from persona.benchmark.plan import one_line
+from persona.benchmark.plan import told_in_the_last_line
 from persona.commands.experiment import quiet_libraries
 
 
@@ -15,14 +14,10 @@ def main() -> None:
     """Scores the people that the file lists, one after another."""
     job = OmegaConf.load(sys.argv[1])
     quiet_libraries()
-    try:
+    with told_in_the_last_line():
         scorer = Scorer.of(job.config, Path(job.folder))
         for person in job.people:
             scorer(Path(person))
-    except Exception as error:
-        traceback.print_exc()
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

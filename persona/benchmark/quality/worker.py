@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from pathlib import Path
 
 import lightning as L
@@ -11,7 +10,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from persona.benchmark.plan import one_line
+from persona.benchmark.plan import told_in_the_last_line
 from persona.benchmark.quality.curve import Curve, Stopwatch
 from persona.commands.experiment import quiet_libraries, set_allocator
 from persona.data.datamodule import SubjectDataModule
@@ -55,12 +54,8 @@ def main() -> None:
     """Leaves the result where the job says."""
     job = OmegaConf.load(sys.argv[1])
     assert isinstance(job, DictConfig)
-    try:
+    with told_in_the_last_line():
         found = run(job)
-    except Exception as error:
-        traceback.print_exc()
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(1)
     known = {key: job[key] for key in ("schedule", "subject", "seed", "digest")}
     write_json(Path(job.result), known | found)
 
