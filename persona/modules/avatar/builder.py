@@ -8,6 +8,7 @@ import torch
 from persona.errors import UserError
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar
 from persona.modules.avatar.history import History, code_shape
+from persona.modules.avatar.learnt_skinning import LearntSkinning
 from persona.modules.avatar.light import SphericalLight
 from persona.modules.avatar.offset_network import OffsetNetwork
 from persona.modules.avatar.template import AvatarTemplate
@@ -35,6 +36,7 @@ class AvatarBuilder:
         offset_gain: factor of its last layer's initial weights. 1 is the paper, whose random
             offsets a long training forgets; at 0 the refined asset starts as the base.
         diffused_skinning: look skinning weights up in the diffused field, or keep the mesh's.
+        learnt_skinning: let training correct the weights; the paper does not.
         field_resolution: voxels along each side of the field.
         field_steps: diffusion steps.
         refresh_every: steps between look-ups of the base weights; 1 is every step.
@@ -58,6 +60,7 @@ class AvatarBuilder:
     pose_offsets: bool = True
     offset_gain: float = 1.0
     diffused_skinning: bool = True
+    learnt_skinning: bool = False
     field_resolution: int = 128
     field_steps: int = 100
     refresh_every: int = 1
@@ -70,8 +73,9 @@ class AvatarBuilder:
     history: bool = False
     fps: float = 15.0
     light: str = "baked"
+    normal_rounds: int = 0
     rates: Mapping[str, float] = field(
-        default_factory=lambda: {"means": 1e-3, "appearance": 1e-2, "network": 1e-3}
+        default_factory=lambda: {"means": 1e-3, "appearance": 1e-2, "network": 1e-3, "skinning": 2e-2}
     )
 
     def __post_init__(self) -> None:
@@ -112,6 +116,8 @@ class AvatarBuilder:
             refined_lookup=self.refined_lookup,
             history=history,
             light=None if self.light == "baked" else SphericalLight(learnt=self.light == "sh"),
+            skinning=LearntSkinning(template) if self.learnt_skinning else None,
+            normal_rounds=self.normal_rounds,
         )
         if self.surface_scale is not None:
             avatar.cover_surface(self.surface_scale)

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.history import History, MovingPose
+from persona.modules.avatar.learnt_skinning import LearntSkinning
 from persona.modules.avatar.light import SphericalLight
 from persona.modules.avatar.offset_network import OffsetNetwork
 from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, pose_code
 from persona.modules.avatar.rig import Rig, surface_of
 from persona.modules.avatar.template import AvatarTemplate
 from persona.modules.body.skinning import blend_skin
-from persona.modules.body.topology import vertex_normals
+from persona.modules.body.topology import uniform_laplacian, vertex_normals
 from persona.modules.parallel import branches
 from persona.types import PLAIN_VIEW, Gaussians, Pose, TensorTuple, View
 
@@ -85,11 +86,14 @@ class GaussianAvatar(Avatar):
         refined_lookup: bool = True,
         history: History | None = None,
         light: SphericalLight | None = None,
+        skinning: LearntSkinning | None = None,
+        normal_rounds: int = 0,
     ) -> None:
         super().__init__()
         self.template = template
         self.offsets = offsets
-        self.history, self.light = history, light
+        self.history, self.light, self.skinning = history, light, skinning
+        self.normal_rounds = normal_rounds
         self.refresh_every = refresh_every
         self.refined_lookup = refined_lookup
         n = template.num_gaussians
@@ -198,7 +202,10 @@ class GaussianAvatar(Avatar):
     def skinning_weights(
         self, means: Float[Tensor, "n 3"], scales: Float[Tensor, "n 1"]
     ) -> Float[Tensor, "n j"]:
-        """Diffused weights at the means; hands and face keep their mesh weights."""
+        """Weights at the means; hands and face keep those of the mesh."""
+        return self._corrected(self._look_up(means, scales))
+
+    def _look_up(self, means: Tensor, scales: Tensor) -> Tensor:
         template = self.template
         if template.field is None:
             return template.weights
@@ -206,12 +213,15 @@ class GaussianAvatar(Avatar):
             given = template.mesh_skinned, template.weights
             return template.field(means.detach(), scales.detach()[:, 0], False, *given)
 
+    def _corrected(self, weights: Tensor) -> Tensor:
+        return weights if self.skinning is None else self.skinning(self.template, weights)
+
     def _base_weights(self, means: Tensor, scales: Tensor) -> Tensor:
         if not self.training or self.refresh_every <= 1:
             return self.skinning_weights(means, scales)
         if self._age >= self.refresh_every:
-            self._weights, self._age = self.skinning_weights(means, scales), 0
-        return self._weights
+            self._weights, self._age = self._look_up(means, scales), 0
+        return self._corrected(self._weights)
 
     def bones(self, rotations: Float[Tensor, "*b j 3 3"]) -> Float[Tensor, "*b j 4 4"]:
         """posed_from_canonical of every joint, trans left out."""
@@ -264,6 +274,10 @@ class GaussianAvatar(Avatar):
         assert self.light is not None
         template = self.template
         normals = vertex_normals(means.detach(), template.faces, template.fans)
+        for _ in range(self.normal_rounds):
+            normals = normals - uniform_laplacian(normals, template.neighbours)
+        if self.normal_rounds:
+            normals = F.normalize(normals, dim=-1)
         if view.camera_rotation is not None:
             normals = normals @ view.camera_rotation
         return self.light(normals)
@@ -297,6 +311,9 @@ class GaussianAvatar(Avatar):
         if self.offsets is not None:
             network = list(self.offsets.parameters())
             groups.append({"name": "offsets", "params": network, "lr": rates["network"]})
+        if self.skinning is not None:
+            factors = list(self.skinning.parameters())
+            groups.append({"name": "skinning", "params": factors, "lr": rates["skinning"]})
         return groups
 
 

@@ -1,0 +1,63 @@
+"""Skinning weights that training corrects: a skirt follows the pelvis more than the thigh below it."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, kinematic_ring
+from persona.modules.avatar.template import AvatarTemplate
+from persona.modules.body.topology import uniform_laplacian
+
+NEAR_EDGES = 2
+"""A vertex may follow joints at most this many bones from its own."""
+SEED = 0.01
+"""Weight that a joint without any grows from; small, so that nothing moves for noise's sake."""
+
+
+class LearntSkinning(nn.Module):
+    """A factor on the weight of each near joint, on the body's own vertices.
+
+    Source: the idea of learning blend weights with the surface is SCANimate's, arXiv:2104.03313;
+    here the factors begin at one, so that training starts from the body's weights.
+    """
+
+    allowed: Bool[Tensor, "p b"]
+
+    def __init__(self, template: AvatarTemplate) -> None:
+        super().__init__()
+        regions, body = template.coarse_regions, template.body
+        ring = kinematic_ring(body.parents, NEAR_EDGES)[:, : 1 + NUM_BODY_JOINTS]
+        # Hands, face and eyes keep their shape.
+        kept = regions.hand | regions.face | regions.eye
+        near = ring[body.weights.argmax(-1)] & ~kept[:, None]
+        self.register_buffer("allowed", near, persistent=False)
+        self.log_factor = nn.Parameter(torch.zeros(near.shape))
+
+    def forward(
+        self, template: AvatarTemplate, weights: Float[Tensor, "n j"]
+    ) -> Float[Tensor, "n j"]:
+        """Corrected weights, whose rows sum to one.
+
+        Args:
+            template: Carries the factors from the body's vertices to the Gaussians.
+            weights: Of the mesh, or looked up in the field.
+        """
+        gain = (self.log_factor * self.allowed).expm1()
+        fine = template.subdivision.features(gain)
+        seed = template.once(
+            "learnt skinning seed",
+            lambda: SEED * template.subdivision.features(self.allowed.to(weights)),
+        )
+        count = fine.shape[1]
+        body = weights[:, :count]
+        body = (body + (body + seed) * fine).clamp_min(0)
+        changed = torch.cat((body, weights[:, count:]), 1)
+        return changed / changed.sum(1, keepdim=True)
+
+    def roughness(self, template: AvatarTemplate) -> Float[Tensor, ""]:
+        """Mean squared Laplacian of the logarithms over the mesh."""
+        return uniform_laplacian(self.log_factor, template.coarse_neighbours).square().mean()
+
+    def size(self) -> Float[Tensor, ""]:
+        """Mean square of the logarithms."""
+        return self.log_factor.square().mean()
