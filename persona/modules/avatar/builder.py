@@ -8,6 +8,7 @@ import torch
 from persona.errors import UserError
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar
 from persona.modules.avatar.history import History, code_shape
+from persona.modules.avatar.learnt_normals import LearntNormals
 from persona.modules.avatar.learnt_skinning import LearntSkinning
 from persona.modules.avatar.light import SphericalLight
 from persona.modules.avatar.offset_network import OffsetNetwork
@@ -50,6 +51,7 @@ class AvatarBuilder:
         fps: frames a second of the training clips, where there is a history.
         light: ``sh`` keeps colour and light apart, nine harmonics of it; ``photo`` does so too, and
             keeps the light that the photograph shows; ``baked`` is the paper.
+        learnt_normals: let training tilt the normals that a light falls on.
         rates: Adam's, of means, of appearance (scales, colours, light) and of the offset network.
     """
 
@@ -73,9 +75,9 @@ class AvatarBuilder:
     history: bool = False
     fps: float = 15.0
     light: str = "baked"
-    normal_rounds: int = 0
+    learnt_normals: bool = False
     rates: Mapping[str, float] = field(
-        default_factory=lambda: {"means": 1e-3, "appearance": 1e-2, "network": 1e-3, "skinning": 2e-2}
+        default_factory=lambda: {"means": 1e-3, "appearance": 1e-2, "network": 1e-3, "skinning": 6e-2, "normals": 1e-2}
     )
 
     def __post_init__(self) -> None:
@@ -117,7 +119,7 @@ class AvatarBuilder:
             history=history,
             light=None if self.light == "baked" else SphericalLight(learnt=self.light == "sh"),
             skinning=LearntSkinning(template) if self.learnt_skinning else None,
-            normal_rounds=self.normal_rounds,
+            normals=LearntNormals(template) if self.learnt_normals else None,
         )
         if self.surface_scale is not None:
             avatar.cover_surface(self.surface_scale)

@@ -78,11 +78,13 @@ class PoseDriver:
         return blend_skin(rest, weights, pose.bones) + pose.trans
 
     @torch.no_grad()
-    def colors(self, means: Float[Tensor, "n 3"], view: View = PLAIN_VIEW) -> Float[Tensor, "n 3"]:
-        """Colours of Gaussians at ``means``, in [0, 1]."""
+    def colors(
+        self, means: Float[Tensor, "n 3"], pose: ClipPoses, view: View = PLAIN_VIEW
+    ) -> Float[Tensor, "n 3"]:
+        """Colours of Gaussians at ``means``, where ``pose`` puts them, in [0, 1]."""
         if self.avatar.light is None:
             return self.rgb
-        return (self.rgb * self.avatar.shade(means, view)).clamp(0, 1)
+        return (self.rgb * self.avatar.shade(means, self.weights, pose.bones, view)).clamp(0, 1)
 
     def gaussians(self, pose: ClipPoses) -> Gaussians:
         """The asset's Gaussians in one pose, camera frame."""
@@ -113,7 +115,8 @@ class ClipDrawer:
         self, row: int | Int[Tensor, "1"], camera: Camera
     ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]:
         """Premultiplied colour and alpha. A row on the device can be captured as a CUDA graph."""
-        gaussians = self.driver.gaussians(self.poses.row(row))
-        colors = self.driver.colors(gaussians.means, self.view)
+        pose = self.poses.row(row)
+        gaussians = self.driver.gaussians(pose)
+        colors = self.driver.colors(gaussians.means, pose, self.view)
         render = self.renderer(gaussians, camera, {"rgb": Channel(colors)})
         return render.images["rgb"], render.alpha

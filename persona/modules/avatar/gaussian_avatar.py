@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from persona.modules.avatar.base import Avatar
 from persona.modules.avatar.history import History, MovingPose
+from persona.modules.avatar.learnt_normals import LearntNormals
 from persona.modules.avatar.learnt_skinning import LearntSkinning
 from persona.modules.avatar.light import SphericalLight
 from persona.modules.avatar.offset_network import OffsetNetwork
@@ -18,7 +19,7 @@ from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, pose_code
 from persona.modules.avatar.rig import Rig, surface_of
 from persona.modules.avatar.template import AvatarTemplate
 from persona.modules.body.skinning import blend_skin
-from persona.modules.body.topology import uniform_laplacian, vertex_normals
+from persona.modules.body.topology import vertex_normals
 from persona.modules.parallel import branches
 from persona.types import PLAIN_VIEW, Gaussians, Pose, TensorTuple, View
 
@@ -87,13 +88,13 @@ class GaussianAvatar(Avatar):
         history: History | None = None,
         light: SphericalLight | None = None,
         skinning: LearntSkinning | None = None,
-        normal_rounds: int = 0,
+        normals: LearntNormals | None = None,
     ) -> None:
         super().__init__()
         self.template = template
         self.offsets = offsets
         self.history, self.light, self.skinning = history, light, skinning
-        self.normal_rounds = normal_rounds
+        self.normals = normals
         self.refresh_every = refresh_every
         self.refined_lookup = refined_lookup
         n = template.num_gaussians
@@ -147,10 +148,12 @@ class GaussianAvatar(Avatar):
             view: Of the photograph.
         """
         assert self.light is not None
-        template, means = self.template, self(pose, view).refined
+        template, posed = self.template, self(pose, view)
+        means = posed.refined
         normals = vertex_normals(means, template.faces, template.fans)
         seen = (normals * means).sum(1, keepdim=True) < 0
-        factor = torch.where(seen, self.shade(means, view), self.light.mean)
+        shade = self.shade(means, template.weights, posed.bones, view)
+        factor = torch.where(seen, shade, self.light.mean)
         for logit, by in ((self.rgb_logit, factor), (self.rgb_aux_logit, self.light.mean)):
             logit.copy_((logit.sigmoid() / by).clamp(0, 1).logit(COLOR_EPS))
 
@@ -252,7 +255,7 @@ class GaussianAvatar(Avatar):
                 rgb, rgb_aux, seg = (table.sigmoid() for table in tables)
         albedo = rgb
         if self.light is not None:
-            factor = self.shade(posed_refined, view)
+            factor = self.shade(posed_refined, weights, bones, view)
             rgb, rgb_aux = (rgb * factor).clamp(0, 1), (rgb_aux * factor).clamp(0, 1)
         return PosedAvatar(
             base_canonical=base,
@@ -269,15 +272,26 @@ class GaussianAvatar(Avatar):
             trans=pose.trans,
         )
 
-    def shade(self, means: Float[Tensor, "n 3"], view: View = PLAIN_VIEW) -> Float[Tensor, "n 1"]:
-        """What the light makes of colours on the posed surface, which gets no gradient by it."""
+    def shade(
+        self,
+        means: Float[Tensor, "n 3"],
+        weights: Float[Tensor, "n j"],
+        bones: Float[Tensor, "j 4 4"],
+        view: View = PLAIN_VIEW,
+    ) -> Float[Tensor, "n 1"]:
+        """What the light makes of colours on the posed surface, whose place gets no gradient by it.
+
+        Args:
+            means: Posed, metres.
+            weights: By which they were skinned.
+            bones: posed_from_canonical.
+            view: Its camera's rotation turns the light.
+        """
         assert self.light is not None
         template = self.template
         normals = vertex_normals(means.detach(), template.faces, template.fans)
-        for _ in range(self.normal_rounds):
-            normals = normals - uniform_laplacian(normals, template.neighbours)
-        if self.normal_rounds:
-            normals = F.normalize(normals, dim=-1)
+        if self.normals is not None:
+            normals = self.normals(template, normals, weights, bones)
         if view.camera_rotation is not None:
             normals = normals @ view.camera_rotation
         return self.light(normals)
@@ -311,9 +325,10 @@ class GaussianAvatar(Avatar):
         if self.offsets is not None:
             network = list(self.offsets.parameters())
             groups.append({"name": "offsets", "params": network, "lr": rates["network"]})
-        if self.skinning is not None:
-            factors = list(self.skinning.parameters())
-            groups.append({"name": "skinning", "params": factors, "lr": rates["skinning"]})
+        for name, learnt in (("skinning", self.skinning), ("normals", self.normals)):
+            if learnt is not None:
+                params = list(learnt.parameters())
+                groups.append({"name": name, "params": params, "lr": rates[name]})
         return groups
 
 

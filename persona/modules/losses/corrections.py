@@ -1,0 +1,31 @@
+"""What keeps learnt corrections of skinning and normals small and smooth."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.modules.losses.base import Loss
+from persona.modules.losses.persona_step import PersonaStep
+
+
+class CorrectionPrior(Loss[PersonaStep]):
+    """Neighbours share a correction, and what no picture asks for is none.
+
+    Zero for an avatar that has no such corrections.
+
+    Args:
+        weight: of the term.
+        of: ``skinning`` (logarithms of factors) or ``normals`` (tilts).
+        shrink: weight of the corrections themselves beside their Laplacian's.
+    """
+
+    def __init__(self, *, weight: float, of: str, shrink: float) -> None:
+        super().__init__(weight=weight)
+        self.of, self.shrink = of, shrink
+
+    def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
+        """Squared logarithms, or squared tilts."""
+        avatar = step.avatar
+        learnt = {"skinning": avatar.skinning, "normals": avatar.normals}[self.of]
+        if learnt is None:
+            return avatar.mean_offset.new_zeros(())
+        return learnt.roughness(avatar.template) + self.shrink * learnt.size()

@@ -1,0 +1,196 @@
+"""Skinning and normals that training corrects: they begin as the body's, and learn what is true."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from persona.modules.avatar.builder import AvatarBuilder
+from persona.modules.avatar.driver import PoseDriver
+from persona.modules.avatar.learnt_normals import LearntNormals
+from persona.modules.avatar.learnt_skinning import NEAR_EDGES, LearntSkinning
+from persona.modules.avatar.light import sun_and_sky
+from persona.modules.avatar.pose_code import kinematic_ring
+from persona.modules.avatar.pose_table import matrix_pose
+from persona.modules.body.rotation import matrix_from_axis_angle
+from persona.modules.body.skinning import blend_bones, blend_skin
+from persona.modules.body.topology import vertex_normals
+from persona.modules.losses.corrections import CorrectionPrior
+from persona.types import BodyPose, View
+
+PELVIS, LEFT_HIP, LEFT_ANKLE, HEAD = 0, 1, 7, 15
+
+
+@pytest.fixture(scope="module")
+def corrected(body):
+    torch.manual_seed(0)
+    builder = AvatarBuilder(
+        levels=1, network_level=0, diffused_skinning=False, triplane_resolution=8, light="sh",
+        learnt_skinning=True, learnt_normals=True,
+    )  # fmt: skip
+    avatar = builder.build(body, body.zero_identity()).eval()
+    with torch.no_grad():
+        avatar.rgb_logit.copy_(avatar.template.vertices)
+        toward = torch.tensor([1.0, -1, -1])
+        avatar.light.coefficients.copy_(sun_and_sky(toward, 0.8, 0.3, torch.tensor([0.0, -1, 0])))
+    return avatar
+
+
+@pytest.fixture
+def learnt(corrected):
+    """As if training had changed all that it can."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in (corrected.skinning.log_factor, corrected.normals.tilt):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    yield corrected
+    with torch.no_grad():
+        corrected.skinning.log_factor.zero_()
+        corrected.normals.tilt.zero_()
+
+
+def stride(body, angle: float = 1.0):
+    pose = BodyPose.zero(body.num_expression)
+    pose.body[LEFT_HIP - 1, 0] = -angle
+    return matrix_pose(body, pose)
+
+
+@torch.no_grad()
+def test_they_begin_as_the_bodys(body, corrected):
+    template, pose = corrected.template, stride(body)
+    weights = corrected.skinning(template, template.weights)
+    torch.testing.assert_close(weights, template.weights, atol=1e-6, rtol=0)
+    posed = corrected(pose)
+    normals = vertex_normals(posed.refined, template.faces)
+    tilted = corrected.normals(template, normals, weights, posed.bones)
+    torch.testing.assert_close(tilted, normals, atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_only_near_joints_and_never_hands_or_face(body, learnt):
+    template = learnt.template
+    weights = learnt.skinning(template, template.weights)
+    torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
+    assert weights.min() >= 0
+    kept = template.hand | template.face | template.eye
+    torch.testing.assert_close(weights[kept], template.weights[kept], atol=1e-6, rtol=0)
+    changed = (weights - template.weights)[~kept].abs().amax(1)
+    assert (changed > 1e-3).float().mean() > 0.9
+    own = len(template.coarse_vertices)
+    main = template.weights[:own].argmax(1)
+    far = ~kinematic_ring(body.parents, NEAR_EDGES)[main]
+    new = far & (template.weights[:own] == 0)
+    assert weights[:own][new].max() == 0, "no weight grows from a joint further off"
+    skin = LearntSkinning(template)
+    assert not skin.allowed[main == LEFT_ANKLE, HEAD].any()
+
+
+def test_a_skirt_over_the_thigh_learns_to_follow_the_pelvis(body, corrected):
+    """The thigh's points that truly hang from the pelvis are told apart by positions alone."""
+    template = corrected.template
+    skin = LearntSkinning(template)
+    hangs = template.weights[:, LEFT_HIP] > 0.5
+    true = template.weights.clone()
+    true[hangs] = F.one_hot(torch.tensor(PELVIS), true.shape[1]).float()
+    bones = [corrected.bones(stride(body, angle).rotations).detach() for angle in (0.5, 1.0)]
+    targets = [blend_skin(template.vertices, true, b) for b in bones]
+
+    def error() -> torch.Tensor:
+        weights = skin(template, template.weights)
+        off = [blend_skin(template.vertices, weights, b) - t for b, t in zip(bones, targets, strict=True)]
+        return torch.stack(off).square().sum(-1)
+
+    before = error()[:, hangs].mean().sqrt().item()
+    optimizer = torch.optim.Adam(skin.parameters(), 6e-2)
+    for _ in range(100):
+        optimizer.zero_grad()
+        error().mean().backward()
+        optimizer.step()
+    after = error()[:, hangs].mean().sqrt().item()
+    assert before > 0.1
+    assert after < 0.15 * before
+    elsewhere = template.weights[:, HEAD] > 0.5
+    assert skin(template, template.weights)[elsewhere, HEAD].min() > 0.49
+
+
+@torch.no_grad()
+def test_tilts_turn_with_the_skin(body, learnt):
+    """Against the sum written out; and a person and a camera that turn alike look as before."""
+    template, pose = learnt.template, stride(body, 0.7)
+    posed = learnt(pose)
+    weights = learnt.skinning_weights(posed.refined_canonical, posed.scales)
+    normals = vertex_normals(posed.refined, template.faces)
+    tilted = learnt.normals(template, normals, weights, posed.bones)
+    turn = blend_bones(weights, posed.bones)[:, :3, :3]
+    own = len(template.coarse_vertices)
+    expected = normals[:own] + torch.einsum("nij,nj->ni", turn[:own], learnt.normals.tilt)
+    torch.testing.assert_close(tilted[:own], F.normalize(expected, dim=-1))
+    world = matrix_from_axis_angle(torch.tensor([0.3, -0.5, 0.2]))
+    rotations = pose.rotations.clone()
+    rotations[0] = world @ rotations[0]
+    moved = type(pose)(rotations, pose.expression, pose.trans)
+    seen = learnt(moved, View(camera_rotation=world))
+    torch.testing.assert_close(seen.rgb, posed.rgb, atol=1e-4, rtol=0)
+
+
+def test_normals_are_learnt_from_shades_of_one_light(body, corrected):
+    """A patch whose true normals lean off the mesh is found from four turns in one light."""
+    template, light = corrected.template, corrected.light
+    normals, tilts = LearntNormals(template), LearntNormals(template)
+    chest = template.coarse_vertices[:, 1] > 0
+    with torch.no_grad():
+        tilts.tilt[chest] = torch.tensor([0.5, 0.0, 0.3])
+    scenes = []
+    for angle in (-1.0, -0.4, 0.3, 0.9):
+        pose = BodyPose.zero(body.num_expression)
+        pose.root[1] = math.pi + angle
+        posed = corrected(matrix_pose(body, pose))
+        scenes.append((vertex_normals(posed.refined, template.faces).detach(), posed.bones))
+    weights = template.weights
+
+    def shades(which: LearntNormals) -> torch.Tensor:
+        lit = [light(which(template, n, weights, b)) for n, b in scenes]
+        return torch.stack(lit)
+
+    target = shades(tilts).detach()
+    before = (shades(normals) - target).abs().mean().item()
+    optimizer = torch.optim.Adam(normals.parameters(), 2e-2)
+    for _ in range(100):
+        optimizer.zero_grad()
+        (shades(normals) - target).square().mean().backward()
+        optimizer.step()
+    assert (shades(normals) - target).abs().mean().item() < 0.1 * before
+
+
+@torch.no_grad()
+def test_a_driver_poses_and_lights_as_the_avatar_does(body, learnt):
+    driver, pose = PoseDriver(learnt, "refined"), stride(body, 0.7)
+    rows = driver.clip(type(pose)(*(t[None] for t in vars(pose).values())))
+    means, posed = driver.means(rows[0]), learnt(pose)
+    torch.testing.assert_close(means, posed.refined, atol=1e-5, rtol=0)
+    torch.testing.assert_close(driver.colors(means, rows[0]), posed.rgb, atol=1e-5, rtol=0)
+
+
+def test_the_priors_see_what_is_rough_and_what_is_large(corrected):
+    template, skin = corrected.template, LearntSkinning(corrected.template)
+    normals = LearntNormals(template)
+    assert skin.roughness(template) == 0
+    with torch.no_grad():
+        normals.tilt[:, 0] = 0.5
+        skin.log_factor[100] = 2.0
+    assert normals.roughness(template) < 1e-10
+    assert normals.size() == pytest.approx(0.25 / 3)
+    assert skin.roughness(template) > skin.size(), "one vertex alone is rougher than it is large"
+
+
+def test_rates_and_an_avatar_without_corrections(body, corrected):
+    rates = {"means": 1.0, "appearance": 2.0, "network": 3.0, "skinning": 4.0, "normals": 5.0}
+    groups = {str(g["name"]): g for g in corrected.parameter_groups(rates)}
+    assert groups["skinning"]["lr"] == 4.0
+    assert groups["normals"]["params"][0] is corrected.normals.tilt
+    plain = AvatarBuilder(levels=0, diffused_skinning=False, pose_offsets=False)
+    avatar = plain.build(body, body.zero_identity())
+    step = type("Step", (), {"avatar": avatar})()
+    for of in ("skinning", "normals"):
+        assert CorrectionPrior(weight=1.0, of=of, shrink=0.1)(step) == 0
