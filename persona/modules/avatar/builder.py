@@ -38,6 +38,7 @@ class AvatarBuilder:
             offsets a long training forgets; at 0 the refined asset starts as the base.
         diffused_skinning: look skinning weights up in the diffused field, or keep the mesh's.
         learnt_skinning: let training correct the weights; the paper does not.
+        skinning_seed: what the weight of a joint that has none grows from, where they are learnt.
         field_resolution: voxels along each side of the field.
         field_steps: diffusion steps.
         refresh_every: steps between look-ups of the base weights; 1 is every step.
@@ -63,6 +64,7 @@ class AvatarBuilder:
     offset_gain: float = 1.0
     diffused_skinning: bool = True
     learnt_skinning: bool = False
+    skinning_seed: float = 0.01
     field_resolution: int = 128
     field_steps: int = 100
     refresh_every: int = 1
@@ -118,7 +120,7 @@ class AvatarBuilder:
             refined_lookup=self.refined_lookup,
             history=history,
             light=None if self.light == "baked" else SphericalLight(learnt=self.light == "sh"),
-            skinning=LearntSkinning(template) if self.learnt_skinning else None,
+            skinning=LearntSkinning(template, self.skinning_seed) if self.learnt_skinning else None,
             normals=LearntNormals(template) if self.learnt_normals else None,
         )
         if self.surface_scale is not None:

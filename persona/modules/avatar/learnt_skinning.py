@@ -10,8 +10,6 @@ from persona.modules.body.topology import uniform_laplacian
 
 NEAR_EDGES = 2
 """A vertex may follow joints at most this many bones from its own."""
-SEED = 0.01
-"""Weight that a joint without any grows from; small, so that nothing moves for noise's sake."""
 
 
 class LearntSkinning(nn.Module):
@@ -19,12 +17,18 @@ class LearntSkinning(nn.Module):
 
     Source: the idea of learning blend weights with the surface is SCANimate's, arXiv:2104.03313;
     here the factors begin at one, so that training starts from the body's weights.
+
+    Args:
+        template: Of the avatar.
+        seed: What the weight of a joint that has none grows from; 0 changes only weights that are
+            there.
     """
 
     allowed: Bool[Tensor, "p b"]
 
-    def __init__(self, template: AvatarTemplate) -> None:
+    def __init__(self, template: AvatarTemplate, seed: float = 0.01) -> None:
         super().__init__()
+        self.seed = seed
         regions, body = template.coarse_regions, template.body
         ring = kinematic_ring(body.parents, NEAR_EDGES)[:, : 1 + NUM_BODY_JOINTS]
         # Hands, face and eyes keep their shape.
@@ -42,16 +46,16 @@ class LearntSkinning(nn.Module):
             template: Carries the factors from the body's vertices to the Gaussians.
             weights: Of the mesh, or looked up in the field.
         """
-        gain = (self.log_factor * self.allowed).expm1()
-        fine = template.subdivision.features(gain)
+        gain = template.subdivision.features((self.log_factor * self.allowed).expm1())
         seed = template.once(
-            "learnt skinning seed",
-            lambda: SEED * template.subdivision.features(self.allowed.to(weights)),
+            ("skinning seed", self.seed),
+            lambda: self.seed * template.subdivision.features(self.allowed.to(weights)),
         )
-        count = fine.shape[1]
-        body = weights[:, :count]
-        body = (body + (body + seed) * fine).clamp_min(0)
-        changed = torch.cat((body, weights[:, count:]), 1)
+        body, fingers = weights.split([gain.shape[1], weights.shape[1] - gain.shape[1]], 1)
+        body = body + (body + seed) * gain
+        # Not a clamp, which has no gradient at 0, where all seeds begin.
+        body = torch.maximum(body, torch.zeros_like(body))
+        changed = torch.cat((body, fingers), 1)
         return changed / changed.sum(1, keepdim=True)
 
     def roughness(self, template: AvatarTemplate) -> Float[Tensor, ""]:

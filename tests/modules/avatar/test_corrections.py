@@ -17,6 +17,7 @@ from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.modules.body.skinning import blend_bones, blend_skin
 from persona.modules.body.topology import vertex_normals
 from persona.modules.losses.corrections import CorrectionPrior
+from persona.modules.losses.persona_step import PersonaStep
 from persona.types import BodyPose, View
 
 PELVIS, LEFT_HIP, LEFT_ANKLE, HEAD = 0, 1, 7, 15
@@ -26,7 +27,7 @@ PELVIS, LEFT_HIP, LEFT_ANKLE, HEAD = 0, 1, 7, 15
 def corrected(body):
     torch.manual_seed(0)
     builder = AvatarBuilder(
-        levels=1, network_level=0, diffused_skinning=False, triplane_resolution=8, light="sh",
+        levels=0, diffused_skinning=False, triplane_resolution=8, light="sh",
         learnt_skinning=True, learnt_normals=True,
     )  # fmt: skip
     avatar = builder.build(body, body.zero_identity()).eval()
@@ -102,8 +103,8 @@ def test_a_skirt_over_the_thigh_learns_to_follow_the_pelvis(body, corrected):
         return torch.stack(off).square().sum(-1)
 
     before = error()[:, hangs].mean().sqrt().item()
-    optimizer = torch.optim.Adam(skin.parameters(), 6e-2)
-    for _ in range(100):
+    optimizer = torch.optim.Adam(skin.parameters(), 0.2, eps=1e-15)
+    for _ in range(40):
         optimizer.zero_grad()
         error().mean().backward()
         optimizer.step()
@@ -142,7 +143,7 @@ def test_normals_are_learnt_from_shades_of_one_light(body, corrected):
     with torch.no_grad():
         tilts.tilt[chest] = torch.tensor([0.5, 0.0, 0.3])
     scenes = []
-    for angle in (-1.0, -0.4, 0.3, 0.9):
+    for angle in (-0.8, 0.1, 0.9):
         pose = BodyPose.zero(body.num_expression)
         pose.root[1] = math.pi + angle
         posed = corrected(matrix_pose(body, pose))
@@ -155,8 +156,8 @@ def test_normals_are_learnt_from_shades_of_one_light(body, corrected):
 
     target = shades(tilts).detach()
     before = (shades(normals) - target).abs().mean().item()
-    optimizer = torch.optim.Adam(normals.parameters(), 2e-2)
-    for _ in range(100):
+    optimizer = torch.optim.Adam(normals.parameters(), 5e-2, eps=1e-15)
+    for _ in range(40):
         optimizer.zero_grad()
         (shades(normals) - target).square().mean().backward()
         optimizer.step()
@@ -180,7 +181,7 @@ def test_the_priors_see_what_is_rough_and_what_is_large(corrected):
         normals.tilt[:, 0] = 0.5
         skin.log_factor[100] = 2.0
     assert normals.roughness(template) < 1e-10
-    assert normals.size() == pytest.approx(0.25 / 3)
+    assert normals.size().item() == pytest.approx(0.25 / 3)
     assert skin.roughness(template) > skin.size(), "one vertex alone is rougher than it is large"
 
 
@@ -191,6 +192,7 @@ def test_rates_and_an_avatar_without_corrections(body, corrected):
     assert groups["normals"]["params"][0] is corrected.normals.tilt
     plain = AvatarBuilder(levels=0, diffused_skinning=False, pose_offsets=False)
     avatar = plain.build(body, body.zero_identity())
-    step = type("Step", (), {"avatar": avatar})()
+    step = object.__new__(PersonaStep)
+    step.avatar = avatar
     for of in ("skinning", "normals"):
         assert CorrectionPrior(weight=1.0, of=of, shrink=0.1)(step) == 0
