@@ -180,7 +180,7 @@ def cell_overrides(config: DictConfig, chosen: Sequence[str], subject: str, seed
         *chosen, *suite.overrides, *suite.subjects[subject], *size.overrides, *config.overrides,
         f"seed={seed}", f"subjects_dir={config.subjects_dir}", "logger=none",
         # The benchmark scores by itself what a cell has rendered.
-        "metric.lpips_net=null", "report.turntable_frames=0", "trainer.enable_progress_bar=false",
+        "metric.lpips_net=null", "pictures.turntable_frames=0", "trainer.enable_progress_bar=false",
     ]  # fmt: skip
 
 
@@ -255,10 +255,11 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def told_in_the_last_line() -> Iterator[None]:
-    """Ends a job's process after an exception: its traceback, then the cause in one line."""
+    """Ends a job's process after an exception by one line; a bug's traceback stands before it."""
     try:
         yield
     except Exception as error:
-        traceback.print_exc()
+        if user_error(error) is None:
+            traceback.print_exc()
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(1)

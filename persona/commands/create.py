@@ -120,7 +120,7 @@ def create(config: DictConfig, folder: Path) -> None:
         motion = take_video(config, tracking)
         videos.append(animate_options(config, str(motion), folder))
     if REPORT_MOTION in {options.motion for options in videos}:
-        training.report.turntable_frames = 0  # That video would be drawn twice.
+        training.pictures.turntable_frames = 0  # That video would be drawn twice.
     root = preprocess(config)
     print(f"subject: {root}", flush=True)
     train(training, folder)

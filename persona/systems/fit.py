@@ -186,7 +186,7 @@ class Fit(AvatarModule):
     def frame_step(self, frame: Frame, pose: Pose, turn: int = 0) -> Step:
         """``Method.observe`` with what the losses ask for."""
         captured = frame.role[0] == CAPTURED
-        step = self.method.observe(frame, pose, self.losses.needs(captured), turn)
+        step = self.method.observe(frame, pose, self.losses.reads(captured), turn)
         step.focus_px = self.focus_px
         return step
 

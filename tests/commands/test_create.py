@@ -61,9 +61,9 @@ def test_options_are_handed_on(create, long_work):
 
 def test_the_turntable_is_drawn_once(create, long_work):
     create()
-    assert long_work["train"].report.turntable_frames == 0
+    assert long_work["train"].pictures.turntable_frames == 0
     create(motions=["walk"])
-    assert long_work["train"].report.turntable_frames > 0
+    assert long_work["train"].pictures.turntable_frames > 0
 
 
 @pytest.mark.parametrize("size", [(1, 1), (600, 1), (1, 600)])
