@@ -299,6 +299,9 @@ def load_system(folder: Path, device: str | torch.device = "cpu") -> Fit:
     config, path = load_config(folder), checkpoint_file(folder)
     system: Fit = instantiate(config.system)
     checkpoint = read_checkpoint(path)
-    system.on_load_checkpoint(checkpoint)
-    system.load_state_dict(checkpoint["state_dict"])
+    try:
+        system.on_load_checkpoint(checkpoint)
+        system.load_state_dict(checkpoint["state_dict"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     return system.to(device).eval()

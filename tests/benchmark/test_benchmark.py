@@ -544,6 +544,8 @@ def test_bad_predictions(benchmark, subjects, tmp_path):
 def test_unknown_size_and_subject(benchmark):
     with pytest.raises(UserError, match="suite tiny has no size=huge: choose of quick, full"):
         benchmark("size=huge")
+    with pytest.raises(UserError, match=r"no cell can run; the first is no_such.*no_such"):
+        benchmark("systems=[no_such]")
     with pytest.raises(UserError, match="suite tiny has no subject bob: choose of tiny, absent"):
         benchmark("subjects=[bob]")
 

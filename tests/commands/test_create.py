@@ -88,6 +88,7 @@ def test_a_photograph_of_no_size_is_refused(create, long_work, tmp_path, size):
         ({"experiment": "nope"}, "nope"),
         ({"seed": -1}, "seed=-1"),
         ({"name": ".."}, "cannot be a folder's name"),
+        ({"name": "x" * 300}, "name=x{20}... cannot be a folder's name; use up to 100"),
         ({"photo": "absent.jpg"}, r"absent\.jpg: no such photo"),
         ({"photo": None}, "no photo: give photo=PATH"),
         ({"video": "absent.mp4"}, "photo= and video= are both given"),

@@ -138,8 +138,8 @@ class GaussianAvatar(Avatar):
         """Divides the colours, taken from pictures, by the light that they were seen in.
 
         Args:
-            pose: Of the photograph: what faces the camera is from there. The rest is of frames
-                from all sides.
+            pose: Of the photograph, which coloured what faces the camera; the colours of the rest
+                come from frames from all sides.
             view: Of the photograph.
         """
         assert self.light is not None
@@ -166,7 +166,7 @@ class GaussianAvatar(Avatar):
         self.mean_offset.copy_(-scales * normals)
 
     def code(self, pose: Pose) -> Float[Tensor, "*b k d"]:
-        """What the offset network is told of a pose, or of a clip's.
+        """Input of the offset network for one pose, or for each pose of a clip.
 
         A pose that says nothing of its past is that of somebody who stands still.
         """
@@ -178,7 +178,7 @@ class GaussianAvatar(Avatar):
 
     @property
     def ring(self) -> Float[Tensor, "m k"]:
-        """Rows of the code that each point of the network sees; all see the root."""
+        """Which joints of the code each point of the network sees (1) or not; all see the root."""
         template = self.template
         if self.history is None:
             return template.moving_ring
@@ -260,7 +260,7 @@ class GaussianAvatar(Avatar):
         )
 
     def shade(self, means: Float[Tensor, "n 3"], view: View = PLAIN_VIEW) -> Float[Tensor, "n 1"]:
-        """What the light makes of colours on the posed surface, which gets no gradient by it."""
+        """Colours under the light on the posed surface; the surface gets no gradient by it."""
         assert self.light is not None
         template = self.template
         normals = vertex_normals(means.detach(), template.faces, template.fans)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from persona.data.motion.amass import PARTS
 from persona.data.motion.camera import place_in_camera
 from persona.data.motion.load import load_motion
 from persona.data.motion.motion import combine
