@@ -136,7 +136,7 @@ def _translated(error: BaseException) -> UserError | None:
         return UserError(f"{error.filename}: {error.strerror}; choose another place")
     if missing := re.search(r"Missing mandatory value: (\S+)", text):
         return UserError(f"{missing[1]}= is not given")
-    if unknown := re.match(r"Could not override '(\S+)'\. To append", text):
+    if unknown := re.match(r"Could not override '(\S+)'\. (To append|No match)", text):
         return UserError(f"{unknown[1]}: no such option; --cfg job shows all that there are")
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = text.partition(" Config search path:")[0]

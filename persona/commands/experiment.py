@@ -268,6 +268,8 @@ def load_config(folder: Path) -> DictConfig:
     if not isinstance(config, DictConfig) or not {"system", "data", "trainer"} <= config.keys():
         raise UserError(f"{path}: not a run's configuration, or cut short; train again")
     config.get("data", {}).pop("abreast", None)  # Of a version that took several ways to order.
+    if "report" in config:  # What older versions called it.
+        config.pictures = config.pop("report")
     return config
 
 
