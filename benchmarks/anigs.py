@@ -21,14 +21,14 @@ from speed import machine
 from persona.benchmark.tables import markdown
 from persona.cli import launch, one_line_errors, output_folder
 from persona.commands.experiment import train
-from persona.commands.report import FRAMES_FILE
+from persona.commands.results import FRAMES_FILE
 from persona.data.io import write_json, write_text
 from persona.errors import UserError
 from persona.modules.metrics.bootstrap import Estimate, estimate
 
 METRICS = ("fg_psnr", "alpha_psnr", "fg_lpips_squeeze", "mask_iou")
 PARTS = {"views": "views of the ring's pose", "poses": "other poses"}
-COMMON = ["logger=none", "report.turntable_frames=0", "report.num_images=4",
+COMMON = ["logger=none", "pictures.turntable_frames=0", "pictures.num_images=4",
           "trainer.enable_progress_bar=false", "data.captured_ratio=null"]  # fmt: skip
 Rows = list[dict[str, float]]
 Runs = Mapping[str, Mapping[str, Mapping[int, Rows]]]

@@ -26,7 +26,8 @@ from persona.data.io import write_json
 FAST: list[str] = []
 PLAIN = ["system.cuda_graph=false", "perceptual.half=false", "system.focus_margin_px=null"]
 COMMON = ["+exp=demo", "perceptual=squeeze", "logger=none", "name=demo",
-          "report.turntable_frames=0", "report.num_images=1", "trainer.enable_progress_bar=false",
+          "pictures.turntable_frames=0", "pictures.num_images=1",
+          "trainer.enable_progress_bar=false",
           "data.root=${subjects_dir}/fast_vs_plain", "data.source.config.seed=0",
           "data.source.config.height=512", "data.source.config.width=384"]  # fmt: skip
 # Weights that are looked up every few steps cannot be part of a graph.

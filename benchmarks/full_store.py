@@ -50,7 +50,7 @@ def repeat(store: FrameStore, count: int) -> FrameStore:
     return replace(
         store,
         numbers=taken(store.numbers),
-        rows=store.rows[torch.tensor(turns)],
+        packed=store.packed[torch.tensor(turns)],
         poses=store.poses[turns],
         person_px=taken(store.person_px),
         has_patch=taken(store.has_patch),

@@ -29,7 +29,7 @@ GRACE_S = 3.0
 
 _PLACES = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
-    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT, errno.ELOOP),
 }
 """What is wrong with a place that the user chose."""
 
@@ -136,7 +136,10 @@ def _translated(error: BaseException) -> UserError | None:
         return UserError(f"{error.filename}: {error.strerror}; choose another place")
     if missing := re.search(r"Missing mandatory value: (\S+)", text):
         return UserError(f"{missing[1]}= is not given")
+    if unknown := re.match(r"Could not override '(\S+)'\. (To append|No match)", text):
+        return UserError(f"{unknown[1]}: no such option; --cfg job shows all that there are")
     if isinstance(error, HydraException | OmegaConfBaseException):
+        text = text.partition(" Config search path:")[0]
         return UserError(f"{text} (HYDRA_FULL_ERROR=1 shows where)")
     return None
 

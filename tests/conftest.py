@@ -25,8 +25,9 @@ SHARED = ROOT.parent / "shared" / "data"
 TINY = [
     "data=subject", "name=tiny", "logger=none", "metric.lpips_net=null", "avatar.levels=0",
     "avatar.field_resolution=16", "avatar.field_steps=5", "avatar.triplane_resolution=8",
-    "renderer=cpu", "trainer.accelerator=cpu", "report.num_images=1", "report.turntable_frames=0",
-    "report.turntable_height=48", "trainer.max_steps=4",
+    "renderer=cpu", "trainer.accelerator=cpu", "pictures.num_images=1",
+    "pictures.turntable_frames=0",
+    "pictures.turntable_height=48", "trainer.max_steps=4",
 ]  # fmt: skip
 
 # Tests must not ask a network for anything.

@@ -4,6 +4,7 @@ import errno
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
@@ -63,6 +64,14 @@ def test_an_option_that_must_be_given(capsys):
     ("error", "told"),
     [
         (PermissionError(errno.EACCES, "Permission denied", "/out"), "/out: Permission denied"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "/proc/a"),
+            "/proc/a: No such file",
+        ),
+        (
+            ConfigCompositionException("Could not override 'fsp'.\nTo append ... use +fsp=3"),
+            "fsp: no such option",
+        ),
         (ConfigAttributeError("Key 'levles'\nis not there"), "Key 'levles' is not there"),
         (UserError("me.jpg: no such photo"), "me.jpg: no such photo"),
     ],

@@ -24,7 +24,7 @@ ASSETS = {
 }  # fmt: skip
 """What an experiment leaves to the command line."""
 OF_PREPROCESS = ("annotator", "clips", "detector", "fit", "gate", "generator")
-NO_OPTIONS_OF_TRAIN = ("exp", "loss", "rows", "study", "suite", "sweep", "published")
+NO_OPTIONS_OF_TRAIN = ("exp", "loss", "study", "suite", "sweep", "published", "variant")
 INSTANTIATE_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 

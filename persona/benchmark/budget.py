@@ -29,14 +29,14 @@ from persona.modules.device import pick_device
 
 log = logging.getLogger(__name__)
 SYSTEM = "persona"
-"""Of rows that name none."""
+"""Of variants that name none."""
 
 
 def run_budget(config: DictConfig, folder: Path) -> int:
-    """Trains and scores every row, writes the report into ``folder``; returns how many failed.
+    """Trains and scores every variant, writes the report into ``folder``; returns how many failed.
 
     Raises:
-        UserError: the suite has no such size or subject, or a row's test frames differ.
+        UserError: the suite has no such size or subject, or a variant's test frames differ.
     """
     quiet_libraries()
     for line in missing_lpips(config.metric):
@@ -57,22 +57,22 @@ def run_budget(config: DictConfig, folder: Path) -> int:
 
 
 def budget_plan(config: DictConfig) -> Plan:
-    """The cells of all rows and ceilings; a row is called a system.
+    """The cells of all variants and ceilings; a variant stands where a system's name does.
 
     Raises:
-        UserError: a row's subject cannot be made, or has other test frames.
+        UserError: a variant's subject cannot be made, or has other test frames.
     """
     suite, size = config.suite, chosen_size(config)
     names = list(suite.subjects if config.subjects is None else config.subjects)
     seeds = size.seeds if config.seeds is None else config.seeds
     cells = [
-        row_cell(config, row.replace("_", " "), settings, subject, seed)
-        for row, settings in config.rows.items()
+        variant_cell(config, variant.replace("_", " "), settings, subject, seed)
+        for variant, settings in config.variant.items()
         for subject in names
         for seed in seeds
     ]
     if failed := [cell for cell in cells if cell.error]:
-        raise UserError(f"row {failed[0].name}: {failed[0].error}")
+        raise UserError(f"variant {failed[0].name}: {failed[0].error}")
     configs = {cell.subject: cell.config for cell in cells if cell.config is not None}
     prepare_subjects({c.data.root: c for c in configs.values()}.values(), config.jobs)
     subjects: dict[str, SubjectDataModule] = {}
@@ -86,18 +86,22 @@ def budget_plan(config: DictConfig) -> Plan:
     return Plan(subjects, digests, cells)
 
 
-def row_cell(config: DictConfig, row: str, settings: DictConfig, subject: str, seed: int) -> Cell:
-    """One cell of a row: its subject is called ``SUBJECT (ROW)`` where its frames are its own."""
+def variant_cell(
+    config: DictConfig, variant: str, settings: DictConfig, subject: str, seed: int
+) -> Cell:
+    """One cell; its subject is ``SUBJECT (VARIANT)`` where its frames are the variant's own."""
     changed, source = config.copy(), settings.get("source") or {}
     given = [f"data.source.config.{key}={value}" for key, value in source.items()]
     changed.overrides = [*config.overrides, *settings.get("overrides", ()), *given]
-    cell = replace(make_cell(changed, settings.get("system", SYSTEM), subject, seed), system=row)
+    cell = replace(
+        make_cell(changed, settings.get("system", SYSTEM), subject, seed), system=variant
+    )
     if cell.config is None or not source:
         return cell
     with open_dict(cell.config):
         slug = "_".join(f"{key}{value}" for key, value in sorted(source.items()))
         cell.config.data.root = f"{cell.config.data.root}_{slug}"
-    return replace(cell, subject=f"{subject} ({row})")
+    return replace(cell, subject=f"{subject} ({variant})")
 
 
 def plain(subject: str) -> str:
@@ -106,14 +110,14 @@ def plain(subject: str) -> str:
 
 
 def same_test(root: Path, first: Path) -> None:
-    """Refuses a subject that is tested on other frames than the first row's.
+    """Refuses a subject that is tested on other frames than the first variant's.
 
     Raises:
         UserError: it is.
     """
     if root != first and folder_digest(root / TEST) != folder_digest(first / TEST):
         raise UserError(
-            f"{root}: its test frames are not those of {first}; a row may change neither"
+            f"{root}: its test frames are not those of {first}; a variant must not change them"
         )
 
 
@@ -190,7 +194,7 @@ def _lpips(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def means(outcomes: Sequence[Outcome], name: str) -> dict[str, dict[str, float]]:
-    """By row and the suite's subject: a number's mean over frames and seeds.
+    """By variant and the suite's subject: a number's mean over frames and seeds.
 
     Frames that do not show a region are left out.
     """
@@ -199,13 +203,13 @@ def means(outcomes: Sequence[Outcome], name: str) -> dict[str, dict[str, float]]
         values = [float(row[name]) for row in o.rows]
         found.setdefault(o.cell.system, {}).setdefault(plain(o.cell.subject), []).extend(values)
     return {
-        row: {subject: float(np.nanmean(v)) for subject, v in of_row.items()}
-        for row, of_row in found.items()
+        variant: {subject: float(np.nanmean(v)) for subject, v in own.items()}
+        for variant, own in found.items()
     }
 
 
 def budget_table(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[list[str]]:
-    """Header, and per row its numbers and, behind the first row, what they gain on it."""
+    """Header, and a variant's numbers in each row; behind the first, what they gain on it."""
     titles = [_title(name) for name in names]
     by_name = {name: means(outcomes, name) for name in names}
     systems = list(dict.fromkeys(o.cell.system for o in outcomes))
@@ -223,7 +227,7 @@ def budget_table(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[list
 
 
 def subject_table(outcomes: Sequence[Outcome]) -> list[list[str]]:
-    """Header, and per row the foreground PSNR of each subject."""
+    """Header, and per variant the foreground PSNR of each subject."""
     found = means(outcomes, "fg_psnr")
     subjects = list(dict.fromkeys(plain(o.cell.subject) for o in outcomes))
     rows = [[row, *(_number("fg_psnr", v[s]) for s in subjects)] for row, v in found.items()]

@@ -6,16 +6,14 @@
 import shutil
 import sys
 import time
-import traceback
 from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from persona.benchmark.plan import one_line
+from persona.benchmark.plan import told_in_the_last_line
 from persona.benchmark.predictions import write_prediction
-from persona.cli import user_error
 from persona.commands.experiment import load_system, train
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import write_json
@@ -63,14 +61,9 @@ def run_cell(folder: Path) -> None:
 
 
 def main() -> None:
-    """Ends with a line ``error: ...`` and 1 if something went wrong; a bug shows its traceback."""
-    try:
+    """Runs the cell whose folder is named."""
+    with told_in_the_last_line():
         run_cell(Path(sys.argv[1]))
-    except Exception as error:
-        if user_error(error) is None:
-            traceback.print_exc()
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from persona.benchmark.tables import markdown, number, title, variant_of
 from persona.commands.experiment import METRICS_FILE
-from persona.commands.report import read_metrics
+from persona.commands.results import read_metrics
 from persona.data.io import write_bytes, write_csv, write_text
 from persona.errors import UserError
 

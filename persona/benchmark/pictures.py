@@ -73,10 +73,10 @@ def overview(
     height, width = np.max(sizes, 0)
 
     def padded(tile: Image | None) -> Image:
-        canvas = np.full((height, width, 3), 255, np.uint8)
+        cell = np.full((height, width, 3), 255, np.uint8)
         if tile is not None:
-            canvas[: tile.shape[0], : tile.shape[1]] = tile
-        return canvas
+            cell[: tile.shape[0], : tile.shape[1]] = tile
+        return cell
 
     sheet = np.vstack([np.hstack([padded(tile) for tile in row]) for row in shown])
     return labelled(sheet, methods, tuple(subjects))

@@ -69,8 +69,8 @@ def make_plan(config: DictConfig) -> Plan:
     What goes wrong with one of them becomes the error of its cells: the others can run.
 
     Raises:
-        UserError: the suite has no such size or subject, or lacks a setting, or two systems have
-            one name.
+        UserError: the suite has no such size or subject, or lacks a setting, two systems have one
+            name, or no cell can be composed.
     """
     suite, size = config.suite, chosen_size(config)
     if missing := [key for key in suite if OmegaConf.is_missing(suite, key)]:
@@ -81,6 +81,9 @@ def make_plan(config: DictConfig) -> Plan:
         have = ", ".join(suite.subjects)
         raise UserError(f"suite {suite.name} has no subject {unknown[0]}: choose of {have}")
     seeds = size.seeds if config.seeds is None else config.seeds
+    cells = composed_cells(config, names, seeds)
+    if cells and all(cell.error for cell in cells):
+        raise UserError(f"no cell can run; the first is {cells[0].name}: {cells[0].error}")
     truths, subjects, digests, errors = {}, {}, {}, {}
     for name in names:
         try:
@@ -97,15 +100,20 @@ def make_plan(config: DictConfig) -> Plan:
             subjects[name], digests[name] = data, folder_digest(data.root)
         except Exception as error:
             errors[name] = one_line(error)
+    cells = [replace(cell, error=errors.get(cell.subject, cell.error)) for cell in cells]
+    return Plan(subjects, digests, cells)
+
+
+def composed_cells(config: DictConfig, subjects: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+    """All cells, one seed of what is not trained."""
     cells = []
     for system in config.systems:
-        for subject in names:
+        for subject in subjects:
             for seed in seeds:
-                cell = make_cell(config, system, subject, seed)
-                cells.append(replace(cell, error=errors.get(subject, cell.error)))
-                if not cell.trained:
+                cells.append(make_cell(config, system, subject, seed))
+                if not cells[-1].trained:
                     break
-    return Plan(subjects, digests, cells)
+    return cells
 
 
 def check_names(systems: Sequence[str]) -> None:
@@ -180,7 +188,7 @@ def cell_overrides(config: DictConfig, chosen: Sequence[str], subject: str, seed
         *chosen, *suite.overrides, *suite.subjects[subject], *size.overrides, *config.overrides,
         f"seed={seed}", f"subjects_dir={config.subjects_dir}", "logger=none",
         # The benchmark scores by itself what a cell has rendered.
-        "metric.lpips_net=null", "report.turntable_frames=0", "trainer.enable_progress_bar=false",
+        "metric.lpips_net=null", "pictures.turntable_frames=0", "trainer.enable_progress_bar=false",
     ]  # fmt: skip
 
 
@@ -255,10 +263,11 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def told_in_the_last_line() -> Iterator[None]:
-    """Ends a job's process after an exception: its traceback, then the cause in one line."""
+    """Ends a job's process after an exception by one line; a bug's traceback stands before it."""
     try:
         yield
     except Exception as error:
-        traceback.print_exc()
+        if user_error(error) is None:
+            traceback.print_exc()
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(1)

@@ -15,8 +15,8 @@ from persona.modules.metrics.protocol import VARIANTS
 VARIANT_TEXT = {
     "fg": "Foreground only: pixels of the true mask (LPIPS: their bounding box)",
     "crop": "Person's box, both on white under the true mask",
-    "alpha": "Whole canvas, the prediction under its own alpha: silhouettes count",
-    "full": "Whole canvas, both on white under the true mask: what the papers report",
+    "alpha": "Whole image, the prediction under its own alpha: silhouettes count",
+    "full": "Whole image, both on white under the true mask: what the papers report",
 }
 Row = Mapping[str, float | int | str]
 

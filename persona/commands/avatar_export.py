@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from persona.data.export.scene import Clip, RiggedMesh, RiggedSplats, Scene, Skin, Splats
@@ -18,6 +18,7 @@ from persona.modules.avatar.pose_table import full_rotations, matrix_pose
 from persona.modules.avatar.rig import Rig
 from persona.modules.body.base import Body
 from persona.modules.body.rotation import quaternion_from_matrix
+from persona.runtime.options import plain
 from persona.systems.fit import Fit
 from persona.types import BodyPose, Gaussians
 
@@ -49,7 +50,7 @@ class Settings:
     @classmethod
     def read(cls, config: DictConfig) -> "Settings":
         """From the options of the same names."""
-        values = OmegaConf.to_container(config, resolve=True)
+        values = plain(config)
         return cls(**{name: values[name] for name in cls.__dataclass_fields__})
 
 
@@ -84,8 +85,13 @@ class AvatarExport:
         """The motion of the rig's joints, mean hands included."""
         pose, source = self.motion.pose, Path(self.motion.source).stem
         turns = quaternion_from_matrix(full_rotations(self.system.body, pose))
-        values = (t.numpy() for t in (turns, pose.trans, pose.expression))
-        return Clip(*values, fps=float(self.motion.fps), name=source)
+        return Clip(
+            rotations=turns.numpy(),
+            trans=pose.trans.numpy(),
+            expression=pose.expression.numpy(),
+            fps=float(self.motion.fps),
+            name=source,
+        )
 
     @torch.no_grad()
     def posed(self, frame: int) -> Splats:

@@ -90,9 +90,9 @@ def _examine(name: str, settings: DictConfig) -> Finding:
 def missing_files(source: NativeSource) -> list[str]:
     """A line per remedy with all that it would bring."""
     by_remedy: dict[str, list[str]] = defaultdict(list)
-    for need in source.needs():
-        if not need.found:
-            by_remedy[need.remedy].append(str(need.path))
+    for required in source.requirements():
+        if not required.found:
+            by_remedy[required.remedy].append(str(required.path))
     return [f"missing: {', '.join(paths)}; {remedy}" for remedy, paths in by_remedy.items()]
 
 

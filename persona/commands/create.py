@@ -27,6 +27,8 @@ REPORT_MOTION = "turntable"
 """What a training's report draws too."""
 MIN_SIDE_PX = 64
 """Of a photograph; nobody can be found in less."""
+LONGEST_NAME = 100
+"""Characters of a subject's name: file systems take 255 bytes, and locks add to it."""
 
 
 def preprocess(config: DictConfig) -> Path:
@@ -77,8 +79,11 @@ def named_folder(config: DictConfig) -> Path:
         UserError: a bad name.
     """
     name = "" if config.name is None else str(config.name)
-    if name in ("", ".", "..") or Path(name).name != name:
-        raise UserError(f"name={config.name} cannot be a folder's name; use letters and digits")
+    shown = name if len(name) <= LONGEST_NAME else f"{name[:20]}..."
+    if name in ("", ".", "..") or Path(name).name != name or shown != name:
+        raise UserError(
+            f"name={shown} cannot be a folder's name; use up to {LONGEST_NAME} letters and digits"
+        )
     return Path(config.subjects_dir) / name
 
 
@@ -120,7 +125,7 @@ def create(config: DictConfig, folder: Path) -> None:
         motion = take_video(config, tracking)
         videos.append(animate_options(config, str(motion), folder))
     if REPORT_MOTION in {options.motion for options in videos}:
-        training.report.turntable_frames = 0  # That video would be drawn twice.
+        training.pictures.turntable_frames = 0  # That video would be drawn twice.
     root = preprocess(config)
     print(f"subject: {root}", flush=True)
     train(training, folder)

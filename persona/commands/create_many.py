@@ -24,7 +24,7 @@ from persona.cli import quoted
 from persona.commands import HOME, SCRIPTS
 from persona.commands.create import option_list
 from persona.commands.experiment import METRICS_FILE
-from persona.commands.report import read_metrics
+from persona.commands.results import read_metrics
 from persona.data.io import read_json, write_csv, write_json
 from persona.data.numbers import whole_number
 from persona.errors import UserError

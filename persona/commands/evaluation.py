@@ -13,7 +13,7 @@ from persona.commands.experiment import (
     missing_lpips,
     test,
 )
-from persona.commands.report import (
+from persona.commands.results import (
     COMPARISON_FILE,
     FRAMES_FILE,
     comparison,

@@ -24,7 +24,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from persona.cli import CONFIG_FILE
 from persona.commands.live import live_view
-from persona.commands.report import no_gain, print_table, read_metrics, write_metrics, write_report
+from persona.commands.results import (
+    no_gain,
+    print_table,
+    read_metrics,
+    write_metrics,
+    write_results,
+)
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import read_text
 from persona.errors import UserError
@@ -100,7 +106,7 @@ def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[st
             metrics |= {k.replace("init/", "test/", 1): v for k, v in started_as.items()}
     if trainer.is_global_zero:
         write_metrics(folder / METRICS_FILE, metrics)
-        write_report(system, data, metrics, folder, config.report, trainer.loggers)
+        write_results(system, data, metrics, folder, config.pictures, trainer.loggers)
         worse = no_gain(metrics, data.test_split) if system.method.trained else []
         print_table(metrics, system.assets, notes=worse)
         print(f"run: {folder}")
@@ -262,6 +268,8 @@ def load_config(folder: Path) -> DictConfig:
     if not isinstance(config, DictConfig) or not {"system", "data", "trainer"} <= config.keys():
         raise UserError(f"{path}: not a run's configuration, or cut short; train again")
     config.get("data", {}).pop("abreast", None)  # Of a version that took several ways to order.
+    if "report" in config:  # What older versions called it.
+        config.pictures = config.pop("report")
     return config
 
 
@@ -293,6 +301,9 @@ def load_system(folder: Path, device: str | torch.device = "cpu") -> Fit:
     config, path = load_config(folder), checkpoint_file(folder)
     system: Fit = instantiate(config.system)
     checkpoint = read_checkpoint(path)
-    system.on_load_checkpoint(checkpoint)
-    system.load_state_dict(checkpoint["state_dict"])
+    try:
+        system.on_load_checkpoint(checkpoint)
+        system.load_state_dict(checkpoint["state_dict"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     return system.to(device).eval()

@@ -78,9 +78,11 @@ def check_export(config: DictConfig) -> list[str]:
     """
     value = config.format
     formats = list(value) if isinstance(value, ListConfig) else [value]
-    for kind in formats or [None]:
+    known = ", ".join(f"{name} ({row.holds})" for name, row in FORMATS.items())
+    if not formats:
+        raise UserError(f"format=[] writes nothing: choose of {known}")
+    for kind in formats:
         if kind not in FORMATS:
-            known = ", ".join(f"{name} ({row.holds})" for name, row in FORMATS.items())
             raise UserError(f"format={kind} is unknown: choose of {known}")
     if config.offsets not in OFFSETS:
         raise UserError(f"offsets={config.offsets} is unknown: choose {' or '.join(OFFSETS)}")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from persona.commands.experiment import TrainingRun
@@ -35,7 +34,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     stream.aim(system.size, trainer.strategy.root_device, trainer.global_rank, step)
     train_network(run, trainer, system, stream)
     metrics: dict[str, float] = {}
-    if rank_zero_only.rank == 0:
+    if trainer.is_global_zero:
         unseen = itertools.islice(stream.people(TEST_SEED), run.config.test_people)
         metrics = score(system.to(stream.device), stream.device, unseen, picture, "test")
         metrics["train/seconds"] = system.trained_s

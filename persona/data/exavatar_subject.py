@@ -17,7 +17,7 @@ from persona.data.native.recording import (
     Recording,
     fit_expression,
 )
-from persona.data.native.source import Conversion, NativeSource, Need, dataset_folder
+from persona.data.native.source import Conversion, NativeSource, Requirement, dataset_folder
 from persona.data.parameters import from_flat_hands, read_camera, read_numbers, read_pose
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
@@ -63,7 +63,7 @@ class ExAvatarSource(NativeSource):
         self.folder = dataset_folder(path, GET_DATA) / str(subject)
         self.poses = self.folder / (SMOOTHED if smoothed else POSES)
 
-    def needs(self) -> list[Need]:
+    def requirements(self) -> list[Requirement]:
         """Frames, masks, lists and cameras of the video, and its SMPL-X fits."""
         names = ("frames", "masks", "frame_list_train.txt", "frame_list_test.txt")
         paths = [(self.folder / name, GET_DATA) for name in names]
@@ -73,7 +73,7 @@ class ExAvatarSource(NativeSource):
             paths += [(self.folder / "cam_params", GET_DATA)]
         paths += [(self.poses, GET_SMPLX)]
         paths += [(self.folder / file, GET_SMPLX) for file in IDENTITY_FILES.values()]
-        return [Need(path, path.exists(), remedy) for path, remedy in paths]
+        return [Requirement(path, path.exists(), remedy) for path, remedy in paths]
 
     def files(self) -> Iterable[Path]:
         """Everything of the subject that is read."""

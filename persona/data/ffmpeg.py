@@ -16,7 +16,7 @@ def ffmpeg_package() -> ModuleType:
     except ImportError as error:
         raise UserError(
             "videos need imageio-ffmpeg, which is not installed: pip install imageio-ffmpeg, or "
-            "train without them by report.turntable_frames=0"
+            "train without them by pictures.turntable_frames=0"
         ) from error
     return imageio_ffmpeg
 

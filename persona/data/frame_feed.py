@@ -15,7 +15,7 @@ from persona.errors import UserError
 
 
 class FrameFeed:
-    """Copies rows from pinned memory to a CUDA device on a stream of its own.
+    """Copies packed frames from pinned memory to a CUDA device on a stream of its own.
 
     One buffer is enough: a batch is turned into floats as soon as it is taken, and the copy of the
     next one waits for that on the device. The host never waits.
@@ -33,32 +33,34 @@ class FrameFeed:
         self.staged: tuple[int, ...] | None = None
         self._make_room(0, 0)
 
-    def stage(self, key: Sequence[int], rows: Sequence[UInt8[Tensor, "_"]]) -> None:
+    def stage(self, key: Sequence[int], packed: Sequence[UInt8[Tensor, "_"]]) -> None:
         """Starts the copy of a batch; ``key`` names it."""
-        length = max(map(len, rows))
-        if self.buffer.shape[0] < len(rows) or self.buffer.shape[1] < length:
-            self._make_room(max(len(rows), self.buffer.shape[0]), max(length, self.buffer.shape[1]))
+        length = max(map(len, packed))
+        if self.buffer.shape[0] < len(packed) or self.buffer.shape[1] < length:
+            self._make_room(
+                max(len(packed), self.buffer.shape[0]), max(length, self.buffer.shape[1])
+            )
         self.stream.wait_event(self.read)
         with torch.cuda.stream(self.stream):
-            for slot, row in zip(self.buffer, rows, strict=False):
+            for slot, row in zip(self.buffer, packed, strict=False):
                 slot[: len(row)].copy_(row, non_blocking=True)
         self.copied.record(self.stream)
         self.staged = tuple(key)
 
     @contextmanager
     def take(
-        self, key: Sequence[int], rows: Sequence[UInt8[Tensor, "_"]]
+        self, key: Sequence[int], packed: Sequence[UInt8[Tensor, "_"]]
     ) -> Iterator[list[UInt8[Tensor, "_"]]]:
-        """The batch's rows on the device, valid inside the ``with`` alone.
+        """The batch's packed frames on the device, valid inside the ``with`` alone.
 
         A batch that was not staged is copied now.
         """
         if self.staged != tuple(key):
-            self.stage(key, rows)
+            self.stage(key, packed)
         current = torch.cuda.current_stream(self.device)
         current.wait_event(self.copied)
         try:
-            yield [slot[: len(row)] for slot, row in zip(self.buffer, rows, strict=False)]
+            yield [slot[: len(row)] for slot, row in zip(self.buffer, packed, strict=False)]
         finally:
             self.read.record(current)
             self.staged = None
@@ -71,7 +73,7 @@ class FrameFeed:
         self.buffer.record_stream(self.stream)
 
 
-def pin_in_place(rows: UInt8[Tensor, "b k"]) -> None:
+def pin_in_place(packed: UInt8[Tensor, "b k"]) -> None:
     """Locks a host tensor's pages for copies by the device, until the tensor dies.
 
     Nothing is copied: torch's own pinned memory would be a second tensor, of a power of two of
@@ -80,20 +82,20 @@ def pin_in_place(rows: UInt8[Tensor, "b k"]) -> None:
     Raises:
         UserError: the machine does not let so much memory be locked.
     """
-    if rows.is_pinned() or not rows.numel():
+    if packed.is_pinned() or not packed.numel():
         return
     # Frees the frames of an earlier run in this process now: unpinning them later could break the
     # capture of a CUDA graph, and until then both would take memory.
     gc.collect()
-    runtime, address = torch.cuda.cudart(), rows.data_ptr()
-    error = int(runtime.cudaHostRegister(address, rows.numel(), 0))
+    runtime, address = torch.cuda.cudart(), packed.data_ptr()
+    error = int(runtime.cudaHostRegister(address, packed.numel(), 0))
     if error:
         raise UserError(
-            f"{rows.numel() / 2**30:.1f} GiB of frames cannot be pinned in host memory (CUDA error "
-            f"{error}): use data.frames_on=device, or fewer frames (data.max_frames)"
+            f"{packed.numel() / 2**30:.1f} GiB of frames cannot be pinned in host memory (CUDA "
+            f"error {error}): use data.frames_on=device, or fewer frames (data.max_frames)"
         )
     # Not at exit: the system frees a process's memory as a whole.
-    weakref.finalize(rows, _unpin, address).atexit = False
+    weakref.finalize(packed, _unpin, address).atexit = False
 
 
 def _unpin(address: int) -> None:

@@ -13,11 +13,11 @@ from jaxtyping import Bool, Shaped
 from rich.progress import track
 from torch import Tensor
 
-from persona.data.canvas import paste
-from persona.data.frame_rows import RowLayout
 from persona.data.frame_store import CAMERA_KEYS, FrameStore
 from persona.data.layout import MAPS, FrameData, MapSpec, map_arguments
+from persona.data.packing import PackedLayout
 from persona.data.parameters import REMEDY
+from persona.data.paste import paste
 from persona.data.subject import Subject
 from persona.errors import UserError
 from persona.types import CAPTURED, BodyPose
@@ -106,12 +106,12 @@ def _allocate(split: str, numbers: Sequence[int], first: FrameData, patch_size: 
     }
     if split == CAPTURED:
         arrays["patch"] = (3, patch_size, patch_size), torch.uint8
-    layout = RowLayout(arrays)
+    layout = PackedLayout(arrays)
     return FrameStore(
         split=split,
         numbers=tuple(numbers),
         layout=layout,
-        rows=torch.zeros(len(numbers), layout.num_bytes, dtype=torch.uint8),
+        packed=torch.zeros(len(numbers), layout.num_bytes, dtype=torch.uint8),
         poses=first.pose,
         patch_size=patch_size,
     )

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
-from persona.data.frame_rows import RowLayout
 from persona.data.layout import MAPS
+from persona.data.packing import PackedLayout
 from persona.types import CAPTURED, FRAME_LISTS, GENERATED, REAL, BodyPose, Camera, Frame
 
 FRAME_MAPS = frozenset(f.name for f in fields(Frame))
@@ -23,7 +23,7 @@ CAMERA_KEYS = ("cam_from_world", "focal_px", "center_px")
 class FrameStore:
     """All frames of one split, of one image size.
 
-    A frame is a row of bytes that holds, in their smallest exact form: the maps of
+    A packed frame is k bytes that hold, in their smallest exact form: the maps of
     ``layout.MAPS`` that are served, (c, h, w), zero outside of the masks that they have, unit
     vectors as (n + 1) / 2 in float16; ``patch`` (3, q, q) uint8 where the split has it;
     ``cam_from_world``, ``focal_px``, ``center_px`` and ``patch_box_px`` float32.
@@ -31,9 +31,9 @@ class FrameStore:
 
     split: str
     numbers: tuple[int, ...]
-    """Frame numbers on disk, in the order of the rows."""
-    layout: RowLayout
-    rows: UInt8[Tensor, "b k"]
+    """Frame numbers on disk, in the order of ``packed``."""
+    layout: PackedLayout
+    packed: UInt8[Tensor, "b k"]
     poses: BodyPose
     """As tracked, one row a frame."""
     patch_size: int
@@ -80,8 +80,8 @@ class FrameStore:
 
     @property
     def maps(self) -> dict[str, Shaped[Tensor, "b ..."]]:
-        """What the rows hold, by name, on their memory."""
-        return self.layout.views(self.rows)
+        """What the packed frames hold, by name, on their memory."""
+        return self.layout.views(self.packed)
 
     @property
     def cameras(self) -> Camera:
@@ -91,7 +91,7 @@ class FrameStore:
 
     def to(self, device: torch.device | str) -> FrameStore:
         """The same store on another device."""
-        return replace(self, rows=self.rows.to(device), poses=self.poses.to(device))
+        return replace(self, packed=self.packed.to(device), poses=self.poses.to(device))
 
     def frame(self, rows: Sequence[int], offset: int = 0) -> Frame:
         """Collates rows into a batch.
@@ -100,7 +100,7 @@ class FrameStore:
             rows: Rows of this store.
             offset: Row of the per-frame pose table that belongs to row 0.
         """
-        return concatenate([self.decode(self.rows[row], row, offset) for row in rows])
+        return concatenate([self.decode(self.packed[row], row, offset) for row in rows])
 
     def decode(self, data: UInt8[Tensor, "k"], row: int, offset: int = 0) -> Frame:
         """The frame ``row`` as a batch of one, of its bytes on any device; ``data`` is copied.

@@ -59,7 +59,7 @@ class FrameDataset(Dataset):
 
     def _bytes(self, rows: Sequence[int]) -> list[UInt8[Tensor, "_"]]:
         found = (self._find(row) for row in rows)
-        return [store.rows[row - first] for row, (store, first) in zip(rows, found, strict=True)]
+        return [store.packed[row - first] for row, (store, first) in zip(rows, found, strict=True)]
 
     def _decode(self, row: int, data: UInt8[Tensor, "_"]) -> Frame:
         store, first = self._find(row)
@@ -120,7 +120,7 @@ class FrameDataset(Dataset):
     @property
     def num_bytes(self) -> int:
         """Memory that the frames take."""
-        return sum(store.rows.numel() for store in self.stores)
+        return sum(store.packed.numel() for store in self.stores)
 
     def to(self, device: torch.device | str) -> FrameDataset:
         """The same frames on another device."""
@@ -148,5 +148,5 @@ class FrameDataset(Dataset):
             return self
         stores = [store.to("cpu") for store in self.stores]
         for store in stores:
-            pin_in_place(store.rows)
+            pin_in_place(store.packed)
         return FrameDataset(stores, FrameFeed(device))

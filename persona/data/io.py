@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import errno
 import io
@@ -161,11 +162,21 @@ def _require(path: PathLike, remedy: str) -> Path:
 
 
 def read_text(path: PathLike, remedy: str = "check the path") -> str:
-    """Reads UTF-8 text, with or without a byte order mark."""
+    """Reads UTF-8 text, or UTF-16 with its byte order mark."""
     try:
-        return _require(path, remedy).read_text(encoding="utf-8-sig")
+        return text_of(_require(path, remedy).read_bytes())
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file ({error.reason}); {remedy}") from error
+
+
+def text_of(data: bytes, errors: str = "strict") -> str:
+    """UTF-8, with or without a byte order mark, or UTF-16 with one; lines end by a newline alone.
+
+    errors: As ``bytes.decode`` takes it.
+    """
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = data.decode("utf-16" if wide else "utf-8-sig", errors)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: PathLike, remedy: str = "check the path") -> Any:

@@ -46,7 +46,7 @@ class MapSpec:
     resize: int = cv2.INTER_NEAREST_EXACT
     """How it is shrunk."""
     around: int | tuple[int, int, int] = 0
-    """What lies outside of a crop that is pasted onto its canvas."""
+    """What lies outside of a crop that is pasted onto its whole image."""
     masked_by: tuple[str, ...] = ()
     """Maps outside of which it is served as 0."""
     optional: bool = False
@@ -103,7 +103,7 @@ TEXTURE_FILES = {
 CROP_FILE = "images/{}_bbox_orig.json"
 """Box of a frame that was cut from a larger image; most splits have none."""
 
-CANVAS_FILE = "images/img_shape_orig.json"
+IMAGE_SIZE_FILE = "images/img_shape_orig.json"
 """Height and width of that larger image."""
 
 ORIGINAL_FILE = "frame_idx_orig.txt"

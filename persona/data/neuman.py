@@ -20,7 +20,7 @@ from persona.data.native.recording import (
     fit_expression,
     neuman_split,
 )
-from persona.data.native.source import Conversion, NativeSource, Need, dataset_folder
+from persona.data.native.source import Conversion, NativeSource, Requirement, dataset_folder
 from persona.data.parameters import from_flat_hands, read_pose
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
@@ -71,13 +71,13 @@ class NeumanSource(NativeSource):
         self.folder = dataset_folder(path, GET_DATA) / sequence
         self.smplx = self.folder if smplx is None else dataset_folder(smplx, GET_SMPLX) / sequence
 
-    def needs(self) -> list[Need]:
+    def requirements(self) -> list[Requirement]:
         """Images, masks and cameras of the dataset, SMPL-X of ExAvatar."""
         paths = [(self.folder / name, GET_DATA) for name in ("images", "segmentations")]
         paths += colmap_files(self.folder / "sparse", GET_DATA)
         paths += [(self.smplx / POSES, GET_SMPLX)]
         paths += [(self.smplx / file, GET_SMPLX) for file in IDENTITY_FILES.values()]
-        return [Need(path, path.exists(), remedy) for path, remedy in paths]
+        return [Requirement(path, path.exists(), remedy) for path, remedy in paths]
 
     def files(self) -> Iterable[Path]:
         """Everything of the sequence that is read."""

@@ -15,7 +15,7 @@ from persona.data.checks import image_size
 from persona.data.identity import read_identity
 from persona.data.io import read_mask
 from persona.data.native.recording import NativeFrame, Recording, fit_expression, in_camera
-from persona.data.native.source import Conversion, NativeSource, Need, dataset_folder
+from persona.data.native.source import Conversion, NativeSource, Requirement, dataset_folder
 from persona.data.parameters import read_camera, read_pose
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
@@ -49,11 +49,13 @@ class RingFolder(NativeSource):
         self.folder, self.test_every = dataset_folder(path, GET), test_every
         super().__init__(name=self.folder.resolve().name, body=body, conversion=conversion)
 
-    def needs(self) -> list[Need]:
+    def requirements(self) -> list[Requirement]:
         """A folder of each kind, and the pose."""
-        kinds = [Need(self.folder / kind, (self.folder / kind).is_dir(), GET) for kind in KINDS]
+        kinds = [
+            Requirement(self.folder / kind, (self.folder / kind).is_dir(), GET) for kind in KINDS
+        ]
         pose = self.folder / POSE_FILE
-        return [*kinds, Need(pose, pose.is_file(), GET)]
+        return [*kinds, Requirement(pose, pose.is_file(), GET)]
 
     def files(self) -> Iterable[Path]:
         """All of the folder that is read."""

@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 from persona.errors import UserError
 
 ORDER = 2
-"""Of steps of several frames; steps of one have the first order still."""
+"""Version of the order of steps of several frames; steps of one frame still have version 1."""
 
 
 class BalancedSampler(Sampler[list[int]]):

@@ -14,9 +14,9 @@ from persona.data.compact import map_path, read_compact
 from persona.data.identity import BodySize, identity_arrays, read_identity
 from persona.data.io import PathLike, read_image, read_json, read_mask, read_npy, read_text
 from persona.data.layout import (
-    CANVAS_FILE,
     CAPTURED,
     CROP_FILE,
+    IMAGE_SIZE_FILE,
     MAPS,
     ORIGINAL_FILE,
     SCHEMA,
@@ -222,8 +222,8 @@ class Subject:
         if not path.exists():
             return None
         x, y, w, h = (int(v) for v in read_array(path, (4,)))
-        canvas_path = self.root / split / CANVAS_FILE
-        height, width = (int(v) for v in read_array(canvas_path, (2,)))
+        size_path = self.root / split / IMAGE_SIZE_FILE
+        height, width = (int(v) for v in read_array(size_path, (2,)))
         size = image_size(self.path(split, "image", number))
         check_size(path, (h, w), size, "its image")
         if min(x, y) < 0 or x + w > width or y + h > height:

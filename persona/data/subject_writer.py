@@ -15,10 +15,10 @@ from torch import Tensor
 from persona.data.compact import write_classes, write_map
 from persona.data.io import PathLike, write_bytes, write_json, write_png, write_text
 from persona.data.layout import (
-    CANVAS_FILE,
     CAPTURED,
     CROP_FILE,
     IDENTITY_FILES,
+    IMAGE_SIZE_FILE,
     ORIGINAL_FILE,
     SPLITS,
     SUBJECT_FILE,
@@ -165,14 +165,14 @@ class SubjectWriter:
             write_text(folder / ORIGINAL_FILE, "".join(f"{line}\n" for line in original))
 
     def write_crop(
-        self, split: str, number: int, box: tuple[int, int, int, int], canvas: tuple[int, int]
+        self, split: str, number: int, box: tuple[int, int, int, int], size_px: tuple[int, int]
     ) -> None:
-        """Says that a frame is the box (x, y, w, h) of an image of height x width ``canvas``.
+        """Says that a frame is the box (x, y, w, h) of an image of height x width ``size_px``.
 
-        Such frames are read back onto their canvas: see ``persona.data.canvas``.
+        Such frames are read back onto that image: see ``persona.data.paste``.
         """
         write_json(self.root / split / CROP_FILE.format(number), box)
-        write_json(self.root / split / CANVAS_FILE, canvas)
+        write_json(self.root / split / IMAGE_SIZE_FILE, size_px)
 
     def finish(self, info: SubjectInfo) -> None:
         """Marks the folder complete; call it last."""

@@ -22,7 +22,7 @@ from persona.data.native.recording import (
     fit_expression,
     in_camera,
 )
-from persona.data.native.source import Conversion, NativeSource, Need, dataset_folder
+from persona.data.native.source import Conversion, NativeSource, Requirement, dataset_folder
 from persona.data.parameters import from_flat_hands
 from persona.errors import UserError
 from persona.modules.body.pickles import read_arrays
@@ -79,7 +79,7 @@ class XHumansSource(NativeSource):
         super().__init__(name=str(subject).zfill(5), body=body, conversion=conversion)
         self.folder = dataset_folder(path, GET_DATA) / self.name
 
-    def needs(self) -> list[Need]:
+    def requirements(self) -> list[Requirement]:
         """The subject's files, and of each take the render and the parameters."""
         paths = [(self.folder / "mean_shape_smplx.npy", GET_DATA)]
         for split in ("train", "test"):
@@ -89,7 +89,7 @@ class XHumansSource(NativeSource):
                 paths += [(take / "SMPLX", GET_DATA)]
                 names = ("image", "depth", "cameras.npz")
                 paths += [(take / "render" / name, GET_RENDER) for name in names]
-        return [Need(path, path.exists(), remedy) for path, remedy in paths]
+        return [Requirement(path, path.exists(), remedy) for path, remedy in paths]
 
     def files(self) -> Iterable[Path]:
         """Everything of the person that is read."""

@@ -101,7 +101,7 @@ def replace_rows(
     replaced: Mapping[nn.Parameter, nn.Parameter],
     keep: Int[Tensor, "k"],
 ) -> None:
-    """Has an optimiser go on with parameters of other rows.
+    """Lets an optimiser continue after rows of its parameters were removed or added.
 
     Moments of kept rows stay theirs, new rows begin at zero. What the state counts for a whole
     parameter, such as Adam's step, stays.

@@ -6,11 +6,15 @@ import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+
+from persona.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -62,20 +66,44 @@ def results_of(
         work: A function of a module, which processes can import.
         items: What it is given.
         jobs: Processes, which share the cores; 1 works in this one.
+
+    Raises:
+        UserError: a process was killed.
     """
     if jobs <= 1:
         yield from map(work, items)
         return
     threads = max(1, available_cores() // jobs)
-    count = min(jobs, max(1, len(items)))
-    with mp.get_context("spawn").Pool(count, torch.set_num_threads, (threads,)) as pool:
-        yield from pool.imap_unordered(work, items)
+    with _processes(min(jobs, max(1, len(items))), threads) as pool:
+        begun = [pool.submit(work, item) for item in items]
+        try:
+            for future in as_completed(begun):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def result_apart(work: Callable[[Item], Result], item: Item) -> Result:
-    """What ``work`` gives, in a process of its own, which gives its memory back."""
-    with mp.get_context("spawn").Pool(1) as pool:
-        return pool.apply(work, (item,))
+    """What ``work`` gives, in a process of its own, which gives its memory back.
+
+    Raises:
+        UserError: the process was killed.
+    """
+    with _processes(1, available_cores()) as pool:
+        return pool.submit(work, item).result()
+
+
+@contextmanager
+def _processes(count: int, threads: int) -> Iterator[ProcessPoolExecutor]:
+    context = mp.get_context("spawn")
+    with ProcessPoolExecutor(count, context, torch.set_num_threads, (threads,)) as pool:
+        try:
+            yield pool
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process that works beside this one was killed, perhaps for want of memory: take "
+                "fewer at a time (jobs=1)"
+            ) from error
 
 
 def run_apart(module: str, argument: Path, log: Path, variables: dict[str, str]) -> str:

@@ -38,7 +38,7 @@ def check_options(config: DictConfig) -> None:
     whole_number("seed", config.seed, low=0, high=MAX_SEED)
     whole_number("checkpoint_every", config.checkpoint_every, low=1)
     for name, low in (("num_images", 1), ("turntable_frames", 0), ("turntable_height", 1)):
-        whole_number(f"report.{name}", config.report[name], low=low)
+        whole_number(f"pictures.{name}", config.pictures[name], low=low)
     for path, node in _targets(config, ""):
         for key, hint in _hints(node._target_).items():
             for name, value, kind in _values(key, node[key], hint) if key in node else ():

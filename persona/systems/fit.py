@@ -91,7 +91,7 @@ class Fit(AvatarModule):
         self.cuda_graph = cuda_graph
         self.graphed: GraphedLoss | None = None
         self.build_seconds = 0.0
-        """That making the avatar took, a network's pass included; 0 for one from a checkpoint."""
+        """Time to build the avatar, a network's pass included; 0 for one from a checkpoint."""
         self.last_loss: float | None = None
         """Of the last step that was logged."""
 
@@ -186,7 +186,7 @@ class Fit(AvatarModule):
     def frame_step(self, frame: Frame, pose: Pose, turn: int = 0) -> Step:
         """``Method.observe`` with what the losses ask for."""
         captured = frame.role[0] == CAPTURED
-        step = self.method.observe(frame, pose, self.losses.needs(captured), turn)
+        step = self.method.observe(frame, pose, self.losses.reads(captured), turn)
         step.focus_px = self.focus_px
         return step
 
@@ -216,8 +216,8 @@ class Fit(AvatarModule):
     def resize(self, change: Resize | None) -> None:
         """Changes the number of Gaussians: of the avatar, the optimiser and all processes.
 
-        Every process calls it at the same step. What the first one gives is done, None being
-        nothing; captured graphs are dropped, because they read the old parameters' memory.
+        Every process calls it at the same step, and all do what the first one decided; None
+        changes nothing. Captured graphs are dropped, because they read the old parameters' memory.
 
         Raises:
             UserError: several processes without the strategy of ``trainer=ddp``.

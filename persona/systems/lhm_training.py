@@ -57,6 +57,10 @@ class LhmTraining(L.LightningModule):
         UserError: ``start`` cannot be read, or is of another size.
     """
 
+    point_dirs: Float[Tensor, "n 3 s"]
+    joints: Float[Tensor, "j 3"]
+    joint_dirs: Float[Tensor, "j 3 s"]
+
     def __init__(  # noqa: PLR0913 (by keyword)
         self,
         *,
@@ -103,6 +107,11 @@ class LhmTraining(L.LightningModule):
         self.last_loss: float | None = None
         self.waited_s, self.since, self.ended = 0.0, (0, time.monotonic()), time.monotonic()
 
+    @property
+    def log_every(self) -> int:
+        """Steps between two lines of the log."""
+        return self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Set, not declared.
+
     def on_train_start(self) -> None:
         """Starts the clock."""
         self.started = self.ended = time.monotonic()
@@ -125,7 +134,7 @@ class LhmTraining(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Portraits, index: int) -> None:
         """Says how fast it goes and how much of that is waiting for people; stops by the clock."""
         now = self.ended = time.monotonic()
-        (step, since), every = self.since, self.trainer.log_every_n_steps
+        (step, since), every = self.since, self.log_every
         if self.global_step % every == 0:
             over = self.call_minutes is not None and now - self.started > 60 * self.call_minutes
             over = over or (self.minutes is not None and self.done(self.global_step) >= 1)
@@ -150,7 +159,7 @@ class LhmTraining(L.LightningModule):
             if name in terms
         ]
         loss = torch.stack(weighted).sum()
-        if self.global_step % self.trainer.log_every_n_steps == 0:
+        if self.global_step % self.log_every == 0:
             self.log_dict({f"train/loss/{k}": v.detach() for k, v in terms.items()})
             self.last_loss = float(loss.detach())
         return loss
@@ -193,8 +202,8 @@ class LhmTraining(L.LightningModule):
         )  # fmt: skip
         # Unbound at once: the gradient of each picture then is not a batch of zeros but for one.
         posed = zip(*(t.flatten(0, 1).unbind() for t in (means, quaternions)), strict=True)
-        own = zip(made.scales.unbind(), made.opacity.unbind(), strict=True)
-        own = itertools.chain.from_iterable(itertools.repeat(one, views) for one in own)
+        people = zip(made.scales.unbind(), made.opacity.unbind(), strict=True)
+        own = itertools.chain.from_iterable(itertools.repeat(one, views) for one in people)
         scenes = [
             Gaussians(mean, scales, turn, opacity)
             for (mean, turn), (scales, opacity) in zip(posed, own, strict=True)
@@ -208,9 +217,10 @@ class LhmTraining(L.LightningModule):
         if step:
             # Of few steps the average would be mostly the first weights, which know nothing.
             kept = min(self.decay, (1 + step) / (10 + step))
-            pairs = list(self.average.parameters()), list(self.net.parameters())
+            average: list[Tensor] = [*self.average.parameters()]
+            newest: list[Tensor] = [*self.net.parameters()]
             with torch.no_grad():
-                torch._foreach_lerp_(*pairs, 1 - kept)
+                torch._foreach_lerp_(average, newest, 1 - kept)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW as LHM's; warm-up, then a cosine to a hundredth."""
@@ -242,14 +252,16 @@ class LhmTraining(L.LightningModule):
         """Stops the clock."""
         self.trained_s, self.started = self.elapsed_s(), time.monotonic()
 
-    def state_dict(self, *args, **kwargs) -> dict[str, Tensor]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """The network and its average: the rest is built again."""
         state = super().state_dict(*args, **kwargs)
         return {k: v for k, v in state.items() if k.startswith(("net.", "average."))}
 
-    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, **kwargs):
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
         """What ``state_dict`` gives."""
         missing = self.state_dict().keys() ^ state_dict.keys()
         if strict and missing:
             raise RuntimeError(f"checkpoint of another network: {min(missing)}")
-        return super().load_state_dict(state_dict, strict=False, **kwargs)
+        return super().load_state_dict(state_dict, strict=False, assign=assign)

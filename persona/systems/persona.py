@@ -165,7 +165,7 @@ class PersonaMethod(Method):
         views: Mapping[str, frozenset[str]],
     ) -> dict[str, Tensor]:
         """Region masks of the body mesh for the views whose losses need them."""
-        asked = {view for view, needs in views.items() if needs & {"mesh", "boundary"}}
+        asked = {view for view, channels in views.items() if channels & {"mesh", "boundary"}}
         masks: dict[str, Tensor] = {}
         if not asked:
             return masks

@@ -43,7 +43,7 @@ import torch
 from torch import nn
 
 from persona.modules.avatar.base import Avatar
-from persona.modules.losses.base import Loss, Step, needs
+from persona.modules.losses.base import Loss, Step, channels_of
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.method import Method
 from persona.systems.textured_mesh import TexturedBody
@@ -77,7 +77,7 @@ class OneColor(Avatar):
 class ColorLoss(Loss):
     def __init__(self, *, weight):
         super().__init__(weight=weight)
-        self.needs = needs("only", {"rgb"})
+        self.reads = channels_of("only", {"rgb"})
 
     def forward(self, step):
         return (step.over("only", "rgb", step.truth("only")) - step.truth("only")).abs().mean()
@@ -112,7 +112,7 @@ SUITE = """
 name: tiny
 input: a photograph
 lpips_net: []
-overrides: [data=subject, trainer.accelerator=cpu, renderer=cpu, report.num_images=1]
+overrides: [data=subject, trainer.accelerator=cpu, renderer=cpu, pictures.num_images=1]
 subjects:
   tiny: [name=tiny]
   absent: [name=absent]
@@ -544,6 +544,8 @@ def test_bad_predictions(benchmark, subjects, tmp_path):
 def test_unknown_size_and_subject(benchmark):
     with pytest.raises(UserError, match="suite tiny has no size=huge: choose of quick, full"):
         benchmark("size=huge")
+    with pytest.raises(UserError, match=r"no cell can run; the first is no_such.*no_such"):
+        benchmark("systems=[no_such]")
     with pytest.raises(UserError, match="suite tiny has no subject bob: choose of tiny, absent"):
         benchmark("subjects=[bob]")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from persona.benchmark.budget import budget_table, plain, row_cell, run_budget, same_test
+from persona.benchmark.budget import budget_table, plain, run_budget, same_test, variant_cell
 from persona.benchmark.ceilings import CEILINGS, render_ceilings
 from persona.benchmark.plan import Cell
 from persona.benchmark.predictions import read_prediction, score_predictions
@@ -90,20 +90,20 @@ def composed(*overrides: str):
         return compose("error_budget", ["jobs=0", "suite.lpips_net=[]", *overrides])
 
 
-@pytest.mark.parametrize("rows", ["perfect", "light", "history", "cloth"])
+@pytest.mark.parametrize("variants", ["perfect", "light", "history", "cloth"])
 @pytest.mark.parametrize("size", ["quick", pytest.param("full", marks=pytest.mark.slow)])
-def test_every_row_composes_into_a_folder_of_its_own_frames(rows, size):
-    suite, subject = ("skirts", "slim") if rows == "cloth" else ("synthetic", "tunic")
-    config = composed(f"rows={rows}", f"size={size}", f"suite={suite}")
+def test_every_variant_composes_into_a_folder_of_its_own_frames(variants, size):
+    suite, subject = ("skirts", "slim") if variants == "cloth" else ("synthetic", "tunic")
+    config = composed(f"variant={variants}", f"size={size}", f"suite={suite}")
     with initialize_config_dir(CONF, version_base="1.3"):
-        cells = [row_cell(config, n, s, subject, 0) for n, s in config.rows.items()]
+        cells = [variant_cell(config, n, s, subject, 0) for n, s in config.variant.items()]
     assert [cell.error for cell in cells] == [""] * len(cells)
     roots = {(cell.config.data.root, str(cell.config.data.source.config)) for cell in cells}
     assert len({root for root, _ in roots}) == len(roots), "one folder, one set of frames"
     assert all(plain(cell.subject) == subject for cell in cells)
 
 
-def test_numbers_are_compared_with_the_first_row():
+def test_numbers_are_compared_with_the_first_variant():
     def outcome(row: str, subject: str, *values: float) -> Outcome:
         rows = [{"frame": str(i), "fg_psnr": v, "hands": v} for i, v in enumerate(values)]
         return Outcome(Cell(row, subject, 0, "none"), rows)
@@ -137,7 +137,7 @@ def test_a_whole_report(tmp_path):
     small = [f"data.source.config.{key}={value}" for key, value in few.items()]
     config = composed("subjects=[tunic]", f"subjects_dir={tmp_path}/s", f"cache_dir={tmp_path}/c/d")
     config.overrides = ["trainer.accelerator=cpu", *small]
-    config.rows = {
+    config.variant = {
         "as it is": {"system": "textured_mesh"},
         "clean": {"system": "textured_mesh", "source": {"blur": 0.0}},
     }
@@ -161,7 +161,7 @@ def test_a_report_of_simulated_clothes(tmp_path):
     folders = [f"subjects_dir={tmp_path}/s", f"cache_dir={tmp_path}/c/d"]
     config = composed("suite=skirts", "subjects=[dress]", *folders)
     config.overrides = ["trainer.accelerator=cpu", *small]
-    config.rows = {
+    config.variant = {
         "skin": {"system": "textured_mesh"},
         "simulated": {"system": "textured_mesh", "source": {"simulated": True}},
     }

@@ -22,8 +22,8 @@ def test_a_cell_runs_on_the_device(tiny, tmp_path, pose_fit):
         "trainer.accelerator=gpu",
         "trainer.max_steps=3",
         "renderer=cuda",
-        "report.num_images=1",
-        "report.turntable_frames=0",
+        "pictures.num_images=1",
+        "pictures.turntable_frames=0",
     )
     settings = OmegaConf.to_container(config, resolve=True)
     cell = OmegaConf.create({"train": settings, "pose_fit": pose_fit, "updates": 2})

@@ -35,8 +35,8 @@ def tiny_mesh(tiny):
     base = tiny("system=persona")  # For the paths and the trainer.
     names = [
         "+exp=baseline", "system=textured_mesh", "data=subject", "name=tiny", "logger=none",
-        "metric.lpips_net=null", "renderer=cpu", "trainer.accelerator=cpu", "report.num_images=1",
-        "report.turntable_frames=2", "report.turntable_height=48",
+        "metric.lpips_net=null", "renderer=cpu", "trainer.accelerator=cpu", "pictures.num_images=1",
+        "pictures.turntable_frames=2", "pictures.turntable_height=48",
         f"subjects_dir={base.subjects_dir}",
     ]  # fmt: skip
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from persona.benchmark.gate.avatar import WAYS, avatar_table, spoil
-from persona.benchmark.gate.clip import make_clip, make_stage
+from persona.benchmark.gate.clip import make_clip, make_stage, whole_clip
 from persona.benchmark.gate.faults import FAULTS, plant
 from persona.benchmark.gate.run import CLEAN, report, score_clip
 from persona.data.preprocess.gate import AlignmentGate
 from persona.data.subject import Subject
 from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.scene import CLIPS
+from persona.data.synthetic.subject import make_synthetic_subject
 
 
 def rows(kind, faulty, reasons):
@@ -63,6 +64,22 @@ def test_faults_are_planted_in_some_frames_alone(body, tmp_path):
         scored = score_clip(clip, other, AlignmentGate(), 0, Path(tmp_path / "sheet"))
     assert len(scored) == (1 + len(FAULTS)) * len(clip)
     assert (tmp_path / "sheet_planted.png").is_file()
+
+
+@pytest.mark.slow  # A person is drawn twice.
+def test_a_whole_clip_is_the_one_that_a_subject_has(body, tmp_path):
+    made = SyntheticConfig(
+        seed=3, height=48, width=36, num_generated=2, num_test=1, texture_size=64, patch_size=32
+    )
+    make_synthetic_subject(tmp_path / "me", body, made)
+    subject, stage = Subject(tmp_path / "me"), make_stage(body, made, tmp_path / "other")
+    with torch.no_grad():
+        for split in CLIPS:
+            clip = whole_clip(stage, split)
+            for number, frame in enumerate(clip.frames):
+                stored = subject.frame(split, number)
+                assert np.array_equal(stored.image, frame.image), (split, number)
+                assert torch.allclose(stored.pose.joints, frame.pose.joints, atol=1e-6)
 
 
 @pytest.mark.slow  # People are drawn and written.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from persona.benchmark.multirun import read_multirun, write_multirun_report
-from persona.commands.report import write_metrics
+from persona.commands.results import write_metrics
 from persona.data.io import read_image
 from persona.errors import UserError
 
@@ -73,7 +73,7 @@ def test_no_multirun(tmp_path):
     with pytest.raises(UserError, match="holds no jobs of a multirun"):
         read_multirun(tmp_path / "absent")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks/report.py"), str(tmp_path)],
+        [sys.executable, str(ROOT / "benchmarks/multirun.py"), str(tmp_path)],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 1

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from persona.benchmark.photo import avatars
+from persona.benchmark import trainings
 from persona.benchmark.photo.avatar_table import scores, time_table, write_avatar_tables
-from persona.benchmark.photo.avatars import plan, result_of, train_avatars
+from persona.benchmark.photo.avatars import plan, train_avatars
 from persona.benchmark.photo.score import ROWS, row_digest
+from persona.benchmark.trainings import RUNS, kept_result
 from persona.data.io import write_json
 from persona.errors import UserError
 
@@ -56,17 +57,17 @@ def test_trainings_that_are_there_are_kept_and_one_that_fails_stops_none(
 ):
     calls = []
 
-    def work(cell, folder, variables):
+    def work(cell, folder, worker, variables):
         calls.append(cell.name)
         if cell.person.name == "b":
             return "no memory"
         gain = 2.0 if cell.schedule == "default" else 1.5
         row = {"person": cell.person.name, "schedule": cell.schedule, "digest": cell.digest,
                "avatar_front_psnr": 20 + gain, "avatar_front_lpips": 0.1 - gain / 100}  # fmt: skip
-        write_json(folder / avatars.RUNS / f"{cell.name}.json", row | TIMES)
+        write_json(folder / RUNS / f"{cell.name}.json", row | TIMES)
         return ""
 
-    monkeypatch.setattr(avatars, "run_one", work)
+    monkeypatch.setattr(trainings, "train_apart", work)
     options, out = config("+schedules.half=['trainer.max_steps=9']"), tmp_path / "out"
     with pytest.raises(UserError, match=r"2 of 4 trainings failed.*default_b: no memory"):
         train_avatars(options, out, people, "command")
@@ -80,7 +81,7 @@ def test_trainings_that_are_there_are_kept_and_one_that_fails_stops_none(
         train_avatars(options, out, people, "command")
     assert calls == ["default_b", "half_b"]
     (first, *_) = plan(config("+schedules.half=['trainer.max_steps=9']", "height=99"), out, people)
-    assert result_of(first, out) is None, "of other settings"
+    assert kept_result(first, out) is None, "of other settings"
 
 
 def test_a_cell_trains_the_persons_subject_as_create_does(config, people, tmp_path):

@@ -274,7 +274,7 @@ def test_an_avatar_is_painted_as_its_texture_is(world):
 def test_an_avatar_is_trained_and_scored_as_its_texture_is(world, score, people, tmp_path, tiny):
     texture = score()
     train = tiny(f"subjects_dir={tmp_path / 'subjects'}", "name=p7", "avatar.levels=1")
-    train.report.turntable_frames = 0
+    train.pictures.turntable_frames = 0
     job = OmegaConf.create({
         "person": str(people / "person_7"), "train": plain(train), "schedule": "few",
         "body": plain(train.body), "result": str(tmp_path / "runs/few_person_7.json"),

@@ -85,7 +85,7 @@ def test_a_full_store_repeats_what_is_generated(benchmarks, tiny):
     assert many.poses(few.stores[0].poses.expression.shape[1]).trans.shape == (22, 3)
     a, b = few[[2]], many[[1 + 5]]
     assert torch.equal(a.image, b.image) and a.name == b.name and b.index.tolist() == [6]
-    rows = many.stores[1].rows
+    rows = many.stores[1].packed
     assert rows.untyped_storage().nbytes() == rows.numel(), "bytes of their own"
 
 

@@ -8,9 +8,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from persona.benchmark import trainings
 from persona.benchmark.quality import curve, run
 from persona.benchmark.quality.curve import Stopwatch
-from persona.benchmark.quality.run import Run, plan, result_of, run_quality
+from persona.benchmark.quality.run import Run, plan, run_quality
 from persona.benchmark.quality.table import ends, gaps, shown_metrics, write_tables
 from persona.benchmark.quality.worker import run as train
 from persona.data.io import write_json
@@ -131,7 +132,7 @@ def test_an_unknown_name_is_told(config):
 def test_runs_that_are_there_are_kept_and_one_that_fails_stops_none(config, tmp_path, monkeypatch):
     calls = []
 
-    def work(one: Run, folder, variables):
+    def work(one: Run, folder, worker, variables):
         calls.append(one.name)
         if one.subject == "dress":
             return "no memory"
@@ -139,7 +140,7 @@ def test_runs_that_are_there_are_kept_and_one_that_fails_stops_none(config, tmp_
         write_json(folder / "runs" / f"{one.name}.json", made | {"digest": one.digest})
         return ""
 
-    monkeypatch.setattr(run, "run_one", work)
+    monkeypatch.setattr(trainings, "train_apart", work)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(run, "report", lambda *_: None)
     options = config("schedules=[photo]", "subjects=[tunic,dress]", "lpips_net=null")
@@ -151,4 +152,4 @@ def test_runs_that_are_there_are_kept_and_one_that_fails_stops_none(config, tmp_
         run_quality(options, tmp_path, "x")
         assert calls == ["photo_dress_0"]
         (other,) = plan(changed)
-    assert result_of(other, tmp_path) is None, "of other settings"
+    assert trainings.kept_result(other, tmp_path) is None, "of other settings"

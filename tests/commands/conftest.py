@@ -14,7 +14,7 @@ def trained(tmp_path_factory, tiny_settings, subjects) -> dict:
     from persona.commands.experiment import train  # Its shapes are checked if imported by now.
 
     folder = tmp_path_factory.mktemp("trained") / "run"
-    report = "report.num_images=2", "report.turntable_frames=2"
+    report = "pictures.num_images=2", "pictures.turntable_frames=2"
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", [*tiny_settings, f"subjects_dir={subjects}", *report])
     return {"folder": folder, "metrics": train(config, folder)}

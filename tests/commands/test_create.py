@@ -61,9 +61,9 @@ def test_options_are_handed_on(create, long_work):
 
 def test_the_turntable_is_drawn_once(create, long_work):
     create()
-    assert long_work["train"].report.turntable_frames == 0
+    assert long_work["train"].pictures.turntable_frames == 0
     create(motions=["walk"])
-    assert long_work["train"].report.turntable_frames > 0
+    assert long_work["train"].pictures.turntable_frames > 0
 
 
 @pytest.mark.parametrize("size", [(1, 1), (600, 1), (1, 600)])
@@ -88,6 +88,7 @@ def test_a_photograph_of_no_size_is_refused(create, long_work, tmp_path, size):
         ({"experiment": "nope"}, "nope"),
         ({"seed": -1}, "seed=-1"),
         ({"name": ".."}, "cannot be a folder's name"),
+        ({"name": "x" * 300}, "name=x{20}... cannot be a folder's name; use up to 100"),
         ({"photo": "absent.jpg"}, r"absent\.jpg: no such photo"),
         ({"photo": None}, "no photo: give photo=PATH"),
         ({"video": "absent.mp4"}, "photo= and video= are both given"),

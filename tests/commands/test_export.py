@@ -133,7 +133,7 @@ def test_the_mesh_shows_the_person(seen_system):
     ("overrides", "told"),
     [
         (["format=obj"], r"format=obj is unknown: choose of ply \(Gaussians of one pose\)"),
-        (["format=[]"], "format=None is unknown"),
+        (["format=[]"], r"format=\[\] writes nothing"),
         (["offsets=some"], "offsets=some is unknown: choose none or baked"),
         (["frame=6"], "frame=6: the motion has 6; count from 0"),
         (["influences=0"], "influences"),

@@ -64,7 +64,7 @@ def test_from_photo_to_avatar(name, tiny_weights, monkeypatch, tmp_path, body, s
         f"generator={name}", f"generator.weights={weights}", "generator.size=[128,64]",
         "generator.steps=1", "gate=none",
     )  # fmt: skip
-    maker.check(body)
+    maker.check(body, fitted=True)
     subject = photographed(subjects, tmp_path / "tiny")
     photo = subject.frame("captured", 0)
     person = TexturedPerson(body, subject.identity(body), subject.textures("captured"))
@@ -79,7 +79,7 @@ def test_from_photo_to_avatar(name, tiny_weights, monkeypatch, tmp_path, body, s
     assert 0.02 < frame.mask.mean() < 0.6 and frame.keypoints is not None
 
     metrics = train(
-        tiny(f"subjects_dir={tmp_path}", "trainer.max_steps=5", "report.turntable_frames=0"),
+        tiny(f"subjects_dir={tmp_path}", "trainer.max_steps=5", "pictures.turntable_frames=0"),
         tmp_path / "run",
     )
     assert metrics["train/steps"] == 5 and np.isfinite(metrics["test/psnr"])

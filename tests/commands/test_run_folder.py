@@ -59,6 +59,13 @@ def test_a_run_is_found_whole_from_any_folder(tiny, tmp_path, monkeypatch):
     assert load_config(tmp_path / "run").data.root == str(tmp_path / "data/subjects/tiny")
 
 
+def test_runs_of_older_versions_are_read(tmp_path):
+    text = "{system: {}, data: {abreast: 2}, trainer: {}, report: {num_images: 3}}"
+    (tmp_path / "config.yaml").write_text(text)
+    config = load_config(tmp_path)
+    assert config.pictures.num_images == 3 and "report" not in config and not config.data
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -117,7 +117,7 @@ def test_a_generator_and_an_annotator(pasted, tmp_path):
     )  # fmt: skip
     annotator, body = instantiate(config.annotator), SmplxBody()
     maker = instantiate(config.clips).with_annotator(annotator)
-    maker.check(body)
+    maker.check(body, fitted=True)
     grey = np.full((16, 16, 3), 90, np.uint8)
     seg = colours_from_classes(np.full((16, 16), 21, np.uint8))
     textures = Textures(grey, np.ones((16, 16), bool), grey, seg)

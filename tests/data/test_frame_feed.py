@@ -11,8 +11,8 @@ from tiny_subject import write_tiny_subject
 from persona.data import frames as frames_module
 from persona.data.datamodule import BalancedLoader, FrameLoader, SubjectDataModule
 from persona.data.frame_feed import FrameFeed, pin_in_place
-from persona.data.frame_rows import ALIGNMENT, RowLayout
 from persona.data.frames import FrameDataset
+from persona.data.packing import ALIGNMENT, PackedLayout
 from persona.data.sampler import BalancedSampler
 from persona.errors import UserError
 from persona.types import Frame
@@ -68,7 +68,7 @@ def equal(a: Frame, b: Frame) -> bool:
 
 
 def test_arrays_share_a_row():
-    layout = RowLayout(
+    layout = PackedLayout(
         {"a": ((3,), torch.uint8), "b": ((2, 2), torch.float32), "c": ((1,), torch.float16)}
     )
     assert layout.spans == {"a": (0, 3), "b": (16, 32), "c": (32, 34)}
@@ -161,7 +161,7 @@ def test_few_frames_go_to_the_device_and_many_stay(data, monkeypatch):
     monkeypatch.setattr(frames_module, "DEVICE_BYTES", frames.num_bytes - 1)
     stay = frames.place(device)
     assert stay.feed.device == device and stay.place(device) is stay
-    assert stay.stores[0].rows is frames.stores[0].rows, "no second copy of the frames"
+    assert stay.stores[0].packed is frames.stores[0].packed, "no second copy of the frames"
     assert frames.place(device, "device") == device
 
 
@@ -172,7 +172,7 @@ class TestOnTheDevice:
         device = torch.device("cuda", 0)
         host = data.train_frames
         fed, resident = host.place(device, "host"), host.place(device, "device")
-        assert fed.feed is not None and fed.stores[0].rows.is_pinned()
+        assert fed.feed is not None and fed.stores[0].packed.is_pinned()
         assert fed[[0]].image.device == device
         for rows in ([0], [5, 0], [1, 2, 3], []):
             assert equal(fed[rows], resident[rows])

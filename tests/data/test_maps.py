@@ -8,12 +8,12 @@ import pytest
 import torch
 from tiny_subject import random_frame, random_identity, random_textures, write_tiny_subject
 
-from persona.data.canvas import paste
 from persona.data.convert_maps import convert_maps
 from persona.data.frame_loading import load_frames
 from persona.data.frame_store import role_of
 from persona.data.frames import FrameDataset
 from persona.data.layout import MAPS, FrameData, MapSpec, SubjectInfo, map_arguments
+from persona.data.paste import paste
 from persona.data.subject import Subject
 from persona.data.subject_writer import SubjectWriter
 from persona.errors import UserError

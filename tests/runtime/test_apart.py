@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from persona.errors import UserError
 from persona.runtime.apart import result_apart, results_of, side_by_side
 
 
@@ -54,6 +55,19 @@ def squared(number: int) -> tuple[int, int]:
 
 def test_one_job_needs_no_process():
     assert list(results_of(squared, range(3), 1)) == [(n**2, os.getpid()) for n in range(3)]
+
+
+def killed(number: int) -> int:
+    os._exit(9)
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_said():
+    """A pool of multiprocessing would wait for it for ever."""
+    with pytest.raises(UserError, match="was killed"):
+        result_apart(killed, 1)
+    with pytest.raises(UserError, match=r"was killed.*jobs=1"):
+        list(results_of(killed, range(3), 2))
 
 
 @pytest.mark.slow

@@ -75,7 +75,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(
         "trainer.limit_val_batches=1.0",
     )  # fmt: skip
     cuda = ("renderer=cuda", "trainer.accelerator=gpu", "avatar.refresh_every=1",
-            "report.turntable_frames=0") if device == "cuda" else ()  # fmt: skip
+            "pictures.turntable_frames=0") if device == "cuda" else ()  # fmt: skip
     one = finish(command(*common, *cuda, f"data.batch_size={2 * batch_size}"), tmp_path / "one")
     run = command(*common, *DDP, *cuda, f"data.batch_size={batch_size}")
     two = finish(run, tmp_path / "two")
@@ -237,7 +237,7 @@ def test_processes_that_are_told_to_end_do_so(command, tmp_path, after_s):
 
 def test_torchrun_starts_the_processes(command, tmp_path):
     """As the README says for several nodes, here with one."""
-    run = command(*DDP, "trainer.max_steps=2", "report.turntable_frames=0")
+    run = command(*DDP, "trainer.max_steps=2", "pictures.turntable_frames=0")
     run = [run[0], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *run[1:]]
     nameless = launch(run, tmp_path / "nameless")
     assert nameless.returncode == 1 and not (tmp_path / "nameless/outputs").exists()

@@ -100,7 +100,7 @@ def test_training_looks_at_the_photo_once(tiny, tmp_path, monkeypatch):
         return plain(step, features)
 
     monkeypatch.setattr(base, "distances", watch)
-    train(tiny(*PERCEPTUAL, "report.turntable_frames=0"), tmp_path)
+    train(tiny(*PERCEPTUAL, "pictures.turntable_frames=0"), tmp_path)
     features = kept[0]
     assert features and all(values is features for values in kept)
     assert {key[1] for key in features} == {"captured/0"}

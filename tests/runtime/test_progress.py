@@ -29,7 +29,7 @@ def test_only_logged_steps_ask_for_a_value(tiny, tmp_path, monkeypatch, bar):
     )  # fmt: skip
     options = ("trainer.max_steps=11", "trainer.log_every_n_steps=5", "checkpoint_every=100",
                f"trainer.enable_progress_bar={bar}")  # fmt: skip
-    train(tiny(*options, "report.turntable_frames=0"), tmp_path)
+    train(tiny(*options, "pictures.turntable_frames=0"), tmp_path)
     assert len(step) == 11
     # Steps are counted as they begin: what the last one asks follows with the test.
     assert set(asked) & set(range(1, 11)) == {5, 10}

@@ -21,7 +21,7 @@ pytestmark = [
 ]
 OPTIONS = (
     "renderer=cuda", "trainer.accelerator=gpu", "trainer.max_steps=50", "avatar.refresh_every=1",
-    "trainer.log_every_n_steps=1", "report.turntable_frames=0",
+    "trainer.log_every_n_steps=1", "pictures.turntable_frames=0",
 )  # fmt: skip
 SQUEEZE = ["perceptual=squeeze", "perceptual.random_weights=true"]
 TURNS = 6

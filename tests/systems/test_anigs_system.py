@@ -18,7 +18,7 @@ RING = [
     "data.source.config.patch_size=32", "data.source.config.warp_m=0.04",
     "data.source.config.swim_m=0.04", "data.source.config.tint=0.05",
     "avatar.levels=1", "avatar.edge_m=0.016", "avatar.field_resolution=32",
-    "trainer.enable_progress_bar=false", "report.turntable_frames=0", "report.num_images=1",
+    "trainer.enable_progress_bar=false", "pictures.turntable_frames=0", "pictures.num_images=1",
     "logger=none", "metric.lpips_net=null", "renderer=cpu", "trainer.accelerator=cpu",
 ]  # fmt: skip
 

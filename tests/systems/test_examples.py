@@ -86,7 +86,7 @@ def test_contributing_shows_the_files(name):
 def test_a_loss_and_an_ablation(pasted, tmp_path):
     composed = pasted("loss")
     pasted("ablation")
-    config = composed("loss=[persona,offset_size]", "report.turntable_frames=0")
+    config = composed("loss=[persona,offset_size]", "pictures.turntable_frames=0")
     assert "offset_size" in config.loss
     train(config, tmp_path / "run")
     system, data = load_system(tmp_path / "run"), instantiate(config.data)
@@ -147,7 +147,7 @@ def test_a_growing_system_resumes_exactly(pasted, tmp_path, monkeypatch):
     """Points grow before the cut, between checkpoint and cut, and after it."""
     composed = pasted("system_growing")
     options = "system=growing_points", "trainer.max_steps=8", "checkpoint_every=3", *GROW
-    config = composed(*options, "report.turntable_frames=0")
+    config = composed(*options, "pictures.turntable_frames=0")
     train(config, tmp_path / "whole")
     plain = Fit.training_step
 
@@ -217,7 +217,7 @@ def test_two_processes_grow_alike(pasted, subjects, tmp_path, tiny_settings):
     package = EXAMPLES / "system_growing/persona/systems"
     options = (
         "system=growing_points", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu",
-        "trainer.max_steps=8", "report.turntable_frames=0", f"subjects_dir={subjects}", *GROW,
+        "trainer.max_steps=8", "pictures.turntable_frames=0", f"subjects_dir={subjects}", *GROW,
     )  # fmt: skip
     command = [sys.executable, script, tmp_path / "conf", package, tmp_path, *tiny_settings]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RUN_STAMP": "one"}

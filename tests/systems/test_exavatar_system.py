@@ -24,8 +24,9 @@ ROOT = Path(__file__).parents[2]
 TINY = [
     "+exp=exavatar_demo", "data=subject", "name=tiny", "logger=none", "metric.lpips_net=null",
     "avatar.levels=0", "avatar.triplane_resolution=8", "avatar.width=16", "avatar.texture_size=64",
-    "renderer=cpu", "trainer.accelerator=cpu", "report.num_images=1", "report.turntable_frames=0",
-    "report.turntable_height=48", "trainer.max_steps=4",
+    "renderer=cpu", "trainer.accelerator=cpu", "pictures.num_images=1",
+    "pictures.turntable_frames=0",
+    "pictures.turntable_height=48", "trainer.max_steps=4",
 ]  # fmt: skip
 
 
@@ -223,7 +224,7 @@ def test_captured_steps_equal_plain_ones(tiny, tmp_path, caplog):
     """Beyond the warm-up, after which more is drawn. Two plain runs differ as well."""
     options = ("renderer=cuda", "trainer.accelerator=gpu", "trainer.max_steps=20",
                "trainer.log_every_n_steps=1", "avatar.warmup_steps=6",
-               "report.turntable_frames=0")  # fmt: skip
+               "pictures.turntable_frames=0")  # fmt: skip
     losses = []
     for name, graph in (("graph", True), ("plain", False), ("again", False)):
         train(tiny(*options, f"system.cuda_graph={graph}"), tmp_path / name)

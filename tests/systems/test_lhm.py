@@ -16,7 +16,7 @@ SMALL = [
     "system=lhm", "model=lhm_small", "model.dim=16", "model.heads=2",
     "model.layers=1", "model.hidden=16",
     "model.body_depth=2", "model.head_depth=2", "model.num_points=400", "model.photo_px=84",
-    "model.head_px=28", "report.turntable_frames=0",
+    "model.head_px=28", "pictures.turntable_frames=0",
 ]  # fmt: skip
 
 

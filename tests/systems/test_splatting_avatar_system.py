@@ -19,7 +19,7 @@ SMALL = [
     "avatar.rates.rgb_logit=0.15",
     "density.first=6", "density.every=6", "density.last=18", "density.walk_every=8",
     "density.gradient=2e-5", "density.max_gaussians=1800", f"trainer.max_steps={STEPS}",
-    "trainer.enable_progress_bar=false", "report.turntable_frames=0", "report.num_images=1",
+    "trainer.enable_progress_bar=false", "pictures.turntable_frames=0", "pictures.num_images=1",
     "logger=none", "metric.lpips_net=null", "renderer=cpu",
 ]  # fmt: skip
 

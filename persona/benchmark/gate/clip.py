@@ -69,7 +69,7 @@ class SyntheticClip:
         size = stage.config.texture_size
         textures = unwrap([photo], person.uv_mesh(), size, person.face_vertices())
         drawn = TexturedPerson(person.body, person.identity, textures)
-        return drawn.controls(self.poses, stage.camera, AlignmentGate.needs)
+        return drawn.controls(self.poses, stage.camera, AlignmentGate.control_names)
 
     @cached_property
     def frames(self) -> list[FrameData]:
@@ -107,19 +107,16 @@ def make_clip(stage: Stage, split: str, seed: int) -> SyntheticClip:
     count = stage.config.num_generated
     whole = CLIPS[split](stage.person.body.num_expression, PLAYED * count)
     first = int(rng.integers(0, PLAYED * count - count))
-    return _with_errors(stage, split, stage.place(whole[first : first + count]), rng)
+    shown = stage.place(whole[first : first + count])
+    return _with_errors(stage, split, shown, VideoErrors(stage.config, count, rng))
 
 
 def whole_clip(stage: Stage, split: str) -> SyntheticClip:
-    """The clip that ``make_synthetic_subject`` writes, by the same draws."""
-    rng = np.random.default_rng([stage.config.seed, 1 + list(CLIPS).index(split)])
-    return _with_errors(stage, split, stage.clip(split), rng)
+    """The clip that ``make_synthetic_subject`` writes."""
+    return _with_errors(stage, split, stage.clip(split), stage.errors(split))
 
 
-def _with_errors(
-    stage: Stage, split: str, shown: BodyPose, rng: np.random.Generator
-) -> SyntheticClip:
-    errors = VideoErrors(stage.config, len(shown.trans), rng)
+def _with_errors(stage: Stage, split: str, shown: BodyPose, errors: VideoErrors) -> SyntheticClip:
     asked = [errors.pose(i, shown[i]) for i in range(len(shown.trans))]
     joints = torch.stack([pose.joints for pose in asked])
     trans = torch.stack([pose.trans for pose in asked])

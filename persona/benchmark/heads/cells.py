@@ -100,7 +100,7 @@ def cell_of(
     shared = [
         "body=head", f"system={choice.system}",
         f"trainer.max_steps={steps}", f"seed={seed}", f"name=heads_{config.size}",
-        "report.turntable_frames=0", "logger=none", "trainer.enable_progress_bar=false",
+        "pictures.turntable_frames=0", "logger=none", "trainer.enable_progress_bar=false",
         "checkpoint_every=1000000", f"metric.lpips_net={config.lpips_net}",
         *size.overrides[choice.system], *choice.overrides,
         quoted("subjects_dir", Path(config.subjects_dir).absolute()),

@@ -21,7 +21,7 @@ from persona.benchmark.heads.table import write_tables
 from persona.benchmark.plan import one_line
 from persona.commands.edit_sheet import SHEET_FILE
 from persona.commands.experiment import load_system, train
-from persona.commands.report import COMPARISON_FILE
+from persona.commands.results import COMPARISON_FILE
 from persona.data.heads.edits import SyntheticEdits
 from persona.data.heads.subject import SyntheticHead
 from persona.data.io import read_json, write_json

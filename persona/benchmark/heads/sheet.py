@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from persona.commands.edit_sheet import SHEET_FILE
 from persona.commands.pictures import labelled
-from persona.commands.report import COMPARISON_FILE
+from persona.commands.results import COMPARISON_FILE
 from persona.data.io import read_image, write_png
 
 SHEET = "sheet.png"
@@ -39,9 +39,9 @@ def write_sheet(path: Path, cells: Path, order: Sequence[str]) -> None:
     rows = []
     for person in people:
         row = [blank.copy() for _ in systems]
-        for canvas, system in zip(row, systems, strict=True):
+        for cell, system in zip(row, systems, strict=True):
             if (tile := tiles.get((system, person))) is not None:
-                canvas[: tile.shape[0]] = tile
+                cell[: tile.shape[0]] = tile
         rows.append(np.hstack(row))
     write_png(path, labelled(np.vstack(rows), [f"person {p}" for p in people], systems))
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra import compose
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from persona.benchmark.quality.table import write_tables
-from persona.benchmark.runner import progress_bar
+from persona.benchmark.trainings import kept_result, train_absent
 from persona.cli import quoted
-from persona.data.io import read_json, write_text
+from persona.data.io import write_text
 from persona.errors import UserError
-from persona.runtime.apart import environment, run_apart, side_by_side
 from persona.runtime.options import plain, settings_digest
 
 WORKER = "persona.benchmark.quality.worker"
@@ -38,6 +37,11 @@ class Run:
         return f"{self.schedule}_{self.subject}_{self.seed}"
 
     @property
+    def labels(self) -> dict[str, object]:
+        """Of its result."""
+        return {"schedule": self.schedule, "subject": self.subject, "seed": self.seed}
+
+    @property
     def digest(self) -> str:
         """Hash of what its numbers depend on."""
         return settings_digest([VERSION, self.settings])
@@ -52,29 +56,18 @@ def run_quality(config: DictConfig, folder: Path, command: str) -> list[str]:
     Raises:
         UserError: An unknown name, or a schedule that says no number of steps.
     """
-    runs, failed = plan(config), []
+    runs = plan(config)
     write_text(folder / "command.txt", f"{command}\n")
-    todo = [run for run in runs if result_of(run, folder) is None]
-    with progress_bar() as bar:
-        task = bar.add_task("trainings", total=len(runs), completed=len(runs) - len(todo))
-
-        def trained(run: Run, error: str) -> None:
-            if error:
-                failed.append(f"{run.name}: {error}")
-            report(config, runs, folder, command)
-            bar.advance(task)
-
-        side_by_side(
-            todo, config.jobs,
-            lambda run, slot: run_one(run, folder, environment(slot, config.jobs)), trained,
-        )  # fmt: skip
+    failed = train_absent(
+        runs, folder, WORKER, config.jobs, lambda: report(config, runs, folder, command)
+    )
     report(config, runs, folder, command)
     return failed
 
 
 def report(config: DictConfig, runs: list[Run], folder: Path, command: str) -> None:
     """Tables and plot of the runs that are there."""
-    found = [result for run in runs if (result := result_of(run, folder)) is not None]
+    found = [result for run in runs if (result := kept_result(run, folder)) is not None]
     if found:
         write_tables(folder, found, list(chosen(config, "schedules")), config.lpips_net, command)
 
@@ -116,19 +109,3 @@ def _runs(config: DictConfig) -> Iterator[Run]:
                     "train": plain(train), "shares": list(map(float, config.shares)),
                     "most_frames": config.most_frames, "lpips_net": config.lpips_net,
                 })  # fmt: skip
-
-
-def result_of(run: Run, folder: Path) -> dict | None:
-    """What a run left, None if it is missing or of other settings."""
-    path = folder / "runs" / f"{run.name}.json"
-    found = read_json(path) if path.is_file() else {}
-    return found if found.get("digest") == run.digest else None
-
-
-def run_one(run: Run, folder: Path, variables: dict[str, str]) -> str:
-    """Trains in a process of its own. Returns its error as one line, empty if there is none."""
-    job = folder / "runs" / f"{run.name}.yaml"
-    known = {"schedule": run.schedule, "subject": run.subject, "seed": run.seed}
-    told = {"digest": run.digest, "result": str(job.with_suffix(".json").absolute())}
-    write_text(job, OmegaConf.to_yaml(OmegaConf.create(known | told | run.settings)))
-    return run_apart(WORKER, job, job.with_suffix(".log"), variables)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from persona.data.export.glb_mesh import write_glb_mesh
 from persona.data.export.glb_splats import write_glb_splats
+from persona.data.export.gsplat_files import write_compressed_ply, write_splat
 from persona.data.export.html import write_html
 from persona.data.export.npz import write_npz
 from persona.data.export.ply import write_ply
@@ -32,6 +33,10 @@ class Format:
 
 FORMATS = {
     "ply": Format(write_ply, ".ply", "Gaussians of one pose", motion=False, rigged=False),
+    "ply_compressed": Format(
+        write_compressed_ply, ".compressed.ply", "the same, smaller", motion=False, rigged=False
+    ),
+    "splat": Format(write_splat, ".splat", "the same for web viewers", motion=False, rigged=False),
     "spz": Format(
         write_spz, ".spz", "Gaussians of one pose, a ninth of the size", motion=False, rigged=False
     ),

@@ -22,6 +22,10 @@ from persona.types import NUM_JOINTS, BodyPose
 
 UP = "z"
 """AMASS's axis that points up."""
+PARTS = ("root_orient", "pose_body", "pose_jaw", "pose_eye", "pose_hand")
+"""What ``poses`` of SMPL-X is made of."""
+_MOST, _WHOLE_TURNS = 0.75, 4 * np.pi
+"""Radians that at least a quarter of all rotations would have to exceed to be degrees."""
 _REMEDY = "give an AMASS file of SMPL-H (156 numbers a frame) or SMPL-X (165)"
 _CLEAN = "clean it or choose another recording"
 
@@ -40,9 +44,11 @@ def motion_from_amass(
         UserError: an array is missing, of another shape, or not finite.
     """
     rate = arrays.get("mocap_framerate", arrays.get("mocap_frame_rate"))
-    poses, trans = arrays.get("poses"), arrays.get("trans")
+    poses, trans = _poses(arrays), arrays.get("trans")
     if poses is None or trans is None or rate is None:
-        raise UserError(f"{path}: lacks poses, trans or mocap_framerate; {_REMEDY}")
+        found = {"poses": poses, "trans": trans, "mocap_framerate": rate}
+        lacking = " and ".join(key for key, value in found.items() if value is None)
+        raise UserError(f"{path}: lacks {lacking}, or holds it pickled; {_REMEDY}")
     if poses.ndim != 2 or poses.shape[1] not in (156, 165) or trans.shape != (len(poses), 3):
         raise UserError(f"{path}: poses {poses.shape}, trans {trans.shape} do not fit; {_REMEDY}")
     if len(poses) == 0:
@@ -53,6 +59,8 @@ def motion_from_amass(
         for key, array in (("poses", poses), ("trans", trans))
     )
     joints = _joints(torch.from_numpy(poses))
+    if np.quantile(joints.norm(dim=-1).numpy(), _MOST) > _WHOLE_TURNS:
+        raise UserError(f"{path}: poses turn joints by whole turns; give radians, not degrees")
     joints[:, FIRST_HAND:] -= target.hands_mean
     expression = torch.zeros(len(joints), target.num_expression)
     given = arrays.get("expression")
@@ -63,6 +71,13 @@ def motion_from_amass(
     pose = BodyPose.from_joints(joints.float(), expression, shift)
     pose = rotate_world(pose, y_up_from(up or UP).float(), target.rest_joints[0].float())
     return Motion(pose=pose, fps=fps, source=str(path))
+
+
+def _poses(arrays: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """All joints of a frame in a row; some files of SMPL-X have them in parts alone."""
+    parts = [arrays[key] for key in PARTS if key in arrays]
+    split = len(parts) == len(PARTS) and len({part.shape[:-1] for part in parts}) == 1
+    return arrays.get("poses", np.concatenate(parts, -1) if split else None)
 
 
 def write_amass(

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.data.io import text_of
 from persona.data.motion.rate import rate_of_step
 from persona.data.motion.skeleton import SkeletonClip, forward_kinematics
 from persona.errors import UserError
@@ -48,7 +49,7 @@ def read_bvh(path: Path) -> SkeletonClip:
         UserError: The file is not BVH, has no frames, ends within a frame, or holds a number
             that is not finite.
     """
-    text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    text = text_of(path.read_bytes(), errors="replace")
     text = _COMMA.sub(r"\1.\2", text)
     head, *body = _MOTION.split(text, maxsplit=1)
     if not head.lstrip().startswith("HIERARCHY") or not body:

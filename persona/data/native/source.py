@@ -26,7 +26,7 @@ SINGLE_IMAGE, VIDEO = "single_image", "video"
 FRONT = "front"
 
 
-class Need(NamedTuple):
+class Requirement(NamedTuple):
     """Something of a dataset that must be there before a run."""
 
     path: Path
@@ -84,8 +84,8 @@ def dataset_folder(path: str | Path | None, remedy: str) -> Path:
 class NativeSource:
     """Makes a subject folder from one recording of a published dataset.
 
-    A dataset says what it needs (``needs``), which files those are (``files``) and how they are
-    read (``read``); it sets ``dataset`` and ``sequences``.
+    A dataset says what must be there (``requirements``), which files those are (``files``) and how
+    they are read (``read``); it sets ``dataset`` and ``sequences``.
 
     Args:
         name: Of the recording.
@@ -100,7 +100,7 @@ class NativeSource:
     def __init__(self, *, name: str, body: SmplxBody, conversion: Conversion) -> None:
         self.name, self.body, self.conversion = name, body, conversion
 
-    def needs(self) -> list[Need]:
+    def requirements(self) -> list[Requirement]:
         """Files and folders that a run reads, and whether they are there; nothing is opened."""
         raise NotImplementedError
 
@@ -128,7 +128,7 @@ class NativeSource:
         """
         self.check()
         if self.conversion.clips is not None:
-            self.conversion.clips.check(self.body)
+            self.conversion.clips.check(self.body, fitted=False)
         digest = self.digest()
         make_subject(root, self.dataset, digest, lambda folder: self._make(folder, digest))
         ClipStore(root).forget()
@@ -147,9 +147,9 @@ class NativeSource:
         Raises:
             UserError: it is.
         """
-        for need in self.needs():
-            if not need.found:
-                raise UserError(f"{need.path}: missing; {need.remedy}")
+        for required in self.requirements():
+            if not required.found:
+                raise UserError(f"{required.path}: missing; {required.remedy}")
 
     def captured(self, recording: Recording) -> list[NativeFrame]:
         """The frames that the avatar is made from, by ``setting`` and ``input_frame``.

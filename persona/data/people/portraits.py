@@ -29,10 +29,21 @@ VIEW = (384, 288)
 class PhotoSize(Protocol):
     """How large a network takes photographs and bodies."""
 
-    num_points: int
-    photo_px: int
-    head_px: int
-    sees: bool
+    @property
+    def num_points(self) -> int:
+        """Gaussians."""
+
+    @property
+    def photo_px(self) -> int:
+        """Width of the body's image; its height is 5/3 of it."""
+
+    @property
+    def head_px(self) -> int:
+        """Side of the head's crop."""
+
+    @property
+    def sees(self) -> bool:
+        """Whether the network is told which points the photograph shows."""
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,12 @@ class ClipMaker:
         gate = type(self.gate).__name__, sorted(vars(self.gate).items())
         return kind, options, tuple(self.motions), self.num_frames, annotators, gate, self.seed
 
-    def check(self, body: SmplxBody) -> None:
+    def check(self, body: SmplxBody, *, fitted: bool) -> None:
         """Looks at the generator and every driving motion, before the long work.
+
+        Args:
+            body: Body model of the driving motions.
+            fitted: Whether the source tells the body that was fitted to the photograph.
 
         Raises:
             UserError: The generator lacks something, a motion is missing or damaged, the clips are
@@ -94,8 +98,13 @@ class ClipMaker:
         """
         if not self.motions:
             return
-        self.generator.check()
         name, most = type(self.generator).__name__, self.generator.max_frames
+        if self.generator.needs_fit and not fitted:
+            raise UserError(
+                f"{name} needs the body that was fitted to the photograph, which this source does "
+                "not tell: use generator=textured_mesh"
+            )
+        self.generator.check()
         if most is not None and self.num_frames > most:
             raise UserError(f"num_frames={self.num_frames}: {name} makes at most {most} a clip")
         given = frozenset().union(*(annotator.provides for annotator in self.annotators))
@@ -152,10 +161,10 @@ class ClipMaker:
         """What a clip is to show, and what its frames are held against."""
         motion, seed = self.motions[number], self.seed + number
         poses, placed, drape = self._place(motion, person, camera, seed)
-        needs = self.generator.needs | {"mask"}
+        wanted = self.generator.control_names | {"mask"}
         if not self.generator.aligned:
-            needs |= self.gate.needs
-        return person.controls(poses, placed, needs, drape)
+            wanted |= self.gate.control_names
+        return person.controls(poses, placed, wanted, drape)
 
     def _kept(
         self,

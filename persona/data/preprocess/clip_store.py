@@ -52,6 +52,10 @@ class Job:
         # Where networks wait changes no frame.
         settings = sorted((k, v) for k, v in vars(self.generator).items() if k != "offload")
         found = hashlib.sha256(f"{kind.__module__}.{kind.__name__} {settings} {self.seed}".encode())
+        # Gigabytes of weights are told apart by size and time, as make does.
+        for path in sorted(self.generator.weight_files()):
+            state = path.stat()
+            found.update(f"{path.name} {state.st_size} {state.st_mtime_ns}".encode())
         pose = {f"pose {name}": value.numpy() for name, value in vars(self.controls.pose).items()}
         photo = dict(vars(self.reference))
         if (fitted := photo.pop("fitted")) is not None:
@@ -59,8 +63,8 @@ class Job:
                 tensors = {k: v for k, v in vars(part).items() if isinstance(v, Tensor)}
                 photo |= {f"{type(part).__name__} {k}": v.numpy() for k, v in tensors.items()}
         # Maps that the gate alone looks at change no frame either.
-        needs = self.generator.needs | {"mask"}
-        maps = {k: v for k, v in self.controls.maps.items() if k in needs}
+        wanted = self.generator.control_names | {"mask"}
+        maps = {k: v for k, v in self.controls.maps.items() if k in wanted}
         seen = photo | maps | pose
         for name, values in sorted(seen.items()):
             found.update(f"{name} {values.shape} {values.dtype}".encode())

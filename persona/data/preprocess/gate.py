@@ -49,7 +49,7 @@ _STILL = 1.0
 class Gate(ABC):
     """Looks at a clip's frames."""
 
-    needs: frozenset[str] = frozenset()
+    control_names: frozenset[str] = frozenset()
     """Controls that it holds frames against."""
 
     @abstractmethod
@@ -101,7 +101,7 @@ class AlignmentGate(Gate):
         motion: Least share of the posed body's change from the frame before.
     """
 
-    needs = frozenset({"mask", "bones", "colour"})
+    control_names = frozenset({"mask", "bones", "colour"})
 
     overlap: float = 0.5
     overlap_drop: float = 0.15
@@ -123,7 +123,7 @@ class AlignmentGate(Gate):
         """See ``Gate``."""
         looks = []
         for i, (frame, mask) in enumerate(zip(frames, masks, strict=True)):
-            control = {name: _shrunk(controls.maps[name][i]) for name in self.needs}
+            control = {name: _shrunk(controls.maps[name][i]) for name in self.control_names}
             looks.append(_look(_shrunk(frame), _shrunk(mask), control))
         overlap, stray, colour, detail, light = (
             np.array([getattr(look, name) for look in looks])

@@ -123,7 +123,7 @@ class PhotoPreprocessor:
         """
         several = [photos] if isinstance(photos, str | Path) else photos
         root, paths = Path(root), [Path(photo) for photo in several]
-        self.clips.check(self.body)
+        self.clips.check(self.body, fitted=True)
         sights = [self._read(path) for path in paths]
         with _progress() as progress:
             fits = self._fit(sights, progress, root)

@@ -28,7 +28,7 @@ from persona.modules.body.topology import rings, vertex_normals
 from persona.modules.nearest import nearest_marked
 
 _DEPTH = 0.25
-"""Depth counts this much in the distance between points: front and back are near."""
+"""Factor on depth in the distance between points: front and back count as near."""
 _MIRROR_COST_M = 0.04
 """How much farther a point of the same side may be before the other side's is taken."""
 _NEAREST = 16
@@ -44,7 +44,7 @@ _CONTINUE_M = 0.05
 _FEATHER_M = 0.012
 """Within about this distance it is the seen colour itself."""
 _SMOOTH_NEAREST = 48
-"""Seen texels (of a thinned set) whose mean is continued: single creases are not."""
+"""How many seen texels (of a thinned set) are averaged: single creases are not continued."""
 _MIN_ISLAND = 4e-4
 """Share of the texture below which a seen speck of body or sleeve is made up as well."""
 _MIN_WIDTH = 0.012

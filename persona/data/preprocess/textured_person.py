@@ -119,7 +119,7 @@ class TexturedPerson:
         self,
         poses: BodyPose,
         camera: Camera,
-        needs: frozenset[str],
+        names: frozenset[str],
         drape: Drape | None = None,
     ) -> Controls:
         """All that steers a generator, for the poses of a clip.
@@ -127,35 +127,35 @@ class TexturedPerson:
         Args:
             poses: In the world of the camera, one a frame.
             camera: One camera.
-            needs: Which of ``CONTROLS`` to draw, and perhaps ``KEYPOINTS``.
+            names: Which of ``CONTROLS`` to draw, and perhaps ``KEYPOINTS``.
             drape: How clothes hang in them.
         """
         drawn = [
-            self._drawn(poses[i], camera, needs, self.hanging(drape, i))
+            self._drawn(poses[i], camera, names, self.hanging(drape, i))
             for i in range(len(poses.trans))
         ]
-        maps = {name: np.stack([each[name] for each in drawn]) for name in needs}
+        maps = {name: np.stack([each[name] for each in drawn]) for name in names}
         return Controls(poses, camera, maps, drape)
 
     def _drawn(
         self,
         pose: BodyPose,
         camera: Camera,
-        needs: frozenset[str],
+        names: frozenset[str],
         offset: Float[Tensor, "p 3"] | None,
     ) -> dict[str, Shaped[ndarray, "..."]]:
         """The controls of one frame."""
         maps: dict[str, ndarray] = {}
-        if needs & {"colour", "mask"}:
+        if names & {"colour", "mask"}:
             maps["colour"], maps["mask"] = self.colour(pose, camera, offset=offset)
-        if needs - {"colour", "mask"}:
+        if names - {"colour", "mask"}:
             view = self.view(pose, camera, offset)
             maps["depth"] = view.maps.depth
             maps["normal"] = view.maps.normal.astype(np.float32)
             maps["parts"] = self.parts(view)
             maps["bones"] = self.bones(view)
             maps[KEYPOINTS] = body_keypoints(self.body, view).numpy()
-        return {name: maps[name] for name in needs}
+        return {name: maps[name] for name in names}
 
 
 def sample_texture(

@@ -18,7 +18,7 @@ def colour(hue: float, saturation: float, value: float) -> Float[np.ndarray, "3"
     return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)
 
 
-def canvas(base: Float[np.ndarray, "3"]) -> Float32[np.ndarray, "t t 3"]:
+def plain(base: Float[np.ndarray, "3"]) -> Float32[np.ndarray, "t t 3"]:
     """A texture of one colour."""
     return np.broadcast_to(base.astype(np.float32), (SIDE, SIDE, 3)).copy()
 
@@ -50,7 +50,7 @@ def shirt(
     """
     ground, accent = colour(hue, 0.55, 0.85), colour(hue + rng.uniform(0.35, 0.65), 0.75, 0.5)
     pale = colour(hue + 0.05, 0.3, 0.93)
-    image = canvas(ground)
+    image = plain(ground)
     # Wide enough to be resolved at the smallest size anybody trains at.
     period = int(rng.integers(170, 220))
     PATTERNS[outfit](image, period, pale, accent)
@@ -62,7 +62,7 @@ def sleeve(
     rng: np.random.Generator, hue: float, outfit: str = "tunic"
 ) -> Float32[np.ndarray, "t t 3"]:
     """Rings around the arm, or the coat's plain cloth; row 0 is the cuff."""
-    image = canvas(colour(hue, 0.55, 0.85))
+    image = plain(colour(hue, 0.55, 0.85))
     pale = colour(hue + 0.05, 0.3, 0.93)
     for row in range(0, SIDE, 256) if outfit != "coat" else ():
         image[row : row + 84] = pale
@@ -145,7 +145,7 @@ def _badge(image: np.ndarray, rng: np.random.Generator, pale: np.ndarray, ink: n
 def trousers(rng: np.random.Generator, hue: float) -> Float32[np.ndarray, "t t 3"]:
     """Denim with a side stripe, stitched pockets, a fly and turn-ups; row 0 is the waist."""
     base = colour(hue, 0.55, 0.5)
-    image = weave(canvas(base), rng, 0.09, 24)
+    image = weave(plain(base), rng, 0.09, 24)
     thread = tuple(map(float, colour(0.1, 0.6, 0.85)))
     for u in (0.25, 0.75):
         x = int(u * SIDE)
@@ -166,7 +166,7 @@ def trousers(rng: np.random.Generator, hue: float) -> Float32[np.ndarray, "t t 3
 
 def shoes(rng: np.random.Generator, hue: float) -> Float32[np.ndarray, "t t 3"]:
     """Leather above a pale sole; row 0 is the ankle."""
-    image = weave(canvas(colour(hue, 0.6, 0.35)), rng, 0.06, 30)
+    image = weave(plain(colour(hue, 0.6, 0.35)), rng, 0.06, 30)
     image[int(0.72 * SIDE) :] = 0.88
     image[int(0.72 * SIDE) : int(0.75 * SIDE)] = 0.25
     for row in range(60, int(0.6 * SIDE), 110):

@@ -15,10 +15,11 @@ from persona.data.synthetic import poses
 from persona.data.synthetic.config import StudioConfig, SyntheticConfig
 from persona.data.synthetic.person import Person
 from persona.data.synthetic.studio import Light, Look, Shot, Studio
+from persona.data.synthetic.video_errors import VideoErrors
 from persona.types import BodyPose, Camera
 
 FOCAL_HEIGHTS = 2000 / 1024
-"""Focal length in image heights, as PERSONA's canvas has it."""
+"""Focal length in image heights, as PERSONA's images have it."""
 FILL = 0.78
 """Part of the image height that the standing person takes."""
 DENSE = 64
@@ -85,6 +86,11 @@ class ClipScene(Scene):
         if self.config.swing:
             return self.place(poses.with_tempo(make(expressions, DENSE * count), count))
         return self.place(make(expressions, count))
+
+    def errors(self, split: str) -> VideoErrors:
+        """What a video model does to a generated clip: the same for the same person."""
+        rng = np.random.default_rng([self.config.seed, 1 + list(CLIPS).index(split)])
+        return VideoErrors(self.config, self.config.num_generated, rng)
 
     def test_clip(self) -> BodyPose:
         """Unseen poses, all around; where something swings, one motion through such poses."""

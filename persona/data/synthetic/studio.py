@@ -216,9 +216,9 @@ class Studio:
         outward = normal * torch.tensor([1.0, -1.0, -1.0])
         ones = torch.ones_like(shade)[:, None]
         layers = torch.cat((image, albedo, ones, hit.depth, outward), -1)
-        canvas = torch.zeros(fine.height, fine.width, layers.shape[-1])
-        canvas[row, column] = layers
-        rays = [canvas[i::s, j::s] for i in range(s) for j in range(s)]
+        layered = torch.zeros(fine.height, fine.width, layers.shape[-1])
+        layered[row, column] = layers
+        rays = [layered[i::s, j::s] for i in range(s) for j in range(s)]
         mean = sum(rays, torch.zeros_like(rays[0])) / s**2
         parts = torch.zeros(fine.height, fine.width, dtype=torch.int64)
         parts[row, column] = surface.part[hit.face[:, 0]]

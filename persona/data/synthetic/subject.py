@@ -65,7 +65,7 @@ def make_synthetic_subject(root: Path, body: SmplxBody, config: SyntheticConfig)
     textures = unwrap([captured], person.uv_mesh(), config.texture_size, person.face_vertices())
     writer.write_textures(CAPTURED, textures)
     for index, split in enumerate(CLIPS):
-        views = maker.generated(split, np.random.default_rng([config.seed, 1 + index]))
+        views = maker.generated(split)
         if index == 0:
             writer.write_textures(split, unwrap(views, person.uv_mesh(), config.texture_size))
         else:
@@ -195,10 +195,9 @@ class _ClipMaker(TruthMaker):
         image = errors.develop(number, self.on_background(shot.image, shot))
         return self.file(image, shot, stored)
 
-    def generated(self, split: str, rng: np.random.Generator) -> Iterator[View]:
+    def generated(self, split: str) -> Iterator[View]:
         """Writes the frames of a clip and hands out what the pipeline would know of each."""
-        person, clip = self.person, self.clip(split)
-        errors = VideoErrors(self.config, self.config.num_generated, rng)
+        person, clip, errors = self.person, self.clip(split), self.errors(split)
         surfaces = self.vertices(clip)
         for number, pose in enumerate(each(clip, f"rendering {split}")):
             stored = errors.pose(number, pose)

@@ -116,7 +116,7 @@ class Fitted(TensorTuple):
         )  # fmt: skip
 
     def kept(self, rows: slice) -> dict[str, Tensor]:
-        """What the next window holds on to."""
+        """The settled frames that the next window keeps fixed."""
         part = self[rows]
         names = ("root", "trans", "body", "jaw", "hands", "expression")
         return {name: getattr(part, name) for name in names}

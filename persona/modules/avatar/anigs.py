@@ -23,7 +23,7 @@ from persona.modules.body.topology import vertex_normals
 from persona.types import PLAIN_VIEW, BodyIdentity, Gaussians, Pose, TensorTuple, View
 
 SHIFT_M, CHANGE = 0.01, 0.1
-"""Units of the field's outputs: of shifts in metres, and of all other changes."""
+"""An output of 1 of the field is a shift of so many metres, or a change of so much."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class ViewOffsets(TensorTuple):
 class ViewField(nn.Module):
     """Offsets by place and view: HexPlanes, then a small network for each kind of offset.
 
-    The networks see a view and the mean of all views, and their difference is the offset: what all
-    views say alike is none, and is left to the canonical Gaussians. At first there is none at all.
+    Each network is evaluated for the view and for the mean of all views, and the offset is the
+    difference: what all views have in common cancels out and stays with the canonical Gaussians.
+    Before training all offsets are zero.
 
     Args:
         views: Number of views.
@@ -97,10 +98,10 @@ class PosedAniGs(TensorTuple):
 
 @dataclass(frozen=True)
 class Anchors(TensorTuple):
-    """A few places on a body where a smooth field is asked, and whose answers each Gaussian mixes.
+    """Places on a body where a smooth field is evaluated; each Gaussian interpolates between them.
 
-    Half of the body's vertices are in its hands and head: asking at each of them costs ten times as
-    much and tells nothing more.
+    Half of the body's vertices are in its hands and head: evaluating at each of them costs ten
+    times as much and gains nothing.
     """
 
     places: Float[Tensor, "m 3"]
@@ -110,7 +111,7 @@ class Anchors(TensorTuple):
 
     @classmethod
     def spread(cls, points: Float[Tensor, "n 3"], count: int, nearest: int = 4) -> Anchors:
-        """Anchors as far from each other as can be, the first of them the first point.
+        """Chooses anchors by farthest-point sampling, beginning with the first point.
 
         Args:
             points: Of a body, metres.
@@ -180,7 +181,7 @@ class AniGsAvatar(Avatar):
         """Optimiser steps begun."""
 
     def begin_step(self) -> None:
-        """Counts."""
+        """Counts the steps, of which the first ``field_from`` have no offsets."""
         self.steps += 1
 
     def get_extra_state(self) -> Int[Tensor, ""]:
@@ -256,7 +257,7 @@ class AniGsAvatar(Avatar):
         return PosedAniGs(posed, rig.rgb, self.mean_offset, offsets)
 
     def view_offsets(self, view: Int[Tensor, ""] | None) -> ViewOffsets | None:
-        """Of all Gaussians; None without a view or a field, or before it begins."""
+        """Offsets of all Gaussians in a view; None without a view or a field, or in early steps."""
         if view is None or self.field is None or self.steps <= self.field_from:
             return None
         found = vars(self.field(self.places, view))
@@ -340,7 +341,7 @@ class AniGsBuilder:
     field_steps: int = 100
 
     def build(self, body: SmplxBody, identity: BodyIdentity) -> AniGsAvatar:
-        """Grey, on the body."""
+        """A grey avatar on the surface of the body."""
         template = AvatarTemplate(
             body=body,
             identity=identity,

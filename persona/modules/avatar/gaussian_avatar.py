@@ -143,8 +143,8 @@ class GaussianAvatar(Avatar):
         """Divides the colours, taken from pictures, by the light that they were seen in.
 
         Args:
-            pose: Of the photograph: what faces the camera is from there. The rest is of frames
-                from all sides.
+            pose: Of the photograph, which coloured what faces the camera; the colours of the rest
+                come from frames from all sides.
             view: Of the photograph.
         """
         assert self.light is not None
@@ -173,7 +173,7 @@ class GaussianAvatar(Avatar):
         self.mean_offset.copy_(-scales * normals)
 
     def code(self, pose: Pose) -> Float[Tensor, "*b k d"]:
-        """What the offset network is told of a pose, or of a clip's.
+        """Input of the offset network for one pose, or for each pose of a clip.
 
         A pose that says nothing of its past is that of somebody who stands still.
         """
@@ -185,7 +185,7 @@ class GaussianAvatar(Avatar):
 
     @property
     def ring(self) -> Float[Tensor, "m k"]:
-        """Rows of the code that each point of the network sees; all see the root."""
+        """Which joints of the code each point of the network sees (1) or not; all see the root."""
         template = self.template
         if self.history is None:
             return template.moving_ring
@@ -279,7 +279,7 @@ class GaussianAvatar(Avatar):
         bones: Float[Tensor, "j 4 4"],
         view: View = PLAIN_VIEW,
     ) -> Float[Tensor, "n 1"]:
-        """What the light makes of colours on the posed surface, whose place gets no gradient by it.
+        """Factor on colours under the light on the posed surface, which gets no gradient by it.
 
         Args:
             means: Posed, metres.

@@ -22,9 +22,9 @@ from persona.types import BodyIdentity, BodyPose
 GRAVITY = np.array([0.0, -9.81, 0.0])
 """Metres per second squared; motions have y up."""
 EASE_S, SETTLE_S = 1.0, 1.0
-"""From the photographed pose to the motion's first, and until it begins."""
+"""Seconds from the photographed pose to the motion's first, and of rest before it begins."""
 SUBSTEPS, TRIES = 20, 3
-"""Of a thirtieth of a second; doubled each time that the cloth flies apart."""
+"""Substeps of a thirtieth of a second; doubled each time that the cloth flies apart."""
 THICKNESS_M = 0.005
 MOST_STRETCH, MOST_TURNED = 1.5, 0.12
 """Beyond these a frame is tangled: the longest thread over its length, and the share of the cloth
@@ -45,7 +45,7 @@ class Fabric:
 
     @staticmethod
     def drawn(seed: int) -> Fabric:
-        """Of a clip: nobody knows a photographed one's, so each clip has another."""
+        """A random fabric for a clip: the photographed one is unknown, so each clip has another."""
         by = np.random.default_rng(seed).uniform(0.5, 2.0, 3)
         own = Fabric()
         return Fabric(own.shear * by[0], own.bend * by[1], xpbd.Air(drag=own.air.drag * by[2]))
@@ -172,11 +172,12 @@ def _naked(identity: BodyIdentity) -> BodyIdentity:
 
 
 def _carried_weight(tube: Tube) -> Float64[ndarray, "n 3"]:
-    """What keeps the skirt as it is in the rest pose, beside gravity and the pull of its threads.
+    """Force that holds the skirt in its rest shape against gravity, beside its threads' pull.
 
-    The shape that was photographed hangs already. Each thread's tension answers gravity along it,
-    which lets the skirt swing; what that leaves, across the threads where they flare or lie over
-    the hips, stiffness and contact had answered, and is added as a force that turns with the body.
+    The photographed shape is one in which the cloth hangs at rest, so all forces on it cancel.
+    Threads carry gravity along their own direction, which lets the skirt swing. The remainder,
+    across the threads where they flare or lie over the hips, was carried by stiffness and contact
+    in the photograph; it is added here as a constant force that turns with the body.
     """
     rest = _array(tube.rest)
     thread = np.diff(rest, axis=0)
@@ -230,7 +231,7 @@ def _radius(
 def _inside(
     ends: Float[Tensor, "2 3"], radii: Float[Tensor, "2"], cloth: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "2"]:
-    """Radii of a cone that the cloth at rest does not touch: it would be torn open by it."""
+    """Radii of a cone that stays inside of the cloth at rest, which it would else tear open."""
     axis = ends[1] - ends[0]
     share = ((cloth - ends[0]) @ axis / (axis @ axis)).clamp(0, 1)
     distance = (cloth - ends[0] - share[:, None] * axis).norm(dim=-1) - THICKNESS_M

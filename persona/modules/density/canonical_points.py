@@ -37,7 +37,7 @@ class Growth:
 
 
 class CanonicalPoints(Density):
-    """What both rules have in common.
+    """Prunes and grows points at the end of some epochs; a rule says which and how many.
 
     Args:
         period: epochs between two changes.
@@ -51,7 +51,7 @@ class CanonicalPoints(Density):
         self.seen: Bool[Tensor, "n"] | None = None
 
     def growth(self, epoch: int, count: int, radius: float) -> Growth:
-        """What an epoch begins with.
+        """How many points an epoch begins with, and of which radius.
 
         Args:
             epoch: From 0.
@@ -69,15 +69,15 @@ class CanonicalPoints(Density):
         return True
 
     def parents(self, kept: int, fresh: int, epoch: int) -> Int[Tensor, "m"]:
-        """Of which of the kept points the new ones are drawn."""
+        """Index of the kept point that each new one is copied from."""
         return torch.randint(kept, (fresh,), generator=_random(epoch))
 
     def jitter(self, epoch: int, radius: float) -> float:
-        """Side of the cube in which a new point lies."""
+        """Side of the cube around its parent in which a new point lies."""
         return radius
 
     def watches(self, step: int) -> bool:
-        """Every step: a point that one frame shows stays."""
+        """Every step: a point stays if any frame of the epoch shows it."""
         return True
 
     def decides(self, step: int) -> bool:
@@ -128,7 +128,7 @@ class CanonicalPoints(Density):
 
 
 class Doubling(CanonicalPoints):
-    """Doubles the points and shrinks them; seen is what takes part in the picture of a pixel.
+    """Doubles the points and shrinks them; a point counts as seen if it contributes to a pixel.
 
     A renderer of Gaussians does not tell which point comes first in a pixel. A point counts as seen
     where its weights in all pixels of a frame add up to more than ``least_weight``.
@@ -198,7 +198,7 @@ def _weights(image: Float[Tensor, "3 h w"], colors: Float[Tensor, "n 3"]) -> Flo
 
 
 class TopUp(CanonicalPoints):
-    """Fills up to a number of points by the epoch; seen is what some frame has more than half of.
+    """Fills up to the epoch's number of points; a point counts as seen if it is opaque enough.
 
     Source: PERSE, arXiv:2412.21206; numbers and radii are its code's.
 
@@ -241,7 +241,7 @@ class TopUp(CanonicalPoints):
         return self.fine_side if epoch > self.fine_from else radius
 
     def visible(self, step: Step) -> Bool[Tensor, "n"]:
-        """By opacity, wherever the camera is."""
+        """Those that are opaque enough in the frame, in or out of the camera's sight."""
         gaussians = step.posed.gaussians("points")
         return gaussians.opacities.detach() >= self.least_opacity
 

@@ -30,6 +30,8 @@ WORK_PX = 3072
 CROP_PX = 1536
 CLOSE_UP_PX = 384
 _PADDINGS = (0.15, 0.3, 0.5)
+_SEEN = 0.3
+"""Least score of a joint that is in sight."""
 
 
 class MediapipeDetector(Detector):
@@ -75,12 +77,18 @@ class MediapipeDetector(Detector):
                 f"{source}: somebody lying or upside down without a face is found, as legs alone "
                 "are; give a photo with the head in it, turned upright"
             )
+        hips = found.keypoints[[wholebody.LEFT_HIP, wholebody.RIGHT_HIP], 2]
+        if faceless and (hips < _SEEN).all():
+            raise UserError(
+                f"{source}: neither a face nor a person's hips are found; give a photo of one "
+                "person with head and trunk in it"
+            )
         mask = torch.from_numpy(cv2.resize(found.mask.numpy(), full_size[::-1]))
         keypoints = found.keypoints.clone()
         keypoints[:, :2] /= scale
         warnings = list(found.warnings)
         ankles = keypoints[[wholebody.LEFT_ANKLE, wholebody.RIGHT_ANKLE], 2]
-        if (ankles < 0.3).any():
+        if (ankles < _SEEN).any():
             warnings.append(f"{source}: feet out of frame or hidden; legs and feet are a guess")
         if faceless:
             warnings.append(f"{source}: no face found; the head follows the body")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -86,11 +87,14 @@ class VideoGenerator(ABC):
     """What ``subject.json`` says of where the frames are from."""
     licence: str
     """Of the weights, in a few words."""
-    needs: frozenset[str] = frozenset()
+    control_names: frozenset[str] = frozenset()
     """Names out of ``CONTROLS``, and perhaps ``KEYPOINTS``."""
     aligned: bool = False
     """Whether the frames show the controls' own pixels, so that the posed body says mask, parts and
     texture; where not, annotators look at the frames."""
+    needs_fit: bool = False
+    """Whether it asks for the body that was fitted to the photograph (``Reference.fitted``), which
+    recordings of a dataset do not tell."""
     size_multiple: int = 1
     """Height and width are multiples of it, pixels."""
     frame_size: tuple[int, int] | None = None
@@ -108,6 +112,10 @@ class VideoGenerator(ABC):
                 to get them.
         """
         return
+
+    def weight_files(self) -> list[Path]:
+        """Files of weights that its frames depend on, once ``check`` found them there."""
+        return []
 
     def drape(
         self,
@@ -154,7 +162,7 @@ def generate(
         ValueError: A control that it needs is missing, or the frames are of a wrong form.
     """
     name = type(generator).__name__
-    if missing := generator.needs - set(controls.maps):
+    if missing := generator.control_names - set(controls.maps):
         raise ValueError(f"{name} needs {sorted(missing)}")
     frames = generator(reference, controls, seed=seed)
     expected = len(controls), controls.camera.height, controls.camera.width, 3

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from persona.errors import UserError
 from persona.modules.diffusion.base import KEYPOINTS, Controls, Reference
-from persona.modules.diffusion.controls.body_maps import NEEDS, guidance_maps
+from persona.modules.diffusion.controls.body_maps import CONTROL_NAMES, guidance_maps
 from persona.modules.diffusion.controls.reference import align_reference
 from persona.modules.diffusion.networks.base_models import (
     load_image_encoder,
@@ -49,7 +49,7 @@ class ChampGenerator(SampledGenerator[ChampSampler]):
     name = "champ (Champ, a video diffusion model)"
     part = "champ"
     licence = WEIGHTS["champ"].licence
-    needs = NEEDS
+    control_names = CONTROL_NAMES
     size_multiple = 8
     native_fps = 30.0
 

@@ -97,6 +97,10 @@ class SampledGenerator(VideoGenerator, Generic[S]):
         """Of the weights; UserError where files are missing."""
         return WEIGHTS[self.part].require(self.weights, "generator.weights")
 
+    def weight_files(self) -> list[Path]:
+        """See ``VideoGenerator``."""
+        return [path for path in self.folder().rglob("*") if path.is_file()]
+
     def __call__(
         self, reference: Reference, controls: Controls, *, seed: int
     ) -> UInt8[ndarray, "n h w 3"]:

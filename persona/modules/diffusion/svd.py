@@ -32,7 +32,7 @@ class SvdGenerator(SampledGenerator[SvdSampler]):
         overlap: Of tiles in a longer clip; they share one frame fewer.
     """
 
-    needs = frozenset({KEYPOINTS})
+    control_names = frozenset({KEYPOINTS})
     size_multiple = 64
 
     size: Sequence[int] = (1024, 576)

@@ -18,7 +18,7 @@ class TexturedMeshGenerator(VideoGenerator):
 
     name = "textured_mesh (renders of the unwrapped photograph; stand-in for a video model)"
     licence = "none needed"
-    needs = frozenset({"colour"})
+    control_names = frozenset({"colour"})
     aligned = True
 
     def __call__(

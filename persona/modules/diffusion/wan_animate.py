@@ -50,7 +50,7 @@ class WanAnimateGenerator(SampledGenerator[WanSampler]):
     name = "wan_animate (Wan2.2-Animate-14B, a video diffusion model)"
     part = "wan_animate"
     licence = WEIGHTS["wan_animate"].licence
-    needs = frozenset({KEYPOINTS, "colour"})
+    control_names = frozenset({KEYPOINTS, "colour"})
     size_multiple = 16
     native_fps = 30.0
 
@@ -103,7 +103,7 @@ def draw_body_and_hands(
     keypoints = points[:, :2].astype(float)
     keypoints[FACE] = _HIDDEN
     scores = points[None, :, 2].astype(float)
-    return draw_skeletons(keypoints[None], scores, size, canvas_short_side=min(size))
+    return draw_skeletons(keypoints[None], scores, size, drawn_short_side=min(size))
 
 
 def face_crops(

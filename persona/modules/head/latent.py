@@ -17,8 +17,8 @@ from persona.modules.head.layers import WeightNormLinear
 class Slots(nn.Module):
     """Composes latents: each category's number, one-hot, and its code.
 
-    A slot holds the code of what is absent, else that of the person as photographed, else that of
-    an edit.
+    A slot holds the code of an edit; without one, the code of the person as photographed; and
+    where the person lacks the attribute, the code of its absence.
     Source: PEGASUS, arXiv:2402.10636; PERSE, arXiv:2412.21206, section 4.1.
 
     Args:
@@ -73,7 +73,7 @@ class Slots(nn.Module):
         return zero.index_copy(0, self.source_rows, self.source)
 
     def edited(self, slot: Int[Tensor, ""], code: Float[Tensor, "c"]) -> Float[Tensor, "l"]:
-        """Latent with one slot's code replaced; the host need not know which. -1 replaces none."""
+        """Latent with one slot's code replaced, without waiting for a GPU; -1 replaces none."""
         rows = torch.arange(len(self.categories), device=slot.device)
         return self.latent(torch.where((rows == slot)[:, None], code, self.codes))
 

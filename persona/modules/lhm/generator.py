@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from persona.errors import UserError
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.device import pick_device
 from persona.modules.diffusion.base import Controls, Reference, VideoGenerator
@@ -29,6 +30,7 @@ class LhmGenerator(VideoGenerator):
     """
 
     name = "lhm (renders of a feed-forward avatar)"
+    needs_fit = True
     licence = "of the network's weights; none needed for the shipped ones"
 
     def __init__(self, model: LhmSettings, device: str = "auto") -> None:
@@ -38,21 +40,20 @@ class LhmGenerator(VideoGenerator):
         """See ``VideoGenerator``."""
         self.model.check()
 
+    def weight_files(self) -> list[Path]:
+        """See ``VideoGenerator``; the shipped ones are the package's."""
+        if self.model.weights is None:
+            return []
+        path = Path(self.model.weights)
+        return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+
     @torch.no_grad()
     def __call__(
         self, reference: Reference, controls: Controls, *, seed: int
     ) -> UInt8[ndarray, "n h w 3"]:
-        """See ``VideoGenerator``; nothing is drawn at random.
-
-        Raises:
-            UserError: the body in the photograph is not known.
-        """
+        """See ``VideoGenerator``; nothing is drawn at random."""
         fitted = reference.fitted
-        if fitted is None:
-            raise UserError(
-                "generator=lhm needs the body that was fitted to the photograph, which this source "
-                "does not tell: use generator=textured_mesh"
-            )
+        assert fitted is not None  # It ``needs_fit``.
         avatar = LhmAvatar(fitted.body, fitted.identity, self.model.num_points)
         image = torch.from_numpy(reference.image).permute(2, 0, 1).float() / 255
         mask = (torch.from_numpy(reference.alpha)[None] > 0.5).float()

@@ -16,7 +16,7 @@ PARTNERS = 3
 def neighbour_order(points: Float[Tensor, "n 3"]) -> Int[Tensor, "n"]:
     """An order in which every ``GROUP`` points, from the first on, are neighbours.
 
-    Halves along the longest side of their box, again and again.
+    The points are halved along the longest side of their bounding box, recursively.
     """
     done, left = [], [torch.arange(len(points))]
     while left:

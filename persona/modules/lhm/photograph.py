@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -20,6 +21,7 @@ class LhmSettings(Protocol):
     """A size of LHM, as a configuration names it; the network is built when it is needed."""
 
     num_points: int
+    weights: str | Path | None
     photo_px: int
     head_px: int
     sees: bool

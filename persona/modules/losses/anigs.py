@@ -9,7 +9,7 @@ from torch import Tensor
 
 from persona.modules.avatar.anigs import AniGsAvatar, PosedAniGs
 from persona.modules.body.topology import uniform_laplacian
-from persona.modules.losses.base import Loss, Step, needs
+from persona.modules.losses.base import Loss, Step, channels_of
 from persona.modules.losses.geometry import normal_error
 
 VIEW = "points"
@@ -26,7 +26,7 @@ class AniGsStep(Step):
 class Outline(Loss[AniGsStep]):
     """Mean absolute difference of opacity and mask."""
 
-    needs = needs(VIEW, {"alpha"})
+    reads = channels_of(VIEW, {"alpha"})
 
     def forward(self, step: AniGsStep) -> Float[Tensor, ""]:
         """In [0, 1]."""
@@ -36,7 +36,7 @@ class Outline(Loss[AniGsStep]):
 class Normal(Loss[AniGsStep]):
     """Normals of the Gaussians' mesh against the frame's, see ``normal_error``."""
 
-    needs = needs(VIEW, {"normal"})
+    reads = channels_of(VIEW, {"normal"})
 
     def forward(self, step: AniGsStep) -> Float[Tensor, ""]:
         """Mean over the image."""

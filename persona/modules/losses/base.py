@@ -179,7 +179,7 @@ class Loss(nn.Module, Generic[StepT]):
 
     frames: str = "all"
     """Frames that it is for: ``all``, ``captured`` or ``generated``."""
-    needs: frozenset[str] = frozenset()
+    reads: frozenset[str] = frozenset()
     """Channels that it reads, as ``view.channel``: nothing else is rendered."""
 
     def __init__(self, *, weight: float) -> None:
@@ -223,12 +223,12 @@ class LossSum(nn.Module):
         """
         self.kept = {} if 0 < frames <= MOST_KEPT else None
 
-    def needs(self, captured: bool) -> dict[str, frozenset[str]]:
+    def reads(self, captured: bool) -> dict[str, frozenset[str]]:
         """Channels by view that the losses read in captured or in generated frames."""
         views: dict[str, set[str]] = {}
         for loss in self.losses.values():
-            for need in loss.needs if loss.applies(captured) else ():
-                view, channel = need.split(".")
+            for channel_of_view in loss.reads if loss.applies(captured) else ():
+                view, channel = channel_of_view.split(".")
                 views.setdefault(view, set()).add(channel)
         return {view: frozenset(channels) for view, channels in views.items()}
 
@@ -300,6 +300,6 @@ def distances(step: Step, kept: dict[Hashable, tuple] | None = None) -> list[Flo
     return [results[i] for i in range(len(pairs))]
 
 
-def needs(view: str, channels: Iterable[str]) -> frozenset[str]:
+def channels_of(view: str, channels: Iterable[str]) -> frozenset[str]:
     """``view.channel`` for each channel."""
     return frozenset(f"{view}.{channel}" for channel in channels)

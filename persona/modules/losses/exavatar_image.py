@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.modules.losses.base import Loss, needs
+from persona.modules.losses.base import Loss, channels_of
 from persona.modules.losses.exavatar_step import ExAvatarStep
 from persona.modules.losses.image import ImageLoss
 from persona.modules.losses.perceptual import Perceptual
@@ -38,7 +38,7 @@ class CropImageLoss(ImageLoss[ExAvatarStep]):
         super().__init__(
             weight=weight, view=view, perceptual=perceptual, l1=l1, ssim=ssim, lpips=lpips
         )
-        self.needs = needs(view, {"rgb", "alpha"})
+        self.reads = channels_of(view, {"rgb", "alpha"})
 
     def forward(self, step: ExAvatarStep) -> Float[Tensor, ""]:
         """Compares the crops."""
@@ -59,7 +59,7 @@ class HumanLoss(Loss[ExAvatarStep]):
     def __init__(self, *, weight: float, view: str) -> None:
         super().__init__(weight=weight)
         self.view = view
-        self.needs = needs(view, {"rgb", "alpha"})
+        self.reads = channels_of(view, {"rgb", "alpha"})
 
     def forward(self, step: ExAvatarStep) -> Float[Tensor, ""]:
         """Mean absolute difference over the whole frame."""

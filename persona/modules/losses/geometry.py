@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.modules.losses.base import Loss, Step, needs
+from persona.modules.losses.base import Loss, Step, channels_of
 from persona.modules.losses.functional import depth_silog
 
 
@@ -36,7 +36,7 @@ class GeometryLoss(Loss[Step]):
         super().__init__(weight=weight)
         self.view, self.depth = view, depth
         self.captured, self.generated = captured, generated
-        self.needs = needs(view, {"alpha", "depth", "normal", "seg"})
+        self.reads = channels_of(view, {"alpha", "depth", "normal", "seg"})
 
     def forward(self, step: Step) -> Float[Tensor, ""]:
         """See ``geometry_error``."""
@@ -109,7 +109,7 @@ class FaceGeometryLoss(Loss[Step]):
     def __init__(self, *, weight: float, view: str) -> None:
         super().__init__(weight=weight)
         self.view = view
-        self.needs = needs(view, {"face", "face_rgb"})
+        self.reads = channels_of(view, {"face", "face_rgb"})
 
     def forward(self, step: Step) -> Float[Tensor, ""] | None:
         """Where a pixel is partly face, that part of the image is compared."""
@@ -135,7 +135,7 @@ class RegionMaskLoss(Loss[Step]):
     def __init__(self, *, weight: float, view: str, channel: str, mesh: str, frames: str) -> None:
         super().__init__(weight=weight)
         self.view, self.channel, self.mesh, self.frames = view, channel, mesh, frames
-        self.needs = needs(view, {channel, "mesh"})
+        self.reads = channels_of(view, {channel, "mesh"})
 
     def forward(self, step: Step) -> Float[Tensor, ""] | None:
         """L1 of the two masks."""

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.modules.losses.base import ImageDistance, Loss, needs
+from persona.modules.losses.base import ImageDistance, Loss, channels_of
 from persona.modules.losses.functional import ssim_map
 from persona.modules.losses.head_step import EDIT_MAP, VIEW, HeadStep
 
@@ -23,7 +23,7 @@ class HeadImage(Loss[HeadStep]):
         features: weight of ``perceptual``.
     """
 
-    needs = needs(VIEW, {"rgb"})
+    reads = channels_of(VIEW, {"rgb"})
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class HeadImage(Loss[HeadStep]):
 class HeadMask(Loss[HeadStep]):
     """Mean absolute difference of opacity and mask."""
 
-    needs = needs(VIEW, {"rgb"})
+    reads = channels_of(VIEW, {"rgb"})
 
     def forward(self, step: HeadStep) -> Float[Tensor, ""]:
         """In [0, 1]."""
@@ -79,7 +79,7 @@ class HeadNormal(Loss[HeadStep]):
     Source: PEGASUS, arXiv:2402.10636; the two parts are compared apart, as in its code.
     """
 
-    needs = needs(VIEW, {"normal"})
+    reads = channels_of(VIEW, {"normal"})
 
     def forward(self, step: HeadStep) -> Float[Tensor, ""]:
         """Of (n + 1) / 2, as ``Frame.normal`` holds them, mean over the image."""
@@ -99,7 +99,7 @@ class HeadSegment(Loss[HeadStep]):
     Source: PEGASUS, arXiv:2402.10636.
     """
 
-    needs = needs(VIEW, {"segment"})
+    reads = channels_of(VIEW, {"segment"})
 
     def forward(self, step: HeadStep) -> Float[Tensor, ""] | None:
         """None where the frame does not say which pixels those are."""

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.modules.losses.base import Loss, Step, StepT, needs
+from persona.modules.losses.base import Loss, Step, StepT, channels_of
 from persona.modules.losses.functional import photometric
 from persona.modules.losses.perceptual import Perceptual
 
@@ -43,7 +43,7 @@ class ImageLoss(Loss[StepT]):
         self.view, self.target = view, target
         self.perceptual = perceptual
         self.l1, self.ssim, self.lpips = l1, ssim, lpips
-        self.needs = needs(view, {self.channel, "alpha", "boundary"})
+        self.reads = channels_of(view, {self.channel, "alpha", "boundary"})
 
     def distance(
         self,
@@ -118,7 +118,7 @@ class BoundaryLoss(ImageLoss[Step]):
         self, *, weight: float, view: str, perceptual: Perceptual | None = None, lpips: float = 1.0
     ) -> None:
         super().__init__(weight=weight, view=view, perceptual=perceptual, lpips=lpips)
-        self.needs = self.needs | needs(view, {"rgb_aux"})
+        self.reads = self.reads | channels_of(view, {"rgb_aux"})
 
     def forward(self, step: Step) -> Float[Tensor, ""] | None:
         """img(rgb * boundary, rgb_aux * boundary), no gradient to ``rgb_aux``."""

@@ -7,7 +7,7 @@ from typing import cast
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.modules.losses.base import Loss, Step, needs
+from persona.modules.losses.base import Loss, Step, channels_of
 from persona.modules.losses.perceptual import Perceptual
 from persona.modules.losses.random_colors import RandomColors
 
@@ -42,7 +42,7 @@ class MattedImage(Loss[Step]):
         super().__init__(weight=weight)
         self.view, self.perceptual = view, perceptual
         self.l1, self.square, self.lpips = l1, square, lpips
-        self.needs = needs(view, {"rgb", "alpha"})
+        self.reads = channels_of(view, {"rgb", "alpha"})
         self.backgrounds = RandomColors()
 
     def forward(self, step: Step) -> Float[Tensor, ""]:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from persona.modules.avatar.template import AvatarTemplate
 from persona.modules.body.topology import uniform_laplacian
-from persona.modules.losses.base import Loss, needs
+from persona.modules.losses.base import Loss, channels_of
 from persona.modules.losses.functional import total_variation
 from persona.modules.losses.persona_step import PersonaStep
 
@@ -143,7 +143,9 @@ class HandVariation(Loss[PersonaStep]):
 
     def __init__(self, *, weight: float) -> None:
         super().__init__(weight=weight)
-        self.needs = frozenset().union(*(needs(v, {"rgb_fixed", "alpha"}) for v in self.views))
+        self.reads = frozenset().union(
+            *(channels_of(v, {"rgb_fixed", "alpha"}) for v in self.views)
+        )
 
     def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Mean absolute difference of neighbours."""

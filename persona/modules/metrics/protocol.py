@@ -2,7 +2,7 @@
 
 A variant says which pixels of prediction and truth a metric sees:
 
-full  Both images on white under the ground-truth mask, whole canvas: the number PERSONA and
+full  Both images on white under the ground-truth mask, whole image: the number PERSONA and
       ExAvatar report. It hides silhouette errors and counts white background as correct.
 alpha The prediction on white under its own alpha, the truth under its mask: silhouettes count.
 crop  As full, but only the person's box: little white background to dilute errors.

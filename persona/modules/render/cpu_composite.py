@@ -25,7 +25,7 @@ ALPHA_MAX = 0.999
 """Ceiling of a splat's alpha; no gradient passes to the geometry where it holds."""
 
 TRANSMITTANCE_MIN = 1e-4
-"""A pixel is finished before the splat that would leave it this little."""
+"""A pixel is finished: the splat that would leave it less transmittance is not drawn."""
 
 Box = tuple[int, int, int, int]
 """Rows top to bottom and columns left to right, the ends excluded."""

@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 from splat_scene import COUNT, FRAMES, random_scene, random_splats, whole_body_scene, world_joints
 
+from persona.data.export.gsplat_files import gsplat_bytes, write_compressed_ply, write_splat
 from persona.data.export.npz import write_npz
 from persona.data.export.ply import write_ply
 from persona.data.export.scene import Scene, Splats
@@ -52,6 +53,78 @@ def test_ply_has_the_conventions_of_gaussian_splatting(tmp_path):
     upside = Rotation.from_euler("x", 180, degrees=True)
     turned = upside * Rotation.from_quat(own.quaternions, scalar_first=True)
     same_turns(table[:, 13:], turned.as_quat(scalar_first=True), 1e-5)
+
+
+def test_gsplat_writes_the_same_ply(tmp_path):
+    plyfile = pytest.importorskip("plyfile", reason="needs persona[export]")
+    write_ply(random_scene(frame=1), tmp_path / "a.ply")
+    ours = plyfile.PlyData.read(tmp_path / "a.ply")["vertex"]
+    theirs = plyfile.PlyData.read(io.BytesIO(gsplat_bytes(random_scene(frame=1), "ply")))["vertex"]
+    names = [p.name for p in theirs.properties]
+    assert len(theirs) == COUNT and {"x", "f_dc_2", "opacity", "scale_2", "rot_3"} <= {*names}
+    for name in names:
+        np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-6, err_msg=name)
+
+
+def nearest_of(found, splats):
+    """Which Gaussian each point is: the files have an order of their own."""
+    away = np.linalg.norm(found[:, None] - splats.means, axis=-1)
+    assert sorted(away.argmin(1)) == list(range(COUNT)), "each once"
+    return away.argmin(1)
+
+
+def test_splat_is_read_back(tmp_path):
+    write_splat(random_scene(frame=2), tmp_path / "a.splat")
+    kind = [("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("turn", "u1", 4)]
+    table = np.frombuffer((tmp_path / "a.splat").read_bytes(), kind)
+    truth = random_splats(2).turned_about_x()
+    who = nearest_of(table["mean"], truth)
+    np.testing.assert_allclose(table["mean"], truth.means[who], atol=1e-6)
+    np.testing.assert_allclose(table["scale"], truth.scales[who], rtol=1e-5)
+    np.testing.assert_allclose(table["rgba"][:, :3] / 255, truth.rgb[who], atol=1 / 254)
+    np.testing.assert_allclose(table["rgba"][:, 3] / 255, truth.opacities[who], atol=1 / 254)
+    same_turns(table["turn"].astype(float) - 127.5, truth.quaternions[who], 0.03)
+
+
+def test_compressed_ply_is_read_back(tmp_path):
+    """After PlayCanvas's description: bounds of a chunk, then 32 bits each of four things."""
+    plyfile = pytest.importorskip("plyfile", reason="needs persona[export]")
+    write_compressed_ply(random_scene(frame=2), tmp_path / "a.compressed.ply")
+    file = plyfile.PlyData.read(tmp_path / "a.compressed.ply")
+    (chunk,), vertex = file["chunk"].data, file["vertex"].data
+    fields = {name: vertex[name].astype(np.uint32) for name in vertex.dtype.names}
+
+    def bits(name, *sizes):
+        low = 32 - np.cumsum(sizes)
+        return np.stack(
+            [
+                (fields[name] >> k & (2**n - 1)) / (2**n - 1)
+                for k, n in zip(low, sizes, strict=True)
+            ],
+            1,
+        )
+
+    def between(name, ends):
+        low, high = (np.array([chunk[f"{end}_{e}"] for e in ends]) for end in ("min", "max"))
+        return low + bits(name, 11, 10, 11) * (high - low)
+
+    truth = random_splats(2).turned_about_x()
+    means = between("packed_position", "xyz")
+    who = nearest_of(means, truth)
+    np.testing.assert_allclose(means, truth.means[who], atol=0.005)  # 5 m in 2**10 steps.
+    scales = np.exp(between("packed_scale", ["scale_x", "scale_y", "scale_z"]))
+    np.testing.assert_allclose(scales, truth.scales[who], rtol=0.01)
+    colour = bits("packed_color", 8, 8, 8, 8)
+    low, high = (np.array([chunk[f"{end}_{e}"] for e in "rgb"]) for end in ("min", "max"))
+    np.testing.assert_allclose(low + colour[:, :3] * (high - low), truth.rgb[who], atol=0.005)
+    np.testing.assert_allclose(colour[:, 3], truth.opacities[who], atol=1 / 254)
+    largest = fields["packed_rotation"] >> 30
+    others = (bits("packed_rotation", 2, 10, 10, 10)[:, 1:] - 0.5) * 2**0.5
+    turns = np.zeros((COUNT, 4))
+    for turn, place, rest in zip(turns, largest, others, strict=True):
+        turn[np.arange(4) != place] = rest
+        turn[place] = (1 - (rest**2).sum()) ** 0.5
+    same_turns(turns, truth.quaternions[who], 0.01)
 
 
 def read_spz(path):

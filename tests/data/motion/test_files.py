@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from persona.data.motion.amass import PARTS
 from persona.data.motion.camera import place_in_camera
 from persona.data.motion.load import load_motion
 from persona.data.motion.motion import combine
@@ -200,6 +201,16 @@ def test_shared_recordings(shared_data, body, name, frames, limit_deg):
     assert (joints[:, 0, 1] > joints[:, 7:9, 1].amin(-1)).all()
 
 
+def test_poses_may_come_in_parts(tmp_path, body):
+    arrays = amass_arrays(165)
+    np.savez(tmp_path / "whole.npz", **arrays)
+    poses = arrays.pop("poses")
+    arrays |= dict(zip(PARTS, np.split(poses, [3, 66, 69, 75], 1), strict=True))
+    np.savez(tmp_path / "parts.npz", **arrays)
+    whole, parts = (load_motion(tmp_path / f"{n}.npz", body).pose for n in ("whole", "parts"))
+    assert torch.equal(whole.joints, parts.joints) and torch.equal(whole.trans, parts.trans)
+
+
 def damaged_npz(tmp_path, change, width=156):
     arrays = amass_arrays(width)
     change(arrays)
@@ -210,7 +221,9 @@ def damaged_npz(tmp_path, change, width=156):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a.pop("poses"), "lacks poses"),
+        (lambda a: a.pop("poses"), "lacks poses, or"),
+        (lambda a: a.update(trans=a["trans"].astype(object)), "lacks trans, or holds it pickled"),
+        (lambda a: a.update(poses=np.full((2, 156), 30.0), trans=np.zeros((2, 3))), "not degrees"),
         (lambda a: a.update(poses=a["poses"][:, :72]), "do not fit"),
         (lambda a: a["poses"].__setitem__((1, 2), np.nan), "NaN"),
         (lambda a: a["trans"].__setitem__((1, 2), np.inf), "NaN or infinity"),

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[3]
 TINY = [
     "+exp=demo", "logger=none", "metric.lpips_net=null", "avatar.levels=0",
     "avatar.field_resolution=16", "avatar.field_steps=5", "avatar.triplane_resolution=8",
-    "renderer=cpu", "trainer.accelerator=cpu", "report.num_images=2", "report.turntable_frames=0",
+    "renderer=cpu", "trainer.accelerator=cpu", "pictures.num_images=2",
+    "pictures.turntable_frames=0",
     "trainer.max_steps=4", "data.source.conversion.texture_size=64",
 ]  # fmt: skip
 

@@ -196,5 +196,5 @@ def test_a_subject_that_is_not_there(pristine, body):
     absent = XHumansSource(path=pristine / "xhumans", subject="00034", body=body, conversion=SMALL)
     with pytest.raises(UserError, match=r"00034/mean_shape_smplx\.npy: missing; apply for"):
         absent.check()
-    missing = [str(need.path) for need in absent.needs() if not need.found]
+    missing = [str(item.path) for item in absent.requirements() if not item.found]
     assert len(missing) == 3 and missing[1].endswith("00034/train/Take*")

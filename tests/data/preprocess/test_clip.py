@@ -34,7 +34,7 @@ class Painter(VideoGenerator):
 
     name = "painter"
     licence = "none needed"
-    needs = frozenset({"mask", "keypoints"})
+    control_names = frozenset({"mask", "keypoints"})
     size_multiple = 16
     max_frames = 8
     native_fps = 15.0
@@ -75,14 +75,14 @@ def reference():
 def made(tmp_path, person, reference, maker):
     camera = Camera.identity(torch.full((2,), 120.0), torch.tensor([24.0, 32.0]), 70, 45)
     (tmp_path / "captured").mkdir(parents=True)
-    maker.check(person.body)
+    maker.check(person.body, fitted=True)
     maker(SubjectWriter(tmp_path), person, reference, camera)
     return Subject(tmp_path)
 
 
 def painted(**options):
     settings = {"motions": ("turntable",), "num_frames": 3, "annotators": (DarkParts(),)}
-    return ClipMaker(generator=Painter(), **(settings | options))
+    return ClipMaker(**({"generator": Painter()} | settings | options))
 
 
 def test_a_generator_sees_the_photograph(tmp_path, person, reference):
@@ -158,7 +158,17 @@ class Second(Gate):
 )
 def test_faults_are_found_before_the_long_work(person, options, said):
     with pytest.raises(UserError, match=said):
-        painted(**options).check(person.body)
+        painted(**options).check(person.body, fitted=True)
+
+
+def test_who_tells_no_fit_is_refused_what_needs_one(person):
+    class Fitting(Painter):
+        needs_fit = True
+
+    maker = painted(generator=Fitting())
+    maker.check(person.body, fitted=True)
+    with pytest.raises(UserError, match=r"Fitting needs the body that was fitted.*textured_mesh"):
+        maker.check(person.body, fitted=False)
 
 
 def test_a_generator_is_held_to_its_promise(person, reference):
@@ -171,7 +181,7 @@ def test_a_generator_is_held_to_its_promise(person, reference):
     controls = person.controls(poses, camera, frozenset({"mask"}))
     with pytest.raises(ValueError, match=r"Painter needs \['keypoints'\]"):
         generate(Painter(), reference, controls, seed=0)
-    controls = person.controls(poses, camera, Painter.needs)
+    controls = person.controls(poses, camera, Painter.control_names)
     with pytest.raises(ValueError, match="Half: frames are"):
         generate(Half(), reference, controls, seed=0)
 

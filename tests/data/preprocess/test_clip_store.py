@@ -79,6 +79,19 @@ def test_all_that_frames_depend_on_tells_clips_apart():
     assert job(1).digest == base.digest
 
 
+def test_other_weights_at_the_same_path_tell_clips_apart(tmp_path):
+    class Weighted(Drawn):
+        def weight_files(self):
+            return [tmp_path / "net.safetensors"]
+
+    seen = set()
+    for content, when in ((b"one", 1), (b"other", 1), (b"three", 9)):
+        (tmp_path / "net.safetensors").write_bytes(content)
+        os.utime(tmp_path / "net.safetensors", (when, when))
+        seen |= {job(1, Weighted()).digest, job(1, Weighted()).digest}
+    assert len(seen) == 3
+
+
 def test_what_frames_do_not_depend_on_finds_the_clip_again():
     """``gate=none`` needs fewer maps, ``generator.offload`` is a matter of memory."""
     base, generator = job(1), Drawn()

@@ -38,7 +38,7 @@ def clip() -> tuple[Controls, np.ndarray]:
     person, other = dressed(1), dressed(5)
     maker = ClipMaker(generator=TexturedMeshGenerator(), num_frames=FRAMES)
     poses, placed, _ = maker._place("dance", person, camera, 0)
-    controls = person.controls(poses, placed, AlignmentGate.needs)
+    controls = person.controls(poses, placed, AlignmentGate.control_names)
     swapped = controls.maps["colour"].copy()
     for i in FAULTY:
         swapped[i] = other.colour(poses[i], placed)[0]

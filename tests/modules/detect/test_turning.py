@@ -60,6 +60,22 @@ def test_somebody_upside_down_without_a_face_is_refused_as_legs_are(monkeypatch,
         assert any("no face found" in line for line in found.warnings) is not face
 
 
+@pytest.mark.parametrize("face", [False, True])
+def test_neither_face_nor_hips_is_nobody(monkeypatch, face):
+    pytest.importorskip("mediapipe")
+    found = stander()
+    found.keypoints[wholebody.FACE] = torch.tensor([20.0, 8.0, 0.9 * face])
+    found.keypoints[[wholebody.LEFT_HIP, wholebody.RIGHT_HIP], 2] = 0.0
+    monkeypatch.setattr(MediapipeDetector, "_look", lambda *_: found)
+    monkeypatch.setattr(MediapipeDetector, "_look_turned", lambda *_: None)
+    photo = torch.zeros(*found.mask.shape, 3)
+    if face:
+        MediapipeDetector()(photo, "bust.jpg")
+    else:
+        with pytest.raises(UserError, match=r"legs.jpg: neither a face nor .* hips"):
+            MediapipeDetector()(photo, "legs.jpg")
+
+
 def test_without_a_trunk_nothing_is_turned():
     assert quarter_turns(torch.zeros(133, 3)) == 0
 

@@ -68,13 +68,6 @@ def test_frames_show_the_photographed_person_in_each_pose(clip):
         assert (frame[~shown] > 249).all()
 
 
-def test_who_fitted_no_body_is_told(clip):
-    reference, controls = clip
-    generator = LhmGenerator(SmallLhm(**SIZE, random=True), device="cpu")
-    with pytest.raises(UserError, match=r"needs the body that was fitted.*textured_mesh"):
-        generator(replace(reference, fitted=None), controls, seed=0)
-
-
 def test_missing_weights_are_named_before_the_long_work():
     with pytest.raises(UserError, match=r"model\.weights=FILE"):
         LhmGenerator(SmallLhm(**SIZE)).check()

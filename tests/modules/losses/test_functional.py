@@ -43,6 +43,23 @@ def test_ssim_equals_skimage():
     np.testing.assert_allclose(ours[6:-6, 6:-6], theirs[6:-6, 6:-6], atol=1e-7)
 
 
+def test_ssim_with_a_zero_border_is_by_padded_convolutions():
+    torch.manual_seed(0)
+    x, y = torch.rand(2, 1, 14, 9, dtype=torch.float64)
+    tap = (-((torch.arange(11.0, dtype=torch.float64) - 5) ** 2) / (2 * 1.5**2)).exp()
+    window = torch.outer(tap, tap) / tap.sum() ** 2
+
+    def mean(image):
+        return torch.nn.functional.conv2d(image[None], window[None, None], padding=5)[0]
+
+    a, b = mean(x), mean(y)
+    both = mean(x * y) - a * b
+    apart = mean(x * x) - a * a + mean(y * y) - b * b
+    expected = (2 * a * b + 0.01**2) * (2 * both + 0.03**2)
+    expected /= (a * a + b * b + 0.01**2) * (apart + 0.03**2)
+    torch.testing.assert_close(ssim_map(x, y, border="zero"), expected)
+
+
 def test_ssim_of_an_image_with_itself_is_one():
     x = torch.rand(3, 20, 20, dtype=torch.float64)
     torch.testing.assert_close(ssim_map(x, x), torch.ones_like(x))
@@ -67,6 +84,15 @@ def test_silog_by_hand():
     d = np.log([eps, 0.5 + eps, 1 + eps]) - np.log([eps, 0.25 + eps, 1 + eps])
     expected = np.sqrt((d**2).mean() - 0.5 * d.mean() ** 2)
     assert float(depth_silog(other, truth)) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("hidden", ["prediction", "truth"])
+def test_silog_leaves_out_what_either_lacks(hidden):
+    torch.manual_seed(0)
+    depths = {"prediction": torch.rand(1, 4, 6) + 1, "truth": torch.rand(1, 4, 6) + 1}
+    expected = depth_silog(depths["prediction"][..., 2:], depths["truth"][..., 2:])
+    depths[hidden][..., :2] = 0
+    torch.testing.assert_close(depth_silog(**depths), expected)
 
 
 def test_silog_without_overlap_is_finite():

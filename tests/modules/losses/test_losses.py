@@ -138,7 +138,7 @@ def test_only_what_is_needed_is_rendered(world):
         for name in NAMES:
             system.losses = LossSum({name: instantiate(settings.loss[name])})
             for kind, row in rows.items():
-                asked = system.losses.needs(kind == "captured")
+                asked = system.losses.reads(kind == "captured")
                 with torch.no_grad():
                     step = system.frame_step(frames[[row]], system.table(torch.tensor(row)))
                 assert step.renders.keys() == asked.keys(), name
@@ -161,7 +161,7 @@ def test_weight_zero_is_off_and_not_rendered(world, steps):
     losses = {name: instantiate(settings.loss[name]) for name in ("img", "geo", "lap_rgb")}
     losses["geo"].weight = 0
     total = LossSum(losses)
-    assert total.needs(captured=True) == {"base": frozenset({"rgb", "alpha", "boundary"})}
+    assert total.reads(captured=True) == {"base": frozenset({"rgb", "alpha", "boundary"})}
     assert total(steps["captured"])[1].keys() == {"img", "lap_rgb"}
 
 

@@ -109,6 +109,14 @@ def test_the_mouth_takes_the_mean_colour_of_the_lips(step):
     torch.testing.assert_close(MouthColor(weight=1.0)(step), expected)
 
 
+def test_what_colours_are_pulled_to_is_not_pulled(step):
+    """Neither the lips by the mouth's inside, nor the auxiliary colours by the hands."""
+    rgb, aux = (getattr(step.posed, name).requires_grad_() for name in ("rgb", "rgb_aux"))
+    (MouthColor(weight=1.0)(step) + HandColor(weight=1.0)(step)).backward()
+    assert rgb.grad[[0, 2, 5]].abs().amin() > 0, "inside of the mouth, and the hand"
+    assert not rgb.grad[[3, 4]].any() and aux.grad is None
+
+
 def test_hands_vary_little_where_they_are_opaque():
     """Both pixels of a pair must be: of the left one pair of rows and one of columns are.
 

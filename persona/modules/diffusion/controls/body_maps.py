@@ -16,7 +16,7 @@ from numpy import ndarray
 from persona.modules.diffusion.base import KEYPOINTS
 from persona.modules.diffusion.controls.skeleton_drawing import draw_skeletons
 
-NEEDS = frozenset({"depth", "normal", "bones", KEYPOINTS})
+CONTROL_NAMES = frozenset({"depth", "normal", "bones", KEYPOINTS})
 _FARTHEST = 0.25
 """Brightness of the farthest point."""
 _SMPL_JOINT = np.array([*range(22), 15, 15, 15, *[22] * 15, *[23] * 15])
@@ -28,7 +28,7 @@ _STEP = 10
 def guidance_maps(
     maps: Mapping[str, Shaped[ndarray, "n ..."]],
 ) -> dict[str, UInt8[ndarray, "n h w 3"]]:
-    """RGB pictures by Champ's names, of the controls in ``NEEDS``."""
+    """RGB pictures by Champ's names, of the controls in ``CONTROL_NAMES``."""
     size = maps["depth"].shape[1], maps["depth"].shape[2]
     return {
         "depth": np.stack([depth_picture(depth) for depth in maps["depth"]]),
@@ -67,4 +67,4 @@ def _skeleton(points: Float32[ndarray, "133 3"], size: tuple[int, int]) -> UInt8
     """Drawn at the picture's own size, seen joints as bright as any."""
     scores = (points[None, :, 2] > 0).astype(float)
     keypoints = np.where(scores[..., None] > 0, points[None, :, :2].astype(float), -1)
-    return draw_skeletons(keypoints, scores, size, canvas_short_side=min(size))
+    return draw_skeletons(keypoints, scores, size, drawn_short_side=min(size))

@@ -18,8 +18,8 @@ from persona.modules.diffusion.controls.openpose import openpose_body
 
 MIN_SCORE = 0.3
 """Body joints are drawn above it, limbs from it on; hands and face have no such bound."""
-CANVAS_SHORT_SIDE = 2160
-"""Pixels; strokes are as thick as they look after this canvas was made smaller."""
+DRAWN_SHORT_SIDE = 2160
+"""Pixels; strokes are as thick as they look after this drawing was made smaller."""
 _STICK_HALF_WIDTH, _JOINT_RADIUS, _HAND_THICKNESS, _FACE_RADIUS = 4, 4, 2, 3
 _LIMB_DIMMING = 0.6
 _LIMBS = ((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11),
@@ -42,7 +42,7 @@ def draw_skeletons(
     size: tuple[int, int],
     *,
     swap_red_blue: bool = False,
-    canvas_short_side: int = CANVAS_SHORT_SIDE,
+    drawn_short_side: int = DRAWN_SHORT_SIDE,
 ) -> UInt8[np.ndarray, "height width 3"]:
     """RGB drawing on black.
 
@@ -52,25 +52,25 @@ def draw_skeletons(
         size: Height and width in pixels.
         swap_red_blue: MimicMotion was trained with red and blue swapped; the published look has a
             red nose.
-        canvas_short_side: Short side of the canvas drawn on before it is resized, pixels.
+        drawn_short_side: Short side of the drawing before it is resized, pixels.
     """
     height, width = size
-    scale = canvas_short_side / min(size)
-    canvas = np.zeros((int(height * scale), int(width * scale), 3), np.uint8)
-    points = keypoints / np.array([width, height]) * np.array(canvas.shape[1::-1])
+    scale = drawn_short_side / min(size)
+    drawing = np.zeros((int(height * scale), int(width * scale), 3), np.uint8)
+    points = keypoints / np.array([width, height]) * np.array(drawing.shape[1::-1])
     bodies = [openpose_body(p, s) for p, s in zip(points, scores, strict=True)]
-    canvas = _draw_bodies(canvas, bodies)
+    drawing = _draw_bodies(drawing, bodies)
     for person, score in zip(points, scores, strict=True):
         for hand in _HANDS:
-            _draw_hand(canvas, person[hand], score[hand])
+            _draw_hand(drawing, person[hand], score[hand])
     for person, score in zip(points, scores, strict=True):
-        _draw_face(canvas, person[_FACE], score[_FACE])
-    drawing = cv2.resize(canvas, (width, height))
-    return np.ascontiguousarray(drawing[..., ::-1]) if swap_red_blue else drawing
+        _draw_face(drawing, person[_FACE], score[_FACE])
+    shown = cv2.resize(drawing, (width, height))
+    return np.ascontiguousarray(shown[..., ::-1]) if swap_red_blue else shown
 
 
 def _draw_bodies(
-    canvas: UInt8[np.ndarray, "height width 3"],
+    drawing: UInt8[np.ndarray, "height width 3"],
     bodies: Sequence[tuple[Float[np.ndarray, "18 2"], Float[np.ndarray, "18"]]],
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Limbs first, dimmed; the joints over them are not."""
@@ -78,14 +78,14 @@ def _draw_bodies(
         for points, scores in bodies:
             if min(scores[start], scores[end]) >= MIN_SCORE:
                 outline = _limb_outline(points[start], points[end])
-                cv2.fillConvexPoly(canvas, outline, _shade(color, scores[start] * scores[end]))
-    canvas = (canvas * _LIMB_DIMMING).astype(np.uint8)
+                cv2.fillConvexPoly(drawing, outline, _shade(color, scores[start] * scores[end]))
+    drawing = (drawing * _LIMB_DIMMING).astype(np.uint8)
     for joint, color in enumerate(_COLORS):
         for points, scores in bodies:
             if scores[joint] > MIN_SCORE:
                 center = _pixel(points[joint])
-                cv2.circle(canvas, center, _JOINT_RADIUS, _shade(color, scores[joint]), -1)
-    return canvas
+                cv2.circle(drawing, center, _JOINT_RADIUS, _shade(color, scores[joint]), -1)
+    return drawing
 
 
 def _limb_outline(start: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -97,7 +97,7 @@ def _limb_outline(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 
 def _draw_hand(
-    canvas: UInt8[np.ndarray, "height width 3"],
+    drawing: UInt8[np.ndarray, "height width 3"],
     points: Float[np.ndarray, "21 2"],
     scores: Float[np.ndarray, "21"],
 ) -> None:
@@ -106,21 +106,21 @@ def _draw_hand(
         if min(*pixels[start], *pixels[end]) >= 1:
             rainbow = tuple(255 * c for c in colorsys.hsv_to_rgb(number / len(_HAND_EDGES), 1, 1))
             color = _shade(rainbow, scores[start] * scores[end])
-            cv2.line(canvas, pixels[start], pixels[end], color, _HAND_THICKNESS)
+            cv2.line(drawing, pixels[start], pixels[end], color, _HAND_THICKNESS)
     for pixel, score in zip(pixels, scores, strict=True):
         if min(pixel) >= 1:
-            cv2.circle(canvas, pixel, _JOINT_RADIUS, _shade((0, 0, 255), score), -1)
+            cv2.circle(drawing, pixel, _JOINT_RADIUS, _shade((0, 0, 255), score), -1)
 
 
 def _draw_face(
-    canvas: UInt8[np.ndarray, "height width 3"],
+    drawing: UInt8[np.ndarray, "height width 3"],
     points: Float[np.ndarray, "68 2"],
     scores: Float[np.ndarray, "68"],
 ) -> None:
     for point, score in zip(points, scores, strict=True):
         pixel = _pixel(point)
         if min(pixel) >= 1:
-            cv2.circle(canvas, pixel, _FACE_RADIUS, _shade((255, 255, 255), score), -1)
+            cv2.circle(drawing, pixel, _FACE_RADIUS, _shade((255, 255, 255), score), -1)
 
 
 def _pixel(point: np.ndarray) -> tuple[int, int]:

@@ -53,5 +53,5 @@ def test_the_skeleton_is_drawn_where_joints_are_seen():
     picture = guidance_maps(given)["dwpose"][0]
     points = given[KEYPOINTS].astype(float)
     seen = np.where(points[..., 2:] > 0, points[..., :2], -1)
-    ours = draw_skeletons(seen, points[..., 2], (32, 24), canvas_short_side=24)
+    ours = draw_skeletons(seen, points[..., 2], (32, 24), drawn_short_side=24)
     assert picture.any() and (picture == ours).all()

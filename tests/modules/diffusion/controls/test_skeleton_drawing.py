@@ -31,7 +31,7 @@ def test_parity_of_drawings(drawings):
     for path, case in cases.items():
         points, scores = np.array(case["keypoints"]), np.array(case["scores"])
         size = case["height"], case["width"]
-        options = {"canvas_short_side": case["ref_w"]}
+        options = {"drawn_short_side": case["ref_w"]}
         ours = draw_skeletons(points, scores, size, swap_red_blue=True, **options)
         theirs = np.array(Image.open(path.with_suffix(".png")).convert("RGB"))
         assert share_of_other_pixels(ours, theirs) <= 0.005, path.name

@@ -7,7 +7,7 @@ from pathlib import Path
 from persona.data.checks import image_size
 from persona.data.io import read_mask
 from persona.data.native.recording import NativeFrame, Recording
-from persona.data.native.source import Conversion, NativeSource, Need, dataset_folder
+from persona.data.native.source import Conversion, NativeSource, Requirement, dataset_folder
 from persona.data.parameters import read_camera, read_pose
 from persona.modules.body.smplx_body import SmplxBody
 
@@ -34,10 +34,10 @@ class StudioSource(NativeSource):
         super().__init__(name=name, body=body, conversion=conversion)
         self.folder = dataset_folder(path, GET) / name
 
-    def needs(self) -> list[Need]:
+    def requirements(self) -> list[Requirement]:
         """A folder of each kind."""
         folders = [self.folder / kind for kind in ("images", "masks", "cam_params", "smplx_params")]
-        return [Need(folder, folder.is_dir(), GET) for folder in folders]
+        return [Requirement(folder, folder.is_dir(), GET) for folder in folders]
 
     def files(self) -> Iterable[Path]:
         """All of the recording."""

@@ -12,7 +12,7 @@ class PaperDoll(VideoGenerator):
 
     name = "paper_doll (one colour of the photograph)"
     licence = "none needed"
-    needs = frozenset({"mask"})
+    control_names = frozenset({"mask"})
     size_multiple = 8
 
     def __call__(

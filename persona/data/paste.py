@@ -14,24 +14,24 @@ from numpy import ndarray
 from persona.data.layout import MAPS, FrameData, map_arguments
 
 
-def paste(frame: FrameData, box: tuple[int, int, int, int], canvas: tuple[int, int]) -> FrameData:
-    """The frame on its canvas: white and without a person outside the crop.
+def paste(frame: FrameData, box: tuple[int, int, int, int], size_px: tuple[int, int]) -> FrameData:
+    """The frame on its whole image: white and without a person outside the crop.
 
     Args:
         frame: The crop.
-        box: Its place (x, y, w, h), inside the canvas, pixels.
-        canvas: Height and width of the whole image.
+        box: Its place (x, y, w, h), inside the whole image, pixels.
+        size_px: Height and width of the whole image.
     """
     x, y, w, h = box
 
     def laid(name: str, values: ndarray) -> ndarray:
-        out = np.zeros((*canvas, *values.shape[2:]), values.dtype)
+        out = np.zeros((*size_px, *values.shape[2:]), values.dtype)
         out[:] = MAPS[name].around
         out[y : y + h, x : x + w] = values
         return out
 
     centre = frame.camera.center_px + frame.camera.center_px.new_tensor([x, y])
-    height, width = canvas
+    height, width = size_px
     corner = np.array([x, y, 0, 0], np.float32)
     return replace(
         frame,

@@ -1,6 +1,6 @@
 """What a run says of itself."""
 
-from persona.commands.report import no_gain
+from persona.commands.results import no_gain
 
 BETTER = {"init/fg_psnr": 20.0, "test/fg_psnr": 21.0}
 

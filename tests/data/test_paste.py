@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny_subject import random_frame, write_tiny_subject
 
-from persona.data.canvas import paste
 from persona.data.frame_loading import load_frames
+from persona.data.paste import paste
 from persona.data.subject import Subject
 from persona.data.subject_writer import SubjectWriter
 from persona.errors import UserError

@@ -1,4 +1,4 @@
-"""A frame as one row of bytes, which moves in one copy."""
+"""A frame packed into one run of bytes, which moves in one copy."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ALIGNMENT = 16
 
 
 @dataclass(frozen=True)
-class RowLayout:
-    """Which arrays a row of bytes holds, and where."""
+class PackedLayout:
+    """Which arrays a packed frame holds, and where."""
 
     arrays: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
     """Shape and type of each, in the order in which they lie."""
@@ -33,14 +33,14 @@ class RowLayout:
 
     @property
     def num_bytes(self) -> int:
-        """Length of a row; a multiple of ``ALIGNMENT``."""
+        """Length of a packed frame; a multiple of ``ALIGNMENT``."""
         end = max(end for _, end in self.spans.values())
         return -(-end // ALIGNMENT) * ALIGNMENT
 
-    def views(self, rows: UInt8[Tensor, "*b k"]) -> dict[str, Shaped[Tensor, "*b ..."]]:
-        """The arrays of one or more rows, on their memory."""
+    def views(self, packed: UInt8[Tensor, "*b k"]) -> dict[str, Shaped[Tensor, "*b ..."]]:
+        """The arrays of one or more packed frames, on their memory."""
         views = {}
         for name, (shape, dtype) in self.arrays.items():
             start, end = self.spans[name]
-            views[name] = rows[..., start:end].view(dtype).unflatten(-1, shape)
+            views[name] = packed[..., start:end].view(dtype).unflatten(-1, shape)
         return views

@@ -35,7 +35,7 @@ ERROR_SCALE = 3.0
 """The error map saturates at a mean absolute difference of 1 / 3."""
 
 
-def write_report(
+def write_results(
     system: Fit,
     data: SubjectDataModule,
     metrics: dict[str, float],

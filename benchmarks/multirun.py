@@ -1,4 +1,4 @@
-"""Turns a multirun into a table over seeds and a plot: ``python benchmarks/report.py FOLDER``."""
+"""Turns a multirun into a table over seeds and a plot: ``python benchmarks/multirun.py FOLDER``."""
 
 import argparse
 import sys
