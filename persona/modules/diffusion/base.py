@@ -91,6 +91,9 @@ class VideoGenerator(ABC):
     aligned: bool = False
     """Whether the frames show the controls' own pixels, so that the posed body says mask, parts and
     texture; where not, annotators look at the frames."""
+    cut_out: bool = False
+    """Whether the frames are renders of an avatar in the controls' poses, with their opacity as a
+    fourth channel: then neither annotators nor the gate look at them."""
     size_multiple: int = 1
     """Height and width are multiples of it, pixels."""
     frame_size: tuple[int, int] | None = None
@@ -135,8 +138,8 @@ class VideoGenerator(ABC):
     @abstractmethod
     def __call__(
         self, reference: Reference, controls: Controls, *, seed: int
-    ) -> UInt8[ndarray, "n h w 3"]:
-        """The clip, RGB.
+    ) -> UInt8[ndarray, "n h w c"]:
+        """The clip, RGB; RGBA over white, colours not premultiplied by it, where it is cut out.
 
         Args:
             reference: The person to show.
@@ -147,7 +150,7 @@ class VideoGenerator(ABC):
 
 def generate(
     generator: VideoGenerator, reference: Reference, controls: Controls, *, seed: int
-) -> UInt8[ndarray, "n h w 3"]:
+) -> UInt8[ndarray, "n h w c"]:
     """Calls a generator and holds it to what it promises.
 
     Raises:
@@ -157,7 +160,8 @@ def generate(
     if missing := generator.needs - set(controls.maps):
         raise ValueError(f"{name} needs {sorted(missing)}")
     frames = generator(reference, controls, seed=seed)
-    expected = len(controls), controls.camera.height, controls.camera.width, 3
+    channels = 4 if generator.cut_out else 3
+    expected = len(controls), controls.camera.height, controls.camera.width, channels
     if frames.shape != expected or frames.dtype != np.uint8:
         raise ValueError(f"{name}: frames are {frames.shape} {frames.dtype}, not {expected} uint8")
     return frames

@@ -30,6 +30,7 @@ class LhmGenerator(VideoGenerator):
 
     name = "lhm (renders of a feed-forward avatar)"
     licence = "of the network's weights; none needed for the shipped ones"
+    cut_out = True
 
     def __init__(self, model: LhmSettings, device: str = "auto") -> None:
         self.model, self.device = model, device
@@ -41,7 +42,7 @@ class LhmGenerator(VideoGenerator):
     @torch.no_grad()
     def __call__(
         self, reference: Reference, controls: Controls, *, seed: int
-    ) -> UInt8[ndarray, "n h w 3"]:
+    ) -> UInt8[ndarray, "n h w 4"]:
         """See ``VideoGenerator``; nothing is drawn at random.
 
         Raises:
@@ -66,6 +67,7 @@ class LhmGenerator(VideoGenerator):
             posed = avatar(matrix_pose(fitted.body, controls.pose[number]).to(device))
             colours = {"rgb": Channel(posed.colors("gaussians"))}
             render = renderer(posed.gaussians("gaussians"), camera, colours)
-            white = (render.images["rgb"] + 1 - render.alpha).clamp(0, 1)
-            frames.append((white * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+            white = render.images["rgb"] + 1 - render.alpha
+            layers = torch.cat((white, render.alpha)).clamp(0, 1) * 255
+            frames.append(layers.round().byte().permute(1, 2, 0).cpu().numpy())
         return np.stack(frames)

@@ -58,8 +58,10 @@ def test_frames_show_the_photographed_person_in_each_pose(clip):
     generator = LhmGenerator(SmallLhm(**SIZE, random=True), device="cpu")
     frames = generate(generator, reference, controls, seed=0)
     masks = controls.maps["mask"]
-    for number, frame in enumerate(frames):
+    for number, rgba in enumerate(frames):
+        frame, alpha = rgba[..., :3], rgba[..., 3]
         shown, mask = (frame < 250).any(-1), masks[number]
+        assert ((alpha > 5) >= shown).all()  # What is not white is not empty.
         own, other = ((shown & m).sum() / (shown | m).sum() for m in (mask, masks[1 - number]))
         # Two thousand Gaussians are a thick skin.
         assert own > 0.55 and own > other + 0.1
