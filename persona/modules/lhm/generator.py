@@ -7,12 +7,10 @@ import torch
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from persona.errors import UserError
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.device import pick_device
 from persona.modules.diffusion.base import Controls, Reference, VideoGenerator
-from persona.modules.lhm.avatar import LhmAvatar
-from persona.modules.lhm.photograph import LhmSettings, see_photograph, take_photograph
+from persona.modules.lhm.photograph import LhmSettings, avatar_of
 from persona.modules.render.factory import make_renderer
 from persona.types import Channel
 
@@ -48,25 +46,15 @@ class LhmGenerator(VideoGenerator):
         Raises:
             UserError: the body in the photograph is not known.
         """
-        fitted = reference.fitted
-        if fitted is None:
-            raise UserError(
-                "generator=lhm needs the body that was fitted to the photograph, which this source "
-                "does not tell: use generator=textured_mesh"
-            )
-        avatar = LhmAvatar(fitted.body, fitted.identity, self.model.num_points)
-        image = torch.from_numpy(reference.image).permute(2, 0, 1).float() / 255
-        mask = (torch.from_numpy(reference.alpha)[None] > 0.5).float()
-        pose, camera = matrix_pose(fitted.body, fitted.pose), fitted.camera.local()
-        photo = see_photograph(avatar, self.model, image, mask, camera, pose)
-        take_photograph(avatar, self.model, photo, self.device)
+        avatar = avatar_of(reference, self.model, self.device)
         device = pick_device(self.device)
-        avatar, renderer = avatar.to(device), make_renderer(device.type).to(device)
-        camera, frames = controls.camera.local().to(device), []
+        renderer, camera = make_renderer(device.type).to(device), controls.camera.local().to(device)
+        frames = []
         for number in range(len(controls)):
-            posed = avatar(matrix_pose(fitted.body, controls.pose[number]).to(device))
-            colours = {"rgb": Channel(posed.colors("gaussians"))}
-            render = renderer(posed.gaussians("gaussians"), camera, colours)
+            # Posed where the body is, which is not this generator's to move.
+            posed = avatar(matrix_pose(avatar.body, controls.pose[number]))
+            colours = {"rgb": Channel(posed.colors("gaussians").to(device))}
+            render = renderer(posed.gaussians("gaussians").to(device), camera, colours)
             white = render.images["rgb"] + 1 - render.alpha
             layers = torch.cat((white, render.alpha)).clamp(0, 1) * 255
             frames.append(layers.round().byte().permute(1, 2, 0).cpu().numpy())
