@@ -47,6 +47,11 @@ class TexturePrior:
     smooth_m: float = 0.02
     device: str = "auto"
 
+    @property
+    def provenance(self) -> str:
+        """What a subject says of it."""
+        return f"{self.share:.0%} of the unseen texture's tones by {type(self.model).__name__}"
+
     def check(self) -> None:
         """Raises UserError where the weights are missing, or the share is none."""
         if not 0 <= self.share <= 1:
@@ -82,7 +87,9 @@ class TexturePrior:
         change = _blend(tree, change, place[told], self.smooth_m, _AROUND)
         change = self.share * _blend(tree, change, place[unseen], self.smooth_m, 4)
         if seen.any():
-            distance, _ = cKDTree(place[seen][:: max(1, int(seen.sum()) // _SAMPLES)]).query(place[unseen], workers=-1)
+            near = cKDTree(place[seen][:: max(1, int(seen.sum()) // _SAMPLES)])
+            # Infinite beyond the bound, where the prior has its whole share.
+            distance, _ = near.query(place[unseen], distance_upper_bound=4 * FEATHER_M, workers=-1)
             change *= 1 - np.exp(-((distance[:, None] / FEATHER_M) ** 2))
         flat[rows] = (flat[rows] + change).round().clip(0, 255).astype(np.uint8)
         covered = np.zeros(size * size, bool)
