@@ -44,7 +44,7 @@ class TexturePrior:
 
     model: LhmSettings
     share: float = 0.5
-    smooth_m: float = 0.02
+    smooth_m: float = 0.01
     device: str = "auto"
 
     @property
@@ -98,9 +98,7 @@ class TexturePrior:
         return textures._replace(inpaint=image[nearest_marked(covered.reshape(size, size))])
 
 
-def surface_colours(
-    avatar: LhmAvatar, places: Float[ndarray, "k 3"]
-) -> Float[ndarray, "k 3"]:
+def surface_colours(avatar: LhmAvatar, places: Float[ndarray, "k 3"]) -> Float[ndarray, "k 3"]:
     """What an avatar's Gaussians show at places on its body, in [0, 1].
 
     Args:

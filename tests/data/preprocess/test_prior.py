@@ -90,7 +90,7 @@ def test_the_share_lies_between_and_begins_at_what_is_seen(known, mixed):
 
 def test_the_fills_own_detail_stays(known, mixed):
     """Stripes finer than the smoothing are still there, around another tone."""
-    avatar, textures, mesh, place, index, seen = known
+    avatar, textures, mesh, place, index, _ = known
     stripes = textures.inpaint.copy()
     fine = np.where(np.arange(SIZE * SIZE) % 2, 30, -30).reshape(SIZE, SIZE, 1)
     stripes = np.where(textures.mask[..., None], stripes, stripes + fine).astype(np.uint8)
