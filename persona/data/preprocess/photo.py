@@ -411,7 +411,7 @@ class PhotoPreprocessor:
             "albedo: smooth shading divided out, a stand-in for intrinsic decomposition",
             "face patch by Lanczos, not super-resolved",
             "unseen texture made up: plain cloth and skin, hair on the head",
-            *([] if self.prior is None else [self.prior.provenance]),
+            *([self.prior.provenance] if self.prior is not None and self.prior.share else []),
             *warnings,
         ))  # fmt: skip
         return SubjectInfo(self.body.name, self.body.digest, provenance, self.clips.generator.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from persona.modules.diffusion.base import Reference
 from persona.modules.lhm.avatar import LhmAvatar
 from persona.modules.lhm.photograph import LhmSettings, avatar_of
 from persona.modules.nearest import nearest_marked
+
+log = logging.getLogger(__name__)
 
 FEATHER_M = 0.02
 """The prior has its share of the colour from about this distance from what is seen."""
@@ -53,7 +56,7 @@ class TexturePrior:
         return f"{self.share:.0%} of the unseen texture's tones by {type(self.model).__name__}"
 
     def check(self) -> None:
-        """Raises UserError where the weights are missing, or the share is none."""
+        """Raises UserError where the weights are missing, or the share is out of its range."""
         if not 0 <= self.share <= 1:
             raise UserError(f"prior.share={self.share}: a share lies between 0 and 1")
         if self.share:
@@ -65,10 +68,8 @@ class TexturePrior:
         Args:
             textures: Complete.
             mesh: The layout, with the rest vertices by which distances are measured.
-            reference: The photograph, with its body.
-
-        Raises:
-            UserError: the body in the photograph is not known.
+            reference: The photograph, with its body. Of one that the network cannot take, such as
+                of somebody wider than tall, they stay as they are, and a warning says so.
         """
         size = textures.mask.shape[0]
         texels = texels_of(mesh, size)
@@ -77,7 +78,11 @@ class TexturePrior:
         unseen = np.nonzero(~seen)[0]
         if not self.share or not len(unseen):
             return textures
-        avatar = avatar_of(reference, self.model, self.device)
+        try:
+            avatar = avatar_of(reference, self.model, self.device)
+        except UserError as error:
+            log.warning("what no photograph shows stays plain (prior.share=0): %s", error)
+            return textures
         image = textures.inpaint.copy()
         flat, rows, place = image.reshape(-1, 3), index[unseen], texels.features(mesh.rest).numpy()
         told = unseen[:: max(1, len(unseen) // _SAMPLES)]

@@ -139,7 +139,7 @@ class VideoGenerator(ABC):
     def __call__(
         self, reference: Reference, controls: Controls, *, seed: int
     ) -> UInt8[ndarray, "n h w c"]:
-        """The clip, RGB; RGBA over white, colours not premultiplied by it, where it is cut out.
+        """The clip, RGB; where it is cut out RGBA, the colours over white.
 
         Args:
             reference: The person to show.

@@ -98,7 +98,7 @@ def test_the_fills_own_detail_stays(known, mixed):
     model = SmallLhm(random=True)
     avatar.rgb[:, :] = 0.6
     try:
-        made = TexturePrior(model=model, share=1.0)(
+        made = TexturePrior(model=model, share=1.0, smooth_m=0.04)(
             textures._replace(inpaint=stripes), mesh, NOBODY
         )
     finally:
@@ -118,6 +118,13 @@ def test_faint_gaussians_say_little(known):
     finally:
         avatar.opacity.fill_(1)
     assert np.abs(faint - plain)[:25].max() > 0
+
+
+def test_somebody_the_network_cannot_take_stays_plain_and_is_told(known, caplog):
+    _, textures, mesh, *_ = known
+    made = TexturePrior(model=SmallLhm(random=True))(textures, mesh, NOBODY)
+    assert (made.inpaint == textures.inpaint).all()
+    assert "stays plain (prior.share=0): lhm needs the body" in caplog.text
 
 
 def test_bad_shares_and_missing_weights_are_told_before_the_long_work():
