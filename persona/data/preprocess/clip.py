@@ -32,6 +32,7 @@ from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.cloth.drape import Drape
 from persona.modules.detect import Annotator
 from persona.modules.diffusion.base import Controls, Reference, VideoGenerator
+from persona.modules.nearest import nearest_marked
 from persona.types import BodyPose, Camera
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ DRIVING_FPS = 30.0
 """Of motions for generators that have no rate of their own."""
 MOST_UNWRAPPED = 32
 """More frames than this are thinned out evenly for a clip's texture."""
+OPAQUE = 127
+"""Opacity of 255 above which a pixel of a frame that is cut out is the person's."""
 Refit = Callable[[Controls, UInt8[ndarray, "n h w 3"]], BodyPose]
 """The poses that generated frames really show, given those that were asked for."""
 
@@ -73,6 +76,11 @@ class ClipMaker:
     def steps(self) -> int:
         """Most frames in all, for a progress bar."""
         return len(self.motions) * self.num_frames
+
+    @property
+    def looked_at(self) -> bool:
+        """Whether annotators and the gate look at the frames: those of a video model."""
+        return not (self.generator.aligned or self.generator.cut_out)
 
     def with_annotator(self, annotator: Annotator) -> ClipMaker:
         """Looks at the frames with ``annotator`` where no other is given."""
@@ -108,7 +116,7 @@ class ClipMaker:
         if most is not None and self.num_frames > most:
             raise UserError(f"num_frames={self.num_frames}: {name} makes at most {most} a clip")
         given = frozenset().union(*(annotator.provides for annotator in self.annotators))
-        if not self.generator.aligned and (missing := {"alpha", "parts"} - given):
+        if self.looked_at and (missing := {"alpha", "parts"} - given):
             raise UserError(
                 f"{name}: no annotator gives {' and '.join(sorted(missing))} of its frames; "
                 "choose another annotator="
@@ -144,12 +152,12 @@ class ClipMaker:
             )
             for number in range(len(self.motions))
         )
-        if not self.generator.aligned and len(self.motions) > 1 and len(visible_gpus()) > 1:
+        if self.looked_at and len(self.motions) > 1 and len(visible_gpus()) > 1:
             jobs = list(jobs)
             store.fill(jobs, visible_gpus())
         for number, job in enumerate(jobs):
             controls = job.controls
-            frames = job.frames() if self.generator.aligned else store.frames(job)
+            frames = store.frames(job) if self.looked_at else job.frames()
             if self.refit is not None:
                 controls = replace(controls, pose=self.refit(controls, frames))
             split = f"generated_{number}"
@@ -162,7 +170,7 @@ class ClipMaker:
         motion, seed = self.motions[number], self.seed + number
         poses, placed, drape = self._place(motion, person, camera, seed)
         wanted = self.generator.control_names | {"mask"}
-        if not self.generator.aligned:
+        if self.looked_at:
             wanted |= self.gate.control_names
         return person.controls(poses, placed, wanted, drape)
 
@@ -173,10 +181,10 @@ class ClipMaker:
         motion: str,
         person: TexturedPerson,
         controls: Controls,
-        frames: UInt8[ndarray, "n h w 3"],
+        frames: UInt8[ndarray, "n h w c"],
     ) -> list[int]:
         """Numbers of the frames that pass the gate; the others are counted, named and shown."""
-        if not self.generator.aligned:
+        if self.looked_at:
             reasons = self.gate(controls, frames, self._masks(person, controls, frames))
         elif controls.drape is not None:
             reasons = list(controls.drape.faults)
@@ -200,7 +208,7 @@ class ClipMaker:
         return [i for i, reason in enumerate(reasons) if not reason]
 
     def _masks(
-        self, person: TexturedPerson, controls: Controls, frames: UInt8[ndarray, "n h w 3"]
+        self, person: TexturedPerson, controls: Controls, frames: UInt8[ndarray, "n h w c"]
     ) -> Iterator[Bool[ndarray, "h w"]]:
         """The person in each frame, as annotators see it."""
         for number, frame in enumerate(frames):
@@ -239,7 +247,7 @@ class ClipMaker:
         split: str,
         person: TexturedPerson,
         controls: Controls,
-        frames: UInt8[ndarray, "n h w 3"],
+        frames: UInt8[ndarray, "n h w c"],
         numbers: list[int],
     ) -> None:
         """Writes the frames that are kept, and the textures of the split."""
@@ -264,11 +272,16 @@ class ClipMaker:
     def _frame(
         self,
         person: TexturedPerson,
-        image: UInt8[ndarray, "h w 3"],
+        image: UInt8[ndarray, "h w c"],
         mask: Bool[ndarray, "h w"],
         view: BodyView,
     ) -> FrameData:
         """A generated frame with its maps; ``mask`` is the posed body's silhouette."""
+        if self.generator.cut_out:
+            parts = person.parts(view)
+            if view.maps.mask.any():  # Clothes stand off the body, whose parts end before theirs.
+                parts = parts[nearest_marked(view.maps.mask)]
+            return frame_with(image[..., :3], image[..., 3] > OPAQUE, {"parts": parts}, None, view)
         if self.generator.aligned:
             return frame_with(image, mask, {"parts": person.parts(view)}, None, view)
         keypoints = body_keypoints(person.body, view)

@@ -71,7 +71,7 @@ class Job:
             found.update(np.ascontiguousarray(values).tobytes())
         return found.hexdigest()[:16]
 
-    def frames(self) -> UInt8[ndarray, "n h w 3"]:
+    def frames(self) -> UInt8[ndarray, "n h w c"]:
         """Makes them."""
         return generate(self.generator, self.reference, self.controls, seed=self.seed)
 
@@ -86,7 +86,7 @@ class ClipStore:
     def __init__(self, root: Path):
         self.folder = root.with_name(f".{root.name}.clips")
 
-    def frames(self, job: Job) -> UInt8[ndarray, "n h w 3"]:
+    def frames(self, job: Job) -> UInt8[ndarray, "n h w c"]:
         """A clip's frames: those that are there, or new ones, which are kept."""
         path = self.folder / job.digest
         if not (path / FRAMES_FILE).is_file():

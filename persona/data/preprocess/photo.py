@@ -42,12 +42,13 @@ from persona.data.preprocess.parts import (
     limb_of_vertices,
     strays,
 )
+from persona.data.preprocess.prior import TexturePrior
 from persona.data.preprocess.several import Sight, shared_identity, unwrap_photos, upright
 from persona.data.preprocess.sheet import write_sheet
 from persona.data.preprocess.skirt import find_skirt, leg_vertices, skirt_offset
 from persona.data.preprocess.texture_fill import fill_unseen
-from persona.data.preprocess.textured_person import TexturedPerson
-from persona.data.preprocess.unwrap import UvMesh, View
+from persona.data.preprocess.textured_person import TexturedPerson, uv_mesh
+from persona.data.preprocess.unwrap import View
 from persona.data.subject import Subject
 from persona.data.subject_writer import SubjectWriter
 from persona.errors import UserError
@@ -85,6 +86,7 @@ class PhotoPreprocessor:
         height: Height of the captured frame, pixels.
         width: Its width.
         texture_size: Side of the textures, texels.
+        prior: Has a say in the colours of what no photograph shows; None leaves them plain.
     """
 
     def __init__(  # noqa: PLR0913 (parts by keyword)
@@ -99,6 +101,7 @@ class PhotoPreprocessor:
         height: int = 512,
         width: int = 384,
         texture_size: int = 1024,
+        prior: TexturePrior | None = None,
     ):
         if "parts" not in annotator.provides:
             raise UserError(f"{type(annotator).__name__} gives no parts; choose another annotator=")
@@ -106,6 +109,7 @@ class PhotoPreprocessor:
         self.body, self.clips = body, clips.with_annotator(annotator)
         self.fit, self.clothing = fit or PhotoFit(), clothing
         self.height, self.width, self.texture_size = height, width, texture_size
+        self.prior = prior
         self.regions, self.limbs = body_regions(body), limb_of_vertices(body)
 
     def run(self, photos: str | Path | Sequence[str | Path], root: str | Path) -> Subject:
@@ -124,6 +128,8 @@ class PhotoPreprocessor:
         several = [photos] if isinstance(photos, str | Path) else photos
         root, paths = Path(root), [Path(photo) for photo in several]
         self.clips.check(self.body, fitted=True)
+        if self.prior is not None:
+            self.prior.check()
         sights = [self._read(path) for path in paths]
         with _progress() as progress:
             fits = self._fit(sights, progress, root)
@@ -162,15 +168,17 @@ class PhotoPreprocessor:
         dressed = [fit, *(dressed_as(self.body, other, fit.identity) for other in fits[1:])]
         paths = [sight.photo for sight in sights]
         textures = self._textures(fine, dressed, fits, cover, [path.name for path in paths])
+        reference = Reference(
+            fine[0].image, fine[0].alpha, fine[0].keypoints.float().numpy(),
+            Fitted(self.body, fits[0].identity, fits[0].pose, fine[0].camera),
+        )  # fmt: skip
+        if self.prior is not None:
+            textures = self.prior(textures, uv_mesh(self.body, fit.identity), reference)
         writer = SubjectWriter(folder)
         self._write(writer, frame, fit, textures)
         person = TexturedPerson(self.body, fit.identity, textures, fit.pose)
         write_sheet(folder / SHEET_FILE, canvas, fit, person)
         task = progress.add_task("generating frames", total=self.clips.steps)
-        reference = Reference(
-            fine[0].image, fine[0].alpha, fine[0].keypoints.float().numpy(),
-            Fitted(self.body, fits[0].identity, fits[0].pose, fine[0].camera),
-        )  # fmt: skip
         self.clips(writer, person, reference, canvas.camera, lambda n: progress.advance(task, n))
         writer.finish(self._info(paths, [w for s in sights for w in s.detection.warnings]))
 
@@ -355,8 +363,7 @@ class PhotoPreprocessor:
     ) -> Textures:
         """Unwraps the fine crops of the photographs and fills in what they do not show."""
         views = [self._seen(*parts) for parts in zip(canvases, fits, naked, strict=True)]
-        rest, _ = self.body.shape(fits[0].identity)
-        mesh = UvMesh(rest, self.body.faces, self.body.uv, self.body.uv_faces)
+        mesh = uv_mesh(self.body, fits[0].identity)
         seen = unwrap_photos(views, mesh, self.texture_size, names)
         canonical, _, _ = self.body.canonical(fits[0].identity)
         return fill_unseen(seen, mesh, canonical, self.limbs, self.regions, cover)
@@ -404,6 +411,7 @@ class PhotoPreprocessor:
             "albedo: smooth shading divided out, a stand-in for intrinsic decomposition",
             "face patch by Lanczos, not super-resolved",
             "unseen texture made up: plain cloth and skin, hair on the head",
+            *([self.prior.provenance] if self.prior is not None and self.prior.share else []),
             *warnings,
         ))  # fmt: skip
         return SubjectInfo(self.body.name, self.body.digest, provenance, self.clips.generator.name)

@@ -66,8 +66,7 @@ class TexturedPerson:
     @property
     def mesh(self) -> UvMesh:
         """The unposed body with its texture layout."""
-        rest, _ = self.body.shape(self.identity)
-        return UvMesh(rest, self.body.faces, self.body.uv, self.body.uv_faces)
+        return uv_mesh(self.body, self.identity)
 
     def view(
         self, pose: BodyPose, camera: Camera, offset: Float[Tensor, "p 3"] | None = None
@@ -156,6 +155,12 @@ class TexturedPerson:
             maps["bones"] = self.bones(view)
             maps[KEYPOINTS] = body_keypoints(self.body, view).numpy()
         return {name: maps[name] for name in names}
+
+
+def uv_mesh(body: SmplxBody, identity: BodyIdentity) -> UvMesh:
+    """A person's unposed body with its texture layout."""
+    rest, _ = body.shape(identity)
+    return UvMesh(rest, body.faces, body.uv, body.uv_faces)
 
 
 def sample_texture(

@@ -79,7 +79,13 @@ class AvatarBuilder:
     light: str = "baked"
     learnt_normals: bool = False
     rates: Mapping[str, float] = field(
-        default_factory=lambda: {"means": 1e-3, "appearance": 1e-2, "network": 1e-3, "skinning": 6e-2, "normals": 1e-2}
+        default_factory=lambda: {
+            "means": 1e-3,
+            "appearance": 1e-2,
+            "network": 1e-3,
+            "skinning": 6e-2,
+            "normals": 1e-2,
+        }
     )
 
     def __post_init__(self) -> None:

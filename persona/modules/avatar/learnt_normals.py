@@ -1,4 +1,4 @@
-"""Normals for the light that training corrects: those of a skirt are not those of the legs below it."""
+"""Normals that training tilts for the light: a skirt's are not those of the legs under it."""
 
 import torch
 import torch.nn.functional as F

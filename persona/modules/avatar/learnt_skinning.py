@@ -1,4 +1,4 @@
-"""Skinning weights that training corrects: a skirt follows the pelvis more than the thigh below it."""
+"""Skinning weights that training corrects: a skirt follows the pelvis, not the thigh under it."""
 
 import torch
 from jaxtyping import Bool, Float

@@ -95,6 +95,9 @@ class VideoGenerator(ABC):
     needs_fit: bool = False
     """Whether it asks for the body that was fitted to the photograph (``Reference.fitted``), which
     recordings of a dataset do not tell."""
+    cut_out: bool = False
+    """Whether the frames are renders of an avatar in the controls' poses, with their opacity as a
+    fourth channel: then neither annotators nor the gate look at them."""
     size_multiple: int = 1
     """Height and width are multiples of it, pixels."""
     frame_size: tuple[int, int] | None = None
@@ -143,8 +146,8 @@ class VideoGenerator(ABC):
     @abstractmethod
     def __call__(
         self, reference: Reference, controls: Controls, *, seed: int
-    ) -> UInt8[ndarray, "n h w 3"]:
-        """The clip, RGB.
+    ) -> UInt8[ndarray, "n h w c"]:
+        """The clip, RGB; where it is cut out RGBA, the colours over white.
 
         Args:
             reference: The person to show.
@@ -155,7 +158,7 @@ class VideoGenerator(ABC):
 
 def generate(
     generator: VideoGenerator, reference: Reference, controls: Controls, *, seed: int
-) -> UInt8[ndarray, "n h w 3"]:
+) -> UInt8[ndarray, "n h w c"]:
     """Calls a generator and holds it to what it promises.
 
     Raises:
@@ -165,7 +168,8 @@ def generate(
     if missing := generator.control_names - set(controls.maps):
         raise ValueError(f"{name} needs {sorted(missing)}")
     frames = generator(reference, controls, seed=seed)
-    expected = len(controls), controls.camera.height, controls.camera.width, 3
+    channels = 4 if generator.cut_out else 3
+    expected = len(controls), controls.camera.height, controls.camera.width, channels
     if frames.shape != expected or frames.dtype != np.uint8:
         raise ValueError(f"{name}: frames are {frames.shape} {frames.dtype}, not {expected} uint8")
     return frames

@@ -38,14 +38,17 @@ class LhmAvatar(Avatar):
     shape: Float[Tensor, "n 3"]
     rest_joints: Float[Tensor, "j 3"]
     vertex: Int[Tensor, "n"]
+    places: Float[Tensor, "n 3"]
+    """Where each Gaussian hangs on the body that has no one's shape, in its T-pose, metres."""
 
     def __init__(self, body: SmplxBody, identity: BodyIdentity, num_points: int) -> None:
         super().__init__()
         self.body = body
         self.identity = replace(identity, face_offset=torch.zeros_like(identity.face_offset))
-        self.template, vertex = template_on(body, sample_points(body, num_points))
+        places = sample_points(body, num_points)
+        self.template, vertex = template_on(body, places)
         shape, joints = shape_offsets(body, self.identity, vertex)
-        constants = {"shape": shape, "rest_joints": joints, "vertex": vertex}
+        constants = {"shape": shape, "rest_joints": joints, "vertex": vertex, "places": places}
         for name, value in constants.items():
             self.register_buffer(name, value.detach().clone(), persistent=False)
         start = {

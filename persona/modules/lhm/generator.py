@@ -12,8 +12,7 @@ from numpy import ndarray
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.device import pick_device
 from persona.modules.diffusion.base import Controls, Reference, VideoGenerator
-from persona.modules.lhm.avatar import LhmAvatar
-from persona.modules.lhm.photograph import LhmSettings, see_photograph, take_photograph
+from persona.modules.lhm.photograph import LhmSettings, avatar_of
 from persona.modules.render.factory import make_renderer
 from persona.types import Channel
 
@@ -32,6 +31,7 @@ class LhmGenerator(VideoGenerator):
     name = "lhm (renders of a feed-forward avatar)"
     needs_fit = True
     licence = "of the network's weights; none needed for the shipped ones"
+    cut_out = True
 
     def __init__(self, model: LhmSettings, device: str = "auto") -> None:
         self.model, self.device = model, device
@@ -50,23 +50,18 @@ class LhmGenerator(VideoGenerator):
     @torch.no_grad()
     def __call__(
         self, reference: Reference, controls: Controls, *, seed: int
-    ) -> UInt8[ndarray, "n h w 3"]:
+    ) -> UInt8[ndarray, "n h w 4"]:
         """See ``VideoGenerator``; nothing is drawn at random."""
-        fitted = reference.fitted
-        assert fitted is not None  # It ``needs_fit``.
-        avatar = LhmAvatar(fitted.body, fitted.identity, self.model.num_points)
-        image = torch.from_numpy(reference.image).permute(2, 0, 1).float() / 255
-        mask = (torch.from_numpy(reference.alpha)[None] > 0.5).float()
-        pose, camera = matrix_pose(fitted.body, fitted.pose), fitted.camera.local()
-        photo = see_photograph(avatar, self.model, image, mask, camera, pose)
-        take_photograph(avatar, self.model, photo, self.device)
+        avatar = avatar_of(reference, self.model, self.device)
         device = pick_device(self.device)
-        avatar, renderer = avatar.to(device), make_renderer(device.type).to(device)
-        camera, frames = controls.camera.local().to(device), []
+        renderer, camera = make_renderer(device.type).to(device), controls.camera.local().to(device)
+        frames = []
         for number in range(len(controls)):
-            posed = avatar(matrix_pose(fitted.body, controls.pose[number]).to(device))
-            colours = {"rgb": Channel(posed.colors("gaussians"))}
-            render = renderer(posed.gaussians("gaussians"), camera, colours)
-            white = (render.images["rgb"] + 1 - render.alpha).clamp(0, 1)
-            frames.append((white * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+            # Posed where the body is, which is not this generator's to move.
+            posed = avatar(matrix_pose(avatar.body, controls.pose[number]))
+            colours = {"rgb": Channel(posed.colors("gaussians").to(device))}
+            render = renderer(posed.gaussians("gaussians").to(device), camera, colours)
+            white = render.images["rgb"] + 1 - render.alpha
+            layers = torch.cat((white, render.alpha)).clamp(0, 1) * 255
+            frames.append(layers.round().byte().permute(1, 2, 0).cpu().numpy())
         return np.stack(frames)

@@ -9,7 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.errors import UserError
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.device import pick_device
+from persona.modules.diffusion.base import Reference
 from persona.modules.lhm.avatar import LhmAvatar
 from persona.modules.lhm.models import LhmModel
 from persona.modules.lhm.sight import Photo, read_photo
@@ -83,3 +86,30 @@ def take_photograph(
         made = model(batch, template)[0]
     template.to("cpu")
     avatar.take(made.to("cpu"))
+
+
+@torch.no_grad()
+def avatar_of(reference: Reference, settings: LhmSettings, device: str = "auto") -> LhmAvatar:
+    """The avatar of a photograph whose body is known, on the CPU.
+
+    Args:
+        reference: The photograph.
+        settings: Of the network.
+        device: Where the network runs.
+
+    Raises:
+        UserError: the body in the photograph is not known, or weights are missing.
+    """
+    fitted = reference.fitted
+    if fitted is None:
+        raise UserError(
+            "lhm needs the body that was fitted to the photograph, which this source does not "
+            "tell: use generator=textured_mesh"
+        )
+    avatar = LhmAvatar(fitted.body, fitted.identity, settings.num_points)
+    image = torch.from_numpy(reference.image).permute(2, 0, 1).float() / 255
+    mask = (torch.from_numpy(reference.alpha)[None] > 0.5).float()
+    pose, camera = matrix_pose(fitted.body, fitted.pose), fitted.camera.local()
+    photo = see_photograph(avatar, settings, image, mask, camera, pose)
+    take_photograph(avatar, settings, photo, device)
+    return avatar

@@ -111,6 +111,38 @@ def test_frames_of_a_video_model_follow_each_other(tmp_path, person, reference):
     assert 0 < max(steps) < 0.5
 
 
+class CutOut(Painter):
+    """The same, ten pixels higher than the body and cut out."""
+
+    cut_out = True
+    native_fps = None
+
+    def __call__(self, reference, controls, *, seed):
+        frames = super().__call__(reference, controls, seed=seed)
+        rgba = np.concatenate((frames, 255 * controls.maps["mask"][..., None].astype(np.uint8)), -1)
+        return np.roll(rgba, -10, 1)
+
+
+class Untouched(Gate):
+    """Is not to be asked."""
+
+    def __call__(self, controls, frames, masks):
+        raise AssertionError("the gate was asked")
+
+
+def test_nobody_looks_at_frames_that_are_cut_out(tmp_path, person, reference):
+    options = {"motions": ("turntable",), "num_frames": 2, "gate": Untouched()}
+    subject = made(tmp_path, person, reference, ClipMaker(generator=CutOut(), **options))
+    frame = subject.frame("generated_0", 1)
+    # Mask and colours are the generator's, parts those of the body nearby.
+    assert (frame.image[frame.mask] == COLOUR).all() and (frame.image[~frame.mask] == 255).all()
+    assert (frame.seg[frame.mask] == colours_from_classes(np.full(1, TORSO, np.uint8))).all()
+    inside = person.colour(subject.pose("generated_0", 1), frame.camera)[1]
+    assert (np.roll(inside, -10, 0) == frame.mask).all()
+    textures = subject.textures("generated_0")
+    assert abs(textures.texture[textures.mask].astype(float).mean(0) - COLOUR).max() < 2
+
+
 def test_the_stand_in_is_the_textured_body(tmp_path, person, reference):
     maker = ClipMaker(generator=TexturedMeshGenerator(), motions=("turntable",), num_frames=2)
     subject = made(tmp_path, person, reference, maker)

@@ -99,7 +99,10 @@ def test_a_skirt_over_the_thigh_learns_to_follow_the_pelvis(body, corrected):
 
     def error() -> torch.Tensor:
         weights = skin(template, template.weights)
-        off = [blend_skin(template.vertices, weights, b) - t for b, t in zip(bones, targets, strict=True)]
+        off = [
+            blend_skin(template.vertices, weights, b) - t
+            for b, t in zip(bones, targets, strict=True)
+        ]
         return torch.stack(off).square().sum(-1)
 
     before = error()[:, hangs].mean().sqrt().item()

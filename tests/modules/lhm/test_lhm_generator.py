@@ -9,6 +9,7 @@ import torch
 from persona.data.people.scene import Stance, stand
 from persona.data.preprocess.fit_state import rest_body_pose
 from persona.errors import UserError
+from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.diffusion.base import Controls, Fitted, Reference, generate
 from persona.modules.lhm.generator import LhmGenerator
 from persona.modules.lhm.small import SmallLhm
@@ -58,14 +59,46 @@ def test_frames_show_the_photographed_person_in_each_pose(clip):
     generator = LhmGenerator(SmallLhm(**SIZE, random=True), device="cpu")
     frames = generate(generator, reference, controls, seed=0)
     masks = controls.maps["mask"]
-    for number, frame in enumerate(frames):
+    for number, rgba in enumerate(frames):
+        frame, alpha = rgba[..., :3], rgba[..., 3]
         shown, mask = (frame < 250).any(-1), masks[number]
+        assert ((alpha > 5) >= shown).all()  # What is not white is not empty.
         own, other = ((shown & m).sum() / (shown | m).sum() for m in (mask, masks[1 - number]))
         # Two thousand Gaussians are a thick skin.
         assert own > 0.55 and own > other + 0.1
         # Red, paled by what is thin; untrained colours are a fifth of the mixture.
         assert np.abs(frame[mask].astype(float).mean(0) - RED).max() < 70
         assert (frame[~shown] > 249).all()
+
+
+def test_the_body_stays_where_it_is(clip, monkeypatch):
+    """Others use it too, on the CPU, while the network runs on a GPU."""
+
+    def moved(*args, **kwargs):
+        raise AssertionError("the body was moved")
+
+    monkeypatch.setattr(SmplxBody, "_apply", moved)
+    reference, controls = clip
+    LhmGenerator(SmallLhm(**SIZE, random=True), device="cpu")(reference, controls, seed=0)
+
+
+@pytest.mark.gpu
+def test_a_gpu_draws_what_the_cpu_draws(clip):
+    reference, controls = clip
+    frames = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        generator = LhmGenerator(SmallLhm(**SIZE, random=True), device=device)
+        frames += [generator(reference, controls, seed=0).astype(float) for _ in range(2)]
+    assert (frames[2] == frames[3]).all()  # Another clip of the same person.
+    assert np.abs(frames[0] - frames[2]).mean() < 2
+
+
+def test_who_fitted_no_body_is_told(clip):
+    reference, controls = clip
+    generator = LhmGenerator(SmallLhm(**SIZE, random=True), device="cpu")
+    with pytest.raises(UserError, match=r"lhm needs the body that was fitted.*textured_mesh"):
+        generator(replace(reference, fitted=None), controls, seed=0)
 
 
 def test_missing_weights_are_named_before_the_long_work():
