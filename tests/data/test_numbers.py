@@ -25,6 +25,13 @@ def test_what_is_no_number_of_the_range(value):
     assert message.endswith("give a number above 0, at most 1000; export it again")
 
 
+def test_bounds_are_in_the_range():
+    assert number("x", 1, low=1, high=3) == 1 and number("x", 3, low=1, high=3) == 3
+    assert whole_number("x", 1, low=1, high=3) == 1 and whole_number("x", 3, low=1, high=3) == 3
+    with pytest.raises(UserError, match="above 1"):
+        number("x", 1, above=1)
+
+
 def test_whole_numbers():
     assert whole_number("seed", 3.0) == 3 and type(whole_number("seed", 3.0)) is int
     for value, wanted in ((1.5, "whole"), (-1, "at least 0"), ("x", "a whole number")):
