@@ -6,7 +6,8 @@ import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import TypeVar
 
@@ -61,15 +62,32 @@ def results_of(
     Args:
         work: A function of a module, which processes can import.
         items: What it is given.
-        jobs: Processes, which share the cores; 1 works in this one.
+        jobs: Processes, which share the cores and the GPUs; 1 works in this one.
+
+    Raises:
+        BrokenProcessPool: One was killed.
     """
     if jobs <= 1:
         yield from map(work, items)
         return
-    threads = max(1, available_cores() // jobs)
-    count = min(jobs, max(1, len(items)))
-    with mp.get_context("spawn").Pool(count, torch.set_num_threads, (threads,)) as pool:
-        yield from pool.imap_unordered(work, items)
+    count, context = min(jobs, max(1, len(items))), mp.get_context("spawn")
+    shares: SimpleQueue[dict[str, str]] = context.SimpleQueue()
+    for slot in range(count):
+        given = environment(slot, count)
+        shares.put({name: text for name, text in given.items() if os.environ.get(name) != text})
+    with ProcessPoolExecutor(count, context, _settle, (shares,)) as pool:
+        try:
+            for future in as_completed([pool.submit(work, item) for item in items]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _settle(shares: SimpleQueue[dict[str, str]]) -> None:
+    """Gives a process that has done nothing yet its share of the cores, and its GPU."""
+    os.environ.update(shares.get())
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def result_apart(work: Callable[[Item], Result], item: Item) -> Result:

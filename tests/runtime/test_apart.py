@@ -1,10 +1,13 @@
 """Work side by side: slots are nobody else's, results come here, an error begins nothing else."""
 
 import os
+import signal
 import threading
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
+import torch
 
 from persona.runtime.apart import result_apart, results_of, side_by_side
 
@@ -54,6 +57,30 @@ def squared(number: int) -> tuple[int, int]:
 
 def test_one_job_needs_no_process():
     assert list(results_of(squared, range(3), 1)) == [(n**2, os.getpid()) for n in range(3)]
+
+
+def share(number: int) -> tuple[str, int]:
+    """GPU and threads of the process; long enough for all processes to get some."""
+    time.sleep(0.2)
+    return os.environ.get("CUDA_VISIBLE_DEVICES", ""), torch.get_num_threads()
+
+
+@pytest.mark.slow
+def test_processes_share_gpus_and_cores(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("persona.runtime.apart.available_cores", lambda: 9)
+    assert set(results_of(share, range(12), 3)) == {("0", 3), ("1", 3)}
+
+
+def killed(number: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_noticed():
+    with pytest.raises(BrokenProcessPool):
+        list(results_of(killed, range(2), 2))
 
 
 @pytest.mark.slow
