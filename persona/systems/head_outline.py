@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from persona.data.datamodule import spread
@@ -22,8 +22,9 @@ VIEWS = 10
 """Frames whose outlines are looked at, evenly spread."""
 TRIES = 30
 """Points that are drawn for each that is asked for."""
-OUTLINE_RATE, UNSURE = 2e-3, 0.1
-"""Adam's rate, and how far what it learns stays from certain: sigmoids that still move."""
+OUTLINE_RATE, OUTLINE_BATCH, UNSURE = 2e-3, 512, 0.1
+"""Adam's rate, points a step, and how far what it learns stays from certain: sigmoids that still
+move."""
 CLOSE = 0.02
 """Points are not put so near to one another, networks' unit."""
 
@@ -114,24 +115,26 @@ def learn_outlines(
     weights = [*look.canonical.parameters(), *avatar.edits.parameters()]
     optimizer = torch.optim.Adam(weights, OUTLINE_RATE)
 
-    def logits(edit: int) -> Float[Tensor, "n"]:
-        return look.canonical(points, avatar.edits(torch.tensor(edit)).latent).opacity[:, 0]
+    def logits(rows: Int[Tensor, "m"], edit: int) -> Float[Tensor, "m"]:
+        latent = avatar.edits(torch.tensor(edit)).latent
+        return look.canonical(points[rows], latent).opacity[:, 0]
 
     for step in range(steps):
-        edit = step % len(subjects)
-        truth = there[edit].float()
+        edit, rows = step % len(subjects), torch.randint(len(points), (OUTLINE_BATCH,))
+        truth = there[edit][rows].float()
         loss = F.binary_cross_entropy_with_logits(
-            logits(edit), truth.lerp(torch.tensor(0.5), UNSURE), reduction="none"
+            logits(rows, edit), truth.lerp(torch.tensor(0.5), UNSURE), reduction="none"
         )
         # Both kinds count alike.
-        share = truth.mean().clamp(0.01, 0.99)
-        loss = (loss * torch.where(there[edit], 0.5 / share, 0.5 / (1 - share))).mean()
+        share = there[edit].float().mean().clamp(0.01, 0.99)
+        loss = (loss * torch.where(truth > 0, 0.5 / share, 0.5 / (1 - share))).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     optimizer.zero_grad()
     with torch.no_grad():
-        right = [(logits(edit) > 0) == truth for edit, truth in enumerate(there)]
+        rows = torch.arange(len(points))
+        right = [(logits(rows, edit) > 0) == truth for edit, truth in enumerate(there)]
         return float(torch.cat(right).float().mean())
 
 
