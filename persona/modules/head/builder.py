@@ -212,6 +212,8 @@ class PerseBuilder(HeadBuilder):
         source: those that the person has in the first place.
         code: numbers of a code.
         code_std: of the first codes.
+        spread_codes: whether the edits' first codes differ by that much too, see
+            ``FeatureCodes.spread``; else by what a fresh network makes of their features.
         largest: of the predicted scales: 0.0175 at 768 x 768 pixels, 0.025 at 512 x 512.
         turned: see ``GaussianLook``.
         as_released: see ``GaussianLook``.
@@ -230,6 +232,7 @@ class PerseBuilder(HeadBuilder):
     source: Sequence[str] = PERSE_SOURCE
     code: int = 32
     code_std: float = 0.05
+    spread_codes: bool = False
     largest: float = 0.0175
     turned: bool = True
     as_released: bool = False
