@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import TypeVar
 
@@ -65,7 +66,7 @@ def results_of(
     Args:
         work: A function of a module, which processes can import.
         items: What it is given.
-        jobs: Processes, which share the cores; 1 works in this one.
+        jobs: Processes, which share the cores and the GPUs; 1 works in this one.
 
     Raises:
         UserError: a process was killed.
@@ -73,8 +74,8 @@ def results_of(
     if jobs <= 1:
         yield from map(work, items)
         return
-    threads = max(1, available_cores() // jobs)
-    with _processes(min(jobs, max(1, len(items))), threads) as pool:
+    count = min(jobs, max(1, len(items)))
+    with _processes([environment(slot, count) for slot in range(count)]) as pool:
         begun = [pool.submit(work, item) for item in items]
         try:
             for future in as_completed(begun):
@@ -89,14 +90,19 @@ def result_apart(work: Callable[[Item], Result], item: Item) -> Result:
     Raises:
         UserError: the process was killed.
     """
-    with _processes(1, available_cores()) as pool:
+    threads = {"OMP_NUM_THREADS": str(available_cores())}
+    with _processes([threads]) as pool:
         return pool.submit(work, item).result()
 
 
 @contextmanager
-def _processes(count: int, threads: int) -> Iterator[ProcessPoolExecutor]:
+def _processes(variables: Sequence[dict[str, str]]) -> Iterator[ProcessPoolExecutor]:
+    """As many processes as there are environments, each of which one of them takes."""
     context = mp.get_context("spawn")
-    with ProcessPoolExecutor(count, context, torch.set_num_threads, (threads,)) as pool:
+    shares: SimpleQueue[dict[str, str]] = context.SimpleQueue()
+    for own in variables:
+        shares.put({name: text for name, text in own.items() if os.environ.get(name) != text})
+    with ProcessPoolExecutor(len(variables), context, _settle, (shares,)) as pool:
         try:
             yield pool
         except BrokenProcessPool as error:
@@ -104,6 +110,12 @@ def _processes(count: int, threads: int) -> Iterator[ProcessPoolExecutor]:
                 "a process that works beside this one was killed, perhaps for want of memory: take "
                 "fewer at a time (jobs=1)"
             ) from error
+
+
+def _settle(shares: SimpleQueue[dict[str, str]]) -> None:
+    """Gives a process that has done nothing yet its share of the cores, and its GPU."""
+    os.environ.update(shares.get())
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def run_apart(module: str, argument: Path, log: Path, variables: dict[str, str]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import lightning as L
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
@@ -209,9 +209,16 @@ class Fit(AvatarModule):
         """Lightning's hook, which ends a step: a checkpoint has what the density has decided."""
         super().optimizer_step(*args, **kwargs)
         step, self.watching = self.global_step + 1, False
+        decides = self.density.decides(step)
+        if decides and self.trainer.world_size > 1:
+            self.density.unite(self._any_process)
         change = self.density(self.avatar, step)
-        if self.density.decides(step):
+        if decides:
             self.resize(change)
+
+    def _any_process(self, here: Bool[Tensor, "n"]) -> Bool[Tensor, "n"]:
+        """Where any process has true."""
+        return self.trainer.strategy.reduce(here.float(), reduce_op="max") > 0
 
     def resize(self, change: Resize | None) -> None:
         """Changes the number of Gaussians: of the avatar, the optimiser and all processes.

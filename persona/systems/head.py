@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.data.edit_name import read_edit_name
+from persona.data.frames import FrameDataset
 from persona.data.subject import Subject
 from persona.errors import UserError
 from persona.modules.avatar.pose_table import PoseTable
@@ -19,16 +21,17 @@ from persona.modules.body.shaped_body import ShapedBody
 from persona.modules.head.attributes import SOURCE
 from persona.modules.head.avatar import HeadAvatar, PosedHead
 from persona.modules.head.builder import HeadBuilder, PerseBuilder
-from persona.modules.head.looks import DrawnSurface
+from persona.modules.head.looks import DrawnSurface, GaussianLook
 from persona.modules.head.lora import train_lora_only
 from persona.modules.losses.head_step import VIEW, HeadStep
 from persona.modules.losses.random_colors import RandomColors
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.systems.head_outline import points_in_outlines
+from persona.systems.head_outline import learn_outlines, points_in_outlines
 from persona.systems.head_start import read_start, take_over
 from persona.systems.method import Method, Views
 from persona.types import BodyIdentity, Channel, Frame, Pose
 
+log = logging.getLogger(__name__)
 BACKGROUNDS = ("white", "random")
 CAMERA_FROM_MAP = (1.0, -1.0, -1.0)
 """Normal maps have y up and z to the camera, cameras have y down and z away."""
@@ -129,6 +132,16 @@ class HeadMethod(Method):
             avatar, self.body, subject, builder.around_points, builder.around
         )
         avatar.resize(torch.arange(len(avatar.points)), {"points": fresh})
+
+    def see_frames(self, subjects: Sequence[Subject], frames: FrameDataset) -> None:
+        """Of an untrained head of Gaussians: which points each edit has."""
+        avatar, steps = self.avatar, self.builder.outline_steps
+        if not steps or self.start is not None or int(avatar.steps):
+            return
+        if not isinstance(avatar.look, GaussianLook):
+            raise UserError("avatar.outline_steps: a head of shaded points is opaque; leave it 0")
+        share = learn_outlines(avatar, self.body, subjects, steps, self.builder.around)
+        log.info("outlines: %.0f %% of the points are where they should be", 100 * share)
 
     def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> HeadStep:
         """Poses the head of the frame's subject and renders what the losses ask for."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from persona.data.edit_name import read_edit_name
+from persona.data.frames import FrameDataset
 from persona.data.layout import CAPTURED
 from persona.data.subject import Subject
 from persona.errors import UserError
@@ -33,6 +35,7 @@ class PerseMethod(HeadMethod):
     """
 
     many = True
+    builder: PerseBuilder
 
     def __init__(
         self,
@@ -52,6 +55,14 @@ class PerseMethod(HeadMethod):
                 f"avatar.features={avatar.features}: the encoder gives {encoder.size}; set that"
             )
         self.encoder = encoder.requires_grad_(False).eval()
+
+    def see_frames(self, subjects: Sequence[Subject], frames: FrameDataset) -> None:
+        """Of an untrained head: how far apart the first codes are, and what ``HeadMethod`` does."""
+        codes, builder = self.avatar.edits.codes, self.builder
+        fresh = self.start is None and not int(self.avatar.steps)
+        if fresh and isinstance(codes, FeatureCodes) and builder.spread_codes:
+            codes.spread(builder.code_std)
+        super().see_frames(subjects, frames)
 
     def initialise(self, subject: Subject) -> None:
         """Also encodes the first captured picture on white, and the words of the subject's name."""

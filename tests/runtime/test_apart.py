@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+import torch
 
 from persona.errors import UserError
 from persona.runtime.apart import result_apart, results_of, side_by_side
@@ -68,6 +69,20 @@ def test_a_killed_process_is_said():
         result_apart(killed, 1)
     with pytest.raises(UserError, match=r"was killed.*jobs=1"):
         list(results_of(killed, range(3), 2))
+
+
+def share(number: int) -> tuple[str, int]:
+    """GPU and threads of the process; long enough for all processes to get some."""
+    time.sleep(0.2)
+    return os.environ.get("CUDA_VISIBLE_DEVICES", ""), torch.get_num_threads()
+
+
+@pytest.mark.slow
+def test_processes_share_gpus_and_cores(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("persona.runtime.apart.available_cores", lambda: 9)
+    assert set(results_of(share, range(12), 3)) == {("0", 3), ("1", 3)}
 
 
 @pytest.mark.slow

@@ -105,7 +105,7 @@ def cell_of(
         *size.overrides[choice.system], *choice.overrides,
         quoted("subjects_dir", Path(config.subjects_dir).absolute()),
     ]  # fmt: skip
-    edits = [str(edit) for edit in config.edits]
+    edits = [str(edit) for edit in choice.get("edits", config.edits)]
     truth, _ = _truth(config, person, edits)
     new, roots = _truth(config, person, [*edits, str(config.new_edit)])
     if before is not None:
@@ -163,5 +163,6 @@ def check_edits(config: DictConfig) -> None:
     Raises:
         UserError: One is none.
     """
-    for edit in (*config.edits, config.new_edit):
+    own = [edit for choice in config.systems.values() for edit in choice.get("edits", ())]
+    for edit in (*config.edits, *own, config.new_edit):
         read_edit(edit)

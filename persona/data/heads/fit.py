@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float
@@ -19,13 +19,25 @@ FACING = (torch.pi, 0.0, 0.0)
 """Root of a head that looks into the camera: its y is up, the camera's down."""
 NECK_ROW = 11
 """Of the neck in ``BodyPose.body``."""
-CONTOUR, CONTOUR_WEIGHT = 17, 0.3
-"""The first points lie along the jaw, where networks and body models agree less."""
+CONTOUR = 17
+"""The first points lie along the jaw."""
 EYE_CORNERS = (36, 45)
 EYES = (LEFT_EYE, RIGHT_EYE)
-RATE = 1e-2
-REACH = 1.5
-"""Most of a shape coefficient."""
+MARK, CONTOUR_MARK, IRIS = 0.03, 0.09, 0.01
+"""Deviations of landmarks and irises, in distances of the outer corners of the eyes; along the jaw
+networks and body models agree less."""
+SHAPE, REACH = 0.6, 1.5
+"""Deviation of a shape coefficient, and its most."""
+UNIT, SELDOM, UNEVEN = 0.3, 0.1, 0.15
+"""Deviations of a face unit, of one that few pictures show, and of left from right."""
+SELDOM_UNITS = (
+    "cheekPuff", "eyeLook", "jawForward", "jawLeft", "jawRight", "mouthLeft", "mouthRight",
+    "noseSneer", "tongueOut",
+)  # fmt: skip
+"""Eyes look about by their joints."""
+TURN, JAW, GAZE, FAR = 0.5, 0.15, 0.3, 1e3
+"""Deviations of neck, jaw and eyes, radians; places are free, metres."""
+TRIES = 6
 
 
 @dataclass(frozen=True)
@@ -39,40 +51,54 @@ class FittedHead:
     """Mean distance of landmarks, in distances of the outer corners of the eyes."""
 
 
+@dataclass(frozen=True)
 class _Unknowns:
     """What is fitted, one row a photograph but for the shape."""
 
-    def __init__(self, body: HeadBody, trans: Float[Tensor, "n 3"]) -> None:
-        count = len(trans)
-        self.betas = torch.zeros(body.num_betas, requires_grad=True)
-        self.expression = torch.zeros(count, body.num_expression, requires_grad=True)
-        self.neck = torch.zeros(count, 3, requires_grad=True)
-        self.jaw = torch.zeros(count, 1, requires_grad=True)
-        self.eyes = torch.zeros(count, 2, requires_grad=True)
-        self.trans = trans.clone().requires_grad_()
+    betas: Float[Tensor, "s"]
+    expression: Float[Tensor, "n e"]
+    neck: Float[Tensor, "n 3"]
+    jaw: Float[Tensor, "n 1"]
+    eyes: Float[Tensor, "n 2"]
+    trans: Float[Tensor, "n 3"]
+
+    @classmethod
+    def zero(cls, body: HeadBody, trans: Float[Tensor, "n 3"]) -> _Unknowns:
+        """The mean head at rest."""
+        sizes = (body.num_expression, 3, 1, 2)
+        rows = (trans.new_zeros(len(trans), size) for size in sizes)
+        return cls(trans.new_zeros(body.num_betas), *rows, trans)
 
     @property
-    def tensors(self) -> list[Tensor]:
-        """All of them."""
-        return [self.betas, self.expression, self.neck, self.jaw, self.eyes, self.trans]
+    def flat(self) -> Float[Tensor, "k"]:
+        """All numbers."""
+        return torch.cat([getattr(self, f.name).reshape(-1) for f in fields(self)])
 
-    @torch.no_grad()
-    def bound(self) -> None:
-        """Keeps face units in [0, 1], shapes and the jaw in what people have."""
-        self.expression.clamp_(0, 1)
-        self.betas.clamp_(-REACH, REACH)
-        self.jaw.clamp_(0, 0.4)
+    def of(self, flat: Float[Tensor, "k"]) -> _Unknowns:
+        """The same with other numbers."""
+        own = [getattr(self, f.name) for f in fields(self)]
+        parts = flat.split([part.numel() for part in own])
+        return _Unknowns(*(part.view_as(mine) for part, mine in zip(parts, own, strict=True)))
+
+    def filled(self, **values: float | Tensor) -> _Unknowns:
+        """Constants by name: a number, or a row for all photographs."""
+        return _Unknowns(*(
+            torch.as_tensor(values[f.name]).to(self.betas).expand_as(getattr(self, f.name))
+            for f in fields(self)
+        ))  # fmt: skip
 
     def poses(self, expressions: int) -> BodyPose:
         """As body poses."""
-        pose = BodyPose.zero(expressions, (len(self.trans),))
-        pose.root[:] = torch.tensor(FACING)
-        body, jaw, gaze = pose.body.clone(), pose.jaw.clone(), pose.left_eye.clone()
-        body[:, NECK_ROW] = self.neck
-        jaw[:, :1] = self.jaw
-        gaze[:, :2] = self.eyes
+        count = len(self.trans)
+        pose = BodyPose.zero(expressions, (count,))
+        still = pose.body.new_zeros(count, 1)
+        body = torch.cat(
+            [pose.body[:, :NECK_ROW], self.neck[:, None], pose.body[:, NECK_ROW + 1 :]], 1
+        )
+        gaze = torch.cat([self.eyes, still], 1)
         return replace(
-            pose, body=body, jaw=jaw, left_eye=gaze, right_eye=gaze,
+            pose, root=torch.tensor(FACING).expand(count, 3), body=body,
+            jaw=torch.cat([self.jaw, still, still], 1), left_eye=gaze, right_eye=gaze,
             expression=self.expression, trans=self.trans,
         )  # fmt: skip
 
@@ -81,46 +107,102 @@ def fit_head(
     body: HeadBody,
     faces: Sequence[Face],
     camera: Camera,
-    steps: int = 600,
+    steps: int = 40,
     advance: Callable[[int], None] = lambda steps: None,
 ) -> FittedHead:
     """Shape, expressions, turns and places of a head from its landmarks and irises.
 
-    Source: the objective of IMAvatar's tracker (arXiv:2112.07471), without DECA as its start:
-    distances of landmarks, 0.01 times the mean squares of shape and expression, and for several
-    frames 0.1 and 10 times those of the changes of expressions and turns.
+    The most likely head, by Levenberg and Marquardt's method within bounds: landmarks are off by
+    ``MARK``, with the tails of a Cauchy distribution; shapes, face units, turns and the jaw are
+    spread as ``_spread`` says, and both halves of a face mostly do the same. Without the last a
+    turned head is explained as a crooked one that looks ahead. IMAvatar's tracker
+    (arXiv:2112.07471), which has the same landmarks and unknowns, starts from DECA's turn instead.
 
     Args:
         body: With landmarks: the packaged head.
-        faces: One a photograph, in pixels of ``camera``.
+        faces: One a photograph of the same person, in pixels of ``camera``.
         camera: Of all photographs.
-        steps: Of Adam.
+        steps: Of the method.
         advance: Called with the number of finished steps.
     """
-    marks, points = _Marks(body), torch.stack([face.points for face in faces])
+    marks, points = HeadMarks(body), torch.stack([face.points for face in faces])
     irises = torch.stack([face.irises for face in faces])
     size = (points[:, EYE_CORNERS[0]] - points[:, EYE_CORNERS[1]]).norm(dim=-1).mean()
-    unknowns = _Unknowns(body, _first_places(body, points, camera))
-    weights = torch.ones(points.shape[1])
-    weights[:CONTOUR] = CONTOUR_WEIGHT
-    optimizer = torch.optim.Adam(unknowns.tensors, lr=RATE)
-    falls = torch.optim.lr_scheduler.MultiStepLR(optimizer, [steps // 2, steps * 4 // 5], 0.3)
+    spread = torch.full((points.shape[1] + len(EYES), 1), MARK)
+    spread[:CONTOUR], spread[-len(EYES) :] = CONTOUR_MARK, IRIS
+    start = _Unknowns.zero(body, _first_places(body, points, camera))
+
+    def misses(flat: Float[Tensor, "k"]) -> Float[Tensor, "n m 2"]:
+        """Of landmarks and irises, in their deviations."""
+        shown, pupils = marks.projected(start.of(flat), camera)
+        return torch.cat([shown - points, pupils - irises], 1) / size / spread
+
+    found = start.of(_most_likely(body, start, misses, steps, advance))
+    shown, _ = marks.projected(found, camera)
+    residual = float(((shown - points).norm(dim=-1) / size)[:, CONTOUR:].mean())
+    identity = replace(body.zero_identity(), betas=found.betas)
+    return FittedHead(identity, found.poses(body.num_expression), residual)
+
+
+def _most_likely(
+    body: HeadBody,
+    start: _Unknowns,
+    misses: Callable[[Tensor], Tensor],
+    steps: int,
+    advance: Callable[[int], None],
+) -> Float[Tensor, "k"]:
+    """Least squares of misses and of what ``_prior`` calls unlikely, within bounds."""
+    prior = _prior(body, start)
+    low = start.filled(betas=-REACH, expression=0.0, neck=-2.0, jaw=0.0, eyes=-1.0, trans=-FAR).flat
+    high = start.filled(betas=REACH, expression=1.0, neck=2.0, jaw=0.4, eyes=1.0, trans=FAR).flat
+    x, damping = start.flat, 1e-2
+
+    def cost(flat: Float[Tensor, "k"], away: Float[Tensor, "n m 2"]) -> float:
+        return float((1 + away.square().sum(-1)).log().sum() + (prior @ flat).square().sum())
+
+    away = misses(x)
+    value = cost(x, away)
     for _ in range(steps):
-        shown, pupils = marks.projected(unknowns, camera)
-        distance = (shown - points).norm(dim=-1) / size
-        gaze = (pupils - irises).norm(dim=-1).mean() / size
-        loss = (distance * weights).mean() + gaze + _unlikely(unknowns)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        falls.step()
-        unknowns.bound()
+        slopes = torch.autograd.functional.jacobian(misses, x, vectorize=True).flatten(0, 2)
+        # Iteratively reweighted: half the weight at one deviation.
+        weights = (1 / (1 + away.square().sum(-1, keepdim=True))).expand_as(away).flatten()
+        hessian = slopes.mT @ (weights[:, None] * slopes) + prior.mT @ prior
+        gradient = slopes.mT @ (weights * away.flatten()) + prior.mT @ (prior @ x)
+        free = ~((x <= low) & (gradient > 0) | (x >= high) & (gradient < 0))
+        inner, slope = hessian[free][:, free], gradient[free]
+        for _ in range(TRIES):
+            step = torch.linalg.solve(inner + damping * inner.diagonal().diag(), slope)
+            tried = x.clone()
+            tried[free] -= step
+            tried = tried.clamp(low, high)
+            there = misses(tried)
+            if (now := cost(tried, there)) < value:
+                x, away, value, damping = tried, there, now, damping / 4
+                break
+            damping = min(damping * 8, 1e6)
         advance(1)
-    with torch.no_grad():
-        shown, _ = marks.projected(unknowns, camera)
-        residual = float(((shown - points).norm(dim=-1) / size)[:, CONTOUR:].mean())
-        identity = replace(body.zero_identity(), betas=unknowns.betas.detach())
-        return FittedHead(identity, unknowns.poses(body.num_expression).detach(), residual)
+    return x
+
+
+def _prior(body: HeadBody, start: _Unknowns) -> Float[Tensor, "r k"]:
+    """Rows whose products with the unknowns are standard normal, as far as one knows."""
+    names = body.expression_names or ()
+    usual = torch.tensor([SELDOM if n.startswith(SELDOM_UNITS) else UNIT for n in names])
+    if not names:
+        usual = torch.full((body.num_expression,), UNIT)
+    spread = start.filled(
+        betas=SHAPE, expression=usual, neck=TURN, jaw=JAW, eyes=GAZE, trans=FAR
+    ).flat
+    rows = [torch.diag(1 / spread)]
+    place = start.of(torch.arange(len(spread), dtype=torch.float32)).expression.long()
+    for left, name in enumerate(names):
+        if name.endswith("Left") and (other := f"{name[:-4]}Right") in names:
+            pair = torch.zeros(len(place), len(spread))
+            photos = torch.arange(len(place))
+            pair[photos, place[:, left]] = 1 / UNEVEN
+            pair[photos, place[:, names.index(other)]] = -1 / UNEVEN
+            rows.append(pair)
+    return torch.cat(rows)
 
 
 def _first_places(
@@ -137,7 +219,7 @@ def _first_places(
     return torch.stack([x, y, depth], -1) - turned
 
 
-class _Marks:
+class HeadMarks:
     """The body as far as its landmarks and irises go: a hundredth of its vertices.
 
     Args:
@@ -162,10 +244,15 @@ class _Marks:
     def projected(
         self, unknowns: _Unknowns, camera: Camera
     ) -> tuple[Float[Tensor, "n 68 2"], Float[Tensor, "n 2 2"]]:
+        """``posed`` of what is fitted."""
+        return self.posed(unknowns.betas, unknowns.poses(self.body.num_expression), camera)
+
+    def posed(
+        self, betas: Float[Tensor, "s"], pose: BodyPose, camera: Camera
+    ) -> tuple[Float[Tensor, "n 68 2"], Float[Tensor, "n 2 2"]]:
         """Landmarks and the middles of the irises, pixels."""
         body = self.body
-        rest, joints = body.shape(replace(body.zero_identity(), betas=unknowns.betas))
-        pose = unknowns.poses(body.num_expression)
+        rest, joints = body.shape(replace(body.zero_identity(), betas=betas))
         rotations = matrix_from_axis_angle(body.full_pose(pose))
         vertices, bones = body.deform(rest, joints, rotations, pose.expression)
         marks = body.landmarks(vertices) + pose.trans[:, None]
@@ -174,13 +261,3 @@ class _Marks:
             iris, bone = joints[eye] + ahead * torch.tensor([0.0, 0.0, 1.0]), bones[:, eye]
             pupils.append(bone[:, :3, :3] @ iris + bone[:, :3, 3] + pose.trans)
         return camera.project(marks), camera.project(torch.stack(pupils, 1))
-
-
-def _unlikely(unknowns: _Unknowns) -> Float[Tensor, ""]:
-    """Large for strange heads and faces, and for sudden changes."""
-    value = 1e-2 * unknowns.betas.square().mean() + 1e-2 * unknowns.expression.square().mean()
-    if len(unknowns.trans) > 1:
-        turns = torch.cat([unknowns.neck, unknowns.jaw, unknowns.eyes], -1)
-        value = value + 0.1 * unknowns.expression.diff(dim=0).square().mean()
-        value = value + 10 * turns.diff(dim=0).square().mean()
-    return value

@@ -89,7 +89,7 @@ class PortraitPreprocessor:
         *,
         body: HeadBody,
         side: int = 384,
-        steps: int = 600,
+        steps: int = 40,
         frames: int = 48,
         turns: int = 16,
         texture_size: int = 512,

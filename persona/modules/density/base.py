@@ -1,9 +1,9 @@
 """What decides where an avatar gets more Gaussians, and where fewer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from persona.modules.avatar.base import Avatar
@@ -47,6 +47,13 @@ class Density:
 
     def watch(self, step: Step) -> None:
         """Sees a frame of a watched step before the backward pass."""
+
+    def unite(self, union: Callable[[Bool[Tensor, "n"]], Bool[Tensor, "n"]]) -> None:
+        """Before a decision: takes in what the other processes have watched.
+
+        Args:
+            union: True where any process gives true; every process calls it.
+        """
 
     def __call__(self, avatar: Avatar, step: int) -> Resize | None:
         """Called after every step; the change is carried out by ``Fit.resize``."""

@@ -1,11 +1,11 @@
 """Grows and prunes canonical points once in some epochs, as PointAvatar and its successors do.
 
 An epoch is what the avatar says it is. Points are kept that were seen in some frame since the last
-change; new ones lie in a cube around others. On several processes the first decides, by the frames
-that it has seen, and all optimisers keep what they know of the points that stay.
+change, whichever process saw it (PERSE's code takes a vote, PEGASUS's asks the first); new ones lie
+in a cube around others, and all optimisers keep what they know of the points that stay.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -92,6 +92,11 @@ class CanonicalPoints(Density):
         self.epoch_steps = avatar.epoch_steps
         seen = self.visible(step)
         self.seen = seen if self.seen is None else self.seen | seen
+
+    def unite(self, union: Callable[[Bool[Tensor, "n"]], Bool[Tensor, "n"]]) -> None:
+        """A point that any process saw was seen."""
+        if self.seen is not None:
+            self.seen = union(self.seen)
 
     def __call__(  # type: ignore[override]  # It is for avatars with such points.
         self, avatar: Cloud, step: int

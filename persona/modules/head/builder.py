@@ -56,8 +56,12 @@ class HeadBuilder:
         around_points: how many more there are of each edit, around the model and inside the
             outlines of the edit's pictures; see ``points_in_outlines``.
         around: thickness of the layer in which they lie, in the networks' unit.
+        outline_steps: before training, so many steps teach a head of Gaussians which points each
+            edit has; see ``learn_outlines``.
         radius: of a point if there were 100 of them; smaller where there are more.
         epoch_steps: steps that make an epoch.
+        shape_cancel: whether the warp adds each edit's shape by the body model's basis, so that
+            codes need not learn it; else all have the person's (an ablation).
         deformer_width: of the deformer's layers.
         width: of the canonical networks' layers.
     """
@@ -67,8 +71,10 @@ class HeadBuilder:
     start_points: int = 400
     around_points: int = 0
     around: float = 0.4
+    outline_steps: int = 0
     radius: float = 0.3
     epoch_steps: int = 1000
+    shape_cancel: bool = True
     deformer_width: int = 128
     width: int = 256
     generic: ClassVar[bool] = True
@@ -91,7 +97,8 @@ class HeadBuilder:
                 f"this system is for heads, whose body model has {NUM_JOINTS} joints (root, neck, "
                 f"jaw, eyes); the one given has {len(body.parents)}: choose body=head or body=flame"
             )
-        return self.assemble(HeadTemplate.of(body, identity, baked=not self.generic), edits)
+        baked = not (self.generic and self.shape_cancel)
+        return self.assemble(HeadTemplate.of(body, identity, baked), edits)
 
     def assemble(self, template: HeadTemplate, edits: int = 1) -> HeadAvatar:
         """On a body model that is ready."""
@@ -205,6 +212,8 @@ class PerseBuilder(HeadBuilder):
         source: those that the person has in the first place.
         code: numbers of a code.
         code_std: of the first codes.
+        spread_codes: whether the edits' first codes differ by that much too, see
+            ``FeatureCodes.spread``; else by what a fresh network makes of their features.
         largest: of the predicted scales: 0.0175 at 768 x 768 pixels, 0.025 at 512 x 512.
         turned: see ``GaussianLook``.
         as_released: see ``GaussianLook``.
@@ -223,6 +232,7 @@ class PerseBuilder(HeadBuilder):
     source: Sequence[str] = PERSE_SOURCE
     code: int = 32
     code_std: float = 0.05
+    spread_codes: bool = False
     largest: float = 0.0175
     turned: bool = True
     as_released: bool = False

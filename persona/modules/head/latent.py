@@ -152,3 +152,19 @@ class FeatureCodes(nn.Module):
     def forward(self, index: Int[Tensor, ""]) -> Float[Tensor, "c"]:
         """Of one edit."""
         return self.network(self.features.index_select(0, index.view(1)))[0]
+
+    @torch.no_grad()
+    def spread(self, std: float) -> None:
+        """Makes the edits' codes differ by ``std`` around zero, before training.
+
+        Pictures of one person with two kinds of hair are much the same to an encoder, and so are
+        their first codes: a fresh network hardly tells them apart.
+        Source of the idea: Mishkin and Matas 2016, arXiv:1511.06422 (scale by what the data give).
+        """
+        codes, last = self.network(self.features), self.network.lin2
+        apart = codes.std(0, correction=0).mean()
+        if float(apart) < 1e-6:  # One edit, or pictures that say the same.
+            return
+        gain = std / apart
+        last.weight_g.mul_(gain)
+        last.bias.copy_(gain * (last.bias - codes.mean(0)))

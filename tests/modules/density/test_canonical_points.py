@@ -110,6 +110,14 @@ def test_points_that_no_frame_shows_go_and_new_ones_lie_around_the_others():
     assert torch.equal(again(cloud, 2).fresh["points"], fresh), "a resumed run draws the same"
 
 
+def test_what_another_process_saw_stays():
+    cloud, density = Cloud(3, 0.1), TopUp(every=1, counts=((1, 3),), least_opacity=0.5)
+    density.unite(lambda here: here)
+    density.watch(opaque(0.9, 0.1, 0.1))
+    density.unite(lambda here: here | torch.tensor([False, False, True]))
+    assert density(cloud, 2).keep.tolist() == [0, 2]
+
+
 def test_a_doubling_has_each_point_once():
     cloud = Cloud(5, 0.2)
     density = Doubling(every=1, max_points=12)

@@ -25,7 +25,7 @@ from persona.modules.head.builder import PerseBuilder, PointAvatarBuilder
 from persona.modules.head.canonical import SurfaceNetwork
 from persona.modules.head.deformer import Bases, Deformer
 from persona.modules.head.encoders import ClipEncoder, LocalEncoder
-from persona.modules.head.latent import Slots
+from persona.modules.head.latent import CodeNetwork, FeatureCodes, Slots
 from persona.modules.head.layers import (
     WeightNormLinear,
     encode_position,
@@ -168,6 +168,26 @@ class Two(nn.Module):
 
     def forward(self, x):
         return self.layers(x)
+
+
+def test_first_codes_are_spread_as_asked(rng):
+    codes = FeatureCodes(4, CodeNetwork(20, 3, 16), 20)
+    alike = torch.rand(20, generator=rng) + 1e-2 * torch.rand(4, 20, generator=rng)
+    codes.features.copy_(alike)
+    before = torch.stack([codes(torch.tensor(i)) for i in range(4)])
+    codes.spread(0.5)
+    after = torch.stack([codes(torch.tensor(i)) for i in range(4)])
+    assert before.std(0, correction=0).max() < 0.05
+    torch.testing.assert_close(after.mean(0), torch.zeros(3), atol=1e-3, rtol=0)
+    assert float(after.detach().std(0, correction=0).mean()) == pytest.approx(0.5, rel=1e-3)
+    # Each lies where it lay, seen from the middle.
+    offsets = before - before.mean(0)
+    torch.testing.assert_close(after / after.norm(), offsets / offsets.norm(), atol=1e-3, rtol=0)
+    # One edit, and edits that look the same: there is nothing to tell apart.
+    for alike in (FeatureCodes(n, CodeNetwork(20, 3, 16), 20) for n in (1, 4)):
+        weights = [p.clone() for p in alike.parameters()]
+        alike.spread(0.5)
+        assert all(torch.equal(*pair) for pair in zip(weights, alike.parameters(), strict=True))
 
 
 def test_additions_change_nothing_until_trained(rng):

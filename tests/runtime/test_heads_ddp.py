@@ -1,0 +1,56 @@
+"""A head of PERSE on two processes is that of one with twice the batch, while points grow."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_ddp import TWO_GPUS, environment
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "+exp=head_demo", "data.edits=[hair:5]", "data.config.height=64", "data.config.width=64",
+    "data.config.num_frames=6", "data.config.num_test=2", "data.config.supersample=1",
+    "avatar.categories=[hair]", "avatar.source=[hair]", "avatar.start_points=300",
+    "avatar.width=64", "avatar.epoch_steps=3", "density.every=1", "density.least_opacity=0.45",
+    "density.counts=[[1,400],[2,600],[3,800]]", "metric.lpips_net=null", "trainer.max_steps=12",
+    "report.turntable_frames=0", "trainer.log_every_n_steps=1", "seed=1",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=TWO_GPUS)])
+def test_two_processes_grow_a_head_as_one_with_twice_the_batch(tmp_path, device):
+    run = [sys.executable, ROOT / "train.py", *SMALL, f"subjects_dir={tmp_path / 'subjects'}"]
+    on = f"trainer.accelerator={'gpu' if device == 'cuda' else 'cpu'}"
+    ways = {
+        "one": (on, "data.batch_size=2"),
+        "two": ("trainer=ddp", on, "trainer.devices=2", "data.batch_size=1"),
+    }
+    for name, way in ways.items():
+        done = subprocess.run(
+            [*map(str, run), *way, f"hydra.run.dir={tmp_path / name}"], cwd=tmp_path,
+            env=environment(), capture_output=True, text=True, timeout=400,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    one, two = (weights(tmp_path / name) for name in ways)
+    # Growth made the first 300 into 800, less what was pruned and filled up again.
+    assert len(one["avatar.points"]) == len(two["avatar.points"]) == 800
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        if value.is_floating_point() and value.numel():
+            # On a GPU sums are in any order, and Adam makes steps of a full rate of the noise.
+            apart = (two[key] - value).abs().mean()
+            print(f"{key}: {apart:.1e}")
+            near = 1e-5 if device == "cpu" else 5e-3
+            assert apart < near * max(1.0, float(value.abs().mean())), key
+    scores = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ways]
+    for key in ("test/alpha_psnr", "test/fg_psnr"):
+        print(key, *(score[key] for score in scores))
+        assert scores[1][key] == pytest.approx(scores[0][key], abs=0.1)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "last.ckpt", weights_only=True, map_location="cpu")["state_dict"]
