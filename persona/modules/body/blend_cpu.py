@@ -1,5 +1,7 @@
-"""Linear blend skinning on a CPU, without the bones that do not move a point; the twin of
-``skinning.blend_skin``, as ``blend_triton`` is on CUDA."""
+"""Linear blend skinning on a CPU, without the bones that do not move a point.
+
+The twin of ``skinning.blend_skin``, as ``blend_triton`` is on CUDA.
+"""
 
 from __future__ import annotations
 

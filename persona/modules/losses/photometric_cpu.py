@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numba import prange
-from numpy import ndarray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -49,7 +48,7 @@ def _across(x, y, box, moments):
     x, y: (c, h, w). box: rows and columns, ends excluded. moments: (5, c, rows, columns), output;
     the rows are the box's and ``REACH`` more on either side, within the image.
     """
-    channels, height, width = x.shape
+    channels, width = x.shape[0], x.shape[2]
     top, _, left, right = box
     above = max(top - REACH, 0)
     rows, wide = moments.shape[2], right - left
@@ -100,14 +99,40 @@ def _compare(x, y, weight, shares, box, moments, slopes, sums):
             inverse = ONE / (d * e)
             s = a * b * inverse
             factor = -ssim * share * w[column]
-            slopes[0, c, r, column] = factor * TWO * (
-                my * (b - a) * inverse - mx * s * (ONE / d - ONE / e)
+            slopes[0, c, r, column] = (
+                factor * TWO * (my * (b - a) * inverse - mx * s * (ONE / d - ONE / e))
             )
             slopes[1, c, r, column] = -factor * s / e
             slopes[2, c, r, column] = factor * TWO * a * inverse
             alike += w[column] * (ONE - s)
             differ += w[column] * abs(x[c, top + r, left + column] - y[c, top + r, left + column])
         sums[c, r] = l1 * differ + ssim * alike
+
+
+@kernel(fastmath={"contract"})
+def _add_rows(slopes, c, place, down):
+    """Adds what the slopes of a channel give to the row ``place`` of their own, blurred down."""
+    rows, wide = slopes.shape[2:]
+    for tap in range(2 * REACH + 1):
+        r = place - tap + REACH
+        if r < 0 or r >= rows:
+            continue
+        for m in range(3):
+            row, total, scale = slopes[m, c, r], down[m, 2 * REACH :], TAPS[tap]
+            for column in range(wide):
+                total[column] += scale * row[column]
+
+
+@kernel()
+def _fold(line, start, width):
+    """Adds what lies beyond the ends of an image to what is mirrored there.
+
+    line: begins at the column ``start``.
+    """
+    for place in range(start, min(0, start + len(line))):
+        line[-place - start] += line[place - start]
+    for place in range(max(width, start), start + len(line)):
+        line[2 * (width - 1) - place - start] += line[place - start]
 
 
 @kernel(parallel=True, fastmath={"contract"})
@@ -127,27 +152,14 @@ def _differentiate(x, y, weight, shares, box, slopes, scale, out):
         down = np.zeros((3, wide + 4 * REACH), np.float32)
         # Beyond the ends stands what is mirrored there: it gives its gradient to this row too.
         for mirror, place in enumerate((i, -i, 2 * (height - 1) - i)):
-            if mirror and 0 <= place < height:
-                continue
-            for tap in range(2 * REACH + 1):
-                r = place - tap + REACH - top
-                if r < 0 or r >= bottom - top:
-                    continue
-                by = TAPS[tap]
-                for m in range(3):
-                    row, total = slopes[m, c, r], down[m, 2 * REACH :]
-                    for column in range(wide):
-                        total[column] += by * row[column]
+            if not (mirror and 0 <= place < height):
+                _add_rows(slopes, c, place - top, down)
         beyond = np.empty((3, wide + 2 * REACH), np.float32)
         for m in range(3):
             source, total = down[m], beyond[m]
             for column in range(wide + 2 * REACH):
                 total[column] = _sum_along(source, column)
-            start = left - REACH
-            for place in range(start, min(0, right + REACH)):
-                total[-place - start] += total[place - start]
-            for place in range(max(width, start), right + REACH):
-                total[2 * (width - 1) - place - start] += total[place - start]
+            _fold(total, left - REACH, width)
         shift = first - (left - REACH)
         for column in range(first, last):
             at = shift + column - first
