@@ -8,7 +8,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from persona.commands.compose import composed
-from persona.commands.drive import animate, check_animation, check_asset, driving_motion
+from persona.commands.drive import animate_all, check_animation, check_asset, driving_motion
 from persona.commands.experiment import train
 from persona.commands.live import live_view
 from persona.commands.track import check_track, track
@@ -129,8 +129,7 @@ def create(config: DictConfig, folder: Path) -> None:
     root = preprocess(config)
     print(f"subject: {root}", flush=True)
     train(training, folder)
-    for options in videos:
-        print(f"video: {animate(options, folder)}", flush=True)
+    animate_all(videos, folder)
 
 
 def track_options(config: DictConfig) -> DictConfig:

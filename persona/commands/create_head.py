@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from persona.commands.compose import composed
 from persona.commands.create import animate_options, check_videos, option_list
-from persona.commands.drive import animate
+from persona.commands.drive import animate_all
 from persona.commands.experiment import train
 from persona.data.heads.portrait import SHEET_FILE, PortraitPreprocessor
 from persona.data.making import one_maker
@@ -65,5 +65,4 @@ def create_head(config: DictConfig, folder: Path) -> None:
     check_videos(videos, training)
     print(f"subject: {preprocess_head(config)}", flush=True)
     train(training, folder)
-    for options in videos:
-        print(f"video: {animate(options, folder)}", flush=True)
+    animate_all(videos, folder)

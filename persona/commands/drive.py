@@ -28,6 +28,7 @@ from persona.data.track.video import ENDINGS
 from persona.errors import UserError
 from persona.modules.body.base import Body
 from persona.modules.device import pick_device
+from persona.systems.fit import Fit
 
 SHOTS = ("body", "face")
 FRAME_KINDS = (None, "rgb", "rgba")
@@ -37,15 +38,21 @@ MAX_FPS = 1000
 """More is a mistake of units."""
 
 
-def animate(config: DictConfig, folder: Path) -> Path:
+def animate(config: DictConfig, folder: Path, system: Fit | None = None) -> Path:
     """Renders ``config.motion`` with the avatar of ``config.run``. Returns the video's path.
+
+    Args:
+        config: Of animate.yaml.
+        folder: For the video.
+        system: That avatar, on ``config.device``; None loads it.
 
     Raises:
         UserError: a bad option, run folder or motion file.
     """
     check_animation(config)
     background = read_background(config.background, config.height, config.width)
-    system = load_system(Path(config.run), pick_device(config.device))
+    if system is None:
+        system = load_system(Path(config.run), pick_device(config.device))
     check_asset(config, system.assets)
     motion = driving_motion(config, system.body)
     poses, camera = frame_motion(
@@ -147,3 +154,17 @@ def read_background(background: str, height: int, width: int) -> Background | No
         raise UserError(f"background={background} is neither a colour nor an image file")
     image = cv2.resize(read_image(background), (width, height), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(image)
+
+
+def animate_all(videos: Sequence[DictConfig], folder: Path) -> None:
+    """Renders videos of one avatar, which is loaded once, and says where they are.
+
+    Args:
+        videos: Of animate.yaml; run and device are the same in all.
+        folder: For them.
+    """
+    if not videos:
+        return
+    system = load_system(Path(videos[0].run), pick_device(videos[0].device))
+    for options in videos:
+        print(f"video: {animate(options, folder, system)}", flush=True)

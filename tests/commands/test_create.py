@@ -22,7 +22,7 @@ def long_work(monkeypatch):
     monkeypatch.setattr(module, "preprocess", lambda config: calls.setdefault("photo", Path("x")))
     monkeypatch.setattr(module, "train", lambda config, folder: calls.update(train=config))
     monkeypatch.setattr(
-        module, "animate", lambda config, folder: calls.setdefault("videos", []).append(config)
+        module, "animate_all", lambda videos, folder: calls.setdefault("videos", []).extend(videos)
     )
     return calls
 

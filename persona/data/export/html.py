@@ -15,12 +15,13 @@ from persona.data.io import write_text
 
 BONES = 4
 """That the viewer blends on each Gaussian."""
+SCRIPTS = ("order.js", "viewer.js")
 FIELD_OF_VIEW = np.deg2rad(28)
 """Vertical; the viewer's."""
 
 
 def write_html(scene: Scene, path: Path) -> None:
-    """Writes the page: rig, motion and viewer (``assets/viewer.js``), compressed, in base 64.
+    """Writes the page: rig, motion and viewer (``assets/*.js``), compressed, in base 64.
 
     It asks no network for anything, and its security policy lets it ask none.
     """
@@ -47,7 +48,7 @@ def write_html(scene: Scene, path: Path) -> None:
         # A name must not end the script.
         "meta": json.dumps(meta).replace("<", "\\u003c"),
         "data": base64.b64encode(gzip.compress(data, 6, mtime=0)).decode(),
-        "script": (assets / "viewer.js").read_text(),
+        "script": "\n".join((assets / name).read_text() for name in SCRIPTS),
     }
     page = (assets / "viewer.html").read_text()
     for name, text in parts.items():

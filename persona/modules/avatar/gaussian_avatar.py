@@ -236,7 +236,7 @@ class GaussianAvatar(Avatar):
         """Poses the avatar in the camera frame of ``pose``, lit as it is seen from there."""
         template = self.template
         bones = self.bones(pose.rotations)
-        expression = template.expr_dirs @ pose.expression
+        expression = template.express(pose.expression)
         scales = self.log_scale.exp()
         base = template.vertices + self.mean_offset
         with branches() as branch:

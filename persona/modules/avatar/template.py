@@ -161,6 +161,12 @@ class AvatarTemplate(nn.Module):
         self._constant("moving_points", points[moving])
         self._constant("moving_ring", ring[moving])
 
+    def express(self, expression: Float[Tensor, "e"]) -> Float[Tensor, "n 3"]:
+        """What an expression adds to the canonical positions, metres: nothing but on the face."""
+        rows = self.once("mimic", lambda: self.expr_dirs.flatten(1).any(1).nonzero()[:, 0])
+        moving = self.once("mimic directions", lambda: self.expr_dirs[rows])
+        return torch.zeros_like(self.vertices).index_copy(0, rows, moving @ expression)
+
     def carry_offsets(self, moved: Float[Tensor, "m 3"]) -> Float[Tensor, "n 3"]:
         """Offsets of the ``moving`` points to all Gaussians; zero where nothing moves."""
         offsets = moved.new_zeros(self.carry.num_base_vertices, 3)

@@ -209,7 +209,9 @@ def _diffused_grid(
     for i in range(shape[0]):
         for joint, column in enumerate(columns):
             values[joint] = diffused[joint][i] if joint in diffused else column.take(nearest[i])
-        grid[i] = np.moveaxis(values.astype(np.float16) / values.sum(0), 0, -1)
+        # By torch, which has the processor convert halves: numpy does it in software.
+        half = torch.from_numpy(values).half().float() / torch.from_numpy(values.sum(0))
+        torch.from_numpy(grid[i]).copy_(half.permute(1, 2, 0))
     return grid
 
 

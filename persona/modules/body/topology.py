@@ -202,9 +202,11 @@ def uniform_laplacian(
     """
     index, valid = neighbours
     columns = values.movedim(-2, 0).flatten(1)
-    if values.device.type == "cuda" and values.dtype == torch.float32:
-        from persona.modules.body.neighbours_triton import laplacian
-
+    if values.device.type in ("cpu", "cuda") and values.dtype == torch.float32:
+        if values.device.type == "cuda":  # Triton comes with CUDA builds of torch.
+            from persona.modules.body.neighbours_triton import laplacian
+        else:
+            from persona.modules.body.neighbours_cpu import laplacian
         mean = laplacian(columns, index)
         return mean.view(len(mean), *values.shape[:-2], values.shape[-1]).movedim(0, -2)
     # A free slot holds the vertex itself, so it adds nothing to the difference.

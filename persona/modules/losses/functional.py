@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from persona.modules.losses import photometric_cpu
+
 BLOCK = 64
 """Pixels that are blurred by one matrix product."""
 
@@ -131,10 +133,13 @@ def photometric(
         l1: Weight of the absolute difference.
         ssim: Weight of 1 - SSIM.
     """
-    if x.device.type == "cuda" and x.dtype == torch.float32 and not y.requires_grad:
-        from persona.modules.losses import photometric_cuda
+    if x.dtype == torch.float32 and not y.requires_grad:
+        if x.device.type == "cuda":
+            from persona.modules.losses import photometric_cuda
 
-        return photometric_cuda.photometric(x, y, weight, l1, ssim)
+            return photometric_cuda.photometric(x, y, weight, l1, ssim)
+        if x.device.type == "cpu" and min(x.shape[1:]) > photometric_cpu.REACH:
+            return photometric_cpu.photometric(x, y, weight, l1, ssim)
     factor = 1.0 if weight is None else weight
     return l1 * (factor * (x - y).abs()).mean() + ssim * (factor * (1 - ssim_map(x, y))).mean()
 

@@ -14,8 +14,12 @@ from torch.autograd.function import once_differentiable
 from persona.modules.render import cpu_composite, cpu_project, cpu_tiles
 from persona.modules.render.cpu_project import FOOTPRINT_GRADS, TILE
 from persona.modules.render.gaussian import GaussianRenderer
+from persona.modules.render.jit import kernel
 from persona.modules.render.simd import LANES
 from persona.types import Camera, Gaussians
+
+_PACKED_ROWS = 2048
+"""Gaussians whose channels are packed at a time: they stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,21 @@ def _pack(values: tuple[Tensor, ...], count: int, dtype: np.dtype) -> np.ndarray
     # By numpy: torch's threads would keep spinning for milliseconds on cores that numba needs next.
     total = sum(v.shape[1] for v in values)
     packed = np.zeros((count, -(-max(total, 1) // LANES) * LANES), dtype)
-    if values:
-        np.concatenate(_arrays(values), 1, out=packed[:, :total])
+    arrays = _arrays(values)
+    for low in range(0, count, _PACKED_ROWS):
+        first = 0
+        for array in arrays:
+            _put(array, low, min(low + _PACKED_ROWS, count), packed, first)
+            first += array.shape[1]
     return packed
+
+
+@kernel()
+def _put(array, low, high, packed, first):
+    """Copies rows into the columns from ``first`` on."""
+    for row in range(low, high):
+        for column in range(array.shape[1]):
+            packed[row, first + column] = array[row, column]
 
 
 def _threads() -> int:

@@ -1,9 +1,9 @@
-// The viewer of an exported avatar: skinning and sorting on the host, splats by WebGL 2.
+// The viewer of an exported avatar: skinned and drawn by WebGL 2, sorted by a worker.
 // The image model is that of persona/modules/render: 3D Gaussian splatting with the 2D filter of
 // Mip-Splatting (variance EPS, opacity compensated). World: metres, y up, a person faces +z.
 "use strict";
 
-const EPS = 0.1, FOV = 28 * Math.PI / 180, WIDTH = 2048, BINS = 1 << 16;
+const EPS = 0.1, FOV = 28 * Math.PI / 180, WIDTH = 2048;
 const meta = JSON.parse(document.getElementById("meta").textContent);
 const options = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 const canvas = document.querySelector("canvas");
@@ -24,14 +24,19 @@ mat3 rotation(vec4 q) {  // (x, y, z, w), columns
   return mat3(1.0) + 2.0 * q.w * cross_v + 2.0 * cross_v * cross_v;
 }
 
-mat3 blended(ivec2 at) {  // the turn of the bones' blend, made orthogonal
+mat4x3 blended(ivec2 at) {  // the bones' blend
   uvec4 joint = texelFetch(joints, at, 0);
   vec4 weight = texelFetch(skin, at, 0);
-  vec3 x = vec3(0), y = vec3(0);
+  mat4x3 sum = mat4x3(0);
   for (int k = 0; k < 4; k++) {
-    x += weight[k] * texelFetch(bones, ivec2(0, int(joint[k])), 0).xyz;
-    y += weight[k] * texelFetch(bones, ivec2(1, int(joint[k])), 0).xyz;
+    if (weight[k] == 0.0) continue;
+    for (int column = 0; column < 4; column++)
+      sum[column] += weight[k] * texelFetch(bones, ivec2(column, int(joint[k])), 0).xyz;
   }
+  return sum;
+}
+
+mat3 orthogonal(vec3 x, vec3 y) {
   x = normalize(x);
   y = normalize(y - dot(x, y) * x);
   return mat3(x, y, cross(x, y));
@@ -39,12 +44,13 @@ mat3 blended(ivec2 at) {  // the turn of the bones' blend, made orthogonal
 
 void main() {
   ivec2 at = ivec2(int(index) % ${WIDTH}, int(index) / ${WIDTH});
-  vec3 p = view * (texelFetch(means, at, 0).xyz - eye);
+  mat4x3 bone = blended(at);
+  vec3 p = view * (bone * vec4(texelFetch(means, at, 0).xyz, 1) - eye);
   color = texelFetch(colors, at, 0);
   gl_Position = vec4(0, 0, 2, 1);
   if (p.z < 0.01) return;
   vec3 scale = texelFetch(shapes, at, 0).xyz;
-  mat3 axes = round_ones ? mat3(1.0) : view * blended(at) * rotation(texelFetch(turns, at, 0));
+  mat3 axes = round_ones ? mat3(1.0) : view * orthogonal(bone[0], bone[1]) * rotation(texelFetch(turns, at, 0));
   mat3 spread = mat3(axes[0] * scale.x, axes[1] * scale.y, axes[2] * scale.z);
   vec2 slope = p.xy / p.z;
   vec3 row_x = focal / p.z * vec3(1, 0, -slope.x), row_y = focal / p.z * vec3(0, 1, -slope.y);
@@ -126,51 +132,6 @@ function poseAt(data, time) {
   return { bones, weights };
 }
 
-// Posed means into ``posed`` (4 floats each).
-function skinMeans(data, bones, weights, posed) {
-  const rest = data.raised;
-  rest.set(data.means);
-  weights.forEach((weight, e) => {
-    if (!weight) return;
-    const [start, count] = meta.expressions[e].rows;
-    for (let i = start; i < start + count; i++)
-      for (let k = 0; k < 3; k++) rest[3 * data.rows[i] + k] += weight * data.dirs[3 * i + k];
-  });
-  for (let i = 0; i < meta.count; i++) {
-    const x = rest[3 * i], y = rest[3 * i + 1], z = rest[3 * i + 2];
-    let px = 0, py = 0, pz = 0;
-    for (let k = 0; k < 4; k++) {
-      const w = data.skin[4 * i + k];
-      if (!w) continue;
-      const b = 12 * data.joints[4 * i + k];
-      px += w * (bones[b] * x + bones[b + 1] * y + bones[b + 2] * z + bones[b + 3]);
-      py += w * (bones[b + 4] * x + bones[b + 5] * y + bones[b + 6] * z + bones[b + 7]);
-      pz += w * (bones[b + 8] * x + bones[b + 9] * y + bones[b + 10] * z + bones[b + 11]);
-    }
-    posed[4 * i] = px; posed[4 * i + 1] = py; posed[4 * i + 2] = pz;
-  }
-}
-
-// Far to near, by counting.
-function sortByDepth(posed, forward, order, scratch) {
-  const { depth, bin, heads } = scratch;
-  let low = Infinity, high = -Infinity;
-  for (let i = 0; i < meta.count; i++) {
-    const d = posed[4 * i] * forward[0] + posed[4 * i + 1] * forward[1] + posed[4 * i + 2] * forward[2];
-    depth[i] = d;
-    if (d < low) low = d;
-    if (d > high) high = d;
-  }
-  heads.fill(0);
-  const factor = (BINS - 1) / Math.max(high - low, 1e-9);
-  for (let i = 0; i < meta.count; i++) {
-    bin[i] = (high - depth[i]) * factor;  // Rounded down as it is stored.
-    heads[bin[i] + 1]++;
-  }
-  for (let i = 0; i < BINS; i++) heads[i + 1] += heads[i];
-  for (let i = 0; i < meta.count; i++) order[heads[bin[i]]++] = i;
-}
-
 // Drawing ---------------------------------------------------------------------------------------
 
 function program() {
@@ -202,8 +163,8 @@ function texture(unit, width, height, format) {
   };
 }
 
-const padded = (values, width, perRow, Kind) => {  // values of ``width`` as four, to whole rows
-  const count = values.length / width, out = new Kind(4 * perRow * Math.ceil(count / perRow));
+const padded = (values, width, perRow, Kind, into) => {  // values of ``width`` as four, to whole rows
+  const count = values.length / width, out = into || new Kind(4 * perRow * Math.ceil(count / perRow));
   for (let i = 0; i < count; i++) for (let k = 0; k < width; k++) out[4 * i + k] = values[width * i + k];
   return out;
 };
@@ -220,8 +181,17 @@ function painter(data) {
   texture(3, WIDTH, rows, "b")(padded(data.colors, 4, WIDTH, Uint8Array));
   texture(4, WIDTH, rows, "f")(padded(data.skin, 4, WIDTH, Float32Array));
   texture(6, WIDTH, rows, "i")(padded(data.joints, 4, WIDTH, Uint8Array));
-  const posed = new Float32Array(4 * WIDTH * rows), order = new Uint32Array(meta.count);
-  const scratch = { depth: new Float32Array(meta.count), bin: new Uint16Array(meta.count), heads: new Uint32Array(BINS + 1) };
+  const { raised, raise } = raiser(data, meta.expressions), sort = sorter(data, raised, meta.count);
+  const wide = padded(raised, 3, WIDTH, Float32Array);
+  setMeans(wide);
+  let order = new Uint32Array(meta.count), sorted = false, fresh = false;
+  const ask = background(data, ({ order: done, ms }) => {
+    state.sorting = ms;
+    if (!state.playing) return done;  // The picture stands, in an order of its own.
+    const before = order;
+    [order, fresh] = [done, true];
+    return before;
+  });
   gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
   gl.enableVertexAttribArray(0);
   gl.vertexAttribIPointer(0, 1, gl.UNSIGNED_INT, 0, 0);
@@ -231,15 +201,17 @@ function painter(data) {
   gl.uniform1i(at("round_ones"), meta.round ? 1 : 0);
   return (time, camera) => {
     const { bones, weights } = poseAt(data, time);
-    skinMeans(data, bones, weights, posed);
-    setMeans(posed);
+    if (raise(weights)) setMeans(padded(raised, 3, WIDTH, Float32Array, wide));
     const columns = new Float32Array(16 * J);
     for (let j = 0; j < J; j++) for (let i = 0; i < 3; i++) for (let k = 0; k < 4; k++)
       columns[16 * j + 4 * k + i] = bones[12 * j + 4 * i + k];
     setBones(columns);
-    sortByDepth(posed, camera.axes.slice(6), order, scratch);
-    gl.bufferData(gl.ARRAY_BUFFER, order, gl.DYNAMIC_DRAW);
     const [right, down, forward] = [camera.axes.slice(0, 3), camera.axes.slice(3, 6), camera.axes.slice(6)];
+    // What moves keeps its last order until the next is there; what stands is in the right one.
+    if (state.playing && sorted && ask) ask(bones, weights, forward);
+    else { sort(bones, forward, order); sorted = fresh = true; }
+    if (fresh) gl.bufferData(gl.ARRAY_BUFFER, order, gl.DYNAMIC_DRAW);
+    fresh = false;
     gl.uniformMatrix3fv(at("view"), false, [0, 1, 2].flatMap((k) => [right[k], down[k], forward[k]]));
     gl.uniform3fv(at("eye"), camera.eye);
     gl.uniform2f(at("size"), canvas.width, canvas.height);
@@ -318,18 +290,31 @@ function resize() {
   if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; state.dirty = true; }
 }
 
+// Milliseconds of this thread a frame, of the other one an order, and of a frame that is drawn and
+// read back, as attributes of the page: medians.
+async function measure(draw, frames) {
+  const pixel = new Uint8Array(4), host = [], whole = [], orders = [];
+  const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
+  resize();
+  state.playing = true;
+  for (let i = 0; i < frames; i++) {
+    const began = performance.now();
+    draw(i % meta.frames, camera());
+    host.push(performance.now() - began);
+    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, pixel);
+    whole.push(performance.now() - began);
+    await new Promise((after) => setTimeout(after, 50));
+    if (state.sorting) orders.push(state.sorting);
+  }
+  Object.assign(document.body.dataset, { ms: median(whole), host: median(host), order: median(orders) });
+}
+
 async function main() {
   if (!gl) throw new Error("this browser has no WebGL 2");
   const data = await unpack();
-  data.raised = new Float32Array(data.means.length);
   const draw = painter(data);
   controls();
-  if (options.time) {  // Milliseconds a frame, for measuring: drawn and read back.
-    resize();
-    const began = performance.now(), pixel = new Uint8Array(4);
-    for (let i = 0; i < +options.time; i++) { draw(i % meta.frames, camera()); gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, pixel); }
-    document.body.dataset.ms = (performance.now() - began) / +options.time;
-  }
+  if (options.time) await measure(draw, +options.time);
   let last = performance.now(), rate = 0;
   const tick = (now) => {
     const seconds = Math.min((now - last) / 1000, 0.2);
