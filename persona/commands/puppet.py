@@ -20,6 +20,9 @@ from persona.types import BodyPose
 class Puppet:
     """Poses an avatar in a frame of a motion, as changed by hand.
 
+    Motion, turns and face may be changed by other threads: a pose is of what they were at its
+    beginning.
+
     Args:
         system: Trained, on the host.
         asset: One of its assets; None is its result.
@@ -50,14 +53,16 @@ class Puppet:
         self.motion = load_motion(name_or_file, system.body, identity=identity)
 
     def pose(self, frame: int) -> BodyPose:
-        """Of one frame, a batch of one, in the world."""
-        pose = self.motion.pose[frame : frame + 1]
+        """Of one frame, or the last of a motion that is shorter; a batch of one, in the world."""
+        motion, turns, face = self.motion, self.turns.copy(), self.face.copy()
+        frame = min(frame, len(motion) - 1)
+        pose = motion.pose[frame : frame + 1]
         joints, expression = pose.joints.clone(), pose.expression.clone()
-        for name, degrees in self.turns.items():
+        for name, degrees in turns.items():
             added = matrix_from_axis_angle(torch.deg2rad(torch.tensor(degrees)))
             own = matrix_from_axis_angle(joints[0, INDEX[name]])
             joints[0, INDEX[name]] = axis_angle_from_matrix(own @ added)
-        for name, weight in self.face.items():
+        for name, weight in face.items():
             expression[0, self.expressions.index(name)] += weight
         return BodyPose.from_joints(joints, expression, pose.trans)
 

@@ -144,9 +144,9 @@ class Viewer:
     def step(self) -> None:
         """Goes on with the motion, and shows the avatar where something changed."""
         now = time.perf_counter()
-        count = len(self.puppet.motion)
-        if self.play.value and count > 1:
-            self.time = (self.time + (now - self.last) * self.puppet.motion.fps) % count
+        motion = self.puppet.motion
+        if self.play.value and len(motion) > 1:
+            self.time = (self.time + (now - self.last) * motion.fps) % len(motion)
             self.frame.value = int(self.time)
             self.dirty = True
         else:
@@ -155,7 +155,7 @@ class Viewer:
         if not self.dirty:
             return
         self.dirty = False
-        splats = self.puppet.splats(min(int(self.time), count - 1))
+        splats = self.puppet.splats(int(self.time))
         self.server.scene.add_gaussian_splats(
             NODE, splats.means, covariances(splats), splats.rgb, splats.opacities[:, None]
         )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from persona.commands import puppet as module
 from persona.commands.puppet import Puppet, covariances
 from persona.commands.viewer import Viewer, check_port
 from persona.data.motion.names import INDEX
@@ -41,6 +42,23 @@ def test_a_joint_turns_on_top_of_the_motion(puppet):
     jaw = puppet.expressions.index("jawOpen")
     assert moved.expression[0, jaw] - still.expression[0, jaw] == 0.5
     assert len(puppet.motion) > 3, "the motion itself is left as it was"
+
+
+def test_a_pose_is_of_what_was_asked_at_its_beginning(puppet, monkeypatch):
+    """Whoever looks turns joints and changes the motion while a picture is made."""
+    puppet.load("squat")
+    puppet.turns["left_elbow"] = (10.0, -40.0, 5.0)
+    expected = puppet.pose(3)
+    turned = module.matrix_from_axis_angle
+
+    def meddle(*args):
+        puppet.turns["right_knee"] = (90.0, 0.0, 0.0)
+        puppet.motion = module.rest_motion(puppet.system.body)
+        return turned(*args)
+
+    monkeypatch.setattr(module, "matrix_from_axis_angle", meddle)
+    assert (puppet.pose(3).joints == expected.joints).all()
+    assert len(puppet.motion) == 1 and puppet.pose(3).joints.shape == expected.joints.shape
 
 
 def test_covariances(puppet):
