@@ -1,5 +1,6 @@
 """First points inside outlines: which places count, and how they are spread."""
 
+import pytest
 import torch
 from tiny_heads import Edit
 
@@ -29,6 +30,7 @@ def test_what_a_picture_cuts_off_is_not_outside_the_outline():
     assert masked.tolist() == [True, False, True, False, False]
 
 
+@pytest.mark.slow
 def test_a_head_learns_which_points_each_edit_has(monkeypatch):
     """The first edit lacks what is above, which the second one has."""
     torch.manual_seed(0)

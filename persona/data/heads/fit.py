@@ -65,9 +65,12 @@ class _Unknowns:
     @classmethod
     def zero(cls, body: HeadBody, trans: Float[Tensor, "n 3"]) -> _Unknowns:
         """The mean head at rest."""
-        sizes = (body.num_expression, 3, 1, 2)
-        rows = (trans.new_zeros(len(trans), size) for size in sizes)
-        return cls(trans.new_zeros(body.num_betas), *rows, trans)
+
+        def rows(size: int) -> Tensor:
+            return trans.new_zeros(len(trans), size)
+
+        betas = trans.new_zeros(body.num_betas)
+        return cls(betas, rows(body.num_expression), rows(3), rows(1), rows(2), trans)
 
     @property
     def flat(self) -> Float[Tensor, "k"]:
