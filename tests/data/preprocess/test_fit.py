@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from persona.data.preprocess.canvas import Canvas
-from persona.data.preprocess.fit import PhotoFit, photo_camera
+from persona.data.preprocess.fit import Known, PhotoFit, photo_camera
 from persona.data.preprocess.fit_body import SampledBody
 from persona.data.preprocess.fit_joints import JointDepthTerm, believed_joints, with_read_joints
 from persona.data.preprocess.fit_starts import (
@@ -86,6 +86,19 @@ def test_fit_recovers_a_known_pose(body):
     mask = rasterize(body(fit.identity, fit.pose)[0], body.faces, camera).mask
     seen = detection.mask > 0.5
     assert (mask & seen).sum() / (mask | seen).sum() > 0.9
+
+
+def test_what_is_known_is_kept_and_the_place_is_fitted(body):
+    identity, pose, camera, detection = known_person(body)
+    fitter = PhotoFit(iterations=(20, 20, 40), lr=(0.1, 0.05, 0.02))
+    fit = fitter(body, detection, camera, known=Known(identity, pose))
+    torch.testing.assert_close(fit.identity.betas, identity.betas)
+    torch.testing.assert_close(fit.pose.body, pose.body)
+    torch.testing.assert_close(fit.pose.left_hand, pose.left_hand)
+    turn = matrix_from_axis_angle(pose.root).T @ matrix_from_axis_angle(fit.pose.root)
+    assert axis_angle_from_matrix(turn).norm() < 1e-3
+    assert (fit.pose.trans - pose.trans).norm() < 0.05 < (pose.trans).norm()
+    assert fit.residual < 0.005
 
 
 @pytest.mark.parametrize("yaw", [pytest.param(0.0, marks=pytest.mark.slow), 2.5])
