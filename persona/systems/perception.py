@@ -30,9 +30,11 @@ class PerceptionSystem(L.LightningModule):
         pretrained: Start SqueezeNet from ImageNet's weights.
         start: Weights to start from, a file that an earlier training wrote.
         compile: Compile the network (CUDA; a minute at the start).
+        joint_weight: What the joints' losses count beside the maps'.
+        only_joints: Trains what reads the joints and leaves the maps as they are.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (by keyword)
         self,
         *,
         lr: float = 1e-3,
@@ -42,6 +44,8 @@ class PerceptionSystem(L.LightningModule):
         pretrained: bool = True,
         start: str | None = None,
         compile: bool = False,
+        joint_weight: float = 1.0,
+        only_joints: bool = False,
     ):
         super().__init__()
         self.lr, self.warmup, self.steps = lr, warmup, steps
@@ -49,6 +53,10 @@ class PerceptionSystem(L.LightningModule):
         self.net: PerceptionNet = (
             net.train().requires_grad_(True).to(memory_format=torch.channels_last)
         )
+        self.joint_weight = joint_weight
+        if only_joints:
+            self.net.requires_grad_(False)
+            self.net.joints.requires_grad_(True)
         self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.seen = torch.compile(self.net) if compile else self.net
         self.last_loss: float | None = None
@@ -56,7 +64,8 @@ class PerceptionSystem(L.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Float[Tensor, ""]:
         """Sum of the losses."""
         image = batch.image.contiguous(memory_format=torch.channels_last)
-        terms = perception_losses(self.seen(image, batch.prompt), batch.truth)
+        percepts = self.seen(image, batch.prompt)
+        terms = perception_losses(percepts, batch.truth, self.joint_weight)
         loss = torch.stack(list(terms.values())).sum()
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Set, not declared.
         if self.global_step % every == 0:
@@ -71,7 +80,8 @@ class PerceptionSystem(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; warm-up, then a cosine to a hundredth."""
-        optimizer = torch.optim.AdamW(self.net.parameters(), self.lr, weight_decay=0.01)
+        learnt = [p for p in self.net.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(learnt, self.lr, weight_decay=0.01)
         return warm_cosine(optimizer, lambda step: min(1.0, step / self.steps), self.warmup)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, index: int) -> Batch:
