@@ -58,7 +58,7 @@ def write_people(  # noqa: PLR0913 (by keyword)
         num_poses: Unseen poses per person.
         own: Share in the project's own wardrobe.
         height: Of views and unseen poses, pixels; the photo has its own.
-        photos_only: Writes the photos and nothing else, for a detector to look at.
+        photos_only: Writes the photos and their truth alone, for a detector to look at.
 
     Raises:
         UserError: The assets are incomplete or a motion cannot be read.
@@ -81,7 +81,7 @@ def _write_person(
     own: float,
     size: tuple[int, int],
 ) -> None:
-    """The photo, and unless ``num_poses`` is None all else; ``size`` is that of the views."""
+    """Photo and truth, and unless ``num_poses`` is None the rest; ``size`` is that of the views."""
     rng = np.random.default_rng([seed, 11])
     person, joints = casting.person(rng, own), casting.pose(rng)
     front = random_stance(rng, front=1.0)
@@ -96,10 +96,10 @@ def _write_person(
     photo = _jpeg(_blend(maps, backdrop(rng, *SIZE)), quality)
     if not (folder / "photo.jpg").is_file():
         write_bytes(folder / "photo.jpg", photo)
-    if num_poses is None:
-        return
     betas = {"betas": person.betas.numpy()}
     _write_npz(folder / "truth.npz", truth | _parameters(pose, camera) | betas)
+    if num_poses is None:
+        return
     for azimuth in AZIMUTHS:
         around = Stance(stance.yaw + math.radians(azimuth), stance.tilt, 0.0)
         turned = stand(casting.body, joints, around)
