@@ -28,6 +28,12 @@ _ANYWHERE_M = 1.0
 _BODY = ((5, 16), (6, 17), (7, 18), (8, 19), (9, 20), (10, 21), (11, 1), (12, 2), (13, 4), (14, 5),
          (15, 7), (16, 8), (17, 10), (18, 10), (20, 11), (21, 11))  # fmt: skip
 """COCO-WholeBody points and the joints that lie nearest to them."""
+_SIDED = 12
+"""Of these, the first are those of arms and legs, left and right."""
+_CLEARLY, _APART = 0.5, 0.02
+"""Sides are exchanged where that at least halves the distance to the read joints, and shortens it
+by this share of the crop's height: in profile they lie together."""
+_FACE = wholebody.FACE
 
 _LIMB_POINTS = ((1, 11), (2, 12), (4, 13), (5, 14), (7, 15), (8, 16), (10, 15), (11, 16),
                 (18, 7), (19, 8), (20, 9), (21, 10))  # fmt: skip
@@ -144,6 +150,35 @@ class JointDepthTerm:
         """Energy of each candidate, from its joints in the camera's frame."""
         depth_m = joints[:, : self.depth_m.shape[-1], 2] - joints[:, :1, 2]
         return ((depth_m - self.depth_m).abs() * self.weight).mean(-1)
+
+
+def with_agreed_sides(detection: Detection, seen: Canvas) -> Detection:
+    """The detection with the body's left and right exchanged where the annotator clearly does so.
+
+    Detectors that take a front for a back exchange them; the face is found apart from that.
+
+    Args:
+        detection: What was found in the photograph.
+        seen: The person's crop with an annotator's maps.
+    """
+    if JOINTS not in seen.maps:
+        return detection
+    points, joints = (list(side) for side in zip(*_BODY[:_SIDED], strict=True))
+    order = list(wholebody.flip_order())
+    size = torch.tensor([seen.camera.width, seen.camera.height])
+    read = torch.from_numpy(seen.maps[JOINTS])[joints, :2] * size
+    sure = (seen.keypoints[points, 2] > MIN_SCORE).float()
+    as_found, exchanged = (
+        float(((seen.keypoints[side, :2] - read).norm(dim=-1) * sure).sum() / sure.sum().clamp(1))
+        for side in (points, [order[point] for point in points])
+    )
+    if exchanged > _CLEARLY * as_found or as_found - exchanged < _APART * seen.camera.height:
+        return detection
+    rows = [i for i in range(wholebody.NUM_KEYPOINTS) if not _FACE.start <= i < _FACE.stop]
+    keypoints, points_m = detection.keypoints.clone(), detection.points_m.clone()
+    for values in (keypoints, points_m):
+        values[rows] = values[[order[row] for row in rows]]
+    return replace(detection, keypoints=keypoints, points_m=points_m)
 
 
 def with_read_joints(detection: Detection, seen: Canvas, body: SmplxBody) -> Detection:

@@ -29,6 +29,7 @@ from persona.data.preprocess.cover import Cover, sock_offset
 from persona.data.preprocess.fit import NOTHING, BodyFit, Known, PhotoFit, photo_camera
 from persona.data.preprocess.fit_camera import exif_focal_px
 from persona.data.preprocess.fit_check import write_overlay
+from persona.data.preprocess.fit_joints import with_agreed_sides
 from persona.data.preprocess.fit_together import STEPS, fit_together
 from persona.data.preprocess.hair import curtain, flat_ears, hair_end
 from persona.data.preprocess.maps import near_occlusion
@@ -194,6 +195,11 @@ class PhotoPreprocessor:
             if "alpha" in self.annotator.provides:
                 detection = refine_mask(image, detection, self.annotator)
             fine = self._annotated(image, detection, camera)
+            sided = with_agreed_sides(detection, fine)
+            if sided is not detection:
+                log.info("%s: left and right exchanged, as the picture is read", photo)
+                fine = self._fine_canvas(image, sided, camera).with_maps(fine.maps)
+                detection = sided
         return Sight(photo, image, detection, camera, fine)
 
     def _fit(

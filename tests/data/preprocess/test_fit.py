@@ -8,7 +8,12 @@ from persona.data.preprocess import fit_joints
 from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.fit import Known, PhotoFit, photo_camera
 from persona.data.preprocess.fit_body import SampledBody
-from persona.data.preprocess.fit_joints import JointDepthTerm, believed_joints, with_read_joints
+from persona.data.preprocess.fit_joints import (
+    JointDepthTerm,
+    believed_joints,
+    with_agreed_sides,
+    with_read_joints,
+)
 from persona.data.preprocess.fit_starts import (
     FACING_CAMERA,
     is_standing,
@@ -176,6 +181,25 @@ def read_crop(body, detection, camera, joints, spread_m=0.02):
     alpha = detection.mask.numpy()
     maps = {JOINTS: read.numpy()}
     return Canvas(image, alpha, camera, detection.keypoints, image, maps)
+
+
+def test_exchanged_sides_are_put_right_and_a_profile_is_left(body):
+    identity, pose, camera, detection = known_person(body)
+    joints = body(identity, pose)[1]
+    order = list(wholebody.flip_order())
+    flipped = Detection(detection.mask, detection.keypoints[order], detection.points_m[order])
+    mended = with_agreed_sides(flipped, read_crop(body, flipped, camera, joints))
+    others = [i for i in range(133) if i not in range(23, 91)]
+    assert torch.equal(mended.keypoints[others], detection.keypoints[others])
+    assert torch.equal(mended.points_m[others], detection.points_m[others])
+    assert torch.equal(mended.keypoints[23:91], flipped.keypoints[23:91]), "the face is its own"
+    assert with_agreed_sides(detection, read_crop(body, detection, camera, joints)) is detection
+    aside = joints.clone()
+    aside[:, 0] = 0.05 * aside[:, 0]
+    points = flipped.keypoints.clone()
+    points[:, 0] = 0.05 * (points[:, 0] - WIDTH / 2) + WIDTH / 2
+    profile = Detection(detection.mask, points, flipped.points_m)
+    assert with_agreed_sides(profile, read_crop(body, profile, camera, aside)) is profile
 
 
 def test_read_joints_become_the_guess_in_metres(body):
