@@ -20,9 +20,8 @@ from persona.modules.perception.prompt import detector_prompt
 from persona.modules.perception.weights import load_net
 
 _HEIGHT, _STRIDE = 512, 32
-_JOINT_HEIGHT = 320
-"""Joints are read near the half size, of which the network has seen most people; a little above, it
-errs by less (benchmarks/results/photo.md)."""
+_JOINT_HEIGHT = 256
+"""Joints are read where the network has seen most people: of half the size."""
 _MIN_SCORE = 0.3
 _FACE = 2
 """``Face_Neck`` in the palette."""
