@@ -12,7 +12,6 @@ from torch import Tensor
 from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.fit_body import SampledBody, SampledPose
 from persona.data.preprocess.fit_joints import JointDepthTerm
-from persona.data.preprocess.fit_order import OrderTerm
 from persona.data.preprocess.fit_starts import MIN_SCORE, Start
 from persona.data.preprocess.fit_state import FitState
 from persona.data.preprocess.fit_surface import SurfaceTerm
@@ -55,7 +54,6 @@ class FitWeights:
     outline: float = 0.5
     surface: float = 2.0
     joint_depth: float = 3.0
-    order: float = 3.0
 
 
 class FitProblem:
@@ -117,9 +115,7 @@ class FitProblem:
                 seen.maps["surface"], seen.parts, seen.camera, self.camera, self.body.template,
                 self.sampled.index, self.crop,
             )  # fmt: skip
-            order = OrderTerm(surface, self.body, self.sampled.index)
             terms.append(lambda posed: self.weights.surface * surface(posed.vertices))
-            terms.append(lambda posed: self.weights.order * order(posed.vertices))
         return terms
 
     def _below_chin(self) -> Bool[Tensor, "c"]:

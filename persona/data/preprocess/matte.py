@@ -16,7 +16,7 @@ from persona.data.preprocess.fit import photo_camera
 from persona.modules.detect import Annotator, Detection, annotate
 
 _SIZE = (512, 384)
-_AGREE = 0.7
+_AGREE = 0.85
 """Overlap (IoU) of the two below which the annotator is believed, not their mean: it knows people
 alone, the detector's mask is often of what stands out."""
 _OUTLINE = 0.01
@@ -31,13 +31,11 @@ def refine_mask(
 ) -> Detection:
     """The detection with the mean of its mask and of the annotator's matte.
 
-    The annotator is not shown the detector's mask: it would repeat its faults.
     Places wider than an outline that the annotator sees and the detector misses are added, as the
     ends of dark or wide clothes; those of which the annotator is sure that nobody is there go.
     """
     canvas = person_canvas(image, detection, photo_camera(*image.shape[:2]), *_SIZE)
-    blind = np.zeros_like(canvas.alpha)
-    matte = annotate(annotator, canvas.image, blind, canvas.keypoints)["alpha"]
+    matte = annotate(annotator, canvas.image, canvas.alpha, canvas.keypoints)["alpha"]
     both = (matte > 0.5) & canvas.mask
     overlap = both.sum() / max(1, ((matte > 0.5) | canvas.mask).sum())
     if not both.any():
