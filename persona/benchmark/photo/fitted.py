@@ -167,7 +167,8 @@ def find_placement(
         return float(found.fun), float(found.x)
 
     step = _SCALES[1] / _SCALES[0]
-    assumed = float((photo_camera(*photo.shape[:2], focal_px).focal_px / camera.focal_px).mean())
+    height, width = photo.shape[:2]
+    assumed = float((photo_camera(height, width, focal_px).focal_px / camera.focal_px).mean())
     first = refined(assumed)
     soft = cv2.GaussianBlur(photo.astype(np.float32), (0, 0), 0.01 * photo.shape[0])
     scales = _SCALES * photo.shape[0] / frame.shape[0]
