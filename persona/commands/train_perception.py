@@ -18,7 +18,7 @@ _TEST_SEED = 10_000
 
 
 def train(config: DictConfig, folder: Path) -> dict[str, float]:
-    """Trains, tests on people of another seed, and writes the weights.
+    """Trains, tests on people of another seed (unless ``test_batches`` is 0), writes the weights.
 
     ``config.resume`` goes on with a run. Returns the test's metrics, as in metrics.json.
     """
@@ -30,6 +30,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     train_network(run, trainer, system, stream)
     net = system.average.module.to(trainer.strategy.root_device).eval()
     stream.seed = _TEST_SEED
-    metrics = score(net, stream, run.config.test_batches)
+    batches = run.config.test_batches
+    metrics = score(net, stream, batches) if batches else {}
     write_network(run.folder, WEIGHTS_FILE, net, metrics)
     return metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import lightning as L
@@ -30,9 +31,13 @@ class PerceptionSystem(L.LightningModule):
         pretrained: Start SqueezeNet from ImageNet's weights.
         start: Weights to start from, a file that an earlier training wrote.
         compile: Compile the network (CUDA; a minute at the start).
+        joint_weight: What the joints' losses count beside the maps'.
+        only_joints: Trains what reads the joints and leaves the maps as they are.
+        minutes: Train no longer, with the rate falling by the clock where that is ahead of the
+            steps. Counted from the first batch.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (by keyword)
         self,
         *,
         lr: float = 1e-3,
@@ -42,6 +47,9 @@ class PerceptionSystem(L.LightningModule):
         pretrained: bool = True,
         start: str | None = None,
         compile: bool = False,
+        joint_weight: float = 1.0,
+        only_joints: bool = False,
+        minutes: float | None = None,
     ):
         super().__init__()
         self.lr, self.warmup, self.steps = lr, warmup, steps
@@ -49,14 +57,37 @@ class PerceptionSystem(L.LightningModule):
         self.net: PerceptionNet = (
             net.train().requires_grad_(True).to(memory_format=torch.channels_last)
         )
+        self.joint_weight, self.minutes = joint_weight, minutes
+        self.started_s: float | None = None
+        if only_joints:
+            self.net.requires_grad_(False)
+            self.net.joints.requires_grad_(True)
         self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.seen = torch.compile(self.net) if compile else self.net
         self.last_loss: float | None = None
 
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+        """The clock starts when the first batch has come."""
+        if self.started_s is None:
+            self.started_s = time.monotonic()
+
+    def on_train_batch_end(self, outputs: object, batch: Batch, index: int) -> None:
+        """Ends the training when its time is over."""
+        if self.done(self.global_step) >= 1:
+            self.trainer.should_stop = True
+
+    def done(self, step: int) -> float:
+        """Share of the training that lies behind a step, by steps or by the clock."""
+        share = step / self.steps
+        if self.minutes is not None and self.started_s is not None:
+            share = max(share, (time.monotonic() - self.started_s) / (60 * self.minutes))
+        return min(1.0, share)
+
     def training_step(self, batch: Batch, index: int) -> Float[Tensor, ""]:
         """Sum of the losses."""
         image = batch.image.contiguous(memory_format=torch.channels_last)
-        terms = perception_losses(self.seen(image, batch.prompt), batch.truth)
+        percepts = self.seen(image, batch.prompt)
+        terms = perception_losses(percepts, batch.truth, self.joint_weight)
         loss = torch.stack(list(terms.values())).sum()
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Set, not declared.
         if self.global_step % every == 0:
@@ -71,8 +102,9 @@ class PerceptionSystem(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; warm-up, then a cosine to a hundredth."""
-        optimizer = torch.optim.AdamW(self.net.parameters(), self.lr, weight_decay=0.01)
-        return warm_cosine(optimizer, lambda step: min(1.0, step / self.steps), self.warmup)
+        learnt = [p for p in self.net.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(learnt, self.lr, weight_decay=0.01)
+        return warm_cosine(optimizer, self.done, self.warmup)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, index: int) -> Batch:
         """Batches are made where they are used."""

@@ -15,6 +15,7 @@ from persona.benchmark.photo import avatar_worker, fit_scores, fitted, picture_s
 from persona.benchmark.photo.avatar_table import SHOWN
 from persona.benchmark.photo.failures import gross_failures
 from persona.benchmark.photo.fitted import num_found
+from persona.benchmark.photo.run import run_photo_benchmark
 from persona.benchmark.photo.score import ROWS, Scorer, finished_row
 from persona.benchmark.photo.table import differences, write_comparison, write_tables
 from persona.benchmark.photo.truth import folder_of, read_person
@@ -22,8 +23,11 @@ from persona.benchmark.photo.views import Place, best_place, best_shift
 from persona.data.io import atomic_path, write_json, write_png
 from persona.data.layout import FrameData, SubjectInfo, Textures
 from persona.data.palette import PART_INDEX, colours_from_classes
+from persona.data.preprocess.fit import NOTHING
 from persona.data.preprocess.maps import face_labels
 from persona.data.preprocess.parts import PARTS, limb_of_vertices
+from persona.data.preprocess.photo import PhotoPreprocessor
+from persona.data.subject import Subject
 from persona.data.subject_writer import SubjectWriter
 from persona.errors import UserError
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
@@ -146,7 +150,7 @@ def people(world, tmp_path_factory):
 def settings(subjects, **more):
     values = {
         "code": "test", "subjects": str(subjects), "pattern": None, "avatars": None,
-        "height": HEIGHT, "width": WIDTH, "lpips_net": None, "extra_views": [],
+        "height": HEIGHT, "width": WIDTH, "lpips_net": None, "extra_views": [], "truth": [],
     }  # fmt: skip
     return OmegaConf.create(values | more)
 
@@ -221,6 +225,41 @@ def test_a_crash_is_a_row_and_a_damaged_person_is_named(world, people, tmp_path)
     row = Scorer(config, tmp_path, world.body, None, None)(broken)
     assert "truth.npz" in row["damaged"] and "gross" not in row
     assert (tmp_path / ROWS / "person_9.json").exists()
+
+
+def test_the_path_is_told_what_is_asked_for(world, people, tmp_path):
+    class Told(PhotoPreprocessor):
+        def __init__(self):
+            self.told = []
+
+        def run(self, photos, root, known):
+            self.told.append(known)
+            world.write_subject(root)
+            return Subject(root)
+
+    path = Told()
+    for parts in ([], ["pose"], ["shape", "camera"]):
+        config = settings("", truth=parts, preprocess={})
+        row = Scorer(config, tmp_path, world.body, path, None)(people / "person_7")
+        assert row["gross"] == "" and "error" not in row
+    nothing, posed, rest = path.told
+    assert nothing == NOTHING
+    torch.testing.assert_close(posed.pose.joints, world.pose.joints)
+    assert posed.identity is None and posed.focal_px is None and rest.pose is None
+    torch.testing.assert_close(rest.identity.betas, world.identity.betas)
+    assert rest.focal_px == pytest.approx(400)
+
+
+def test_who_lacks_the_truth_that_is_told_is_left_out(world, people, tmp_path):
+    bare = tmp_path / "person_8"
+    shutil.copytree(people / "person_7", bare)
+    (bare / "truth.npz").unlink()
+    config = settings(tmp_path, truth=["pose", "shape"])
+    row = Scorer(config, tmp_path, world.body, None, None)(bare)
+    assert "no true pose, shape" in row["damaged"] and "gross" not in row
+    config = OmegaConf.create({"compare": None, "people": "x", "truth": ["poses"]})
+    with pytest.raises(UserError, match=r"truth=.*poses"):
+        run_photo_benchmark(config, tmp_path)
 
 
 def test_what_the_truth_lacks_is_left_out(people, tmp_path):

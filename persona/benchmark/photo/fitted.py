@@ -87,9 +87,18 @@ class FittedPerson:
 
 
 def read_fitted(
-    subject: Subject, body: SmplxBody, photo: UInt8[ndarray, "h0 w0 3"]
+    subject: Subject,
+    body: SmplxBody,
+    photo: UInt8[ndarray, "h0 w0 3"],
+    focal_px: float | None = None,
 ) -> FittedPerson:
     """Reads a subject folder.
+
+    Args:
+        subject: The folder.
+        body: That was fitted.
+        photo: That it was made of.
+        focal_px: Taken for the photo's focal length; None is the fit's default.
 
     Raises:
         UserError: the folder is damaged, of another body, or not made of this photo.
@@ -99,7 +108,7 @@ def read_fitted(
     pose = subject.pose(CAPTURED, number, body.num_expression)
     with torch.no_grad():
         vertices, joints = body(identity, pose)
-    placement = find_placement(photo, frame.image, frame.mask, frame.camera)
+    placement = find_placement(photo, frame.image, frame.mask, frame.camera, focal_px)
     if placement.difference > _MOST_DIFFERENT:
         raise UserError(
             f"{subject.root}: its captured frame is not of this photo (colours differ by "
@@ -124,6 +133,7 @@ def find_placement(
     frame: UInt8[ndarray, "h w 3"],
     mask: Bool[ndarray, "h w"],
     camera: Camera,
+    focal_px: float | None = None,
 ) -> Placement:
     """Finds the captured frame in the photo by its colours.
 
@@ -157,7 +167,8 @@ def find_placement(
         return float(found.fun), float(found.x)
 
     step = _SCALES[1] / _SCALES[0]
-    assumed = float((photo_camera(*photo.shape[:2]).focal_px / camera.focal_px).mean())
+    height, width = photo.shape[:2]
+    assumed = float((photo_camera(height, width, focal_px).focal_px / camera.focal_px).mean())
     first = refined(assumed)
     soft = cv2.GaussianBlur(photo.astype(np.float32), (0, 0), 0.01 * photo.shape[0])
     scales = _SCALES * photo.shape[0] / frame.shape[0]

@@ -24,7 +24,7 @@ from persona.benchmark.photo.score import (
 )
 from persona.benchmark.photo.sheet import overview
 from persona.benchmark.photo.table import write_comparison, write_tables
-from persona.benchmark.photo.truth import people_folders
+from persona.benchmark.photo.truth import TOLD, people_folders
 from persona.benchmark.runner import progress_bar
 from persona.commands.experiment import quiet_libraries
 from persona.data.io import read_image, write_json, write_png, write_text
@@ -50,6 +50,10 @@ def run_photo_benchmark(config: DictConfig, folder: Path) -> Path:
         return write_comparison(before, after, folder)
     if not config.people:
         raise UserError("give people=DIR, a folder of people with exact truth, or compare=[A,B]")
+    if wrong := sorted(set(config.truth) - set(TOLD)):
+        raise UserError(f"truth={wrong}: it takes {', '.join(TOLD)}")
+    if config.truth and (config.subjects or config.extra_views):
+        raise UserError("truth= tells the fit of one photo: leave subjects= and extra_views= out")
     quiet_libraries()
     if not config.train:
         config.clips.motions = []  # Generated frames are there to train on.

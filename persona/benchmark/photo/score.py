@@ -38,6 +38,7 @@ from persona.benchmark.plan import one_line
 from persona.benchmark.report import commit
 from persona.commands.experiment import load_system
 from persona.data.io import read_json, write_json, write_png
+from persona.data.preprocess.fit import Known
 from persona.data.preprocess.photo import PhotoPreprocessor
 from persona.data.subject import Subject
 from persona.errors import UserError
@@ -74,13 +75,14 @@ class Scorer:
         row: Row = {"person": person.name, "code": self.config.code, "digest": self.digest(person)}
         try:
             true = read_person(person)
+            known = true.known(self.body, self.config.truth)
         except UserError as error:
             row["damaged"] = one_line(error)
             write_json(path, row)
             return row
         started = time.perf_counter()
         try:
-            row |= self.scored(true, row)
+            row |= self.scored(true, known, row)
         except Exception as error:  # A crash is a result: the next person goes on.
             row["error"] = one_line(error)
             row["gross"] = "; ".join(gross_failures(row))
@@ -89,10 +91,10 @@ class Scorer:
         write_json(path, row)
         return row
 
-    def scored(self, true: TruePerson, who: Row) -> Row:
+    def scored(self, true: TruePerson, known: Known, who: Row) -> Row:
         """All numbers; sheet and strip are left in the folder."""
-        subject, row = self.subject(true)
-        fitted = read_fitted(subject, self.body, true.image)
+        subject, row = self.subject(true, known)
+        fitted = read_fitted(subject, self.body, true.image, known.focal_px)
         row |= fit_scores(true, fitted)
         views, poses = sides(true, self.config.height, self.config.width)
         assets: dict[str, dict[str, Picture]] = {}
@@ -111,7 +113,7 @@ class Scorer:
         self.draw_strip(true, fitted, views, assets[TEXTURE], row)
         return row
 
-    def subject(self, true: TruePerson) -> tuple[Subject, Row]:
+    def subject(self, true: TruePerson, known: Known) -> tuple[Subject, Row]:
         """The person's subject folder, made now where none is given, and how long that took."""
         root = subject_folder(self.config, self.folder, true.name)
         if self.preprocessor is None:
@@ -120,7 +122,7 @@ class Scorer:
         shutil.rmtree(root, ignore_errors=True)
         views = [f"views/{azimuth:03d}.png" for azimuth in self.config.extra_views]
         photos = [true.photo, *(true.photo.parent / view for view in views)]
-        subject = self.preprocessor.run(photos, root)
+        subject = self.preprocessor.run(photos, root, known)
         return subject, {"preprocess_seconds": time.perf_counter() - started}
 
     def avatar(self, true: TruePerson) -> Painter:
@@ -179,6 +181,7 @@ def row_digest(config: DictConfig, person: Path) -> str:
     options = {key: config[key] for key in keys}
     options["extra_views"] = list(config.extra_views)
     if not config.subjects:
+        options["truth"] = list(config.truth)
         options["preprocess"] = OmegaConf.to_container(config.preprocess, resolve=True)
     files = [person / "photo.jpg"]
     if config.subjects:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,11 +16,15 @@ from numpy import ndarray
 from torch import Tensor
 
 from persona.data.io import read_image, read_json, read_mask
+from persona.data.preprocess.fit import Known
 from persona.errors import UserError
 from persona.modules.body.rotation import matrix_from_axis_angle
+from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose, Camera
 
 REMEDY = "the person is damaged: make or fetch it again"
+TOLD = ("pose", "shape", "camera")
+"""Parts of the truth that the photo path can be told, to see what each costs it."""
 _POSE = ("root", "body", "jaw", "left_hand", "right_hand", "expression", "trans")
 
 
@@ -71,6 +75,31 @@ class TruePerson:
     betas: Float[ndarray, "s"] | None = None
     camera: Camera | None = None
     """Of the pixel grid of ``mask``."""
+    pose: BodyPose | None = None
+    """In the frame of ``camera``."""
+
+    def known(self, body: SmplxBody, parts: Collection[str]) -> Known:
+        """What the photo path is told of the truth.
+
+        Args:
+            body: That the path fits.
+            parts: Of ``TOLD``; none tells nothing.
+
+        Raises:
+            UserError: the folder lacks one, or the body is another one.
+        """
+        truth = {"pose": self.pose, "shape": self.betas, "camera": self.camera}
+        if absent := [part for part in parts if truth[part] is None]:
+            raise UserError(f"{self.photo.parent}: no true {', '.join(absent)}; leave truth= out")
+        identity = focal_px = None
+        if "shape" in parts and self.betas is not None:
+            if len(self.betas) != body.num_betas:
+                raise UserError(f"{self.photo.parent}: true shape of another body; set body=")
+            betas = torch.from_numpy(self.betas).float()
+            identity = replace(body.zero_identity(), betas=betas)
+        if "camera" in parts and self.camera is not None:
+            focal_px = float(self.camera.focal_px.mean()) * len(self.image) / len(self.mask)
+        return Known(identity, self.pose if "pose" in parts else None, focal_px)
 
 
 def people_folders(root: Path) -> list[Path]:
@@ -111,7 +140,7 @@ def read_person(folder: Path) -> TruePerson:
     return TruePerson(
         folder.name, folder / "photo.jpg", image, mask, views, poses, turn,
         truth.get("parts"), truth.get("joints"), truth.get("betas"),
-        _camera(truth, mask.shape),
+        _camera(truth, mask.shape), _pose(truth),
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ _FRONT_YAW = 0.45
 """Largest turn of somebody in a photo, radians."""
 
 
-def write_people(
+def write_people(  # noqa: PLR0913 (by keyword)
     assets: str | Path,
     out: str | Path,
     *,
@@ -42,8 +42,12 @@ def write_people(
     motions: Sequence[str],
     num_poses: int = 3,
     own: float = 0.5,
+    height: int = SIZE[0],
+    photos_only: bool = False,
 ) -> None:
-    """Writes ``out/person_SEED`` for ``count`` seeds from ``seed``; whole ones are kept.
+    """Writes ``out/person_SEED`` for ``count`` seeds from ``seed``.
+
+    Whole ones are kept, and of others the photo: what a detector found in it stays true.
 
     Args:
         assets: Folder of MakeHuman assets.
@@ -53,6 +57,8 @@ def write_people(
         motions: Where unseen poses come from.
         num_poses: Unseen poses per person.
         own: Share in the project's own wardrobe.
+        height: Of views and unseen poses, pixels; the photo has its own.
+        photos_only: Writes the photos and their truth alone, for a detector to look at.
 
     Raises:
         UserError: The assets are incomplete or a motion cannot be read.
@@ -62,10 +68,20 @@ def write_people(
     for number in track(range(seed, seed + count), "people"):
         folder = Path(out) / f"person_{number}"
         if not (folder / "meta.json").is_file():
-            _write_person(casting, folder, number, num_poses, own)
+            views = height, round(height * SIZE[1] / SIZE[0])
+            poses = None if photos_only else num_poses
+            _write_person(casting, folder, number, poses, own, views)
 
 
-def _write_person(casting: Casting, folder: Path, seed: int, num_poses: int, own: float) -> None:
+def _write_person(
+    casting: Casting,
+    folder: Path,
+    seed: int,
+    num_poses: int | None,
+    own: float,
+    size: tuple[int, int],
+) -> None:
+    """Photo and truth, and unless ``num_poses`` is None the rest; ``size`` is that of the views."""
     rng = np.random.default_rng([seed, 11])
     person, joints = casting.person(rng, own), casting.pose(rng)
     front = random_stance(rng, front=1.0)
@@ -77,21 +93,26 @@ def _write_person(casting: Casting, folder: Path, seed: int, num_poses: int, own
     pose = BodyPose.from_joints(pose.joints, pose.expression, pose.trans + shift)
     maps, truth = _shot(casting, person, pose, camera)
     quality = int(rng.integers(70, 97))
-    write_bytes(folder / "photo.jpg", _jpeg(_blend(maps, backdrop(rng, *SIZE)), quality))
+    photo = _jpeg(_blend(maps, backdrop(rng, *SIZE)), quality)
+    if not (folder / "photo.jpg").is_file():
+        write_bytes(folder / "photo.jpg", photo)
     betas = {"betas": person.betas.numpy()}
     _write_npz(folder / "truth.npz", truth | _parameters(pose, camera) | betas)
+    if num_poses is None:
+        return
     for azimuth in AZIMUTHS:
         around = Stance(stance.yaw + math.radians(azimuth), stance.tilt, 0.0)
         turned = stand(casting.body, joints, around)
         turned = BodyPose.from_joints(turned.joints, turned.expression, turned.trans + shift)
-        _write_view(casting, person, turned, camera, folder / f"views/{azimuth:03d}")
+        seen_by = camera.resize(*size)
+        _write_view(casting, person, turned, seen_by, folder / f"views/{azimuth:03d}")
     for index in range(num_poses):
         other = casting.poses[int(rng.integers(len(casting.poses)))].clone()
         other[0] = 0
         moved, _, unseen = _posed(casting, person, other, Stance(rng.uniform(-math.pi, math.pi)))
         place, camera = frame_by(moved, SIZE, focal, 0.85)
         unseen = BodyPose.from_joints(unseen.joints, unseen.expression, unseen.trans + place)
-        _write_view(casting, person, unseen, camera, folder / f"poses/{index}")
+        _write_view(casting, person, unseen, camera.resize(*size), folder / f"poses/{index}")
     write_json(folder / "meta.json", {
         "seed": seed, "turn_deg": math.degrees(stance.yaw), "focal_over_height": focal,
         "distance_m": float(shift[2]), "jpeg": quality,
@@ -126,7 +147,8 @@ def _write_view(
     casting: Casting, person: Person, pose: BodyPose, camera: Camera, stem: Path
 ) -> None:
     maps, truth = _shot(casting, person, pose, camera)
-    write_png(stem.with_name(stem.name + ".png"), _blend(maps, np.ones((*SIZE, 3), np.float32)))
+    white = np.ones((camera.height, camera.width, 3), np.float32)
+    write_png(stem.with_name(stem.name + ".png"), _blend(maps, white))
     write_png(stem.with_name(stem.name + "_mask.png"), truth["mask"])
     keep = {k: truth[k] for k in ("parts", "joints")}
     _write_npz(stem.with_name(stem.name + ".npz"), keep | _parameters(pose, camera))

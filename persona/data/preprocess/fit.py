@@ -56,6 +56,21 @@ class BodyFit:
     """What the final check found wrong, in plain words; a fit with faults is not to be used."""
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of somebody and need not be fitted; None is fitted."""
+
+    identity: BodyIdentity | None = None
+    """Shape: betas and joint offset."""
+    pose: BodyPose | None = None
+    """Turn and joints in the camera's frame, of a single photo; the place is fitted."""
+    focal_px: float | None = None
+    """Focal length of the photos, pixels."""
+
+
+NOTHING = Known()
+
+
 class PhotoFit:
     """The staged fit.
 
@@ -88,7 +103,7 @@ class PhotoFit:
         camera: Camera,
         advance: Callable[[int], None] = lambda steps: None,
         seen: Canvas | None = None,
-        identity: BodyIdentity | None = None,
+        known: Known = NOTHING,
     ) -> BodyFit:
         """Runs the stages from several starts and keeps what the picture bears out best.
 
@@ -98,7 +113,7 @@ class PhotoFit:
             camera: The photograph's camera (identity extrinsics).
             advance: Called with the number of finished steps, for a progress bar.
             seen: The person's crop with an annotator's maps.
-            identity: The person's shape (betas, joint offset), where other photographs tell it.
+            known: Shape and pose, where others tell them.
 
         Returns:
             The first fit that passes the final check; else the one with the fewest faults.
@@ -106,8 +121,10 @@ class PhotoFit:
         problem = self.problem(body, detection, camera, seen)
         starts = problem.starts
         state = initial_state(body, starts, camera)
-        if identity is not None:
-            state.keep_shape(identity)
+        if known.identity is not None:
+            state.keep_shape(known.identity)
+        if known.pose is not None:
+            state.keep_pose(known.pose)
         first, second, third = self.iterations
         self._descend(first, self.lr[0], (state.root, state.trans), problem.placement, state)
         advance(first)

@@ -18,8 +18,9 @@ from persona.modules.detect.annotator import JOINTS
 
 _SURE_M = 0.05
 """A joint whose depth may be off by no more than this counts in full."""
-_STRAIGHT, _BENT_M = 0.7, 0.15
-"""Share of straight limbs among those that look upright; by how much the others are off."""
+_KINDS = ((0.7, 0.04), (0.3, 0.15))
+"""Limbs that look upright, straight ones and bent ones: their share, and by how much (standard
+deviation, metres) their joints are off the straight line."""
 _LEAN, _LEANS = 0.05, np.linspace(-0.3, 0.3, 61).tolist()
 """How far stances lean before a camera (standard deviation, depth by height); those tried."""
 _ANYWHERE_M = 1.0
@@ -27,6 +28,12 @@ _ANYWHERE_M = 1.0
 _BODY = ((5, 16), (6, 17), (7, 18), (8, 19), (9, 20), (10, 21), (11, 1), (12, 2), (13, 4), (14, 5),
          (15, 7), (16, 8), (17, 10), (18, 10), (20, 11), (21, 11))  # fmt: skip
 """COCO-WholeBody points and the joints that lie nearest to them."""
+_SIDED = 12
+"""Of these, the first are those of arms and legs, left and right."""
+_CLEARLY, _APART = 0.5, 0.02
+"""Sides are exchanged where that at least halves the distance to the read joints, and shortens it
+by this share of the crop's height: in profile they lie together."""
+_FACE = wholebody.FACE
 
 _LIMB_POINTS = ((1, 11), (2, 12), (4, 13), (5, 14), (7, 15), (8, 16), (10, 15), (11, 16),
                 (18, 7), (19, 8), (20, 9), (21, 10))  # fmt: skip
@@ -41,10 +48,10 @@ def believed_joints(seen: Canvas, keypoints: Float[Tensor, "133 3"], body: Smplx
     """The crop with what is to be believed of its read joints.
 
     Limbs out of sight are a guess: by how much they are off is set to infinity. Where trunk and
-    legs are upright in the picture they are drawn towards a straight stance in depth, by how likely
-    that is after the reading: readings bend standing people by a few centimetres (measured on
-    people of another generator, benchmarks/results/photo.md), a stride is far more. The stance may
-    lean as a whole, as all do before a camera that looks down or up.
+    legs are upright in the picture they are drawn towards a straight stance in depth, to where they
+    are in the mean after the reading: readings bend standing people by a few centimetres (measured
+    on people of another generator, benchmarks/results/photo.md), a stride is far more. The stance
+    may lean as a whole, as all do before a camera that looks down or up.
 
     Args:
         seen: The crop with an annotator's maps.
@@ -79,8 +86,7 @@ def _straightened(
     for root, *joints in ((0, _NECK), *(leg[:3] for leg in _LEG_JOINTS)):
         limbs.append((off_m[joints] - off_m[root], down_m[joints] - down_m[root], scale_m[joints]))
     lean = max(_LEANS, key=lambda lean: _plausible(lean, limbs))
-    trunk, *legs = ((off - lean * down) * _straight_share(off - lean * down, scale)
-                    for off, down, scale in limbs)  # fmt: skip
+    trunk, *legs = (_disbelieved(off - lean * down, scale) for off, down, scale in limbs)
     out = depth_m.copy()
     out[_UPPER] -= trunk / down_m[_NECK] * down_m[_UPPER]
     for shoulder, *arm in _ARM_JOINTS:
@@ -104,23 +110,27 @@ far below the root, and by how much the reading may be off."""
 
 def _plausible(lean: float, limbs: list[_Limb]) -> float:
     """Logarithm of how likely the stance leans so (depth by height) after the reading."""
-    sums = [sum(_likelihoods(off - lean * down, scale)) for off, down, scale in limbs]
+    sums = [_likelihoods(off - lean * down, scale).sum() for off, down, scale in limbs]
     return -0.5 * (lean / _LEAN) ** 2 + float(np.log(sums).sum())
 
 
-def _straight_share(off_m: Float[ndarray, "n"], scale_m: Float[ndarray, "n"]) -> float:
-    """How likely a limb is straight after the reading (Bayes)."""
-    straight, bent = _likelihoods(off_m, scale_m)
-    return straight / (straight + bent)
+def _disbelieved(off_m: Float[ndarray, "n"], scale_m: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
+    """By how much a limb is drawn towards the straight line: its reading less its mean after it.
+
+    Source: Bayes, for a mixture of normal distributions read with normal errors.
+    """
+    share = _likelihoods(off_m, scale_m)
+    kept = [spread**2 / (spread**2 + scale_m**2) for _, spread in _KINDS]
+    return off_m * (1 - share @ np.stack(kept) / share.sum())
 
 
-def _likelihoods(off_m: Float[ndarray, "n"], scale_m: Float[ndarray, "n"]) -> tuple[float, float]:
-    """Of a straight and a bent limb, each times its share among limbs that look upright."""
+def _likelihoods(off_m: Float[ndarray, "n"], scale_m: Float[ndarray, "n"]) -> Float[ndarray, "k"]:
+    """Of each kind of limb, times its share."""
 
     def normal(spread_m: Float[ndarray, "n"]) -> float:
         return float(np.prod(np.exp(-0.5 * np.square(off_m / spread_m)) / spread_m))
 
-    return _STRAIGHT * normal(scale_m), (1 - _STRAIGHT) * normal(np.hypot(scale_m, _BENT_M))
+    return np.array([share * normal(np.hypot(scale_m, spread)) for share, spread in _KINDS])
 
 
 class JointDepthTerm:
@@ -140,6 +150,35 @@ class JointDepthTerm:
         """Energy of each candidate, from its joints in the camera's frame."""
         depth_m = joints[:, : self.depth_m.shape[-1], 2] - joints[:, :1, 2]
         return ((depth_m - self.depth_m).abs() * self.weight).mean(-1)
+
+
+def with_agreed_sides(detection: Detection, seen: Canvas) -> Detection:
+    """The detection with the body's left and right exchanged where the annotator clearly does so.
+
+    Detectors that take a front for a back exchange them; the face is found apart from that.
+
+    Args:
+        detection: What was found in the photograph.
+        seen: The person's crop with an annotator's maps.
+    """
+    if JOINTS not in seen.maps:
+        return detection
+    points, joints = (list(side) for side in zip(*_BODY[:_SIDED], strict=True))
+    order = list(wholebody.flip_order())
+    size = torch.tensor([seen.camera.width, seen.camera.height])
+    read = torch.from_numpy(seen.maps[JOINTS])[joints, :2] * size
+    sure = (seen.keypoints[points, 2] > MIN_SCORE).float()
+    as_found, exchanged = (
+        float(((seen.keypoints[side, :2] - read).norm(dim=-1) * sure).sum() / sure.sum().clamp(1))
+        for side in (points, [order[point] for point in points])
+    )
+    if exchanged > _CLEARLY * as_found or as_found - exchanged < _APART * seen.camera.height:
+        return detection
+    rows = [i for i in range(wholebody.NUM_KEYPOINTS) if not _FACE.start <= i < _FACE.stop]
+    keypoints, points_m = detection.keypoints.clone(), detection.points_m.clone()
+    for values in (keypoints, points_m):
+        values[rows] = values[[order[row] for row in rows]]
+    return replace(detection, keypoints=keypoints, points_m=points_m)
 
 
 def with_read_joints(detection: Detection, seen: Canvas, body: SmplxBody) -> Detection:

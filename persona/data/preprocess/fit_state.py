@@ -73,6 +73,14 @@ class FitState(nn.Module):
             parameter.data[:] = getattr(identity, name)
             parameter.requires_grad_(False)
 
+    def keep_pose(self, pose: BodyPose) -> None:
+        """Gives all candidates a pose but for its place, which the fit leaves as it is."""
+        self.root.data[:] = sixd_from_matrix(matrix_from_axis_angle(pose.root))
+        self.body.data[:] = pose.body
+        self.hands.data[:] = torch.cat((pose.left_hand, pose.right_hand))
+        for parameter in (self.root, self.body, self.hands):
+            parameter.requires_grad_(False)
+
     def take(self, identity: BodyIdentity, pose: BodyPose) -> None:
         """Gives all candidates a shape, and a pose but for root and place."""
         for name, value in (

@@ -26,9 +26,10 @@ from persona.data.preprocess.clip import ClipMaker
 from persona.data.preprocess.clip_store import ClipStore
 from persona.data.preprocess.clothing import ClothingFit, Photo, dress, dressed_as
 from persona.data.preprocess.cover import Cover, sock_offset
-from persona.data.preprocess.fit import BodyFit, PhotoFit, photo_camera
+from persona.data.preprocess.fit import NOTHING, BodyFit, Known, PhotoFit, photo_camera
 from persona.data.preprocess.fit_camera import exif_focal_px
 from persona.data.preprocess.fit_check import write_overlay
+from persona.data.preprocess.fit_joints import with_agreed_sides
 from persona.data.preprocess.fit_together import STEPS, fit_together
 from persona.data.preprocess.hair import curtain, flat_ears, hair_end
 from persona.data.preprocess.maps import near_occlusion
@@ -112,7 +113,12 @@ class PhotoPreprocessor:
         self.prior = prior
         self.regions, self.limbs = body_regions(body), limb_of_vertices(body)
 
-    def run(self, photos: str | Path | Sequence[str | Path], root: str | Path) -> Subject:
+    def run(
+        self,
+        photos: str | Path | Sequence[str | Path],
+        root: str | Path,
+        known: Known = NOTHING,
+    ) -> Subject:
         """Makes the subject folder.
 
         Args:
@@ -120,6 +126,7 @@ class PhotoPreprocessor:
                 trained to show and sets the light, the others tell of shape and other sides.
             root: Folder to write. An earlier subject in it is replaced at the very end: after an
                 error it is as it was.
+            known: What need not be fitted; a pose is that of the only photo.
 
         Raises:
             UserError: A photo or a driving motion cannot be read, nobody is found, or the
@@ -130,9 +137,9 @@ class PhotoPreprocessor:
         self.clips.check(self.body, fitted=True)
         if self.prior is not None:
             self.prior.check()
-        sights = [self._read(path) for path in paths]
+        sights = [self._read(path, known.focal_px) for path in paths]
         with _progress() as progress:
-            fits = self._fit(sights, progress, root)
+            fits = self._fit(sights, progress, root, known)
             with whole_folder(root, EARLIER) as folder:
                 self.write(sights, fits, folder, progress)
         ClipStore(root).forget()
@@ -182,7 +189,7 @@ class PhotoPreprocessor:
         self.clips(writer, person, reference, canvas.camera, lambda n: progress.advance(task, n))
         writer.finish(self._info(paths, [w for s in sights for w in s.detection.warnings]))
 
-    def _read(self, photo: Path) -> Sight:
+    def _read(self, photo: Path, focal_px: float | None) -> Sight:
         """Finds the person in a photograph, and what an annotator sees of them."""
         image = read_image(photo)
         detection = self.detector(torch.from_numpy(image).float() / 255, str(photo))
@@ -190,29 +197,36 @@ class PhotoPreprocessor:
             log.warning(line)
         image, detection = upright(image, detection, photo)
         height, width = image.shape[:2]
-        camera = photo_camera(height, width, exif_focal_px(photo, height, width))
+        camera = photo_camera(height, width, focal_px or exif_focal_px(photo, height, width))
         fine = None
         if not self.annotator.needs_prior:
             if "alpha" in self.annotator.provides:
                 detection = refine_mask(image, detection, self.annotator)
             fine = self._annotated(image, detection, camera)
+            sided = with_agreed_sides(detection, fine)
+            if sided is not detection:
+                log.info("%s: left and right exchanged, as the picture is read", photo)
+                fine = self._fine_canvas(image, sided, camera).with_maps(fine.maps)
+                detection = sided
         return Sight(photo, image, detection, camera, fine)
 
-    def _fit(self, sights: Sequence[Sight], progress: Progress, root: Path) -> list[BodyFit]:
+    def _fit(
+        self, sights: Sequence[Sight], progress: Progress, root: Path, known: Known
+    ) -> list[BodyFit]:
         """A pose for each photograph and one shape; what fits none of them is refused."""
         rounds = 1 if len(sights) == 1 else 2
         steps = rounds * len(sights) * self.fit.steps + (rounds - 1) * STEPS
         task = progress.add_task("fitting the body", total=steps)
-        identity, fits = None, []
+        fits: list[BodyFit] = []
         for _ in range(rounds):
             fits = [
                 self.fit(
                     self.body, sight.detection, sight.camera,
-                    lambda n: progress.advance(task, n), seen=sight.fine, identity=identity,
+                    lambda n: progress.advance(task, n), seen=sight.fine, known=known,
                 ) for sight in sights
             ]  # fmt: skip
             self._accept(fits, sights, root)
-            identity = shared_identity(fits)
+            known = replace(known, identity=shared_identity(fits))
         if len(sights) > 1:
             together = fit_together(
                 self.fit, self.body, sights, fits, lambda n: progress.advance(task, n)

@@ -33,8 +33,16 @@ class Truth(TensorTuple):
     """x and y as shares of the crop's width and height, metres behind the pelvis."""
 
 
-def perception_losses(pred: Percepts, truth: Truth) -> dict[str, Float[Tensor, ""]]:
-    """Weighted terms; their sum is the loss."""
+def perception_losses(
+    pred: Percepts, truth: Truth, joints: float = 1.0
+) -> dict[str, Float[Tensor, ""]]:
+    """Weighted terms; their sum is the loss.
+
+    Args:
+        pred: Of the network.
+        truth: Of the same crops.
+        joints: What the joints' terms count beside the maps'.
+    """
     weight = pred.parts.new_ones(NUM_PARTS)
     for index, value in _SMALL.items():
         weight[index] = value
@@ -54,8 +62,9 @@ def perception_losses(pred: Percepts, truth: Truth) -> dict[str, Float[Tensor, "
         "surface": 6 * (surface * inside).sum() / count,
         "normal": ((1 - (unit * truth.normal).sum(1, keepdim=True)) * inside).sum() / count,
         "depth": 4 * ((pred.depth - truth.depth).abs() * inside).sum() / count,
-        "joints": 10 * (place.clamp(max=0.3) * torch.where(shown, 1.0, 0.1)).mean(),
-        "joint_depth": laplace(pred.joints[..., 2] - truth.joints[..., 2], pred.joints[..., 3]),
+        "joints": joints * 10 * (place.clamp(max=0.3) * torch.where(shown, 1.0, 0.1)).mean(),
+        "joint_depth": joints
+        * laplace(pred.joints[..., 2] - truth.joints[..., 2], pred.joints[..., 3]),
     }
 
 

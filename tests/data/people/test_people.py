@@ -1,14 +1,17 @@
 """Random people: exact maps, places in the picture, mirrors and damage."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from persona.benchmark.photo.truth import read_person
 from persona.data.palette import PART_INDEX
 from persona.data.people.assets import random_outfit, read_assets
 from persona.data.people.backdrop import KINDS, backdrop
 from persona.data.people.degrade import blur, jpeg
 from persona.data.people.dressed import SLOTS, dress, pose_dressed
+from persona.data.people.folder import write_people
 from persona.data.people.render import render_person
 from persona.data.people.scene import Casting, Stance, frame_by, stand
 from persona.data.people.shots import Sample, Shots
@@ -78,6 +81,31 @@ def test_the_place_on_the_body_projects_to_its_pixel(shot, body):
     there = camera.project(vertices[nearest])
     pixels = torch.stack((column, row), -1) + 0.5
     assert len(row) > 10 and (there - pixels).norm(dim=-1).median() < 2.5
+
+
+@pytest.mark.slow
+def test_a_person_goes_on_from_the_photo(shared_data, tmp_path):
+    def write(out, **options):
+        write_people(
+            shared_data / "makehuman_cc0", out, count=1, seed=5, motions=["walk"], num_poses=0,
+            **options,
+        )  # fmt: skip
+        return out / "person_5"
+
+    alone = write(tmp_path / "a", photos_only=True)
+    assert {path.name for path in alone.iterdir()} == {"photo.jpg", "truth.npz"}
+    photo = (alone / "photo.jpg").read_bytes()
+    kept = alone / "photo.jpg"
+    kept.write_bytes(photo + b"x")  # As of another machine, whose roundings are others.
+    write(tmp_path / "a", height=64)
+    assert kept.read_bytes() == photo + b"x"
+    whole = write(tmp_path / "b", height=64)
+    assert (whole / "photo.jpg").read_bytes() == photo
+    true = read_person(whole)
+    assert true.views[3].image.shape == (64, 48, 3) and true.mask.shape == (768, 576)
+    front = next(view for view in true.views if view.azimuth == 0)
+    small = cv2.resize(true.mask.astype(np.float32), (48, 64), interpolation=cv2.INTER_AREA) > 0.5
+    assert (small & front.mask).sum() > 0.95 * (small | front.mask).sum()
 
 
 def test_stance(casting, body):

@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from persona.data.preprocess import fit_joints
 from persona.data.preprocess.canvas import Canvas
-from persona.data.preprocess.fit import PhotoFit, photo_camera
+from persona.data.preprocess.fit import Known, PhotoFit, photo_camera
 from persona.data.preprocess.fit_body import SampledBody
-from persona.data.preprocess.fit_joints import JointDepthTerm, believed_joints, with_read_joints
+from persona.data.preprocess.fit_joints import (
+    JointDepthTerm,
+    believed_joints,
+    with_agreed_sides,
+    with_read_joints,
+)
 from persona.data.preprocess.fit_starts import (
     FACING_CAMERA,
     is_standing,
@@ -88,6 +94,19 @@ def test_fit_recovers_a_known_pose(body):
     assert (mask & seen).sum() / (mask | seen).sum() > 0.9
 
 
+def test_what_is_known_is_kept_and_the_place_is_fitted(body):
+    identity, pose, camera, detection = known_person(body)
+    fitter = PhotoFit(iterations=(20, 20, 40), lr=(0.1, 0.05, 0.02))
+    fit = fitter(body, detection, camera, known=Known(identity, pose))
+    torch.testing.assert_close(fit.identity.betas, identity.betas)
+    torch.testing.assert_close(fit.pose.body, pose.body)
+    torch.testing.assert_close(fit.pose.left_hand, pose.left_hand)
+    turn = matrix_from_axis_angle(pose.root).T @ matrix_from_axis_angle(fit.pose.root)
+    assert axis_angle_from_matrix(turn).norm() < 1e-3
+    assert (fit.pose.trans - pose.trans).norm() < 0.05 < (pose.trans).norm()
+    assert fit.residual < 0.005
+
+
 @pytest.mark.parametrize("yaw", [pytest.param(0.0, marks=pytest.mark.slow), 2.5])
 def test_fit_finds_the_turn_without_a_guess(body, yaw):
     _, pose, camera, detection = known_person(body, yaw)
@@ -164,6 +183,25 @@ def read_crop(body, detection, camera, joints, spread_m=0.02):
     return Canvas(image, alpha, camera, detection.keypoints, image, maps)
 
 
+def test_exchanged_sides_are_put_right_and_a_profile_is_left(body):
+    identity, pose, camera, detection = known_person(body)
+    joints = body(identity, pose)[1]
+    order = list(wholebody.flip_order())
+    flipped = Detection(detection.mask, detection.keypoints[order], detection.points_m[order])
+    mended = with_agreed_sides(flipped, read_crop(body, flipped, camera, joints))
+    others = [i for i in range(133) if i not in range(23, 91)]
+    assert torch.equal(mended.keypoints[others], detection.keypoints[others])
+    assert torch.equal(mended.points_m[others], detection.points_m[others])
+    assert torch.equal(mended.keypoints[23:91], flipped.keypoints[23:91]), "the face is its own"
+    assert with_agreed_sides(detection, read_crop(body, detection, camera, joints)) is detection
+    aside = joints.clone()
+    aside[:, 0] = 0.05 * aside[:, 0]
+    points = flipped.keypoints.clone()
+    points[:, 0] = 0.05 * (points[:, 0] - WIDTH / 2) + WIDTH / 2
+    profile = Detection(detection.mask, points, flipped.points_m)
+    assert with_agreed_sides(profile, read_crop(body, profile, camera, aside)) is profile
+
+
 def test_read_joints_become_the_guess_in_metres(body):
     identity, pose, camera, detection = known_person(body)
     joints = body(identity, pose)[1]
@@ -228,10 +266,10 @@ def test_who_stands_in_the_picture_is_drawn_upright(body):
     read[[5, 8], 2] += (0.15, 0.4)  # and the right leg strides.
     leaning = read[:, 2].copy()
     out = believed_joints(seen, points, body).maps[JOINTS]
-    assert abs(out[12, 2] - straight[12]) < 0.02, "4 cm are less than the reading may be off"
+    assert abs(out[12, 2] - straight[12]) < 0.025, "4 cm are less than the reading may be off"
     assert abs((out[7, 2] - out[1, 2]) - (straight[7] - straight[1])) < 0.03
     stride, was = (x[[5, 8, 11]] - x[2] for x in (out[:, 2], leaning))
-    np.testing.assert_allclose(stride, was, atol=0.003)
+    np.testing.assert_allclose(stride, was, atol=0.045)  # By a tenth of what the ankle is off.
     for shoulder, wrist in ((16, 20), (17, 21)):
         np.testing.assert_allclose(
             out[wrist, 2] - out[shoulder, 2], leaning[wrist] - leaning[shoulder], atol=1e-5
@@ -246,6 +284,21 @@ def test_who_stands_in_the_picture_is_drawn_upright(body):
     assert 0.5 < left[7] < 1 and abs(left[4] - left[7]) < 0.2, "it leans as one"
     read[[4, 7], :2] = 1.2  # A leg that is out of the crop: no reading, no nan.
     assert np.isfinite(believed_joints(seen, points, body).maps[JOINTS][:, 2]).all()
+
+
+@pytest.mark.parametrize(("off_m", "scale_m"), [(0.02, 0.05), (0.12, 0.06), (-0.3, 0.03)])
+def test_a_limb_is_drawn_to_its_mean_after_the_reading(off_m, scale_m):
+    """The oracle sums over all places that the joint may have."""
+    place = np.linspace(-1.5, 1.5, 30_001)
+
+    def normal(x, spread):
+        return np.exp(-0.5 * (x / spread) ** 2) / spread
+
+    before = sum(share * normal(place, spread) for share, spread in fit_joints._KINDS)
+    after = before * normal(place - off_m, scale_m)
+    mean = (place * after).sum() / after.sum()
+    drawn = fit_joints._disbelieved(np.array([off_m]), np.array([scale_m]))
+    np.testing.assert_allclose(off_m - drawn, mean, atol=1e-5)
 
 
 def test_read_joints_set_a_leaning_guess_right(body):

@@ -1,6 +1,7 @@
 """The perception network, its prompt, losses, weights and annotator."""
 
 import math
+import time
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from persona.modules.perception.losses import Truth, laplace, perception_losses
 from persona.modules.perception.network import MIRRORED_JOINTS, JointReader, PerceptionNet, Percepts
 from persona.modules.perception.prompt import PROMPT_CHANNELS, detector_prompt
 from persona.modules.perception.weights import SHIPPED, load_net
+from persona.systems.perception import PerceptionSystem
 
 
 def test_maps_have_the_crops_size():
@@ -75,6 +77,22 @@ def test_perfect_maps_cost_nothing_and_each_error_its_own_term():
         losses = perception_losses(perfect._replace(**change), truth)
         assert float(losses.pop(name)) > 1e-2, name
         assert all(abs(float(v)) < 1e-3 for v in losses.values()), name
+
+
+def test_joints_count_by_their_weight_and_can_be_learnt_alone():
+    truth, perfect = truth_and_perfect()
+    wrong = perfect._replace(joints=perfect.joints + 0.1, depth=perfect.depth + 1)
+    once, thrice = perception_losses(wrong, truth), perception_losses(wrong, truth, joints=3.0)
+    for name, value in once.items():
+        times = 3 if "joint" in name else 1
+        torch.testing.assert_close(thrice[name], times * value)
+    system = PerceptionSystem(pretrained=False, only_joints=True)
+    learnt = {n for n, p in system.net.named_parameters() if p.requires_grad}
+    assert learnt == {f"joints.{n}" for n, _ in system.net.joints.named_parameters()}
+    system.minutes, system.steps, system.started_s = 1.0, 100, time.monotonic() - 45
+    assert system.done(10) == pytest.approx(0.75, abs=0.01) and system.done(90) == 0.9
+    given = system.configure_optimizers()["optimizer"].param_groups[0]["params"]
+    assert len(given) == len(learnt)
 
 
 def test_the_scale_that_costs_least_is_the_mean_error():
