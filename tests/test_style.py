@@ -86,3 +86,19 @@ def test_configurations_are_not_clones():
         if a.parent == b.parent and difflib.SequenceMatcher(None, one, two).ratio() >= 0.8:
             clones |= {a, b}
     assert len(clones) <= 0.05 * len(files), sorted(str(c.relative_to(ROOT)) for c in clones)
+
+
+def test_isinstance_asks_for_no_tensors_of_a_protocol():
+    """Python 3.12 looks members up without ``nn.Module.__getattr__``, which parameters need."""
+    asked = {}
+    for path, _, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and "runtime_checkable" in map(
+                ast.unparse, node.decorator_list
+            ):
+                fields = [m for m in node.body if isinstance(m, ast.AnnAssign)]
+                asked[path, node.name] = [
+                    ast.unparse(m.target) for m in fields if ARRAY.search(ast.unparse(m.annotation))
+                ]
+    assert len(asked) > 5
+    assert not {place: names for place, names in asked.items() if names}

@@ -7,19 +7,19 @@ in a cube around others, and all optimisers keep what they know of the points th
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from persona.modules.avatar.base import Avatar
 from persona.modules.density.base import Density, Resize
 from persona.modules.losses.base import Step
 
 SHRINK = 0.75
 
 
-@runtime_checkable
 class Cloud(Protocol):
     """An avatar of canonical points."""
 
@@ -87,9 +87,7 @@ class CanonicalPoints(Density):
 
     def watch(self, step: Step) -> None:
         """Notes which points were seen."""
-        avatar = step.avatar
-        assert isinstance(avatar, Cloud)
-        self.epoch_steps = avatar.epoch_steps
+        self.epoch_steps = cast(Cloud, step.avatar).epoch_steps
         seen = self.visible(step)
         self.seen = seen if self.seen is None else self.seen | seen
 
@@ -98,13 +96,12 @@ class CanonicalPoints(Density):
         if self.seen is not None:
             self.seen = union(self.seen)
 
-    def __call__(  # type: ignore[override]  # It is for avatars with such points.
-        self, avatar: Cloud, step: int
-    ) -> Resize | None:
-        """Prunes, then grows."""
+    def __call__(self, avatar: Avatar, step: int) -> Resize | None:
+        """Prunes, then grows the points of a ``Cloud``."""
         if not self.decides(step):
             return None
-        epoch, radius, points = step // avatar.epoch_steps, float(avatar.radius), avatar.points
+        cloud = cast(Cloud, avatar)
+        epoch, radius, points = step // cloud.epoch_steps, float(cloud.radius), cloud.points
         keep, seen = torch.arange(len(points), device=points.device), self.seen
         self.seen = None
         # Where nothing at all was seen there is nothing to grow from either.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,6 @@ from persona.modules.density.screen_gradient import ScreenGradient
 RESET_OPACITY = 0.01
 
 
-@runtime_checkable
 class Walks(Protocol):
     """An avatar whose Gaussians can be carried on to the triangles they have come to."""
 
@@ -77,15 +76,16 @@ class WalkingGradient(ScreenGradient):
         change = super().__call__(avatar, step)
         if not (self.walks(step) or self.resets(step)):
             return change
-        if not isinstance(avatar, Walks):
+        if not hasattr(avatar, "walk"):
             raise UserError(f"density=walking: {type(avatar).__name__} has no triangles to walk on")
+        walker = cast(Walks, avatar)
         if change is None:
-            rows = len(avatar.opacity_logit)
-            change = Resize(torch.arange(rows, device=avatar.opacity_logit.device), {})
+            rows = len(walker.opacity_logit)
+            change = Resize(torch.arange(rows, device=walker.opacity_logit.device), {})
         anew: dict[str, Tensor] = {}
         if self.walks(step):
-            anew |= {name: rows[change.keep] for name, rows in avatar.walk().items()}
+            anew |= {name: rows[change.keep] for name, rows in walker.walk().items()}
         if self.resets(step):
             most = torch.tensor(RESET_OPACITY).logit().item()
-            anew["opacity_logit"] = avatar.opacity_logit[change.keep].clamp(max=most)
+            anew["opacity_logit"] = walker.opacity_logit[change.keep].clamp(max=most)
         return Resize(change.keep, change.fresh, anew)

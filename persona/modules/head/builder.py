@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.errors import UserError
+from persona.modules.body.base import Body
 from persona.modules.head.attributes import (
     PEGASUS_CATEGORIES,
     PEGASUS_SOURCE,
@@ -35,7 +36,7 @@ from persona.modules.head.latent import (
 )
 from persona.modules.head.looks import GaussianLook, SurfaceLook
 from persona.modules.head.lora import CODE_LORA, DEFORMER_LORA, GAUSSIAN_LORA, attach_lora
-from persona.modules.head.template import BlendedBody, HeadTemplate
+from persona.modules.head.template import HeadTemplate
 from persona.types import BodyIdentity
 
 NUM_JOINTS = 5
@@ -84,7 +85,7 @@ class HeadBuilder:
         if self.start not in STARTS:
             raise UserError(f"avatar.start={self.start} is unknown: choose {', '.join(STARTS)}")
 
-    def build(self, body: BlendedBody, identity: BodyIdentity, edits: int = 1) -> HeadAvatar:
+    def build(self, body: Body, identity: BodyIdentity, edits: int = 1) -> HeadAvatar:
         """The untrained head of a person.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -40,7 +40,6 @@ class HeadPose:
     """Where the root joint lies."""
 
 
-@runtime_checkable
 class BlendedBody(Protocol):
     """A body model that is a template and bases, as SMPL-X and FLAME are."""
 
@@ -110,27 +109,28 @@ class HeadTemplate(Body):
             self.register_buffer(name, values.detach().clone(), persistent=False)
 
     @classmethod
-    def of(cls, body: BlendedBody, identity: BodyIdentity, baked: bool) -> HeadTemplate:
+    def of(cls, body: Body, identity: BodyIdentity, baked: bool) -> HeadTemplate:
         """Of a body model with the five joints of a head.
 
         Args:
-            body: In metres.
+            body: A ``BlendedBody``, in metres.
             identity: The person.
             baked: Whether the person's betas belong to the template; else each pose names some.
         """
-        dense = body.template.new_zeros(*body.template.shape, 9 * (len(body.parents) - 1))
-        dense[..., body.pose_features] = body.pose_dirs
-        template, shape_dirs = body.template + identity.face_offset, body.shape_dirs
+        blended = cast(BlendedBody, body)
+        dense = blended.template.new_zeros(*blended.template.shape, 9 * (len(blended.parents) - 1))
+        dense[..., blended.pose_features] = blended.pose_dirs
+        template, shape_dirs = blended.template + identity.face_offset, blended.shape_dirs
         if baked:
             template, shape_dirs = template + shape_dirs @ identity.betas, shape_dirs[..., :0]
         head = cls(
-            parents=body.parents.tolist(),
+            parents=blended.parents.tolist(),
             template=template,
             shape_dirs=shape_dirs,
-            expr_dirs=body.expr_dirs,
+            expr_dirs=blended.expr_dirs,
             pose_dirs=dense,
-            joint_regressor=body.joint_regressor,
-            weights=body.weights,
+            joint_regressor=blended.joint_regressor,
+            weights=blended.weights,
         )
         head.joint_offset.copy_(identity.joint_offset * head.scale)
         return head

@@ -1,7 +1,6 @@
 """Heads' parts without fixtures: layers, warp, latents, additions, starts."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -34,7 +33,6 @@ from persona.modules.head.layers import (
 )
 from persona.modules.head.lora import LoraPair, attach_lora, set_strength, train_lora_only
 from persona.modules.head.template import HeadTemplate, warp
-from persona.types import BodyIdentity
 
 PARENTS = (-1, 0, 1, 1, 1)
 
@@ -227,15 +225,9 @@ def test_first_points_and_their_radius(rng, start):
         assert len(points.unique(dim=0)) == 200
 
 
-def test_a_body_of_many_joints_is_refused():
-    nothing = torch.zeros(1, 3, 0)
-    person = SimpleNamespace(
-        parents=torch.zeros(55), template=nothing, shape_dirs=nothing, expr_dirs=nothing,
-        joint_regressor=nothing, weights=nothing, pose_dirs=nothing, pose_features=nothing,
-    )  # fmt: skip
-    identity = BodyIdentity(torch.zeros(1), torch.zeros(1, 3), torch.zeros(55, 3))
+def test_a_body_of_many_joints_is_refused(body):
     with pytest.raises(UserError, match=r"has 5 joints .* the one given has 55"):
-        PointAvatarBuilder(rates={}).build(person, identity)
+        PointAvatarBuilder(rates={}).build(body, body.zero_identity())
 
 
 def test_the_stand_in_tells_edits_apart(rng):

@@ -90,7 +90,7 @@ def test_a_gpu_draws_what_the_cpu_draws(clip):
         torch.manual_seed(0)
         generator = LhmGenerator(SmallLhm(**SIZE, random=True), device=device)
         frames += [generator(reference, controls, seed=0).astype(float) for _ in range(2)]
-    assert (frames[2] == frames[3]).all()  # Another clip of the same person.
+    assert np.abs(frames[2] - frames[3]).mean() < 0.1  # Another clip; a GPU adds in any order.
     assert np.abs(frames[0] - frames[2]).mean() < 2
 
 
