@@ -124,7 +124,9 @@ def user_error(error: BaseException) -> UserError | None:
     seen: BaseException | None = error
     while seen is not None and seen not in chain:
         chain.append(seen)
-        seen = seen.__cause__ or seen.__context__
+        # What was being handled says nothing of a file: a bug may follow one that is rightly gone.
+        context = None if isinstance(seen.__context__, OSError) else seen.__context__
+        seen = seen.__cause__ or context
     found = next((e for e in chain if isinstance(e, UserError)), None)
     return found or next(filter(None, map(_translated, chain)), None)
 
@@ -137,7 +139,8 @@ def _translated(error: BaseException) -> UserError | None:
     if missing := re.search(r"Missing mandatory value: (\S+)", text):
         return UserError(f"{missing[1]}= is not given")
     if unknown := re.match(r"Could not override '(\S+)'\. (To append|No match)", text):
-        return UserError(f"{unknown[1]}: no such option; --cfg job shows all that there are")
+        plus = f", and +{unknown[1]}=... adds one" if "." not in unknown[1] else ""
+        return UserError(f"{unknown[1]}: no such option; --cfg job shows all that there are{plus}")
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = text.partition(" Config search path:")[0]
         return UserError(f"{text} (HYDRA_FULL_ERROR=1 shows where)")

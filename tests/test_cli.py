@@ -1,6 +1,7 @@
 """What the user types: how it is refused, and how an error becomes one line."""
 
 import errno
+from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -70,7 +71,7 @@ def test_an_option_that_must_be_given(capsys):
         ),
         (
             ConfigCompositionException("Could not override 'fsp'.\nTo append ... use +fsp=3"),
-            "fsp: no such option",
+            "fsp: no such option; --cfg job shows all that there are, and +fsp=... adds one",
         ),
         (ConfigAttributeError("Key 'levles'\nis not there"), "Key 'levles' is not there"),
         (UserError("me.jpg: no such photo"), "me.jpg: no such photo"),
@@ -85,6 +86,15 @@ def test_errors_of_the_user_become_one_line(error, told):
     except RuntimeError as outer:
         known = str(user_error(outer))
     assert known.startswith(told) and "\n" not in known
+
+
+def test_a_bug_after_a_missing_file_is_no_missing_file():
+    with pytest.raises(RuntimeError) as caught:
+        try:
+            Path("/nowhere/cache.bin").read_text()
+        except FileNotFoundError:
+            raise RuntimeError("a bug")  # noqa: B904
+    assert user_error(caught.value) is None
 
 
 def test_bugs_keep_their_traceback():

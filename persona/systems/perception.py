@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from persona.data.people.stream import Batch, PeopleStream
+from persona.errors import UserError
 from persona.modules.perception.losses import perception_losses
 from persona.modules.perception.network import PerceptionNet, Percepts
 from persona.modules.perception.weights import load_net
@@ -57,8 +58,11 @@ class PerceptionSystem(L.LightningModule):
         self.net: PerceptionNet = (
             net.train().requires_grad_(True).to(memory_format=torch.channels_last)
         )
+        if minutes is not None and minutes <= 0:
+            raise UserError(f"system.minutes={minutes}: give more than none, or null")
         self.joint_weight, self.minutes = joint_weight, minutes
         self.started_s: float | None = None
+        self.earlier_s = 0.0
         if only_joints:
             self.net.requires_grad_(False)
             self.net.joints.requires_grad_(True)
@@ -73,15 +77,30 @@ class PerceptionSystem(L.LightningModule):
 
     def on_train_batch_end(self, outputs: object, batch: Batch, index: int) -> None:
         """Ends the training when its time is over."""
-        if self.done(self.global_step) >= 1:
-            self.trainer.should_stop = True
+        over = self.done(self.global_step) >= 1
+        # All processes stop in the same step, whichever clock is first.
+        self.trainer.should_stop = self.trainer.strategy.reduce_boolean_decision(over, all=False)
 
     def done(self, step: int) -> float:
         """Share of the training that lies behind a step, by steps or by the clock."""
         share = step / self.steps
         if self.minutes is not None and self.started_s is not None:
-            share = max(share, (time.monotonic() - self.started_s) / (60 * self.minutes))
+            share = max(share, self.trained_s / (60 * self.minutes))
         return min(1.0, share)
+
+    @property
+    def trained_s(self) -> float:
+        """Seconds of training, those before a resume among them."""
+        now = 0.0 if self.started_s is None else time.monotonic() - self.started_s
+        return self.earlier_s + now
+
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        """The time goes on from there."""
+        checkpoint["trained_s"] = self.trained_s
+
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        """Checkpoints of before have none."""
+        self.earlier_s = float(checkpoint.get("trained_s", 0.0))  # type: ignore[arg-type]
 
     def training_step(self, batch: Batch, index: int) -> Float[Tensor, ""]:
         """Sum of the losses."""

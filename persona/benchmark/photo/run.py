@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from persona.benchmark.photo.avatars import train_avatars
 from persona.benchmark.photo.failures import gross_failures
@@ -50,6 +50,10 @@ def run_photo_benchmark(config: DictConfig, folder: Path) -> Path:
         return write_comparison(before, after, folder)
     if not config.people:
         raise UserError("give people=DIR, a folder of people with exact truth, or compare=[A,B]")
+    if not isinstance(config.truth, ListConfig):
+        raise UserError(f"truth={config.truth}: give a list, such as truth=[pose]")
+    if config.train and "camera" in config.truth:
+        raise UserError("truth=[camera] tells fits; leave train=true out")
     if wrong := sorted(set(config.truth) - set(TOLD)):
         raise UserError(f"truth={wrong}: it takes {', '.join(TOLD)}")
     if config.truth and (config.subjects or config.extra_views):

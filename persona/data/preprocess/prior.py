@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -49,10 +50,14 @@ class TexturePrior:
     share: float = 0.5
     smooth_m: float = 0.01
     device: str = "auto"
+    left_out: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
+    """Why photographs were left plain."""
 
     @property
     def provenance(self) -> str:
         """What a subject says of it."""
+        if self.left_out:
+            return f"no network asked of the unseen texture: {self.left_out[-1]}"
         return f"{self.share:.0%} of the unseen texture's tones by {type(self.model).__name__}"
 
     def check(self) -> None:
@@ -61,6 +66,8 @@ class TexturePrior:
             raise UserError(f"prior.share={self.share}: a share lies between 0 and 1")
         if self.share:
             self.model.check()
+            if self.model.weights is not None and not Path(self.model.weights).exists():
+                raise UserError(f"prior.model.weights={self.model.weights}: no such file")
 
     def __call__(self, textures: Textures, mesh: UvMesh, reference: Reference) -> Textures:
         """The textures with ``inpaint`` changed where ``mask`` is empty.
@@ -78,10 +85,12 @@ class TexturePrior:
         unseen = np.nonzero(~seen)[0]
         if not self.share or not len(unseen):
             return textures
+        self.left_out.clear()
         try:
             avatar = avatar_of(reference, self.model, self.device)
         except UserError as error:
             log.warning("what no photograph shows stays plain (prior.share=0): %s", error)
+            self.left_out.append(str(error))
             return textures
         image = textures.inpaint.copy()
         flat, rows, place = image.reshape(-1, 3), index[unseen], texels.features(mesh.rest).numpy()

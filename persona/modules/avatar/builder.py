@@ -53,7 +53,8 @@ class AvatarBuilder:
         light: ``sh`` keeps colour and light apart, nine harmonics of it; ``photo`` does so too, and
             keeps the light that the photograph shows; ``baked`` is the paper.
         learnt_normals: let training tilt the normals that a light falls on.
-        rates: Adam's, of means, of appearance (scales, colours, light) and of the offset network.
+        rates: Adam's, of means, of appearance (scales, colours, light), of the offset network
+            (``network``), and of ``skinning`` and ``normals`` where they are learnt.
     """
 
     levels: int = 2
@@ -91,6 +92,8 @@ class AvatarBuilder:
     def __post_init__(self) -> None:
         if self.light not in LIGHTS:
             raise UserError(f"avatar.light={self.light} is unknown: choose {', '.join(LIGHTS)}")
+        if self.learnt_normals and self.light == "baked":
+            raise UserError("avatar.learnt_normals=true needs a light: avatar.light=photo or sh")
 
     def build(self, body: SmplxBody, identity: BodyIdentity) -> GaussianAvatar:
         """Avatar of one identity, colours still grey."""

@@ -67,6 +67,10 @@ class PoseDriver:
     @torch.no_grad()
     def means(self, pose: ClipPoses) -> Float[Tensor, "n 3"]:
         """Means in one pose, metres, camera frame."""
+        return self._skinned(pose)[0]
+
+    def _skinned(self, pose: ClipPoses) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n j"]]:
+        """The means, and the weights by which they are skinned."""
         rest, weights = self.base, self.weights
         if self.offsets is not None and self.unposed is not None:
             template = self.avatar.template
@@ -75,20 +79,18 @@ class PoseDriver:
             if self.avatar.refined_lookup:
                 weights = self.avatar.skinning_weights(rest, self.scales)
         rest = rest.index_add(0, self.mimic, self.expr_dirs @ pose.expression)
-        return blend_skin(rest, weights, pose.bones) + pose.trans
+        return blend_skin(rest, weights, pose.bones) + pose.trans, weights
 
     @torch.no_grad()
-    def colors(
-        self, means: Float[Tensor, "n 3"], pose: ClipPoses, view: View = PLAIN_VIEW
-    ) -> Float[Tensor, "n 3"]:
-        """Colours of Gaussians at ``means``, where ``pose`` puts them, in [0, 1]."""
-        if self.avatar.light is None:
-            return self.rgb
-        return (self.rgb * self.avatar.shade(means, self.weights, pose.bones, view)).clamp(0, 1)
-
-    def gaussians(self, pose: ClipPoses) -> Gaussians:
-        """The asset's Gaussians in one pose, camera frame."""
-        return Gaussians(self.means(pose), *self.shape)
+    def drawn(
+        self, pose: ClipPoses, view: View = PLAIN_VIEW
+    ) -> tuple[Gaussians, Float[Tensor, "n 3"]]:
+        """The asset's Gaussians in one pose, camera frame, and their colours in [0, 1]."""
+        means, weights = self._skinned(pose)
+        colors = self.rgb
+        if self.avatar.light is not None:
+            colors = (colors * self.avatar.shade(means, weights, pose.bones, view)).clamp(0, 1)
+        return Gaussians(means, *self.shape), colors
 
 
 class ClipDrawer:
@@ -115,8 +117,6 @@ class ClipDrawer:
         self, row: int | Int[Tensor, "1"], camera: Camera
     ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]:
         """Premultiplied colour and alpha. A row on the device can be captured as a CUDA graph."""
-        pose = self.poses.row(row)
-        gaussians = self.driver.gaussians(pose)
-        colors = self.driver.colors(gaussians.means, pose, self.view)
+        gaussians, colors = self.driver.drawn(self.poses.row(row), self.view)
         render = self.renderer(gaussians, camera, {"rgb": Channel(colors)})
         return render.images["rgb"], render.alpha

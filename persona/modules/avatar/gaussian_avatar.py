@@ -72,6 +72,8 @@ class GaussianAvatar(Avatar):
         refined_lookup: look up the refined means on their own (the paper) or share the base's.
         history: what the offsets are told of how the body has moved; None is its pose alone.
         light: falls on the surface; None has it in the colours, as the paper does.
+        skinning: corrects the weights; None keeps them, as the paper does.
+        normals: tilts the normals that the light falls on; None keeps the surface's.
     """
 
     initial_rgb: Float[Tensor, "n 3"]

@@ -56,7 +56,7 @@ class LearntSkinning(nn.Module):
         # Not a clamp, which has no gradient at 0, where all seeds begin.
         body = torch.maximum(body, torch.zeros_like(body))
         changed = torch.cat((body, fingers), 1)
-        return changed / changed.sum(1, keepdim=True)
+        return changed / changed.sum(1, keepdim=True).clamp_min(1e-8)
 
     def roughness(self, template: AvatarTemplate) -> Float[Tensor, ""]:
         """Mean squared Laplacian of the logarithms over the mesh."""

@@ -73,4 +73,6 @@ class _Laplacian(torch.autograd.Function):
 
 def laplacian(values: Float[Tensor, "n c"], index: Int[Tensor, "n k"]) -> Float[Tensor, "n c"]:
     """Value minus the neighbours' mean; ``index`` as in ``topology.Neighbours``, symmetric."""
+    if len(values) != len(index):
+        raise ValueError(f"{len(values)} values for {len(index)} vertices")
     return _Laplacian.apply(values, index)

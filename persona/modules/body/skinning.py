@@ -24,6 +24,7 @@ def blend_skin(
     Source: Loper et al. 2015, "SMPL", Eq. 2-4.
     """
     fused = rest.dtype == torch.float32 and rest.dim() == 2 and bones.dim() == 3
+    fused = fused and weights.shape == (len(rest), len(bones))
     if fused and not weights.requires_grad:
         if rest.device.type == "cpu" and weights.dtype == bones.dtype == rest.dtype:
             return blend_cpu.blend_skin(rest, weights, bones)

@@ -3,8 +3,11 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.errors import UserError
 from persona.modules.losses.base import Loss
 from persona.modules.losses.persona_step import PersonaStep
+
+CORRECTIONS = ("skinning", "normals")
 
 
 class CorrectionPrior(Loss[PersonaStep]):
@@ -20,12 +23,14 @@ class CorrectionPrior(Loss[PersonaStep]):
 
     def __init__(self, *, weight: float, of: str, shrink: float) -> None:
         super().__init__(weight=weight)
+        if of not in CORRECTIONS:
+            raise UserError(f"CorrectionPrior: of={of} is unknown: choose {', '.join(CORRECTIONS)}")
         self.of, self.shrink = of, shrink
 
     def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Squared logarithms, or squared tilts."""
         avatar = step.avatar
-        learnt = {"skinning": avatar.skinning, "normals": avatar.normals}[self.of]
+        learnt = avatar.skinning if self.of == "skinning" else avatar.normals
         if learnt is None:
             return avatar.mean_offset.new_zeros(())
         return learnt.roughness(avatar.template) + self.shrink * learnt.size()

@@ -133,7 +133,10 @@ def photometric(
         l1: Weight of the absolute difference.
         ssim: Weight of 1 - SSIM.
     """
-    if x.dtype == torch.float32 and not y.requires_grad:
+    shapes = {x.shape, y.shape} | (set() if weight is None else {(len(x), *weight.shape[1:])})
+    same = len(shapes) == 1 and (weight is None or weight.shape[0] == 1)
+    types = {t.dtype for t in (x, y, weight) if t is not None}
+    if same and types == {torch.float32} and not y.requires_grad:
         if x.device.type == "cuda":
             from persona.modules.losses import photometric_cuda
 

@@ -219,15 +219,17 @@ class _Photometric(torch.autograd.Function):
         slopes, sums = np.empty((3, channels, *size), np.float32), np.empty((channels, size[0]))
         _compare(*images, weights, shares, box, moments, slopes, sums)
         ctx.box, ctx.shares = box, shares
-        ctx.arrays = (*images, weights, slopes)
-        return x.new_tensor(sums.sum() / x.numel())
+        ctx.arrays = weights, slopes
+        ctx.save_for_backward(x, y)
+        return x.new_full((), float(sums.sum()) / x.numel())
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         if ctx.box is None:
             return grad.new_zeros(ctx.shape), None, None, None, None
-        x, y, weights, slopes = ctx.arrays
+        x, y = (t.contiguous().numpy() for t in ctx.saved_tensors)
+        weights, slopes = ctx.arrays
         out = np.zeros_like(x)
         scale = np.float32(grad)
         _differentiate(x, y, weights, ctx.shares, ctx.box, slopes, scale, out)

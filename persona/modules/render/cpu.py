@@ -88,6 +88,8 @@ def _pack(values: tuple[Tensor, ...], count: int, dtype: np.dtype) -> np.ndarray
     for low in range(0, count, _PACKED_ROWS):
         first = 0
         for array in arrays:
+            if len(array) != count:
+                raise ValueError(f"a channel of {len(array)} rows for {count} Gaussians")
             _put(array, low, min(low + _PACKED_ROWS, count), packed, first)
             first += array.shape[1]
     return packed

@@ -10,7 +10,7 @@ import torch
 from rich.progress import Progress
 
 from persona.data.preprocess import photo
-from persona.data.preprocess.fit import BodyFit, PhotoFit, photo_camera
+from persona.data.preprocess.fit import NOTHING, BodyFit, PhotoFit, photo_camera
 from persona.data.preprocess.fit_starts import FACING_CAMERA
 from persona.data.preprocess.fit_state import rest_body_pose
 from persona.data.preprocess.fit_together import (
@@ -197,6 +197,6 @@ def test_a_fit_that_fails_together_leaves_each_by_itself(body, monkeypatch, capl
     detection, camera = Detection(*seen, torch.zeros(133, 4)), photo_camera(8, 8)
     sights = [Sight(Path(name), image, detection, camera, None) for name in ("a.jpg", "b.jpg")]
     with Progress() as progress:
-        found = preprocessor._fit(sights, progress, Path("me"))
+        found = preprocessor._fit(sights, progress, Path("me"), NOTHING)
     assert [fit.start for fit in found] == ([""] * 2 if faults else ["together"] * 2)
     assert ("b.jpg would not fit any more" in caplog.text) == bool(faults)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from persona.errors import UserError
 from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.driver import PoseDriver
 from persona.modules.avatar.learnt_normals import LearntNormals
@@ -15,7 +16,7 @@ from persona.modules.avatar.pose_code import kinematic_ring
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.modules.body.skinning import blend_bones, blend_skin
-from persona.modules.body.topology import vertex_normals
+from persona.modules.body.topology import uniform_laplacian, vertex_normals
 from persona.modules.losses.corrections import CorrectionPrior
 from persona.modules.losses.persona_step import PersonaStep
 from persona.types import BodyPose, View
@@ -171,9 +172,9 @@ def test_normals_are_learnt_from_shades_of_one_light(body, corrected):
 def test_a_driver_poses_and_lights_as_the_avatar_does(body, learnt):
     driver, pose = PoseDriver(learnt, "refined"), stride(body, 0.7)
     rows = driver.clip(type(pose)(*(t[None] for t in vars(pose).values())))
-    means, posed = driver.means(rows[0]), learnt(pose)
-    torch.testing.assert_close(means, posed.refined, atol=1e-5, rtol=0)
-    torch.testing.assert_close(driver.colors(means, rows[0]), posed.rgb, atol=1e-5, rtol=0)
+    (gaussians, colors), posed = driver.drawn(rows[0]), learnt(pose)
+    torch.testing.assert_close(gaussians.means, posed.refined, atol=1e-5, rtol=0)
+    torch.testing.assert_close(colors, posed.rgb, atol=1e-5, rtol=0)
 
 
 def test_the_priors_see_what_is_rough_and_what_is_large(corrected):
@@ -199,3 +200,18 @@ def test_rates_and_an_avatar_without_corrections(body, corrected):
     step.avatar = avatar
     for of in ("skinning", "normals"):
         assert CorrectionPrior(weight=1.0, of=of, shrink=0.1)(step) == 0
+    with pytest.raises(UserError, match="of=skin is unknown"):
+        CorrectionPrior(weight=1.0, of="skin", shrink=0.1)
+    with pytest.raises(UserError, match="needs a light"):
+        AvatarBuilder(learnt_normals=True)
+
+
+@torch.no_grad()
+def test_the_prior_is_of_the_correction_that_it_names(learnt):
+    step = object.__new__(PersonaStep)
+    step.avatar = learnt
+    for of, values in (("skinning", learnt.skinning), ("normals", learnt.normals)):
+        prior = CorrectionPrior(weight=1.0, of=of, shrink=0.3)(step)
+        (parameter,) = values.parameters()
+        rough = uniform_laplacian(parameter, learnt.template.coarse_neighbours).square().mean()
+        torch.testing.assert_close(prior, rough + 0.3 * parameter.square().mean())

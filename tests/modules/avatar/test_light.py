@@ -96,8 +96,7 @@ def test_the_light_stays_in_the_world_of_the_view(body, lit):
 def test_a_driver_lights_as_the_avatar_does(body, lit):
     driver, pose = PoseDriver(lit, "refined"), turned(body, 0.7)
     rows = driver.clip(type(pose)(*(t[None] for t in vars(pose).values())))
-    means = driver.means(rows[0])
-    torch.testing.assert_close(driver.colors(means, rows[0]), lit(pose).rgb, atol=1e-5, rtol=0)
+    torch.testing.assert_close(driver.drawn(rows[0])[1], lit(pose).rgb, atol=1e-5, rtol=0)
 
 
 def test_light_is_learnt_from_shaded_colours():

@@ -71,9 +71,13 @@ function background(data, take) {
   try { worker = new Worker(URL.createObjectURL(new Blob([text], { type: "text/javascript" }))); } catch { return null; }
   worker.postMessage({ given, expressions: meta.expressions, count: meta.count });
   worker.onmessage = ({ data: done }) => { spare = take(done); };
+  let lost = false;  // A page's policy may refuse the thread, or it may fail: then this one sorts.
+  worker.onerror = worker.onmessageerror = () => { lost = true; worker.terminate(); };
   return (bones, weights, forward) => {
-    if (!spare) return;
+    if (lost) return false;
+    if (!spare) return true;
     worker.postMessage({ bones, weights, forward, order: spare }, [spare.buffer]);
     spare = null;
+    return true;
   };
 }

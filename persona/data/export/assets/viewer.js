@@ -208,8 +208,7 @@ function painter(data) {
     setBones(columns);
     const [right, down, forward] = [camera.axes.slice(0, 3), camera.axes.slice(3, 6), camera.axes.slice(6)];
     // What moves keeps its last order until the next is there; what stands is in the right one.
-    if (state.playing && sorted && ask) ask(bones, weights, forward);
-    else { sort(bones, forward, order); sorted = fresh = true; }
+    if (!(state.playing && sorted && ask && ask(bones, weights, forward))) { sort(bones, forward, order); sorted = fresh = true; }
     if (fresh) gl.bufferData(gl.ARRAY_BUFFER, order, gl.DYNAMIC_DRAW);
     fresh = false;
     gl.uniformMatrix3fv(at("view"), false, [0, 1, 2].flatMap((k) => [right[k], down[k], forward[k]]));
@@ -266,7 +265,7 @@ function controls() {
   byId("frame").max = meta.frames - 1;
   byId("frame").oninput = (event) => { state.time = +event.target.value; state.playing = false; state.dirty = true; };
   byId("speed").oninput = (event) => { state.speed = +event.target.value; };
-  byId("play").onclick = () => { state.playing = !state.playing && meta.frames > 1; };
+  byId("play").onclick = () => { state.playing = !state.playing && meta.frames > 1; state.dirty = true; };
   byId("reset").onclick = () => Object.assign(state, start(), { dirty: true });
   byId("background").oninput = (event) => {
     state.background = [1, 3, 5].map((k) => parseInt(event.target.value.slice(k, k + 2), 16) / 255);
