@@ -228,12 +228,13 @@ class _Photometric(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         if ctx.box is None:
             return grad.new_zeros(ctx.shape), None, None, None, None
-        x, y = (t.contiguous().numpy() for t in ctx.saved_tensors)
         weights, slopes = ctx.arrays
-        out = np.zeros_like(x)
-        scale = np.float32(grad)
-        _differentiate(x, y, weights, ctx.shares, ctx.box, slopes, scale, out)
-        return torch.from_numpy(out), None, None, None, None
+        x, y = (t.contiguous() for t in ctx.saved_tensors)
+        out = torch.zeros_like(x)
+        images = (t.numpy() for t in (x, y))
+        scale = np.float32(grad.numpy())
+        _differentiate(*images, weights, ctx.shares, ctx.box, slopes, scale, out.numpy())
+        return out, None, None, None, None
 
 
 def photometric(
