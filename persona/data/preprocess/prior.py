@@ -12,6 +12,7 @@ from numpy import ndarray
 from scipy.spatial import cKDTree
 
 from persona.data.layout import Textures
+from persona.data.palette import PALETTE
 from persona.data.preprocess.unwrap import UvMesh, texels_of
 from persona.errors import UserError
 from persona.modules.diffusion.base import Reference
@@ -43,12 +44,15 @@ class TexturePrior:
         model: Size of the network and where its weights are.
         share: Of the network's tones in what no photograph shows, 0 to 1; 0 asks no network.
         smooth_m: Standard deviation of the smoothing, metres.
+        hair: Whether hair changes too. Where the two ends of the hair differ, one's colour would
+            lie as a band on the other's.
         device: Where the network runs: ``auto``, ``cpu`` or a GPU.
     """
 
     model: LhmSettings
     share: float = 0.5
     smooth_m: float = 0.01
+    hair: bool = False
     device: str = "auto"
     left_out: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
     """Why photographs were left plain."""
@@ -82,6 +86,9 @@ class TexturePrior:
         texels = texels_of(mesh, size)
         index = texels.index.numpy()
         seen = textures.mask.reshape(-1)[index]
+        if not self.hair:
+            parts = textures.seg_inpaint.reshape(-1, 3)[index]
+            seen = seen | (parts == PALETTE["Hair"]).all(-1)
         unseen = np.nonzero(~seen)[0]
         if not self.share or not len(unseen):
             return textures
