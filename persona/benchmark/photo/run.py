@@ -52,7 +52,7 @@ def run_photo_benchmark(config: DictConfig, folder: Path) -> Path:
         raise UserError("give people=DIR, a folder of people with exact truth, or compare=[A,B]")
     if not isinstance(config.truth, ListConfig):
         raise UserError(f"truth={config.truth}: give a list, such as truth=[pose]")
-    if config.train and "camera" in config.truth:
+    if config.get("train") and "camera" in config.truth:
         raise UserError("truth=[camera] tells fits; leave train=true out")
     if wrong := sorted(set(config.truth) - set(TOLD)):
         raise UserError(f"truth={wrong}: it takes {', '.join(TOLD)}")
