@@ -18,9 +18,8 @@ from persona.modules.detect.annotator import JOINTS
 
 _SURE_M = 0.05
 """A joint whose depth may be off by no more than this counts in full."""
-_KINDS = ((0.7, 0.04), (0.3, 0.15))
-"""Limbs that look upright, straight ones and bent ones: their share, and by how much (standard
-deviation, metres) their joints are off the straight line."""
+_STRAIGHT, _BENT_M = 0.7, 0.15
+"""Share of straight limbs among those that look upright; by how much the others are off."""
 _LEAN, _LEANS = 0.05, np.linspace(-0.3, 0.3, 61).tolist()
 """How far stances lean before a camera (standard deviation, depth by height); those tried."""
 _ANYWHERE_M = 1.0
@@ -48,10 +47,10 @@ def believed_joints(seen: Canvas, keypoints: Float[Tensor, "133 3"], body: Smplx
     """The crop with what is to be believed of its read joints.
 
     Limbs out of sight are a guess: by how much they are off is set to infinity. Where trunk and
-    legs are upright in the picture they are drawn towards a straight stance in depth, to where they
-    are in the mean after the reading: readings bend standing people by a few centimetres (measured
-    on people of another generator, benchmarks/results/photo.md), a stride is far more. The stance
-    may lean as a whole, as all do before a camera that looks down or up.
+    legs are upright in the picture they are drawn towards a straight stance in depth, by how likely
+    that is after the reading: readings bend standing people by a few centimetres (measured on
+    people of another generator, benchmarks/results/photo.md), a stride is far more. The stance may
+    lean as a whole, as all do before a camera that looks down or up.
 
     Args:
         seen: The crop with an annotator's maps.
@@ -86,7 +85,8 @@ def _straightened(
     for root, *joints in ((0, _NECK), *(leg[:3] for leg in _LEG_JOINTS)):
         limbs.append((off_m[joints] - off_m[root], down_m[joints] - down_m[root], scale_m[joints]))
     lean = max(_LEANS, key=lambda lean: _plausible(lean, limbs))
-    trunk, *legs = (_disbelieved(off - lean * down, scale) for off, down, scale in limbs)
+    trunk, *legs = ((off - lean * down) * _straight_share(off - lean * down, scale)
+                    for off, down, scale in limbs)  # fmt: skip
     out = depth_m.copy()
     out[_UPPER] -= trunk / down_m[_NECK] * down_m[_UPPER]
     for shoulder, *arm in _ARM_JOINTS:
@@ -110,27 +110,23 @@ far below the root, and by how much the reading may be off."""
 
 def _plausible(lean: float, limbs: list[_Limb]) -> float:
     """Logarithm of how likely the stance leans so (depth by height) after the reading."""
-    sums = [_likelihoods(off - lean * down, scale).sum() for off, down, scale in limbs]
+    sums = [sum(_likelihoods(off - lean * down, scale)) for off, down, scale in limbs]
     return -0.5 * (lean / _LEAN) ** 2 + float(np.log(sums).sum())
 
 
-def _disbelieved(off_m: Float[ndarray, "n"], scale_m: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
-    """By how much a limb is drawn towards the straight line: its reading less its mean after it.
-
-    Source: Bayes, for a mixture of normal distributions read with normal errors.
-    """
-    share = _likelihoods(off_m, scale_m)
-    kept = [spread**2 / (spread**2 + scale_m**2) for _, spread in _KINDS]
-    return off_m * (1 - share @ np.stack(kept) / share.sum())
+def _straight_share(off_m: Float[ndarray, "n"], scale_m: Float[ndarray, "n"]) -> float:
+    """How likely a limb is straight after the reading (Bayes)."""
+    straight, bent = _likelihoods(off_m, scale_m)
+    return straight / (straight + bent)
 
 
-def _likelihoods(off_m: Float[ndarray, "n"], scale_m: Float[ndarray, "n"]) -> Float[ndarray, "k"]:
-    """Of each kind of limb, times its share."""
+def _likelihoods(off_m: Float[ndarray, "n"], scale_m: Float[ndarray, "n"]) -> tuple[float, float]:
+    """Of a straight and a bent limb, each times its share among limbs that look upright."""
 
     def normal(spread_m: Float[ndarray, "n"]) -> float:
         return float(np.prod(np.exp(-0.5 * np.square(off_m / spread_m)) / spread_m))
 
-    return np.array([share * normal(np.hypot(scale_m, spread)) for share, spread in _KINDS])
+    return _STRAIGHT * normal(scale_m), (1 - _STRAIGHT) * normal(np.hypot(scale_m, _BENT_M))
 
 
 class JointDepthTerm:

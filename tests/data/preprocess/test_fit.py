@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from persona.data.preprocess import fit_joints
 from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.fit import Known, PhotoFit, photo_camera
 from persona.data.preprocess.fit_body import SampledBody
@@ -266,10 +265,10 @@ def test_who_stands_in_the_picture_is_drawn_upright(body):
     read[[5, 8], 2] += (0.15, 0.4)  # and the right leg strides.
     leaning = read[:, 2].copy()
     out = believed_joints(seen, points, body).maps[JOINTS]
-    assert abs(out[12, 2] - straight[12]) < 0.025, "4 cm are less than the reading may be off"
+    assert abs(out[12, 2] - straight[12]) < 0.02, "4 cm are less than the reading may be off"
     assert abs((out[7, 2] - out[1, 2]) - (straight[7] - straight[1])) < 0.03
     stride, was = (x[[5, 8, 11]] - x[2] for x in (out[:, 2], leaning))
-    np.testing.assert_allclose(stride, was, atol=0.045)  # By a tenth of what the ankle is off.
+    np.testing.assert_allclose(stride, was, atol=0.003)
     for shoulder, wrist in ((16, 20), (17, 21)):
         np.testing.assert_allclose(
             out[wrist, 2] - out[shoulder, 2], leaning[wrist] - leaning[shoulder], atol=1e-5
@@ -284,21 +283,6 @@ def test_who_stands_in_the_picture_is_drawn_upright(body):
     assert 0.5 < left[7] < 1 and abs(left[4] - left[7]) < 0.2, "it leans as one"
     read[[4, 7], :2] = 1.2  # A leg that is out of the crop: no reading, no nan.
     assert np.isfinite(believed_joints(seen, points, body).maps[JOINTS][:, 2]).all()
-
-
-@pytest.mark.parametrize(("off_m", "scale_m"), [(0.02, 0.05), (0.12, 0.06), (-0.3, 0.03)])
-def test_a_limb_is_drawn_to_its_mean_after_the_reading(off_m, scale_m):
-    """The oracle sums over all places that the joint may have."""
-    place = np.linspace(-1.5, 1.5, 30_001)
-
-    def normal(x, spread):
-        return np.exp(-0.5 * (x / spread) ** 2) / spread
-
-    before = sum(share * normal(place, spread) for share, spread in fit_joints._KINDS)
-    after = before * normal(place - off_m, scale_m)
-    mean = (place * after).sum() / after.sum()
-    drawn = fit_joints._disbelieved(np.array([off_m]), np.array([scale_m]))
-    np.testing.assert_allclose(off_m - drawn, mean, atol=1e-5)
 
 
 def test_read_joints_set_a_leaning_guess_right(body):
