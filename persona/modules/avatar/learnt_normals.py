@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from persona.modules.avatar.template import AvatarTemplate
 from persona.modules.body.skinning import blend_bones
-from persona.modules.body.topology import uniform_laplacian
 
 
 class LearntNormals(nn.Module):
@@ -41,11 +40,3 @@ class LearntNormals(nn.Module):
         tilt = template.subdivision.features(self.tilt)
         turn = blend_bones(weights.detach(), bones[..., :3, :].detach())[..., :3]
         return F.normalize(normals + (turn * tilt[:, None]).sum(-1), dim=-1)
-
-    def roughness(self, template: AvatarTemplate) -> Float[Tensor, ""]:
-        """Mean squared Laplacian over the mesh."""
-        return uniform_laplacian(self.tilt, template.coarse_neighbours).square().mean()
-
-    def size(self) -> Float[Tensor, ""]:
-        """Mean square."""
-        return self.tilt.square().mean()

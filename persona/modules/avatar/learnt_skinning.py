@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, kinematic_ring
 from persona.modules.avatar.template import AvatarTemplate
-from persona.modules.body.topology import uniform_laplacian
 
 NEAR_EDGES = 2
 """A vertex may follow joints at most this many bones from its own."""
@@ -57,11 +56,3 @@ class LearntSkinning(nn.Module):
         body = torch.maximum(body, torch.zeros_like(body))
         changed = torch.cat((body, fingers), 1)
         return changed / changed.sum(1, keepdim=True).clamp_min(1e-8)
-
-    def roughness(self, template: AvatarTemplate) -> Float[Tensor, ""]:
-        """Mean squared Laplacian of the logarithms over the mesh."""
-        return uniform_laplacian(self.log_factor, template.coarse_neighbours).square().mean()
-
-    def size(self) -> Float[Tensor, ""]:
-        """Mean square of the logarithms."""
-        return self.log_factor.square().mean()

@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.errors import UserError
+from persona.modules.body.topology import uniform_laplacian
 from persona.modules.losses.base import Loss
 from persona.modules.losses.persona_step import PersonaStep
 
@@ -30,7 +31,11 @@ class CorrectionPrior(Loss[PersonaStep]):
     def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Squared logarithms, or squared tilts."""
         avatar = step.avatar
-        learnt = avatar.skinning if self.of == "skinning" else avatar.normals
-        if learnt is None:
+        if self.of == "skinning":
+            values = None if avatar.skinning is None else avatar.skinning.log_factor
+        else:
+            values = None if avatar.normals is None else avatar.normals.tilt
+        if values is None:
             return avatar.mean_offset.new_zeros(())
-        return learnt.roughness(avatar.template) + self.shrink * learnt.size()
+        rough = uniform_laplacian(values, avatar.template.coarse_neighbours).square().mean()
+        return rough + self.shrink * values.square().mean()

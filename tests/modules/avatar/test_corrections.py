@@ -5,10 +5,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from bare_module import bare
 
 from persona.errors import UserError
 from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.driver import PoseDriver
+from persona.modules.avatar.gaussian_avatar import GaussianAvatar
 from persona.modules.avatar.learnt_normals import LearntNormals
 from persona.modules.avatar.learnt_skinning import NEAR_EDGES, LearntSkinning
 from persona.modules.avatar.light import sun_and_sky
@@ -177,16 +179,27 @@ def test_a_driver_poses_and_lights_as_the_avatar_does(body, learnt):
     torch.testing.assert_close(colors, posed.rgb, atol=1e-5, rtol=0)
 
 
+def prior_of(step: PersonaStep, of: str, shrink: float) -> float:
+    return CorrectionPrior(weight=1.0, of=of, shrink=shrink)(step).item()
+
+
+@torch.no_grad()
 def test_the_priors_see_what_is_rough_and_what_is_large(corrected):
-    template, skin = corrected.template, LearntSkinning(corrected.template)
-    normals = LearntNormals(template)
-    assert skin.roughness(template) == 0
-    with torch.no_grad():
-        normals.tilt[:, 0] = 0.5
-        skin.log_factor[100] = 2.0
-    assert normals.roughness(template) < 1e-10
-    assert normals.size().item() == pytest.approx(0.25 / 3)
-    assert skin.roughness(template) > skin.size(), "one vertex alone is rougher than it is large"
+    template = corrected.template
+    step = object.__new__(PersonaStep)
+    step.avatar = bare(
+        GaussianAvatar,
+        template=template, skinning=LearntSkinning(template), normals=LearntNormals(template),
+    )  # fmt: skip
+    assert prior_of(step, "skinning", 0.0) == 0
+    step.avatar.normals.tilt[:, 0] = 0.5
+    step.avatar.skinning.log_factor[100] = 2.0
+    rough = prior_of(step, "normals", 0.0)
+    assert rough < 1e-10
+    assert prior_of(step, "normals", 1.0) - rough == pytest.approx(0.25 / 3)
+    rough = prior_of(step, "skinning", 0.0)
+    size = prior_of(step, "skinning", 1.0) - rough
+    assert rough > size, "one vertex alone is rougher than it is large"
 
 
 def test_rates_and_an_avatar_without_corrections(body, corrected):
