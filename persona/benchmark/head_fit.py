@@ -14,6 +14,7 @@ from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor
 
+from persona.benchmark.photo.fit_scores import aligned
 from persona.benchmark.tables import markdown
 from persona.data.heads.fit import CONTOUR, EYE_CORNERS, FACING, NECK_ROW, HeadMarks, fit_head
 from persona.data.heads.motion import unseen
@@ -116,6 +117,7 @@ def score_fit(body: HeadBody, seed: int, noise: float, steps: int) -> dict[str, 
     seconds = time.process_time() - started
     true = in_head(body, identity, pose)
     fitted = in_head(body, found.identity, found.poses)
+    shape = aligned(fitted.numpy(), true.numpy())
     turns = [matrix_from_axis_angle(p.body[0, NECK_ROW]) for p in (pose, found.poses)]
     axis, near = (axis_angle_from_matrix(turn) for turn in turns)
     length = float(axis.norm())
@@ -129,7 +131,7 @@ def score_fit(body: HeadBody, seed: int, noise: float, steps: int) -> dict[str, 
         "turn_share": float(near @ axis) / length**2 if wide else float("nan"),
         **{name: 100 * value for name, value in errors.items()},
         "mouth_share": open_found / open_true if open_true > 0.1 else float("nan"),
-        "shape_mm": 1e3 * apart(true, fitted),
+        "shape_mm": 1e3 * float(np.linalg.norm(shape - true.numpy(), axis=1).mean()),
         "residual": 100 * found.residual,
         "seconds": seconds,
     }
@@ -157,16 +159,3 @@ def openings(points: Float[Tensor, "68 3"]) -> dict[str, float]:
         "mouth": gap(*INNER_LIPS), "lids": fmean(gap(*pair) for pair in LIDS),
         "brows": float(brows / size),
     }  # fmt: skip
-
-
-def apart(truth: Float[Tensor, "n 3"], found: Float[Tensor, "n 3"]) -> float:
-    """Mean distance after the similarity that fits best, in the unit of ``truth``.
-
-    Source: Umeyama 1991, Eq. 40 to 42.
-    """
-    a, b = truth - truth.mean(0), found - found.mean(0)
-    u, strength, v = torch.linalg.svd(b.T @ a)
-    sign = torch.ones(3)
-    sign[2] = torch.sign(torch.linalg.det(u @ v))
-    scale = (strength * sign).sum() / b.square().sum()
-    return float((scale * b @ (u * sign) @ v - a).norm(dim=1).mean())

@@ -31,6 +31,7 @@ class CorrectionPrior(Loss[PersonaStep]):
     def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
         """Squared logarithms, or squared tilts."""
         avatar = step.avatar
+        values: Tensor | None
         if self.of == "skinning":
             values = None if avatar.skinning is None else avatar.skinning.log_factor
         else:
