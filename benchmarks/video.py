@@ -9,8 +9,10 @@ settings that are added one after the other:
 - ``exact``: the same functions in less work, which is what generators do;
 - ``channels_last``: with ``generator.channels_last=true``;
 - ``compile``: with ``generator.compile=true``;
-- ``fp8``: with ``generator.fp8=true``;
-- ``fused``: with kernels for attention along time and gates, which generators do not use yet.
+- ``fused``: ``channels_last`` with kernels for attention along time, gates and norms, which
+  generators do not use yet;
+- ``fused_compile``: both;
+- ``fp8``: and with ``generator.fp8=true``.
 
 Operations are counted in ``plain`` for all, so that less work shows as a higher rate; memory is the
 most that is held in any call. ``--clip`` samples a whole clip as well, under the last settings, and
@@ -42,10 +44,12 @@ VARIANTS = {
     "exact": Speed(),
     "channels_last": Speed(channels_last=True),
     "compile": Speed(channels_last=True, compile=True),
-    "fp8": Speed(channels_last=True, compile=True, fp8=True),
-    "fused": Speed(channels_last=True, compile=True, fp8=True, fused=True),
+    "fused": Speed(channels_last=True, fused=True),
+    "fused_compile": Speed(channels_last=True, fused=True, compile=True),
+    "fp8": Speed(channels_last=True, fused=True, compile=True, fp8=True),
 }
-"""In their order: networks are changed from one to the next and never back."""
+"""In their order: networks are changed from one to the next and never back, so one process measures
+``compile`` or ``fused``, not both."""
 FRAMES = {"wan_animate": 77}
 MOTION = 441
 TINY_SIZE = 128, 64
@@ -169,7 +173,9 @@ def main() -> None:
     """Measures, prints and perhaps writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", choices=MODELS, default="mimicmotion")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument(
+        "--variants", nargs="+", choices=VARIANTS, default=[n for n in VARIANTS if n != "compile"]
+    )
     parser.add_argument("--frames", type=int, help="of the clip")
     parser.add_argument("--tile", type=int, help="frames that a network sees at once")
     parser.add_argument("--size", type=int, nargs=2)
@@ -197,7 +203,9 @@ def main() -> None:
     counts = operations(workload)
     chosen = [name for name in VARIANTS if name in options.variants]
     title = f"{options.model}, {settings.frames} frames, {settings.dtype}"
-    with many_sizes() if {"compile", "fp8"} & set(chosen) else nullcontext():
+    if {"compile", "fused"} <= set(chosen):
+        parser.error("--variants: compile and fused are measured by two processes")
+    with many_sizes() if {"compile", "fused_compile", "fp8"} & set(chosen) else nullcontext():
         for name in chosen:
             earlier = next(iter(found.values()), None)
             found[name] = measure(workload, VARIANTS[name], device, earlier)

@@ -3,7 +3,7 @@
 import logging
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,8 +176,9 @@ def write_budget(config: DictConfig, plan: Plan, outcomes: Sequence[Outcome], fo
     for title, trained in kinds.items():
         if own := [o for o in good if o.cell.trained == trained]:
             lines += ["", f"## {title}", "", tables.markdown(budget_table(own, shown)).rstrip()]
-            lines += ["", f"### {title}: foreground PSNR by subject", ""]
-            lines.append(tables.markdown(subject_table(own)).rstrip())
+            for name in ("fg_psnr", *_lpips(own)):
+                lines += ["", f"### {title}: {_title(name)} by subject", ""]
+                lines.append(tables.markdown(subject_table(own, name)).rstrip())
     text = "\n".join([*lines, ""])
     write_text(folder / "budget.md", text)
     rows = [{**row, "subject": plain(str(row["subject"]))} for row in tables.sequence_rows(good)]
@@ -209,7 +210,10 @@ def means(outcomes: Sequence[Outcome], name: str) -> dict[str, dict[str, float]]
 
 
 def budget_table(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[list[str]]:
-    """Header, and a variant's numbers in each row; behind the first, what they gain on it."""
+    """Header, and a variant's numbers in each row; behind the first, what they gain on it.
+
+    What is gained is over the subjects that both have: cells may have failed.
+    """
     titles = [_title(name) for name in names]
     by_name = {name: means(outcomes, name) for name in names}
     systems = list(dict.fromkeys(o.cell.system for o in outcomes))
@@ -217,25 +221,28 @@ def budget_table(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[list
     for system in systems:
         cells = [system]
         for name in names:
-            value, first = (_mean(by_name[name][s]) for s in (system, systems[0]))
-            text = _number(name, value)
-            if system != systems[0] and np.isfinite(value) and np.isfinite(first):
-                text += f" ({_number(name, value - first, '+')})"
+            value, first = (by_name[name][s] for s in (system, systems[0]))
+            text = _number(name, _mean(value.values()))
+            gain = _mean(value[s] - first[s] for s in value.keys() & first.keys())
+            if system != systems[0] and np.isfinite(gain):
+                text += f" ({_number(name, gain, '+')})"
             cells.append(text)
         table.append(cells)
     return table
 
 
-def subject_table(outcomes: Sequence[Outcome]) -> list[list[str]]:
-    """Header, and per variant the foreground PSNR of each subject."""
-    found = means(outcomes, "fg_psnr")
+def subject_table(outcomes: Sequence[Outcome], name: str) -> list[list[str]]:
+    """Header, and per variant a number of each subject; nan where its cells failed."""
+    found = means(outcomes, name)
     subjects = list(dict.fromkeys(plain(o.cell.subject) for o in outcomes))
-    rows = [[row, *(_number("fg_psnr", v[s]) for s in subjects)] for row, v in found.items()]
+    rows = [[row, *(_number(name, v.get(s, np.nan)) for s in subjects)] for row, v in found.items()]
     return [["", *subjects], *rows]
 
 
-def _mean(values: Mapping[str, float]) -> float:
-    return float(np.mean(list(values.values())))
+def _mean(values: Iterable[float]) -> float:
+    """Nan of none."""
+    known = list(values)
+    return float(np.mean(known)) if known else np.nan
 
 
 def _title(name: str) -> str:

@@ -8,7 +8,14 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from persona.benchmark.budget import budget_table, plain, run_budget, same_test, variant_cell
+from persona.benchmark.budget import (
+    budget_table,
+    plain,
+    run_budget,
+    same_test,
+    subject_table,
+    variant_cell,
+)
 from persona.benchmark.ceilings import CEILINGS, render_ceilings
 from persona.benchmark.plan import Cell
 from persona.benchmark.predictions import read_prediction, score_predictions
@@ -103,11 +110,30 @@ def test_every_variant_composes_into_a_folder_of_its_own_frames(variants, size):
     assert all(plain(cell.subject) == subject for cell in cells)
 
 
-def test_numbers_are_compared_with_the_first_variant():
-    def outcome(row: str, subject: str, *values: float) -> Outcome:
-        rows = [{"frame": str(i), "fg_psnr": v, "hands": v} for i, v in enumerate(values)]
-        return Outcome(Cell(row, subject, 0, "none"), rows)
+def outcome(row: str, subject: str, *values: float) -> Outcome:
+    rows = [{"frame": str(i), "fg_psnr": v, "hands": v} for i, v in enumerate(values)]
+    return Outcome(Cell(row, subject, 0, "none"), rows)
 
+
+def test_cells_that_are_missing_cost_no_table():
+    found = [
+        outcome("as it is", "a", 10),
+        outcome("as it is", "b", 30),
+        outcome("better", "a (better)", 12),
+        outcome("alone", "c", 5),
+    ]
+    assert subject_table(found, "fg_psnr") == [
+        ["", "a", "b", "c"],
+        ["as it is", "10.00", "30.00", "nan"],
+        ["better", "12.00", "nan", "nan"],
+        ["alone", "nan", "nan", "5.00"],
+    ]
+    # What is gained on the subject that both have, not against the mean of two.
+    rows = budget_table(found, ["fg_psnr"])[1:]
+    assert [row[1] for row in rows] == ["20.00", "12.00 (+2.00)", "5.00"]
+
+
+def test_numbers_are_compared_with_the_first_variant():
     table = budget_table(
         [
             outcome("as it is", "a", 10, 20),

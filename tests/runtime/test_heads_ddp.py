@@ -16,7 +16,7 @@ SMALL = (
     "avatar.categories=[hair]", "avatar.source=[hair]", "avatar.start_points=300",
     "avatar.width=64", "avatar.epoch_steps=3", "density.every=1", "density.least_opacity=0.45",
     "density.counts=[[1,400],[2,600],[3,800]]", "metric.lpips_net=null", "trainer.max_steps=12",
-    "pictures.turntable_frames=0", "trainer.log_every_n_steps=1", "seed=1",
+    "pictures.turntable_frames=0", "trainer.log_every_n_steps=1", "seed=1", "logger=none",
 )  # fmt: skip
 
 

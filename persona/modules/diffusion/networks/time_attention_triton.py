@@ -21,24 +21,29 @@ LEAST = 16
 
 @triton_kernel
 def _attend(
-    q_ptr, k_ptr, v_ptr, out_ptr, frames, places, heads, row, out_row, scale,
-    F: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, PRECISION: tl.constexpr,
+    qkv_ptr, out_ptr, frames, places,
+    F: tl.constexpr, D: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr,
+    SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One place and head of one clip; tokens are ``row`` numbers apart from place to place."""
+    """One place and head of one clip.
+
+    Widths are known when it is compiled: then loads are wide also where PyTorch compiles the
+    caller, which says nothing of how its numbers can be divided.
+    """
     place, head, clip = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     frame, column = tl.arange(0, F), tl.arange(0, D)
     token = (clip.to(tl.int64) * frames + frame) * places + place
-    inside = (frame < frames)[:, None] & (column < WIDTH)[None, :]
-    at = token[:, None] * row + head * WIDTH + column[None, :]
-    query = tl.load(q_ptr + at, inside, 0.0)
-    key = tl.load(k_ptr + at, inside, 0.0)
-    value = tl.load(v_ptr + at, inside, 0.0)
-    like = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
+    inside = (frame < frames)[:, None] & (column < SIZE)[None, :]
+    at = token[:, None] * (3 * WIDTH) + head * SIZE + column[None, :]
+    query = tl.load(qkv_ptr + at, inside, 0.0)
+    key = tl.load(qkv_ptr + at + WIDTH, inside, 0.0)
+    value = tl.load(qkv_ptr + at + 2 * WIDTH, inside, 0.0)
+    like = tl.dot(query, tl.trans(key), input_precision=PRECISION) * SCALE
     like = tl.where((frame < frames)[None, :], like, -1e30)
     like = tl.exp(like - tl.max(like, 1)[:, None])
     share = like / tl.sum(like, 1)[:, None]
     seen = tl.dot(share.to(value.dtype), value, input_precision=PRECISION)
-    to = token[:, None] * out_row + head * WIDTH + column[None, :]
+    to = token[:, None] * WIDTH + head * SIZE + column[None, :]
     tl.store(out_ptr + to, seen, inside)
 
 
@@ -55,13 +60,10 @@ def time_attention(
     clips, frames, places, row = qkv.shape
     width = row // 3
     size = width // heads
-    query, key, value = qkv.split(width, -1)
     out = qkv.new_empty(clips, frames, places, width)
-    shape = (
-        max(LEAST, triton.next_power_of_2(frames)), max(LEAST, triton.next_power_of_2(size)), size,
-    )  # fmt: skip
+    padded = [max(LEAST, triton.next_power_of_2(n)) for n in (frames, size)]
     _attend[(places, heads, clips)](
-        query, key, value, out, frames, places, heads, row, width, size**-0.5, *shape,
+        qkv, out, frames, places, *padded, size, width, size**-0.5,
         "ieee" if qkv.dtype == torch.float32 else "tf32",
     )  # fmt: skip
     return out
