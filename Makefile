@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup
-	$(BIN)/python train.py +exp=demo
+	$(BIN)/python train.py '+exp=[demo,draped]'
 
 # PERSE on a synthetic head and edits of it: turntable, sheet of the edits, video of expressions.
 HEAD := outputs/head/$(shell date +%Y-%m-%d_%H-%M-%S)

@@ -9,8 +9,8 @@ settings that are added one after the other:
 - ``exact``: the same functions in less work, which is what generators do;
 - ``channels_last``: with ``generator.channels_last=true``;
 - ``compile``: with ``generator.compile=true``;
-- ``fused``: ``channels_last`` with kernels for attention along time, gates and norms, which
-  generators do not use yet;
+- ``fused``: ``channels_last`` with kernels for attention along time and gates, which generators
+  use where they do not compile;
 - ``fused_compile``: both;
 - ``fp8``: and with ``generator.fp8=true``.
 

@@ -88,9 +88,16 @@ def check_overrides(arguments: Sequence[str]) -> None:
             parser.parse_overrides([argument])
         except OverrideParseException as error:
             raise UserError(
-                f"{argument}: Hydra cannot parse this; quote what is special: "
-                f'"{quoted(key, value)}"'
+                f"{argument}: Hydra cannot parse this; quote what is special: {typed(key, value)}"
             ) from error
+
+
+def typed(key: str, value: str) -> str:
+    """What to type at a shell for an override whose value Hydra cannot parse: a list, or a text."""
+    if value.startswith("[") and value.endswith("]"):
+        items = (item.strip().strip("\"'") for item in value[1:-1].split(","))
+        return f"'{key}=[" + ",".join(f'"{item}"' for item in items) + "]'"
+    return f'"{quoted(key, value)}"'
 
 
 def in_the_runs_folder(arguments: Sequence[str]) -> list[str]:

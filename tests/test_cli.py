@@ -1,6 +1,7 @@
 """What the user types: how it is refused, and how an error becomes one line."""
 
 import errno
+import shlex
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,16 @@ def test_what_hydra_cannot_parse_is_refused_with_the_right_quotes(name):
     message = str(caught.value)
     assert message.startswith(f"name={name}: ") and message.endswith(f'"{quoted("name", name)}"')
     check_overrides([quoted("name", name)])
+
+
+def test_a_list_that_hydra_cannot_parse_is_shown_as_a_list():
+    with pytest.raises(UserError) as caught:
+        check_overrides(["overrides=[+exp=demo,'trainer.max_steps=2']"])
+    told = """'overrides=["+exp=demo","trainer.max_steps=2"]'"""
+    assert str(caught.value).endswith(f": {told}")
+    (argument,) = shlex.split(told)
+    value = OverridesParser.create().parse_override(argument).value()
+    assert value == ["+exp=demo", "trainer.max_steps=2"]
 
 
 def test_a_run_that_is_gone_on_with_leaves_no_other_folder(tmp_path):

@@ -41,7 +41,12 @@ def called(identity, clips=1, frames=3):
         torch.randn(clips, frames, 8, 8, 12), torch.tensor(1.0), torch.randn(clips, tokens, 64),
         torch.randn(clips, 3), torch.randn(frames, 32, 8, 12) if clips == 1 else None,
     )  # fmt: skip
-    return network, lambda other: other(*inputs)
+
+    def call(other):
+        device = next(other.parameters()).device
+        return other(*(None if x is None else x.to(device) for x in inputs)).cpu()
+
+    return network, call
 
 
 def changed(network, speed):
@@ -70,6 +75,17 @@ def test_rewritten_blocks_give_the_same(identity, clips, last):
         if name.endswith("time_mixer.mix_factor"):
             value += 0.1
     assert error(call(with_another_mixture), wanted) > 1e-4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="kernels are for a GPU")
+def test_a_network_of_kernels_gives_the_same_on_the_device():
+    network, call = called(identity=True)
+    plain = changed(network, Speed(channels_last=True)).cuda()
+    quick = changed(network, Speed(channels_last=True, fused=True)).cuda()
+    assert any(getattr(module, "fused", False) for module in quick.modules())
+    # Convolutions round alike in both.
+    assert error(call(quick), call(plain)) < 1e-4
 
 
 def test_several_tokens_are_attended_to():
