@@ -90,10 +90,15 @@ def test_only_near_joints_and_never_hands_or_face(body, learnt):
     assert not skin.allowed[main == LEFT_ANKLE, HEAD].any()
 
 
-def test_a_skirt_over_the_thigh_learns_to_follow_the_pelvis(body, corrected):
-    """The thigh's points that truly hang from the pelvis are told apart by positions alone."""
+@pytest.mark.parametrize("begin", [0.0, -0.5])
+def test_a_skirt_over_the_thigh_learns_to_follow_the_pelvis(body, corrected, begin):
+    """The thigh's points that truly hang from the pelvis are told apart by positions alone.
+
+    Also where the weights that are to grow were pushed below zero before.
+    """
     template = corrected.template
     skin = LearntSkinning(template)
+    skin.log_factor.data[:, PELVIS] = begin
     hangs = template.weights[:, LEFT_HIP] > 0.5
     true = template.weights.clone()
     true[hangs] = F.one_hot(torch.tensor(PELVIS), true.shape[1]).float()
@@ -200,6 +205,22 @@ def test_the_priors_see_what_is_rough_and_what_is_large(corrected):
     rough = prior_of(step, "skinning", 0.0)
     size = prior_of(step, "skinning", 1.0) - rough
     assert rough > size, "one vertex alone is rougher than it is large"
+
+
+def test_what_was_pushed_below_zero_comes_back_and_goes_no_further(corrected):
+    template = corrected.template
+    skin = LearntSkinning(template)
+    weights = template.weights[: len(template.coarse_vertices)]
+    free = skin.allowed & (weights[:, : skin.allowed.shape[1]] == 0)
+    skin.log_factor.data[free] = -1.0
+    row, joint = free.nonzero()[0].tolist()
+    for sign in (-1.0, 1.0):
+        skin.log_factor.grad = None
+        made = skin(template, template.weights)[row, joint]
+        assert made == 0
+        (sign * made).backward()
+        gradient = skin.log_factor.grad[row, joint]
+        assert gradient < 0 if sign < 0 else gradient == 0
 
 
 def test_rates_and_an_avatar_without_corrections(body, corrected):
