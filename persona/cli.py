@@ -141,6 +141,11 @@ def _translated(error: BaseException) -> UserError | None:
     if unknown := re.match(r"Could not override '(\S+)'\. (To append|No match)", text):
         plus = f", and +{unknown[1]}=... adds one" if "." not in unknown[1] else ""
         return UserError(f"{unknown[1]}: no such option; --cfg job shows all that there are{plus}")
+    if isinstance(error, RuntimeError) and 'not detect "srun"' in text:  # submitit's.
+        return UserError(
+            "no SLURM here (srun is not found): start it where jobs are submitted, or leave "
+            "hydra/launcher=slurm out"
+        )
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = text.partition(" Config search path:")[0]
         return UserError(f"{text} (HYDRA_FULL_ERROR=1 shows where)")

@@ -101,3 +101,13 @@ def test_bugs_keep_their_traceback():
     assert user_error(KeyError("state")) is None
     with pytest.raises(KeyError):
         one_line_errors(lambda: {}["state"])()
+
+
+def test_a_machine_without_slurm_is_told_in_one_line(monkeypatch, tmp_path):
+    """In submitit's own words, which may change."""
+    auto = pytest.importorskip("submitit", reason="needs persona[cluster]")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeError) as caught:
+        auto.AutoExecutor(folder=str(tmp_path), cluster="slurm")
+    assert "no SLURM here (srun is not found)" in str(user_error(caught.value))
+    assert user_error(RuntimeError("something else")) is None
