@@ -88,8 +88,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
             parser.parse_overrides([argument])
         except OverrideParseException as error:
             raise UserError(
-                f"{argument}: Hydra cannot parse this; quote what is special: "
-                f'"{quoted(key, value)}"'
+                f'{argument}: Hydra cannot parse this; quote what is special: "{mended(key, value)}"'
             ) from error
 
 
@@ -116,6 +115,14 @@ def quoted(key: str, value: object) -> str:
     text = re.sub(r"(\\*)(')", r"\1\1\\\2", str(value))
     text = re.sub(r"(\\+)\Z", r"\1\1", text)
     return f"{key}='{text}'"
+
+
+def mended(key: str, value: str) -> str:
+    """An override that Hydra cannot parse, quoted so that it can: a list item by item."""
+    if value.startswith("[") and value.endswith("]") and not {"'", '"'} & set(value):
+        items = (quoted("", item.strip()).removeprefix("=") for item in value[1:-1].split(","))
+        return f"{key}=[{','.join(items)}]"
+    return quoted(key, value)
 
 
 def user_error(error: BaseException) -> UserError | None:

@@ -36,6 +36,17 @@ def test_what_hydra_cannot_parse_is_refused_with_the_right_quotes(name):
     check_overrides([quoted("name", name)])
 
 
+def test_a_list_of_options_is_quoted_item_by_item():
+    """As one text it would be no list."""
+    with pytest.raises(UserError) as caught:
+        check_overrides(["train=[trainer.max_steps=3, +exp=demo,seed]"])
+    told = "train=['trainer.max_steps=3','+exp=demo','seed']"
+    assert str(caught.value).endswith(f'"{told}"')
+    assert OverridesParser.create().parse_override(told).value() == [
+        "trainer.max_steps=3", "+exp=demo", "seed",
+    ]  # fmt: skip
+
+
 def test_a_run_that_is_gone_on_with_leaves_no_other_folder(tmp_path):
     run = tmp_path / "my run"
     run.mkdir()
