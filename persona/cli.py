@@ -88,7 +88,8 @@ def check_overrides(arguments: Sequence[str]) -> None:
             parser.parse_overrides([argument])
         except OverrideParseException as error:
             raise UserError(
-                f'{argument}: Hydra cannot parse this; quote what is special: "{mended(key, value)}"'
+                f"{argument}: Hydra cannot parse this; quote what is special: "
+                f'"{mended(key, value)}"'
             ) from error
 
 
