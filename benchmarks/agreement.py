@@ -91,6 +91,10 @@ def compare(backend: str, gaussians: Gaussians, camera: Camera) -> dict[str, obj
 
 def main(path: str | None = None) -> None:
     """Prints and, with a path, saves."""
+    if not torch.cuda.is_available():
+        raise UserError(
+            "agreement.py compares CUDA's renderers with the CPU's: there is no CUDA here"
+        )
     scenes = {
         "avatar-like": (body_cloud(COUNT, opaque=True), body_camera(*SIZE)),
         "random": (random_cloud(COUNT), random_camera(*SIZE)),

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean
 
 import hydra
+import torch
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -22,6 +23,7 @@ from speed import machine
 from persona.cli import launch, one_line_errors, output_folder
 from persona.commands.experiment import train
 from persona.data.io import write_json
+from persona.errors import UserError
 
 FAST: list[str] = []
 PLAIN = ["system.cuda_graph=false", "perceptual.half=false", "system.focus_margin_px=null"]
@@ -55,6 +57,8 @@ def save(config: DictConfig, folder: Path, result: dict) -> None:
 @one_line_errors
 def main(config: DictConfig) -> None:
     """Trains, prints and saves."""
+    if not torch.cuda.is_available():
+        raise UserError("fast_vs_plain.py compares two ways to train on CUDA, which is not here")
     folder, paths = output_folder(), {"fast": FAST, "plain": PLAIN}
     if config.repeat:
         paths["plain again"] = PLAIN

@@ -88,16 +88,9 @@ def check_overrides(arguments: Sequence[str]) -> None:
             parser.parse_overrides([argument])
         except OverrideParseException as error:
             raise UserError(
-                f"{argument}: Hydra cannot parse this; quote what is special: {typed(key, value)}"
+                f"{argument}: Hydra cannot parse this; quote what is special: "
+                f'"{mended(key, value)}"'
             ) from error
-
-
-def typed(key: str, value: str) -> str:
-    """What to type at a shell for an override whose value Hydra cannot parse: a list, or a text."""
-    if value.startswith("[") and value.endswith("]"):
-        items = (item.strip().strip("\"'") for item in value[1:-1].split(","))
-        return f"'{key}=[" + ",".join(f'"{item}"' for item in items) + "]'"
-    return f'"{quoted(key, value)}"'
 
 
 def in_the_runs_folder(arguments: Sequence[str]) -> list[str]:
@@ -125,6 +118,14 @@ def quoted(key: str, value: object) -> str:
     return f"{key}='{text}'"
 
 
+def mended(key: str, value: str) -> str:
+    """An override that Hydra cannot parse, quoted so that it can: a list item by item."""
+    if value.startswith("[") and value.endswith("]"):
+        items = (item.strip().strip("'\"") for item in value[1:-1].split(","))
+        return f"{key}=[{','.join(quoted('', item).removeprefix('=') for item in items)}]"
+    return quoted(key, value)
+
+
 def user_error(error: BaseException) -> UserError | None:
     """The UserError behind an exception, however wrapped, or one of what else a user can mend."""
     chain: list[BaseException] = []
@@ -148,6 +149,11 @@ def _translated(error: BaseException) -> UserError | None:
     if unknown := re.match(r"Could not override '(\S+)'\. (To append|No match)", text):
         plus = f", and +{unknown[1]}=... adds one" if "." not in unknown[1] else ""
         return UserError(f"{unknown[1]}: no such option; --cfg job shows all that there are{plus}")
+    if isinstance(error, RuntimeError) and 'not detect "srun"' in text:  # submitit's.
+        return UserError(
+            "no SLURM here (srun is not found): start it where jobs are submitted, or leave "
+            "hydra/launcher=slurm out"
+        )
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = text.partition(" Config search path:")[0]
         return UserError(f"{text} (HYDRA_FULL_ERROR=1 shows where)")

@@ -15,7 +15,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import anny
+try:
+    import anny
+except ModuleNotFoundError as error:
+    raise SystemExit(f"error: needs {error.name}: pip install 'persona[bake]'") from error
+
 import numpy as np
 import torch
 from anny.face_segmentation import get_face_segmentation_mask

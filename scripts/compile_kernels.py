@@ -7,8 +7,15 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from persona.modules.body.skinning import blend_skin
 from persona.modules.body.skinning_field import SkinningField
-from persona.modules.body.topology import vertex_fans, vertex_normals
+from persona.modules.body.topology import (
+    neighbours,
+    uniform_laplacian,
+    vertex_fans,
+    vertex_normals,
+)
+from persona.modules.losses.functional import photometric
 from persona.modules.render.cpu import CpuRenderer
 from persona.modules.render.mesh import rasterize, rasterize_uv
 from persona.types import Camera, Channel, Gaussians
@@ -31,12 +38,18 @@ def main() -> None:
     rasterize_uv(torch.rand(60, 2), faces, 16)
     vertex_normals(points, faces, vertex_fans(faces, 60)).sum().backward()
 
+    uniform_laplacian(points, neighbours(faces, 60)).sum().backward()
+    image = torch.rand(3, 16, 16, requires_grad=True)
+    for weight in (None, torch.ones(1, 16, 16)):
+        photometric(image, torch.rand(3, 16, 16), weight, 0.8, 0.2).backward()
+
     weights = torch.eye(55)[torch.arange(60) % 55]
     with TemporaryDirectory() as folder:  # A cached field would not be built.
         field = SkinningField.build(
             points.detach(), weights, resolution=8, steps=2, cache_dir=folder
         )
     field(points.detach(), scales.detach()[:, 0])
+    blend_skin(points, weights, torch.eye(4).repeat(55, 1, 1)).sum().backward()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ def main(config: DictConfig) -> None:
     from persona.commands.edit import interpolate
 
     folder = output_folder()
-    print(f"pictures: {folder}; smoothness: {interpolate(config, folder)}")
+    for name, value in interpolate(config, folder).items():
+        print(f"{name}: {value:.4g}")
+    print(f"pictures: {folder}")
 
 
 if __name__ == "__main__":

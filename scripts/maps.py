@@ -13,6 +13,7 @@ def main(config: DictConfig) -> None:
     from persona.data.convert_maps import convert_maps
 
     convert_maps(str(config.subject), config.form)
+    print(f"subject: {config.subject}, its maps are {config.form}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ def main(config: DictConfig) -> None:
         motions=config.motions, num_poses=config.num_poses, own=config.own,
         height=config.height, photos_only=config.photos_only,
     )  # fmt: skip
+    print(f"people: {config.out}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """What the user types: how it is refused, and how an error becomes one line."""
 
 import errno
-import shlex
 from pathlib import Path
 
 import pytest
@@ -37,14 +36,15 @@ def test_what_hydra_cannot_parse_is_refused_with_the_right_quotes(name):
     check_overrides([quoted("name", name)])
 
 
-def test_a_list_that_hydra_cannot_parse_is_shown_as_a_list():
+def test_a_list_of_options_is_quoted_item_by_item():
+    """As one text it would be no list."""
     with pytest.raises(UserError) as caught:
-        check_overrides(["overrides=[+exp=demo,'trainer.max_steps=2']"])
-    told = """'overrides=["+exp=demo","trainer.max_steps=2"]'"""
-    assert str(caught.value).endswith(f": {told}")
-    (argument,) = shlex.split(told)
-    value = OverridesParser.create().parse_override(argument).value()
-    assert value == ["+exp=demo", "trainer.max_steps=2"]
+        check_overrides(["train=['trainer.max_steps=3', +exp=demo,seed]"])
+    told = "train=['trainer.max_steps=3','+exp=demo','seed']"
+    assert str(caught.value).endswith(f'"{told}"')
+    assert OverridesParser.create().parse_override(told).value() == [
+        "trainer.max_steps=3", "+exp=demo", "seed",
+    ]  # fmt: skip
 
 
 def test_a_run_that_is_gone_on_with_leaves_no_other_folder(tmp_path):
@@ -112,3 +112,13 @@ def test_bugs_keep_their_traceback():
     assert user_error(KeyError("state")) is None
     with pytest.raises(KeyError):
         one_line_errors(lambda: {}["state"])()
+
+
+def test_a_machine_without_slurm_is_told_in_one_line(monkeypatch, tmp_path):
+    """In submitit's own words, which may change."""
+    auto = pytest.importorskip("submitit", reason="needs persona[cluster]")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeError) as caught:
+        auto.AutoExecutor(folder=str(tmp_path), cluster="slurm")
+    assert "no SLURM here (srun is not found)" in str(user_error(caught.value))
+    assert user_error(RuntimeError("something else")) is None

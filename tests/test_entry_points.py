@@ -173,3 +173,10 @@ def test_loss_network_without_its_weights(start, tmp_path):
 def test_nothing_to_resume(start, tmp_path):
     done = start("train.py", "resume=absent")
     assert "absent is not a run folder" in one_line(done)
+
+
+@pytest.mark.parametrize("script", ["bake_body", "bake_head", "bake_makehuman"])
+def test_a_package_that_baking_lacks_is_named(start, tmp_path, script):
+    (tmp_path / "anny.py").write_text("raise ModuleNotFoundError('no', name='anny')")
+    done = start(f"scripts/{script}.py", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    assert one_line(done) == "error: needs anny: pip install 'persona[bake]'"

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor
 
-from persona.benchmark.photo.fit_scores import aligned
+from persona.benchmark.similarity import aligned
 from persona.benchmark.tables import markdown
 from persona.data.heads.fit import CONTOUR, EYE_CORNERS, FACING, NECK_ROW, HeadMarks, fit_head
 from persona.data.heads.motion import unseen

@@ -20,15 +20,13 @@ from persona.data.track.folder import NPZ
 from persona.data.track.stills import FOLDER, write_stills
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
-from persona.runtime.options import check_options, experiment_of
+from persona.runtime.options import check_options, experiment_of, folder_name
 from persona.systems.method import Method
 
 REPORT_MOTION = "turntable"
 """What a training's report draws too."""
 MIN_SIDE_PX = 64
 """Of a photograph; nobody can be found in less."""
-LONGEST_NAME = 100
-"""Characters of a subject's name: file systems take 255 bytes, and locks add to it."""
 
 
 def preprocess(config: DictConfig) -> Path:
@@ -78,13 +76,7 @@ def named_folder(config: DictConfig) -> Path:
     Raises:
         UserError: a bad name.
     """
-    name = "" if config.name is None else str(config.name)
-    shown = name if len(name) <= LONGEST_NAME else f"{name[:20]}..."
-    if name in ("", ".", "..") or Path(name).name != name or shown != name:
-        raise UserError(
-            f"name={shown} cannot be a folder's name; use up to {LONGEST_NAME} letters and digits"
-        )
-    return Path(config.subjects_dir) / name
+    return Path(config.subjects_dir) / folder_name(config.name)
 
 
 def photo_list(config: DictConfig) -> list[str]:
@@ -116,7 +108,8 @@ def create(config: DictConfig, folder: Path) -> None:
     method: type[Method] = get_class(training.system.method._target_)
     if not method.trained:
         instantiate(training.system.method).check()
-        config.clips.motions = []  # Generated frames are there to train on.
+        config.clips.motions = []  # Generated frames are there to train on,
+        config.prior.share = 0  # and the texture to make them of.
     videos = [animate_options(config, motion, folder) for motion in option_list(config, "motions")]
     check_options(training)
     live_view(training)

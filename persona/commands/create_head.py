@@ -15,7 +15,7 @@ from persona.commands.experiment import train
 from persona.data.heads.portrait import SHEET_FILE, PortraitPreprocessor
 from persona.data.making import one_maker
 from persona.errors import UserError
-from persona.runtime.options import check_options
+from persona.runtime.options import check_options, folder_name
 
 
 def preprocess_head(config: DictConfig) -> Path:
@@ -41,10 +41,7 @@ def head_folder(config: DictConfig) -> Path:
     """
     if not Path(str(config.portrait)).is_file():
         raise UserError(f"{config.portrait}: no such portrait; give portrait=PATH of an image file")
-    name = "" if config.name is None else str(config.name)
-    if name in ("", ".", "..") or Path(name).name != name:
-        raise UserError(f"name={config.name} cannot be a folder's name; use letters and digits")
-    return Path(config.subjects_dir) / name
+    return Path(config.subjects_dir) / folder_name(config.name)
 
 
 def create_head(config: DictConfig, folder: Path) -> None:

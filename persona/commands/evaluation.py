@@ -11,6 +11,7 @@ from persona.commands.experiment import (
     load_config,
     load_system,
     missing_lpips,
+    quiet_libraries,
     test,
 )
 from persona.commands.results import (
@@ -38,6 +39,7 @@ def evaluate(config: DictConfig, folder: Path) -> dict[str, float]:
     run = Path(config.run)
     trained = load_config(run)
     losses = pose_fit_losses(config.pose_fit, trained.system)
+    quiet_libraries()
     device = pick_device(config.device)
     system = load_system(run, device)
     data: SubjectDataModule = instantiate(trained.data)

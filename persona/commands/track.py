@@ -16,7 +16,7 @@ from persona.data.numbers import number, whole_number
 from persona.data.track.folder import LOOK, NPZ, PICTURE, Tracked, film, strip
 from persona.data.track.tracker import Cut, Tracker
 from persona.data.track.video import Video
-from persona.errors import UserError
+from persona.runtime.options import folder_name
 
 MAX_FPS = 120
 _LOOKS = 5
@@ -31,10 +31,7 @@ def track(config: DictConfig) -> Path:
         UserError: a bad option, or a video in which nobody can be followed.
     """
     video, cut = check_track(config)
-    name = "" if config.name is None else str(config.name)
-    if name in ("", ".", "..") or Path(name).name != name:
-        raise UserError(f"name={config.name} cannot be a folder's name; use letters and digits")
-    root = Path(config.motions_dir) / name
+    root = Path(config.motions_dir) / folder_name(config.name)
     tracker: Tracker = instantiate(config.tracker)
     with one_maker(root):
         if not tracker.is_done(video, root, cut):

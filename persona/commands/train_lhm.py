@@ -37,7 +37,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     if trainer.is_global_zero:
         unseen = itertools.islice(stream.people(TEST_SEED), run.config.test_people)
         metrics = score(system.to(stream.device), stream.device, unseen, picture, "test")
-        metrics["train/seconds"] = system.trained_s
+        metrics["train/seconds"] = system.clock.trained_s
         metrics["train/steps"] = float(trainer.global_step)
     write_network(run.folder, WEIGHTS_FILE, system.average, metrics)
     return metrics

@@ -115,7 +115,10 @@ def _processes(variables: Sequence[dict[str, str]]) -> Iterator[ProcessPoolExecu
 def _settle(shares: SimpleQueue[dict[str, str]]) -> None:
     """Gives a process that has done nothing yet its share of the cores, and its GPU."""
     os.environ.update(shares.get())
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    # Late: numba reads its most threads where it is imported.
+    from persona.modules.threads import use_threads
+
+    use_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def run_apart(module: str, argument: Path, log: Path, variables: dict[str, str]) -> str:

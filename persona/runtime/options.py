@@ -22,6 +22,8 @@ from persona.errors import UserError
 
 MAX_SEED = 2**32 - 1
 """NumPy's."""
+LONGEST_NAME = 100
+"""Bytes of a subject's name: file systems take 255, and folders beside it have longer ones."""
 
 _WORDS: dict[object, str] = {
     int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path",
@@ -56,6 +58,23 @@ def with_absolute_paths(config: DictConfig) -> DictConfig:
             if Path in _kinds(hint) and isinstance(node.get(key), str):
                 node[key] = str(Path(node[key]).absolute())
     return config
+
+
+def folder_name(name: object) -> str:
+    """A name as an option gives it, which becomes a folder's.
+
+    Raises:
+        UserError: no folder can be called so.
+    """
+    text = "" if name is None else str(name)
+    if len(text.encode()) > LONGEST_NAME:
+        raise UserError(
+            f"name={text[:20]}... is too long to be a folder's name; use up to {LONGEST_NAME} "
+            "letters and digits (letters beyond a to z count as two to four)"
+        )
+    if text in ("", ".", "..") or Path(text).name != text:
+        raise UserError(f"name={name} cannot be a folder's name; use letters and digits")
+    return text
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def start_logger(settings: DictConfig, folder: Path) -> Logger:
 
     W&B without a network or a login logs offline instead; ``wandb sync`` uploads it later.
     """
-    logger: Logger = instantiate(settings, save_dir=str(folder))
+    logger = _logger(settings, folder)
     mode = os.environ.get("WANDB_MODE", "online")
     if not isinstance(logger, WandbLogger) or mode not in ("online", *_OFFLINE):
         return logger
@@ -37,9 +37,9 @@ def start_logger(settings: DictConfig, folder: Path) -> Logger:
         reason = _unreachable()
         if not reason:
             limits = wandb.Settings(init_timeout=INIT_TIMEOUT_S)
-            online: WandbLogger = instantiate(settings, save_dir=str(folder), settings=limits)
+            online = _logger(settings, folder, settings=limits)
             try:
-                online.experiment  # noqa: B018 (begins the run)
+                online.experiment  # type: ignore[attr-defined]  # noqa: B018 (begins the run)
                 return online
             except wandb.errors.Error as error:
                 reason = " ".join(str(error).split())
@@ -49,7 +49,14 @@ def start_logger(settings: DictConfig, folder: Path) -> Logger:
         )
     # Lightning's ``offline`` sets an environment variable, which W&B reads only once a process.
     said = wandb.Settings(mode="offline")
-    return instantiate(settings, save_dir=str(folder), offline=True, settings=said)
+    return _logger(settings, folder, offline=True, settings=said)
+
+
+def _logger(config: DictConfig, folder: Path, **more: object) -> Logger:
+    made: Logger = instantiate(config, save_dir=str(folder), **more)
+    # Lightning hands on a setting that W&B has given up, and W&B warns of it in every run.
+    getattr(made, "_wandb_init", {}).pop("anonymous", None)
+    return made
 
 
 def _unreachable() -> str:

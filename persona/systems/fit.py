@@ -210,11 +210,15 @@ class Fit(AvatarModule):
         super().optimizer_step(*args, **kwargs)
         step, self.watching = self.global_step + 1, False
         decides = self.density.decides(step)
-        if decides and self.trainer.world_size > 1:
-            self.density.unite(self._any_process)
+        if decides:
+            self._unite_density()
         change = self.density(self.avatar, step)
         if decides:
             self.resize(change)
+
+    def _unite_density(self) -> None:
+        if self.trainer.world_size > 1:
+            self.density.unite(self._any_process)
 
     def _any_process(self, here: Bool[Tensor, "n"]) -> Bool[Tensor, "n"]:
         """Where any process has true."""
@@ -332,8 +336,9 @@ class Fit(AvatarModule):
     # Checkpoints -----------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Adds what the density has counted."""
+        """Adds what the density has counted, by all processes: one of them writes it."""
         super().on_save_checkpoint(checkpoint)
+        self._unite_density()
         checkpoint["persona"]["density"] = self.density.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:

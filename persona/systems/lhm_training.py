@@ -23,6 +23,7 @@ from persona.modules.lhm.losses import distance, stretch
 from persona.modules.lhm.small import SmallLhm, load_small
 from persona.modules.lhm.template import sample_points, template_on
 from persona.modules.render.gaussian import GaussianRenderer
+from persona.systems.clock import TrainingClock
 from persona.systems.schedule import warm_cosine
 from persona.types import Gaussians
 
@@ -47,7 +48,7 @@ class LhmTraining(L.LightningModule):
         weights: First and last weight of each term.
         ramp: Steps over which weights go from first to last.
         minutes: Train so long, calls that are gone on with together, with the rate falling by the
-            clock; None trains all steps.
+            clock where that is ahead of the steps; None trains all steps.
         call_minutes: Stop a call after so long, to be gone on with.
         compile: Compile the transformer (CUDA; a minute at the start).
         recompute: Compute the transformer's layers again for the gradient: less memory.
@@ -83,11 +84,10 @@ class LhmTraining(L.LightningModule):
     ) -> None:
         super().__init__()
         self.size, self.body, self.renderer = model, body.requires_grad_(False), renderer
-        self.lr, self.warmup, self.steps, self.weight_decay = lr, warmup, steps, weight_decay
+        self.lr, self.warmup, self.weight_decay = lr, warmup, weight_decay
         self.weights = {name: tuple(ends) for name, ends in weights.items()}
-        self.ramp, self.perceptual = ramp, perceptual
-        self.minutes, self.call_minutes, self.decay = minutes, call_minutes, decay
-        self.trained_s, self.started = 0.0, time.monotonic()
+        self.ramp, self.perceptual, self.decay = ramp, perceptual, decay
+        self.clock = TrainingClock(steps=steps, minutes=minutes, call_minutes=call_minutes)
         self.net = model.fresh()
         if start is not None:
             load_small(self.net, Path(start))
@@ -114,18 +114,9 @@ class LhmTraining(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Starts the clock."""
-        self.started = self.ended = time.monotonic()
-        self.since = self.global_step, self.started
-
-    def elapsed_s(self) -> float:
-        """Seconds trained by all calls."""
-        return self.trained_s + time.monotonic() - self.started
-
-    def done(self, step: int) -> float:
-        """Share of the training that lies behind."""
-        if self.minutes is None:
-            return min(1.0, step / self.steps)
-        return min(1.0, self.elapsed_s() / (60 * self.minutes))
+        self.clock.start()
+        self.ended = time.monotonic()
+        self.since = self.global_step, self.ended
 
     def on_train_batch_start(self, batch: Portraits, index: int) -> None:
         """Counts the time that the batch was waited for."""
@@ -136,10 +127,7 @@ class LhmTraining(L.LightningModule):
         now = self.ended = time.monotonic()
         (step, since), every = self.since, self.log_every
         if self.global_step % every == 0:
-            over = self.call_minutes is not None and now - self.started > 60 * self.call_minutes
-            over = over or (self.minutes is not None and self.done(self.global_step) >= 1)
-            # All processes stop at the same step.
-            self.trainer.should_stop = self.trainer.strategy.reduce_boolean_decision(over, False)
+            self.clock.end(self.trainer)
         if self.global_step < step + 10 * every:
             return
         steps, seconds = self.global_step - step, now - since
@@ -232,7 +220,7 @@ class LhmTraining(L.LightningModule):
             {"params": others, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, self.lr, betas=(0.9, 0.95))
-        return warm_cosine(optimizer, self.done, self.warmup)
+        return warm_cosine(optimizer, self.clock.done, self.warmup)
 
     def transfer_batch_to_device(
         self, batch: Portraits, device: torch.device, index: int
@@ -242,15 +230,15 @@ class LhmTraining(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the time."""
-        checkpoint["trained_s"] = self.elapsed_s()
+        checkpoint["trained_s"] = self.clock.trained_s
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on with the time."""
-        self.trained_s = checkpoint["trained_s"]
+        self.clock.earlier_s = checkpoint["trained_s"]
 
     def on_train_end(self) -> None:
         """Stops the clock."""
-        self.trained_s, self.started = self.elapsed_s(), time.monotonic()
+        self.clock.stop()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """The network and its average: the rest is built again."""

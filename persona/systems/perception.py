@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from typing import Any
 
 import lightning as L
 import torch
@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from persona.data.people.stream import Batch, PeopleStream
-from persona.errors import UserError
 from persona.modules.perception.losses import perception_losses
 from persona.modules.perception.network import PerceptionNet, Percepts
 from persona.modules.perception.weights import load_net
+from persona.systems.clock import TrainingClock
 from persona.systems.schedule import warm_cosine
 
 
@@ -53,16 +53,13 @@ class PerceptionSystem(L.LightningModule):
         minutes: float | None = None,
     ):
         super().__init__()
-        self.lr, self.warmup, self.steps = lr, warmup, steps
+        self.lr, self.warmup = lr, warmup
         net = PerceptionNet(pretrained) if start is None else load_net(start)
         self.net: PerceptionNet = (
             net.train().requires_grad_(True).to(memory_format=torch.channels_last)
         )
-        if minutes is not None and minutes <= 0:
-            raise UserError(f"system.minutes={minutes}: give more than none, or null")
-        self.joint_weight, self.minutes = joint_weight, minutes
-        self.started_s: float | None = None
-        self.earlier_s = 0.0
+        self.joint_weight = joint_weight
+        self.clock = TrainingClock(steps=steps, minutes=minutes)
         if only_joints:
             self.net.requires_grad_(False)
             self.net.joints.requires_grad_(True)
@@ -70,37 +67,31 @@ class PerceptionSystem(L.LightningModule):
         self.seen = torch.compile(self.net) if compile else self.net
         self.last_loss: float | None = None
 
+    @property
+    def log_every(self) -> int:
+        """Steps between two lines of the log."""
+        return self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Set, not declared.
+
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
         """The clock starts when the first batch has come."""
-        if self.started_s is None:
-            self.started_s = time.monotonic()
+        self.clock.start()
 
     def on_train_batch_end(self, outputs: object, batch: Batch, index: int) -> None:
         """Ends the training when its time is over."""
-        over = self.done(self.global_step) >= 1
-        # All processes stop in the same step, whichever clock is first.
-        self.trainer.should_stop = self.trainer.strategy.reduce_boolean_decision(over, all=False)
+        if self.global_step % self.log_every == 0:
+            self.clock.end(self.trainer)
 
-    def done(self, step: int) -> float:
-        """Share of the training that lies behind a step, by steps or by the clock."""
-        share = step / self.steps
-        if self.minutes is not None and self.started_s is not None:
-            share = max(share, self.trained_s / (60 * self.minutes))
-        return min(1.0, share)
+    def on_train_end(self) -> None:
+        """Stops the clock."""
+        self.clock.stop()
 
-    @property
-    def trained_s(self) -> float:
-        """Seconds of training, those before a resume among them."""
-        now = 0.0 if self.started_s is None else time.monotonic() - self.started_s
-        return self.earlier_s + now
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the time."""
+        checkpoint["trained_s"] = self.clock.trained_s
 
-    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """The time goes on from there."""
-        checkpoint["trained_s"] = self.trained_s
-
-    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Checkpoints of before have none."""
-        self.earlier_s = float(checkpoint.get("trained_s", 0.0))  # type: ignore[arg-type]
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on with the time; checkpoints of before have none."""
+        self.clock.earlier_s = checkpoint.get("trained_s", 0.0)
 
     def training_step(self, batch: Batch, index: int) -> Float[Tensor, ""]:
         """Sum of the losses."""
@@ -108,8 +99,7 @@ class PerceptionSystem(L.LightningModule):
         percepts = self.seen(image, batch.prompt)
         terms = perception_losses(percepts, batch.truth, self.joint_weight)
         loss = torch.stack(list(terms.values())).sum()
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Set, not declared.
-        if self.global_step % every == 0:
+        if self.global_step % self.log_every == 0:
             self.log_dict({f"train/loss/{k}": v.detach() for k, v in terms.items()})
             self.last_loss = float(loss.detach())
         return loss
@@ -123,7 +113,7 @@ class PerceptionSystem(L.LightningModule):
         """AdamW; warm-up, then a cosine to a hundredth."""
         learnt = [p for p in self.net.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(learnt, self.lr, weight_decay=0.01)
-        return warm_cosine(optimizer, self.done, self.warmup)
+        return warm_cosine(optimizer, self.clock.done, self.warmup)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, index: int) -> Batch:
         """Batches are made where they are used."""

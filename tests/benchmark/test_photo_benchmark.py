@@ -30,7 +30,7 @@ from persona.data.preprocess.photo import PhotoPreprocessor
 from persona.data.subject import Subject
 from persona.data.subject_writer import SubjectWriter
 from persona.errors import UserError
-from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
+from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.render.cpu import CpuRenderer
 from persona.modules.render.mesh import rasterize_uv
@@ -257,9 +257,23 @@ def test_who_lacks_the_truth_that_is_told_is_left_out(world, people, tmp_path):
     config = settings(tmp_path, truth=["pose", "shape"])
     row = Scorer(config, tmp_path, world.body, None, None)(bare)
     assert "no true pose, shape" in row["damaged"] and "gross" not in row
-    config = OmegaConf.create({"compare": None, "people": "x", "truth": ["poses"]})
-    with pytest.raises(UserError, match=r"truth=.*poses"):
-        run_photo_benchmark(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"truth": ["poses"]}, r"truth=\['poses'\]: it takes pose, shape, camera"),
+        ({"truth": "pose"}, r"truth=pose: give a list, such as truth=\[pose\]"),
+        ({"truth": ["camera"], "train": True}, r"truth=\[camera\] tells fits; leave train=true"),
+        ({"truth": ["pose"], "extra_views": [180]}, r"leave subjects= and extra_views= out"),
+        ({"truth": [], "people": None}, "give people=DIR"),
+        ({"truth": [], "compare": ["a"]}, r"compare=\[BEFORE,AFTER\]"),
+    ],
+)
+def test_bad_options_are_told_before_the_work(tmp_path, options, said):
+    plain = {"compare": None, "people": "x", "subjects": None, "extra_views": [], "train": False}
+    with pytest.raises(UserError, match=said):
+        run_photo_benchmark(OmegaConf.create(plain | options), tmp_path)
 
 
 def test_what_the_truth_lacks_is_left_out(people, tmp_path):
@@ -358,18 +372,6 @@ def test_the_frame_is_found_in_the_photo_whatever_its_focal_length(world, scale,
     assert found.scale == pytest.approx(scale, rel=0.004)
     assert found.difference < 5
     np.testing.assert_allclose(found.photo(center.numpy()[None])[0], [240, 320], atol=1e-4)
-
-
-def test_alignment_removes_similarities_and_no_mirror_image():
-    rng = np.random.default_rng(0)
-    points = rng.normal(size=(20, 3))
-    turn = matrix_from_axis_angle(torch.tensor([0.3, -2.0, 1.0])).numpy()
-    moved = 1.7 * points @ turn.T + [3, -2, 5]
-    np.testing.assert_allclose(fit_scores.aligned(points, moved), moved, atol=1e-6)
-    mirrored = moved * [-1, 1, 1]
-    assert np.abs(fit_scores.aligned(points, mirrored) - mirrored).max() > 0.5
-    same = axis_angle_from_matrix(torch.from_numpy(turn))
-    np.testing.assert_allclose(matrix_from_axis_angle(same), turn, atol=1e-6)
 
 
 def test_heading_is_out_of_the_chest(world):

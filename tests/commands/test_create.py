@@ -88,7 +88,8 @@ def test_a_photograph_of_no_size_is_refused(create, long_work, tmp_path, size):
         ({"experiment": "nope"}, "nope"),
         ({"seed": -1}, "seed=-1"),
         ({"name": ".."}, "cannot be a folder's name"),
-        ({"name": "x" * 300}, "name=x{20}... cannot be a folder's name; use up to 100"),
+        ({"name": "x" * 101}, "name=x{20}... is too long to be a folder's name; use up to 100"),
+        ({"name": "é" * 51}, "name=é{20}... is too long to be a folder's name"),
         ({"photo": "absent.jpg"}, r"absent\.jpg: no such photo"),
         ({"photo": None}, "no photo: give photo=PATH"),
         ({"video": "absent.mp4"}, "photo= and video= are both given"),
@@ -108,8 +109,10 @@ def test_a_feed_forward_method_needs_no_generated_frames(create, long_work, monk
     seen = []
     monkeypatch.setattr(module, "preprocess", lambda config: seen.append(config) or Path("x"))
     create(method="lhm", train=["model.random=true", "model.num_points=100"])
-    assert seen[0].clips.motions == []
+    assert seen[0].clips.motions == [] and seen[0].prior.share == 0
     assert long_work["train"].system.method._target_.endswith("LhmMethod")
+    create(motions=["walk"])
+    assert seen[1].clips.motions and seen[1].prior.share == 0.5
 
 
 def test_missing_weights_are_said_before_the_long_work(create, long_work):

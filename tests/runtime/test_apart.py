@@ -3,7 +3,9 @@
 import os
 import threading
 import time
+from pathlib import Path
 
+import numba
 import pytest
 import torch
 
@@ -71,18 +73,24 @@ def test_a_killed_process_is_said():
         list(results_of(killed, range(3), 2))
 
 
-def share(number: int) -> tuple[str, int]:
-    """GPU and threads of the process; long enough for all processes to get some."""
-    time.sleep(0.2)
-    return os.environ.get("CUDA_VISIBLE_DEVICES", ""), torch.get_num_threads()
+def share(folder: Path) -> tuple[str, int, int]:
+    """GPU and threads of the process, once all three are at work: none takes another's item."""
+    (folder / str(os.getpid())).touch()
+    deadline = time.monotonic() + 300
+    while len(list(folder.iterdir())) < 3:
+        assert time.monotonic() < deadline, "the others have not begun"
+        time.sleep(0.01)
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return gpu, torch.get_num_threads(), numba.get_num_threads()
 
 
 @pytest.mark.slow
-def test_processes_share_gpus_and_cores(monkeypatch):
+def test_processes_share_gpus_and_cores(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("persona.runtime.apart.available_cores", lambda: 9)
-    assert set(results_of(share, range(12), 3)) == {("0", 3), ("1", 3)}
+    found = results_of(share, [tmp_path] * 3, 3)
+    assert sorted(found) == [("0", 3, 3), ("0", 3, 3), ("1", 3, 3)]
 
 
 @pytest.mark.slow

@@ -65,6 +65,7 @@ def test_without_a_network_it_logs_offline(start, tmp_path, caplog):
     assert list(tmp_path.glob("wandb/offline-run-*"))
     (line,) = [r.getMessage() for r in caplog.records if "W&B" in r.getMessage()]
     assert "127.0.0.1:9" in line and "wandb sync" in line and "\n" not in line
+    assert "anonymous" not in logger._wandb_init, "W&B warns of it"
 
 
 def test_without_a_login_it_logs_offline(start, server, caplog):

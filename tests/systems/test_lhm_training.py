@@ -3,6 +3,7 @@
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from persona.commands import experiment, train_lhm
 from persona.data.people.portraits import VIEW, Portraits
 from persona.errors import UserError
 from persona.systems import lhm_training
+from persona.systems.clock import TrainingClock
 
 ROOT = Path(__file__).parents[2]
 NETWORK = [word for word in SMALL if word.startswith("model.")]
@@ -84,6 +86,24 @@ def test_every_parameter_learns(batch):
     trained = [(n, p) for n, p in system.net.named_parameters() if p.requires_grad]
     idle = [name for name, p in trained if p.grad is None or not p.grad.any()]
     assert idle == []
+
+
+def test_a_training_by_the_clock_is_gone_on_with(batch, monkeypatch):
+    system, people = batch
+    asked, trainer = [], SimpleNamespace(log_every_n_steps=2, global_step=1)
+    monkeypatch.setattr(TrainingClock, "end", lambda clock, trainer: asked.append(trainer))
+    system.trainer = trainer
+    system.on_train_start()
+    system.on_train_batch_end(None, people, 0)
+    assert not asked
+    trainer.global_step = 2
+    system.on_train_batch_end(None, people, 0)
+    assert len(asked) == 1
+    system.on_train_end()
+    system.on_save_checkpoint(kept := {})
+    assert kept["trained_s"] == system.clock.trained_s > 0 and system.clock.call_s == 0
+    system.on_load_checkpoint({"trained_s": 100.0})
+    assert system.clock.trained_s == 100
 
 
 @pytest.mark.slow

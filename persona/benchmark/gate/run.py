@@ -23,6 +23,7 @@ from persona.data.preprocess.gate import Gate, dropped_sheet
 from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.scene import CLIPS
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.threads import use_threads
 from persona.runtime.options import plain
 
 CLEAN = "none planted"
@@ -59,7 +60,7 @@ def run_gate_benchmark(config: DictConfig, folder: Path) -> Path:
 @torch.no_grad()
 def score_seed(config: dict[str, Any], seed: int, folder: Path) -> list[Row]:
     """A row for each frame of each clip of the people of a seed."""
-    torch.set_num_threads(1)
+    use_threads(1)
     body, gate = SmplxBody(), instantiate(config["gate"])
     outfits = config["outfits"]
     stages = {

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from persona.benchmark.photo.fitted import FittedPerson
 from persona.benchmark.photo.truth import TruePerson
+from persona.benchmark.similarity import aligned
 from persona.data.palette import PART_INDEX
 from persona.modules.render.mesh import interpolate, rasterize_uv
 
@@ -106,22 +107,6 @@ def joint_scores(true: TruePerson, fitted: FittedPerson) -> dict[str, float]:
         np.linalg.norm(aligned(found, truth) - truth, axis=1).mean()
     )
     return scores
-
-
-def aligned(
-    points: Float[ndarray, "n 3"], target: Float[ndarray, "n 3"], rotate: bool = True
-) -> Float[ndarray, "n 3"]:
-    """Points under the similarity that brings them nearest to the target.
-
-    Source: Umeyama 1991, Eq. 40 to 42.
-    """
-    a, b = points - points.mean(0), target - target.mean(0)
-    turn = np.eye(3)
-    if rotate:
-        u, _, v = np.linalg.svd(b.T @ a)
-        turn = u @ np.diag([1, 1, np.sign(np.linalg.det(u @ v))]) @ v
-    a = a @ turn.T
-    return (a * b).sum() / (a * a).sum() * a + target.mean(0)
 
 
 def shape_mm(true: TruePerson, fitted: FittedPerson) -> float:

@@ -27,6 +27,7 @@ from persona.data.track.windows import Fitted
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.perception.annotator import PerceptionAnnotator
+from persona.modules.threads import use_threads
 from persona.runtime.apart import results_of
 from persona.types import BodyIdentity
 
@@ -67,7 +68,7 @@ def film_plans(config: DictConfig) -> list[FilmPlan]:
 
 def score_film(plan: FilmPlan, assets: str, folder: Path) -> list[Row]:
     """A row for each way to read one film."""
-    torch.set_num_threads(1)
+    use_threads(1)
     body = SmplxBody()
     cast = casting(assets, body)
     film = plan_film(cast, plan)

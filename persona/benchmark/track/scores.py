@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.benchmark.photo.fit_scores import aligned
+from persona.benchmark.similarity import aligned
 from persona.modules.body.joints import (
     LEFT_FINGERS,
     LEFT_WRIST,

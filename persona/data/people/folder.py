@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from jaxtyping import Float, UInt8
 from rich.progress import track
 from torch import Tensor
 
-from persona.data.io import write_bytes, write_json, write_png
+from persona.data.io import read_json, write_bytes, write_json, write_png
 from persona.data.people.assets import read_assets
 from persona.data.people.backdrop import backdrop
 from persona.data.people.dressed import pose_dressed
@@ -26,6 +27,9 @@ from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose, Camera
 
 log = logging.getLogger(__name__)
+PHOTO_FILE, META_FILE = "photo.jpg", "meta.json"
+SETTINGS_FILE = "photo.json"
+"""What the photo depends on besides the seed."""
 SIZE = (768, 576)
 AZIMUTHS = tuple(range(0, 360, 45))
 _FINE = 2
@@ -47,7 +51,8 @@ def write_people(  # noqa: PLR0913 (by keyword)
 ) -> None:
     """Writes ``out/person_SEED`` for ``count`` seeds from ``seed``.
 
-    Whole ones are kept, and of others the photo: what a detector found in it stays true.
+    Whole ones are kept, and of others the photo where these settings made it: what a detector found
+    in it stays true.
 
     Args:
         assets: Folder of MakeHuman assets.
@@ -65,12 +70,26 @@ def write_people(  # noqa: PLR0913 (by keyword)
     """
     body = SmplxBody()
     casting = Casting(read_assets(assets, body), body, motions)
+    made_by = {
+        "own": own, "motions": [Path(motion).name for motion in motions],
+        "assets": sorted(str(p.relative_to(assets)) for p in Path(assets).glob("*/*")),
+    }  # fmt: skip
     for number in track(range(seed, seed + count), "people"):
         folder = Path(out) / f"person_{number}"
-        if not (folder / "meta.json").is_file():
+        if not (folder / META_FILE).is_file():
             views = height, round(height * SIZE[1] / SIZE[0])
             poses = None if photos_only else num_poses
+            _keep_photo_of(made_by, folder)
             _write_person(casting, folder, number, poses, own, views)
+
+
+def _keep_photo_of(made_by: dict[str, Any], folder: Path) -> None:
+    """Deletes a photo that other settings made, or nobody knows which, and says what made it."""
+    settings, photo = folder / SETTINGS_FILE, folder / PHOTO_FILE
+    if photo.is_file() and not (settings.is_file() and read_json(settings) == made_by):
+        log.info("%s: made again, by other settings than before", photo)
+        photo.unlink()
+    write_json(settings, made_by, indent=2)
 
 
 def _write_person(
@@ -94,8 +113,8 @@ def _write_person(
     maps, truth = _shot(casting, person, pose, camera)
     quality = int(rng.integers(70, 97))
     photo = _jpeg(_blend(maps, backdrop(rng, *SIZE)), quality)
-    if not (folder / "photo.jpg").is_file():
-        write_bytes(folder / "photo.jpg", photo)
+    if not (folder / PHOTO_FILE).is_file():
+        write_bytes(folder / PHOTO_FILE, photo)
     betas = {"betas": person.betas.numpy()}
     _write_npz(folder / "truth.npz", truth | _parameters(pose, camera) | betas)
     if num_poses is None:
@@ -113,7 +132,7 @@ def _write_person(
         place, camera = frame_by(moved, SIZE, focal, 0.85)
         unseen = BodyPose.from_joints(unseen.joints, unseen.expression, unseen.trans + place)
         _write_view(casting, person, unseen, camera.resize(*size), folder / f"poses/{index}")
-    write_json(folder / "meta.json", {
+    write_json(folder / META_FILE, {
         "seed": seed, "turn_deg": math.degrees(stance.yaw), "focal_over_height": focal,
         "distance_m": float(shift[2]), "jpeg": quality,
     })  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numba
 import numpy as np
 import torch
 
@@ -17,6 +16,7 @@ from persona.data.people.scene import Casting, Person, Stance, frame_by, random_
 from persona.data.people.shots import SIZE
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.threads import use_threads
 from persona.types import BodyIdentity
 
 _NUM_BETAS = 12
@@ -48,8 +48,7 @@ class RenderedPortraits(torch.utils.data.IterableDataset):
 
     def __iter__(self) -> Iterator[Portraits]:
         if torch.utils.data.get_worker_info():
-            numba.set_num_threads(1)  # As many processes as cores are at work already.
-            torch.set_num_threads(1)
+            use_threads(1)  # As many processes as cores are at work already.
         for number in turns(self.start):
             yield self.person(number)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -16,6 +15,7 @@ from persona.data.people.look import Look, random_look
 from persona.data.people.render import render_person
 from persona.data.people.scene import Casting, Person, frame_by, random_stance, stand
 from persona.modules.perception.network import NUM_JOINTS
+from persona.modules.threads import use_threads
 from persona.types import TensorTuple
 
 SIZE = (512, 384)
@@ -60,7 +60,7 @@ class Shots(torch.utils.data.IterableDataset):
     def __iter__(self) -> Iterator[Sample]:
         worker = torch.utils.data.get_worker_info()
         if worker:
-            numba.set_num_threads(1)  # As many processes as cores are at work already.
+            use_threads(1)  # As many processes as cores are at work already.
         # A resumed run draws other people: chance is not a part of its state.
         rng = np.random.default_rng(
             [self.seed, torch.initial_seed() % 2**31, worker.id if worker else 0]

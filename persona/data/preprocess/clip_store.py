@@ -25,6 +25,7 @@ from torch import Tensor
 from persona.data.making import whole_folder
 from persona.errors import UserError
 from persona.modules.diffusion.base import Controls, Reference, VideoGenerator, generate
+from persona.modules.threads import use_threads
 
 FRAMES_FILE = "frames.npy"
 
@@ -147,7 +148,7 @@ def visible_gpus() -> list[str]:
 def _use_gpu(name: str, processes: int) -> None:
     """Begins a process, before it has seen a GPU."""
     os.environ["CUDA_VISIBLE_DEVICES"] = name
-    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    use_threads(max(1, torch.get_num_threads() // processes))
 
 
 def _keep(store: ClipStore, job: Job) -> None:

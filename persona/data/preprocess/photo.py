@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,31 +13,28 @@ from jaxtyping import Bool, Float32, Int, UInt8
 from numpy import ndarray
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy import ndimage
-from torch import Tensor
 
 from persona.data.io import read_image
 from persona.data.layout import EARLIER, FrameData, SubjectInfo, Textures
 from persona.data.making import whole_folder
-from persona.data.palette import PART_INDEX
 from persona.data.preprocess.albedo import remove_shading
 from persona.data.preprocess.annotate import EDGE, MIN_FACING, BodyView, frame_with, view_body
 from persona.data.preprocess.canvas import Canvas, face_patch, person_canvas
 from persona.data.preprocess.clip import ClipMaker
 from persona.data.preprocess.clip_store import ClipStore
-from persona.data.preprocess.clothing import ClothingFit, Photo, dress, dressed_as
-from persona.data.preprocess.cover import Cover, sock_offset
+from persona.data.preprocess.clothing import ClothingFit, Photo, dressed_as
+from persona.data.preprocess.cover import Cover
+from persona.data.preprocess.dresser import Dresser
 from persona.data.preprocess.fit import NOTHING, BodyFit, Known, PhotoFit, photo_camera
 from persona.data.preprocess.fit_camera import exif_focal_px
 from persona.data.preprocess.fit_check import write_overlay
 from persona.data.preprocess.fit_joints import with_agreed_sides
 from persona.data.preprocess.fit_together import STEPS, fit_together
-from persona.data.preprocess.hair import curtain, flat_ears, hair_end
 from persona.data.preprocess.maps import near_occlusion
 from persona.data.preprocess.matte import refine_mask
 from persona.data.preprocess.parts import (
     PARTS,
     agrees,
-    bare_vertices,
     beside_arms,
     is_bare,
     limb_of_vertices,
@@ -46,7 +43,6 @@ from persona.data.preprocess.parts import (
 from persona.data.preprocess.prior import TexturePrior
 from persona.data.preprocess.several import Sight, shared_identity, unwrap_photos, upright
 from persona.data.preprocess.sheet import write_sheet
-from persona.data.preprocess.skirt import find_skirt, leg_vertices, skirt_offset
 from persona.data.preprocess.texture_fill import fill_unseen
 from persona.data.preprocess.textured_person import TexturedPerson, uv_mesh
 from persona.data.preprocess.unwrap import View
@@ -70,8 +66,6 @@ CROP_PER_TEXEL = 1.25
 """Height of the crop that is unwrapped, in texture sides: about a pixel per texel."""
 _MIXED_PX = 3
 """Width of the rim at the person's outline that shows background as well, pixels."""
-_ARMS = [PART_INDEX[name] for name in PART_INDEX if "Arm" in name or "Hand" in name]
-"""Classes behind which a skirt's outline is hidden."""
 
 
 class PhotoPreprocessor:
@@ -170,7 +164,8 @@ class PhotoPreprocessor:
                 Photo(fit, sight.detection, sight.camera)
                 for fit, sight in zip(fits, sights, strict=True)
             ]
-            fit, cover = self._dress(canvas, outlines, lambda n: progress.advance(task, n))
+            dresser = Dresser(self.body, self.regions, self.limbs, self.clothing)
+            fit, cover = dresser(canvas, outlines, lambda n: progress.advance(task, n))
         frame = self._captured(canvas, fit)
         dressed = [fit, *(dressed_as(self.body, other, fit.identity) for other in fits[1:])]
         paths = [sight.photo for sight in sights]
@@ -179,15 +174,18 @@ class PhotoPreprocessor:
             fine[0].image, fine[0].alpha, fine[0].keypoints.float().numpy(),
             Fitted(self.body, fits[0].identity, fits[0].pose, fine[0].camera),
         )  # fmt: skip
+        told = [w for s in sights for w in s.detection.warnings]
         if self.prior is not None:
-            textures = self.prior(textures, uv_mesh(self.body, fit.identity), reference)
+            mesh = uv_mesh(self.body, fit.identity)
+            textures, mixed = self.prior(textures, mesh, reference)
+            told = [*mixed, *told]
         writer = SubjectWriter(folder)
         self._write(writer, frame, fit, textures)
         person = TexturedPerson(self.body, fit.identity, textures, fit.pose)
         write_sheet(folder / SHEET_FILE, canvas, fit, person)
         task = progress.add_task("generating frames", total=self.clips.steps)
         self.clips(writer, person, reference, canvas.camera, lambda n: progress.advance(task, n))
-        writer.finish(self._info(paths, [w for s in sights for w in s.detection.warnings]))
+        writer.finish(self._info(paths, told))
 
     def _read(self, photo: Path, focal_px: float | None) -> Sight:
         """Finds the person in a photograph, and what an annotator sees of them."""
@@ -300,60 +298,6 @@ class PhotoPreprocessor:
         writer.write_split("captured", [CAPTURED_NUMBER])
         writer.write_textures("captured", textures)
 
-    def _dress(
-        self,
-        canvas: Canvas,
-        photos: Sequence[Photo],
-        advance: Callable[[int], None],
-    ) -> tuple[BodyFit, Cover]:
-        """The first fit with the shape of skirt, clothes and hair; and what covers the vertices."""
-        fit = photos[0].fit
-        classes, visible, naked = self._seen_classes(canvas, fit)
-        skin = torch.from_numpy(is_bare(classes))
-        rest, joints = self.body.shape(fit.identity)
-        posed, _ = self.body(fit.identity, fit.pose)
-        canonical, _, _ = self.body.canonical(fit.identity)
-        bare = bare_vertices(is_bare(classes), visible, canonical, self.limbs)
-        # The outline of the face takes in hair beside it.
-        bare &= ~(self.regions.face & ~self.regions.face_expr & visible & ~skin)
-        legs, skirt, hair = leg_vertices(self.limbs), *torch.zeros(2, len(bare), dtype=torch.bool)
-        seen_hair = visible & torch.from_numpy(classes == PART_INDEX["Hair"])
-        offset, ears = flat_ears(rest, self.body.faces, self.regions, skin, visible)
-        offset = offset + sock_offset(self.body, rest, self.limbs, bare, visible)
-        end_m = hair_end(rest, self.limbs, seen_hair, visible)
-        if end_m is not None:
-            log.info("long hair")
-            fall, hair = curtain(
-                rest, self.body.faces, self.limbs, self.regions, seen_hair, visible, end_m
-            )
-            offset = offset + fall
-        arms = np.isin(canvas.parts, _ARMS)
-        found = find_skirt(rest, joints, posed, legs, naked, canvas.mask, canvas.camera, arms)
-        if found is not None:
-            log.info("skirt: hem %.2f m below the crotch", found.top_m - found.hem_m)
-            fall, skirt = skirt_offset(rest, joints, legs, found)
-            offset = offset + fall
-        lying = (seen_hair | hair) & ~self.regions.face & (self.limbs != PARTS.index("Neck"))
-        cover = Cover(bare & ~skirt & ~hair & ~(offset != 0).any(-1), skirt, hair, lying, ears)
-        begun = [photo._replace(fit=dress(self.body, photo.fit, offset)) for photo in photos]
-        assert self.clothing is not None  # Else nobody is dressed.
-        return self.clothing(self.body, begun, self.regions, cover, advance), cover
-
-    def _seen_classes(
-        self, canvas: Canvas, fit: BodyFit
-    ) -> tuple[UInt8[ndarray, "p"], Bool[Tensor, "p"], Bool[ndarray, "h w"]]:
-        """Per vertex class and whether it is seen; the mask of the naked body."""
-        view = self._view(canvas.camera, fit)
-        vertices, maps = view.vertices, view.maps
-        pixels = canvas.camera.project(vertices).long()
-        limit = torch.tensor([self.width, self.height]) - 1
-        inside = ((pixels >= 0) & (pixels <= limit)).all(-1)
-        column, row = pixels.clamp(min=0).minimum(limit).unbind(-1)
-        front = torch.from_numpy(maps.depth)[row, column] + 0.02 > vertices[:, 2]
-        beside = beside_arms(view.limbs, round(EDGE * self.height))
-        front &= ~torch.from_numpy(beside)[row, column]
-        return canvas.parts[row, column], inside & front, maps.mask
-
     def _captured(self, canvas: Canvas, fit: BodyFit) -> FrameData:
         """The photograph with what the fitted body says about it."""
         view, image, mask = self._view(canvas.camera, fit), canvas.on_white, canvas.mask
@@ -409,8 +353,8 @@ class PhotoPreprocessor:
         radius = round(EDGE * camera.height)
         return ndimage.binary_dilation(covered, iterations=radius)
 
-    def _info(self, photos: Sequence[Path], warnings: Sequence[str]) -> SubjectInfo:
-        """What is measured and what is made up."""
+    def _info(self, photos: Sequence[Path], told: Sequence[str]) -> SubjectInfo:
+        """What is measured and what is made up; ``told`` is what was said on the way."""
         girth = (
             "skirt, hair and outline girth on face_offset"
             if self.clothing is not None
@@ -425,8 +369,7 @@ class PhotoPreprocessor:
             "albedo: smooth shading divided out, a stand-in for intrinsic decomposition",
             "face patch by Lanczos, not super-resolved",
             "unseen texture made up: plain cloth and skin, hair on the head",
-            *([self.prior.provenance] if self.prior is not None and self.prior.share else []),
-            *warnings,
+            *told,
         ))  # fmt: skip
         return SubjectInfo(self.body.name, self.body.digest, provenance, self.clips.generator.name)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -54,15 +53,6 @@ class TexturePrior:
     smooth_m: float = 0.01
     hair: bool = False
     device: str = "auto"
-    left_out: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
-    """Why photographs were left plain."""
-
-    @property
-    def provenance(self) -> str:
-        """What a subject says of it."""
-        if self.left_out:
-            return f"no network asked of the unseen texture: {self.left_out[-1]}"
-        return f"{self.share:.0%} of the unseen texture's tones by {type(self.model).__name__}"
 
     def check(self) -> None:
         """Raises UserError where the weights are missing, or the share is out of its range."""
@@ -70,17 +60,20 @@ class TexturePrior:
             raise UserError(f"prior.share={self.share}: a share lies between 0 and 1")
         if self.share:
             self.model.check()
-            if self.model.weights is not None and not Path(self.model.weights).exists():
-                raise UserError(f"prior.model.weights={self.model.weights}: no such file")
 
-    def __call__(self, textures: Textures, mesh: UvMesh, reference: Reference) -> Textures:
-        """The textures with ``inpaint`` changed where ``mask`` is empty.
+    def __call__(
+        self, textures: Textures, mesh: UvMesh, reference: Reference
+    ) -> tuple[Textures, list[str]]:
+        """The textures with ``inpaint`` changed where ``mask`` is empty, and what to say of it.
 
         Args:
             textures: Complete.
             mesh: The layout, with the rest vertices by which distances are measured.
             reference: The photograph, with its body. Of one that the network cannot take, such as
                 of somebody wider than tall, they stay as they are, and a warning says so.
+
+        Returns:
+            The textures, and notes for the subject: none where the network was not asked for.
         """
         size = textures.mask.shape[0]
         texels = texels_of(mesh, size)
@@ -91,14 +84,12 @@ class TexturePrior:
             seen = seen | (parts == PALETTE["Hair"]).all(-1)
         unseen = np.nonzero(~seen)[0]
         if not self.share or not len(unseen):
-            return textures
-        self.left_out.clear()
+            return textures, []
         try:
             avatar = avatar_of(reference, self.model, self.device)
         except UserError as error:
             log.warning("what no photograph shows stays plain (prior.share=0): %s", error)
-            self.left_out.append(str(error))
-            return textures
+            return textures, [f"no network asked of the unseen texture: {error}"]
         image = textures.inpaint.copy()
         flat, rows, place = image.reshape(-1, 3), index[unseen], texels.features(mesh.rest).numpy()
         told = unseen[:: max(1, len(unseen) // _SAMPLES)]
@@ -116,7 +107,9 @@ class TexturePrior:
         covered = np.zeros(size * size, bool)
         covered[index] = True
         # The charts' edge texels are repeated between them.
-        return textures._replace(inpaint=image[nearest_marked(covered.reshape(size, size))])
+        mixed = textures._replace(inpaint=image[nearest_marked(covered.reshape(size, size))])
+        network = type(self.model).__name__
+        return mixed, [f"{self.share:.0%} of the unseen texture's tones by {network}"]
 
 
 def surface_colours(avatar: LhmAvatar, places: Float[ndarray, "k 3"]) -> Float[ndarray, "k 3"]:

@@ -56,7 +56,7 @@ class Video:
         """
         path = Path(path)
         if not path.is_file():
-            raise UserError(f"{path}: no such video; give video=FILE")
+            raise UserError(f"{path}: no such video; check the path")
         command = [ffmpeg_program(), "-hide_banner", "-i", str(path)]
         said = subprocess.run(command, capture_output=True, text=True, errors="replace").stderr
         stream = next((line for line in said.splitlines() if _STREAM.search(line)), None)

@@ -1,5 +1,7 @@
 """Skinning weights that training corrects: a skirt follows the pelvis, not the thigh under it."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -9,6 +11,24 @@ from persona.modules.avatar.template import AvatarTemplate
 
 NEAR_EDGES = 2
 """A vertex may follow joints at most this many bones from its own."""
+
+
+class _NotBelowZero(torch.autograd.Function):
+    """A clamp whose gradient still leads up at 0, where all seeds begin, and from below it.
+
+    With a plain one, what a step has pushed below 0 could not come back.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(weights)
+        return weights.clamp_min(0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (weights,) = ctx.saved_tensors
+        # Descent raises what has a negative gradient.
+        return torch.where((weights >= 0) | (grad < 0), grad, 0)
 
 
 class LearntSkinning(nn.Module):
@@ -52,7 +72,6 @@ class LearntSkinning(nn.Module):
         )
         body, fingers = weights.split([gain.shape[1], weights.shape[1] - gain.shape[1]], 1)
         body = body + (body + seed) * gain
-        # Not a clamp, which has no gradient at 0, where all seeds begin.
-        body = torch.maximum(body, torch.zeros_like(body))
+        body = _NotBelowZero.apply(body)
         changed = torch.cat((body, fingers), 1)
         return changed / changed.sum(1, keepdim=True).clamp_min(1e-8)

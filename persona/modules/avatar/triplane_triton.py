@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from persona.modules.first_order import first_order
 from persona.modules.render.jit import triton_kernel
 
 POINTS = 32
@@ -142,7 +142,7 @@ class _Features(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad: Tensor):
         used, pieces, starts, point, share = ctx.saved_tensors
         channels, grad = ctx.shape[-1], grad.contiguous()

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from numba import prange
 from numpy import ndarray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from persona.modules.first_order import first_order
 from persona.modules.render.jit import kernel
 from persona.modules.render.simd import LANES, add_scaled_lanes
 
@@ -103,7 +103,7 @@ class _BlendSkin(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, Tensor]:
         rest, weights, table = ctx.saved_tensors
         by_rest = torch.empty_like(rest)

@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from persona.modules.first_order import first_order
 from persona.modules.render.jit import triton_kernel
 
 ROWS = 64
@@ -82,7 +82,7 @@ class _BlendSkin(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, Tensor]:
         rest, weights, bones = ctx.saved_tensors
         count, joints = weights.shape

@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from numba import prange
 from numpy import ndarray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from persona.modules.first_order import first_order
 from persona.modules.render.jit import kernel
 
 
@@ -63,7 +63,7 @@ class _Laplacian(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         index, degree = ctx.saved_tensors
         out = torch.zeros_like(grad, memory_format=torch.contiguous_format)

@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from persona.modules.first_order import first_order
 from persona.modules.render.jit import triton_kernel
 
 BLOCK = 256
@@ -54,7 +54,7 @@ class _Laplacian(torch.autograd.Function):
         return _run(values, index, degree, False)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         index, degree = ctx.saved_tensors
         return _run(grad.contiguous(), index, degree, True), None

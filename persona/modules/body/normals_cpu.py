@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from numba import prange
 from numpy import ndarray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from persona.modules.first_order import first_order
 from persona.modules.render.jit import kernel
 
 TINY = 1e-20
@@ -86,7 +86,7 @@ class _Normals(torch.autograd.Function):
         return normals
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         points, fans, normals, lengths = ctx.saved_tensors
         across = grad - normals * (normals * grad).sum(1, keepdim=True)

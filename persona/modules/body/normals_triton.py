@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from persona.modules.first_order import first_order
 from persona.modules.render.jit import triton_kernel
 
 BLOCK = 128
@@ -109,7 +109,7 @@ class _Normals(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         points, fans, normals, length = ctx.saved_tensors
         by_sum, out = torch.empty_like(points), torch.empty_like(points)

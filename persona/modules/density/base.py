@@ -49,7 +49,9 @@ class Density:
         """Sees a frame of a watched step before the backward pass."""
 
     def unite(self, union: Callable[[Bool[Tensor, "n"]], Bool[Tensor, "n"]]) -> None:
-        """Before a decision: takes in what the other processes have watched.
+        """Before a decision and a checkpoint: takes in what the other processes have watched.
+
+        May come more than once between two decisions.
 
         Args:
             union: True where any process gives true; every process calls it.

@@ -102,8 +102,13 @@ class SampledGenerator(VideoGenerator, Generic[S]):
         return WEIGHTS[self.part].require(self.weights, "generator.weights")
 
     def weight_files(self) -> list[Path]:
-        """See ``VideoGenerator``."""
-        return [path for path in self.folder().rglob("*") if path.is_file()]
+        """See ``VideoGenerator``; what begins with a dot is the download's own."""
+        folder = self.folder()
+        return [
+            path for path in folder.rglob("*")
+            if path.is_file()
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        ]  # fmt: skip
 
     def __call__(
         self, reference: Reference, controls: Controls, *, seed: int

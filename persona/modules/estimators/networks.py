@@ -170,13 +170,16 @@ def load_estimator(name: str, folder: str | Path) -> Estimator:
     """
     place = Path(folder)
     known = ESTIMATORS[name]
+    wanted = " or ".join(sorted(known))
     for file, key in (("model_index.json", "_class_name"), ("config.json", "architectures")):
         if (place / file).is_file():
             found = read_config(place / file).get(key)
             kind = str(found[0] if isinstance(found, list) and found else found)
             if kind not in known:
-                raise UserError(
-                    f"annotator.{name}={place} holds {kind}: take {' or '.join(sorted(known))}"
-                )
+                raise UserError(f"annotator.{name}={place} holds {kind}: take {wanted}")
             return known[kind](place, kind)
-    raise UserError(f"annotator.{name}={place} holds neither config.json nor model_index.json")
+    lacks = "holds neither config.json nor model_index.json" if place.is_dir() else "is no folder"
+    raise UserError(
+        f"annotator.{name}={place} {lacks}: give the folder of {wanted}, which you get under its "
+        "own licence"
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from jaxtyping import UInt8
@@ -39,13 +37,6 @@ class LhmGenerator(VideoGenerator):
     def check(self) -> None:
         """See ``VideoGenerator``."""
         self.model.check()
-
-    def weight_files(self) -> list[Path]:
-        """See ``VideoGenerator``; the shipped ones are the package's."""
-        if self.model.weights is None:
-            return []
-        path = Path(self.model.weights)
-        return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
 
     @torch.no_grad()
     def __call__(

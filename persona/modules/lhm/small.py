@@ -159,6 +159,8 @@ class SmallLhm:
                 " +exp=lhm_small data.source.casting.assets=DIR` on a GPU, or choose"
                 " model=lhm_tiny, whose weights are shipped"
             )
+        if self.weights is not None and not Path(self.weights).is_file():
+            raise UserError(f"{self.weights}: no such file of weights (model.weights)")
 
     def fresh(self) -> SmallModel:
         """The untrained model.

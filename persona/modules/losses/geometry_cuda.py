@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from persona.modules.constants import on_device
+from persona.modules.first_order import first_order
 from persona.modules.render.cuda_module import load_cuda
 
 SOURCE = Path(__file__).with_name("geometry.cu")
@@ -35,7 +35,7 @@ class _GeometryError(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad):
         saved = ctx.saved_tensors
         grads = [torch.empty_like(t) for t in saved[:4]]

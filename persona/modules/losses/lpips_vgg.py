@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from persona.modules.first_order import first_order
 from persona.modules.losses.lpips_triton import (
     IMAGE_CHANNELS,
     image_gradient,
@@ -160,7 +160,7 @@ class _Distances(torch.autograd.Function):
         return torch.cat(sums, 1).sum(1)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad):
         network, num_kept, size = ctx.settings
         which, start, *tensors = ctx.saved_tensors

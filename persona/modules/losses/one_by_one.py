@@ -6,8 +6,8 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from persona.modules.first_order import first_order
 from persona.modules.losses.base import ImageDistance
 
 
@@ -67,7 +67,7 @@ class _Distance(torch.autograd.Function):
         return distance.detach()
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad_distance):
         (grad,) = ctx.saved_tensors
         return None, grad * grad_distance.view(-1, 1, 1, 1), None, None

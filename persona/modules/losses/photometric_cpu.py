@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from numba import prange
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from persona.modules.first_order import first_order
 from persona.modules.render.jit import kernel
 
 REACH = 5
@@ -224,7 +224,7 @@ class _Photometric(torch.autograd.Function):
         return x.new_full((), float(sums.sum()) / x.numel())
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         if ctx.box is None:
             return grad.new_zeros(ctx.shape), None, None, None, None

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from persona.modules.constants import on_device
+from persona.modules.first_order import first_order
 from persona.modules.render.cuda_module import load_cuda
 
 SOURCE = Path(__file__).with_name("photometric.cu")
@@ -42,7 +42,7 @@ class _Photometric(torch.autograd.Function):
         return sums.sum() / x.numel()
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad):
         x, y, weight, slopes, shares = ctx.saved_tensors
         result = torch.empty_like(x)

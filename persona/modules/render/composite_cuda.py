@@ -22,9 +22,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from persona.errors import UserError
+from persona.modules.first_order import first_order
 from persona.modules.render.binning import Bins
 from persona.modules.render.cuda_module import CudaModule, load_cuda
 
@@ -102,7 +102,7 @@ class _Composite(torch.autograd.Function):
         return alpha, image
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, alpha_grad, image_grad):
         members, packed, values, *rest = ctx.saved_tensors
         cut, before, planes = Segments(*rest[:5]), rest[5], rest[6]

@@ -9,8 +9,8 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from persona.modules.first_order import first_order
 from persona.modules.render import cpu_composite, cpu_project, cpu_tiles
 from persona.modules.render.cpu_project import FOOTPRINT_GRADS, TILE
 from persona.modules.render.gaussian import GaussianRenderer
@@ -164,7 +164,7 @@ class _Rasterize(torch.autograd.Function):
         return alpha, *torch.from_numpy(images).split(setup.sizes)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, g_alpha: Tensor | None, *g_images: Tensor | None):
         splats, values, tiles, starts, members, places, first, clear, ends, used = ctx.arrays
         setup, inputs = ctx.setup, ctx.saved_tensors

@@ -16,8 +16,8 @@ import triton
 import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from persona.modules.first_order import first_order
 from persona.modules.render.jit import triton_kernel
 from persona.types import Camera, Gaussians
 
@@ -309,7 +309,7 @@ class _Project(torch.autograd.Function):
         return tuple(out)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, by_means, by_conics, by_opacities, *_):
         means, scales, quaternions, opacities, *rest = ctx.saved_tensors
         # Compositing gives columns of one table.

@@ -7,6 +7,7 @@ import torch
 
 from persona.benchmark.photo.truth import read_person
 from persona.data.palette import PART_INDEX
+from persona.data.people import folder
 from persona.data.people.assets import random_outfit, read_assets
 from persona.data.people.backdrop import KINDS, backdrop
 from persona.data.people.degrade import blur, jpeg
@@ -83,6 +84,37 @@ def test_the_place_on_the_body_projects_to_its_pixel(shot, body):
     assert len(row) > 10 and (there - pixels).norm(dim=-1).median() < 2.5
 
 
+def test_a_photo_of_other_settings_is_made_again(tmp_path, monkeypatch):
+    """And stays where the settings are the same; a whole person stays as it is."""
+    assets, out = tmp_path / "assets", tmp_path / "out"
+    (assets / "hair/bob").mkdir(parents=True)
+    made, photo = [], out / "person_7/photo.jpg"
+    for name in ("SmplxBody", "read_assets", "Casting"):
+        monkeypatch.setattr(folder, name, lambda *of: None)
+
+    def stands_in(casting, folder, *of):
+        made.append(photo.is_file())
+        photo.write_bytes(b"as it was")
+
+    monkeypatch.setattr(folder, "_write_person", stands_in)
+
+    def write(motions=("walk",), own=0.5, **options):
+        write_people(assets, out, count=1, seed=7, motions=motions, own=own, **options)
+        return made.pop()
+
+    assert not write(photos_only=True)
+    assert write() and write(height=64) and write(num_poses=1), "the photo depends on none of these"
+    assert not write(own=0.2) and write(own=0.2)
+    assert not write(own=0.2, motions=["dance"]) and write(own=0.2, motions=["dance"])
+    (assets / "hair/curls").mkdir()
+    assert not write(own=0.2, motions=["dance"])
+    (out / "person_7/photo.json").unlink()
+    assert not write(own=0.2, motions=["dance"]), "nobody knows what made it"
+    (out / "person_7/meta.json").touch()
+    write_people(assets, out, count=1, seed=7, motions=["walk"])
+    assert not made and photo.is_file()
+
+
 @pytest.mark.slow
 def test_a_person_goes_on_from_the_photo(shared_data, tmp_path):
     def write(out, **options):
@@ -93,7 +125,7 @@ def test_a_person_goes_on_from_the_photo(shared_data, tmp_path):
         return out / "person_5"
 
     alone = write(tmp_path / "a", photos_only=True)
-    assert {path.name for path in alone.iterdir()} == {"photo.jpg", "truth.npz"}
+    assert {path.name for path in alone.iterdir()} == {"photo.jpg", "photo.json", "truth.npz"}
     photo = (alone / "photo.jpg").read_bytes()
     kept = alone / "photo.jpg"
     kept.write_bytes(photo + b"x")  # As of another machine, whose roundings are others.

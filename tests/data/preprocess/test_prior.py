@@ -58,7 +58,10 @@ def mixed(known, monkeypatch):
     monkeypatch.setattr(prior, "avatar_of", lambda *of: avatar)
 
     def at(share):
-        made = TexturePrior(model=SmallLhm(random=True), share=share)(textures, mesh, NOBODY)
+        model = SmallLhm(random=True)
+        made, told = TexturePrior(model=model, share=share)(textures, mesh, NOBODY)
+        tones = f"{share:.0%} of the unseen texture's tones by SmallLhm"
+        assert told == ([tones] if share else []), "what a subject says of it"
         return made, made.inpaint.reshape(-1, 3).astype(float)
 
     return at
@@ -98,7 +101,7 @@ def test_the_fills_own_detail_stays(known, mixed):
     model = SmallLhm(random=True)
     avatar.rgb[:, :] = 0.6
     try:
-        made = TexturePrior(model=model, share=1.0, smooth_m=0.04)(
+        made, _ = TexturePrior(model=model, share=1.0, smooth_m=0.04)(
             textures._replace(inpaint=stripes), mesh, NOBODY
         )
     finally:
@@ -122,9 +125,11 @@ def test_faint_gaussians_say_little(known):
 
 def test_somebody_the_network_cannot_take_stays_plain_and_is_told(known, caplog):
     _, textures, mesh, *_ = known
-    made = TexturePrior(model=SmallLhm(random=True))(textures, mesh, NOBODY)
+    made, told = TexturePrior(model=SmallLhm(random=True))(textures, mesh, NOBODY)
     assert (made.inpaint == textures.inpaint).all()
     assert "stays plain (prior.share=0): lhm needs the body" in caplog.text
+    (line,) = told
+    assert line.startswith("no network asked of the unseen texture: lhm needs the body")
 
 
 def test_bad_shares_and_missing_weights_are_told_before_the_long_work():
@@ -132,6 +137,8 @@ def test_bad_shares_and_missing_weights_are_told_before_the_long_work():
         TexturePrior(model=SmallLhm(random=True), share=1.5).check()
     with pytest.raises(UserError, match=r"model\.weights=FILE"):
         TexturePrior(model=SmallLhm()).check()
+    with pytest.raises(UserError, match=r"gone\.safetensors: no such file of weights \(model\.w"):
+        TexturePrior(model=SmallLhm(weights="gone.safetensors")).check()
     TexturePrior(model=SmallLhm(), share=0.0).check()
 
 

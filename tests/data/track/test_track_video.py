@@ -102,7 +102,7 @@ def test_cuts_are_found_and_flashes_are_none(tmp_path):
 
 
 def test_no_video(tmp_path):
-    with pytest.raises(UserError, match=r"absent.mp4: no such video; give video=FILE"):
+    with pytest.raises(UserError, match=r"absent.mp4: no such video; check the path"):
         Video.open(tmp_path / "absent.mp4")
     text = tmp_path / "text.mp4"
     text.write_text("no video")

@@ -202,6 +202,22 @@ def test_the_priors_see_what_is_rough_and_what_is_large(corrected):
     assert rough > size, "one vertex alone is rougher than it is large"
 
 
+def test_what_was_pushed_below_zero_comes_back_and_goes_no_further(corrected):
+    template = corrected.template
+    skin = LearntSkinning(template)
+    weights = template.weights[: len(template.coarse_vertices)]
+    free = skin.allowed & (weights[:, : skin.allowed.shape[1]] == 0)
+    skin.log_factor.data[free] = -1.0
+    row, joint = free.nonzero()[0].tolist()
+    for sign in (-1.0, 1.0):
+        skin.log_factor.grad = None
+        made = skin(template, template.weights)[row, joint]
+        assert made == 0
+        (sign * made).backward()
+        gradient = skin.log_factor.grad[row, joint]
+        assert gradient < 0 if sign < 0 else gradient == 0
+
+
 def test_rates_and_an_avatar_without_corrections(body, corrected):
     rates = {"means": 1.0, "appearance": 2.0, "network": 3.0, "skinning": 4.0, "normals": 5.0}
     groups = {str(g["name"]): g for g in corrected.parameter_groups(rates)}

@@ -1,10 +1,20 @@
 """Skinning and the Laplacian by numba against the plain ones in double precision."""
 
+import inspect
+
+import pytest
 import torch
 
 from persona.modules.body.blend_cpu import CHUNK
+from persona.modules.body.neighbours_cpu import laplacian
 from persona.modules.body.skinning import blend_skin
-from persona.modules.body.topology import Neighbours, neighbours, uniform_laplacian
+from persona.modules.body.topology import (
+    Neighbours,
+    neighbours,
+    uniform_laplacian,
+    vertex_fans,
+    vertex_normals,
+)
 
 
 def test_skinning_and_its_gradients_are_the_plain_ones():
@@ -42,3 +52,33 @@ def test_the_laplacian_and_its_gradient_are_the_plain_ones():
     assert (found[1][0][-5:] == 0).all(), "those without neighbours"
     for exact, own in zip(*found, strict=True):
         torch.testing.assert_close(own, exact.float(), atol=2e-6, rtol=0)
+
+
+def test_a_laplacian_of_another_number_of_values_is_refused():
+    """The kernel would read and write beyond them; runs have no type checks before it."""
+    index, _ = neighbours(torch.tensor([[0, 1, 2]]), 3)
+    for count in (2, 4):
+        with pytest.raises(ValueError, match=f"{count} values for 3 vertices"):
+            inspect.unwrap(laplacian)(torch.zeros(count, 3), index)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_what_the_kernels_make_has_no_second_derivative_and_says_so(weighted):
+    """Also where the value itself is differentiated, whose own gradient is a constant."""
+    generator = torch.Generator().manual_seed(2)
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    points, bones = torch.randn(4, 3, generator=generator), torch.eye(4).expand(2, 4, 4).clone()
+    kernels = {
+        "neighbours_cpu": lambda x: uniform_laplacian(x, neighbours(faces, 4)),
+        "normals_cpu": lambda x: vertex_normals(x, faces, vertex_fans(faces, 4)),
+        "blend_cpu": lambda x: blend_skin(x, torch.full((4, 2), 0.5), bones),
+    }
+    for name, kernel in kernels.items():
+        x = points.clone().requires_grad_()
+        value = kernel(x).square().sum() if weighted else kernel(x).sum()
+        (gradient,) = torch.autograd.grad(value, x, create_graph=True)
+        with pytest.raises(RuntimeError, match=rf"{name} has no second derivative: its gradient"):
+            gradient.square().sum().backward()
+        # Once is as ever, and leaves nothing behind that could be differentiated.
+        (plain,) = torch.autograd.grad(kernel(x).square().sum() if weighted else kernel(x).sum(), x)
+        assert torch.equal(plain, gradient) and not plain.requires_grad

@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 from torch import nn
@@ -10,6 +11,8 @@ from torch import nn
 from persona.modules.avatar.base import Avatar
 from persona.modules.density.canonical_points import Doubling, TopUp
 from persona.modules.losses.base import Step
+from persona.systems.avatar_module import AvatarModule
+from persona.systems.fit import Fit
 
 EPOCH = 2
 
@@ -116,6 +119,29 @@ def test_what_another_process_saw_stays():
     density.watch(opaque(0.9, 0.1, 0.1))
     density.unite(lambda here: here | torch.tensor([False, False, True]))
     assert density(cloud, 2).keep.tolist() == [0, 2]
+
+
+def test_a_checkpoint_has_what_all_processes_saw(monkeypatch):
+    """The first one writes it, and each reads it again."""
+    saved, others = {}, torch.tensor([0.0, 0.0, 1.0])
+    monkeypatch.setattr(AvatarModule, "on_save_checkpoint", lambda self, kept: kept.update(saved))
+    density, fit = TopUp(every=1, counts=((1, 3),), least_opacity=0.5), object.__new__(Fit)
+    L.LightningModule.__init__(fit)
+    strategy = SimpleNamespace(reduce=lambda here, reduce_op: torch.maximum(here, others))
+    trainer = SimpleNamespace(world_size=2, strategy=strategy)
+    fit.density, fit.trainer = density, trainer
+    for seen in ([True, False, False], [True, False, True]):
+        density.watch(opaque(0.9, 0.1, 0.1))
+        saved = {"persona": {}}
+        assert density.state_dict()["seen"].tolist() == seen
+        fit.on_save_checkpoint(checkpoint := {})
+        assert checkpoint["persona"]["density"]["seen"].tolist() == [True, False, True]
+    trainer.world_size = 1
+    density.seen = None
+    density.watch(opaque(0.9, 0.1, 0.1))
+    saved = {"persona": {}}
+    fit.on_save_checkpoint(checkpoint := {})
+    assert checkpoint["persona"]["density"]["seen"].tolist() == [True, False, False]
 
 
 def test_a_doubling_has_each_point_once():

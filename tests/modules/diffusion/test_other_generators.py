@@ -76,6 +76,16 @@ def test_champ_follows_its_maps_and_the_photograph(champ):
     assert (follow(champ, scene(colour=30)) != frames).mean() > 0.05
 
 
+def test_what_a_download_leaves_beside_the_weights_is_none_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(ChampGenerator, "folder", lambda self: tmp_path)
+    weights = tmp_path / ".hidden/x.bin", tmp_path / "champ/net.pth", tmp_path / "config.json"
+    left = ".cache/huggingface/download/champ/net.pth.metadata", "champ/.net.pth.lock"
+    for path in (*weights, *(tmp_path / name for name in left)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert set(ChampGenerator(weights="x").weight_files()) == set(weights[1:])
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -138,8 +138,10 @@ def test_normals_that_face_away_are_refused(tmp_path, photo, monkeypatch):
 
 
 def test_faults_are_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"annotator\.normal=.*holds neither"):
-        load_estimator("normal", tmp_path)
+    wanted = "give the folder of MarigoldNormalsPipeline or Sapiens2ForNormalEstimation, which you"
+    for place, lacks in ((tmp_path, "holds neither"), (tmp_path / "gone", "is no folder")):
+        with pytest.raises(UserError, match=rf"annotator\.normal={place} {lacks}.*: {wanted}"):
+            load_estimator("normal", place)
     folder = tmp_path / "parts"
     write_sapiens(folder, "parts")
     with pytest.raises(UserError, match="holds Sapiens2ForSemanticSegmentation: take Marigold"):

@@ -1,8 +1,11 @@
 """L1 and SSIM by the CPU's kernels against the plain ones in double precision."""
 
+import inspect
+
 import pytest
 import torch
 
+from persona.modules.losses import functional
 from persona.modules.losses.functional import photometric, ssim_map
 from persona.modules.losses.photometric_cpu import photometric as fused
 
@@ -53,3 +56,28 @@ def test_what_is_not_a_number_is_not_left_out():
     x, y = torch.full((2, 3, 30, 20), 0.5)
     x[0, 12, 7] = torch.nan
     assert fused(x, y, None, 0.8, 0.2).isnan()
+
+
+def test_the_gradient_of_a_gradient_is_refused():
+    """Even of the value alone, which is not linear: a penalty on it would be left out."""
+    x, y = torch.rand(2, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad(
+        photometric(x.requires_grad_(), y, None, 0.8, 0.2), x, create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="photometric_cpu has no second derivative"):
+        (x.sum() + gradient.square().sum()).backward()
+
+
+@pytest.mark.parametrize("channels", [(3, 1), (1, 3), (2, 3)])
+def test_images_of_other_channels_never_reach_the_kernel(channels, monkeypatch):
+    """It would read beyond them; runs have no type checks before it."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.rand(c, 20, 20, generator=generator) for c in channels)
+    monkeypatch.setattr(functional.photometric_cpu, "photometric", lambda *of: pytest.fail("read"))
+    monkeypatch.setattr(functional, "ssim_map", lambda x, y: torch.zeros_like(x - y))
+    bare = inspect.unwrap(photometric)
+    if channels == (2, 3):
+        with pytest.raises(RuntimeError, match="must match"):
+            bare(x, y, None, 0.8, 0.2)
+    else:
+        torch.testing.assert_close(bare(x, y, None, 0.8, 0.2), 0.8 * (x - y).abs().mean() + 0.2)

@@ -1,7 +1,7 @@
 """The perception network, its prompt, losses, weights and annotator."""
 
 import math
-import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from persona.data.palette import PART_INDEX, PART_NAMES
+from persona.data.people.stream import Batch
 from persona.errors import UserError
 from persona.modules.detect.annotator import annotate
 from persona.modules.perception.annotator import _PAIRS, PerceptionAnnotator
@@ -17,6 +18,7 @@ from persona.modules.perception.losses import Truth, laplace, perception_losses
 from persona.modules.perception.network import MIRRORED_JOINTS, JointReader, PerceptionNet, Percepts
 from persona.modules.perception.prompt import PROMPT_CHANNELS, detector_prompt
 from persona.modules.perception.weights import SHIPPED, load_net
+from persona.systems.clock import TrainingClock
 from persona.systems.perception import PerceptionSystem
 
 
@@ -89,10 +91,30 @@ def test_joints_count_by_their_weight_and_can_be_learnt_alone():
     system = PerceptionSystem(pretrained=False, only_joints=True)
     learnt = {n for n, p in system.net.named_parameters() if p.requires_grad}
     assert learnt == {f"joints.{n}" for n, _ in system.net.joints.named_parameters()}
-    system.minutes, system.steps, system.started_s = 1.0, 100, time.monotonic() - 45
-    assert system.done(10) == pytest.approx(0.75, abs=0.01) and system.done(90) == 0.9
     given = system.configure_optimizers()["optimizer"].param_groups[0]["params"]
     assert len(given) == len(learnt)
+
+
+def test_a_training_by_the_clock_begins_with_its_first_batch(monkeypatch):
+    asked, system = [], PerceptionSystem(pretrained=False, minutes=1.0, steps=100)
+    monkeypatch.setattr(TrainingClock, "end", lambda clock, trainer: asked.append(trainer))
+    assert system.clock.minutes == 1 and system.clock.steps == 100 and system.clock.call_s == 0
+    system.trainer = trainer = SimpleNamespace(log_every_n_steps=2, global_step=1)
+    nobody = object.__new__(Batch)
+    system.on_train_batch_start(nobody, 0)
+    assert system.clock.call_s > 0
+    system.on_train_batch_end(None, nobody, 0)
+    assert not asked
+    trainer.global_step = 2
+    system.on_train_batch_end(None, nobody, 0)
+    assert len(asked) == 1
+    system.on_train_end()
+    system.on_save_checkpoint(kept := {})
+    other = PerceptionSystem(pretrained=False, minutes=1.0)
+    other.on_load_checkpoint(kept)
+    assert other.clock.trained_s == system.clock.trained_s > 0
+    other.on_load_checkpoint({})
+    assert other.clock.trained_s == 0, "of a version before"
 
 
 def test_the_scale_that_costs_least_is_the_mean_error():

@@ -128,6 +128,17 @@ def test_any_number_of_channels(renderer, count):
     torch.testing.assert_close(whole[-1:], last)
 
 
+@pytest.mark.parametrize("rows", [119, 121])
+def test_a_channel_of_other_gaussians_is_refused(renderer, rows):
+    """The kernel would read beyond it, or leave some out."""
+    values = {
+        "rgb": Channel(torch.rand(120, 3).double()),
+        "c": Channel(torch.rand(rows, 1).double()),
+    }
+    with pytest.raises(ValueError, match=f"a channel of {rows} rows for 120 Gaussians"):
+        renderer(scenes.cloud(), scenes.camera(), values)
+
+
 def test_order_of_gaussians_does_not_matter(renderer):
     gaussians, values = scenes.cloud(), scenes.channels(120)
     order = torch.randperm(120, generator=torch.Generator().manual_seed(0))

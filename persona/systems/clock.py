@@ -1,0 +1,72 @@
+"""How far a training is, by its steps or by the clock, and its end when its time is over."""
+
+from __future__ import annotations
+
+import time
+
+import lightning as L
+
+from persona.errors import UserError
+
+
+class TrainingClock:
+    """Seconds of a training, over all calls that it is gone on with.
+
+    Args:
+        steps: Of the whole training.
+        minutes: Of the whole training, which ends then where its steps are not done before; None
+            trains all steps.
+        call_minutes: Stop a call after so long, to be gone on with.
+
+    Raises:
+        UserError: there is no time to train in.
+    """
+
+    def __init__(
+        self, *, steps: int, minutes: float | None = None, call_minutes: float | None = None
+    ) -> None:
+        for name, limit in (("minutes", minutes), ("call_minutes", call_minutes)):
+            if limit is not None and limit <= 0:
+                raise UserError(f"system.{name}={limit}: give more than none, or null")
+        self.steps, self.minutes, self.call_minutes = steps, minutes, call_minutes
+        self.earlier_s = 0.0
+        """Of the calls before this one."""
+        self._started_s: float | None = None
+
+    def start(self) -> None:
+        """Counts from now on, unless it does already."""
+        if self._started_s is None:
+            self._started_s = time.monotonic()
+
+    def stop(self) -> None:
+        """Counts no longer."""
+        self.earlier_s, self._started_s = self.trained_s, None
+
+    @property
+    def call_s(self) -> float:
+        """Seconds of this call."""
+        return 0.0 if self._started_s is None else time.monotonic() - self._started_s
+
+    @property
+    def trained_s(self) -> float:
+        """Seconds of all calls."""
+        return self.earlier_s + self.call_s
+
+    def done(self, step: int) -> float:
+        """Share of the training that lies behind a step, [0, 1]: the larger of steps' and time's.
+
+        So rates that follow it have fallen whichever ends the training.
+        """
+        share = step / self.steps
+        if self.minutes is not None:
+            share = max(share, self.trained_s / (60 * self.minutes))
+        return min(1.0, share)
+
+    def end(self, trainer: L.Trainer) -> None:
+        """Stops a training whose time is over, or whose call's; every process has to ask."""
+        if self.minutes is None and self.call_minutes is None:
+            return
+        over = self.call_minutes is not None and self.call_s >= 60 * self.call_minutes
+        over = over or (self.minutes is not None and self.trained_s >= 60 * self.minutes)
+        # All processes stop in the same step, whichever clock is first.
+        trainer.should_stop = trainer.strategy.reduce_boolean_decision(over, all=False)
