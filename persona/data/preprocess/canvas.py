@@ -124,6 +124,11 @@ def face_patch(
     return patch, box
 
 
+def photo_px(pixels: Float[Tensor, "n 2"], crop: Camera, photo: Camera) -> Float[Tensor, "n 2"]:
+    """Pixels of a crop as pixels of the photograph that it was cut from, by their cameras."""
+    return (pixels - crop.center_px) / (crop.focal_px / photo.focal_px) + photo.center_px
+
+
 def resize_map(name: str, values: ndarray, size: tuple[int, int]) -> ndarray:
     """A map of an annotator on another grid (height, width): labels by vote, points by choice."""
     if name == JOINTS or values.shape[:2] == size:

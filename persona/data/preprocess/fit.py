@@ -35,6 +35,9 @@ _TRIES = 3
 """Groups of starts that are fitted in full while the result fails the check."""
 _GROUP, _GROUP_MARGIN = 2, 0.1
 """How many starts go on together, if they are about as good (crop units)."""
+_TURNING = 2.0
+"""How much faster limbs turn towards the guess than the rest is found: a seated person's legs are
+far from the resting ones, and a fit that begins with those shrinks the person instead."""
 _UNSHAPED_TRUST = 0.25
 """What outline and the like count before the shape is fitted."""
 
@@ -76,7 +79,7 @@ class PhotoFit:
 
     Args:
         weights: Weight of each term.
-        iterations: Steps of the stages (placement, pose, everything).
+        iterations: Steps of the stages (limbs along the guess and placement, pose, everything).
         lr: Adam's rate at the start of each stage; it falls to a tenth along a cosine.
         outline_sigma: Robustness of the outline (fraction of the crop's side).
         facing: Whether the person's front or back is seen; ``auto`` lets the picture decide.
@@ -126,6 +129,10 @@ class PhotoFit:
         if known.pose is not None:
             state.keep_pose(known.pose)
         first, second, third = self.iterations
+        if known.pose is None:
+            turns = (state.root, state.body)
+            self._descend(first, _TURNING * self.lr[0], turns, problem.directions, state)
+            problem.place(state)
         self._descend(first, self.lr[0], (state.root, state.trans), problem.placement, state)
         advance(first)
         posed = [state.root, state.trans, state.body]

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.fit_body import SampledBody, SampledPose
-from persona.data.preprocess.fit_joints import JointDepthTerm
+from persona.data.preprocess.fit_joints import JointDepthTerm, JointPlaceTerm
 from persona.data.preprocess.fit_starts import MIN_SCORE, Start
-from persona.data.preprocess.fit_state import FitState
+from persona.data.preprocess.fit_state import FitState, place_by_keypoints
 from persona.data.preprocess.fit_surface import SurfaceTerm
 from persona.data.preprocess.fit_terms import (
     CropSpace,
     SilhouetteTerm,
+    as_detected,
     bone_term,
     face_term,
     hand_term,
@@ -34,6 +35,8 @@ from persona.types import Camera
 
 REFRESH = 20
 """Steps after which the outline is looked for again."""
+_UNBENT = 0.01
+"""What the resting pose counts beside the directions of the limbs."""
 
 PoseTerm = Callable[[SampledPose], Float[Tensor, "b"]]
 """What the candidates look like to an energy of each."""
@@ -49,11 +52,12 @@ class FitWeights:
     hand: float = 0.002
     face: float = 0.002
     shape: float = 0.01
-    joint_offset: float = 1.0
+    joint_offset: float = 20.0
     inside: float = 8.0
     outline: float = 0.5
     surface: float = 2.0
     joint_depth: float = 3.0
+    joint_place: float = 1.0
 
 
 class FitProblem:
@@ -97,15 +101,19 @@ class FitProblem:
         self.sampled = SampledBody(body)
         # Before the silhouette counts only the keypoints are looked at.
         self.points_only = SampledBody(body, samples=2)
-        self.depth_terms = self._depth_terms(seen)
+        self.joint_terms = self._joint_terms(seen)
         self.vertex_terms = self._vertex_terms(seen)
 
-    def _depth_terms(self, seen: Canvas | None) -> list[PoseTerm]:
-        """What an annotator says of the joints' depth; from the first pose on."""
+    def _joint_terms(self, seen: Canvas | None) -> list[PoseTerm]:
+        """What an annotator says of the joints' place and depth; from the first pose on."""
         if seen is None or JOINTS not in seen.maps:
             return []
         depth = JointDepthTerm(seen.maps[JOINTS])
-        return [lambda posed: self.weights.joint_depth * depth(posed.joints)]
+        place = JointPlaceTerm(seen, self.camera, self.crop)
+        return [
+            lambda posed: self.weights.joint_depth * depth(posed.joints),
+            lambda posed: self.weights.joint_place * place(posed.joints),
+        ]
 
     def _vertex_terms(self, seen: Canvas | None) -> list[PoseTerm]:
         """The energies of the sampled vertices; a further one is a further line here."""
@@ -128,7 +136,8 @@ class FitProblem:
     def _posed(self, state: FitState, sampled: SampledBody) -> SampledPose:
         rotations = state.rotations(self.body.hands_mean)
         offset = state.free_offset()
-        return sampled(state.betas, offset, rotations, state.expression, state.trans)
+        posed = sampled(state.betas, offset, rotations, state.expression, state.trans)
+        return posed._replace(points=as_detected(posed.points))
 
     def _keypoint_energy(
         self, state: FitState, points: Float[Tensor, "b 133 3"]
@@ -141,7 +150,22 @@ class FitProblem:
         """Keypoints, and how they lie in depth as each start and the annotator have it."""
         bones = bone_term(posed.points, self.guess[state.start])
         energy = self._keypoint_energy(state, posed.points) + self.trust[state.start] * bones
-        return energy + sum(term(posed) for term in self.depth_terms)
+        return energy + sum(term(posed) for term in self.joint_terms)
+
+    def directions(self, state: FitState) -> Float[Tensor, "b"]:
+        """Limbs along each start's own 3D guess, wherever the person is."""
+        bones = bone_term(self._posed(state, self.points_only).points, self.guess[state.start])
+        return bones + _UNBENT * pose_term(state.pose())
+
+    @torch.no_grad()
+    def place(self, state: FitState) -> None:
+        """Puts the candidates where their keypoints lie best, as they are posed."""
+        posed = self._posed(state, self.points_only)
+        for i, start in enumerate(state.start.tolist()):
+            shift, target = state.trans[i].clone(), self.starts[start].keypoints
+            points, pelvis = posed.points[i] - shift, posed.joints[i, 0] - shift
+            still = torch.eye(3)
+            state.trans[i] = place_by_keypoints(points, pelvis, still, target, self.camera)
 
     def placement(self, state: FitState) -> Float[Tensor, "b"]:
         """Root and translation alone."""
@@ -174,7 +198,7 @@ class FitProblem:
         """
         posed = self._posed(state, self.sampled)
         energy = self._keypoint_energy(state, posed.points) + self._priors(state)
-        energy = energy + sum(term(posed) for term in self.depth_terms)
+        energy = energy + sum(term(posed) for term in self.joint_terms)
         energy = energy + trust * self._vertex_energy(posed, self._matched(state, posed.vertices))
         return energy + face_term(posed.points, self.face_score) + self.cost[state.start]
 

@@ -10,11 +10,13 @@ from jaxtyping import Float, Float32
 from numpy import ndarray
 from torch import Tensor
 
-from persona.data.preprocess.canvas import Canvas
+from persona.data.preprocess.canvas import Canvas, photo_px
 from persona.data.preprocess.fit_starts import MIN_SCORE, is_standing
+from persona.data.preprocess.fit_terms import CropSpace
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.annotator import JOINTS
+from persona.types import Camera
 
 _SURE_M = 0.05
 """A joint whose depth may be off by no more than this counts in full."""
@@ -146,6 +148,32 @@ class JointDepthTerm:
         """Energy of each candidate, from its joints in the camera's frame."""
         depth_m = joints[:, : self.depth_m.shape[-1], 2] - joints[:, :1, 2]
         return ((depth_m - self.depth_m).abs() * self.weight).mean(-1)
+
+
+class JointPlaceTerm:
+    """Mean L1 distance of the joints to where they are read in the picture (crop units).
+
+    A detector's points are not the joints of the body: they lie up to 3 cm off, always to the same
+    side (measured, benchmarks/results/photo.md), and it finds them less surely.
+
+    Args:
+        seen: The person's crop with an annotator's maps; joints out of sight do not count.
+        camera: The photograph's camera.
+        space: Crop units of the fit.
+    """
+
+    def __init__(self, seen: Canvas, camera: Camera, space: CropSpace):
+        read = torch.from_numpy(seen.maps[JOINTS])
+        pixels = read[:, :2] * torch.tensor([seen.camera.width, seen.camera.height])
+        self.target: Float[Tensor, "22 2"] = space.points(photo_px(pixels, seen.camera, camera))
+        self.weight: Float[Tensor, "22"] = read[:, 3].isfinite().float()
+        self.camera, self.space = camera, space
+
+    def __call__(self, joints: Float[Tensor, "b 55 3"]) -> Float[Tensor, "b"]:
+        """Energy of each candidate, from its joints in the camera's frame."""
+        points = self.space.points(self.camera.project(joints[:, : len(self.target)]))
+        distance = (points - self.target).abs().sum(-1) * self.weight
+        return distance.sum(-1) / self.weight.sum().clamp(min=1)
 
 
 def with_agreed_sides(detection: Detection, seen: Canvas) -> Detection:

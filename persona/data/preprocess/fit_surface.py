@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from persona.data.palette import PART_INDEX
+from persona.data.preprocess.canvas import photo_px
 from persona.data.preprocess.fit_terms import CROP_SIDE, CropSpace
 from persona.types import Camera
 
@@ -59,9 +60,7 @@ class SurfaceTerm:
         self.vertex: Int[Tensor, "k"] = torch.from_numpy(nearest[near])
         """Rows of the vertices that the fit looks at."""
         pixels = torch.from_numpy(np.stack((columns, rows), -1)[near]).float() + 0.5
-        scale = crop_camera.focal_px / camera.focal_px
-        photo = (pixels - crop_camera.center_px) / scale + camera.center_px
-        self.target: Float[Tensor, "k 2"] = space.points(photo)
+        self.target: Float[Tensor, "k 2"] = space.points(photo_px(pixels, crop_camera, camera))
         self.space, self.camera = space, camera
 
     def __call__(self, vertices: Float[Tensor, "b q 3"]) -> Float[Tensor, "b"]:

@@ -22,8 +22,12 @@ _LOW_M, _SOFT_LOW_M = 0.08, 0.03
 
 @dataclass(frozen=True)
 class ClipWeights(FitWeights):
-    """The photograph's terms, and those between frames."""
+    """The photograph's terms, and those between frames.
 
+    Many frames say how long the limbs are, where a single one cannot be told it from their depth.
+    """
+
+    joint_offset: float = 1.0
     smooth: float = 0.1
     turn: float = 0.02
     contact: float = 0.1

@@ -9,6 +9,7 @@ from persona.data.preprocess.fit import Known, PhotoFit, photo_camera
 from persona.data.preprocess.fit_body import SampledBody
 from persona.data.preprocess.fit_joints import (
     JointDepthTerm,
+    JointPlaceTerm,
     believed_joints,
     with_agreed_sides,
     with_read_joints,
@@ -20,7 +21,12 @@ from persona.data.preprocess.fit_starts import (
     upright_guess,
 )
 from persona.data.preprocess.fit_state import initial_state, rest_body_pose, resting_keypoints
-from persona.data.preprocess.fit_terms import CropSpace, SilhouetteTerm, outline_vertices
+from persona.data.preprocess.fit_terms import (
+    CropSpace,
+    SilhouetteTerm,
+    as_detected,
+    outline_vertices,
+)
 from persona.errors import UserError
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
@@ -54,7 +60,7 @@ def known_person(body, yaw=0.3):
     pose.trans[:] = torch.tensor([0.05, -0.1, 4.5])
     camera = photo_camera(HEIGHT, WIDTH)
     vertices, joints = body(identity, pose)
-    points = body.keypoints(vertices, joints)
+    points = as_detected(body.keypoints(vertices, joints)[None])[0]
     mask = rasterize(vertices, body.faces, camera).mask.float()
     keypoints = torch.cat((camera.project(points), torch.ones(133, 1)), -1)
     centre = points[[wholebody.LEFT_HIP, wholebody.RIGHT_HIP]].mean(0)
@@ -228,6 +234,54 @@ def test_the_joints_term_is_the_mean_distance_in_depth(body):
     # Joint 20 is 0.25 m off at half weight, joint 5 of the second 0.5 m at full weight.
     expected = torch.tensor([0.125, 0.625]) / 22
     torch.testing.assert_close(term(joints), expected)
+
+
+def test_detectors_see_a_short_lower_leg_and_the_rest_as_it_is():
+    """Hip, knee, ankle and heel on a line of one metre; the wrist does not move."""
+    points = torch.zeros(1, 133, 3)
+    for point, down_m in ((11, 0.0), (13, 0.4), (15, 0.8), (19, 0.9)):
+        points[0, point, 1] = down_m
+    points[0, 9] = torch.tensor([0.3, 0.2, 0.1])
+    seen = as_detected(points)
+    expected = torch.tensor([0.0, 0.42, 0.778, 0.9 - 0.065 * 0.5])
+    torch.testing.assert_close(seen[0, [11, 13, 15, 19], 1], expected)
+    assert torch.equal(seen[0, 9], points[0, 9]) and torch.equal(seen[0, 40:], points[0, 40:])
+
+
+def test_the_joints_place_is_the_mean_distance_in_the_picture(body):
+    identity, pose, camera, detection = known_person(body)
+    joints = body(identity, pose)[1]
+    box = torch.tensor([100.0, 50.0, 300.0, 500.0])
+    crop = read_crop(body, detection, camera, joints)
+    small = camera.crop(box, 250, 150)  # Of half the photo's resolution.
+    read = crop.maps[JOINTS].copy()
+    read[:, :2] = small.project(joints[:22]) / torch.tensor([150, 250])
+    read[[7, 10], 3] = np.inf
+    seen = Canvas(crop.image, crop.alpha, small, crop.keypoints, crop.source, {JOINTS: read})
+    space = CropSpace(detection.keypoints)
+    term = JointPlaceTerm(seen, camera, space)
+    both = torch.stack((joints, joints))
+    both[1, 20, 0] += 0.1
+    both[1, 7] += 1.0  # Out of sight.
+    expected = 0.1 * camera.focal_px[0] / joints[20, 2] * space.scale / 20
+    torch.testing.assert_close(term(both), torch.stack((0 * expected, expected)), atol=1e-4, rtol=0)
+
+
+def test_a_seated_person_starts_seated_and_in_place(body):
+    identity, pose, camera, detection = known_person(body)
+    pose.body[[0, 1]], pose.body[[3, 4]] = torch.tensor([[-1.5, 0, 0]]), torch.tensor([[1.5, 0, 0]])
+    vertices, joints = body(identity, pose)
+    points = as_detected(body.keypoints(vertices, joints)[None])[0]
+    keypoints = torch.cat((camera.project(points), torch.ones(133, 1)), -1)
+    seated = Detection(detection.mask, keypoints, detection.points_m)
+    fitter = PhotoFit()
+    problem = fitter.problem(body, seated, camera, read_crop(body, seated, camera, joints))
+    state = initial_state(body, problem.starts, camera)
+    assert (state.trans[0] - pose.trans).norm() > 0.3, "as resting, too small and too far away"
+    fitter._descend(40, 0.06, (state.root, state.body), problem.directions, state)
+    problem.place(state)
+    assert (state.body[0, [0, 1], 0] < -0.7).all() and (state.body[0, [3, 4], 0] > 0.7).all()
+    assert (state.trans[0] - pose.trans).norm() < 0.25
 
 
 def test_limbs_out_of_sight_are_not_believed(body):
