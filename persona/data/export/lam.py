@@ -2,9 +2,9 @@
 
 A folder that is named as the avatar holds ``skin.glb`` (a mesh with one vertex for each Gaussian,
 two bones and ARKit's expressions), ``offset.ply`` (Gaussians; their places count from the mesh's
-vertices and their colours are plain RGB), ``animation.glb`` (what the head does while it says hello,
-waits, speaks and thinks) and ``vertex_order.json``. All Gaussians hang on the bone ``head``: the
-page moves a head and no limbs. It looks at a head that is 1.62 metres above the origin.
+vertices and their colours are plain RGB), ``animation.glb`` (what the head does while it says
+hello, waits, speaks and thinks) and ``vertex_order.json``. All Gaussians hang on the bone ``head``:
+the page moves a head and no limbs. It looks at a head that is 1.62 metres above the origin.
 
 Source: the page's reader, gaussian-splat-renderer-for-lam 0.0.8 on npm, by what it reads.
 """
@@ -35,7 +35,8 @@ _MOST_VECTORS = 4096 * 2048
 """Texels of the page's texture of vertices and expressions."""
 _BONES = ("hip", "head")
 """The page moves everything by the bone of the second name, and wants one of the first."""
-_CLIPS = ("hello", "hello2", "idle", *(f"speak{i}" for i in range(1, 7)), "think", "think2", "think3")
+_SPEAKS = [f"speak{number}" for number in range(1, 7)]
+_CLIPS = ["hello1", "hello2", "idle", *_SPEAKS, "think1", "think2", "think3"]
 """The page takes its animations by their numbers."""
 
 
@@ -55,9 +56,10 @@ def write_lam(scene: Scene, path: Path) -> None:
     # Colours as they are, where a .ply has coefficients.
     plain = replace(splats, rgb=(0.5 + SH_C0 * splats.rgb).astype(np.float32))
     comment = "persona: LAM; places are offsets from skin.glb, colours are RGB"
+    turns = head_turns(rig, scene.clip, scene.frame)
     files = {
         "skin.glb": _skin(scene.name, bound),
-        "animation.glb": _animations(bound, head_turns(rig, scene.clip, scene.frame), scene.clip.fps),
+        "animation.glb": _animations(bound, turns, scene.clip.fps),
         "vertex_order.json": json.dumps(np.argsort(splats.means[:, 2]).tolist()).encode(),
         "offset.ply": ply_bytes(replace(plain, means=np.zeros_like(plain.means)), comment),
     }  # fmt: skip

@@ -81,7 +81,9 @@ def fit_together(
     for steps in _ROUNDS:
         _descend(steps, problems, states, free, advance)
         if steps == _ROUNDS[0]:
-            free = moved_joints([p.keypoint_errors(s) for p, s in zip(problems, states, strict=True)])
+            free = moved_joints(
+                [p.keypoint_errors(s) for p, s in zip(problems, states, strict=True)]
+            )
             for state, joints, stance in zip(states, free, own, strict=True):
                 state.body.data[0, joints] = stance[joints]
     return [fit_result(p, s, fit.start) for p, s, fit in zip(problems, states, fits, strict=True)]

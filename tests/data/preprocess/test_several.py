@@ -10,10 +10,10 @@ import torch
 from rich.progress import Progress
 
 from persona.data.preprocess import photo
+from persona.data.preprocess.exposure import Pair
 from persona.data.preprocess.fit import NOTHING, BodyFit, PhotoFit, photo_camera
 from persona.data.preprocess.fit_starts import FACING_CAMERA
 from persona.data.preprocess.fit_state import rest_body_pose
-from persona.data.preprocess.exposure import Pair
 from persona.data.preprocess.fit_together import (
     LIMBS,
     believable_heads,
