@@ -18,8 +18,9 @@ from torch import Tensor
 
 from persona.data.layout import Textures
 from persona.data.preprocess.canvas import Canvas
-from persona.data.preprocess.exposure import Pair, Shown, evened, pairs_of
+from persona.data.preprocess.exposure import SQUARE, Shown, evened, pairs_of
 from persona.data.preprocess.fit import BodyFit
+from persona.data.preprocess.strangers import part_colours, strangers
 from persona.data.preprocess.unwrap import (
     Sums,
     Texels,
@@ -44,8 +45,6 @@ _FIRST = 2.0
 """How much more the photograph counts that the avatar is trained to show."""
 _LEAST_SHARP = 0.1
 """Weight of the most blurred photograph against the sharpest."""
-_ALIKE = 0.2
-"""Mean difference of colours, of 1, beyond which two photographs hardly show the same clothes."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +114,15 @@ def unwrap_photos(views: Sequence[View], mesh: UvMesh, size: int, names: Sequenc
         Shown(sums.mean, sums.weight, _normals(view, mesh, texels))
         for sums, view in zip(seen, views, strict=True)
     ]
-    pairs = pairs_of(shown)
-    colours = evened(shown, pairs)
-    told_apart(colours, pairs, names)
+    colours = evened(shown, pairs_of(shown))
+    parts = [sums.parts.argmax(-1) * (sums.weight > SQUARE) for sums in seen]
+    for k, apart in strangers([part_colours(c, p) for c, p in zip(colours, parts, strict=True)]):
+        log.warning(
+            "%s: skin, hair and clothes differ in colour from the other photos', by %.0f %% in the "
+            "mean; are all of them of one person in the same clothes?",
+            names[k],
+            100 * apart,
+        )
     for sums, colour, share in zip(seen, colours, trust, strict=True):
         _merge(merged, sums, colour, share, part)
     return filled(merged, texels, mesh, size)
@@ -156,22 +161,6 @@ def _merge(
     merged.colour.add_(colour * weight[:, None])
     merged.weight.add_(weight)
     merged.parts[:, :] += F.one_hot(part, merged.parts.shape[1]) * weight[:, None]
-
-
-def told_apart(
-    colours: Sequence[Float[Tensor, "k 3"]], pairs: Sequence[Pair], names: Sequence[str]
-) -> None:
-    """Says which photographs hardly show the same clothes, once their light is even."""
-    for k, name in enumerate(names):
-        apart = [(colours[p.first] - colours[k])[p.both] for p in pairs if p.second == k]
-        difference = float(torch.cat(apart).abs().mean()) if apart else 0.0
-        if difference > _ALIKE:
-            log.warning(
-                "%s: its colours differ from the other photos' by %.0f %%; are all of them of one "
-                "person in the same clothes?",
-                name,
-                100 * difference,
-            )
 
 
 def sharpness(image: UInt8[ndarray, "h w 3"], mask: Bool[ndarray, "h w"]) -> float:

@@ -10,7 +10,6 @@ import torch
 from rich.progress import Progress
 
 from persona.data.preprocess import photo
-from persona.data.preprocess.exposure import Pair
 from persona.data.preprocess.fit import NOTHING, BodyFit, PhotoFit, photo_camera
 from persona.data.preprocess.fit_starts import FACING_CAMERA
 from persona.data.preprocess.fit_state import rest_body_pose
@@ -28,7 +27,6 @@ from persona.data.preprocess.several import (
     agreed_parts,
     shared_identity,
     sharpness,
-    told_apart,
 )
 from persona.data.preprocess.unwrap import Sums
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
@@ -54,17 +52,6 @@ def test_the_sharper_photograph_is_sharper():
     mask[10:70, 10:50] = True
     assert sharpness(grain, mask) > 2 * sharpness(cv2.GaussianBlur(grain, (0, 0), 3), mask)
     assert sharpness(grain, mask & False) > 0
-
-
-def test_other_clothes_are_told(caplog):
-    random = np.random.default_rng(0)
-    cloth = torch.from_numpy(random.uniform(0.2, 0.6, (600, 3)))
-    strange = (1 - cloth.flip(0, 1)) * torch.from_numpy(random.choice((0.1, 1.6), (600, 3)))
-    pairs = [Pair(0, 1, torch.ones(600, dtype=torch.bool))]
-    told_apart([cloth, cloth * 1.1], pairs, ["a.jpg", "b.jpg"])
-    assert not caplog.text
-    told_apart([cloth, strange.clamp(0, 1)], pairs, ["a.jpg", "other.jpg"])
-    assert "other.jpg: its colours differ" in caplog.text
 
 
 def test_one_shape_nearer_to_the_better_fit(body):
