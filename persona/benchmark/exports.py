@@ -137,7 +137,8 @@ def _converted(path: Path, own: Splats) -> Read:
     command = [program, "-w", str(path), str(target)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     if done.returncode or not target.is_file():
-        raise UserError(f"splat-transform refuses it: {done.stderr.strip().splitlines()[-1:]}")
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise UserError(f"nobody: splat-transform refuses it ({said[0] if said else 'silently'})")
     read = _from_ply(target).turned_about_x()
     target.unlink()
     return read, "splat-transform, plyfile"
