@@ -68,23 +68,21 @@ def film_plans(config: DictConfig) -> list[FilmPlan]:
 def score_film(plan: FilmPlan, assets: str, folder: Path) -> list[Row]:
     """A row for each way to read one film.
 
-    The film and what was seen in it are kept in ``folder``, and are not made again: another fit
-    can be scored on a machine without a detector.
+    The film and what was seen in it are kept in ``folder`` and are not made again: another fit can
+    be scored on a machine without a detector. Watching takes no time then.
     """
     torch.set_num_threads(1)
     body = SmplxBody()
     cast = casting(assets, body)
     film = plan_film(cast, plan)
-    path = folder / f"film_{plan.seed}.mp4"
-    if not path.is_file():
-        write_video(path, draw_film(cast, film), plan.fps)
-    video = Video.open(path, plan.fps)
     guessed = photo_camera(plan.height, plan.width)
-    kept = folder / f"seen_{plan.seed}.npz"
-    watched_s = 0.0
+    kept, watched_s = folder / f"seen_{plan.seed}.npz", 0.0
     if not kept.is_file():
+        path = folder / f"film_{plan.seed}.mp4"
+        if not path.is_file():
+            write_video(path, draw_film(cast, film), plan.fps)
         start = time.perf_counter()
-        watcher = Watcher(video, guessed, PerceptionAnnotator())
+        watcher = Watcher(Video.open(path, plan.fps), guessed, PerceptionAnnotator())
         frames = watcher.chunks(range(plan.num_frames), None, lambda _: None)
         write_tensors(kept, joined(list(frames)))
         watched_s = time.perf_counter() - start
