@@ -19,7 +19,7 @@ def main(config: DictConfig) -> None:
     write_people(
         config.assets, config.out, count=config.count, seed=config.seed,
         motions=config.motions, num_poses=config.num_poses, own=config.own,
-        height=config.height, photos_only=config.photos_only,
+        height=config.height, photos_only=config.photos_only, walk=config.walk,
     )  # fmt: skip
     print(f"people: {config.out}")
 

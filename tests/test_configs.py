@@ -160,6 +160,7 @@ def test_systems_of_the_synthetic_suite_are_of_one_size(size):
         "maps",
         "photo_benchmark",
         "track",
+        "export_benchmark",
         "track_benchmark",
         "time_to_quality",
         "create_many",

@@ -25,17 +25,9 @@ def export(config: DictConfig, folder: Path) -> list[Path]:
         UserError: a bad option, run folder or motion file, or an avatar that a format cannot hold.
     """
     formats = check_export(config)
-    # Writing is the host's work, and one pose more or less no matter of time.
-    system = load_system(Path(config.run), pick_device("cpu"))
-    check_asset(config, system.assets)
-    if config.motion is None:
-        motion = rest_motion(system.body)
-    else:
-        motion = driving_motion(config, system.body)
-    exporter = AvatarExport(system, motion, Settings.read(config))
-    frames = range(len(motion)) if config.frame == ALL else [config.frame]
-    if frames[-1] >= len(motion):
-        raise UserError(f"frame={config.frame}: the motion has {len(motion)}; count from 0")
+    exporter = exporter_of(config)
+    count = len(exporter.motion)
+    frames = range(count) if config.frame == ALL else [config.frame]
     name = load_config(Path(config.run)).get("name", "avatar")
     written = []
     for kind in formats:
@@ -49,9 +41,38 @@ def export(config: DictConfig, folder: Path) -> list[Path]:
     return written
 
 
+def exporter_of(config: DictConfig) -> AvatarExport:
+    """The avatar of ``config.run`` with the motion.
+
+    Raises:
+        UserError: a bad run folder, motion file or frame.
+    """
+    # Writing is the host's work, and one pose more or less no matter of time.
+    system = load_system(Path(config.run), pick_device("cpu"))
+    check_asset(config, system.assets)
+    if config.motion is None:
+        motion = rest_motion(system.body)
+    else:
+        motion = driving_motion(config, system.body)
+    if config.frame != ALL and config.frame >= len(motion):
+        raise UserError(f"frame={config.frame}: the motion has {len(motion)}; count from 0")
+    return AvatarExport(system, motion, Settings.read(config))
+
+
+def loss_lines(exporter: AvatarExport, frame: int) -> list[str]:
+    """What rigs lose, in words."""
+    count = len(exporter.motion)
+    losses = losses_of_rigs(exporter, frame)
+    what = f"{min(count, MOST_FRAMES)} of {count} frames of {exporter.motion.source}"
+    return [
+        f"against the avatar's own render, {what}, PSNR:",
+        *(f"  {name}: {value:.1f} dB" for name, value in losses.items()),
+    ]
+
+
 @torch.no_grad()
-def loss_lines(exporter: "AvatarExport", frame: int) -> list[str]:
-    """What rigs lose, for the one that was written and the others that could have been."""
+def losses_of_rigs(exporter: AvatarExport, frame: int) -> dict[str, float]:
+    """PSNR in dB of the rig that was written, of those that could have been, and of the mesh."""
     system, bones = exporter.system, exporter.settings.influences
     left_out, baked = system.avatar.rig(), system.avatar.rig(exporter.placed(frame))
     rigs = {
@@ -62,12 +83,7 @@ def loss_lines(exporter: "AvatarExport", frame: int) -> list[str]:
     written = 0 if exporter.settings.offsets == "none" else 1
     count, side = len(exporter.motion), exporter.settings.texture_px
     mesh = list(rigs.values())[written]
-    losses = rig_losses(system, exporter.placed, count, rigs, mesh, side)
-    what = f"{min(count, MOST_FRAMES)} of {count} frames of {exporter.motion.source}"
-    return [
-        f"against the avatar's own render, {what}, PSNR:",
-        *(f"  {name}: {value:.1f} dB" for name, value in losses.items()),
-    ]
+    return rig_losses(system, exporter.placed, count, rigs, mesh, side)
 
 
 def check_export(config: DictConfig) -> list[str]:

@@ -77,7 +77,7 @@ def test_a_ply_looks_as_the_avatar_does(write, seen_system):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["spz", "spz4", "sog"])
+@pytest.mark.parametrize("kind", ["spz", "spz4", "sog", "ply_compressed", "splat"])
 def test_small_files_look_as_the_avatar_does(write, seen_system, tmp_path, kind):
     """Read by PlayCanvas's splat-transform and drawn: alike to 35 dB."""
     program = shutil.which("splat-transform")

@@ -20,10 +20,10 @@ from persona.data.people.scene import casting
 from persona.data.preprocess.fit import photo_camera
 from persona.data.track.clip_fit import ClipFit, chained
 from persona.data.track.gaze import gaze
-from persona.data.track.sightings import joined
+from persona.data.track.sightings import joined, write_tensors
 from persona.data.track.video import Video
 from persona.data.track.watch import Watcher
-from persona.data.track.windows import Fitted
+from persona.data.track.windows import Fitted, read_sightings
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.perception.annotator import PerceptionAnnotator
@@ -67,20 +67,27 @@ def film_plans(config: DictConfig) -> list[FilmPlan]:
 
 
 def score_film(plan: FilmPlan, assets: str, folder: Path) -> list[Row]:
-    """A row for each way to read one film."""
+    """A row for each way to read one film.
+
+    The film and what was seen in it are kept in ``folder`` and are not made again: another fit can
+    be scored on a machine without a detector. Watching takes no time then.
+    """
     use_threads(1)
     body = SmplxBody()
     cast = casting(assets, body)
     film = plan_film(cast, plan)
-    path = folder / f"film_{plan.seed}.mp4"
-    if not path.is_file():
-        write_video(path, draw_film(cast, film), plan.fps)
-    video = Video.open(path, plan.fps)
     guessed = photo_camera(plan.height, plan.width)
-    start = time.perf_counter()
-    watcher = Watcher(video, guessed, PerceptionAnnotator())
-    seen = joined(list(watcher.chunks(range(plan.num_frames), None, lambda _: None)))
-    watched_s = time.perf_counter() - start
+    kept, watched_s = folder / f"seen_{plan.seed}.npz", 0.0
+    if not kept.is_file():
+        path = folder / f"film_{plan.seed}.mp4"
+        if not path.is_file():
+            write_video(path, draw_film(cast, film), plan.fps)
+        start = time.perf_counter()
+        watcher = Watcher(Video.open(path, plan.fps), guessed, PerceptionAnnotator())
+        frames = watcher.chunks(range(plan.num_frames), None, lambda _: None)
+        write_tensors(kept, joined(list(frames)))
+        watched_s = time.perf_counter() - start
+    seen = read_sightings(kept)
     rows: list[Row] = []
     for way in WAYS:
         camera = film.camera if "known" in way else guessed

@@ -8,6 +8,7 @@ from persona.data.export.glb_mesh import write_glb_mesh
 from persona.data.export.glb_splats import write_glb_splats
 from persona.data.export.gsplat_files import write_compressed_ply, write_splat
 from persona.data.export.html import write_html
+from persona.data.export.lam import write_lam
 from persona.data.export.npz import write_npz
 from persona.data.export.ply import write_ply
 from persona.data.export.scene import Scene
@@ -44,6 +45,9 @@ FORMATS = {
     "sog": Format(write_sog, ".sog", "Gaussians of one pose, smaller", motion=False, rigged=False),
     "splattie": Format(
         write_splattie, ".splattie", "Gaussians of one pose, skeleton", motion=False, rigged=False
+    ),
+    "lam": Format(
+        write_lam, ".lam.zip", "Gaussians of one pose that speak", motion=False, rigged=False
     ),
     "npz": Format(write_npz, ".npz", "everything, as arrays", motion=True, rigged=True),
     "glb": Format(

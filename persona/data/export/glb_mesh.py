@@ -7,6 +7,7 @@ import numpy as np
 
 from persona.data.export.gltf import INDICES, TRIANGLES, VERTICES, Glb
 from persona.data.export.scene import Scene, Skin
+from persona.data.io import write_bytes
 
 UNLIT = "KHR_materials_unlit"
 LINEAR, CLAMP = 9729, 33071
@@ -55,4 +56,4 @@ def write_glb_mesh(scene: Scene, path: Path) -> None:
         ],
     }  # fmt: skip
     file.finish({"name": scene.name, "primitives": [primitive]}, rig, scene.clip, scene.frame)
-    file.write(path, [UNLIT])
+    write_bytes(path, file.content([UNLIT]))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from persona.data.export.gltf import POINTS, VERTICES, Glb
 from persona.data.export.scene import Scene, xyzw
+from persona.data.io import write_bytes
 
 EXTENSION = "KHR_gaussian_splatting"
 
@@ -35,7 +36,7 @@ def write_glb_splats(scene: Scene, path: Path) -> None:
         primitive["targets"] = [{"POSITION": file.sparse(d)} for d in rig.expression_dirs]
     mesh = {"name": scene.name, "primitives": [primitive]}
     file.finish(mesh, rig, scene.clip, scene.frame)
-    file.write(path, [EXTENSION])
+    write_bytes(path, file.content([EXTENSION]))
 
 
 def srgb_to_linear(rgb):

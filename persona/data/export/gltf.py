@@ -6,14 +6,13 @@ Source: Khronos, glTF 2.0 specification; its numbers are given names below.
 
 import json
 import struct
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32, Shaped
 from numpy import ndarray
 
 from persona.data.export.scene import Clip, RiggedSplats, Skin, xyzw
-from persona.data.io import write_bytes
 
 TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
 COMPONENTS = {"uint8": 5121, "uint16": 5123, "uint32": 5125, "float32": 5126}
@@ -131,17 +130,17 @@ class Glb:
         animation = {"name": clip.name, "samplers": samplers, "channels": channels}
         self.json["animations"] = [animation]
 
-    def write(self, path: Path, extensions: list[str]) -> None:
-        """Writes the container: a header, the JSON, the data."""
+    def content(self, extensions: Sequence[str] = ()) -> bytes:
+        """The container: a header, the JSON, the data."""
         self.data += b"\0" * (-len(self.data) % 4)
         whole = self.json | {
             "asset": {"version": "2.0", "generator": "persona"},
             "scene": 0,
             "buffers": [{"byteLength": len(self.data)}],
-            "extensionsUsed": extensions,
+            **({"extensionsUsed": list(extensions)} if extensions else {}),
         }
         text = json.dumps(whole, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 4)
         size = 12 + 8 + len(text) + 8 + len(self.data)
         head = struct.pack("<4sIII4s", b"glTF", 2, size, len(text), b"JSON")
-        write_bytes(path, head + text + struct.pack("<I4s", len(self.data), b"BIN\0") + self.data)
+        return head + text + struct.pack("<I4s", len(self.data), b"BIN\0") + self.data

@@ -1,5 +1,6 @@
 """Files of Gaussians that gsplat's exporter writes: for viewers that read them, sorted for them."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import torch
 
 from persona.data.export.scene import Scene
 from persona.data.io import write_bytes
+
+_EMPTY = re.compile(rb"element sh \d+\n(?=end_header)")
 
 
 def write_compressed_ply(scene: Scene, path: Path) -> None:
@@ -40,4 +43,6 @@ def gsplat_bytes(scene: Scene, form: str) -> bytes:
         "shN": np.zeros((len(splats.means), 0, 3), np.float32),  # No colour depends on the view.
     }
     tensors = {name: torch.from_numpy(value) for name, value in values.items()}
-    return export_splats(**tensors, format=form)
+    # An element without properties, for coefficients of higher degrees, which PlayCanvas's reader
+    # does not take; no byte of the body belongs to it.
+    return _EMPTY.sub(b"", export_splats(**tensors, format=form), count=1)

@@ -15,12 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 from numpy import ndarray
-from scipy.spatial.transform import Rotation
 
 from persona.data.export.ply import ply_bytes
-from persona.data.export.scene import Clip, RiggedSplats, Scene
+from persona.data.export.posing import world_from_joints
+from persona.data.export.scene import RiggedSplats, Scene
 from persona.data.io import write_bytes
 from persona.data.motion.names import JOINTS
 from persona.errors import UserError
@@ -50,10 +49,11 @@ def write_splattie(scene: Scene, path: Path) -> None:
     if rig.joint_names != JOINTS:
         raise UserError(f"{path}: format=splattie holds whole bodies; choose html or glb")
     bones, weights = _strongest(rig)
+    joints = world_from_joints(rig, scene.clip, scene.frame)[:, :3, 3]
     skeleton = {
         "names": [_NAMES.get(name, name) for name in rig.joint_names],
         "parents": list(rig.parents),
-        "restPositions": (_joints(rig, scene.clip, scene.frame) - middle).tolist(),
+        "restPositions": (joints - middle).tolist(),
     }
     lbs = {
         "numGaussians": len(splats.means),
@@ -83,20 +83,6 @@ def _strongest(rig: RiggedSplats) -> tuple[ndarray, ndarray]:
         for values in (rig.skin.bones, rig.skin.weights)
     )
     return bones, weights / weights.sum(1, keepdims=True)
-
-
-def _joints(rig: RiggedSplats, clip: Clip, frame: int) -> Float[ndarray, "j 3"]:
-    """Where the joints are in a frame, metres."""
-    turns, places = [], []
-    local = Rotation.from_quat(clip.rotations[frame], scalar_first=True)
-    for joint, parent in enumerate(rig.parents):
-        if parent < 0:
-            turns.append(local[joint])
-            places.append(rig.offsets[joint] + clip.trans[frame])
-        else:
-            turns.append(turns[parent] * local[joint])
-            places.append(places[parent] + turns[parent].apply(rig.offsets[joint]))
-    return np.stack(places).astype(np.float64)
 
 
 def _manifest(count: int) -> dict:

@@ -6,6 +6,7 @@ import io
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from persona.data.io import read_json, write_bytes, write_json, write_png
 from persona.data.people.assets import read_assets
 from persona.data.people.backdrop import backdrop
 from persona.data.people.dressed import pose_dressed
+from persona.data.people.look import Look
 from persona.data.people.render import PersonMaps, render_person
 from persona.data.people.scene import Casting, Person, Stance, frame_by, random_stance, stand
+from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose, Camera
 
@@ -48,6 +51,7 @@ def write_people(  # noqa: PLR0913 (by keyword)
     own: float = 0.5,
     height: int = SIZE[0],
     photos_only: bool = False,
+    walk: bool = False,
 ) -> None:
     """Writes ``out/person_SEED`` for ``count`` seeds from ``seed``.
 
@@ -64,6 +68,8 @@ def write_people(  # noqa: PLR0913 (by keyword)
         own: Share in the project's own wardrobe.
         height: Of views and unseen poses, pixels; the photo has its own.
         photos_only: Writes the photos and their truth alone, for a detector to look at.
+        walk: The views are those of a camera that walks round people in their light; else people
+            turn in it.
 
     Raises:
         UserError: The assets are incomplete or a motion cannot be read.
@@ -80,7 +86,7 @@ def write_people(  # noqa: PLR0913 (by keyword)
             views = height, round(height * SIZE[1] / SIZE[0])
             poses = None if photos_only else num_poses
             _keep_photo_of(made_by, folder)
-            _write_person(casting, folder, number, poses, own, views)
+            _write_person(casting, folder, number, poses, own, views, walk)
 
 
 def _keep_photo_of(made_by: dict[str, Any], folder: Path) -> None:
@@ -99,6 +105,7 @@ def _write_person(
     num_poses: int | None,
     own: float,
     size: tuple[int, int],
+    walk: bool,
 ) -> None:
     """Photo and truth, and unless ``num_poses`` is None the rest; ``size`` is that of the views."""
     rng = np.random.default_rng([seed, 11])
@@ -123,8 +130,10 @@ def _write_person(
         around = Stance(stance.yaw + math.radians(azimuth), stance.tilt, 0.0)
         turned = stand(casting.body, joints, around)
         turned = BodyPose.from_joints(turned.joints, turned.expression, turned.trans + shift)
-        seen_by = camera.resize(*size)
-        _write_view(casting, person, turned, seen_by, folder / f"views/{azimuth:03d}")
+        seen_by, lit = camera.resize(*size), person
+        if walk:
+            lit = replace(person, look=light_turned(person.look, pose, turned))
+        _write_view(casting, lit, turned, seen_by, folder / f"views/{azimuth:03d}")
     for index in range(num_poses):
         other = casting.poses[int(rng.integers(len(casting.poses)))].clone()
         other[0] = 0
@@ -134,8 +143,16 @@ def _write_person(
         _write_view(casting, person, unseen, camera.resize(*size), folder / f"poses/{index}")
     write_json(folder / META_FILE, {
         "seed": seed, "turn_deg": math.degrees(stance.yaw), "focal_over_height": focal,
-        "distance_m": float(shift[2]), "jpeg": quality,
+        "distance_m": float(shift[2]), "jpeg": quality, "walk": walk,
     })  # fmt: skip
+
+
+def light_turned(look: Look, before: BodyPose, after: BodyPose) -> Look:
+    """A light that has turned with somebody from one pose to the other, in the camera's frame."""
+    turn = matrix_from_axis_angle(after.root) @ matrix_from_axis_angle(before.root).T
+    # Lamps have y up and z to the camera, poses y down and z away.
+    lamps = look.lamp * look.lamp.new_tensor([1, -1, -1]) @ turn.T
+    return replace(look, lamp=lamps * look.lamp.new_tensor([1, -1, -1]))
 
 
 def _posed(

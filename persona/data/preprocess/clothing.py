@@ -100,7 +100,8 @@ class ClothingFit:
 
         Args:
             body: Body model.
-            photos: Naked fits of one shape; each shows the girth of what is at its outline.
+            photos: Naked fits of one shape; each shows the girth of what is at its outline, and the
+                first one counts as much as all others.
             regions: Regions of the body.
             cover: What covers the vertices: bare skin stays where it is, a skirt may move inward.
             advance: Called with the number of finished steps.
@@ -116,10 +117,11 @@ class ClothingFit:
         optimizer = torch.optim.Adam([control], lr=2e-3)
         for step in range(self.iterations):
             offset = field(control).maximum(-inward).minimum(limit)
-            energy = sum(
-                (self._energy(outline, offset, limit, step) for outline in outlines[1:]),
-                self._energy(outlines[0], offset, limit, step),
-            ) / len(outlines)
+            shares = [1.0] + [1 / max(1, len(outlines) - 1)] * (len(outlines) - 1)
+            energy = torch.stack([
+                share * self._energy(outline, offset, limit, step)
+                for share, outline in zip(shares, outlines, strict=True)
+            ]).sum() / min(2, len(outlines))  # fmt: skip
             # Roughness relative to a typical garment's stand-off of 5 cm.
             energy = energy + self.smooth * field.roughness(control / 0.05)
             optimizer.zero_grad()

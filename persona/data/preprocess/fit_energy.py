@@ -16,6 +16,7 @@ from persona.data.preprocess.fit_starts import MIN_SCORE, Start
 from persona.data.preprocess.fit_state import FitState, place_by_keypoints
 from persona.data.preprocess.fit_surface import SurfaceTerm
 from persona.data.preprocess.fit_terms import (
+    CROP_SIDE,
     CropSpace,
     SilhouetteTerm,
     as_detected,
@@ -231,12 +232,20 @@ class FitProblem:
         return torch.stack(matches)
 
     @torch.no_grad()
+    def keypoint_errors(self, state: FitState) -> Float[Tensor, "133"]:
+        """Distance of the first candidate's keypoints to what was found, shares of the crop's side.
+
+        NaN where nothing was found.
+        """
+        points = self._posed(state, self.points_only).points
+        row = state.start[0]
+        error = (self.crop.points(self.camera.project(points)[0]) - self.target[row]).norm(dim=-1)
+        seen = self.keypoint_weights[row] > 0
+        return torch.where(seen, error / CROP_SIDE, torch.nan)
+
     def residual_px(self, state: FitState) -> float:
         """Mean keypoint distance of the first candidate in pixels."""
-        points = self._posed(state, self.points_only).points
-        target = self.target[state.start[0]] / self.crop.scale + self.crop.center_px
-        error = (self.camera.project(points)[0] - target).norm(dim=-1)
-        seen = self.keypoint_weights[state.start[0]] > 0
-        seen[wholebody.CONTOUR] = False
-        seen[wholebody.FEET] = False
-        return float(error[seen].mean())
+        error = self.keypoint_errors(state) * CROP_SIDE / self.crop.scale
+        error[wholebody.CONTOUR] = torch.nan
+        error[wholebody.FEET] = torch.nan
+        return float(error.nanmean())

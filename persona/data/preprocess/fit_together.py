@@ -1,17 +1,18 @@
 """Several photographs of one person fitted at once: one shape, and one stance where they show one.
 
 A photograph says little of how deep the joints lie, and one from the side says it of one from the
-front. Poses of different photographs are drawn to their mean, joint by joint, by a robust distance
-(Geman and McClure 1987): what was moved between two photographs is let go, the rest is shared.
+front. So all photographs are taken to show one stance, seen from where each was taken. Where the
+keypoints then say that somebody has moved a limb between two photographs, it is let go in that one.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from persona.data.preprocess.fit import BodyFit, PhotoFit, fit_result
@@ -23,18 +24,29 @@ from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import wholebody
 from persona.types import BodyIdentity, BodyPose
 
+log = logging.getLogger(__name__)
 _HEAD = [11, 14]
 """Neck and head among the body's joints."""
 _FACE_OF_BODY = slice(0, 5)
 """Nose, eyes and ears among the body's keypoints."""
 _MAX_HEAD = 1.4
 """Radians that a head can turn against the chest."""
-STEPS = 150
-_LR = 0.01
-_TIE = 0.5
-"""Weight of the stance, in the fit's energy."""
-_MOVED = 0.4
-"""Difference of a joint's rotation, radians, beyond which it counts as moved."""
+LIMBS = {
+    "head": (_HEAD, [0, 1, 2, 3, 4]),
+    "left arm": ([12, 15, 17, 19], [7, 9]),
+    "right arm": ([13, 16, 18, 20], [8, 10]),
+    "left leg": ([0, 3, 6, 9], [13, 15]),
+    "right leg": ([1, 4, 7, 10], [14, 16]),
+}
+"""Joints of the body that move a limb, and the keypoints that show it."""
+_MOVED = 0.1
+"""How far a limb's keypoints are off the shared stance where it was moved, of the crop's side."""
+_ROUNDS = (150, 100)
+"""Steps with one stance, and with limbs that were moved let go."""
+STEPS = sum(_ROUNDS)
+_LR = 0.02
+_MEDIAN_ROUNDS, _NEAR = 30, 0.05
+"""Of Weiszfeld's median, and the distance (radians) below which a stance counts no more."""
 
 
 def fit_together(
@@ -62,26 +74,78 @@ def fit_together(
     states = [_state(p, fit, identity) for p, fit in zip(problems, fits, strict=True)]
     for state in states[1:]:
         state.betas, state.joint_offset = states[0].betas, states[0].joint_offset
+    own = torch.stack([fit.pose.body for fit in fits])
+    free = torch.zeros(own.shape[:2], dtype=torch.bool)
+    for state in states:
+        state.body.data[0] = median_stance(own)
+    for steps in _ROUNDS:
+        _descend(steps, problems, states, free, advance)
+        if steps == _ROUNDS[0]:
+            free = moved_joints(
+                [p.keypoint_errors(s) for p, s in zip(problems, states, strict=True)]
+            )
+            for state, joints, stance in zip(states, free, own, strict=True):
+                state.body.data[0, joints] = stance[joints]
+    return [fit_result(p, s, fit.start) for p, s, fit in zip(problems, states, fits, strict=True)]
+
+
+def _descend(
+    steps: int,
+    problems: Sequence[FitProblem],
+    states: Sequence[FitState],
+    free: Bool[Tensor, "k 21"],
+    advance: Callable[[int], None],
+) -> None:
+    """Moves all photographs down their energies, joints that are not free as one."""
     parameters = {id(p): p for state in states for p in state.parameters()}
     optimizer = torch.optim.Adam(list(parameters.values()), lr=_LR)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS, _LR / 10)
-    for _ in range(STEPS):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, _LR / 10)
+    for _ in range(steps):
         optimizer.zero_grad(set_to_none=True)
-        energy = sum(p.full(s).sum() for p, s in zip(problems, states, strict=True))
-        stances = torch.cat([state.body for state in states])
-        (energy + _TIE * len(states) * stance_distance(stances)).backward()
+        sum(p.full(s).sum() for p, s in zip(problems, states, strict=True)).backward()
+        tie([state.body for state in states], free)
         optimizer.step()
         schedule.step()
         for state in states:
             state.project()
         advance(1)
-    return [fit_result(p, s, fit.start) for p, s, fit in zip(problems, states, fits, strict=True)]
 
 
-def stance_distance(stances: Float[Tensor, "k 21 3"]) -> Float[Tensor, ""]:
-    """Robust mean distance, in [0, 1], of the joints' rotations to their means over the photos."""
-    square = (stances - stances.mean(0)).square().sum(-1)
-    return (square / (square + _MOVED**2)).mean()
+@torch.no_grad()
+def tie(stances: Sequence[torch.nn.Parameter], free: Bool[Tensor, "k 21"]) -> None:
+    """Gives joints that are not free one gradient, so that what is equal stays so."""
+    gradients = torch.stack([stance.grad[0] for stance in stances if stance.grad is not None])
+    tied = ~free[..., None]
+    mean = (gradients * tied).sum(0) / tied.sum(0).clamp(min=1)
+    for stance, own, mine in zip(stances, gradients, tied, strict=True):
+        stance.grad = torch.where(mine, mean, own)[None]
+
+
+def median_stance(stances: Float[Tensor, "k 21 3"]) -> Float[Tensor, "21 3"]:
+    """Each joint's rotation vector of least summed distance to those of all photographs.
+
+    Source: Weiszfeld's iteration.
+    """
+    middle = stances.mean(0)
+    for _ in range(_MEDIAN_ROUNDS):
+        weight = 1 / ((stances - middle).norm(dim=-1, keepdim=True) + _NEAR)
+        middle = (stances * weight).sum(0) / weight.sum(0)
+    return middle
+
+
+def moved_joints(errors: Sequence[Float[Tensor, "133"]]) -> Bool[Tensor, "k 21"]:
+    """Joints of limbs that lie elsewhere in a photograph than the stance of all of them has them.
+
+    Args:
+        errors: Distance of each photograph's keypoints to that stance, of the crop's side; NaN
+            where nothing was found.
+    """
+    moved = torch.zeros(len(errors), 21, dtype=torch.bool)
+    for photo, error in enumerate(errors):
+        for joints, keypoints in LIMBS.values():
+            if error[keypoints].nanmean() > _MOVED:
+                moved[photo, joints] = True
+    return moved
 
 
 def believable_heads(fits: Sequence[BodyFit]) -> tuple[list[BodyFit], list[int]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from scipy import ndimage
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from persona.data.layout import Textures
 from persona.data.preprocess.canvas import Canvas
+from persona.data.preprocess.exposure import SQUARE, Shown, evened, pairs_of
 from persona.data.preprocess.fit import BodyFit
+from persona.data.preprocess.strangers import part_colours, strangers
 from persona.data.preprocess.unwrap import (
     Sums,
     Texels,
@@ -28,6 +31,7 @@ from persona.data.preprocess.unwrap import (
     texels_of,
     unwrap,
 )
+from persona.modules.body.topology import vertex_normals
 from persona.modules.detect import Detection
 from persona.modules.detect.turning import quarter_turns, turn_detection
 from persona.types import BodyIdentity, Camera
@@ -41,17 +45,6 @@ _FIRST = 2.0
 """How much more the photograph counts that the avatar is trained to show."""
 _LEAST_SHARP = 0.1
 """Weight of the most blurred photograph against the sharpest."""
-_OVERLAP, _SHARED = 200, 0.1
-"""Texels that two photographs must share to compare their light, and as a share of what the one
-that shows less of them shows: front and back share a few by misfit."""
-_SQUARE = 0.4
-"""Cosine to the ray above which a texel is seen squarely."""
-_AGREED = 0.25
-"""Median deviation of the logarithm of the gain below which texels agree on it."""
-_MOST_GAIN = 2.5
-_ALIKE = 0.2
-"""Mean difference of colours, of 1, beyond which two photographs hardly show the same clothes."""
-_GAMMA = 2.2
 
 
 @dataclass(frozen=True)
@@ -117,7 +110,20 @@ def unwrap_photos(views: Sequence[View], mesh: UvMesh, size: int, names: Sequenc
     trust[0] *= _FIRST
     merged = Sums.empty(len(texels.index))
     part = agreed_parts(seen, trust)
-    for sums, colour, share in zip(seen, evened(seen, names), trust, strict=True):
+    shown = [
+        Shown(sums.mean, sums.weight, _normals(view, mesh, texels))
+        for sums, view in zip(seen, views, strict=True)
+    ]
+    colours = evened(shown, pairs_of(shown))
+    parts = [sums.parts.argmax(-1) * (sums.weight > SQUARE) for sums in seen]
+    for k, apart in strangers([part_colours(c, p) for c, p in zip(colours, parts, strict=True)]):
+        log.warning(
+            "%s: skin, hair and clothes differ in colour from the other photos', by %.0f %% in the "
+            "mean; are all of them of one person in the same clothes?",
+            names[k],
+            100 * apart,
+        )
+    for sums, colour, share in zip(seen, colours, trust, strict=True):
         _merge(merged, sums, colour, share, part)
     return filled(merged, texels, mesh, size)
 
@@ -126,6 +132,12 @@ def _seen(view: View, mesh: UvMesh, texels: Texels) -> Sums:
     sums = Sums.empty(len(texels.index))
     add_view(sums, view, mesh.faces, texels, None)
     return sums
+
+
+def _normals(view: View, mesh: UvMesh, texels: Texels) -> Float[Tensor, "k 3"]:
+    """Unit normals of the texels in the frame of the view's camera."""
+    normals = vertex_normals(view.vertices, mesh.faces) @ view.frame.camera.cam_from_world[:3, :3].T
+    return F.normalize(texels.features(normals), dim=-1)
 
 
 def agreed_parts(seen: Sequence[Sums], trust: Sequence[float]) -> Int[Tensor, "k"]:
@@ -148,56 +160,7 @@ def _merge(
     weight = (sums.weight * share) ** _POWER * (sums.parts.argmax(-1) == part)
     merged.colour.add_(colour * weight[:, None])
     merged.weight.add_(weight)
-    merged.parts[:, :] += torch.nn.functional.one_hot(part, merged.parts.shape[1]) * weight[:, None]
-
-
-def evened(seen: Sequence[Sums], names: Sequence[str]) -> list[Float[Tensor, "k 3"]]:
-    """Every photograph's colours in the light of the first: a gain of each colour channel.
-
-    Texels that two show squarely say it, as light adds up (a power of 2.2 of what is displayed);
-    what is oblique in either shows the misfit of the body, not the light. The photograph that
-    shares most with those that are even comes next, so that a side leads from front to back. One
-    that shares too little, or in which the texels do not agree on a gain, keeps its light.
-    """
-    colours = [sums.mean for sums in seen]
-    square = [sums.weight > _SQUARE for sums in seen]
-    even, left = [0], set(range(1, len(seen)))
-    while left:
-        shared = {k: sum(int((square[j] & square[k]).sum()) for j in even) for k in left}
-        k = max(left, key=lambda k: (shared[k], -k))
-        enough = max(_OVERLAP, _SHARED * min(int(square[j].sum()) for j in [*even, k]))
-        if shared[k] >= enough:
-            pairs = [(colours[j], square[j] & square[k]) for j in even]
-            theirs = torch.cat([colour[both] for colour, both in pairs])
-            ours = torch.cat([colours[k][both] for _, both in pairs])
-            colours[k] = _lit(colours[k], ours, theirs, names[k])
-        even.append(k)
-        left.remove(k)
-    return colours
-
-
-def _lit(
-    colour: Float[Tensor, "k 3"],
-    ours: Float[Tensor, "m 3"],
-    theirs: Float[Tensor, "m 3"],
-    name: str,
-) -> Float[Tensor, "k 3"]:
-    """Colours with the gain between what a photograph and the others show of the same texels."""
-    ratio = _GAMMA * (theirs.clamp(0.04, 1).log() - ours.clamp(0.04, 1).log())
-    middle = ratio.median(0).values
-    spread = (ratio - middle).abs().median(0).values
-    limit = float(np.log(_MOST_GAIN))
-    gain = torch.where(spread < _AGREED, middle, torch.zeros_like(middle)).clamp(-limit, limit)
-    factor = (gain / _GAMMA).exp()
-    apart = float((ours * factor - theirs).abs().mean())
-    if apart > _ALIKE:
-        log.warning(
-            "%s: its colours differ from the other photos' by %.0f %%; are all of them of one "
-            "person in the same clothes?",
-            name,
-            100 * apart,
-        )
-    return (colour * factor).clamp(0, 1)
+    merged.parts[:, :] += F.one_hot(part, merged.parts.shape[1]) * weight[:, None]
 
 
 def sharpness(image: UInt8[ndarray, "h w 3"], mask: Bool[ndarray, "h w"]) -> float:

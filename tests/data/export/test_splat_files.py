@@ -91,6 +91,7 @@ def test_compressed_ply_is_read_back(tmp_path):
     plyfile = pytest.importorskip("plyfile", reason="needs persona[export]")
     write_compressed_ply(random_scene(frame=2), tmp_path / "a.compressed.ply")
     file = plyfile.PlyData.read(tmp_path / "a.compressed.ply")
+    assert all(element.properties for element in file), "PlayCanvas refuses empty elements"
     (chunk,), vertex = file["chunk"].data, file["vertex"].data
     fields = {name: vertex[name].astype(np.uint32) for name in vertex.dtype.names}
 

@@ -1,5 +1,7 @@
 """Random people: exact maps, places in the picture, mirrors and damage."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from persona.data.people.assets import random_outfit, read_assets
 from persona.data.people.backdrop import KINDS, backdrop
 from persona.data.people.degrade import blur, jpeg
 from persona.data.people.dressed import SLOTS, dress, pose_dressed
-from persona.data.people.folder import write_people
+from persona.data.people.folder import light_turned, write_people
+from persona.data.people.look import random_look
 from persona.data.people.render import render_person
 from persona.data.people.scene import Casting, Stance, frame_by, stand
 from persona.data.people.shots import Sample, Shots
@@ -138,6 +141,20 @@ def test_a_person_goes_on_from_the_photo(shared_data, tmp_path):
     front = next(view for view in true.views if view.azimuth == 0)
     small = cv2.resize(true.mask.astype(np.float32), (48, 64), interpolation=cv2.INTER_AREA) > 0.5
     assert (small & front.mask).sum() > 0.95 * (small | front.mask).sum()
+
+
+def test_light_turns_with_somebody(casting, body):
+    """A lamp before who faces the camera is behind who has turned away; its height stays."""
+    joints = torch.zeros(55, 3)
+    before, after = (stand(body, joints, Stance(yaw)) for yaw in (0.0, np.pi))
+    lamps = torch.nn.functional.normalize(torch.tensor([[0.0, 0.5, 1.0], [1.0, 0.0, 0.0]]), dim=-1)
+    look = random_look(casting.assets, casting.person(np.random.default_rng(0)).outfit,
+                       np.random.default_rng(1))  # fmt: skip
+    turned = light_turned(replace(look, lamp=lamps), before, after)
+    torch.testing.assert_close(turned.lamp, lamps * torch.tensor([-1.0, 1, -1]), atol=1e-5, rtol=0)
+    side = light_turned(replace(look, lamp=lamps), before, stand(body, joints, Stance(np.pi / 2)))
+    # Who turns to the picture's right takes a lamp before them along.
+    assert side.lamp[0, 0] > 0.8 and abs(side.lamp[0, 2]) < 1e-5
 
 
 def test_stance(casting, body):

@@ -14,15 +14,17 @@ from persona.data.preprocess.fit import NOTHING, BodyFit, PhotoFit, photo_camera
 from persona.data.preprocess.fit_starts import FACING_CAMERA
 from persona.data.preprocess.fit_state import rest_body_pose
 from persona.data.preprocess.fit_together import (
+    LIMBS,
     believable_heads,
     fit_together,
     head_turn,
-    stance_distance,
+    median_stance,
+    moved_joints,
+    tie,
 )
 from persona.data.preprocess.several import (
     Sight,
     agreed_parts,
-    evened,
     shared_identity,
     sharpness,
 )
@@ -41,48 +43,6 @@ def sums(colour, weight):
     out.weight.add_(weight)
     out.colour.add_(colour * weight[:, None])
     return out
-
-
-@pytest.fixture
-def cloth():
-    """Colours of 600 texels."""
-    return np.random.default_rng(0).uniform(0.2, 0.6, (600, 3))
-
-
-def test_exposure_is_evened_where_both_see(cloth):
-    """A photo of twice the light, and yellower, gets the first one's."""
-    brighter = (cloth**2.2 * (1.9, 1.8, 1.2)) ** (1 / 2.2)
-    first, second = np.ones(600), np.ones(600)
-    first[400:], second[:100] = 0, 0
-    _, even = evened([sums(cloth, first), sums(brighter, second)], ["a.jpg", "b.jpg"])
-    np.testing.assert_allclose(even[100:], cloth[100:], atol=2e-3)
-
-
-def test_light_stays_where_too_little_is_shared(cloth):
-    first, second = np.zeros(600), np.zeros(600)
-    first[:310], second[290:] = 1, 1
-    _, even = evened([sums(cloth, first), sums(0.5 * cloth, second)], ["a.jpg", "b.jpg"])
-    np.testing.assert_allclose(even[290:], 0.5 * cloth[290:], atol=1e-5)
-
-
-def test_a_side_leads_from_front_to_back(cloth):
-    """Rims, where a misfit shows the other garment, say nothing of the light; a side view does."""
-    front, back, side = np.zeros(600), np.zeros(600), np.zeros(600)
-    front[:300], side[100:500], back[300:] = 1, 1, 1
-    front[300:], back[:300] = 0.2, 0.2
-    light = 0.8
-    of_back = np.where(back[:, None] > 0.5, light * cloth, 1.0)
-    seen = [sums(cloth, front), sums(of_back, back), sums(0.9 * cloth, side)]
-    _, even_back, even_side = evened(seen, ["front", "back", "side"])
-    np.testing.assert_allclose(even_side[100:500], cloth[100:500], atol=2e-3)
-    np.testing.assert_allclose(even_back[300:], cloth[300:], atol=2e-3)
-
-
-def test_other_clothes_are_told(cloth, caplog):
-    strange = 1 - cloth[::-1, ::-1] * np.random.default_rng(1).choice((0.1, 1.6), (600, 3))
-    both = [sums(cloth, np.ones(600)), sums(strange.clip(0, 1), np.ones(600))]
-    evened(both, ["a.jpg", "other.jpg"])
-    assert "other.jpg: its colours differ" in caplog.text
 
 
 def test_the_sharper_photograph_is_sharper():
@@ -117,19 +77,29 @@ def test_the_part_of_a_texel_is_what_most_see_well():
     assert agreed_parts(photos[:2], [2.0, 1.0]).item() == face
 
 
-def test_what_was_moved_between_photographs_is_let_go():
-    """The pull falls off where joints differ much; small differences are drawn together."""
+def test_a_limb_that_was_moved_is_let_go_where_it_was():
+    errors = [torch.full((133,), 0.01), torch.full((133,), 0.02)]
+    errors[1][[7, 9]] = torch.tensor([0.1, 0.3])
+    errors[0][[13, 15]] = torch.nan
+    moved = moved_joints(errors)
+    assert moved.nonzero().tolist() == [[1, joint] for joint in sorted(LIMBS["left arm"][0])]
 
-    def pull(difference):
-        stances = torch.zeros(2, 21, 3)
-        stances[1, 3, 0] = difference
-        stances.requires_grad_()
-        distance = stance_distance(stances)
-        distance.backward()
-        return float(stances.grad[1, 3, 0])
 
-    assert pull(0.0) == 0 and pull(0.3) > 0
-    assert pull(3.0) < 0.2 * pull(0.3)
+def test_tied_joints_have_one_gradient_and_free_ones_their_own():
+    stances = [torch.nn.Parameter(torch.zeros(1, 21, 3)) for _ in range(3)]
+    for stance, slope in zip(stances, (1.0, 2.0, 6.0), strict=True):
+        stance.grad = torch.full((1, 21, 3), slope)
+    free = torch.zeros(3, 21, dtype=torch.bool)
+    free[2, 4] = True
+    tie(stances, free)
+    slopes = torch.stack([stance.grad[0, :, 0] for stance in stances])
+    assert slopes[:, 3].tolist() == [3, 3, 3] and slopes[:, 4].tolist() == [1.5, 1.5, 6]
+
+
+def test_one_odd_photograph_hardly_moves_the_stance():
+    stances = torch.zeros(3, 21, 3)
+    stances[2] = 1.0
+    assert float(median_stance(stances).abs().max()) < 0.1
 
 
 def test_a_head_turned_backwards_is_that_of_the_other_photograph(body):
