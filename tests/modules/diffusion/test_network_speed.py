@@ -144,7 +144,7 @@ def test_compiled_blocks_are_whole_graphs():
     code = """
 import torch
 from torch import nn
-from test_speed import called, changed, error
+from test_network_speed import called, changed, error
 from persona.modules.diffusion.networks.speed import Speed, many_sizes
 
 compiled = nn.Module.compile
