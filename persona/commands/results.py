@@ -140,12 +140,14 @@ def print_table(
     assets: tuple[str, ...] = ("base", "refined"),
     notes: Sequence[str] = (),
 ) -> None:
-    """Start and assets side by side; the last asset is the method's result. Notes stand below."""
-    table = Table("metric", "init", *assets, title="test frames")
+    """Start, where known, and assets; the last is the method's result. Notes stand below."""
+    begins = ("init",) if any(name.startswith("init/") for name in metrics) else ()
+    table = Table("metric", *begins, *assets, title="test frames")
     names = [k.removeprefix("test/") for k in metrics if k.startswith("test/")]
     others = tuple(f"{asset}_" for asset in assets[:-1])
     for name in (n for n in names if not n.startswith(others)):
-        keys = (f"init/{name}", *(f"test/{other}{name}" for other in others), f"test/{name}")
+        keys = [f"{begin}/{name}" for begin in begins]
+        keys += [*(f"test/{other}{name}" for other in others), f"test/{name}"]
         table.add_row(name, *(f"{metrics[k]:.4g}" if k in metrics else "" for k in keys))
     Console().print(table)
     for note in notes:
