@@ -102,7 +102,8 @@ def _descend(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, _LR / 10)
     for _ in range(steps):
         optimizer.zero_grad(set_to_none=True)
-        sum(p.full(s).sum() for p, s in zip(problems, states, strict=True)).backward()
+        energies = [p.full(s).sum() for p, s in zip(problems, states, strict=True)]
+        torch.stack(energies).sum().backward()
         tie([state.body for state in states], free)
         optimizer.step()
         schedule.step()
