@@ -119,8 +119,11 @@ def quoted(key: str, value: object) -> str:
 
 
 def mended(key: str, value: str) -> str:
-    """An override that Hydra cannot parse, quoted so that it can: a list item by item."""
-    if value.startswith("[") and value.endswith("]"):
+    """An override that Hydra cannot parse, quoted so that it can: a list item by item.
+
+    A list within a list is taken for a text: where its items end is not known.
+    """
+    if value.startswith("[") and value.endswith("]") and not set("[]{}") & set(value[1:-1]):
         items = (item.strip().strip("'\"") for item in value[1:-1].split(","))
         return f"{key}=[{','.join(quoted('', item).removeprefix('=') for item in items)}]"
     return quoted(key, value)

@@ -108,8 +108,9 @@ def create(config: DictConfig, folder: Path) -> None:
     method: type[Method] = get_class(training.system.method._target_)
     if not method.trained:
         instantiate(training.system.method).check()
-        config.clips.motions = []  # Generated frames are there to train on,
-        config.prior.share = 0  # and the texture to make them of.
+        config.clips.motions = []  # Generated frames are there to train on.
+    if not method.reads_texture and config.prior is not None:
+        config.prior.share = 0
     videos = [animate_options(config, motion, folder) for motion in option_list(config, "motions")]
     check_options(training)
     live_view(training)

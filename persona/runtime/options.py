@@ -22,7 +22,7 @@ from persona.errors import UserError
 
 MAX_SEED = 2**32 - 1
 """NumPy's."""
-LONGEST_NAME = 100
+LONGEST_NAME = 180
 """Bytes of a subject's name: file systems take 255, and folders beside it have longer ones."""
 
 _WORDS: dict[object, str] = {

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from persona.modules.first_order import first_order
 from persona.modules.parallel import hold_gradients, side_streams
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.types import Camera, Frame
@@ -207,6 +208,7 @@ class _Replay(torch.autograd.Function):
         return reduce(add, losses)
 
     @staticmethod
+    @first_order
     def backward(ctx, grad: Tensor):
         # One kernel for all gradients instead of one for each.
         used = [g for g in ctx.sums if g is not None]

@@ -217,7 +217,8 @@ class Fit(AvatarModule):
             self.resize(change)
 
     def _unite_density(self) -> None:
-        if self.trainer.world_size > 1:
+        # What nobody trains may be saved as well.
+        if self._trainer is not None and self.trainer.world_size > 1:
             self.density.unite(self._any_process)
 
     def _any_process(self, here: Bool[Tensor, "n"]) -> Bool[Tensor, "n"]:

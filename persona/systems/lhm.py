@@ -34,6 +34,7 @@ class LhmMethod(Method):
     avatar: LhmAvatar
     assets: ClassVar[tuple[str, ...]] = ("gaussians",)
     trained: ClassVar[bool] = False
+    reads_texture: ClassVar[bool] = False
     pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {"image": ("img",)}
 
     def __init__(

@@ -51,6 +51,9 @@ class Method(nn.Module):
     """False for a method that is not trained on the subject: one without parameters, or one whose
     network makes the avatar in a single pass. No frames are generated for it, no step is taken, and
     its start is its result."""
+    reads_texture: ClassVar[bool] = True
+    """False for a method that makes its avatar of the photograph without the subject's textures:
+    nothing is then spent on what they show of the unseen sides."""
     style: ClassVar[bool] = False
     """True for a method after a paper without public code, whose parts are not all here: tables add
     "-style" to its name."""

@@ -97,7 +97,7 @@ def composed(*overrides: str):
         return compose("error_budget", ["jobs=0", "suite.lpips_net=[]", *overrides])
 
 
-@pytest.mark.parametrize("variants", ["perfect", "light", "history", "cloth", "draped"])
+@pytest.mark.parametrize("variants", sorted(p.stem for p in Path(CONF, "variant").iterdir()))
 @pytest.mark.parametrize("size", ["quick", pytest.param("full", marks=pytest.mark.slow)])
 def test_every_variant_composes_into_a_folder_of_its_own_frames(variants, size):
     suite, subject = ("skirts", "slim") if variants == "cloth" else ("synthetic", "tunic")

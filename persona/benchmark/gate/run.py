@@ -45,7 +45,9 @@ def run_gate_benchmark(config: DictConfig, folder: Path) -> Path:
         with mp.get_context("spawn").Pool(config.jobs) as pool:
             groups = pool.starmap(score_seed, jobs, chunksize=1)
     else:
+        threads = torch.get_num_threads()
         groups = [score_seed(*job) for job in jobs]
+        use_threads(threads)  # Avatars are trained in this process.
     rows = [row for group in groups for row in group]
     write_csv(folder / "frames.csv", rows)
     text, path = report(rows), folder / "report.md"

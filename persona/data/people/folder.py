@@ -82,7 +82,11 @@ def write_people(  # noqa: PLR0913 (by keyword)
     }  # fmt: skip
     for number in track(range(seed, seed + count), "people"):
         folder = Path(out) / f"person_{number}"
-        if not (folder / META_FILE).is_file():
+        meta = folder / META_FILE
+        if meta.is_file() and read_json(meta).get("walk", False) != walk:
+            log.warning("%s: made again, its views are of the other kind (walk)", folder)
+            meta.unlink()
+        if not meta.is_file():
             views = height, round(height * SIZE[1] / SIZE[0])
             poses = None if photos_only else num_poses
             _keep_photo_of(made_by, folder)
@@ -93,7 +97,7 @@ def _keep_photo_of(made_by: dict[str, Any], folder: Path) -> None:
     """Deletes a photo that other settings made, or nobody knows which, and says what made it."""
     settings, photo = folder / SETTINGS_FILE, folder / PHOTO_FILE
     if photo.is_file() and not (settings.is_file() and read_json(settings) == made_by):
-        log.info("%s: made again, by other settings than before", photo)
+        log.warning("%s: made again, by other settings than before", photo)
         photo.unlink()
     write_json(settings, made_by, indent=2)
 

@@ -11,6 +11,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.modules.first_order import first_order
 from persona.modules.render.jit import triton_kernel
 
 ROWS = 32
@@ -83,6 +84,7 @@ class _GroupNormRelu(torch.autograd.Function):
         return out
 
     @staticmethod
+    @first_order
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         x, weight, bias = ctx.saved_tensors
         sizes, eps = ctx.settings

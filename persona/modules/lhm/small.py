@@ -160,7 +160,7 @@ class SmallLhm:
                 " model=lhm_tiny, whose weights are shipped"
             )
         if self.weights is not None and not Path(self.weights).is_file():
-            raise UserError(f"{self.weights}: no such file of weights (model.weights)")
+            raise UserError(f"{self.weights}: no such file of weights (model.weights of LHM)")
 
     def fresh(self) -> SmallModel:
         """The untrained model.
