@@ -7,7 +7,7 @@ import logging
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,11 +26,14 @@ from persona.data.export.formats import FORMATS
 from persona.data.export.scene import SH_C0, Splats
 from persona.data.io import write_text
 from persona.data.motion.camera import fit_camera
+from persona.data.numbers import whole_number
 from persona.errors import UserError
 from persona.types import Channel, Gaussians
 
 log = logging.getLogger(__name__)
-_NAME = "avatar"
+_NAME, _PATIENCE_S = "avatar", 600
+Row = tuple[str, float | None, float | None, str]
+"""Format, megabytes, dB, and who read it."""
 
 
 def run_export_benchmark(config: DictConfig, folder: Path) -> Path:
@@ -40,24 +43,32 @@ def run_export_benchmark(config: DictConfig, folder: Path) -> Path:
         UserError: a bad option, or a run that cannot be exported.
     """
     formats = check_export(config)
+    frame = whole_number("frame", config.frame, low=0)  # One: another pose is another table.
     exporter = exporter_of(config)
-    scene = exporter.scene(_NAME, config.frame)
-    own = scene.posed(config.frame)
-    rigs = losses_of_rigs(exporter, config.frame) if config.losses else {}
-    rows = []
+    scene = exporter.scene(_NAME, frame)
+    moved = [kind for kind in formats if FORMATS[kind].rigged and kind != "npz"]
+    rigs = losses_of_rigs(exporter, frame) if config.losses and moved else {}
+    rows: list[Row] = []
     for kind in formats:
         path = folder / f"{_NAME}{FORMATS[kind].suffix}"
-        FORMATS[kind].write(scene, path)
-        log.info("%s: %d bytes", path.name, path.stat().st_size)
-        shown, reader = shows(exporter, kind, path, own)
-        if FORMATS[kind].rigged and kind != "npz":
-            shown, reader = rig_loss(kind, rigs), "the rig, drawn here over the motion"
-        rows.append((kind, path.stat().st_size / 1e6, shown, reader))
-    write_text(folder / "report.md", report(exporter, rows))
+        try:
+            FORMATS[kind].write(scene, path)
+        except UserError as error:
+            rows.append((kind, None, None, f"not written: {error}"))
+        else:
+            log.info("%s: %d bytes", path.name, path.stat().st_size)
+            if kind in moved:
+                shown = rig_loss(kind, rigs, exporter.settings.offsets)
+                reader = "the rig, drawn here over the motion"
+            else:
+                shown, reader = shows(exporter, kind, path, frame)
+            rows.append((kind, path.stat().st_size / 1e6, shown, reader))
+        # Each format takes long: what is there stays if the next one fails.
+        write_text(folder / "report.md", report(exporter, rows))
     return folder / "report.md"
 
 
-def report(exporter: AvatarExport, rows: list[tuple[str, float, float | None, str]]) -> str:
+def report(exporter: AvatarExport, rows: Sequence[Row]) -> str:
     """The table."""
     count = len(exporter.posed(0).means)
     lines = [
@@ -66,22 +77,25 @@ def report(exporter: AvatarExport, rows: list[tuple[str, float, float | None, st
     ]  # fmt: skip
     for kind, size, shown, reader in rows:
         value = "" if shown is None else "equal" if shown > 90 else f"{shown:.1f}"
-        lines.append(f"| `{kind}` | {size:.1f} | {value} | {reader} |")
+        lines.append(f"| `{kind}` | {'' if size is None else f'{size:.1f}'} | {value} | {reader} |")
     return "\n".join(lines) + "\n"
 
 
-def rig_loss(kind: str, rigs: Mapping[str, float]) -> float | None:
-    """Of a format that moves by the rig, from the losses of all rigs."""
-    names = [name for name in rigs if (name == "textured mesh") == (kind == "mesh")]
-    return rigs[names[min(1, len(names) - 1)]] if names else None
+def rig_loss(kind: str, rigs: Mapping[str, float], offsets: str) -> float | None:
+    """Of a format that moves by the rig, from the losses of all rigs; see ``losses_of_rigs``."""
+    if kind == "mesh":
+        return rigs.get("textured mesh")
+    began = "offsets left out" if offsets == "none" else "offsets of frame"
+    return next((loss for name, loss in rigs.items() if name.startswith(began)), None)
 
 
-def shows(exporter: AvatarExport, kind: str, path: Path, own: Splats) -> tuple[float | None, str]:
+def shows(exporter: AvatarExport, kind: str, path: Path, frame: int) -> tuple[float | None, str]:
     """PSNR of the pose that a file holds, and who read it; None where nobody here can."""
     if kind not in READERS:
         return None, "nobody here"
+    own = exporter.posed(frame)
     try:
-        read, reader = READERS[kind](path, own)
+        read, reader = READERS[kind](path, own, frame)
     except UserError as error:
         return None, str(error)
     difference = (_drawn(exporter, read, own) - _drawn(exporter, own, own)).square().mean()
@@ -120,11 +134,11 @@ def _from_ply(source: Path | io.BytesIO) -> Splats:
     )  # fmt: skip
 
 
-def _ply(path: Path, own: Splats) -> Read:
+def _ply(path: Path, own: Splats, frame: int) -> Read:
     return _from_ply(path).turned_about_x(), "plyfile"
 
 
-def _converted(path: Path, own: Splats) -> Read:
+def _converted(path: Path, own: Splats, frame: int) -> Read:
     """What PlayCanvas's program makes of a file.
 
     Raises:
@@ -135,7 +149,10 @@ def _converted(path: Path, own: Splats) -> Read:
         raise UserError("nobody: npm install --global @playcanvas/splat-transform")
     target = path.with_name("read.ply")
     command = [program, "-w", str(path), str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S)
+    except subprocess.TimeoutExpired as error:
+        raise UserError("nobody: splat-transform did not end") from error
     if done.returncode or not target.is_file():
         said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         raise UserError(f"nobody: splat-transform refuses it ({said[0] if said else 'silently'})")
@@ -144,7 +161,7 @@ def _converted(path: Path, own: Splats) -> Read:
     return read, "splat-transform, plyfile"
 
 
-def _splattie(path: Path, own: Splats) -> Read:
+def _splattie(path: Path, own: Splats, frame: int) -> Read:
     with zipfile.ZipFile(path) as archive:
         read = _from_ply(io.BytesIO(archive.read("avatar.ply")))
     # The widget's camera looks at the origin.
@@ -152,11 +169,11 @@ def _splattie(path: Path, own: Splats) -> Read:
     return replace(read, means=read.means + middle), "zipfile, plyfile"
 
 
-def _lam(path: Path, own: Splats) -> Read:
+def _lam(path: Path, own: Splats, frame: int) -> Read:
     with zipfile.ZipFile(path) as archive:
         read = _from_ply(io.BytesIO(archive.read(f"{_NAME}/offset.ply")))
         skin = archive.read(f"{_NAME}/skin.glb")
-    file = extra("pygltflib").GLTF2().load_from_bytes(skin)
+    file = extra("pygltflib", "dev").GLTF2().load_from_bytes(skin)
     accessor = file.accessors[file.meshes[0].primitives[0].attributes.POSITION]
     start = file.bufferViews[accessor.bufferView].byteOffset
     vertices = np.frombuffer(file.binary_blob(), "<f4", 3 * accessor.count, start).reshape(-1, 3)
@@ -167,7 +184,7 @@ def _lam(path: Path, own: Splats) -> Read:
     return replace(read, means=means, rgb=rgb), "zipfile, pygltflib, plyfile"
 
 
-def _usd(path: Path, own: Splats) -> Read:
+def _usd(path: Path, own: Splats, frame: int) -> Read:
     usd, vol = extra("pxr.Usd"), extra("pxr.UsdVol")
     stage = usd.Stage.Open(str(path))
     prim = vol.ParticleField3DGaussianSplat(stage.GetPrimAtPath("/avatar/splats"))
@@ -175,25 +192,19 @@ def _usd(path: Path, own: Splats) -> Read:
         prim.GetPositionsAttr, prim.GetScalesAttr, prim.GetOrientationsAttr, prim.GetOpacitiesAttr,
         prim.GetRadianceSphericalHarmonicsCoefficientsAttr,
     )  # fmt: skip
-    # The pose nearest to the one that is compared is told by its points.
-    frames = range(int(stage.GetEndTimeCode()) + 1)
-    places = [np.asarray(getters[0]().Get(frame), np.float32) for frame in frames]
-    frame = int(np.argmin([np.abs(place - own.means).max() for place in places]))
     means, scales, turns, opacities, sh = (get().Get(frame) for get in getters)
     quaternions = [[turn.GetReal(), *turn.GetImaginary()] for turn in turns]
     values = (means, scales, quaternions, opacities, 0.5 + SH_C0 * np.asarray(sh))
     return Splats(*(np.ascontiguousarray(v, np.float32) for v in values)), "OpenUSD"
 
 
-def _npz(path: Path, own: Splats) -> Read:
+def _npz(path: Path, own: Splats, frame: int) -> Read:
     names = ("means", "scales", "quaternions", "opacities", "rgb")
     with np.load(path) as file:
-        frames = file["posed_means"]
-        frame = int(np.argmin(np.abs(frames - own.means).max((1, 2))))
         return Splats(*(file[f"posed_{name}"][frame] for name in names)), "NumPy"
 
 
-READERS: dict[str, Callable[[Path, Splats], Read]] = {
+READERS: dict[str, Callable[[Path, Splats, int], Read]] = {
     "ply": _ply, "ply_compressed": _converted, "splat": _converted, "spz": _converted,
     "spz4": _converted, "sog": _converted, "splattie": _splattie, "lam": _lam, "usd": _usd,
     "npz": _npz,

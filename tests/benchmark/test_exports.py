@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from persona.benchmark import exports
 from persona.commands.avatar_export import AvatarExport, Settings
 from persona.data.motion.load import load_motion
+from persona.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
 pytest.importorskip("plyfile", reason="needs persona[export]")
@@ -37,5 +38,36 @@ def test_each_format_has_a_row_and_single_poses_are_equal(exporter, tmp_path, mo
 def test_a_reader_that_is_wrong_shows(exporter, tmp_path, monkeypatch):
     own = exporter.posed(1)
     moved = replace(own, means=own.means + np.float32([0, 0.02, 0]))
-    monkeypatch.setitem(exports.READERS, "ply", lambda path, own: (moved, "nobody"))
-    assert exports.shows(exporter, "ply", tmp_path, own)[0] < 40
+    monkeypatch.setitem(exports.READERS, "ply", lambda path, own, frame: (moved, "nobody"))
+    assert exports.shows(exporter, "ply", tmp_path, 1)[0] < 40
+
+
+def test_a_format_that_cannot_be_written_costs_no_other_row(exporter, tmp_path, monkeypatch):
+    def refuses(scene, path):
+        raise UserError("splattie holds whole bodies")
+
+    broken = replace(exports.FORMATS["splattie"], write=refuses)
+    monkeypatch.setitem(exports.FORMATS, "splattie", broken)
+    monkeypatch.setattr(exports, "exporter_of", lambda config: exporter)
+    names = ["run=here", "frame=1", "format=[splattie,ply]", "losses=true"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("export_benchmark", overrides=names)
+    text = exports.run_export_benchmark(config, tmp_path).read_text()
+    assert "| `splattie` |  |  | not written: splattie holds whole bodies |" in text
+    assert "| `ply` | " in text
+    config.frame = "all"
+    with pytest.raises(UserError, match=r"^frame=all"):
+        exports.run_export_benchmark(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "offsets", "loss"),
+    [("glb", "none", 20.0), ("html", "baked", 30.0), ("mesh", "baked", 10.0)],
+)
+def test_the_rig_that_was_written_is_the_one_that_is_told(kind, offsets, loss):
+    rigs = {
+        "offsets left out, 4 bones": 20.0, "offsets of frame 0 baked, 4 bones": 30.0,
+        "offsets of frame 0 baked, all bones": 40.0, "textured mesh": 10.0,
+    }  # fmt: skip
+    assert exports.rig_loss(kind, rigs, offsets) == loss
+    assert exports.rig_loss(kind, {}, offsets) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 
 from persona.benchmark.track.scores import UNITS, angle_deg, film_scores, turn_deg
 from persona.commands.video_file import write_video
-from persona.data.io import write_csv, write_text
+from persona.data.io import read_json, write_csv, write_json, write_text
 from persona.data.people.film import Film, FilmPlan, draw_film, plan_film
 from persona.data.people.scene import casting
 from persona.data.preprocess.fit import photo_camera
@@ -77,6 +78,12 @@ def score_film(plan: FilmPlan, assets: str, folder: Path) -> list[Row]:
     cast = casting(assets, body)
     film = plan_film(cast, plan)
     guessed = photo_camera(plan.height, plan.width)
+    told, described = folder / f"film_{plan.seed}.json", asdict(plan)
+    if told.is_file() and read_json(told) != described:
+        raise UserError(
+            f"{told}: the film there was made by other settings; give another hydra.run.dir="
+        )
+    write_json(told, described)
     kept, watched_s = folder / f"seen_{plan.seed}.npz", 0.0
     if not kept.is_file():
         path = folder / f"film_{plan.seed}.mp4"
@@ -147,9 +154,9 @@ def report(rows: Sequence[Row]) -> str:
             if group:
                 means = [f"{np.mean([float(r[name]) for r in group]):.1f}" for name in UNITS]
                 lines.append(f"| {kind}: {way} | {len(group)} | " + " | ".join(means) + " |")
-    watch, fit = (
-        np.mean([float(r[f"{step}_s_per_frame"]) for r in rows if r["way"] == WAYS[1]])
-        for step in ("watch", "fit")
-    )
-    lines += ["", f"Seconds a frame on one thread: watching {watch:.2f}, fitting {fit:.2f}."]
+    whole = [row for row in rows if row["way"] == WAYS[1]]
+    fit = np.mean([float(row["fit_s_per_frame"]) for row in whole])
+    watched = [float(row["watch_s_per_frame"]) for row in whole if row["watch_s_per_frame"]]
+    seen = f"watching {np.mean(watched):.2f}, " if watched else ""  # Kept films cost nothing.
+    lines += ["", f"Seconds a frame on one thread: {seen}fitting {fit:.2f}."]
     return "\n".join(lines) + "\n"

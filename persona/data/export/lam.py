@@ -27,6 +27,7 @@ from persona.data.export.posing import world_from_joints
 from persona.data.export.scene import SH_C0, Clip, RiggedSplats, Scene, Skin, Splats
 from persona.data.io import write_bytes
 from persona.data.motion.names import HEAD
+from persona.errors import UserError
 
 log = logging.getLogger(__name__)
 _EYES_M = (0.0, 1.62, 0.0)
@@ -104,6 +105,11 @@ def _on_head(
     """The Gaussians on the page's two bones, with the expressions that it can hold."""
     count = len(splats.means)
     most = max(0, _MOST_VECTORS // count - 1)
+    if not min(most, len(dirs)):
+        raise UserError(
+            f"lam: the page needs an expression, and of {count} Gaussians and {len(dirs)} "
+            "expressions it can hold none; use format=ply"
+        )
     kept = np.sort(np.argsort(-np.square(dirs).sum((1, 2)), kind="stable")[:most])
     if len(kept) < len(dirs):
         log.warning(
@@ -145,8 +151,6 @@ def _skin(name: str, rig: RiggedSplats) -> bytes:
         "indices": file.accessor(corners, INDICES),
         "targets": [{"POSITION": file.sparse(direction)} for direction in rig.expression_dirs],
     }
-    if not primitive["targets"]:
-        del primitive["targets"]
     file.finish({"name": name, "primitives": [primitive]}, rig, clip, 0)
     return file.content()
 

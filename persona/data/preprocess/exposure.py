@@ -23,6 +23,9 @@ SQUARE = 0.4
 """Cosine to the ray above which a texel is seen squarely: what is more oblique shows the misfit of
 the body."""
 _GAMMA = 2.2
+_MOST_GAIN = 1.4
+"""Logarithm of light, a factor of four: photographs that differ by more in a channel do not differ
+by their exposure, but by what they show."""
 _USUAL_GAIN, _USUAL_LIGHT = 0.3, 0.7
 """How far exposures are apart as a rule, and how much brighter one side is lit, in the logarithm of
 light: who is believed where both explain what is seen."""
@@ -78,8 +81,9 @@ def exposures(shown: Sequence[Shown], pairs: Sequence[Pair]) -> Float[Tensor, "n
     """Logarithm of each photograph's exposure, in light, against the first's, by colour channel.
 
     Robust least squares over all pairs at once, so that a side leads from front to back, with
-    priors on gains and light. Light is a power of 2.2 of what is displayed. A photograph that
-    shares too little with the others keeps its exposure.
+    priors on gains and light. Light is a power of 2.2 of what is displayed. A photograph keeps
+    its exposure that shares too little with the first and those that lead to it, or that would
+    need a gain of more than ``_MOST_GAIN``.
 
     Source: gain compensation of Brown and Lowe (IJCV 2007), section 6; in logarithms, robust
     (reweighted least squares), and with light that stays with the camera.
@@ -87,7 +91,7 @@ def exposures(shown: Sequence[Shown], pairs: Sequence[Pair]) -> Float[Tensor, "n
     count = len(shown)
     prior = torch.diag(torch.tensor([1 / _USUAL_GAIN] * count + [1 / _USUAL_LIGHT] * 3))
     prior[0, 0] = 1 / _NOISE
-    blocks = [_differences(shown, pair) for pair in pairs]
+    blocks = [_differences(shown, pair) for pair in pairs if pair.first in known(pairs)]
     if not blocks:
         return torch.zeros(count, 3)
     rows = torch.cat([rows for rows, _ in blocks])
@@ -105,7 +109,16 @@ def exposures(shown: Sequence[Shown], pairs: Sequence[Pair]) -> Float[Tensor, "n
             residual = (channel - rows @ solution).abs()
             weight = (_SOFT / residual.clamp(min=_SOFT)).sqrt()[:, None]
         found.append(solution[:count] - solution[0])
-    return torch.stack(found, -1)
+    gains = torch.stack(found, -1)
+    return torch.where((gains.abs() > _MOST_GAIN).any(-1, keepdim=True), 0.0, gains)
+
+
+def known(pairs: Sequence[Pair]) -> set[int]:
+    """The first photograph, and those that pairs lead to from it."""
+    found: set[int] = {0}
+    for _ in pairs:
+        found |= {k for pair in pairs for k in pair[:2] if found & set(pair[:2])}
+    return found
 
 
 def _differences(

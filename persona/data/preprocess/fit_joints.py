@@ -153,7 +153,7 @@ class JointDepthTerm:
 class JointPlaceTerm:
     """Mean L1 distance of the joints to where they are read in the picture (crop units).
 
-    A detector's points are not the joints of the body: they lie up to 3 cm off, always to the same
+    A detector's points are not the joints of the body: they lie up to 3 cm off, mostly to the same
     side (measured, benchmarks/results/photo.md), and it finds them less surely.
 
     Args:

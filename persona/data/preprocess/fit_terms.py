@@ -77,9 +77,9 @@ def as_detected(points: Float[Tensor, "b 133 3"]) -> Float[Tensor, "b 133 3"]:
     """A body's keypoints where detectors put them.
 
     Their shoulders lie 17 mm above the joint, elbows 20 mm towards the shoulder, knees 20 mm below,
-    ankles 22 mm and heels 26 mm above: medians of MediaPipe's over generated people, four fifths to
-    nine tenths of which lie to that side (benchmarks/results/photo.md). A lower leg that looks so
-    much shorter would be fitted bent.
+    ankles 22 mm and heels 26 mm above: medians of MediaPipe's over generated people, two thirds
+    (knees) to nine tenths of which lie to that side (benchmarks/results/photo.md).
+    A lower leg that looks so much shorter would be fitted bent.
     """
     rows, towards = (torch.tensor([row[i] for row in _DETECTED]) for i in (0, 1))
     share = torch.tensor([row[2] for row in _DETECTED])[:, None]

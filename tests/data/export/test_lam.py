@@ -16,6 +16,7 @@ from test_glb_files import VALIDATE, Reader
 
 from persona.data.export import lam
 from persona.data.export.lam import write_lam
+from persona.data.export.posing import world_from_joints
 from persona.data.motion.names import HEAD
 
 plyfile = pytest.importorskip("plyfile", reason="needs persona[export]")
@@ -101,6 +102,12 @@ def test_a_whole_body_stands_still_with_the_eyes_where_the_page_looks(tmp_path):
     opened(scene, tmp_path)
     skin = Reader(tmp_path / "skin.glb")
     assert skin.attribute("POSITION").shape == scene.posed(1).means.shape
+    # skin.glb has the places, offset.ply what is added to them: nothing here.
+    moved = skin.attribute("POSITION").mean(0) - scene.posed(scene.frame).means.mean(0)
+    rig = scene.rigged()
+    world = world_from_joints(rig, scene.clip, scene.frame)[:, :3, 3]
+    eyes = world[[rig.joint_names.index(f"{side}_eye") for side in ("left", "right")]].mean(0)
+    np.testing.assert_allclose(eyes + moved, [0, 1.62, 0], atol=1e-4)
     turns = lam.head_turns(scene.rigged(), scene.clip, 1)
     assert (turns == np.float32([1, 0, 0, 0])).all()
 

@@ -61,6 +61,27 @@ def test_exposures_are_found_beside_light():
     np.testing.assert_allclose(found(photos)[:, 1], wanted, atol=0.05)
 
 
+def test_another_shirt_is_no_exposure():
+    """A red shirt and a blue one above the same trousers: gains of ten would turn skin orange."""
+    red, blue = torch.tensor([0.8, 0.1, 0.1]), torch.tensor([0.1, 0.1, 0.8])
+    _, direction = body()
+    shirt = torch.arange(COUNT)[:, None] < 0.7 * COUNT
+    rest = torch.full((COUNT, 3), 0.4)
+    photos = [photo(torch.where(shirt, worn, rest), direction, 0.0) for worn in (red, blue)]
+    assert float(found(photos).abs().max()) == 0
+    assert torch.equal(evened(photos, pairs_of(photos))[1], photos[1].colour)
+
+
+def test_photos_that_share_with_each_other_alone_keep_their_exposures():
+    front, *behind = (
+        photo(*body(), yaw, exposure=exposure)
+        for yaw, exposure in ((0.0, 0.0), (np.pi - 0.1, 0.3), (np.pi + 0.1, -0.3))
+    )
+    photos = [front, *behind]
+    assert [pair[:2] for pair in pairs_of(photos)] == [(1, 2)]
+    assert float(found(photos).abs().max()) == 0
+
+
 def test_two_sides_lit_alike_are_told_from_two_exposures():
     """Front, left and right, without a back that would close the round."""
     photos = [photo(*body(), yaw, SIDE_LIGHT) for yaw in (0.0, np.pi / 2, -np.pi / 2)]
