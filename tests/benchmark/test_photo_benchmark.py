@@ -379,6 +379,20 @@ def test_heading_is_out_of_the_chest(world):
     np.testing.assert_allclose(fit_scores.heading(joints.numpy()), [0, 0, 1], atol=0.2)
 
 
+def test_who_is_turned_without_true_joints_is_held_to_the_turn(world, score, people, tmp_path):
+    score()
+    true = read_person(people / "person_7")
+    person = fitted.read_fitted(Subject(tmp_path / "subjects/p7"), world.body, true.image)
+    x, _, z = fit_scores.heading(person.joints.numpy())
+    turn = float(np.degrees(np.arctan2(x, -z)))
+    true = replace(true, joints=None, turn_deg=turn)
+    # What is left is how far the chest leans.
+    assert fit_scores.facing_deg(true, person) < 10
+    for way in (-1, 1):
+        off = fit_scores.facing_deg(replace(true, turn_deg=turn + way * 30), person)
+        assert off == pytest.approx(30, abs=6)
+
+
 def test_part_iou_by_hand():
     true = np.zeros((10, 10), np.uint8)
     true[:5], true[5:, :5] = PART_INDEX["Hair"], PART_INDEX["Upper_Lip"]

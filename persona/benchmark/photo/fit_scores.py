@@ -16,8 +16,6 @@ from persona.data.palette import PART_INDEX
 from persona.modules.render.mesh import interpolate, rasterize_uv
 
 BODY_JOINTS = slice(0, 22)
-FRONT_DEG = 45.0
-"""Without true joints somebody turned by no more than this is taken to face the camera."""
 LEAST_PART = 0.001
 """Smallest share of the person's pixels that a part needs to count."""
 CLEAR_RGB = 40.0
@@ -79,8 +77,9 @@ def facing_deg(true: TruePerson, fitted: FittedPerson) -> float | None:
     """Angle between the true and the fitted heading; None where the truth is not known."""
     if true.joints is not None:
         expected = heading(true.joints)
-    elif true.turn_deg is not None and abs(true.turn_deg) <= FRONT_DEG:
-        expected = np.array([0.0, 0.0, -1.0])
+    elif true.turn_deg is not None:
+        turn = np.radians(true.turn_deg)
+        expected = np.array([np.sin(turn), 0.0, -np.cos(turn)])
     else:
         return None
     cosine = heading(fitted.joints.numpy()) @ expected

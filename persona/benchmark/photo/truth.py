@@ -69,6 +69,7 @@ class TruePerson:
     views: list[TrueView] = field(default_factory=list)
     poses: list[TrueView] = field(default_factory=list)
     turn_deg: float | None = None
+    """About the vertical from facing the camera, positive towards the right of the picture."""
     parts: UInt8[ndarray, "h w"] | None = None
     joints: Float[ndarray, "55 3"] | None = None
     """Metres in the photo camera's frame."""
