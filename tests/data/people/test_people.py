@@ -113,9 +113,11 @@ def test_a_photo_of_other_settings_is_made_again(tmp_path, monkeypatch):
     assert not write(own=0.2, motions=["dance"])
     (out / "person_7/photo.json").unlink()
     assert not write(own=0.2, motions=["dance"]), "nobody knows what made it"
-    (out / "person_7/meta.json").touch()
+    (out / "person_7/meta.json").write_text('{"walk": false}')
     write_people(assets, out, count=1, seed=7, motions=["walk"])
     assert not made and photo.is_file()
+    write(walk=True)
+    assert not (out / "person_7/meta.json").exists(), "its views were of the other kind"
 
 
 @pytest.mark.slow

@@ -181,7 +181,8 @@ def test_several_photographs_become_one_texture_in_the_light_of_the_first():
     assert shares[0] < 0.4 and shares[0] + 0.1 < shares[1] < shares[2] - 0.2
     found = torch.from_numpy(textures.texture).flatten(0, 1)[texels.index].float() / 255
     error = (found - paint(rest)).abs().mean(-1)
-    assert error[mask].mean() < 0.04, error[mask].mean()  # The blurred one is alone somewhere.
+    # The blurred one is alone somewhere, and a little of the exposures is taken for light.
+    assert error[mask].mean() < 0.045, error[mask].mean()
     plain = unwrap(views, mesh, SIZE)
     found = torch.from_numpy(plain.texture).flatten(0, 1)[texels.index].float() / 255
     assert (found - paint(rest)).abs().mean(-1)[mask].mean() > 1.5 * error[mask].mean()
