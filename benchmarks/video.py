@@ -50,7 +50,8 @@ VARIANTS = {
 }
 """In their order: networks are changed from one to the next and never back, so a process measures
 those that are fused or the other compiled ones."""
-FUSED, NOT_FUSED = {"fused", "fused_compile"}, {"compile", "fp8"}
+FUSED = {name for name, speed in VARIANTS.items() if speed.fused}
+NOT_FUSED = {name for name, speed in VARIANTS.items() if speed.compile} - FUSED
 FRAMES = {"wan_animate": 77}
 MOTION = 441
 TINY_SIZE = 128, 64

@@ -46,6 +46,7 @@ def run_export_benchmark(config: DictConfig, folder: Path) -> Path:
     frame = whole_number("frame", config.frame, low=0)  # One: another pose is another table.
     exporter = exporter_of(config)
     scene = exporter.scene(_NAME, frame)
+    own = scene.posed(frame)
     moved = [kind for kind in formats if FORMATS[kind].rigged and kind != "npz"]
     rigs = losses_of_rigs(exporter, frame) if config.losses and moved else {}
     rows: list[Row] = []
@@ -61,7 +62,7 @@ def run_export_benchmark(config: DictConfig, folder: Path) -> Path:
                 shown = rig_loss(kind, rigs, exporter.settings.offsets)
                 reader = "the rig, drawn here over the motion"
             else:
-                shown, reader = shows(exporter, kind, path, frame)
+                shown, reader = shows(exporter, kind, path, own, frame)
             rows.append((kind, path.stat().st_size / 1e6, shown, reader))
         # Each format takes long: what is there stays if the next one fails.
         write_text(folder / "report.md", report(exporter, rows))
@@ -89,11 +90,20 @@ def rig_loss(kind: str, rigs: Mapping[str, float], offsets: str) -> float | None
     return next((loss for name, loss in rigs.items() if name.startswith(began)), None)
 
 
-def shows(exporter: AvatarExport, kind: str, path: Path, frame: int) -> tuple[float | None, str]:
-    """PSNR of the pose that a file holds, and who read it; None where nobody here can."""
+def shows(
+    exporter: AvatarExport, kind: str, path: Path, own: Splats, frame: int
+) -> tuple[float | None, str]:
+    """PSNR of the pose that a file holds, and who read it; None where nobody here can.
+
+    Args:
+        exporter: Of the avatar.
+        kind: The format.
+        path: The file.
+        own: The avatar itself in that pose.
+        frame: Of the motion, the pose's.
+    """
     if kind not in READERS:
         return None, "nobody here"
-    own = exporter.posed(frame)
     try:
         read, reader = READERS[kind](path, own, frame)
     except UserError as error:

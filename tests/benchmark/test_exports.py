@@ -39,7 +39,7 @@ def test_a_reader_that_is_wrong_shows(exporter, tmp_path, monkeypatch):
     own = exporter.posed(1)
     moved = replace(own, means=own.means + np.float32([0, 0.02, 0]))
     monkeypatch.setitem(exports.READERS, "ply", lambda path, own, frame: (moved, "nobody"))
-    assert exports.shows(exporter, "ply", tmp_path, 1)[0] < 40
+    assert exports.shows(exporter, "ply", tmp_path, own, 1)[0] < 40
 
 
 def test_a_format_that_cannot_be_written_costs_no_other_row(exporter, tmp_path, monkeypatch):

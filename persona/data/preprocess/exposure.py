@@ -91,7 +91,8 @@ def exposures(shown: Sequence[Shown], pairs: Sequence[Pair]) -> Float[Tensor, "n
     count = len(shown)
     prior = torch.diag(torch.tensor([1 / _USUAL_GAIN] * count + [1 / _USUAL_LIGHT] * 3))
     prior[0, 0] = 1 / _NOISE
-    blocks = [_differences(shown, pair) for pair in pairs if pair.first in known(pairs)]
+    led_to = known(pairs)
+    blocks = [_differences(shown, pair) for pair in pairs if pair.first in led_to]
     if not blocks:
         return torch.zeros(count, 3)
     rows = torch.cat([rows for rows, _ in blocks])
