@@ -1,4 +1,8 @@
-"""Animated frames replayed from a CUDA graph are those drawn one by one."""
+"""Animated frames replayed from a CUDA graph are those drawn one by one.
+
+Pieces of an image are added atomically, in any order, so two drawings of a frame may differ in the
+last bit of a sum: by one level of 255, in few pixels.
+"""
 
 from pathlib import Path
 
@@ -70,6 +74,15 @@ def test_a_row_on_the_device_is_that_row(system, scene):
         assert not torch.equal(draw(0, camera)[0], draw(5, camera)[0])
 
 
+def same(a, b, background):
+    """Whether two frames differ in rounding alone; RGBA is judged over black."""
+    a, b = (x.astype(np.float32) for x in (a, b))
+    if background is None:  # What is hardly there has any colour.
+        a, b = (np.concatenate((x[..., :3] * x[..., 3:] / 255, x[..., 3:]), -1) for x in (a, b))
+    apart = np.abs(a - b)
+    return apart.max() <= 1.51 and (apart > 0.01).mean() < 0.01
+
+
 class TestOnTheDevice:
     pytestmark = gpu
 
@@ -87,7 +100,7 @@ class TestOnTheDevice:
 
     @pytest.mark.parametrize("background", [None, (200, 30, 90)])
     @pytest.mark.parametrize("moving", [False, True])
-    def test_frames_are_the_plain_ones_exactly(
+    def test_frames_are_the_plain_ones(
         self, system, scene, graphs, monkeypatch, background, moving
     ):
         poses, camera = scene
@@ -97,9 +110,9 @@ class TestOnTheDevice:
         monkeypatch.setattr(system, "cuda_graph", False)
         plain = list(render_motion(system, poses, camera, background=background))
         assert len(fast) == len(plain) == len(poses.trans)
-        for a, b in zip(fast, plain, strict=True):
-            assert np.array_equal(a, b)
-        assert (fast[0] != fast[9]).any()
+        assert all(same(a, b, background) for a, b in zip(fast, plain, strict=True))
+        # A frame late would be noticed.
+        assert not any(same(a, b, background) for a, b in zip(fast, plain[1:], strict=False))
 
     def test_too_little_room_is_noticed_and_drawn_again(self, system, scene, graphs, monkeypatch):
         from persona.modules.render import cuda_backend
@@ -111,7 +124,7 @@ class TestOnTheDevice:
         assert len(graphs) > 1
         monkeypatch.setattr(system, "cuda_graph", False)
         plain = list(render_motion(system, poses, several(camera, len(poses.trans))))
-        assert all(np.array_equal(a, b) for a, b in zip(fast, plain, strict=True))
+        assert all(same(a, b, None) for a, b in zip(fast, plain, strict=True))
 
     def test_frames_outlive_the_next_ones(self, system, scene):
         frames = draw_frames(system, *scene)
