@@ -9,10 +9,10 @@ settings that are added one after the other:
 - ``exact``: the same functions in less work, which is what generators do;
 - ``channels_last``: with ``generator.channels_last=true``;
 - ``compile``: with ``generator.compile=true``;
-- ``fused``: ``channels_last`` with kernels for attention along time and gates, which generators
-  use where they do not compile;
-- ``fused_compile``: both;
-- ``fp8``: ``compile`` with ``generator.fp8=true``.
+- ``fp8``: ``compile`` with ``generator.fp8=true``;
+- ``fused``: ``channels_last`` with kernels for attention along time and gates, as generators have;
+- ``fused_compile``: with ``generator.compile=true`` as well;
+- ``fused_fp8``: and with ``generator.fp8=true``.
 
 Operations are counted in ``plain`` for all, so that less work shows as a higher rate; memory is the
 most that is held in any call. ``--clip`` samples a whole clip as well, under the last settings, and
@@ -44,9 +44,10 @@ VARIANTS = {
     "exact": Speed(),
     "channels_last": Speed(channels_last=True),
     "compile": Speed(channels_last=True, compile=True),
+    "fp8": Speed(channels_last=True, compile=True, fp8=True),
     "fused": Speed(channels_last=True, fused=True),
     "fused_compile": Speed(channels_last=True, fused=True, compile=True),
-    "fp8": Speed(channels_last=True, compile=True, fp8=True),
+    "fused_fp8": Speed(channels_last=True, fused=True, compile=True, fp8=True),
 }
 """In their order: networks are changed from one to the next and never back, so a process measures
 those that are fused or the other compiled ones."""

@@ -65,11 +65,9 @@ class SampledGenerator(VideoGenerator, Generic[S]):
     @property
     def speed(self) -> Speed:
         """How fast its networks compute."""
-        # Compiled code has kernels of its own, which were faster than ours in it.
         return Speed(
-            channels_last=self.channels_last, compile=self.compile, fp8=self.fp8,
-            fused=not self.compile,
-        )  # fmt: skip
+            fused=True, channels_last=self.channels_last, compile=self.compile, fp8=self.fp8
+        )
 
     @property
     def frame_size(self) -> tuple[int, int]:  # type: ignore[override]

@@ -17,3 +17,19 @@ def test_half_gates_the_other(shape):
     value, gate = both.double().chunk(2, -1)
     wanted = value * F.gelu(gate)
     assert (gated(both.to(DEVICE)).cpu() - wanted).abs().max() < 1e-5
+
+
+def test_in_8_bits_it_is_the_rounded_product():
+    from persona.modules.diffusion.networks.fp8 import _rounded
+    from persona.modules.diffusion.networks.geglu_triton import gated, gated_in_8_bits
+
+    both = torch.randn(2, 5, 48, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    both[0, 0] = 0
+    both[1] *= 1000
+    small, scale = gated_in_8_bits(both)
+    wanted, wanted_scale = _rounded(gated(both).flatten(0, 1))
+    assert small.dtype == wanted.dtype and small.shape == (10, 24)
+    torch.testing.assert_close(scale, wanted_scale, rtol=1e-5, atol=0)
+    # A value that lies between two may fall to either.
+    apart = (small.float() - wanted.float()).abs() / wanted.float().abs().clamp_min(1)
+    assert apart.max() < 0.13 and (apart > 0).float().mean() < 0.02

@@ -16,7 +16,7 @@ from diffusers import AutoencoderKLTemporalDecoder
 from tiny_weights import UNET, VAE
 
 from persona.errors import UserError
-from persona.modules.diffusion.networks.fp8 import Fp8Linear, to_fp8
+from persona.modules.diffusion.networks.fp8 import Fp8Linear, side_by_side, to_fp8
 from persona.modules.diffusion.networks.posed_unet import make_unet
 from persona.modules.diffusion.networks.spatio_temporal import QuickResBlock, QuickTransformer
 from persona.modules.diffusion.networks.speed import Speed
@@ -43,8 +43,8 @@ def called(identity, clips=1, frames=3):
     )  # fmt: skip
 
     def call(other):
-        device = next(other.parameters()).device
-        return other(*(None if x is None else x.to(device) for x in inputs)).cpu()
+        like = next(other.parameters())
+        return other(*(None if x is None else x.to(like) for x in inputs)).float().cpu()
 
     return network, call
 
@@ -86,6 +86,10 @@ def test_a_network_of_kernels_gives_the_same_on_the_device():
     assert any(getattr(module, "fused", False) for module in quick.modules())
     # Convolutions round alike in both.
     assert error(call(quick), call(plain)) < 1e-4
+    if torch.cuda.get_device_capability() >= (8, 9):
+        half = network.cuda().bfloat16()
+        small = changed(half, Speed(channels_last=True, fused=True, fp8=True))
+        assert 1e-3 < error(call(small), call(half)) < 0.08
 
 
 def test_several_tokens_are_attended_to():
@@ -125,8 +129,16 @@ def test_eight_bits_are_near_and_take_half_the_memory():
     # Three bits of mantissa each, whatever a token's size.
     off = (out - wanted).norm(dim=-1) / wanted.norm(dim=-1)
     assert 1e-4 < off.max() < 0.06
+    beside = [nn.Linear(64, 32), nn.Linear(64, 16)]
+    to_fp8(nn.Sequential(*beside))
+    together = torch.cat([layer(tokens) for layer in beside], -1)
+    torch.testing.assert_close(side_by_side(beside, tokens), together)
     network, call = called(identity=True)
     assert 1e-5 < error(call(changed(network, Speed(fp8=True))), call(network)) < 0.05
+    kernels = changed(network, Speed(fp8=True, fused=True))  # Without a GPU, the same function.
+    assert error(call(kernels), call(network)) < 0.05
+    narrow = [m for n, m in kernels.named_modules() if n.endswith("ff.net.2")]
+    assert narrow and all(isinstance(layer, Fp8Linear) for layer in narrow)
 
 
 def test_outermost_blocks_are_compiled_once_each(monkeypatch):

@@ -25,7 +25,7 @@ from diffusers.models.transformers.transformer_temporal import TransformerSpatio
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from persona.modules.diffusion.networks.fp8 import Fp8Linear
+from persona.modules.diffusion.networks.fp8 import Fp8Linear, side_by_side
 from persona.modules.diffusion.networks.id_attention import ClipOnlyAttention, IdentityAttention
 
 
@@ -41,9 +41,9 @@ def quicken(network: nn.Module, *, fused: bool = False) -> None:
             module.__class__ = QuickResBlock
         elif type(module) is TransformerSpatioTemporalModel:
             module.__class__ = QuickTransformer
-    for module in network.modules() if fused else ():
-        if isinstance(module, (Attention, FeedForward)):
-            module.fused = True
+            for part in module.modules() if fused else ():
+                if isinstance(part, (Attention, FeedForward)):
+                    part.fused = True
 
 
 def keep_channels_last(network: nn.Module) -> None:
@@ -200,13 +200,17 @@ def _by_kernel(layer: nn.Module, tokens: Float[Tensor, "*n width"]) -> bool:
 def _feed_forward(
     layers: FeedForward, tokens: Float[Tensor, "*n width"]
 ) -> Float[Tensor, "*n width"]:
-    if not _by_kernel(layers, tokens) or torch.compiler.is_compiling():
-        return layers(tokens)  # Compiled code has a kernel of its own.
-    # Triton comes with CUDA builds of torch.
-    from persona.modules.diffusion.networks.geglu_triton import gated
-
     widen, _, narrow = layers.net
-    return narrow(gated(widen.proj(tokens)))
+    small = isinstance(narrow, Fp8Linear)
+    if not _by_kernel(layers, tokens) or (torch.compiler.is_compiling() and not small):
+        return layers(tokens)  # Compiled code has a kernel of its own for 16 bits.
+    # Triton comes with CUDA builds of torch.
+    from persona.modules.diffusion.networks.geglu_triton import gated, gated_in_8_bits
+
+    both = widen.proj(tokens)
+    if not small:
+        return narrow(gated(both))
+    return narrow.of_rounded(*gated_in_8_bits(both), both.dtype).unflatten(0, both.shape[:-1])
 
 
 def _frames_see_frames(
@@ -234,8 +238,8 @@ def _queries_keys_values(
 ) -> Float[Tensor, "*n three_width"]:
     """Side by side, each of all heads."""
     layers = attention.to_q, attention.to_k, attention.to_v
-    if any(isinstance(layer, Fp8Linear) for layer in layers):
-        return torch.cat([layer(tokens) for layer in layers], -1)
+    if all(isinstance(layer, Fp8Linear) for layer in layers):
+        return side_by_side(layers, tokens)
     return F.linear(tokens, torch.cat([layer.weight for layer in layers]))
 
 

@@ -44,7 +44,7 @@ class Speed:
     Attributes:
         rewrite: Blocks of Stable Video Diffusion compute by ``spatio_temporal``: the same results.
         fused: On CUDA, attention along time and the gate of wide layers are kernels of our own: a
-            tenth less time for Stable Video Diffusion. Slower where PyTorch compiles the blocks.
+            tenth less time for Stable Video Diffusion, less where PyTorch compiles the blocks.
         channels_last: A pixel's channels lie together in memory, as GPUs' convolutions read them.
         compile: Blocks are compiled by PyTorch; the first clip waits a minute or two for it.
         fp8: Linear layers of transformers multiply 8-bit numbers; bfloat16 on an H100 or later.
@@ -106,12 +106,14 @@ def _put_channels_last(network: nn.Module) -> None:
 def _wide_layers(network: nn.Module) -> list[nn.Module]:
     """Feed-forward layers and attention to many tokens.
 
-    After a gate 16-bit products are faster: rounding its many columns takes longer than is won.
+    After a gate that no kernel of ours rounds as it goes, 16-bit products are faster: another pass
+    over so many columns takes longer than is won.
     """
     found: list[nn.Module] = []
     for name, module in network.named_modules():
         if isinstance(module, FeedForward):
-            found.append(module.net[0] if isinstance(module.net[0], GEGLU) else module)
+            gated = isinstance(module.net[0], GEGLU) and not getattr(module, "fused", False)
+            found.append(module.net[0] if gated else module)
         elif isinstance(module, (Attention, WanAttention)) and not name.endswith("attn2"):
             found.append(module)
     return found
