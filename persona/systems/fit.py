@@ -56,6 +56,7 @@ class Fit(AvatarModule):
         optimizer: takes parameter groups.
         schedule: of the learning rates.
         density: changes the number of Gaussians; None leaves it as it is.
+        rest: share of the steps, the last ones, in which their number stays as it is.
         focus_margin_px: perceptual losses see the largest person's box and this margin around it;
             None shows them whole images.
         cuda_graph: on CUDA, capture the step of each kind of frame once and replay it.
@@ -75,6 +76,7 @@ class Fit(AvatarModule):
         optimizer: Callable[..., Optimizer],
         schedule: Schedule,
         density: Density | None = None,
+        rest: float = 0.15,
         focus_margin_px: int | None = 32,
         cuda_graph: bool = True,
     ) -> None:
@@ -83,13 +85,17 @@ class Fit(AvatarModule):
         self.scores = Scores(metrics, method.assets)
         self.val_metrics = metrics.clone(prefix="val/")
         self.make_optimizer, self.schedule = optimizer, schedule
-        self.density = density or Density()
+        if not 0 <= rest < 1:
+            raise UserError(f"system.rest={rest}: give a share of the steps, from 0 to below 1")
+        self.density, self.rest = density or Density(), rest
         self.watching = False
         """Whether the density sees the step that is being taken."""
         self.focus_margin_px = focus_margin_px
         self.focus_px: tuple[int, int] | None = None
         self.cuda_graph = cuda_graph
         self.graphed: GraphedLoss | None = None
+        self.graph_watches = False
+        """Whether the captured steps are watched."""
         self.build_seconds = 0.0
         """Time to build the avatar, a network's pass included; 0 for one from a checkpoint."""
         self.last_loss: float | None = None
@@ -193,13 +199,13 @@ class Fit(AvatarModule):
     @property
     def uses_graph(self) -> bool:
         """Whether steps are replayed from CUDA graphs."""
-        allowed = self.cuda_graph and not self.watching
+        allowed = self.cuda_graph and (self.density.replayable or not self.watching)
         return allowed and self.device.type == "cuda" and self.avatar.capturable
 
     def graphed_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], list[Terms]]:
         """``batch_loss`` by CUDA graphs."""
-        if self.graphed is None:
-            self.graphed = GraphedLoss(self)
+        if self.graphed is None or self.graph_watches != self.watching:
+            self.graphed, self.graph_watches = GraphedLoss(self), self.watching
         result = self.graphed(batch)
         if self.trainer.global_step % CHECK_EVERY == 0 and self.renderer.grow_slots():
             self.graphed = None
@@ -251,7 +257,11 @@ class Fit(AvatarModule):
             raise UserError("density: on several processes Gaussians grow with trainer=ddp alone")
 
     def on_fit_start(self) -> None:
-        """Lets perceptual losses keep the features of captured frames, if these are few."""
+        """Lets perceptual losses keep the features of captured frames, if these are few.
+
+        The density is told when the number of Gaussians is to stay.
+        """
+        self.density.rests_after = (1 - self.rest) * self.trainer.estimated_stepping_batches
         self.losses.keep_targets(self.trainer.datamodule.train_frames.roles.count(CAPTURED))
 
     def on_train_end(self) -> None:

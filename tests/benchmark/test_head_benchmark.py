@@ -67,11 +67,15 @@ def test_the_table_has_means_and_leaves_empty_what_a_system_lacks(tmp_path):
          "source_lpips_squeeze": 0.4},
         {"system": "alone", "person": 1, "seed": 0, "source_psnr": 30.0},
     ]  # fmt: skip
-    write_tables(tmp_path, results, ["alone", "perse", "never_ran"])
+    write_tables(
+        tmp_path, results, ["alone", "perse", "missing", "unasked"],
+        {"alone": 1, "perse": 3, "missing": 3},
+    )  # fmt: skip
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert lines[0] == "| system | cells | PSNR ↑ | LPIPS ↓ | drift ↓ |"
     assert lines[2] == "| alone | 1 | 30.00 |  |  |"
-    assert lines[3] == "| perse | 2 | 21.00 ± 1.41 | 0.3000 ± 0.1414 | 0.2000 ± 0.1414 |"
+    assert lines[3] == "| perse | **2 of 3** | 21.00 ± 1.41 | 0.3000 ± 0.1414 | 0.2000 ± 0.1414 |"
+    assert lines[4] == "| missing | **0 of 3** |  |  |  |" and not lines[5]
     rows = list(csv.DictReader((tmp_path / "cells.csv").open()))
     assert len(rows) == 3 and rows[2]["drift"] == ""
 
@@ -92,6 +96,8 @@ def test_cells_that_start_from_one_another_run_in_turn():
     second = Cell("second", 1, 0, {}, {}, before=first)
     third = Cell("third", 1, 0, {}, {}, before=second)
     assert chains_of([alone, first, second, third]) == [[first, second, third], [alone]]
+    late = Cell("late", 1, 1, {}, {}), Cell("later", 1, 1, {}, {}, before=Cell("late", 1, 1, {}, {}))
+    assert chains_of([*late, alone]) == [[alone], [*late]], "whole seeds come first"
     # The first one is finished already.
     assert chains_of([second, third]) == [[second, third]]
 

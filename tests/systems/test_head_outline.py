@@ -7,7 +7,7 @@ from tiny_heads import Edit
 from persona.modules.body.head_body import HeadBody
 from persona.modules.head.builder import PerseBuilder
 from persona.systems import head_outline
-from persona.systems.head_outline import CLOSE, _looked_up, scattered
+from persona.systems.head_outline import CLOSE, FEW, _looked_up, scattered, told_apart
 
 
 def test_points_are_put_far_from_all_there_are():
@@ -57,3 +57,15 @@ def test_a_head_learns_which_points_each_edit_has(monkeypatch):
     assert opacities[0] < 0.2 and opacities[1] > 0.8
     for one, other in zip(before, avatar.deformer.parameters(), strict=True):
         assert torch.equal(one, other), "what moves points has learnt nothing yet"
+
+
+def test_what_few_points_tell_is_looked_at_as_often_as_what_many_do():
+    """Of 100 points the first edit alone has 60, the second alone 6, one nobody else has 1."""
+    there = torch.zeros(3, 100, dtype=torch.bool)
+    there[:, 70:] = True
+    there[0, :60], there[1, 60:66], there[2, 66:67] = True, True, True
+    telling, often = told_apart(there)
+    assert telling.tolist() == list(range(67))
+    shares = [float(often[there[edit, telling]].sum()) for edit in range(3)]
+    assert shares == pytest.approx([1, 1, 1 / FEW])
+    assert len(told_apart(there[:, 70:])[0]) == 0

@@ -16,6 +16,7 @@ from persona.commands.edit import edit, interpolate
 from persona.commands.pictures import to_uint8
 from persona.errors import UserError
 from persona.modules.head.lora import lora_state, without_additions
+from persona.runtime.step_graph import StepGraph
 from persona.types import View
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -55,13 +56,13 @@ GROWTH = {
 }
 
 
-def fitted(system, steps, *overrides, folder=None, lora=False):
+def fitted(system, steps, *overrides, folder=None, lora=False, accelerator="cpu"):
     """A system after some steps, and its trainer."""
     lightning.seed_everything(0, verbose=False)
     fit = instantiate(config(system, *GROWTH[system], *overrides, lora=lora))
     data = TinyHeads(TinyHead(), people=1 if system == "pointavatar" else 2)
     trainer = lightning.Trainer(
-        max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False,
+        max_steps=steps, accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
         inference_mode=False, default_root_dir=folder,
     )  # fmt: skip
@@ -115,6 +116,33 @@ def test_a_head_trains_grows_and_loads(system, tmp_path, monkeypatch):
     with torch.no_grad():
         for one, other in zip(*(f.render(pose, camera) for f in (fit, again)), strict=True):
             assert torch.equal(one, other)
+
+
+def test_points_stay_in_the_last_steps():
+    """Epochs of four steps would change them after the fourth, the eighth and the last one."""
+    fit, _, _ = fitted("perse", 12, "system.rest=0.5")
+    assert fit.density.rests_after == 6 and len(fit.avatar.points) == 100
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("system", SMALL)
+def test_captured_steps_of_heads_equal_plain_ones(system, monkeypatch):
+    """Points change twice, and each time the steps are captured anew."""
+    captured = []
+    begin = StepGraph.__init__
+    monkeypatch.setattr(StepGraph, "__init__", lambda *a, **k: captured.append(begin(*a, **k)))
+    graph, plain, again = (
+        fitted(system, 11, "renderer=auto", "system.rest=0.2", f"system.cuda_graph={graph}",
+               accelerator="gpu")[0]
+        for graph in (True, False, False)
+    )  # fmt: skip
+    # Once for the first points and once after each change; the last steps are not watched.
+    assert len(captured) == 3
+    points = [fit.avatar.points.detach() for fit in (graph, plain, again)]
+    assert len(points[0]) == len(points[1]) > 60
+    found, noise = ((p - points[1]).abs().mean() for p in (points[0], points[2]))
+    assert found < 3 * noise + 1e-5
 
 
 @pytest.mark.slow
@@ -199,6 +227,7 @@ def test_edits_that_are_not_attributes_are_named():
     [
         ("perse", "avatar.features=30", r"avatar.features=30: the encoder gives 32"),
         ("perse", "system.method.background=plaid", r"background=plaid is unknown"),
+        ("perse", "system.rest=1.0", r"system.rest=1.0: give a share"),
     ],
 )
 def test_wrong_options_of_heads(system, override, message):

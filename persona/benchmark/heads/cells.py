@@ -16,7 +16,7 @@ from persona.data.heads.edits import SOURCE_FOLDER, SyntheticEdits, read_edit
 from persona.errors import UserError
 from persona.runtime.options import plain, settings_digest
 
-VERSION = 2
+VERSION = 3
 """Raised when the same settings come to give other numbers."""
 RUN = "run"
 """Folder of a cell's training."""
@@ -101,7 +101,8 @@ def cell_of(
         "body=head", f"system={choice.system}",
         f"trainer.max_steps={steps}", f"seed={seed}", f"name=heads_{config.size}",
         "pictures.turntable_frames=0", "logger=none", "trainer.enable_progress_bar=false",
-        "checkpoint_every=1000000", f"metric.lpips_net={config.lpips_net}",
+        # The benchmark scores every frame itself.
+        "checkpoint_every=1000000", "metric.lpips_net=null", "+trainer.limit_test_batches=1",
         *size.overrides[choice.system], *choice.overrides,
         quoted("subjects_dir", Path(config.subjects_dir).absolute()),
     ]  # fmt: skip

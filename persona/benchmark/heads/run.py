@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from persona.benchmark.heads.cells import RUN, Cell, check_edits, plan
 from persona.benchmark.heads.novel import score_novel
-from persona.benchmark.heads.score import score_head
+from persona.benchmark.heads.score import score_head, scored
 from persona.benchmark.heads.sheet import SHEET, write_sheet
 from persona.benchmark.heads.speed import compare_speed
 from persona.benchmark.heads.table import write_tables
@@ -26,7 +27,6 @@ from persona.data.heads.edits import SyntheticEdits
 from persona.data.heads.subject import SyntheticHead
 from persona.data.io import read_json, write_json
 from persona.modules.device import pick_device
-from persona.modules.metrics.protocol import protocol_metrics
 from persona.runtime.apart import result_apart, results_of
 from persona.runtime.options import plain
 
@@ -35,7 +35,9 @@ RESULT_FILE, SPEED_FILE = "result.json", "speed.json"
 
 
 def run_heads(config: DictConfig, folder: Path) -> list[str]:
-    """Runs all cells that are not there yet, and writes the tables.
+    """Runs all cells that are not there yet, seed by seed, and writes the tables.
+
+    With ``jobs`` 0 it runs none, and writes the tables of those that are there.
 
     Returns:
         A line for each cell that failed.
@@ -46,6 +48,9 @@ def run_heads(config: DictConfig, folder: Path) -> list[str]:
     check_edits(config)
     cells = plan(config, folder)
     todo = [cell for cell in cells if not finished(folder / "cells" / cell.name, cell)]
+    if not config.jobs:
+        write_all(config, folder, cells)
+        return []
     speed = config.sizes[config.size].get("speed")
     if speed is not None and not (folder / SPEED_FILE).is_file():
         log.info("speed of PERSE's step")  # Nothing else runs on the machine meanwhile.
@@ -57,12 +62,18 @@ def run_heads(config: DictConfig, folder: Path) -> list[str]:
     for lines in results_of(run_chain, chains, config.jobs):
         failed += lines
         # After each chain, so that an early stop leaves tables.
-        results = [read_json(path) for path in sorted(folder.glob(f"cells/*/{RESULT_FILE}"))]
-        found = folder / SPEED_FILE
-        measured = read_json(found) if found.is_file() else {}
-        write_tables(folder, results, list(config.systems), measured)
-        write_sheet(folder / SHEET, folder / "cells", list(config.systems))
+        write_all(config, folder, cells)
     return failed
+
+
+def write_all(config: DictConfig, folder: Path, cells: Sequence[Cell]) -> None:
+    """Tables and the sheet of what is there, and how much of what was planned that is."""
+    results = [read_json(path) for path in sorted(folder.glob(f"cells/*/{RESULT_FILE}"))]
+    found = folder / SPEED_FILE
+    measured = read_json(found) if found.is_file() else {}
+    planned = Counter(cell.system for cell in cells)
+    write_tables(folder, results, list(config.systems), planned, measured)
+    write_sheet(folder / SHEET, folder / "cells", list(config.systems))
 
 
 def folders_of(cells: Sequence[Cell]) -> list[tuple[dict, str]]:
@@ -91,8 +102,8 @@ def chains_of(cells: Sequence[Cell]) -> list[list[Cell]]:
         while first.before is not None:
             first = first.before
         chains.setdefault(first.name, []).append(cell)
-    # Long ones first: the last to end is a short one.
-    return sorted(chains.values(), key=len, reverse=True)
+    # Seed by seed, so that an early stop leaves whole rows; long ones first: the last to end is short.
+    return sorted(chains.values(), key=lambda chain: (chain[0].seed, -len(chain)))
 
 
 def run_chain(given: tuple[list[Cell], Path, str]) -> list[str]:
@@ -126,7 +137,7 @@ def run_cell(cell: Cell, place: Path, net: str) -> None:
     accelerator = cell.train["trainer"]["accelerator"]
     device = pick_device({"gpu": "cuda"}.get(accelerator, accelerator))
     system = load_system(run, device)
-    values = score_head(system, data, protocol_metrics(net).to(device), net)
+    values = score_head(system, data, scored(net).to(device), net)
     if cell.novel is not None:
         values |= score_novel(Path(cell.train["system"]["method"]["start"]), system, cell.novel)
     for name in (SHEET_FILE, COMPARISON_FILE):
@@ -136,5 +147,5 @@ def run_cell(cell: Cell, place: Path, net: str) -> None:
     gpu = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     write_json(place / RESULT_FILE, {
         "system": cell.system, "person": cell.person, "seed": cell.seed, "digest": cell.digest,
-        "device": gpu, "init_psnr": metrics["init/alpha_psnr"], **values, **times,
+        "device": gpu, **values, **times,
     })  # fmt: skip

@@ -21,7 +21,7 @@ from persona.modules.metrics.interpolation import (
     mean_smoothness,
     smoothness,
 )
-from persona.modules.metrics.protocol import score_frame
+from persona.modules.metrics.protocol import protocol_metrics, score_frame
 from persona.systems.fit import Fit
 from persona.types import Frame
 
@@ -59,6 +59,17 @@ def score_head(
     for name in scores[0]:
         found[f"edits_{name}"] = fmean(values[name] for values in scores[1:])
     return found | apart(seen) | smooth(EditableHead(system, data.train_frames, 0), net)
+
+
+def scored(net: str) -> MetricCollection:
+    """The protocol's metrics that the table has.
+
+    Args:
+        net: LPIPS.
+    """
+    metrics = protocol_metrics(net)
+    kept = {name: metric for name, metric in metrics.items() if name.startswith(VARIANT)}
+    return MetricCollection(kept, compute_groups=False)
 
 
 Shown = tuple[Frame, Picture, Float[Tensor, "1 h w"]]

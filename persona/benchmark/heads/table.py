@@ -45,7 +45,11 @@ Result = Mapping[str, float | int | str]
 
 
 def write_tables(
-    folder: Path, results: Sequence[Result], order: Sequence[str], speed: Result | None = None
+    folder: Path,
+    results: Sequence[Result],
+    order: Sequence[str],
+    planned: Mapping[str, int],
+    speed: Result | None = None,
 ) -> None:
     """cells.csv with every cell, table.csv and table.md with a row a system.
 
@@ -53,6 +57,7 @@ def write_tables(
         folder: Of the files.
         results: Of the cells.
         order: Of the systems.
+        planned: Cells by system: a row says where some of them are missing.
         speed: What ``compare_speed`` found; empty or None leaves it out.
     """
     write_csv(folder / "cells.csv", results)
@@ -61,11 +66,17 @@ def write_tables(
     shown = [name for name in COLUMNS if any(spread_of(of_system(results, s), name) for s in order)]
     header = ["system", "cells", *(COLUMNS[name][0] for name in shown)]
     lines = [
-        [system, str(len(own)), *(text_of(spread_of(own, n), COLUMNS[n][1]) for n in shown)]
-        for system in order if (own := of_system(results, system))
+        [system, counted(len(own), planned.get(system, 0)),
+         *(text_of(spread_of(own, n), COLUMNS[n][1]) for n in shown)]
+        for system in order if (own := of_system(results, system)) or planned.get(system)
     ]  # fmt: skip
     below = SPEED.format(**speed) if speed else ""
     write_text(folder / "table.md", markdown([header, *lines]) + NOTE + below)
+
+
+def counted(there: int, planned: int) -> str:
+    """Cells that a row is of, and those that it should be of where some are missing."""
+    return f"**{there} of {planned}**" if there < planned else str(there)
 
 
 def of_system(results: Sequence[Result], system: str) -> list[Result]:

@@ -1,7 +1,9 @@
 """What decides where an avatar gets more Gaussians, and where fewer."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -34,8 +36,14 @@ class Resize:
 class Density:
     """Leaves the number as it is; a policy overrides what it needs.
 
-    Steps count from 1. A watched step is not replayed from a CUDA graph.
+    Steps count from 1.
     """
+
+    replayable: ClassVar[bool] = False
+    """Whether a CUDA graph may replay what it does in a watched step: tensors changed in place."""
+    rests_after: float | int = math.inf
+    """Step after which the number stays as it is. What a change breaks takes many steps to mend;
+    ``Fit`` knows how many there are."""
 
     def watches(self, step: int) -> bool:
         """Whether it wants to see the gradients of a step."""

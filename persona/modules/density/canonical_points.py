@@ -5,9 +5,10 @@ change, whichever process saw it (PERSE's code takes a vote, PEGASUS's asks the 
 in a cube around others, and all optimisers keep what they know of the points that stay.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -43,6 +44,7 @@ class CanonicalPoints(Density):
         period: epochs between two changes.
     """
 
+    replayable: ClassVar[bool] = True
     epoch_steps: int | None = None
     """The avatar's, once a step was watched."""
 
@@ -77,24 +79,30 @@ class CanonicalPoints(Density):
         return radius
 
     def watches(self, step: int) -> bool:
-        """Every step: a point stays if any frame of the epoch shows it."""
-        return True
+        """Every step until the last change: a point stays if any frame of the epoch shows it."""
+        if self.epoch_steps is None or math.isinf(self.rests_after):
+            return True
+        between = self.period * self.epoch_steps
+        return step <= self.rests_after // between * between
 
     def decides(self, step: int) -> bool:
         """At the end of an epoch."""
         steps = self.epoch_steps
-        return steps is not None and step % (self.period * steps) == 0
+        return steps is not None and step % (self.period * steps) == 0 and self.watches(step)
 
     def watch(self, step: Step) -> None:
         """Notes which points were seen."""
         self.epoch_steps = cast(Cloud, step.avatar).epoch_steps
         seen = self.visible(step)
-        self.seen = seen if self.seen is None else self.seen | seen
+        if self.seen is None:
+            self.seen = seen.clone()
+        else:
+            self.seen |= seen
 
     def unite(self, union: Callable[[Bool[Tensor, "n"]], Bool[Tensor, "n"]]) -> None:
         """A point that any process saw was seen."""
         if self.seen is not None:
-            self.seen = union(self.seen)
+            self.seen.copy_(union(self.seen))
 
     def __call__(self, avatar: Avatar, step: int) -> Resize | None:
         """Prunes, then grows the points of a ``Cloud``."""
@@ -103,14 +111,16 @@ class CanonicalPoints(Density):
         cloud = cast(Cloud, avatar)
         epoch, radius, points = step // cloud.epoch_steps, float(cloud.radius), cloud.points
         keep, seen = torch.arange(len(points), device=points.device), self.seen
-        self.seen = None
         # Where nothing at all was seen there is nothing to grow from either.
         if seen is not None and seen.any() and self.prunes(radius):
             keep = seen.nonzero()[:, 0]
         growth = self.growth(epoch, len(keep), radius)
         fresh = max(0, growth.count - len(keep))
         if len(keep) == len(points) and not fresh and growth.radius == radius:
+            if seen is not None:
+                seen.zero_()  # In place: a graph goes on writing there.
             return None
+        self.seen = None
         settings = {"radius": torch.tensor(growth.radius)}
         if not fresh:
             return Resize(keep, {}, settings=settings)
@@ -122,7 +132,7 @@ class CanonicalPoints(Density):
 
     def state_dict(self) -> dict[str, Tensor]:
         """What was seen since the last pruning."""
-        return {} if self.seen is None else {"seen": self.seen}
+        return {} if self.seen is None else {"seen": self.seen.clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """From a checkpoint."""

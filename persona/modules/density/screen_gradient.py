@@ -61,11 +61,16 @@ class ScreenGradient(Density):
 
     def watches(self, step: int) -> bool:
         """Every step until the last change."""
-        return step <= self.last
+        return step <= self.last_change
 
     def grows(self, step: int) -> bool:
         """Whether Gaussians come and go after a step: every so many steps."""
-        return self.first <= step <= self.last and step % self.every == 0
+        return self.first <= step <= self.last_change and step % self.every == 0
+
+    @property
+    def last_change(self) -> float | int:
+        """Step after which the number stays."""
+        return min(self.last, self.rests_after)
 
     def decides(self, step: int) -> bool:
         """When they come and go."""

@@ -64,7 +64,7 @@ class WalkingGradient(ScreenGradient):
 
     def resets(self, step: int) -> bool:
         """Whether opacities are reset after a step."""
-        return self.reset_every > 0 and step < self.last and step % self.reset_every == 0
+        return self.reset_every > 0 and step < self.last_change and step % self.reset_every == 0
 
     def decides(self, step: int) -> bool:
         """Where the number may change too."""

@@ -63,6 +63,7 @@ class HeadAvatar(Avatar):
     """
 
     per_gaussian = ("points",)
+    capturable = True
     radius: Float[Tensor, ""]
     steps: Int[Tensor, ""]
     mean_expression: Float[Tensor, "e"]
@@ -93,9 +94,9 @@ class HeadAvatar(Avatar):
         self.register_buffer("expression_variance", torch.ones(expressions))
 
     @property
-    def epoch(self) -> int:
+    def epoch(self) -> Int[Tensor, ""]:
         """Of the step that is being taken, from 0."""
-        return max(int(self.steps) - 1, 0) // self.epoch_steps
+        return (self.steps - 1).clamp(min=0) // self.epoch_steps
 
     def begin_step(self) -> None:
         """Counts."""

@@ -21,6 +21,7 @@ from persona.modules.head.attributes import (
 )
 from persona.modules.head.avatar import HeadAvatar, sphere
 from persona.modules.head.canonical import (
+    OCTAVES,
     GaussianNetwork,
     PoseNetwork,
     ShadingNetwork,
@@ -65,6 +66,7 @@ class HeadBuilder:
             codes need not learn it; else all have the person's (an ablation).
         deformer_width: of the deformer's layers.
         width: of the canonical networks' layers.
+        octaves: of the positions that they see: each doubles the finest detail.
     """
 
     rates: Mapping[str, float]
@@ -78,6 +80,7 @@ class HeadBuilder:
     shape_cancel: bool = True
     deformer_width: int = 128
     width: int = 256
+    octaves: int = OCTAVES
     generic: ClassVar[bool] = True
     """Whether edits share a canonical space, and each pose names a shape."""
 
@@ -157,7 +160,8 @@ class PointAvatarBuilder(HeadBuilder):
     def assemble(self, template: HeadTemplate, edits: int = 1) -> HeadAvatar:
         """Of one person."""
         look = SurfaceLook(
-            SurfaceNetwork(width=self.width), ShadingNetwork(width=self.shading_width)
+            SurfaceNetwork(width=self.width, octaves=self.octaves),
+            ShadingNetwork(width=self.shading_width),
         )
         return self.head(template, look, Edits(edits, template.shape_dirs.shape[-1]))
 
@@ -189,7 +193,9 @@ class PegasusBuilder(HeadBuilder):
         codes = TableCodes(edits, self.code, self.code_std)
         known = Edits(edits, template.shape_dirs.shape[-1], slots, codes)
         look = SurfaceLook(
-            SurfaceNetwork(latent=slots.size, width=self.width, segment=True),
+            SurfaceNetwork(
+                latent=slots.size, width=self.width, segment=True, octaves=self.octaves
+            ),
             ShadingNetwork(latent=slots.size, width=self.shading_width),
         )
         return self.head(template, look, known)
@@ -257,7 +263,7 @@ class PerseBuilder(HeadBuilder):
             else FeatureCodes(edits, network, self.features)
         )
         look = GaussianLook(
-            GaussianNetwork(latent=slots.size, width=self.width),
+            GaussianNetwork(latent=slots.size, width=self.width, octaves=self.octaves),
             PoseNetwork(latent=slots.size, width=self.pose_width),
             largest=self.largest,
             turned=self.turned,

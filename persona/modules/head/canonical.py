@@ -20,7 +20,7 @@ from persona.modules.head.layers import (
 )
 
 OCTAVES = 6
-ENCODED = 3 + 6 * OCTAVES
+"""Of positions, as published."""
 SPHERE = 0.6
 """Radius of the first surface, in units of the canonical space."""
 ALBEDO_GAIN = 10.0
@@ -47,10 +47,19 @@ class SurfaceNetwork(SkipTrunk):
         latent: size of the latent; 0 for one subject.
         width: of the hidden layers.
         segment: whether there is the third output.
+        octaves: of positions.
     """
 
-    def __init__(self, *, latent: int = 0, width: int = 256, segment: bool = False) -> None:
-        super().__init__(ENCODED + latent, width)
+    def __init__(
+        self,
+        *,
+        latent: int = 0,
+        width: int = 256,
+        segment: bool = False,
+        octaves: int = OCTAVES,
+    ) -> None:
+        super().__init__(3 + 6 * octaves + latent, width)
+        self.octaves = octaves
         self.lin9 = WeightNormLinear(width, 4)
         mean = math.sqrt(math.pi / width)
         self.lin9.set(mean + 1e-4 * torch.randn_like(self.lin9.weight_v), -SPHERE)
@@ -60,7 +69,7 @@ class SurfaceNetwork(SkipTrunk):
 
     def forward(self, points: Float[Tensor, "n 3"], latent: Float[Tensor, "l"]) -> Surface:
         """Of points in the subject's canonical space."""
-        hidden = self.trunk(encode_position(points, OCTAVES), latent)
+        hidden = self.trunk(encode_position(points, self.octaves), latent)
         values = self.lin9(softplus(hidden))
         # The segmentation reads the hidden values before their activation, as published.
         segment = self.lin_seg0(hidden)[:, 0] if self.segment else None
@@ -133,10 +142,12 @@ class GaussianNetwork(SkipTrunk):
     Args:
         latent: size of the latent.
         width: of all layers.
+        octaves: of positions.
     """
 
-    def __init__(self, *, latent: int, width: int = 512) -> None:
-        super().__init__(ENCODED + latent, width)
+    def __init__(self, *, latent: int, width: int = 512, octaves: int = OCTAVES) -> None:
+        super().__init__(3 + 6 * octaves + latent, width)
+        self.octaves = octaves
 
         def head(*middle: nn.Module, out: int) -> nn.Sequential:
             activation = nn.Softplus(beta=100)
@@ -152,7 +163,7 @@ class GaussianNetwork(SkipTrunk):
 
     def forward(self, points: Float[Tensor, "n 3"], latent: Float[Tensor, "l"]) -> RawGaussians:
         """Of points in the subject's canonical space."""
-        hidden = self.trunk(encode_position(points, OCTAVES), latent)
+        hidden = self.trunk(encode_position(points, self.octaves), latent)
         return RawGaussians(
             self.out_layer(hidden),
             self.scaling_layer(hidden),

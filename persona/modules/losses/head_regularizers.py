@@ -65,7 +65,9 @@ class ModelBases(Loss[HeadStep]):
         variance = step.avatar.expression_variance
         values = base_distances(posed.bases, posed.model_bases, variance)
         total = torch.stack([w * v for w, v in zip(self.parts, values, strict=True)]).sum()
-        return total * 0.5 ** sum(step.avatar.epoch >= epoch for epoch in self.halve_at)
+        epoch = step.avatar.epoch
+        halved = sum(((epoch >= at).to(total) for at in self.halve_at), torch.zeros_like(total))
+        return total * torch.exp2(-halved)
 
 
 class OnSurface(Loss[HeadStep]):

@@ -113,6 +113,35 @@ def test_points_that_no_frame_shows_go_and_new_ones_lie_around_the_others():
     assert torch.equal(again(cloud, 2).fresh["points"], fresh), "a resumed run draws the same"
 
 
+@pytest.mark.parametrize("rule", [TopUp(every=2), Doubling()])
+def test_the_last_steps_change_nothing_and_are_not_watched(rule):
+    """Epochs end at every second step; the number is to stay after the ninth."""
+    rule.epoch_steps, rule.rests_after = EPOCH, 9.5
+    between = EPOCH * rule.period
+    changes = [step for step in range(1, 31) if rule.decides(step)]
+    assert changes == list(range(between, 10, between))
+    assert [step for step in range(1, 31) if rule.watches(step)] == list(range(1, 9))
+    cloud = Cloud(4, 0.1)
+    assert rule(cloud, 20) is None
+    rule.rests_after = 30
+    assert rule(cloud, 20) is not None, "it would have changed"
+
+
+def test_what_was_seen_is_noted_where_a_graph_writes():
+    """A replayed graph knows the memory that it was captured with, until points change."""
+    density, cloud = TopUp(every=1, counts=((9, 3),), least_opacity=0.5), Cloud(3, 0.1)
+    assert density.replayable
+    density.watch(opaque(0.9, 0.1, 0.9))
+    place = density.seen.data_ptr()
+    density.watch(opaque(0.1, 0.9, 0.1))
+    density.unite(lambda here: here.clone())
+    assert density.seen.all() and density.seen.data_ptr() == place
+    assert density(cloud, 2) is None, "the table says nothing of the first epoch"
+    assert not density.seen.any() and density.seen.data_ptr() == place
+    density.watch(opaque(0.9, 0.1, 0.9))
+    assert density(cloud, 4).keep.tolist() == [0, 2] and density.seen is None
+
+
 def test_what_another_process_saw_stays():
     cloud, density = Cloud(3, 0.1), TopUp(every=1, counts=((1, 3),), least_opacity=0.5)
     density.unite(lambda here: here)

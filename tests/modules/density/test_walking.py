@@ -39,6 +39,16 @@ def test_walks_and_resets_have_their_own_steps():
     assert set(density(Walker(), 90).anew) == {"face", "slide"}
 
 
+def test_in_the_last_steps_they_walk_and_nothing_else():
+    density = WalkingGradient(walk_every=10, reset_every=30, first=25, every=5, last=60)
+    density.rests_after = 44.5
+    assert [step for step in range(1, 100) if density.grows(step)] == [25, 30, 35, 40]
+    assert density.watches(44) and not density.watches(45)
+    assert density.resets(30) and not density.resets(60) and density.walks(60)
+    density.rests_after = 90
+    assert max(step for step in range(1, 100) if density.grows(step)) == 60
+
+
 def test_a_walk_takes_the_rows_that_stay(monkeypatch):
     from persona.modules.density.screen_gradient import ScreenGradient
 
