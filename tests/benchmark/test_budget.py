@@ -23,6 +23,7 @@ from persona.benchmark.regions import REGIONS, region_masks, region_scores
 from persona.benchmark.runner import Outcome
 from persona.data.frame_loading import load_frames
 from persona.data.frames import FrameDataset
+from persona.data.io import write_png
 from persona.data.palette import PART_INDEX, classes_from_colours
 from persona.data.subject import Subject
 from persona.data.synthetic.config import SyntheticConfig
@@ -148,12 +149,19 @@ def test_numbers_are_compared_with_the_first_variant():
 
 
 def test_other_test_frames_are_refused(tmp_path):
-    for name, text in (("a", "1"), ("b", "1"), ("c", "2")):
-        (tmp_path / name / "test").mkdir(parents=True)
-        (tmp_path / name / "test/x").write_text(text)
+    image = np.random.default_rng(0).integers(0, 255, (20, 16, 3), np.uint8)
+    rounded, moved = image.copy(), np.roll(image, 1, 0)
+    rounded[3, 4] += 1
+    for name, frame in {"a": image, "b": rounded, "c": moved, "d": image[:10]}.items():
+        (tmp_path / name / "test/images").mkdir(parents=True)
+        write_png(tmp_path / name / "test/images/0.png", frame)
     same_test(tmp_path / "a", tmp_path / "b")
+    for other in ("c", "d"):
+        with pytest.raises(UserError, match="test frames"):
+            same_test(tmp_path / other, tmp_path / "a")
+    write_png(tmp_path / "b/test/images/1.png", image)
     with pytest.raises(UserError, match="test frames"):
-        same_test(tmp_path / "c", tmp_path / "b")
+        same_test(tmp_path / "b", tmp_path / "a")
 
 
 @pytest.mark.slow
