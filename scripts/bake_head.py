@@ -14,12 +14,8 @@ import argparse
 import logging
 from pathlib import Path
 
-try:
-    import anny
-except ModuleNotFoundError as error:
-    raise SystemExit(f"error: needs {error.name}: pip install 'persona[bake]'") from error
-
 import numpy as np
+from bake_anny import anny
 from bake_body import NAMES, Rig, sample_adults, shape_basis, spread, to_smplx
 
 from persona.data.io import atomic_path

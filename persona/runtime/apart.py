@@ -16,7 +16,9 @@ from typing import TypeVar
 import torch
 
 from persona.errors import UserError
+from persona.runtime.termination import ENDING
 
+_POLL_S = 0.1
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -129,21 +131,30 @@ def run_apart(module: str, argument: Path, log: Path, variables: dict[str, str])
 def run_command(command: Sequence[str], log: Path, variables: dict[str, str]) -> str:
     """Runs a command; returns its error as one line, empty if there is none.
 
+    The command is told to end when this process is.
+
     Args:
         command: With its arguments.
         log: Takes all that it prints.
         variables: Its environment.
     """
-    with log.open("w") as file:
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=variables)
-    if done.returncode == 0:
+    with (
+        log.open("w") as file,
+        subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=variables) as process,
+    ):
+        try:
+            while process.poll() is None and not ENDING.wait(_POLL_S):
+                pass
+        finally:
+            process.terminate()  # Nothing happens to one that has ended.
+    if process.returncode == 0:
         return ""
     lines = log.read_text(errors="replace").split("\n")
     told = [line.strip() for line in lines if line.strip()]
     ours = [line.removeprefix("error: ") for line in told if line.startswith("error: ")]
-    if done.returncode < 0:
-        return f"the process ended by signal {-done.returncode}"
-    return (ours or told or [f"the process ended with {done.returncode} and no word"])[-1][:300]
+    if process.returncode < 0:
+        return f"the process ended by signal {-process.returncode}"
+    return (ours or told or [f"the process ended with {process.returncode} and no word"])[-1][:300]
 
 
 def available_cores() -> int:

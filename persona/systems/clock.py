@@ -63,10 +63,18 @@ class TrainingClock:
         return min(1.0, share)
 
     def end(self, trainer: L.Trainer) -> None:
-        """Stops a training whose time is over, or whose call's; every process has to ask."""
+        """Stops a training whose time, or whose call's time, is over; to be called in every step.
+
+        Several processes agree only every ``log_every_n_steps`` steps: to read their common answer
+        the host has to wait for the device.
+        """
         if self.minutes is None and self.call_minutes is None:
+            return
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # Set, not declared.
+        if trainer.world_size > 1 and trainer.global_step % every:
             return
         over = self.call_minutes is not None and self.call_s >= 60 * self.call_minutes
         over = over or (self.minutes is not None and self.trained_s >= 60 * self.minutes)
         # All processes stop in the same step, whichever clock is first.
-        trainer.should_stop = trainer.strategy.reduce_boolean_decision(over, all=False)
+        if trainer.strategy.reduce_boolean_decision(over, all=False):
+            trainer.should_stop = True

@@ -126,8 +126,7 @@ class LhmTraining(L.LightningModule):
         """Says how fast it goes and how much of that is waiting for people; stops by the clock."""
         now = self.ended = time.monotonic()
         (step, since), every = self.since, self.log_every
-        if self.global_step % every == 0:
-            self.clock.end(self.trainer)
+        self.clock.end(self.trainer)
         if self.global_step < step + 10 * every:
             return
         steps, seconds = self.global_step - step, now - since

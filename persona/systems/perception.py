@@ -78,8 +78,7 @@ class PerceptionSystem(L.LightningModule):
 
     def on_train_batch_end(self, outputs: object, batch: Batch, index: int) -> None:
         """Ends the training when its time is over."""
-        if self.global_step % self.log_every == 0:
-            self.clock.end(self.trainer)
+        self.clock.end(self.trainer)
 
     def on_train_end(self) -> None:
         """Stops the clock."""

@@ -1,10 +1,16 @@
 """Scores of tracked motion: exact for what is right, and what each error adds."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
 
+from persona.benchmark.track import run
 from persona.benchmark.track.run import WAYS, report
 from persona.benchmark.track.scores import UNITS, angle_deg, film_scores, turn_deg
+from persona.data.io import write_json
+from persona.data.people.film import FilmPlan
+from persona.errors import UserError
 from persona.modules.body.rotation import matrix_from_axis_angle
 
 
@@ -54,3 +60,12 @@ def test_the_report_has_a_line_for_each_kind_and_way():
     assert "2 films, seeds 1 to 2" in text and "watching 0.50, fitting 0.25" in text
     assert f"| all: {WAYS[1]} | 2 | " + " | ".join(["1.5"] * len(UNITS)) in text
     assert f"| camera moving: {WAYS[0]} | 1 |" in text and "in the way" not in text
+
+
+def test_a_film_of_other_settings_is_not_scored(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "casting", lambda assets, body: None)
+    monkeypatch.setattr(run, "plan_film", lambda cast, plan: None)
+    plan = FilmPlan("walk", False, False, 7, 30, 15.0, 480, 360)
+    write_json(tmp_path / "film_7.json", asdict(plan) | {"num_frames": 60})
+    with pytest.raises(UserError, match=r"film_7\.json: the film there was made by other settings"):
+        run.score_film(plan, "assets", tmp_path)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from persona.commands.drive import animate, read_background
+from persona.commands.drive import animate, check_animation, read_background
 from persona.data.io import write_png
 from persona.errors import UserError
 from persona.modules.device import pick_device
@@ -173,3 +173,20 @@ def test_a_second_gpu_becomes_the_current_one(monkeypatch):
     monkeypatch.setattr(torch, "empty", lambda *size, device: SimpleNamespace(device=second))
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     assert pick_device("cuda:1") == second and chosen == [second]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["format=avi"], r"format=avi is unknown: choose mp4, .*"),
+        (["format=mp4", "background=none"], "background=none: mp4 has no alpha; choose format="),
+        (["motion=null"], "motion=null: give a motion's name or file"),
+        (["shot=side"], "shot=side is unknown"),
+        (["frames=jpg"], "frames=jpg is unknown"),
+    ],
+)
+def test_a_bad_option_is_refused_before_the_run_is_looked_at(options, words):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("animate", overrides=["run=absent", *options])
+    with pytest.raises(UserError, match=words):
+        check_animation(config)

@@ -289,3 +289,16 @@ def test_a_batch_says_what_its_frames_count_for(pristine):
 def test_a_dataset_moves(pristine):
     frames = SubjectDataModule(root=pristine).test_frames
     assert isinstance(frames.to("cpu"), FrameDataset) and frames.sizes == [(32, 24)] * 3
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"captured_ratio": 1.0}, r"captured_ratio=1\.0: must be in \[0, 1\)"),
+        ({"captured_repeats": 0}, "captured_repeats=0: must be 1 or more"),
+        ({"frames_on": "disk"}, "frames_on=disk is unknown: choose auto"),
+    ],
+)
+def test_a_bad_option_is_refused_before_the_frames_are_looked_at(tmp_path, option, words):
+    with pytest.raises(UserError, match=words):
+        SubjectDataModule(root=tmp_path / "absent", **option)

@@ -17,7 +17,7 @@ from tiny_subject import (
 )
 
 from persona.data import palette
-from persona.data.io import read_image
+from persona.data.io import read_image, write_png
 from persona.data.layout import FRAME_FILES, FrameData, SubjectInfo
 from persona.data.making import needs_making
 from persona.data.subject import Subject
@@ -346,3 +346,34 @@ def test_expression_is_resized_only_where_nothing_is_lost(root):
 def test_an_unknown_schema_is_refused(root):
     edit(root / "subject.json", lambda d: d.update(schema=99))
     refused(root, "subject.json", "schema", reader=lambda s: s.info)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "words"),
+    [
+        ("patch", np.zeros((8, 9, 3), np.uint8), "is not square"),
+        ("patch_box", [1, 2, 0, 4], "the box is empty"),
+    ],
+)
+def test_a_patch_that_is_none_is_refused(root, kind, content, words):
+    path = Subject(root).path("captured", kind, 0)
+    if isinstance(content, list):
+        path.write_text(json.dumps(content))
+    else:
+        write_png(path, content)
+    refused(root, str(path), words, reader=lambda s: s.patch("captured", 0))
+
+
+def test_a_split_without_frames_and_damaged_offsets_are_refused(root):
+    offsets = Subject(root).path("test", "surface_offset", 0)
+    offsets.parent.mkdir(parents=True, exist_ok=True)
+    offsets.write_bytes(b"PK")
+    refused(root, str(offsets), "damaged", reader=lambda s: s.surface_offset("test", 0))
+    shutil.rmtree(root / "generated_1/images")
+    (root / "generated_1/frame_idx_list.txt").unlink(missing_ok=True)
+    refused(root, "generated_1", "has no frames", reader=lambda s: s.frame_ids("generated_1"))
+
+
+def test_a_field_of_another_version_is_refused(root):
+    edit(root / "subject.json", lambda d: d.update(colour="red"))
+    refused(root, "subject.json", "colour", reader=lambda s: s.info)

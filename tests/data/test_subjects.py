@@ -87,6 +87,8 @@ def test_a_method_over_people_trains(roots, tmp_path):
 def test_faults_are_named(roots):
     with pytest.raises(UserError, match=r"data.roots=\[\]"):
         SubjectsDataModule(roots=[])
+    with pytest.raises(UserError, match=r"data\.learn: cy is none of data\.roots: ann, bob"):
+        SubjectsDataModule(roots=roots, learn=["cy"])
     with pytest.raises(UserError, match="ann is there twice"):
         SubjectsDataModule(roots=[roots[0], roots[0]])
     with pytest.raises(UserError, match="has 2 subjects and this system makes an avatar of one"):

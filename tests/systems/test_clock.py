@@ -26,6 +26,7 @@ class Trainer(lightning.Trainer):
     """One of several processes; ``others`` says whether another's time is over."""
 
     should_stop, asked = False, 0
+    world_size, global_step, log_every_n_steps = 1, 7, 50
     strategy = property(lambda self: self)
 
     def __init__(self, others=False):
@@ -78,11 +79,18 @@ def test_ends_when_its_time_or_its_calls_is_over(at, limits, last, over):
     at(over)
     training.end(trainer)
     assert trainer.should_stop
+    at(0)
+    training.end(trainer)
+    assert trainer.should_stop, "what else has stopped it is not undone"
 
 
 def test_all_processes_end_with_the_first_and_none_waits_without_a_limit(at):
     training, trainer = TrainingClock(steps=100, minutes=1.0), Trainer(others=True)
+    trainer.world_size = 2
     training.start()
+    training.end(trainer)
+    assert not trainer.should_stop and not trainer.asked, "they agree every 50 steps"
+    trainer.global_step = 100
     training.end(trainer)
     assert trainer.should_stop
     trainer = Trainer(others=True)

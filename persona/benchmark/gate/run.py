@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing as mp
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.scene import CLIPS
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.threads import use_threads
+from persona.runtime.apart import results_of
 from persona.runtime.options import plain
 
 CLEAN = "none planted"
@@ -41,14 +41,10 @@ def run_gate_benchmark(config: DictConfig, folder: Path) -> Path:
     """Writes ``frames.csv``, contact sheets and ``report.md``; returns the report's path."""
     settings = plain(config)
     jobs = [(settings, seed, folder) for seed in config.seeds]
-    if config.jobs > 1:
-        with mp.get_context("spawn").Pool(config.jobs) as pool:
-            groups = pool.starmap(score_seed, jobs, chunksize=1)
-    else:
-        threads = torch.get_num_threads()
-        groups = [score_seed(*job) for job in jobs]
-        use_threads(threads)  # Avatars are trained in this process.
-    rows = [row for group in groups for row in group]
+    threads = torch.get_num_threads()
+    groups = dict(results_of(_scored_seed, jobs, config.jobs))
+    use_threads(threads)  # Avatars are trained in this process.
+    rows = [row for seed in config.seeds for row in groups[seed]]
     write_csv(folder / "frames.csv", rows)
     text, path = report(rows), folder / "report.md"
     write_text(path, text)  # Trainings take long.
@@ -57,6 +53,11 @@ def run_gate_benchmark(config: DictConfig, folder: Path) -> Path:
         write_csv(folder / "avatars.csv", trained)
         write_text(path, text + "\n" + avatar_table(trained))
     return path
+
+
+def _scored_seed(job: tuple[dict[str, Any], int, Path]) -> tuple[int, list[Row]]:
+    """A seed and its rows."""
+    return job[1], score_seed(*job)
 
 
 @torch.no_grad()

@@ -59,6 +59,7 @@ def _aist(path: Path, values: Any, hands: Float[np.ndarray, "90"]) -> Arrays:
     scale = np.asarray(values.get("smpl_scaling", 1.0), np.float64).reshape(-1)
     if len(scale) != 1 or not scale[0] > 0:
         raise UserError(f"{path}: smpl_scaling={scale} is no positive number; copy the file again")
+    _same_length(path, (poses, shift))
     return _amass(poses[:, : 3 * _BODY], shift / scale, hands, AIST_FPS)
 
 

@@ -19,7 +19,6 @@ from persona.data.preprocess.fit_terms import (
     CROP_SIDE,
     CropSpace,
     SilhouetteTerm,
-    as_detected,
     bone_term,
     face_term,
     hand_term,
@@ -32,6 +31,7 @@ from persona.data.preprocess.fit_terms import (
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.annotator import JOINTS
+from persona.modules.detect.offsets import as_detected
 from persona.types import Camera
 
 REFRESH = 20
@@ -138,7 +138,7 @@ class FitProblem:
         rotations = state.rotations(self.body.hands_mean)
         offset = state.free_offset()
         posed = sampled(state.betas, offset, rotations, state.expression, state.trans)
-        return posed._replace(points=as_detected(posed.points))
+        return posed._replace(points=as_detected(posed.points, self.detection.offsets))
 
     def _keypoint_energy(
         self, state: FitState, points: Float[Tensor, "b 133 3"]

@@ -22,12 +22,6 @@ _BONES = (
     (5, 6), (11, 12), (5, 11), (6, 12), (5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15),
     (12, 14), (14, 16), (15, 17), (16, 20), (15, 19), (16, 22),
 )  # fmt: skip
-_DETECTED = (
-    (5, 11, -0.034), (6, 12, -0.034), (7, 5, 0.075), (8, 6, 0.075), (13, 15, 0.05),
-    (14, 16, 0.05), (15, 13, 0.055), (16, 14, 0.055), (19, 13, 0.065), (22, 14, 0.065),
-)  # fmt: skip
-"""Shoulders, elbows, knees, ankles and heels; another point; and by which share of the way to that
-detectors put them elsewhere than the body has them."""
 _SIDES = (
     (1, 2), (4, 5), (7, 8), (10, 11), (13, 14), (16, 17), (18, 19), (20, 21),
 )  # fmt: skip
@@ -71,19 +65,6 @@ def keypoint_term(
     """Weighted mean L1 distance."""
     total = weights.sum(-1).clamp(min=1e-6)  # Of a frame in which nothing is seen.
     return ((projected - target).abs().sum(-1) * weights).sum(-1) / total
-
-
-def as_detected(points: Float[Tensor, "b 133 3"]) -> Float[Tensor, "b 133 3"]:
-    """A body's keypoints where detectors put them.
-
-    Their shoulders lie 17 mm above the joint, elbows 20 mm towards the shoulder, knees 20 mm below,
-    ankles 22 mm and heels 26 mm above: medians of MediaPipe's over generated people, two thirds
-    (knees) to nine tenths of which lie to that side (benchmarks/results/photo.md).
-    A lower leg that looks so much shorter would be fitted bent.
-    """
-    rows, towards = (torch.tensor([row[i] for row in _DETECTED]) for i in (0, 1))
-    share = torch.tensor([row[2] for row in _DETECTED])[:, None]
-    return points.index_add(1, rows, share * (points[:, towards] - points[:, rows]))
 
 
 def bone_term(

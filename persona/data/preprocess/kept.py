@@ -14,6 +14,7 @@ from torch import Tensor
 from persona.data.io import write_bytes
 from persona.errors import UserError
 from persona.modules.detect.detection import Detection, Detector
+from persona.modules.detect.offsets import OFFSETS
 
 _LEVELS = 255
 """Of a kept mask's probability: it is stored in bytes."""
@@ -64,6 +65,7 @@ def write_detection(path: Path, found: Detection) -> None:
         keypoints=found.keypoints.numpy(),
         points_m=found.points_m.numpy(),
         warnings=np.array(found.warnings, np.str_),
+        offsets=found.offsets.numpy(),
     )
     write_bytes(path, buffer.getvalue())
 
@@ -78,6 +80,9 @@ def read_detection(path: Path) -> Detection:
         with np.load(path, allow_pickle=False) as file:
             mask = torch.from_numpy(file["mask"]).float() / _LEVELS
             keypoints, points_m = (torch.from_numpy(file[k]) for k in ("keypoints", "points_m"))
-            return Detection(mask, keypoints, points_m, tuple(map(str, file["warnings"])))
+            # MediaPipe's are the only ones that were kept without their offsets, once.
+            known = "offsets" in file
+            offsets = torch.from_numpy(file["offsets"]) if known else OFFSETS["mediapipe"]
+            return Detection(mask, keypoints, points_m, tuple(map(str, file["warnings"])), offsets)
     except Exception as error:  # A damaged zip raises one of many kinds.
         raise UserError(f"{path}: cannot be read ({type(error).__name__}); remove it") from error

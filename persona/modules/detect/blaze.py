@@ -21,6 +21,7 @@ from persona.modules.detect import wholebody
 from persona.modules.detect.boxes import Box, landmarks, pad, paste, resized_crop, square
 from persona.modules.detect.detection import Detection, Detector
 from persona.modules.detect.matting import refine_mask
+from persona.modules.detect.offsets import OFFSETS
 from persona.modules.detect.runtime import load_solutions, quiet
 from persona.modules.detect.scan import PERSON_RULES, Person, choose, paint_out, scan
 from persona.modules.detect.turning import quarter_turns, turn_detection
@@ -92,7 +93,7 @@ class MediapipeDetector(Detector):
             warnings.append(f"{source}: feet out of frame or hidden; legs and feet are a guess")
         if faceless:
             warnings.append(f"{source}: no face found; the head follows the body")
-        return Detection(mask, keypoints, found.points_m, tuple(warnings))
+        return Detection(mask, keypoints, found.points_m, tuple(warnings), OFFSETS["mediapipe"])
 
     def _look(
         self, solutions: ModuleType, pixels: UInt8[ndarray, "h w 3"], source: str

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxtyping import Float
 from torch import Tensor
+
+from persona.modules.detect.offsets import OFFSETS
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Detection:
     """Rough 3D guess (x right, y down, z forward, metres from mid-hip; score, 0 = no guess)."""
     warnings: tuple[str, ...] = ()
     """One line each: what the user should know about this photograph."""
+    offsets: Float[Tensor, "k 3"] = field(default_factory=lambda: OFFSETS["body"])
+    """Where the keypoints lie, seen from the body's own; see ``OFFSETS``."""
 
 
 class Detector(ABC):

@@ -14,6 +14,7 @@ from torch import Tensor
 from persona.errors import UserError
 from persona.modules.detect import wholebody
 from persona.modules.detect.detection import Detection, Detector
+from persona.modules.detect.offsets import OFFSETS
 
 _FORMATS = "PERSONA (133 x [x, y, score]), COCO-WholeBody, mmpose or OpenPose (body_25) json"
 _COCO_PARTS = (
@@ -29,10 +30,19 @@ class FileDetector(Detector):
         keypoints: A PERSONA list, a COCO-WholeBody annotation, an mmpose prediction or an OpenPose
             file, in pixels of the photograph.
         mask: Grey image of the photograph's size, white = person.
+        placed_as: Where the tool puts its points, a name of ``OFFSETS``: ``body`` on the joints,
+            as people label them; ``mediapipe`` where MediaPipe does.
+
+    Raises:
+        UserError: When ``placed_as`` is no such name.
     """
 
-    def __init__(self, keypoints: str | Path, mask: str | Path):
+    def __init__(self, keypoints: str | Path, mask: str | Path, placed_as: str = "body"):
         self.keypoints, self.mask = Path(keypoints), Path(mask)
+        if placed_as not in OFFSETS:
+            known = ", ".join(OFFSETS)
+            raise UserError(f"detector.placed_as={placed_as}: choose one of {known}")
+        self.placed_as = placed_as
 
     def __call__(self, image: Float[Tensor, "h w 3"], source: str = "the image") -> Detection:
         """Reads the person; see ``Detector``."""
@@ -45,7 +55,8 @@ class FileDetector(Detector):
         best = wholebody.drop_outside(max(people, key=_area), width, height)
         if not (best[:, 2] > 0.3).any():
             raise UserError(f"{self.keypoints}: no keypoint scores above 0.3 inside {source}")
-        return Detection(mask, best, torch.zeros(wholebody.NUM_KEYPOINTS, 4), warnings)
+        guess = torch.zeros(wholebody.NUM_KEYPOINTS, 4)
+        return Detection(mask, best, guess, warnings, OFFSETS[self.placed_as])
 
 
 def read_people(path: Path) -> list[Float[Tensor, "133 3"]]:

@@ -11,6 +11,7 @@ from persona.modules.detect import wholebody
 from persona.modules.detect.blaze import holistic_view
 from persona.modules.detect.boxes import Box, pad, paste
 from persona.modules.detect.detection import Detection
+from persona.modules.detect.offsets import OFFSETS
 from persona.modules.detect.runtime import load_solutions, quiet
 
 _PADDING = 0.2
@@ -64,7 +65,8 @@ class Follower:
         found = body_box(keypoints)
         if found is None or (box is not None and overlap(found, box) < _MIN_OVERLAP):
             return None
-        return Detection(torch.from_numpy(paste(view[0], place, (height, width))), *view[1:])
+        mask = torch.from_numpy(paste(view[0], place, (height, width)))
+        return Detection(mask, *view[1:], offsets=OFFSETS["mediapipe"])
 
 
 def body_box(keypoints: torch.Tensor) -> Box | None:

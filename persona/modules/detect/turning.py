@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -43,4 +44,4 @@ def turn_detection(detection: Detection, turns: int) -> Detection:
         keypoints = torch.stack((y, width - x, score), -1)
         x, y, z, score = points_m.unbind(-1)
         points_m = torch.stack((y, -x, z, score), -1)
-    return Detection(mask.contiguous(), keypoints, points_m, detection.warnings)
+    return replace(detection, mask=mask.contiguous(), keypoints=keypoints, points_m=points_m)

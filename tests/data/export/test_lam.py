@@ -18,6 +18,7 @@ from persona.data.export import lam
 from persona.data.export.lam import write_lam
 from persona.data.export.posing import world_from_joints
 from persona.data.motion.names import HEAD
+from persona.errors import UserError
 
 plyfile = pytest.importorskip("plyfile", reason="needs persona[export]")
 
@@ -133,3 +134,10 @@ def test_the_validator_finds_no_fault(tmp_path, name):
         pytest.skip("needs node's gltf-validator on NODE_PATH")
     issues = json.loads(done.stdout)
     assert not issues["numErrors"] and not issues["numWarnings"], issues
+
+
+def test_more_gaussians_than_the_page_can_move_are_refused(tmp_path, monkeypatch):
+    scene, _ = head_scene()
+    monkeypatch.setattr(lam, "_MOST_VECTORS", 2 * len(scene.rigged().splats.means) - 1)
+    with pytest.raises(UserError, match=r"needs an expression, .* 2 expressions it can hold none"):
+        write_lam(scene, tmp_path / "a.zip")

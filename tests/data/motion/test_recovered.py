@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from persona.data.motion import recovered
 from persona.data.motion.load import load_motion
 from persona.errors import UserError
 
@@ -135,3 +136,48 @@ def test_bytes_are_never_read_as_objects(tmp_path, body):
     path.write_bytes(pickle.dumps({"smpl_poses": Addresses()}))
     with pytest.raises(UserError, match="array of objects"):
         load_motion(path, body)
+
+
+def person(**changes):
+    """One frame of 4D-Humans."""
+    turns = np.tile(np.eye(3), (24, 1, 1))
+    frame = {
+        "tid": [1], "smpl": [{"global_orient": turns[:1], "body_pose": turns[1:]}],
+        "camera": [np.zeros(3)],
+    }  # fmt: skip
+    return frame | changes
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        ({"0.jpg": person(), "1.jpg": 3}, "holds what is no frame"),
+        ({"0.jpg": person(tid=[])}, "nobody is in it"),
+        ({"0.jpg": person(camera=[])}, "frame 0 lacks smpl or camera"),
+        (
+            {"0.jpg": person(smpl=[{"global_orient": np.eye(3)[None], "body_pose": np.eye(3)}])},
+            "not of SMPL's 24 joints",
+        ),
+        ({"0.jpg": person(camera=[np.full(3, np.nan)])}, "not in order or not finite"),
+        (
+            {"0.jpg": person(smpl=[{"global_orient": -np.eye(3)[None],
+                                    "body_pose": np.tile(np.eye(3), (23, 1, 1))}])},
+            "holds rotations that are none",
+        ),
+    ],
+)  # fmt: skip
+def test_broken_frames_of_4d_humans_are_refused(tmp_path, frames, message):
+    with pytest.raises(UserError, match=message):
+        recovered._phalp(tmp_path / "a.pkl", frames, np.zeros(90))
+
+
+def test_broken_arrays_are_refused(tmp_path, body, smpl):
+    poses, trans = smpl
+    path = tmp_path / "a.pkl"
+    for values, message in (
+        ({"smpl_poses": poses, "smpl_trans": trans[:4]}, r"its arrays are of \[6, 4"),
+        ({"smpl_poses": ["a"], "smpl_trans": trans}, "smpl_poses is no array of numbers"),
+    ):
+        path.write_bytes(pickle.dumps({"smpl_scaling": 1.0} | values))
+        with pytest.raises(UserError, match=message):
+            load_motion(path, body)

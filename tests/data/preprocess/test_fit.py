@@ -1,5 +1,7 @@
 """The fit against bodies whose pose and shape are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,6 @@ from persona.data.preprocess.fit_state import initial_state, rest_body_pose, res
 from persona.data.preprocess.fit_terms import (
     CropSpace,
     SilhouetteTerm,
-    as_detected,
     outline_vertices,
 )
 from persona.errors import UserError
@@ -32,6 +33,7 @@ from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_ax
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.annotator import JOINTS
+from persona.modules.detect.offsets import OFFSETS, as_detected
 from persona.modules.render.mesh import rasterize
 from persona.types import BodyIdentity, BodyPose
 
@@ -60,7 +62,7 @@ def known_person(body, yaw=0.3):
     pose.trans[:] = torch.tensor([0.05, -0.1, 4.5])
     camera = photo_camera(HEIGHT, WIDTH)
     vertices, joints = body(identity, pose)
-    points = as_detected(body.keypoints(vertices, joints)[None])[0]
+    points = body.keypoints(vertices, joints)
     mask = rasterize(vertices, body.faces, camera).mask.float()
     keypoints = torch.cat((camera.project(points), torch.ones(133, 1)), -1)
     centre = points[[wholebody.LEFT_HIP, wholebody.RIGHT_HIP]].mean(0)
@@ -242,10 +244,31 @@ def test_detectors_see_a_short_lower_leg_and_the_rest_as_it_is():
     for point, down_m in ((11, 0.0), (13, 0.4), (15, 0.8), (19, 0.9)):
         points[0, point, 1] = down_m
     points[0, 9] = torch.tensor([0.3, 0.2, 0.1])
-    seen = as_detected(points)
+    seen = as_detected(points, OFFSETS["mediapipe"])
     expected = torch.tensor([0.0, 0.42, 0.778, 0.9 - 0.065 * 0.5])
     torch.testing.assert_close(seen[0, [11, 13, 15, 19], 1], expected)
     assert torch.equal(seen[0, 9], points[0, 9]) and torch.equal(seen[0, 40:], points[0, 40:])
+    assert torch.equal(as_detected(points, OFFSETS["body"]), points)
+
+
+def test_points_are_expected_where_their_detector_puts_them(body):
+    """The true pose explains the points of either detector, if it is known whose they are."""
+    identity, pose, camera, own = known_person(body)
+    points = body.keypoints(*body(identity, pose))
+    moved = camera.project(as_detected(points[None], OFFSETS["mediapipe"])[0])
+    theirs = torch.cat((moved, torch.ones(133, 1)), -1)
+    error = {}
+    for name, keypoints in (("body", own.keypoints), ("mediapipe", theirs)):
+        for believed, offsets in OFFSETS.items():
+            detection = replace(own, keypoints=keypoints, offsets=offsets)
+            problem = PhotoFit().problem(body, detection, camera, None)
+            state = initial_state(body, problem.starts, camera)
+            state.keep_shape(identity)
+            state.keep_pose(pose)
+            state.trans.data[:] = pose.trans
+            error[name, believed] = problem.residual_px(state)
+    assert max(error["body", "body"], error["mediapipe", "mediapipe"]) < 1e-3
+    assert min(error["body", "mediapipe"], error["mediapipe", "body"]) > 0.3
 
 
 def test_the_joints_place_is_the_mean_distance_in_the_picture(body):
@@ -271,7 +294,7 @@ def test_a_seated_person_starts_seated_and_in_place(body):
     identity, pose, camera, detection = known_person(body)
     pose.body[[0, 1]], pose.body[[3, 4]] = torch.tensor([[-1.5, 0, 0]]), torch.tensor([[1.5, 0, 0]])
     vertices, joints = body(identity, pose)
-    points = as_detected(body.keypoints(vertices, joints)[None])[0]
+    points = body.keypoints(vertices, joints)
     keypoints = torch.cat((camera.project(points), torch.ones(133, 1)), -1)
     seated = Detection(detection.mask, keypoints, detection.points_m)
     fitter = PhotoFit()

@@ -1,11 +1,13 @@
 """Findings that are kept in files."""
 
+import numpy as np
 import pytest
 import torch
 
-from persona.data.preprocess.kept import KeptDetector
+from persona.data.preprocess.kept import KeptDetector, read_detection, write_detection
 from persona.errors import UserError
 from persona.modules.detect import Detection, Detector
+from persona.modules.detect.offsets import OFFSETS
 
 
 class Counting(Detector):
@@ -23,7 +25,8 @@ class Counting(Detector):
         random = torch.Generator().manual_seed(self.calls)
         mask = torch.rand(image.shape[:2], generator=random)
         points = torch.randn(133, 4, generator=random)
-        return Detection(mask, 9 * points[:, :3], points, ("2 people", "dark"))
+        offsets = torch.tensor([[15.0, 13.0, 0.25]])
+        return Detection(mask, 9 * points[:, :3], points, ("2 people", "dark"), offsets)
 
 
 def test_a_photo_is_looked_at_once_whatever_it_is_called(tmp_path):
@@ -40,6 +43,7 @@ def test_a_photo_is_looked_at_once_whatever_it_is_called(tmp_path):
     assert torch.equal(first.keypoints, expected.keypoints)
     assert torch.equal(first.points_m, expected.points_m)
     assert first.warnings == expected.warnings
+    assert torch.equal(first.offsets, expected.offsets)
     second = KeptDetector(folder, inner)(image, str(again))
     assert torch.equal(first.mask, second.mask) and inner.calls == 1
     KeptDetector(folder, inner)(image, str(other))
@@ -62,3 +66,12 @@ def test_damage_and_a_wrong_size_are_told(tmp_path):
         detector(torch.rand(8, 6, 3), str(photo))
     with pytest.raises(UserError, match="no such file"):
         detector(torch.rand(8, 6, 3))
+
+
+def test_what_older_versions_kept_is_mediapipes(tmp_path):
+    path = tmp_path / "kept.npz"
+    write_detection(path, Counting()(torch.rand(8, 6, 3)))
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files if name != "offsets"}
+    np.savez(path, **arrays)
+    assert torch.equal(read_detection(path).offsets, OFFSETS["mediapipe"])

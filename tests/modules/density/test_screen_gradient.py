@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from gsplat.strategy import DefaultStrategy
 
 from persona.modules.avatar.base import Avatar
 from persona.modules.density.base import Density
@@ -130,3 +131,41 @@ def test_when():
     policy = ScreenGradient(first=4, every=2, last=8)
     assert [s for s in range(1, 12) if policy.decides(s)] == [4, 6, 8]
     assert [s for s in range(1, 12) if policy.watches(s)] == list(range(1, 9))
+
+
+def test_grows_and_prunes_as_gsplat_does():
+    """The same gradients over two frames, by gsplat's strategy on the CPU."""
+    count, generator = 200, torch.Generator().manual_seed(5)
+    draw = lambda: torch.rand(count, generator=generator)  # noqa: E731
+    pulls = [(draw() * (draw() > 0.3)).tolist() for _ in range(2)]
+    scales, opacities = 0.02 * draw(), draw().clamp(0.01, 0.99)
+    settings = {"gradient": 0.5, "small_m": 0.01, "min_opacity": 0.2}
+    ours = ScreenGradient(first=2, every=2, **settings)
+    assert pulled(ours, pulls[0], scales, opacities, step=1)[0] is None
+    change, avatar = pulled(ours, pulls[1], scales, opacities)
+    rows, _, shrink = avatar.asked
+
+    theirs = DefaultStrategy(
+        prune_opa=0.2, grow_grad2d=0.5, grow_scale3d=0.01, refine_start_iter=0, refine_every=2
+    )
+    values = {
+        "means": torch.zeros(count, 3), "quats": torch.eye(1, 4).repeat(count, 1),
+        "scales": scales[:, None].repeat(1, 3).log(), "opacities": opacities.logit(),
+        "row": torch.arange(count).float(),
+    }  # fmt: skip
+    params = {k: torch.nn.Parameter(v, requires_grad=False) for k, v in values.items()}
+    state = theirs.initialize_state()
+    for step, pull in enumerate(pulls, 1):
+        means = torch.zeros(1, count, 2)
+        means.grad = torch.tensor(pull)[None, :, None] * torch.tensor([1 / 30.0, 0])
+        radii = (means.grad[..., :1] > 0).float().repeat(1, 1, 2)
+        about = {"width": 60, "height": 40, "n_cameras": 1, "gaussian_ids": None}
+        theirs.step_post_backward(
+            params, {}, state, step, about | {"means2d": means, "radii": radii}
+        )
+    after = params["scales"][:, 0].exp() / scales[params["row"].long()]
+    split = sorted(params["row"][after < 0.99].tolist())
+    whole = sorted(params["row"][after > 0.99].tolist())
+    assert split == sorted(rows[shrink > 1].tolist()) and len(split) > 20
+    assert whole == sorted([*change.keep.tolist(), *rows[shrink == 1].tolist()])
+    assert len(whole) > len(set(whole)), "some are cloned"

@@ -7,6 +7,7 @@ import torch
 
 from persona.errors import UserError
 from persona.modules.detect import FileDetector
+from persona.modules.detect.offsets import OFFSETS
 
 
 def person(offset=0.0, size=50.0):
@@ -114,3 +115,13 @@ def test_missing_files_and_wrong_mask(tmp_path, mask):
     cv2.imwrite(str(mask), np.zeros((80, 100), np.uint8))
     with pytest.raises(UserError, match="empty"):
         FileDetector(path, mask)(torch.zeros(80, 100, 3))
+
+
+def test_the_file_says_where_its_tool_puts_points(tmp_path, mask):
+    path = tmp_path / "keypoints.json"
+    path.write_text(json.dumps(person().tolist()))
+    for settings, offsets in (((), "body"), (("mediapipe",), "mediapipe")):
+        found = FileDetector(path, mask, *settings)(torch.zeros(80, 100, 3))
+        assert torch.equal(found.offsets, OFFSETS[offsets])
+    with pytest.raises(UserError, match=r"placed_as=openpose: choose one of body, mediapipe"):
+        FileDetector(path, mask, "openpose")

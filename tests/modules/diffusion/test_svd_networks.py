@@ -8,6 +8,7 @@ from conftest import assert_agree, shapes
 from diffusers.models.attention_processor import Attention
 
 from persona.errors import UserError
+from persona.modules.diffusion.networks.base_models import read_config
 from persona.modules.diffusion.networks.face_encoder import FaceEncoder, FacePerceiver
 from persona.modules.diffusion.networks.id_attention import IdentityAttention
 from persona.modules.diffusion.networks.identity_net import IdentityNet
@@ -127,3 +128,10 @@ def test_weights_that_do_not_fit_name_the_first_key():
         load_strictly(network, state | {first: torch.zeros(2)}, "file")
     with pytest.raises(UserError, match=r"other\.weight begins with none of"):
         split_prefixes({"other.weight": torch.zeros(1)}, ("unet.", "pose_net."), "file")
+
+
+@pytest.mark.parametrize(("text", "words"), [("{", "is not whole"), ("[1]", "is no configuration")])
+def test_a_broken_configuration_is_refused(tmp_path, text, words):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=rf"config\.json {words}: fetch it again"):
+        read_config(tmp_path / "config.json")

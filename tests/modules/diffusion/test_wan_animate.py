@@ -83,6 +83,14 @@ def test_absent_shards_and_wrong_segments(weights, tmp_path):
     index.write_text(json.dumps({"weight_map": {"a": "part-1.safetensors"}}))
     with pytest.raises(UserError, match=r"transformer lacks part-1.safetensors"):
         made(tmp_path / "w").check()
+    index.write_text("{")
+    with pytest.raises(UserError, match=r"index\.json is not whole: fetch it again"):
+        made(tmp_path / "w").check()
+    index.unlink()
+    for path in index.parent.glob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(UserError, match="transformer holds no weights: fetch it again"):
+        made(tmp_path / "w").check()
     with pytest.raises(UserError, match="segment=76: take one more than a multiple of 4"):
         made(weights, segment=76).check()
     with pytest.raises(UserError, match=r"Apache-2.0.*weights.py get wan_animate"):

@@ -254,3 +254,8 @@ def test_wrong_settings_are_named():
         PerseBuilder(rates={}, codes="dice")
     with pytest.raises(UserError, match=r"width=32: .* more than its 39 inputs"):
         SurfaceNetwork(width=32)
+
+
+def test_a_source_category_without_a_slot_is_refused():
+    with pytest.raises(UserError, match="source category tail: choose of hair, nose"):
+        Slots(categories=("hair", "nose"), source=("hair", "tail"))

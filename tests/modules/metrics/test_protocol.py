@@ -10,6 +10,7 @@ from persona.modules.metrics.protocol import (
     PSNR,
     SSIM,
     MaskIoU,
+    lpips_nets,
     person_box,
     protocol_metrics,
     quantize,
@@ -327,3 +328,8 @@ def test_nobody_to_score(frame):
 def test_unknown_network():
     with pytest.raises(UserError, match="lpips_net=resnet is unknown: choose vgg, alex, squeeze"):
         protocol_metrics("resnet")
+
+
+def test_an_unknown_network_is_refused():
+    with pytest.raises(UserError, match="lpips_net=resnet is unknown: choose vgg, alex, squeeze"):
+        lpips_nets(["squeeze", "resnet"])

@@ -238,3 +238,11 @@ def test_make_renderer():
     assert isinstance(make_renderer(), GaussianRenderer)
     with pytest.raises(UserError, match="auto, cpu, cuda, gsplat"):
         make_renderer("optix")
+
+
+def test_a_renderer_that_cannot_be_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="renderer 'gsplat' needs a CUDA device: choose"):
+        make_renderer("gsplat")
+    with pytest.raises(UserError, match="renderer 'nvdiff' is unknown: choose auto, cpu"):
+        make_renderer("nvdiff")

@@ -1,0 +1,149 @@
+"""SIGTERM ends a command, wherever it is and whoever else has a handler."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from persona.runtime import apart
+
+HEAD = """
+import multiprocessing, signal, sys, threading, time
+from persona.runtime import termination
+termination.STEP_S, termination.GRACE_S = 0.3, 0.6
+
+def ready():
+    print("ready", flush=True)
+
+def like_lightning():
+    ours, heard = signal.getsignal(signal.SIGTERM), []
+    def both(*about):
+        heard.append(about)
+        ours(*about)
+    signal.signal(signal.SIGTERM, both)
+    return heard
+
+with termination.terminable():
+"""
+WAITING = "ready(); threading.Event().wait()"
+BETWEEN_STEPS = """
+    heard = like_lightning()
+    ready()
+    while not heard:
+        time.sleep(0.01)
+    sys.exit("behind its step")
+"""
+IN_A_STEP = f"""
+    like_lightning()
+    {WAITING}
+"""
+IN_C = """
+    libc = __import__("ctypes").PyDLL(None)  # Keeps even the lock of the interpreter.
+    ready()
+    while True:
+        libc.usleep(200_000)
+        time.sleep(0)
+"""
+CLEANING_UP = f"""
+    try:
+        {WAITING}
+    finally:
+        print("clean", flush=True)
+"""
+STUCK_CLEANING_UP = f"""
+    try:
+        {WAITING}
+    finally:
+        threading.Event().wait()
+"""
+WORKER = """
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    print(child.pid)
+    ready()
+    child.join()
+"""
+SWALLOWED = """
+    ready()
+    while True:
+        try:
+            time.sleep(1)
+        except SystemExit:
+            pass
+"""
+
+
+def ended(tmp_path: Path, body: str, **variables: str) -> tuple[int, str, str]:
+    """Status, and what a program printed before and after SIGTERM to stdout, and to stderr."""
+    script = tmp_path / "script.py"
+    script.write_text(HEAD + "    " + body.strip() + "\n")
+    process = subprocess.Popen(
+        [sys.executable, script], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), **variables},
+    )  # fmt: skip
+    assert process.stdout is not None
+    before = ""
+    while not before.endswith("ready\n"):
+        before += (line := process.stdout.readline())
+        assert line, process.communicate()[1]
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    return process.returncode, before.removesuffix("ready\n") + out, err
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (WAITING, "interrupted\n"),
+        (IN_A_STEP, "interrupted\n"),
+        (IN_C, "interrupted\n"),
+        (STUCK_CLEANING_UP, "interrupted\n"),
+        (SWALLOWED, "interrupted\n"),
+    ],
+)
+def test_ends_with_one_line(tmp_path, body, said):
+    assert ended(tmp_path, body) == (143, "", said)
+
+
+def test_lightning_ends_a_training_behind_its_step(tmp_path):
+    assert ended(tmp_path, BETWEEN_STEPS) == (1, "", "behind its step\n")
+
+
+def test_what_is_open_is_closed(tmp_path):
+    assert ended(tmp_path, CLEANING_UP) == (143, "clean\n", "interrupted\n")
+
+
+def test_workers_end_with_it(tmp_path):
+    status, child, said = ended(tmp_path, WORKER)
+    assert (status, said) == (143, "interrupted\n")
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{int(child)}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_commands_end_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(apart, "ENDING", ending := threading.Event())
+    log, sleeping = tmp_path / "log", "import time; print(1, flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", sleeping]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(apart.run_command, command, log, dict(os.environ))
+        while not (log.is_file() and log.read_text()):
+            assert not waiting.done()
+            time.sleep(0.01)
+        ending.set()
+        assert waiting.result(timeout=30) == "the process ended by signal 15"
+
+
+def test_one_of_several_processes_speaks(tmp_path):
+    assert ended(tmp_path, WAITING, LOCAL_RANK="1") == (143, "", "")
+
+
+def test_under_slurm_lightning_alone_hears_it(tmp_path):
+    assert ended(tmp_path, WAITING, SLURM_NTASKS="1")[0] == -signal.SIGTERM
