@@ -54,9 +54,8 @@ class Fit(AvatarModule):
         losses: terms by name.
         metrics: the protocol, cloned for each asset.
         optimizer: takes parameter groups.
-        schedule: of the learning rates.
+        schedule: of the learning rates, and when the number of Gaussians stays.
         density: changes the number of Gaussians; None leaves it as it is.
-        rest: share of the steps, the last ones, in which their number stays as it is.
         focus_margin_px: perceptual losses see the largest person's box and this margin around it;
             None shows them whole images.
         cuda_graph: on CUDA, capture the step of each kind of frame once and replay it.
@@ -76,7 +75,6 @@ class Fit(AvatarModule):
         optimizer: Callable[..., Optimizer],
         schedule: Schedule,
         density: Density | None = None,
-        rest: float = 0.15,
         focus_margin_px: int | None = 32,
         cuda_graph: bool = True,
     ) -> None:
@@ -85,9 +83,7 @@ class Fit(AvatarModule):
         self.scores = Scores(metrics, method.assets)
         self.val_metrics = metrics.clone(prefix="val/")
         self.make_optimizer, self.schedule = optimizer, schedule
-        if not 0 <= rest < 1:
-            raise UserError(f"system.rest={rest}: give a share of the steps, from 0 to below 1")
-        self.density, self.rest = density or Density(), rest
+        self.density = density or Density()
         self.watching = False
         """Whether the density sees the step that is being taken."""
         self.focus_margin_px = focus_margin_px
@@ -261,7 +257,9 @@ class Fit(AvatarModule):
 
         The density is told when the number of Gaussians is to stay.
         """
-        self.density.rests_after = (1 - self.rest) * self.trainer.estimated_stepping_batches
+        self.density.rests_after = self.schedule.last_change(
+            self.trainer.estimated_stepping_batches
+        )
         self.losses.keep_targets(self.trainer.datamodule.train_frames.roles.count(CAPTURED))
 
     def on_train_end(self) -> None:

@@ -1,4 +1,4 @@
-"""Learning rates over a training."""
+"""What changes over a training: its learning rates, and until when the number of Gaussians."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -24,6 +24,8 @@ class Schedule:
         rate_rule: how the rates grow with the frames per step, see ``rate_factor``.
         poses: Adam's rate of the frames' poses.
         hand_poses: that of their hands.
+        rest: share of the steps, the last ones, in which the number of Gaussians stays: what a
+            change breaks takes many steps to mend.
     """
 
     decay_at: Sequence[float] = (0.75,)
@@ -31,14 +33,22 @@ class Schedule:
     rate_rule: str = "sqrt"
     poses: float = 1e-3
     hand_poses: float = 1e-4
+    rest: float = 0.15
 
     def __post_init__(self) -> None:
+        if not 0 <= self.rest < 1:
+            text = "give a share of the steps, from 0 to below 1"
+            raise UserError(f"system.schedule.rest={self.rest}: {text}")
         rate_factor(self.rate_rule, 1)  # Report a wrong name now, not after the first test.
 
     def falls(self, optimizer: Optimizer, steps: float | int) -> MultiStepLR:
         """The fall of an optimiser's rates over a training of so many steps."""
         milestones = [max(1, int(share * steps)) for share in self.decay_at]
         return MultiStepLR(optimizer, milestones, gamma=self.decay_to)
+
+    def last_change(self, steps: float | int) -> float | int:
+        """Step after which the number of Gaussians stays, in a training of so many."""
+        return (1 - self.rest) * steps
 
 
 def warm_cosine(

@@ -96,7 +96,10 @@ def test_cells_that_start_from_one_another_run_in_turn():
     second = Cell("second", 1, 0, {}, {}, before=first)
     third = Cell("third", 1, 0, {}, {}, before=second)
     assert chains_of([alone, first, second, third]) == [[first, second, third], [alone]]
-    late = Cell("late", 1, 1, {}, {}), Cell("later", 1, 1, {}, {}, before=Cell("late", 1, 1, {}, {}))
+    late = (
+        Cell("late", 1, 1, {}, {}),
+        Cell("later", 1, 1, {}, {}, before=Cell("late", 1, 1, {}, {})),
+    )
     assert chains_of([*late, alone]) == [[alone], [*late]], "whole seeds come first"
     # The first one is finished already.
     assert chains_of([second, third]) == [[second, third]]

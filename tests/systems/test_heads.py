@@ -62,9 +62,9 @@ def fitted(system, steps, *overrides, folder=None, lora=False, accelerator="cpu"
     fit = instantiate(config(system, *GROWTH[system], *overrides, lora=lora))
     data = TinyHeads(TinyHead(), people=1 if system == "pointavatar" else 2)
     trainer = lightning.Trainer(
-        max_steps=steps, accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
-        inference_mode=False, default_root_dir=folder,
+        max_steps=steps, accelerator=accelerator, devices=1, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        log_every_n_steps=1, inference_mode=False, default_root_dir=folder,
     )  # fmt: skip
     trainer.fit(fit, datamodule=data)
     return fit, trainer, data
@@ -120,7 +120,7 @@ def test_a_head_trains_grows_and_loads(system, tmp_path, monkeypatch):
 
 def test_points_stay_in_the_last_steps():
     """Epochs of four steps would change them after the fourth, the eighth and the last one."""
-    fit, _, _ = fitted("perse", 12, "system.rest=0.5")
+    fit, _, _ = fitted("perse", 12, "system.schedule.rest=0.5")
     assert fit.density.rests_after == 6 and len(fit.avatar.points) == 100
 
 
@@ -133,8 +133,8 @@ def test_captured_steps_of_heads_equal_plain_ones(system, monkeypatch):
     begin = StepGraph.__init__
     monkeypatch.setattr(StepGraph, "__init__", lambda *a, **k: captured.append(begin(*a, **k)))
     graph, plain, again = (
-        fitted(system, 11, "renderer=auto", "system.rest=0.2", f"system.cuda_graph={graph}",
-               accelerator="gpu")[0]
+        fitted(system, 11, "renderer=auto", "system.schedule.rest=0.2",
+               f"system.cuda_graph={graph}", accelerator="gpu")[0]
         for graph in (True, False, False)
     )  # fmt: skip
     # Once for the first points and once after each change; the last steps are not watched.
@@ -227,7 +227,7 @@ def test_edits_that_are_not_attributes_are_named():
     [
         ("perse", "avatar.features=30", r"avatar.features=30: the encoder gives 32"),
         ("perse", "system.method.background=plaid", r"background=plaid is unknown"),
-        ("perse", "system.rest=1.0", r"system.rest=1.0: give a share"),
+        ("perse", "system.schedule.rest=1.0", r"system.schedule.rest=1.0: give a share"),
     ],
 )
 def test_wrong_options_of_heads(system, override, message):

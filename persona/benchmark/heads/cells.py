@@ -118,7 +118,8 @@ def cell_of(
         case "edits":
             data = _overrides(config, person, edits)
         case "between":
-            data = ["data=edits_between", f"data.roots={list(roots[:-1])}"]
+            given = [f"data.{key}={value}" for key, value in size.get("between", {}).items()]
+            data = ["data=edits_between", f"data.roots={list(roots[:-1])}", *given]
         case "new":
             name = Path(roots[-1]).name
             data = ["data=subjects", f"data.roots={list(roots)}", f"data.learn=[{name}]",

@@ -102,7 +102,7 @@ def chains_of(cells: Sequence[Cell]) -> list[list[Cell]]:
         while first.before is not None:
             first = first.before
         chains.setdefault(first.name, []).append(cell)
-    # Seed by seed, so that an early stop leaves whole rows; long ones first: the last to end is short.
+    # Seed by seed, for what an early stop leaves; long ones first: the last to end is short.
     return sorted(chains.values(), key=lambda chain: (chain[0].seed, -len(chain)))
 
 

@@ -193,9 +193,7 @@ class PegasusBuilder(HeadBuilder):
         codes = TableCodes(edits, self.code, self.code_std)
         known = Edits(edits, template.shape_dirs.shape[-1], slots, codes)
         look = SurfaceLook(
-            SurfaceNetwork(
-                latent=slots.size, width=self.width, segment=True, octaves=self.octaves
-            ),
+            SurfaceNetwork(latent=slots.size, width=self.width, segment=True, octaves=self.octaves),
             ShadingNetwork(latent=slots.size, width=self.shading_width),
         )
         return self.head(template, look, known)
