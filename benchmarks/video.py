@@ -115,7 +115,7 @@ def measure(
     }
 
 
-def kernels(call: Callable[[], object], most: int = 12) -> str:
+def kernels(call: Callable[[], object], most: int = 24) -> str:
     """Where the GPU's time goes in one call."""
     from torch.profiler import ProfilerActivity, profile
 
