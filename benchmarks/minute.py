@@ -1,0 +1,147 @@
+"""Where the time of ``scripts/create.py`` goes: ``python benchmarks/minute.py photo=P name=N``.
+
+Options as conf/create.yaml. Leaves ``stages.json`` in the run's folder and prints it as a table: of
+each stage its seconds by the clock and of this process's processors, without those of stages within
+it. The first row is the start of Python and what is imported. Caches are left as they are: for a
+first run of a fresh machine point PERSONA_CACHE, NUMBA_CACHE_DIR and TRITON_CACHE_DIR at empty
+folders.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from persona.cli import launch, one_line_errors, output_folder
+from persona.data.io import write_json
+
+STARTED = time.clock_gettime(time.CLOCK_BOOTTIME)
+"""Of this module; what Python took before it is told by ``before``."""
+
+
+def before() -> float:
+    """Seconds from the start of this process to ``STARTED``, as Linux tells it; 0 elsewhere."""
+    stat = Path("/proc/self/stat")
+    if not stat.is_file():
+        return 0.0
+    ticks = int(stat.read_text().rsplit(")", 1)[1].split()[19])
+    return STARTED - ticks / 100
+
+
+class Stages:
+    """Own times of named stages, in the order in which they first began."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, list[float]] = {}
+        self._open: list[str] = []
+        self._last = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        return time.perf_counter(), time.process_time()
+
+    def _turn(self) -> None:
+        """Gives the time since the last turn to the innermost open stage."""
+        now = self._now()
+        own = self.times.setdefault(self._open[-1] if self._open else "rest", [0.0, 0.0])
+        for place in range(2):
+            own[place] += now[place] - self._last[place]
+        self._last = now
+
+    def timed(self, owner: object, attribute: str, name: str) -> None:
+        """From now on what a function or method takes is the stage ``name``."""
+        plain: Callable = getattr(owner, attribute)
+
+        @functools.wraps(plain)
+        def call(*args, **kwargs):
+            self._turn()
+            self._open.append(name)
+            self.times.setdefault(name, [0.0, 0.0])
+            try:
+                return plain(*args, **kwargs)
+            finally:
+                self._turn()
+                self._open.pop()
+
+        setattr(owner, attribute, call)
+
+    def finished(self) -> dict[str, list[float]]:
+        """Seconds by the clock and of the processors, by stage."""
+        self._turn()
+        return self.times
+
+
+def watch(stages: Stages) -> None:
+    """Names the stages of ``create``."""
+    import lightning as L
+
+    from persona.commands import create, drive, experiment
+    from persona.data.preprocess import photo
+    from persona.data.preprocess.clip import ClipMaker
+    from persona.data.preprocess.dresser import Dresser
+    from persona.data.preprocess.prior import TexturePrior
+    from persona.modules.body.skinning_field import SkinningField
+    from persona.systems.fit import Fit
+
+    preprocessor = photo.PhotoPreprocessor
+    stages.timed(preprocessor, "_read", "person found, parts read")
+    stages.timed(preprocessor, "_fit", "body fitted")
+    stages.timed(Dresser, "__call__", "clothing")
+    stages.timed(preprocessor, "_textures", "texture unwrapped and filled")
+    stages.timed(TexturePrior, "__call__", "prior of unseen sides")
+    stages.timed(photo, "write_sheet", "sheet")
+    stages.timed(ClipMaker, "__call__", "clips")
+    stages.timed(SkinningField, "build", "skinning field")
+    stages.timed(Fit, "setup", "avatar built")
+    stages.timed(experiment, "test", "tests")
+    stages.timed(L.Trainer, "fit", "steps")
+    stages.timed(experiment, "write_results", "pictures")
+    stages.timed(drive, "load_system", "avatar loaded")
+    stages.timed(create, "animate_all", "videos")
+    stages.timed(create, "preprocess", "preprocess, rest")
+    stages.timed(create, "train", "training, rest")
+
+
+def table(times: dict[str, list[float]]) -> Table:
+    """A row a stage, and their sum."""
+    shown = Table("stage", "s", "CPU s")
+    total = [sum(own[place] for own in times.values()) for place in range(2)]
+    for name, own in [*times.items(), ("all", total)]:
+        shown.add_row(name, *(f"{value:.1f}" for value in own))
+    return shown
+
+
+@hydra.main(config_path="../conf", config_name="create", version_base="1.3")
+@one_line_errors
+def main(config: DictConfig) -> None:
+    """Makes an avatar as scripts/create.py does, with a watch."""
+    from persona.commands.create import create
+
+    stages = Stages()
+    watch(stages)
+    start = time.clock_gettime(time.CLOCK_BOOTTIME) - STARTED + before()
+    imports = {"start and imports": [start, time.process_time()]}
+    folder = output_folder()
+    create(config, folder)
+    times = imports | stages.finished()
+    found: dict[str, object] = {"threads": torch.get_num_threads(), "stages": times}
+    if torch.cuda.is_available():
+        found["device"] = torch.cuda.get_device_name()
+        found["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
+        found["allocated_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    write_json(folder / "stages.json", found)
+    console = Console()
+    console.print(table(times))
+    print({key: value for key, value in found.items() if key != "stages"})
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,61 @@
+"""The watch of benchmarks/minute.py."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+Stages = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "minute.py"))["Stages"]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Of which the tests say when it is."""
+    now = SimpleNamespace(wall=0.0)
+    monkeypatch.setattr(Stages, "_now", staticmethod(lambda: (now.wall, 2 * now.wall)))
+    return now
+
+
+def test_a_stage_has_the_time_that_no_stage_within_it_has(clock):
+    def wait(seconds):
+        clock.wall += seconds
+        return seconds
+
+    work = SimpleNamespace(wait=wait)
+    work.outer = lambda: wait(1) + work.wait(4) + wait(2)
+    stages = Stages()
+    stages.timed(work, "wait", "inner")
+    stages.timed(work, "outer", "outer")
+    clock.wall += 8
+    assert work.outer() == 7
+    assert work.wait(16) == 16
+    assert stages.finished() == {"rest": [8, 16], "outer": [3, 6], "inner": [20, 40]}
+
+
+def test_a_stage_that_fails_ends(clock):
+    def fail():
+        clock.wall += 1
+        raise ValueError
+
+    work = SimpleNamespace(fail=fail)
+    stages = Stages()
+    stages.timed(work, "fail", "failing")
+    with pytest.raises(ValueError):
+        work.fail()
+    clock.wall += 2
+    assert stages.finished() == {"rest": [2, 4], "failing": [1, 2]}
+
+
+def test_methods_called_on_the_class_keep_what_they_return(clock):
+    class Made:
+        def __init__(self, size):
+            self.size = size
+
+        @classmethod
+        def build(cls, size):
+            return cls(size)
+
+    stages = Stages()
+    stages.timed(Made, "build", "building")
+    assert Made.build(3).size == 3
