@@ -14,6 +14,7 @@ from tiny_heads import NAMES, SIDE, TinyHead, TinyHeads
 
 from persona.commands.edit import edit, interpolate
 from persona.commands.pictures import to_uint8
+from persona.data.datamodule import FrameLoader
 from persona.errors import UserError
 from persona.modules.head.lora import lora_state, without_additions
 from persona.runtime.step_graph import StepGraph
@@ -122,6 +123,49 @@ def test_points_stay_in_the_last_steps():
     """Epochs of four steps would change them after the fourth, the eighth and the last one."""
     fit, _, _ = fitted("perse", 12, "system.schedule.rest=0.5")
     assert fit.density.rests_after == 6 and len(fit.avatar.points) == 100
+
+
+class OneFrame(TinyHeads):
+    """Every step shows the same: where a training goes on in an epoch makes no difference."""
+
+    def train_dataloader(self):
+        return FrameLoader(self.train_frames, [[len(self.train_frames) - 1]] * 6)
+
+
+class StopsAt(lightning.Callback):
+    """Ends a training before its last step, as a full disk would."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        trainer.should_stop = trainer.global_step >= self.step
+
+
+@pytest.mark.slow
+def test_a_training_that_is_gone_on_with_changes_points_as_an_unbroken_one(tmp_path):
+    """Stopped in the middle of an epoch; after it points change once more, and then rest."""
+
+    def trained(callbacks=(), start=None):
+        lightning.seed_everything(0, verbose=False)
+        fit = instantiate(config("perse", *GROWTH["perse"]))
+        trainer = lightning.Trainer(
+            max_steps=12, accelerator="cpu", logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, inference_mode=False,
+            callbacks=list(callbacks), default_root_dir=tmp_path,
+        )  # fmt: skip
+        trainer.fit(fit, datamodule=OneFrame(TinyHead()), ckpt_path=start, weights_only=True)
+        return fit, trainer
+
+    whole, _ = trained()
+    part, trainer = trained([StopsAt(6)])
+    assert trainer.global_step == 6 and part.density.seen is not None
+    trainer.save_checkpoint(tmp_path / "part.ckpt")
+    resumed, trainer = trained(start=tmp_path / "part.ckpt")
+    assert trainer.global_step == 12 and len(resumed.avatar.points) > len(part.avatar.points)
+    states = whole.avatar.state_dict(), resumed.avatar.state_dict()
+    for key, value in states[0].items():
+        assert torch.equal(value, states[1][key]), key
 
 
 @pytest.mark.gpu
