@@ -116,7 +116,7 @@ class ScreenGradient(Density):
         return Resize(keep.nonzero()[:, 0], fresh)
 
     def _room(self, mean: Float[Tensor, "n"], dead: Bool[Tensor, "n"]) -> Bool[Tensor, "n"]:
-        """Which grow: each adds one, and those with the largest gradients come first."""
+        """Gaussians that grow, each by one; with little room, those with the largest gradients."""
         score = torch.where(dead | (mean <= self.gradient), torch.zeros_like(mean), mean)
         room = max(0, self.max_gaussians - int((~dead).sum()))
         chosen = torch.zeros_like(dead)
