@@ -99,7 +99,7 @@ def _coded(values: Float32[ndarray, "n 3"]) -> tuple[UInt8[ndarray, "n 3"], list
     """Each number as its nearest of ``CODES`` values, found by k-means on all of them."""
     line = np.sort(values.astype(np.float64).ravel())
     places = (np.arange(CODES) + 0.5) / CODES * (len(line) - 1)
-    # Start half from quantiles and half from an even grid, so that rare large values count too.
+    # Start midway between quantiles and an even grid, so that rare large values count too.
     codes = 0.5 * (line[places.round().astype(int)] + np.linspace(line[0], line[-1], CODES))
     sums = np.concatenate(([0.0], line.cumsum()))
     for _ in range(_ROUNDS):
@@ -130,7 +130,7 @@ def _webp(values: UInt8[ndarray, "n c"]) -> bytes:
     pixels[:, 3] = 255
     pixels[: len(values), : values.shape[1]] = values
     file = io.BytesIO()
-    # Transparent pixels hold colours too, which must not be changed.
+    # ``exact`` keeps the bytes of pixels whose alpha is 0: they are data as well.
     image = Image.fromarray(pixels.reshape(side, side, 4))
     image.save(file, "WEBP", lossless=True, exact=True, method=6)
     return file.getvalue()
