@@ -3,7 +3,8 @@
 ``python benchmarks/agreement.py [FILE.json]``, on a machine with CUDA. Two scenes in float32: an
 avatar-like one (opaque Gaussians as large as their spacing on a capsule person) and a random cloud
 of mixed opacity. A Gaussian whose share of a pixel is about 1/255, and one that would end a pixel,
-are drawn or not by rounding: how many pixels differ by more than 1e-3 is told beside the maximum.
+are drawn or not by rounding: so the number of pixels that differ by more than 1e-3 is reported
+beside the maximum.
 """
 
 import sys

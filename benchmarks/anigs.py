@@ -2,8 +2,8 @@
 
 ``python benchmarks/anigs.py`` (options in conf/anigs_rings.yaml) trains every method on every ring
 and scores it against the exact person: in views of the ring's pose from between its own, and in
-other poses. Folders with a finished run are taken as they are: the same command with
-``hydra.run.dir=FOLDER`` again goes on.
+other poses. Finished runs are reused: the same command with ``hydra.run.dir=FOLDER`` continues with
+the rest.
 """
 
 import csv
@@ -52,7 +52,7 @@ def run(config: DictConfig, strength: str, method: str, seed: int, folder: Path)
     chosen = [*config.methods[method], *COMMON, *options(config), *ring, f"seed={seed}",
               f"name={config.name}", f"subjects_dir={config.subjects_dir}"]  # fmt: skip
     if not (folder / FRAMES_FILE).is_file():
-        shutil.rmtree(folder, ignore_errors=True)  # Of a run that was interrupted.
+        shutil.rmtree(folder, ignore_errors=True)  # Left by an interrupted run.
         train(compose("train", overrides=chosen), folder)
     with (folder / FRAMES_FILE).open() as file:
         return [
@@ -97,7 +97,7 @@ def table(runs: Runs, where: str, metrics: Sequence[str], held_out: int) -> list
 
 
 def report(config: DictConfig, command: str, runs: Runs, held_out: int) -> str:
-    """All of it in words."""
+    """The report as markdown."""
     every = next(iter(next(iter(next(iter(runs.values())).values())).values()))
     metrics = [metric for metric in METRICS if metric in every[0]]
     strengths = OmegaConf.to_container(config.strengths)

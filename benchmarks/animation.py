@@ -89,7 +89,7 @@ def main(run: str, height: int = 1024, width: int = 1024, count: int = 200) -> N
 
 
 def arguments() -> argparse.Namespace:
-    """What was typed."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", help="run folder of train.py")
     for name, default in (("height", 1024), ("width", 1024), ("frames", 200)):

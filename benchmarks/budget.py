@@ -1,4 +1,4 @@
-"""What a system's score hangs on: ``python benchmarks/budget.py size=quick``."""
+"""What limits a system's score: ``python benchmarks/budget.py size=quick``."""
 
 import sys
 
@@ -11,7 +11,7 @@ from persona.cli import launch, one_line_errors, output_folder
 @hydra.main(config_path="../conf", config_name="error_budget", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
-    """Exits with 1 if a cell failed; the same command goes on from the finished ones."""
+    """Exits with 1 if a cell failed; the same command continues with the rest."""
     from persona.benchmark.budget import run_budget
 
     if run_budget(config, output_folder()):

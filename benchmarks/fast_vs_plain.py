@@ -48,7 +48,7 @@ def run(overrides: list[str], seed: int, folder: Path) -> dict[str, float]:
 
 
 def save(config: DictConfig, folder: Path, result: dict) -> None:
-    """So far: what is finished is kept if the rest is not."""
+    """Saves the results so far, in case a later training fails."""
     for where in filter(None, (folder, config.save)):
         write_json(Path(where) / "fast_vs_plain.json", result)
 

@@ -26,7 +26,7 @@ class FullStore(SubjectDataModule):
 
     def _load(self, key: str, splits: tuple[str, ...]) -> FrameDataset:
         if key not in self._frames and key == "train":
-            trainer, self.trainer = self.trainer, None  # What is placed once is pinned.
+            trainer, self.trainer = self.trainer, None  # Not placed yet: that would pin them.
             stores = super()._load(key, splits).stores
             self.trainer = trainer
             generated = [store for store in stores if store.split != CAPTURED]

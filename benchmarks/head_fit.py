@@ -1,4 +1,4 @@
-"""Scores the fit of a head on made-up heads: ``python benchmarks/head_fit.py``."""
+"""Scores the fit of a head on synthetic heads: ``python benchmarks/head_fit.py``."""
 
 import hydra
 from hydra.utils import instantiate

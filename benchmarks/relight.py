@@ -118,7 +118,7 @@ def load(run: str) -> tuple[SyntheticSubject, Fit]:
 
 
 def arguments() -> argparse.Namespace:
-    """What was typed."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", help="run folder of train.py")
     parser.add_argument("lights", type=int, nargs="?", default=4)

@@ -11,7 +11,7 @@ from persona.cli import launch, one_line_errors, output_folder
 @hydra.main(config_path="../conf", config_name="benchmark", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
-    """Exits with 1 if a cell failed; the others are in the report all the same."""
+    """Exits with 1 if a cell failed; the report has the others."""
     from persona.benchmark.run import run_benchmark
 
     if run_benchmark(config, output_folder()):

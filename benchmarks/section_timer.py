@@ -89,7 +89,7 @@ class SectionTimer(L.Callback):
         self._mark("data", True)
 
     def on_fit_end(self, trainer, system) -> None:
-        """Takes the hooks off."""
+        """Removes the hooks."""
         for handle in self.handles:
             handle.remove()
         if self.handles:
@@ -97,7 +97,7 @@ class SectionTimer(L.Callback):
             system.method.__dict__.pop("_masks", None)
 
     def milliseconds(self) -> dict[str, float]:
-        """Median per section; ``rest`` is what lies in no part."""
+        """Median per section; ``rest`` is time outside of all parts."""
         if not self.steps:
             return {}
         if self.cuda:

@@ -23,7 +23,7 @@ hands: 29 with those and the colours of the hands."""
 
 
 class SeparateRenderer(GaussianRenderer):
-    """One projection, sort and rasterisation per target, by the renderer that it is made of."""
+    """One projection, sort and rasterisation per target, by the wrapped renderer."""
 
     name = "separate"
 
@@ -94,7 +94,7 @@ class AllTargets(ViewRenderer):
         camera: Camera,
         channels: frozenset[str],
     ) -> Render:
-        """As ``ViewRenderer`` does; what was not asked for is thrown away."""
+        """As ``ViewRenderer`` does; targets that were not asked for are thrown away."""
         if view in HANDS:
             return super().render(avatar, posed, view, camera, channels)
         # The patch has no silhouette among its targets.

@@ -1,4 +1,4 @@
-"""What the skinning field costs and how near it is to the mesh weights.
+"""Cost of the skinning field, and how near its weights are to the mesh's.
 
 Usage: ``python benchmarks/skinning.py [--resolution 128] [--levels 0] [--device cpu]``. Reports,
 for the packaged body in its canonical pose, with Gaussians at the (subdivided) vertices:

@@ -1,4 +1,4 @@
-"""What a training step and an animated frame cost, split into their parts.
+"""Time and memory of a training step and an animated frame, split into parts.
 
 ``python benchmarks/speed.py`` (PERSONA at 1024 x 576 with the paper's losses; options as train.py)
 ``python benchmarks/speed.py -m speed.renders=packed,separate`` (ours against one gsplat call per
@@ -180,7 +180,7 @@ def has_random_weights(config: DictConfig) -> bool:
 
 
 def machine() -> dict[str, str]:
-    """Where and with what code this was measured."""
+    """Machine and code version of the measurement."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

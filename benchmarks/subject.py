@@ -24,7 +24,7 @@ WARMUP_STEPS = 24
 
 
 def settings(config: DictConfig, steps: int) -> DictConfig:
-    """What train.py would get."""
+    """The configuration that train.py would get."""
     config = with_full_store(config).copy()
     config.trainer.max_steps, config.trainer.enable_checkpointing = steps, True
     config.trainer.limit_val_batches = config.speed.validation_frames

@@ -1,4 +1,4 @@
-"""Reads motion off films with exact truth: ``python benchmarks/track.py assets=DIR``."""
+"""Tracks motion in films with exact truth: ``python benchmarks/track.py assets=DIR``."""
 
 import hydra
 from omegaconf import DictConfig

@@ -116,7 +116,7 @@ def measure(
 
 
 def kernels(call: Callable[[], object], most: int = 24) -> str:
-    """Where the GPU's time goes in one call."""
+    """GPU time of one call by kernel."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiled:

@@ -81,12 +81,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Workload:
-    """What one clip of a generator is.
+    """The networks and calls of one clip of a generator.
 
     Attributes:
         networks: All, in their precision and place.
-        parts: By what they do.
-        clip: Samples all of it; None where that is not to be tried.
+        parts: Calls by name.
+        clip: Samples a whole clip; None to skip that.
     """
 
     networks: list[nn.Module]

@@ -25,14 +25,15 @@ from persona.runtime.termination import terminable
 CONFIG_FILE = "config.yaml"
 """Of a run, in its folder."""
 GRACE_S = 3.0
-"""How long a process waits with an error that is everyone's: one of them says it."""
+"""Seconds that a process waits before it reports an error that all processes have: one reports it
+and ends the others."""
 
 
 _PLACES = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT, errno.ELOOP),
 }
-"""What is wrong with a place that the user chose."""
+"""Errors of the file system that the user can mend by choosing another place."""
 
 
 def stamp_run() -> None:
@@ -43,21 +44,22 @@ def stamp_run() -> None:
     """
     if "TORCHELASTIC_RUN_ID" in os.environ and "RUN_STAMP" not in os.environ:
         if os.environ.get("LOCAL_RANK", "0") != "0":
-            time.sleep(GRACE_S)  # Torchrun ends all when one ends: the one that speaks is first.
+            # Torchrun ends all processes when one ends: the one that prints must be the first.
+            time.sleep(GRACE_S)
             sys.exit(1)
         sys.exit("error: torchrun's processes need a name in common: export RUN_STAMP=NAME")
     os.environ.setdefault("RUN_STAMP", datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3])
 
 
 def output_folder() -> Path:
-    """Hydra's folder of this job."""
+    """The output folder that Hydra has made for this job."""
     return Path(HydraConfig.get().runtime.output_dir)
 
 
 def launch(main: Callable[[], object]) -> None:
-    """Runs an entry point; what the user can mend, in what was typed too, ends it in one line.
+    """Runs an entry point; errors that the user can mend, in typing too, end it with one line.
 
-    Hydra's own report takes several lines, or a traceback. HYDRA_FULL_ERROR=1 asks for tracebacks.
+    Hydra itself would print several lines or a traceback. HYDRA_FULL_ERROR=1 shows tracebacks.
     """
     hydra_utils.run_and_report = lambda func: func()
     one_line_errors(_started)(main)
@@ -96,7 +98,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
 
 
 def in_the_runs_folder(arguments: Sequence[str]) -> list[str]:
-    """The arguments; with ``resume=DIR``, such that Hydra too works in DIR and makes no folder.
+    """The arguments; with ``resume=DIR``, also overrides that make Hydra work in DIR.
 
     Raises:
         UserError: DIR is not a run folder.
@@ -114,7 +116,7 @@ def in_the_runs_folder(arguments: Sequence[str]) -> list[str]:
 
 def quoted(key: str, value: object) -> str:
     """An override of Hydra's whose value is taken as it is, whatever its characters."""
-    # Backslashes speak for themselves, but for those before a quote.
+    # Hydra takes backslashes literally, except before a quote.
     text = re.sub(r"(\\*)(')", r"\1\1\\\2", str(value))
     text = re.sub(r"(\\+)\Z", r"\1\1", text)
     return f"{key}='{text}'"
@@ -123,7 +125,7 @@ def quoted(key: str, value: object) -> str:
 def mended(key: str, value: str) -> str:
     """An override that Hydra cannot parse, quoted so that it can: a list item by item.
 
-    A list within a list is taken for a text: where its items end is not known.
+    A list within a list is quoted as one text, since where its items end is not known.
     """
     if value.startswith("[") and value.endswith("]") and not set("[]{}") & set(value[1:-1]):
         items = (item.strip().strip("'\"") for item in value[1:-1].split(","))
@@ -132,12 +134,13 @@ def mended(key: str, value: str) -> str:
 
 
 def user_error(error: BaseException) -> UserError | None:
-    """The UserError behind an exception, however wrapped, or one of what else a user can mend."""
+    """The UserError that caused an exception, or one made from it; None if it is a bug."""
     chain: list[BaseException] = []
     seen: BaseException | None = error
     while seen is not None and seen not in chain:
         chain.append(seen)
-        # What was being handled says nothing of a file: a bug may follow one that is rightly gone.
+        # Skip an OSError that was merely being handled: code may expect a missing file, and a bug
+        # in the handler would then be blamed on that file.
         context = None if isinstance(seen.__context__, OSError) else seen.__context__
         seen = seen.__cause__ or context
     found = next((e for e in chain if isinstance(e, UserError)), None)
@@ -145,7 +148,7 @@ def user_error(error: BaseException) -> UserError | None:
 
 
 def _translated(error: BaseException) -> UserError | None:
-    """What Hydra, OmegaConf and the file system say of what the user typed, in one line."""
+    """Errors of Hydra, OmegaConf and the file system about what the user typed, as one line."""
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno in _PLACES and error.filename:
         return UserError(f"{error.filename}: {error.strerror}; choose another place")
@@ -182,14 +185,14 @@ def one_line_errors(function: Callable) -> Callable:
                 raise
             print(f"error: {known}", file=sys.stderr)
             if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-                return {}  # The other jobs go on; the sweep's table shows this one as failed.
+                return {}  # The sweep goes on with other jobs; its table shows a failure.
             sys.exit(1)
 
     return wrapped
 
 
 def check_given(arguments: Sequence[object]) -> None:
-    """Refuses a configuration some of whose options must be given and are not.
+    """Refuses a configuration in which mandatory options are missing.
 
     Raises:
         UserError: names all of them.

@@ -49,7 +49,7 @@ class TensorTuple:
         return self._map(lambda t: t[index])
 
     def row(self, index: int | Int[Tensor, "1"]):
-        """One row of each tensor; an index that lies on a device is not brought to the host."""
+        """One row of each tensor; the host does not wait for an index that is on the device."""
         if isinstance(index, int):
             return self[index]
         return self._map(lambda t: t.index_select(0, index)[0])
@@ -167,22 +167,23 @@ class Pose(TensorTuple):
 
 @dataclass(frozen=True)
 class View(TensorTuple):
-    """What an avatar may depend on besides its pose; each reads what it knows of."""
+    """What an avatar may depend on besides its pose; avatars ignore what they have no use for."""
 
     camera_rotation: Float[Tensor, "3 3"] | None = None
-    """cam_from_world's, for shading by normals in the world; None: the camera's frame is the world.
+    """Rotation of cam_from_world, for shading by world normals; None: the camera's frame is the
+    world.
     """
     subject: Int[Tensor, ""] | None = None
     """Number of the subject, for avatars of several; None shows the first, or the unedited one."""
     latent: Float[Tensor, "l"] | None = None
-    """In place of the subject's own, for avatars that have one."""
+    """Latent code in place of the subject's own, for avatars that have one."""
     moment: Int[Tensor, ""] | None = None
-    """Number of a training frame, for avatars that know how each differs; None shows what all have
-    in common."""
+    """Number of a training frame, for avatars that learn a difference for each frame; None leaves
+    all differences out."""
 
 
 PLAIN_VIEW = View()
-"""In the camera's frame, as the avatar is by itself."""
+"""The default view: the camera's frame is the world, and the avatar shows its own subject."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ class Posed(Protocol):
         """
 
     def colors(self, asset: str) -> Float[Tensor, "n 3"]:
-        """Colours of an asset in [0, 1]."""
+        """Colours of the Gaussians of an asset, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -263,8 +264,8 @@ class MeshRender(TensorTuple):
 
 
 CAPTURED, GENERATED, REAL = "captured", "generated", "real"
-"""Roles of a frame: what the avatar is made from, what a model made of it, and other true pictures
-of the person, such as those that are tested on."""
+"""Roles of a frame: the photographs that the avatar is made from, frames that a model generated
+from them, and other real pictures of the person, such as test frames."""
 
 FRAME_LISTS = ("name", "role", "person_px", "has_patch", "person_box_px", "weight")
 """Fields of a ``Frame`` that are not tensors: one entry a frame."""
@@ -296,15 +297,15 @@ class Frame(TensorTuple):
     name: tuple[str, ...] = field(default=())
     """``split/index`` of each frame, for tables and pictures."""
     role: tuple[str, ...] = field(default=())
-    """``captured``, ``generated`` or ``real``. Known to the host: asking the device would wait."""
+    """``captured``, ``generated`` or ``real``. On the host: a device makes it wait."""
     person_px: tuple[float, ...] = field(default=())
-    """Longer side of each mask's bounding box. Known to the host: asking the device would wait."""
+    """Longer side of each mask's bounding box. On the host: a device makes it wait."""
     has_patch: tuple[bool, ...] = field(default=())
     person_box_px: tuple[tuple[int, int, int, int], ...] = field(default=())
-    """Bounding box (x, y, w, h) of each mask; w = 0 where it is empty. Known to the host too."""
+    """Bounding box (x, y, w, h) of each mask; w = 0 where it is empty. On the host as well."""
     weight: tuple[float, ...] = field(default=())
-    """What each frame counts for in the batch's loss, 1 in the mean of an epoch; empty where all
-    count alike."""
+    """Weight of each frame in the batch's loss, 1 on average over an epoch; empty where all weigh
+    the same."""
 
     others: Mapping[str, Float[Tensor, "b c h w"]] = field(default_factory=dict)
     """Maps without a field of their own, by their name in ``persona.data.layout.MAPS``: uint8 as
@@ -317,7 +318,7 @@ class Frame(TensorTuple):
 
     @property
     def shares(self) -> list[float]:
-        """What each frame's loss is multiplied by in the batch's: weight by number of frames."""
+        """Factor of each frame's loss in the batch's loss: its weight over the number of frames."""
         weights = self.weight or (1.0,) * len(self.name)
         return [weight / len(self.name) for weight in weights]
 

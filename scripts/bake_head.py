@@ -35,11 +35,11 @@ PREFIXES = {
 }  # fmt: skip
 """Anny's first word of a local change, and the part of the face that it shapes."""
 SIDEWAYS = ("nose-trans-out", "mouth-trans-out", "head-angle-out", "head-trans-")
-"""Changes that no pair makes up for, and those that move the head as a whole."""
+"""Sideways changes, which have no left-right pair, and those that move the head as a whole."""
 SKIRT_M = (0.13, 0.055)
-"""Half width, and depth below the neck joint, of what of the shoulders stays."""
+"""Half width, and depth below the neck joint, of the part of the shoulders that is kept."""
 STEP_M = 2e-6
-"""Directions are whole multiples of this, which packs well and nobody sees."""
+"""Directions are rounded to multiples of this, which compresses well and is not visible."""
 
 
 def local_changes(rig: Rig) -> dict[str, np.ndarray]:
@@ -135,7 +135,7 @@ def bake() -> dict[str, np.ndarray]:
     is_local = np.array([label.startswith("local_change:") for label in labels])
     rng = np.random.default_rng(SEED)
     coefficients = sample_adults(rig, SUBJECTS, rng)
-    # Anny gives the coefficients of what it was asked for: no expressions, no local changes.
+    # Anny returns the coefficients that were asked for: no expressions, no local changes.
     full = np.zeros((SUBJECTS, len(labels)))
     full[:, : coefficients.shape[1]] = coefficients
     subjects = [joint_changes(rig, c) for c in full]
@@ -191,7 +191,7 @@ def regions(changes: dict[str, np.ndarray]) -> np.ndarray:
     moved = []
     for part in PARTS:
         own = [np.linalg.norm(c, axis=1) for n, c in changes.items() if n.startswith(f"{part}:")]
-        # Each change weighs alike, however far it goes.
+        # All changes have the same weight, whatever their size.
         share = np.mean([one / one.max() for one in own], 0)
         moved.append(share / share.max())
     return np.round(np.stack(moved) * 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Says what of a dataset is missing: ``python scripts/check_data.py data=neuman data.path=DIR``."""
+"""Lists what a dataset lacks: ``python scripts/check_data.py data=neuman data.path=DIR``."""
 
 import sys
 

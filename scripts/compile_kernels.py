@@ -1,4 +1,4 @@
-"""Compiles the CPU kernels into numba's cache, so that no run has to wait for it.
+"""Compiles the CPU kernels into numba's cache, so that no run waits for it.
 
 Called by `make setup`; harmless to repeat.
 """
@@ -22,7 +22,7 @@ from persona.types import Camera, Channel, Gaussians
 
 
 def main() -> None:
-    """Runs each kernel once on next to nothing, in the types that training uses."""
+    """Runs each kernel once on tiny inputs, in the types that training uses."""
     camera = Camera.identity(torch.full((2,), 32.0), torch.full((2,), 16.0), 32, 32)
     points = torch.randn(60, 3) * 0.3 + torch.tensor([0.0, 0.0, 2.0])
     scales = torch.full((60, 3), 0.05)

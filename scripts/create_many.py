@@ -11,7 +11,7 @@ from persona.cli import launch, one_line_errors
 @hydra.main(config_path="../conf", config_name="create_many", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
-    """Ends with a table, and with 1 if somebody is missing; see conf/create_many.yaml."""
+    """Prints a table, and exits with 1 if an avatar is missing; see conf/create_many.yaml."""
     from persona.commands.create_many import create_many
 
     if not create_many(config):

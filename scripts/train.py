@@ -11,7 +11,7 @@ from persona.cli import launch, one_line_errors, output_folder
 def main(config: DictConfig) -> dict[str, float]:
     """One run; returns its metrics to a sweep's table."""
     if config.typecheck:
-        # Before the first import of what it is to check.
+        # Before the first import of modules that it should check.
         from jaxtyping import install_import_hook
 
         install_import_hook("persona", "beartype.beartype")

@@ -1,8 +1,8 @@
 """Weights that must be downloaded: ``python scripts/weights.py list``, ``get NAME dir=DIR``.
 
-``list`` says of each part which files it needs, how large they are, their licence and what they are
-gated by. ``get NAME dir=DIR licence=accepted`` fetches one part's into DIR, resuming what was
-broken off; ``HF_HUB_OFFLINE=1`` takes only what the hub's cache holds.
+``list`` shows the files of each part, their size, their licence and what they are gated by. ``get
+NAME dir=DIR licence=accepted`` fetches one part's into DIR, resuming what was broken off;
+``HF_HUB_OFFLINE=1`` takes only what the hub's cache holds.
 """
 
 import sys
@@ -60,7 +60,7 @@ def parsed(words: Sequence[str]) -> tuple[Weights, Path]:
 
 
 def fetch(part: Weights, folder: Path) -> None:
-    """Downloads what is not there yet; files of several repositories become one folder."""
+    """Downloads missing files; files of several repositories go into one folder."""
     try:
         from huggingface_hub import hf_hub_download, snapshot_download
         from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError

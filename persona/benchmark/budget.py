@@ -1,4 +1,4 @@
-"""What a system's score hangs on: one thing at a time made perfect, by subject and region."""
+"""What limits a system's score: one thing at a time is made perfect, by subject and region."""
 
 import logging
 import shlex
@@ -29,7 +29,7 @@ from persona.modules.device import pick_device
 
 log = logging.getLogger(__name__)
 SYSTEM = "persona"
-"""Of variants that name none."""
+"""System of variants that name none."""
 SAME_LEVELS = 0.05
 """Mean difference of two images, of 255, below which they show the same: other roundings."""
 
@@ -59,7 +59,7 @@ def run_budget(config: DictConfig, folder: Path) -> int:
 
 
 def budget_plan(config: DictConfig) -> Plan:
-    """The cells of all variants and ceilings; a variant stands where a system's name does.
+    """The cells of all variants and ceilings; in tables a variant's name replaces the system's.
 
     Raises:
         UserError: a variant's subject cannot be made, or has other test frames.
@@ -225,7 +225,7 @@ def means(outcomes: Sequence[Outcome], name: str) -> dict[str, dict[str, float]]
 def budget_table(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[list[str]]:
     """Header, and a variant's numbers in each row; behind the first, what they gain on it.
 
-    What is gained is over the subjects that both have: cells may have failed.
+    Gains are over the subjects that both have, since cells may have failed.
     """
     titles = [_title(name) for name in names]
     by_name = {name: means(outcomes, name) for name in names}
@@ -253,7 +253,7 @@ def subject_table(outcomes: Sequence[Outcome], name: str) -> list[list[str]]:
 
 
 def _mean(values: Iterable[float]) -> float:
-    """Nan of none."""
+    """Mean; NaN of no values."""
     known = list(values)
     return float(np.mean(known)) if known else np.nan
 

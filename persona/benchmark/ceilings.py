@@ -1,7 +1,7 @@
-"""What an avatar can reach at most: the truth's own test frames with one thing less than true.
+"""Upper limits of an avatar's score: the true test frames with one thing made worse.
 
 ``python -m persona.benchmark.ceilings FILE`` renders those of the synthetic subject in FILE.
-Nothing is trained: each ceiling is what is left when all the rest is perfect.
+Nothing is trained: each ceiling is the score when everything else is perfect.
 """
 
 import shutil
@@ -34,13 +34,13 @@ from persona.modules.body.topology import vertex_normals
 from persona.runtime.apart import environment, run_apart
 
 CLIP_STEP = 4
-"""Of the clips' frames, every so manieth tells what light a surface gets."""
+"""Every so many frames of the clips, the light on the surface is sampled."""
 DRIFT = 0.55
-"""Mean share of the way to another person that a mediocre video model goes."""
+"""Mean identity drift of a mediocre video model, as a share of the way to another person."""
 
 
 class Truth:
-    """A synthetic person as an avatar would have to know it.
+    """The true properties of a synthetic person that an avatar would have to learn.
 
     Args:
         scene: Of the person.
@@ -100,8 +100,7 @@ CEILINGS: Mapping[str, Settings] = {
     "only skins, light baked": {"dynamic": False, "light": "baked"},
     "only skins, nine harmonics": {"dynamic": False, "light": "sh"},
 }
-"""By name: whether cloth moves apart from its bones, where light comes from, how far colours
-strayed."""
+"""By name: whether cloth moves apart from its bones, the kind of light, and the colours' drift."""
 
 
 @torch.no_grad()
@@ -127,7 +126,7 @@ def render_ceilings(scene: ClipScene, folder: Path) -> None:
 
 
 def ceiling_names(data: DictConfig) -> list[str]:
-    """What is rendered of a subject with these settings."""
+    """Names of the ceilings that a subject with these settings has."""
     photographed = issubclass(get_class(data.source._target_), PhotographedSubject)
     return list(UNTRAINED if photographed else CEILINGS)
 

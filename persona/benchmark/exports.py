@@ -1,4 +1,4 @@
-"""Every export format of one avatar: how large it is, and what it shows when others read it."""
+"""Every export format of one avatar: its size, and its quality as read by other programs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run_export_benchmark(config: DictConfig, folder: Path) -> Path:
             else:
                 shown, reader = shows(exporter, kind, path, own, frame)
             rows.append((kind, path.stat().st_size / 1e6, shown, reader))
-        # Each format takes long: what is there stays if the next one fails.
+        # Each format takes long, so the report is written after each, in case the next one fails.
         write_text(folder / "report.md", report(exporter, rows))
     return folder / "report.md"
 
@@ -93,7 +93,7 @@ def rig_loss(kind: str, rigs: Mapping[str, float], offsets: str) -> float | None
 def shows(
     exporter: AvatarExport, kind: str, path: Path, own: Splats, frame: int
 ) -> tuple[float | None, str]:
-    """PSNR of the pose that a file holds, and who read it; None where nobody here can.
+    """PSNR of the pose in a file, and the program that read it; None if no reader is installed.
 
     Args:
         exporter: Of the avatar.
@@ -219,4 +219,4 @@ READERS: dict[str, Callable[[Path, Splats, int], Read]] = {
     "spz4": _converted, "sog": _converted, "splattie": _splattie, "lam": _lam, "usd": _usd,
     "npz": _npz,
 }  # fmt: skip
-"""Who reads a format back; others move by the rig."""
+"""Readers of each format; formats without one are animated by the rig."""

@@ -20,7 +20,7 @@ matplotlib.use("agg")
 from matplotlib import pyplot as plt
 
 SHOWN = ("fg_psnr", "fg_ssim", "fg_lpips", "alpha_psnr", "mask_iou", "base_fg_psnr")
-"""Columns of the table and panels of the plot, where they were measured; lpips of any network."""
+"""Columns of the table and panels of the plot, if measured; ``lpips`` is of any network."""
 
 
 @dataclass(frozen=True)

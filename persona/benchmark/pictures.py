@@ -97,7 +97,7 @@ def curves(path: Path, outcomes: Sequence[Outcome], metrics: Sequence[str]) -> N
             axis.plot(values, color=f"C{place}", label=label, marker=".", linewidth=1)
         axis.set_ylabel(title(metric))
         axis.grid(alpha=0.3)
-    if systems:  # Else all have failed on this subject.
+    if systems:  # Otherwise all systems have failed on this subject.
         axes[0, 0].legend(fontsize="small")
     axes[-1, 0].set_xlabel("test frame")
     figure.tight_layout()

@@ -22,7 +22,7 @@ from persona.runtime.options import experiment_of, plain, settings_digest
 
 PREDICTIONS = "predictions:"
 CELL_VERSION = 2
-"""Raised when the content of a cell's folder changes."""
+"""Increased when the content of a cell's folder changes."""
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -31,7 +31,7 @@ class Cell:
     """One entry of the benchmark's grid: trained and rendered, or given as finished frames."""
 
     system: str
-    """As tables call it."""
+    """The system's name in tables."""
     subject: str
     seed: int
     pose_fit: str
@@ -44,7 +44,7 @@ class Cell:
     trained: bool = True
     """False where no seed makes a difference: finished predictions, systems without parameters."""
     error: str = ""
-    """Why the cell cannot even begin."""
+    """Why the cell cannot be started; empty if it can."""
 
     @property
     def name(self) -> str:
@@ -66,7 +66,7 @@ class Plan:
 def make_plan(config: DictConfig) -> Plan:
     """Composes every cell and prepares every subject.
 
-    What goes wrong with one of them becomes the error of its cells: the others can run.
+    An error of a subject becomes the error of its cells, so that the others can run.
 
     Raises:
         UserError: the suite has no such size or subject, or lacks a setting, two systems have one
@@ -176,7 +176,7 @@ def make_cell(config: DictConfig, system: str, subject: str, seed: int) -> Cell:
 
 
 def shown_name(system: str, style: bool) -> str:
-    """What tables call a system, such as anigs-style+low_memory: see ``Method.style``."""
+    """A system's name in tables, such as anigs-style+low_memory: see ``Method.style``."""
     name, plus, more = system.partition("+")
     return f"{name}-style{plus}{more}" if style else system
 
@@ -196,12 +196,12 @@ def cell_key(cell: Cell, updates: int, subject_digest: str) -> str:
     """Content hash of all that a cell's frames depend on: settings, subject, body, code."""
     assert cell.config is not None  # A cell with an error has no key.
     config = cell.config.copy()
-    if body := config.body.get("path"):  # What is in the file counts, not where it lies.
+    if body := config.body.get("path"):  # The content of the file counts, not its path.
         config.body.path = _digest(Path(body).read_bytes())
     settings = plain(config)
     for where in ("logger", "name", "subjects_dir"):
         settings.pop(where, None)
-    for where in ("root", "path", "source"):  # The digest stands for what they lead to.
+    for where in ("root", "path", "source"):  # The digest already covers their content.
         settings["data"].pop(where, None)
     parts = [CELL_VERSION, settings, cell.pose_fit, updates, subject_digest, code_digest(cell)]
     return settings_digest(parts)

@@ -1,4 +1,4 @@
-"""Rendered frames on disk, by whatever method, and their numbers.
+"""Rendered frames on disk, by any method, and their scores.
 
 ``DIR/N.png`` with alpha (straight colours), or ``DIR/N.png`` over white with ``DIR/N_mask.png``; N
 in the order of the test frames. Every system's frames pass through such files, as the papers' do.

@@ -19,7 +19,7 @@ from persona.runtime.apart import environment, run_apart
 def prepare_subjects(configs: Iterable[DictConfig], jobs: int) -> None:
     """Makes the subjects that are not there, each in a process of its own.
 
-    One that cannot be made is left to whoever asks for it next, and then meets its error.
+    If one cannot be made, the next code that needs it tries again and reports the error.
 
     Args:
         configs: of train.py.

@@ -1,4 +1,4 @@
-"""Scores of parts of a person: where on it a method loses."""
+"""Scores of regions of a person, which show where a method loses quality."""
 
 from collections.abc import Mapping
 
@@ -55,7 +55,7 @@ def _band(inside: Bool[np.ndarray, "h w"], width_px: float) -> Bool[np.ndarray, 
     side = 2 * max(1, round(width_px)) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     values: UInt8[np.ndarray, "h w"] = inside.astype(np.uint8)
-    # What lies outside of the image is taken to be as what is at its border.
+    # The image is continued beyond its border by the border's pixels.
     grown = cv2.dilate(values, kernel, borderType=cv2.BORDER_REPLICATE)
     shrunk = cv2.erode(values, kernel, borderType=cv2.BORDER_REPLICATE)
     return (grown > 0) & (shrunk == 0)

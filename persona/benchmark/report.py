@@ -20,7 +20,7 @@ from persona.commands.experiment import missing_lpips
 from persona.data.io import write_csv, write_png, write_text
 
 ORDER = ("fg", "alpha", "crop", "full")
-"""Of the tables: the ones that hide least come first."""
+"""Order of the tables: variants that hide least come first."""
 
 
 def write_report(
@@ -31,7 +31,7 @@ def write_report(
     Args:
         config: of the benchmark.
         plan: what was to be run.
-        outcomes: what became of it.
+        outcomes: results of its cells.
         folder: of the report.
         command: what the user typed.
     """
@@ -86,7 +86,7 @@ def gallery(
 def provenance(
     config: DictConfig, plan: Plan, outcomes: Sequence[Outcome], command: str
 ) -> list[str]:
-    """What made the numbers, and how they are to be read."""
+    """Command, commit, machine and protocol: what is needed to read the numbers."""
     failed = sum(bool(o.error) for o in outcomes)
     seconds = sum(float(o.facts.get("seconds", 0)) for o in outcomes)
     return [
@@ -120,7 +120,7 @@ def test_lines(plan: Plan, outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def settings_lines(outcomes: Sequence[Outcome]) -> list[str]:
-    """What each system's name stands for: its overrides, its steps, what it was shown."""
+    """The meaning of each system's name: its overrides, its steps, and its training frames."""
     lines: dict[str, str] = {}
     for cell, facts in ((o.cell, o.facts) for o in outcomes if o.facts):
         assert cell.config is not None  # Facts are of cells that were trained here.

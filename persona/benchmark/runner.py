@@ -32,7 +32,7 @@ _FOLDERS: dict[Path, Lock] = {}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell."""
+    """The result of a cell."""
 
     cell: Cell
     rows: list[dict[str, float | str]] = field(default_factory=list)

@@ -23,7 +23,8 @@ STUDY_FILE = "study.log"
 def run_search(config: DictConfig, folder: Path) -> optuna.Study:
     """Trains ``config.trials`` times; the sampler learns from what it has seen.
 
-    A trial that fails is told and left out. The same folder again goes on where it stopped.
+    A trial that fails is reported and left out. Calling it again with the same folder resumes the
+    search.
 
     Raises:
         UserError: a bad space, an unknown metric, or no trial that ended.

@@ -1,4 +1,4 @@
-"""Points brought onto others, so that what is left is an error of shape."""
+"""Aligns points with others, so that only the error of shape remains."""
 
 import numpy as np
 from jaxtyping import Float

@@ -177,7 +177,7 @@ def variant_table(
 
 
 def difference_table(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[list[str]]:
-    """Header and a row per system but the first: what it has more or less than the first."""
+    """Header and a row per system except the first: its difference from the first."""
     shown = [
         *variant_metrics("fg", names),
         *(n for n in variant_metrics("alpha", names) if "psnr" in n or n == "mask_iou"),
@@ -269,7 +269,7 @@ def title(name: str) -> str:
 
 
 def number(name: str, value: float, sign: str = "-") -> str:
-    """A number with as many digits as mean something; ``sign`` + shows that of positive ones."""
+    """A number with its significant digits; ``sign`` + shows that of positive ones."""
     if not math.isfinite(value):
         return str(value)
     return f"{value:{sign}.{2 if 'psnr' in name else 4}f}"

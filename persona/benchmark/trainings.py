@@ -30,22 +30,22 @@ class Training(Protocol):
 
     @property
     def labels(self) -> Mapping[str, object]:
-        """Who is trained and how, for the worker's result."""
+        """Subject and settings of the training, for the worker's result."""
 
     @property
     def settings(self) -> Mapping[str, object]:
-        """What else the worker reads."""
+        """Other inputs of the worker."""
 
 
 def kept_result(training: Training, folder: Path) -> dict | None:
-    """What a training left, None if it is missing or of other settings."""
+    """Result of a training; None if it is missing or of other settings."""
     path = folder / RUNS / f"{training.name}.json"
     found = read_json(path) if path.is_file() else {}
     return found if found.get("digest") == training.digest else None
 
 
 def absent(trainings: Sequence[Training], folder: Path) -> list[Training]:
-    """Those whose results are not kept."""
+    """Trainings without a kept result."""
     return [training for training in trainings if kept_result(training, folder) is None]
 
 

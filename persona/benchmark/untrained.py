@@ -1,6 +1,6 @@
-"""A photographed person drawn in the test's motion, untrained: in clothes that skin, or hang.
+"""An untrained photographed person in the test's motion, in skinned or simulated clothes.
 
-What simulated clothes are worth by themselves, before an avatar learns from them.
+This shows what simulated clothes gain by themselves, before an avatar learns from them.
 """
 
 from pathlib import Path

@@ -49,6 +49,6 @@ def main() -> None:
     if name not in SCRIPTS:
         sys.exit(f"error: persona {name}: no such command; give one of {', '.join(SCRIPTS)}")
     script = HOME / SCRIPTS[name]
-    # Processes that are started again, one per GPU, start from these.
+    # Lightning restarts this command line once for each further GPU.
     sys.argv = [str(script), *sys.argv[2:]]
     runpy.run_path(str(script), run_name="__main__")

@@ -93,7 +93,7 @@ def draw_frames(
         system.cuda_graph
         and device.type == "cuda"
         and isinstance(draw, ClipDrawer)
-        and count > BATCH  # Fewer are drawn before a graph is captured.
+        and count > BATCH  # A capture draws some frames in any case.
     ):
         yield from ClipGraph(picture, system.renderer, count, device).frames(BATCH)
     else:
@@ -157,7 +157,7 @@ def frame_motion(
     rows = torch.linspace(0, len(pose.trans) - 1, min(num_looks, len(pose.trans))).long()
     looks = placed[rows].to(vertices.device)
     points = body(identity, looks)[0]
-    if face and body.num_joints > max(HEAD_JOINTS):  # A head is all face.
+    if face and body.num_joints > max(HEAD_JOINTS):  # A head's camera always frames the face.
         head = torch.tensor(HEAD_JOINTS, device=points.device)
         points = points[:, torch.isin(body.weights.argmax(1), head)]
     camera, shift = fit_camera(points.cpu(), height, width)

@@ -1,4 +1,4 @@
-"""An avatar and a motion as what formats of export hold, whether it is trained or being trained."""
+"""An avatar and a motion in the form that exporters write, during a training or after it."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -36,8 +36,9 @@ class Settings:
     """How a rig is made.
 
     Attributes:
-        asset: Of the method, for single poses; None is its result.
-        offsets: ``none`` leaves out what depends on the pose, ``baked`` takes it from the frame.
+        asset: An asset of the method, for single poses; None is the method's result.
+        offsets: ``none`` leaves out offsets that depend on the pose, ``baked`` takes those of the
+            frame.
         influences: Most bones on a Gaussian.
         texture_px: Side of the mesh's texture.
     """
@@ -55,7 +56,7 @@ class Settings:
 
 
 class AvatarExport:
-    """An avatar and a motion as what formats hold.
+    """An avatar and a motion in the form that exporters write.
 
     Args:
         system: Trained, on the host.
@@ -66,11 +67,11 @@ class AvatarExport:
     def __init__(self, system: Fit, motion: Motion, settings: Settings) -> None:
         self.system, self.motion, self.settings = system, motion, settings
         self.identity = system.identity
-        # Rigs differ by the pose that is baked into them, if any.
+        # One rig for each pose that is baked into it; None stands for no pose.
         self.rigged, self.meshed = cache(self._rigged), cache(self._meshed)
 
     def scene(self, name: str, frame: int) -> Scene:
-        """What a writer takes."""
+        """The scene that exporters write."""
         baked = frame if self.settings.offsets == "baked" else None
         return Scene(
             name=name,
@@ -97,11 +98,11 @@ class AvatarExport:
     def posed(self, frame: int) -> Splats:
         """The avatar in a frame, in the world.
 
-        It is posed in a camera's frame, as it was trained: some avatars look where the camera is.
+        It is posed in a camera's frame, as in training: some avatars depend on where the camera is.
         """
         asset = self.settings.asset or self.system.assets[-1]
         posed = self.system.avatar(self.placed(frame))
-        # Turned about x twice a pose is itself again.
+        # Turning by 180 degrees about x twice gives the pose back.
         return splats(posed.gaussians(asset), posed.colors(asset)).turned_about_x()
 
     def placed(self, frame: int):

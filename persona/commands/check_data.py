@@ -1,4 +1,4 @@
-"""What of a dataset is present, what is missing and where to get it, before a run starts."""
+"""Reports before a run starts what a dataset has, what it lacks, and where to get that."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Finding:
 
     name: str
     problems: list[str]
-    """One line each; none when a run can start."""
+    """One line for each thing that is missing; empty when a run can start."""
     summary: str = ""
-    """What is there, when nothing is missing."""
+    """What was found, when nothing is missing."""
 
 
 def check_data(config: DictConfig) -> bool:
@@ -83,12 +83,12 @@ def _examine(name: str, settings: DictConfig) -> Finding:
         known = user_error(error)
         if known is None:
             raise
-        # The body is built before the path is looked at: its fault must not hide the other.
+        # A missing body fails before the path is checked, so a wrong path is reported beside it.
         return Finding(name, [*wrong, *([] if wrong and str(path) in str(known) else [str(known)])])
 
 
 def missing_files(source: NativeSource) -> list[str]:
-    """A line per remedy with all that it would bring."""
+    """One line for each remedy, with all missing files that it would bring."""
     by_remedy: dict[str, list[str]] = defaultdict(list)
     for required in source.requirements():
         if not required.found:

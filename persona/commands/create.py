@@ -24,9 +24,9 @@ from persona.runtime.options import check_options, experiment_of, folder_name
 from persona.systems.method import Method
 
 REPORT_MOTION = "turntable"
-"""What a training's report draws too."""
+"""A motion that the training's report draws anyway."""
 MIN_SIDE_PX = 64
-"""Of a photograph; nobody can be found in less."""
+"""Least side of a photograph; no person can be found in a smaller one."""
 
 
 def preprocess(config: DictConfig) -> Path:
@@ -80,7 +80,7 @@ def named_folder(config: DictConfig) -> Path:
 
 
 def photo_list(config: DictConfig) -> list[str]:
-    """``config.photo``, of which there may be several.
+    """``config.photo`` as a list: there may be several photographs.
 
     Raises:
         UserError: the list is empty.
@@ -94,8 +94,8 @@ def photo_list(config: DictConfig) -> list[str]:
 def create(config: DictConfig, folder: Path) -> None:
     """Preprocesses, trains in ``folder``, and animates into ``folder/NAME.mp4``.
 
-    Options and motions of what comes later are read before the long work begins. Of a video the
-    best frames become the photographs, and what the person does in it is one more motion.
+    Options and motions of later steps are checked before the long work begins. With a video, its
+    best frames become the photographs, and the motion in it is animated as well.
 
     Raises:
         UserError: one of them is bad, or the photograph is.
@@ -108,7 +108,7 @@ def create(config: DictConfig, folder: Path) -> None:
     method: type[Method] = get_class(training.system.method._target_)
     if not method.trained:
         instantiate(training.system.method).check()
-        config.clips.motions = []  # Generated frames are there to train on.
+        config.clips.motions = []  # Generated frames are for training.
     if not method.reads_texture and config.prior is not None:
         config.prior.share = 0
     videos = [animate_options(config, motion, folder) for motion in option_list(config, "motions")]
@@ -138,7 +138,7 @@ def track_options(config: DictConfig) -> DictConfig:
     overrides = option_list(config, "track")
     found = composed("track", overrides)
     for part in ("detector", "annotator"):
-        # Who is meant in the video is meant in its photographs too, unless track= says otherwise.
+        # The person chosen for the photographs is the one to track, unless track= says otherwise.
         if not any(re.match(rf"[+~]*{part}[=.]", override) for override in overrides):
             found[part] = OmegaConf.create(OmegaConf.to_container(config[part], resolve=True))
     found.video, found.name = str(config.video), str(config.name)
@@ -185,7 +185,7 @@ def animate_options(config: DictConfig, motion: str, folder: Path) -> DictConfig
 
 
 def option_list(config: DictConfig, key: str) -> list[str]:
-    """A list of strings; one alone may stand without brackets.
+    """A list of strings; a single string needs no brackets.
 
     Raises:
         UserError: it is something else.

@@ -47,7 +47,7 @@ def head_folder(config: DictConfig) -> Path:
 def create_head(config: DictConfig, folder: Path) -> None:
     """Preprocesses, trains in ``folder``, and animates into ``folder/NAME.mp4``.
 
-    Options and motions of what comes later are read before the long work begins.
+    Options and motions of later steps are checked before the long work begins.
 
     Raises:
         UserError: one of them is bad, or the portrait is.

@@ -31,13 +31,13 @@ from persona.errors import UserError
 from persona.runtime.apart import environment, run_command, side_by_side
 
 DONE_FILE = "done.json"
-"""In a person's folder once its avatar and videos are there."""
+"""Written into a person's folder when its avatar and videos are complete."""
 HYDRA_FOLDER = ".hydra"
 """Of a run, in its folder."""
 LOG_FOLDER, PEOPLE_FOLDER = "logs", "people"
 TABLE_FILE = "many.csv"
 SCORES = ("init/fg_psnr", "test/fg_psnr")
-"""Of the photo's own view, before and after the training."""
+"""Metrics of the photo's own view, before and after the training."""
 COLUMNS = ("name", "photo", "state", "seconds", *SCORES)
 Row = dict[str, str | float]
 
@@ -49,26 +49,26 @@ class Person:
     photo: Path
     folder: Path
     options: tuple[str, ...]
-    """Of create.py, those that all people have in common."""
+    """Options of create.py that all people have in common."""
 
     @property
     def name(self) -> str:
-        """Of the photo's file, without its ending."""
+        """Name of the photo's file, without its ending."""
         return self.photo.stem
 
     @property
     def log(self) -> Path:
-        """What its process printed."""
+        """The log file of its process."""
         return self.folder.parents[1] / LOG_FOLDER / f"{self.name}.log"
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the photo, as it was when it was first asked for, and the options."""
+        """Hash of the options and of the photo, as it was when the hash was first computed."""
         text = json.dumps(self.options).encode()
         return hashlib.sha256(text + self.photo.read_bytes()).hexdigest()[:16]
 
     def done(self) -> Row | None:
-        """What is known of its avatar; None before it is there, or if it was made otherwise."""
+        """Results of its avatar; None before it is there, or if other options or photos made it."""
         path = self.folder / DONE_FILE
         if not path.is_file():
             return None
@@ -88,8 +88,8 @@ def create_many(config: DictConfig) -> bool:
     people, jobs = plan(config), job_count(config)
     mine = people[config.share :: config.shares]
     for person in people:
-        with suppress(OSError):  # Said in the person's turn.
-            _ = person.digest  # Before the long work, after which a photo may be gone.
+        with suppress(OSError):  # The error is reported when it is this person's turn.
+            _ = person.digest  # Hash now: the photo may be gone after the long work.
     todo = [person for person in mine if person.done() is None]
     started = time.perf_counter()
     errors = run_all(todo, jobs)
@@ -170,9 +170,9 @@ def run_one(person: Person, variables: dict[str, str]) -> str:
 
 
 def make_room(person: Person) -> None:
-    """Sets aside the avatar of another photo or other options, and brings back the person's own.
+    """Moves an avatar of another photo or other options aside, and moves the person's own one back.
 
-    What an attempt that did not end has left is removed.
+    Leftovers of an unfinished attempt are removed.
     """
     folder, done = person.folder, person.folder / DONE_FILE
     if done.is_file():

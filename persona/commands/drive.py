@@ -35,7 +35,7 @@ FRAME_KINDS = (None, "rgb", "rgba")
 PNG_WRITERS = 4
 NO_BACKGROUND = "none"
 MAX_FPS = 1000
-"""More is a mistake of units."""
+"""A higher rate must be a mistake of units."""
 
 
 def animate(config: DictConfig, folder: Path, system: Fit | None = None) -> Path:
@@ -44,7 +44,7 @@ def animate(config: DictConfig, folder: Path, system: Fit | None = None) -> Path
     Args:
         config: Of animate.yaml.
         folder: For the video.
-        system: That avatar, on ``config.device``; None loads it.
+        system: The loaded system of ``config.run``, on ``config.device``; None loads it.
 
     Raises:
         UserError: a bad option, run folder or motion file.
@@ -58,7 +58,8 @@ def animate(config: DictConfig, folder: Path, system: Fit | None = None) -> Path
     poses, camera = frame_motion(
         system, motion.pose, config.height, config.width, face=config.shot == "face"
     )
-    # The video is composited where it was rendered; RGBA frames leave their background to a thread.
+    # A video is composited on the device that renders it; for RGBA frames a thread composites the
+    # video.
     under = None if config.frames == "rgba" else background
     frames = render_motion(system, poses, camera, config.asset, under, motion.fps)
     name = Path(str(config.motion)).stem
@@ -79,7 +80,7 @@ def animate(config: DictConfig, folder: Path, system: Fit | None = None) -> Path
 
 
 def check_animation(config: DictConfig) -> None:
-    """Reads all options of an animation that ask for no run and no motion.
+    """Checks all options of an animation that can be checked without its run and motion.
 
     Raises:
         UserError: one is bad.

@@ -24,7 +24,7 @@ from persona.modules.metrics.interpolation import smoothness
 
 SMOOTHNESS_FILE = "smoothness.json"
 FEWEST = 3
-"""Pictures whose distances have a variance."""
+"""Fewest pictures whose distances have a variance."""
 
 
 def edit(config: DictConfig, folder: Path) -> Path:

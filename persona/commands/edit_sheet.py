@@ -1,4 +1,4 @@
-"""A sheet of a head's edits: a row an edit, a column a strength, the edit as photographed last."""
+"""A sheet of a head's edits: a row for each edit, a column for each strength, the truth last."""
 
 from __future__ import annotations
 

@@ -48,13 +48,13 @@ CHECKPOINT_FILE = "last.ckpt"
 INIT_FILE = "init.json"
 METRICS_FILE = "metrics.json"
 AVATAR_ENTRY = "persona.commands.experiment.train"
-"""What ran in folders whose configuration does not say."""
+"""Entry point of run folders whose configuration names none."""
 
 
 def run(config: DictConfig, folder: Path) -> dict[str, float]:
-    """Runs what ``config`` says in ``folder``, or goes on with the run ``config.resume``.
+    """Runs the entry point of ``config`` in ``folder``, or resumes the run ``config.resume``.
 
-    Of a run that is gone on with, its own configuration says what trains.
+    A resumed run uses the entry point of its own configuration.
     """
     chosen = config if config.resume is None else load_config(Path(config.resume))
     entry = chosen.get("entry") or AVATAR_ENTRY
@@ -69,7 +69,7 @@ def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[st
     Args:
         config: Of train.py.
         folder: Of the run.
-        go_on: What to tell who interrupts it; None is how the run itself is gone on with.
+        go_on: Advice for a user who interrupts the run; None advises to resume it.
 
     Returns:
         ``init/...`` (before training) and ``test/...`` metrics, as in metrics.json.
@@ -92,9 +92,9 @@ def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[st
             metrics = {k: float(v) for k, v in read_metrics(folder / INIT_FILE).items()}
         started = time.perf_counter()
         if system.method.trained:
-            system.train()  # Lightning keeps whatever mode the test left.
+            system.train()  # The test before has left the model in evaluation mode.
             trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        # ModelCheckpoint saves every so many steps; these are the ones after.
+        # Also the steps after the last checkpoint that ModelCheckpoint saved.
         trainer.save_checkpoint(folder / CHECKPOINT_FILE)
         metrics["train/build_seconds"] = system.build_seconds
         metrics["train/seconds"] = time.perf_counter() - started
@@ -115,7 +115,7 @@ def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[st
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A run that is about to train: its configuration, folder, and what it goes on from."""
+    """A run that is about to train: its configuration, folder, and checkpoint to resume from."""
 
     config: DictConfig
     folder: Path
@@ -165,10 +165,10 @@ def begin_run(config: DictConfig, folder: Path) -> DictConfig:
     path = folder / CONFIG_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with path.open("x") as file:  # Of two runs that come together one has the folder.
+        with path.open("x") as file:  # Of two runs that start at once, one gets it.
             file.write(OmegaConf.to_yaml(config, resolve=True))
     except FileExistsError as error:
-        # SLURM starts a job that it requeues in the folder that it had.
+        # A job that SLURM has requeued starts in its old folder.
         if os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
             raise UserError(
                 f"{folder} holds a run: go on with it by resume={folder}, or choose another "
@@ -193,7 +193,7 @@ def interruptions(trainer: L.Trainer, folder: Path, go_on: str | None = None) ->
 def test(trainer: L.Trainer, system: Fit, data: SubjectDataModule, prefix: str) -> dict[str, float]:
     """Scores every test frame; keys start with ``prefix``."""
     values = trainer.test(system, datamodule=data, verbose=False)[0]
-    # Lightning leaves the model on the host; what follows a test renders with it.
+    # Lightning leaves the model on the host, but it is rendered on the device after a test.
     system.to(trainer.strategy.root_device)
     return {key.replace("test/", f"{prefix}/", 1): float(value) for key, value in values.items()}
 
@@ -209,7 +209,7 @@ def loggers(config: DictConfig, folder: Path) -> list[Logger]:
 
 
 def is_first_process() -> bool:
-    """Of those that train together; Lightning knows before there is a trainer."""
+    """Whether this process is rank 0; Lightning knows before there is a trainer."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
@@ -222,17 +222,17 @@ def quiet_libraries() -> None:
 
 
 def set_allocator(settings: str | None) -> None:
-    """From now on, in this process; None leaves what is set. Without CUDA nothing happens.
+    """Sets torch's CUDA allocator from now on; None leaves it. Does nothing without CUDA.
 
-    settings: as in the variable PYTORCH_ALLOC_CONF, which would come too late once torch has
-    allocated anything, and is not kept with a run that is to be resumed.
+    settings: as in the variable PYTORCH_ALLOC_CONF. The variable itself would come too late once
+    torch has allocated anything, and a run does not store it.
 
     Raises:
         UserError: torch does not know them.
     """
     if settings is None or not torch.cuda.is_available():
         return
-    # Older versions of torch have the second name alone.
+    # Older versions of torch only have the second name.
     accelerator = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
     apply = accelerator or torch.cuda.memory._set_allocator_settings
     try:
@@ -267,14 +267,14 @@ def load_config(folder: Path) -> DictConfig:
         raise UserError(f"{path}: broken ({reason}); train again") from error
     if not isinstance(config, DictConfig) or not {"system", "data", "trainer"} <= config.keys():
         raise UserError(f"{path}: not a run's configuration, or cut short; train again")
-    config.get("data", {}).pop("abreast", None)  # Of a version that took several ways to order.
-    if "report" in config:  # What older versions called it.
+    config.get("data", {}).pop("abreast", None)  # An option of older versions.
+    if "report" in config:  # Its name in older versions.
         config.pictures = config.pop("report")
     return config
 
 
 def checkpoint_file(folder: Path) -> Path:
-    """Checkpoint of a run.
+    """Path of a run's checkpoint.
 
     Raises:
         UserError: there is none yet.

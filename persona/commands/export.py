@@ -47,7 +47,7 @@ def exporter_of(config: DictConfig) -> AvatarExport:
     Raises:
         UserError: a bad run folder, motion file or frame.
     """
-    # Writing is the host's work, and one pose more or less no matter of time.
+    # On the CPU: files are written there, and posing a single frame takes no time.
     system = load_system(Path(config.run), pick_device("cpu"))
     check_asset(config, system.assets)
     if config.motion is None:
@@ -60,7 +60,7 @@ def exporter_of(config: DictConfig) -> AvatarExport:
 
 
 def loss_lines(exporter: AvatarExport, frame: int) -> list[str]:
-    """What rigs lose, in words."""
+    """Says how much quality the rigs lose."""
     count = len(exporter.motion)
     losses = losses_of_rigs(exporter, frame)
     what = f"{min(count, MOST_FRAMES)} of {count} frames of {exporter.motion.source}"
@@ -72,7 +72,7 @@ def loss_lines(exporter: AvatarExport, frame: int) -> list[str]:
 
 @torch.no_grad()
 def losses_of_rigs(exporter: AvatarExport, frame: int) -> dict[str, float]:
-    """PSNR in dB of the rig that was written, of those that could have been, and of the mesh."""
+    """PSNR in dB of the rig that was written, of its alternatives, and of the mesh."""
     system, bones = exporter.system, exporter.settings.influences
     left_out, baked = system.avatar.rig(), system.avatar.rig(exporter.placed(frame))
     rigs = {
@@ -87,7 +87,7 @@ def losses_of_rigs(exporter: AvatarExport, frame: int) -> dict[str, float]:
 
 
 def check_export(config: DictConfig) -> list[str]:
-    """Reads the options that ask for no run. Returns the formats.
+    """Checks the options that can be checked without a run. Returns the formats.
 
     Raises:
         UserError: one is bad.

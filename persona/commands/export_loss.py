@@ -1,4 +1,4 @@
-"""What a rig loses against the avatar's own render: it cannot follow what depends on the pose."""
+"""How far a rig's picture is from the avatar's own: its offsets cannot follow the pose."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,7 +17,7 @@ from persona.types import Camera, Channel, Pose
 
 MOST_FRAMES = 5
 SIZE = (384, 288)
-"""Of the pictures that are compared, height and width."""
+"""Height and width of the pictures that are compared."""
 SUPERSAMPLE = 2
 """Rays per pixel side of a mesh."""
 
@@ -37,10 +37,10 @@ def rig_losses(
 
     Args:
         system: With the avatar.
-        poses: A frame's pose in the axes of a camera, somewhere.
+        poses: Gives a frame's pose in the axes of a camera, at any place.
         count: Of the frames.
-        rigs: By what they are called.
-        meshed: Of which the mesh is made, where it has a surface.
+        rigs: Rigs by name.
+        meshed: The rig whose mesh is compared as well, if it has a surface.
         texture_px: Side of the mesh's texture.
     """
     rows = torch.linspace(0, count - 1, min(MOST_FRAMES, count)).long().unique().tolist()
@@ -89,5 +89,5 @@ def draw_mesh(
 def over_white(
     color: Float[Tensor, "3 h w"], alpha: Float[Tensor, "1 h w"]
 ) -> Float[Tensor, "3 h w"]:
-    """A premultiplied render before white."""
+    """A premultiplied render composited over white."""
     return (color + 1 - alpha).clamp(0, 1)

@@ -22,16 +22,16 @@ from persona.systems.method import Method
 log = logging.getLogger(__name__)
 
 LEAST_S = 0.5
-"""Between two pictures."""
+"""Least seconds between two pictures."""
 SHARE = 0.1
-"""Of the training's time that pictures may take."""
+"""Share of the training's time that pictures may take."""
 
 
 def live_view(config: DictConfig) -> list[L.Callback]:
-    """What shows the training in the browser, or nothing where ``viewer`` is false.
+    """The callback that shows the training in the browser; none where ``viewer`` is false.
 
     Args:
-        config: Of train.py, as it was called: a run that is gone on with may be looked at too.
+        config: Configuration of train.py as called, so that a resumed run can be watched too.
 
     Raises:
         UserError: viser is missing, the port is taken, nothing is trained, or an option is bad.
@@ -50,9 +50,9 @@ def live_view(config: DictConfig) -> list[L.Callback]:
 
 
 class LiveView(L.Callback):
-    """Poses the avatar between steps, as somebody who looks wants it.
+    """Poses the avatar between steps, as the controls of the page say.
 
-    Nothing is posed while nobody looks. The training's numbers are those of a training without it.
+    Nothing is posed while no browser is connected. The results of the training do not change.
 
     Args:
         viser: The module.
@@ -76,13 +76,13 @@ class LiveView(L.Callback):
         print(f"viewer: http://{self.host}:{self.port} while it trains", flush=True)
 
     def on_train_batch_end(self, trainer, system, outputs, batch, batch_idx) -> None:
-        """Shows the avatar, where somebody looks and it is time."""
+        """Shows the avatar if a browser is connected and the last picture is old enough."""
         started = time.perf_counter()
         if self.viewer is None or started < self.next or not self.looked_at():
             return
         try:
             self._show(system)
-        except Exception as error:  # Whoever looks turns things while they are posed.
+        except Exception as error:  # Other threads move controls meanwhile.
             log.warning("viewer: no picture (%s: %s)", type(error).__name__, error)
         ended = time.perf_counter()
         self.next = ended + max(LEAST_S, (ended - started) * (1 / SHARE - 1))
@@ -95,7 +95,7 @@ class LiveView(L.Callback):
         try:
             system.eval()
             with torch.random.fork_rng(devices):
-                self.viewer.dirty = True  # Its parameters are others, at least.
+                self.viewer.dirty = True  # At least its parameters have changed.
                 self.viewer.step()
         finally:
             for part, training in modes.items():
@@ -108,7 +108,7 @@ class LiveView(L.Callback):
         return bool(self.viewer.server.get_clients())
 
     def on_train_end(self, trainer: L.Trainer, system: L.LightningModule) -> None:
-        """Closes the page; a run that is over is looked at by scripts/view.py."""
+        """Closes the page; scripts/view.py shows finished runs."""
         self._close()
 
     def on_exception(self, trainer, system, exception) -> None:

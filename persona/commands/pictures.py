@@ -21,7 +21,7 @@ def to_uint8(image: Float[torch.Tensor, "3 h w"]) -> UInt8[ndarray, "h w 3"]:
 def labelled(
     sheet: UInt8[ndarray, "h w 3"], rows: Sequence[str], columns: Sequence[str] = ()
 ) -> UInt8[ndarray, "labelled_h labelled_w 3"]:
-    """Writes names beside equally high rows, at the left, and over equally wide columns."""
+    """Writes names to the left of rows of equal height, and above columns of equal width."""
     names = [label(name, sheet.shape[0] // len(rows)) for name in reversed(rows)]
     side = cv2.rotate(np.hstack(names), cv2.ROTATE_90_COUNTERCLOCKWISE)
     spare = sheet.shape[0] - side.shape[0]

@@ -1,4 +1,4 @@
-"""An avatar whose joints and face somebody moves by hand, on top of a motion."""
+"""An avatar whose joints and face are moved by hand, on top of a motion."""
 
 from dataclasses import replace
 
@@ -20,8 +20,7 @@ from persona.types import BodyPose
 class Puppet:
     """Poses an avatar in a frame of a motion, as changed by hand.
 
-    Motion, turns and face may be changed by other threads: a pose is of what they were at its
-    beginning.
+    Other threads may change motion, turns and face; a pose uses what they were when it began.
 
     Args:
         system: Trained, on the host.
@@ -53,7 +52,7 @@ class Puppet:
         self.motion = load_motion(name_or_file, system.body, identity=identity)
 
     def pose(self, frame: int) -> BodyPose:
-        """Of one frame, or the last of a motion that is shorter; a batch of one, in the world."""
+        """Pose of one frame, at most the motion's last one; a batch of one, in the world."""
         motion, turns, face = self.motion, self.turns.copy(), self.face.copy()
         frame = min(frame, len(motion) - 1)
         pose = motion.pose[frame : frame + 1]
@@ -73,7 +72,7 @@ class Puppet:
 
 
 def covariances(splats: Splats) -> Float32[ndarray, "n 3 3"]:
-    """Of the Gaussians, square metres."""
+    """Covariances of the Gaussians, square metres."""
     w, x, y, z = splats.quaternions.T
     turn = np.stack(
         [

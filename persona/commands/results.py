@@ -43,7 +43,7 @@ def write_results(
     options: DictConfig,
     loggers: list[Logger],
 ) -> None:
-    """Writes frames.csv, comparison.png, turntable.mp4 and, of edits, edits.png; and to W&B."""
+    """Writes and logs frames.csv, comparison.png, turntable.mp4 and, for edits, edits.png."""
     write_frames(system.scores.rows, folder / FRAMES_FILE)
     write_png(folder / COMPARISON_FILE, comparison(system, data, options.num_images))
     count, height = options.turntable_frames, options.turntable_height
@@ -71,7 +71,7 @@ def write_metrics(path: Path, metrics: Mapping[str, float | str]) -> None:
 
 
 def read_metrics(path: Path) -> dict[str, float | str]:
-    """What ``write_metrics`` wrote.
+    """Reads the file of ``write_metrics``.
 
     Raises:
         UserError: missing or damaged.
@@ -118,9 +118,9 @@ def turntable(system: Fit, path: Path, num_frames: int, height: int) -> None:
 
 
 def no_gain(metrics: Mapping[str, float], split: str) -> list[str]:
-    """One line where training made the result worse on the photograph than it began; else none.
+    """One line if training made the result on the photograph worse than its start; else none.
 
-    split: of the test frames. Others than the photograph tell nothing of how sharp it came out.
+    split: split of the test frames. Only the photograph shows how sharp the result is.
     """
     lost = []
     for name, sign in (("fg_psnr", 1), ("fg_lpips_squeeze", -1)):
@@ -140,7 +140,7 @@ def print_table(
     assets: tuple[str, ...] = ("base", "refined"),
     notes: Sequence[str] = (),
 ) -> None:
-    """Start, where known, and assets; the last is the method's result. Notes stand below."""
+    """Prints a line for the start, if known, and for each asset, the result last; then notes."""
     begins = ("init",) if any(name.startswith("init/") for name in metrics) else ()
     table = Table("metric", *begins, *assets, title="test frames")
     names = [k.removeprefix("test/") for k in metrics if k.startswith("test/")]

@@ -19,7 +19,8 @@ from persona.errors import UserError
 def sweep(overrides: Sequence[str], folder: Path) -> bool:
     """Runs ``train.py`` for each combination of the overrides, as Hydra's ``-m`` would.
 
-    Job ``i`` lies in ``folder/i``. A job that fails ends alone. Returns whether all finished.
+    Job ``i`` lies in ``folder/i``. A job that fails does not stop the others. Returns whether all
+    finished.
 
     Raises:
         UserError: overrides that cannot be read, or that say where to run.
@@ -30,7 +31,7 @@ def sweep(overrides: Sequence[str], folder: Path) -> bool:
         place = folder / str(number)
         command = [sys.executable, str(HOME / SCRIPTS["train"]), *job, f"hydra.run.dir='{place}'"]
         if subprocess.run(command, check=False).returncode:
-            place.mkdir(parents=True, exist_ok=True)  # A job can fail before it makes its folder.
+            place.mkdir(parents=True, exist_ok=True)  # A job that fails early makes none.
         rows = folder_rows(folder)
         write_sweep(rows, folder)
     show_sweep(rows, folder)

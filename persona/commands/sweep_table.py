@@ -39,7 +39,8 @@ class SweepTable(Callback):
         if "hydra" in config and config.hydra.mode == RunMode.MULTIRUN:
             # After each job: a later crash loses nothing.
             write_sweep(self.rows, Path(config.hydra.sweep.dir))
-            # Not before a job: what it sets in the environment counts when torch is imported.
+            # Imported after a job, since a job sets environment variables that torch reads on
+            # import.
             from persona.commands.experiment import missing_lpips
 
             found = missing_lpips(config.metric) if config.get("metric") else []
@@ -48,7 +49,7 @@ class SweepTable(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints the table and why LPIPS is missing in it; exits with 1 if a job failed."""
         folder = Path(config.hydra.sweep.dir)
-        # A cluster's jobs end elsewhere: what they left tells.
+        # Jobs of a cluster end elsewhere; read what they have written.
         rows = self.rows or folder_rows(folder)
         write_sweep(rows, folder)
         show_sweep(rows, folder)
@@ -65,7 +66,7 @@ def folder_rows(folder: Path) -> list[Row]:
         overrides, metrics = job / ".hydra" / "overrides.yaml", job / "metrics.json"
         known = OmegaConf.load(overrides) if overrides.is_file() else [f"(job {job.name})"]
         row: Row = {"job": " ".join(known)}
-        # What is not finite is kept as text: "nan", "inf".
+        # Numbers that are not finite are stored as text: "nan", "inf".
         values = read_json(metrics) if metrics.is_file() else {}
         rows.append(row | {key: float(value) for key, value in values.items()})
     return rows

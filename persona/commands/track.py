@@ -43,7 +43,7 @@ def track(config: DictConfig) -> Path:
 
 
 def check_track(config: DictConfig) -> tuple[Video, Cut]:
-    """Reads the options that ask for no body.
+    """Checks the options that can be checked without a body.
 
     Raises:
         UserError: one is bad, or there is no such video.

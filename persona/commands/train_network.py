@@ -1,4 +1,4 @@
-"""What trainings have in common that make a network of many people, not an avatar of one."""
+"""Shared code of trainings that make a network from many people, not an avatar of one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 def train_network(
     run: TrainingRun, trainer: L.Trainer, system: L.LightningModule, stream: IterableDataset
 ) -> None:
-    """Trains on the batches of an endless stream, and saves a checkpoint behind the last."""
+    """Trains on the batches of an endless stream, and saves a checkpoint after the last one."""
     loader = DataLoader(stream, batch_size=None)
     trainer.fit(system, loader, ckpt_path=run.checkpoint, weights_only=True)
     trainer.save_checkpoint(run.folder / CHECKPOINT_FILE)

@@ -14,7 +14,7 @@ from persona.systems.perception import PerceptionSystem, score
 
 WEIGHTS_FILE = "perception.safetensors"
 _TEST_SEED = 10_000
-"""People of the test: their own seed, drawn by the same rules."""
+"""Seed of the people of the test, who are drawn by the same rules."""
 
 
 def train(config: DictConfig, folder: Path) -> dict[str, float]:

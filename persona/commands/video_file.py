@@ -1,4 +1,4 @@
-"""Frames to video files: H.264, with alpha, and for sharing; with the sound of another file."""
+"""Writes frames to video files, with or without alpha, and adds the sound of another file."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class VideoKind:
     """Pixel format, with a letter for alpha if it has any."""
     options: tuple[str, ...] = ()
     quality: int | None = None
-    """Of imageio, 0 to 10; None where the options say it."""
+    """imageio's quality, 0 to 10; None where the options set it."""
     alpha: bool = False
     sound: str | None = None
     """Codec of the sound; None for files without."""
 
 
 _GIF = "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"
-"""Colours of their own for every frame, so that no more than one is held."""
+"""A palette for every frame, so that only one frame is held in memory."""
 KINDS = {
     "mp4": VideoKind("libx264", "yuv420p", quality=8, sound="aac"),
     "webm": VideoKind(
@@ -58,7 +58,7 @@ KINDS = {
     ),
     "gif": VideoKind("gif", "pal8", ("-filter_complex", _GIF, "-loop", "0")),
 }  # fmt: skip
-"""By the file's ending: H.264, VP9 and ProRes 4444 with alpha, and pictures that move."""
+"""By the file's ending: H.264, VP9 and ProRes 4444 with alpha, and animated images."""
 _NVENC = VideoKind(
     "h264_nvenc", "yuv420p", ("-preset", "p5", "-rc", "vbr", "-cq", "19", "-b:v", "0"), sound="aac"
 )
@@ -184,7 +184,7 @@ class _Writer:
         self.process.send(None)
 
     def write(self, frame: UInt8[ndarray, "h w c"]) -> None:
-        """One more."""
+        """Writes one more frame."""
         self.process.send(np.ascontiguousarray(frame))
 
     def close(self) -> None:
@@ -193,11 +193,11 @@ class _Writer:
 
 
 def add_sound(path: Path, source: Path, start_s: float = 0.0) -> None:
-    """Puts the sound of another file under a video, which it does not outlast.
+    """Adds the sound of another file to a video, cut to the video's length.
 
     Args:
         path: The video; replaced. A kind without sound stays as it is.
-        source: Of the sound; without any the video stays as it is.
+        source: File with the sound; if it has none, the video stays as it is.
         start_s: Where in the source the video begins, seconds.
     """
     codec = KINDS[path.suffix[1:].lower()].sound

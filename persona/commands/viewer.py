@@ -26,7 +26,7 @@ def check_port(host: str, port: int, option: str = "port") -> None:
         option: What chooses the port, for the message.
 
     Raises:
-        UserError: somebody listens there, or nobody may.
+        UserError: another program listens there, or listening is not allowed.
     """
     try:
         with socket.socket() as probe:
@@ -92,7 +92,7 @@ class Viewer:
                 self.face[name].on_update(lambda _: self.pull_face())
 
     def take(self, motion: str) -> None:
-        """Plays another motion; what cannot be read is said on the page."""
+        """Plays another motion; the page says if it cannot be read."""
         try:
             if motion == REST:
                 self.puppet.motion = rest_motion(self.puppet.system.body)
@@ -117,32 +117,32 @@ class Viewer:
         self.dirty = True
 
     def turn(self) -> None:
-        """Turns the chosen joint as its sliders say."""
+        """Turns the chosen joint to the angles of its sliders."""
         x, y, z = (float(slider.value) for slider in self.turns)
         self.puppet.turns[self.joint.value] = x, y, z
         self.dirty = True
 
     def show_turn(self) -> None:
-        """Sets the sliders to the chosen joint's turn."""
+        """Sets the sliders to the chosen joint's angles."""
         found = self.puppet.turns.get(self.joint.value, (0.0, 0.0, 0.0))
         for slider, value in zip(self.turns, found, strict=True):
             slider.value = value
 
     def pull_face(self) -> None:
-        """Takes the face's sliders."""
+        """Sets the face to its sliders."""
         values = {name: float(slider.value) for name, slider in self.face.items()}
         self.puppet.face = {name: value for name, value in values.items() if value}
         self.dirty = True
 
     def reset(self) -> None:
-        """Lets go of all joints."""
+        """Resets all joints."""
         self.puppet.turns.clear()
         self.show_turn()
-        self.puppet.turns.clear()  # Moving the sliders asked for turns by nothing.
+        self.puppet.turns.clear()  # Moving the sliders stored turns of zero.
         self.dirty = True
 
     def step(self) -> None:
-        """Goes on with the motion, and shows the avatar where something changed."""
+        """Advances the motion, and redraws the avatar if anything has changed."""
         now = time.perf_counter()
         motion = self.puppet.motion
         if self.play.value and len(motion) > 1:

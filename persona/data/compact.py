@@ -31,7 +31,7 @@ FORMS = ("compact", "raw")
 def map_path(split: Path, kind: str, number: int) -> Path:
     """Where a frame's map lies, in either form.
 
-    One that is missing has the form of the split's depth.
+    A missing map gets the form of the split's depth.
     """
     spec = MAPS[kind]
     raw = split / spec.file.format(number)
@@ -81,7 +81,7 @@ def _write_plain(path: Path, values: Shaped[np.ndarray, "h w *c"]) -> None:
 def write_classes(
     split: Path, number: int, seg: UInt8[np.ndarray, "h w 3"], form: str = "compact"
 ) -> None:
-    """Writes the class of each pixel for PERSONA; here the colours say it, and nothing reads it."""
+    """Writes the class of each pixel for PERSONA's own code; here only the colours are read."""
     path = split / FRAME_FILES["seg_classes"].format(number)
     if form == "raw":
         write_npy(path, classes_from_colours(seg))

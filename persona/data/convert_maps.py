@@ -13,7 +13,7 @@ from persona.errors import UserError
 
 
 def convert_maps(root: PathLike, form: str) -> None:
-    """Writes all maps anew, frame by frame; what is in that form already stays as is.
+    """Rewrites all maps, frame by frame, that are not in the wanted form yet.
 
     Args:
         root: The subject folder.
@@ -33,7 +33,7 @@ def convert_maps(root: PathLike, form: str) -> None:
 
 
 def _convert_frame(subject: Subject, split: str, number: int, form: str) -> None:
-    """Writes what of a frame is not in the form yet."""
+    """Rewrites those maps of a frame that are not in the form yet."""
     folder = subject.root / split
     for kind in (name for name, spec in MAPS.items() if spec.compact):
         values = subject.map(split, kind, number)

@@ -35,7 +35,7 @@ class SubjectSource(Protocol):
 class FrameLoader:
     """Iterates a FrameDataset batch by batch.
 
-    Without worker processes: the frames lie decoded in memory. Nothing is fetched ahead, so the
+    It has no worker processes, since frames are decoded in memory. Nothing is fetched ahead, so the
     position that a checkpoint stores is exact.
     """
 
@@ -61,7 +61,7 @@ class FrameLoader:
 
 
 class BalancedLoader(FrameLoader):
-    """A loader whose epoch Lightning sets and whose position it keeps in its checkpoints."""
+    """A loader whose epoch Lightning sets, and whose position Lightning stores in checkpoints."""
 
     def __init__(self, dataset: FrameDataset, sampler: BalancedSampler):
         """``sampler``: over the rows of ``dataset``."""

@@ -1,4 +1,4 @@
-"""What the name of an edit's subject folder says, as PERSE and PEGASUS name them."""
+"""Names of edits' subject folders, as PERSE and PEGASUS use them, and what they mean."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EditName:
     category: str
     """Attribute that it changes; ``source`` for the person as photographed."""
     words: str
-    """What it is changed to, such as ``curly auburn thick``."""
+    """The new appearance, such as ``curly auburn thick``."""
 
     @property
     def prompt(self) -> str:

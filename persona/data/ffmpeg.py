@@ -1,4 +1,4 @@
-"""ffmpeg, which machines that write no video do without: its wheel takes 30 MB and more."""
+"""ffmpeg, an optional package, since its wheel is over 30 MB and few machines write videos."""
 
 from types import ModuleType
 

@@ -67,8 +67,8 @@ class FrameFeed:
 
     def _make_room(self, count: int, length: int) -> None:
         self.buffer = torch.empty(count, length, dtype=torch.uint8, device=self.device)
-        # The allocator gave memory of the current stream: that may still read it, and must not get
-        # it back before the copies of this stream are done.
+        # The buffer belongs to the current stream, which may still read it, and which must not
+        # reuse it before the copies of this stream are done.
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         self.buffer.record_stream(self.stream)
 

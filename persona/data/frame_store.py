@@ -60,13 +60,13 @@ class FrameStore:
 
     @property
     def kind(self) -> tuple:
-        """What frames of one batch have in common: sizes and which other maps they have."""
+        """What all frames of one batch must share: sizes, and which other maps they have."""
         others = frozenset(self.layout.arrays) & frozenset(MAPS) - frozenset(FRAME_MAPS)
         return self.size, self.patch_size, others
 
     @property
     def role(self) -> str:
-        """What the frames are to training: see ``types.REAL``."""
+        """Roles of the frames in training: see ``types.REAL``."""
         return role_of(self.split)
 
     def __len__(self) -> int:
@@ -105,7 +105,7 @@ class FrameStore:
     def decode(self, data: UInt8[Tensor, "k"], row: int, offset: int = 0) -> Frame:
         """The frame ``row`` as a batch of one, of its bytes on any device; ``data`` is copied.
 
-        Few operations, one a map: a step must not wait for the host.
+        Only one operation for each map, so that a step does not wait for the host.
         """
         maps = self.layout.views(data[None])
         served = {name: _served(maps[name]) for name in MAPS if name in maps}
@@ -156,14 +156,14 @@ def concatenate(frames: Sequence[Frame]) -> Frame:
 
 
 def role_of(split: str) -> str:
-    """What the frames of a split are to training."""
+    """Role of the frames of a split in training."""
     if split == CAPTURED:
         return CAPTURED
     return GENERATED if split.startswith(f"{GENERATED}_") else REAL
 
 
 def _served(values: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """A stored map as training sees it, on memory of its own."""
+    """A copy of a stored map, in the form that training uses."""
     if values.dtype == torch.uint8:
         return values / 255
     return values.clone() if values.dtype == torch.float32 else values.float()

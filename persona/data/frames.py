@@ -1,4 +1,4 @@
-"""The frames that a model sees: stores laid end to end, handed out where the model is."""
+"""The frames that a model sees: concatenated stores, whose frames arrive on the model's device."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from persona.types import BodyPose, Frame
 
 FRAMES_ON = ("auto", "device", "host")
 DEVICE_BYTES = 2 * 2**30
-"""Frames of more memory than this, some 200 of 1024 x 576, stay on the host by themselves."""
+"""With ``auto``, frames that need more memory than this (200 of 1024 x 576) stay on the host."""
 
 
 class FrameDataset(Dataset):
@@ -48,7 +48,7 @@ class FrameDataset(Dataset):
             return concatenate([self._decode(*pair) for pair in zip(rows, here, strict=True)])
 
     def stage(self, rows: Sequence[int]) -> None:
-        """Announces the batch that is asked for next, so that its bytes can travel already."""
+        """Announces the next batch, so that its copy to the device can start."""
         if self.feed is not None and len(rows):
             self.feed.stage(rows, self._bytes(rows))
 
@@ -72,7 +72,7 @@ class FrameDataset(Dataset):
 
     @property
     def roles(self) -> list[str]:
-        """Per row, what it is to training: see ``types.REAL``."""
+        """Role of each row in training: see ``types.REAL``."""
         return [store.role for store in self.stores for _ in range(len(store))]
 
     @property
@@ -86,7 +86,7 @@ class FrameDataset(Dataset):
 
     @property
     def kinds(self) -> list[tuple]:
-        """Per row, what frames of one batch have in common."""
+        """For each row, what all frames of one batch must share."""
         return [store.kind for store in self.stores for _ in range(len(store))]
 
     @property
@@ -127,7 +127,7 @@ class FrameDataset(Dataset):
         return FrameDataset([store.to(device) for store in self.stores])
 
     def place(self, device: torch.device, on: str = "auto") -> FrameDataset:
-        """The same frames for training on ``device``, where they are handed out.
+        """The same frames for training on ``device``, where batches arrive.
 
         Args:
             device: Of the model.

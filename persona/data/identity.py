@@ -19,7 +19,7 @@ from persona.types import BodyIdentity
 
 @runtime_checkable
 class BodySize(Protocol):
-    """What of a body model a subject's identity must fit."""
+    """The properties of a body model that a subject's identity must fit."""
 
     name: str
     digest: str

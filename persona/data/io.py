@@ -54,7 +54,7 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
 
 
 def _flush(path: Path) -> None:
-    """Brings the content to the disk before the rename can reach it."""
+    """Flushes the content to the disk before the rename."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -68,7 +68,7 @@ def _discard(path: Path) -> None:
 
 
 def _raise_unwritable(path: Path, error: Exception) -> NoReturn:
-    """Turns what the user can mend into a UserError and lets all else through."""
+    """Turns errors that the user can mend into a UserError; others pass through."""
     code = getattr(error, "errno", None)
     if code in _FULL or _disk_full(path.parent):
         message = f"{path}: the disk is full; free some space or choose another folder"
@@ -216,7 +216,7 @@ def read_npy(path: PathLike, remedy: str = "check the path") -> Shaped[np.ndarra
 
 
 def visible(paths: Iterable[Path]) -> list[Path]:
-    """Without what file systems hide beside the files, such as ``._0.png``."""
+    """Without hidden files that some file systems add, such as ``._0.png``."""
     return [path for path in paths if not path.name.startswith(".")]
 
 
@@ -259,7 +259,7 @@ def _read_heif(path: Path) -> None:
 
 
 def _unidentified(path: Path) -> str:
-    """What to say of a file that Pillow cannot read."""
+    """The reason why Pillow cannot read a file."""
     if path.suffix.lower() in (".tif", ".tiff"):
         return "a TIFF of a kind that is not read (save it as 8-bit PNG)"
     return "not an image (PNG or JPEG expected)"

@@ -30,7 +30,7 @@ IDENTITY_FILES = {
 class MapSpec:
     """One map of every frame: where it lies, and how it is read, shrunk, pasted and served.
 
-    Adding a row to ``MAPS`` is all that a new map asks for, beside whatever makes it.
+    A new map needs only a row in ``MAPS``, and code that makes it.
     """
 
     name: str
@@ -46,9 +46,9 @@ class MapSpec:
     resize: int = cv2.INTER_NEAREST_EXACT
     """How it is shrunk."""
     around: int | tuple[int, int, int] = 0
-    """What lies outside of a crop that is pasted onto its whole image."""
+    """Value outside of a crop that is pasted onto its whole image."""
     masked_by: tuple[str, ...] = ()
-    """Maps outside of which it is served as 0."""
+    """Masks outside of which it is served as 0."""
     optional: bool = False
     """Whether a split may lack it."""
     served: bool = True
@@ -109,12 +109,12 @@ IMAGE_SIZE_FILE = "images/img_shape_orig.json"
 ORIGINAL_FILE = "frame_idx_orig.txt"
 SUBJECT_FILE = "subject.json"
 UNFINISHED_FILE = "unfinished"
-"""Lies in the root while a folder is being made, so that an interruption shows."""
+"""Marks a folder that is being made, so that an interruption is noticed."""
 
 SPLITS = ("generated_*", CAPTURED, TEST)
 """Patterns of the folders of a subject's splits."""
 EARLIER = (*SPLITS, SUBJECT_FILE, UNFINISHED_FILE)
-"""Patterns of what a new subject replaces; other files beside them are not its own."""
+"""Patterns of the files that a new subject replaces; other files do not belong to it."""
 
 SCHEMA = 1
 
@@ -178,7 +178,7 @@ def map_arguments(maps: Mapping[str, Shaped[np.ndarray, "h w *c"]]) -> dict[str,
 
 
 class Textures(NamedTuple):
-    """What the frames of one split show of the body, in uv space (row 0 is v = 1)."""
+    """Textures of the body from the frames of one split, in uv space (row 0 is v = 1)."""
 
     texture: UInt8[np.ndarray, "t t 3"]
     """Mean colour of the frames that see a texel."""
@@ -192,7 +192,7 @@ class Textures(NamedTuple):
 
 @dataclass(frozen=True)
 class SubjectInfo:
-    """Our own root file ``subject.json``, which published folders do not have."""
+    """This project's root file ``subject.json``, which published folders do not have."""
 
     body: str
     """Name of the body file the parameters belong to."""
@@ -204,7 +204,7 @@ class SubjectInfo:
     config_digest: str = ""
     """Hash of the configuration that made the folder."""
     input_frames: str = ""
-    """What of a dataset the avatar is made from, in the dataset's own names; empty elsewhere."""
+    """Frames of a dataset that the avatar is made from, by the dataset's names; else empty."""
     schema: int = SCHEMA
 
 

@@ -1,4 +1,4 @@
-"""Lets one of several runs make a folder that all want, and shows it to the others when whole."""
+"""Lets one of several runs make a folder that all need; the others see it when it is complete."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 def one_maker(root: Path) -> Iterator[None]:
     """A lock on ``root``: other makers wait; a process that dies releases it.
 
-    Whoever waited must check again whether the folder is still to be made.
+    After waiting, check again whether the folder still has to be made.
     """
     root.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root.with_name(f".{root.name}.lock"))
@@ -48,8 +48,8 @@ def whole_folder(root: Path, replaced: Sequence[str] = ("*",)) -> Iterator[Path]
 
     Args:
         root: Folder to make.
-        replaced: Patterns of what goes away in ``root`` even if it is not made again; the rest of
-            it is somebody else's, and moves to the new folder.
+        replaced: Patterns of files that are removed from ``root`` even if they are not made again;
+            all other files belong to others and move to the new folder.
     """
     _clear(root, replaced)
     made, old = (
@@ -71,10 +71,10 @@ def whole_folder(root: Path, replaced: Sequence[str] = ("*",)) -> Iterator[Path]
 
 
 def _clear(root: Path, replaced: Sequence[str]) -> None:
-    """Ends what a killed maker of ``root`` has left."""
+    """Cleans up after a killed maker of ``root``."""
     for left in sorted(root.parent.glob(f".{glob.escape(root.name)}.*")):
         ending = re.fullmatch(rf"\.{re.escape(root.name)}\.[0-9a-f]{{8}}\.(making|old)", left.name)
-        if ending is None:  # Of a folder whose name begins with this one's.
+        if ending is None:  # Belongs to another folder whose name begins with this one's.
             continue
         if ending[1] == "making":
             shutil.rmtree(left, ignore_errors=True)
@@ -85,7 +85,7 @@ def _clear(root: Path, replaced: Sequence[str]) -> None:
 
 
 def _take_over(root: Path, old: Path, replaced: Sequence[str]) -> None:
-    """Moves what is somebody else's from the old folder, and removes that."""
+    """Moves files of others out of the old folder, and removes that."""
     for other in old.iterdir() if old.exists() else ():
         place = root / other.name
         if not place.exists() and not any(other.match(pattern) for pattern in replaced):
@@ -135,7 +135,7 @@ def make_subject(
 
 
 def final_place(folder: Path) -> Path:
-    """Where a folder will be at last: that which it replaces if ``whole_folder`` made it."""
+    """Final path of a folder: the path that it replaces if ``whole_folder`` made it."""
     while name := re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.making", folder.name):
         folder = folder.with_name(name[1])
     return folder

@@ -1,4 +1,4 @@
-"""The one reader of numbers: what options and files give becomes plain or is refused by name."""
+"""Reads numbers from options and files as plain numbers; errors name the option or file."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def number(
         where: The option, or the file and what of it, for the message.
         value: A number, text that is one, or an array that holds one.
         low: The least that is allowed.
-        above: What it must be more than.
+        above: The value must be larger than this.
         high: The most that is allowed.
-        remedy: What to do, where a better number is not the answer.
+        remedy: What to do, unless it is to give a better number.
 
     Raises:
         UserError: It is none, or out of range.
@@ -76,7 +76,7 @@ def plain_array(
     """
     wanted = " x ".join("n" if size < 0 else str(size) for size in shape)
     try:
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused below
+        with np.errstate(over="ignore"):  # Too large numbers become infinite and are refused below.
             array: np.ndarray = np.asarray(value).astype(dtype)
     except (TypeError, ValueError) as error:
         raise UserError(f"{where} is not an array of {wanted} numbers; {remedy}") from error

@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 from persona.errors import UserError
 
 ORDER = 2
-"""Version of the order of steps of several frames; steps of one frame still have version 1."""
+"""Version of the order of batches of several frames; that of single frames is still 1."""
 
 
 class BalancedSampler(Sampler[list[int]]):
@@ -139,7 +139,7 @@ class BalancedSampler(Sampler[list[int]]):
 
     @property
     def _made(self) -> dict[str, Any]:
-        """What the order depends on, beside seed and epoch."""
+        """What the order depends on, besides seed and epoch."""
         order, sizes = ORDER if self.weighs else 1, len(set(self.sizes))
         return {"width": self.width, "order": order, "sizes": sizes}
 
@@ -263,7 +263,7 @@ class _Turns:
     ) -> None:
         self.count, self.share = count, share
         turns = {sizes[part[0]]: cycle(part) for part in alike(rows, sizes)}
-        # The frames take turns in choosing a step's size.
+        # A step has the size of the next frame in turn.
         self.steps = (list(islice(turns[sizes[row]], count)) for row in cycle(rows))
 
 
@@ -274,7 +274,7 @@ def strata(random: np.random.Generator, count: int, length: int) -> set[int]:
 
 
 def alike(rows: Iterable[int], sizes: Sequence[Hashable]) -> list[list[int]]:
-    """Rows parted by their size, in the order in which they came."""
+    """Rows grouped by size, in their order."""
     parts: dict[Hashable, list[int]] = defaultdict(list)
     for row in rows:
         parts[sizes[row]].append(row)

@@ -48,7 +48,7 @@ Crop = tuple[int, int, int, int]
 class Subject:
     """Read access to one subject folder; every error names the file and the remedy.
 
-    Published PERSONA folders and our own load alike. Pixel arrays come as they lie on disk.
+    Published PERSONA folders and our own load alike. Pixel arrays are returned as stored.
     """
 
     def __init__(self, root: PathLike):
@@ -69,7 +69,7 @@ class Subject:
 
     @property
     def info(self) -> SubjectInfo | None:
-        """Who made the folder and for which body; None for a published folder."""
+        """The maker of the folder and its body; None for a published folder."""
         path = self.root / SUBJECT_FILE
         if not path.exists():
             return None
@@ -195,7 +195,7 @@ class Subject:
         return read_array(self.path(split, "keypoints", number), (133, 3))
 
     def original_names(self, split: str) -> list[str]:
-        """What a dataset calls the frames of a split (``frame_idx_orig.txt``), in their order.
+        """A dataset's own names of the frames of a split (``frame_idx_orig.txt``), in order.
 
         Their numbers where the file is absent.
 

@@ -103,7 +103,7 @@ class SubjectWriter:
     def write_surface_offset(
         self, split: str, number: int, vertices: Int[Tensor, "k"], offset: Float[Tensor, "k 3"]
     ) -> None:
-        """Writes where clothes hang apart from skinning: metres added to the rest pose."""
+        """Writes where simulated clothes hang: metres added to the rest pose, before skinning."""
         content = io.BytesIO()
         np.savez_compressed(
             content,
@@ -150,7 +150,7 @@ class SubjectWriter:
     def write_split(
         self, split: str, numbers: Sequence[int], original: Sequence[str] | None = None
     ) -> None:
-        """Writes what a split has once.
+        """Writes the files that a split has once.
 
         Args:
             split: Split name.
@@ -167,7 +167,7 @@ class SubjectWriter:
     def write_crop(
         self, split: str, number: int, box: tuple[int, int, int, int], size_px: tuple[int, int]
     ) -> None:
-        """Says that a frame is the box (x, y, w, h) of an image of height x width ``size_px``.
+        """Records that a frame is the box (x, y, w, h) of an image of height x width ``size_px``.
 
         Such frames are read back onto that image: see ``persona.data.paste``.
         """

@@ -36,8 +36,9 @@ def side_by_side(
     Args:
         items: What there is to do, in the order in which it is begun.
         jobs: Most at a time.
-        work: Given an item and its slot, from 0 to ``jobs`` - 1, which no other has meanwhile.
-        then: Called in this thread with an item that is done and what came of it.
+        work: Called with an item and its slot, from 0 to ``jobs`` - 1; no two running items share a
+            slot.
+        then: Called in this thread with each finished item and its result.
     """
     slots: queue.Queue[int] = queue.Queue()
     for slot in range(jobs):
@@ -63,10 +64,10 @@ def side_by_side(
 def results_of(
     work: Callable[[Item], Result], items: Sequence[Item], jobs: int
 ) -> Iterator[Result]:
-    """What ``work`` gives for each item, in the order in which it is done.
+    """Results of ``work`` for each item, in the order in which they are finished.
 
     Args:
-        work: A function of a module, which processes can import.
+        work: A function at the top level of a module, so that other processes can import it.
         items: What it is given.
         jobs: Processes, which share the cores and the GPUs; 1 works in this one.
 
@@ -87,7 +88,7 @@ def results_of(
 
 
 def result_apart(work: Callable[[Item], Result], item: Item) -> Result:
-    """What ``work`` gives, in a process of its own, which gives its memory back.
+    """Result of ``work`` in a process of its own, whose memory is freed when it ends.
 
     Raises:
         UserError: the process was killed.
@@ -99,7 +100,7 @@ def result_apart(work: Callable[[Item], Result], item: Item) -> Result:
 
 @contextmanager
 def _processes(variables: Sequence[dict[str, str]]) -> Iterator[ProcessPoolExecutor]:
-    """As many processes as there are environments, each of which one of them takes."""
+    """A pool with one process for each set of environment variables."""
     context = mp.get_context("spawn")
     shares: SimpleQueue[dict[str, str]] = context.SimpleQueue()
     for own in variables:
@@ -115,9 +116,9 @@ def _processes(variables: Sequence[dict[str, str]]) -> Iterator[ProcessPoolExecu
 
 
 def _settle(shares: SimpleQueue[dict[str, str]]) -> None:
-    """Gives a process that has done nothing yet its share of the cores, and its GPU."""
+    """Gives a new process its share of the cores, and its GPU."""
     os.environ.update(shares.get())
-    # Late: numba reads its most threads where it is imported.
+    # Imported here because numba reads its maximum number of threads when it is imported.
     from persona.modules.threads import use_threads
 
     use_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -131,7 +132,7 @@ def run_apart(module: str, argument: Path, log: Path, variables: dict[str, str])
 def run_command(command: Sequence[str], log: Path, variables: dict[str, str]) -> str:
     """Runs a command; returns its error as one line, empty if there is none.
 
-    The command is told to end when this process is.
+    When SIGTERM ends this process, the command is terminated as well.
 
     Args:
         command: With its arguments.
@@ -170,7 +171,7 @@ def environment(slot: int, jobs: int) -> dict[str, str]:
     Waiting threads spin, so processes that each use all cores take many times as long.
     """
     threads = str(max(1, available_cores() // jobs))
-    paths = os.pathsep.join([p for p in sys.path if p])  # So that it imports what this one can.
+    paths = os.pathsep.join([p for p in sys.path if p])  # To import what this process can.
     variables = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": paths}
     variables |= {"NUMBA_NUM_THREADS": threads}
     if torch.cuda.device_count() > 1:

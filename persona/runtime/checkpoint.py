@@ -11,7 +11,7 @@ from persona.data.io import atomic_path
 from persona.errors import UserError
 
 _OF_TRAINING = {"global_step", "loops", "optimizer_states", "pytorch-lightning_version"}
-"""What Lightning needs of a checkpoint to go on with its training."""
+"""Keys that Lightning needs in a checkpoint to resume a training."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

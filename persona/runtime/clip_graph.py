@@ -1,4 +1,4 @@
-"""Drawing a frame of a clip as a CUDA graph: the host only tells which frame."""
+"""Drawing a frame of a clip as a CUDA graph: the host only sets the number of the frame."""
 
 from collections.abc import Callable, Iterator
 
@@ -52,8 +52,8 @@ class ClipGraph:
     def frames(self, batch: int) -> Iterator[UInt8[Tensor, "h w c"]]:
         """All frames, in order.
 
-        A batch is handed out once it is known that the renderer had room for all of it; otherwise
-        it is drawn again. The host waits for the device once per batch.
+        The renderer's buffers may turn out too small for a batch; it is then drawn again before it
+        is returned. The host waits for the device once per batch.
         """
         for start in range(0, self.count, batch):
             rows, short = range(start, min(start + batch, self.count)), True

@@ -24,7 +24,8 @@ from persona.cli import GRACE_S, user_error
 
 POLL_S = 0.5
 LOST_S = 30.0
-"""Seconds that a process which lost another waits for rank 0 to find out which one died."""
+"""Seconds that a process waits after losing the others, so that rank 0 can find out which one
+died."""
 TOLD = 1
 """Exit status of a process that has printed the reason."""
 REMEDY = "go on with: python train.py resume=RUN_FOLDER"

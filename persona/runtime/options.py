@@ -1,4 +1,4 @@
-"""Options of a run against what takes them: the signature of a ``_target_`` is its schema."""
+"""Checks the options of a run against the signatures of the ``_target_`` that receive them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from persona.data.numbers import whole_number
 from persona.errors import UserError
 
 MAX_SEED = 2**32 - 1
-"""NumPy's."""
+"""NumPy's largest seed."""
 LONGEST_NAME = 180
-"""Bytes of a subject's name: file systems take 255, and folders beside it have longer ones."""
+"""Most bytes in a subject's name: file systems allow 255, and other folders append to the name."""
 
 _WORDS: dict[object, str] = {
     int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path",
@@ -32,7 +32,7 @@ _WORDS: dict[object, str] = {
 
 
 def check_options(config: DictConfig) -> None:
-    """Refuses values of a run's configuration that cannot be meant, before any work.
+    """Refuses impossible values in a run's configuration before any work is done.
 
     Raises:
         UserError: names the first.
@@ -50,7 +50,7 @@ def check_options(config: DictConfig) -> None:
 
 
 def with_absolute_paths(config: DictConfig) -> DictConfig:
-    """The configuration with its paths made absolute: a run is gone on with from any folder."""
+    """The configuration with its paths made absolute: a run can then be resumed from any folder."""
     config = copy.deepcopy(config)
     config.subjects_dir = str(Path(config.subjects_dir).absolute())
     for _, node in _targets(config, ""):
@@ -61,7 +61,7 @@ def with_absolute_paths(config: DictConfig) -> DictConfig:
 
 
 def folder_name(name: object) -> str:
-    """A name as an option gives it, which becomes a folder's.
+    """Checks a name that was given as an option and becomes a folder's name.
 
     Raises:
         UserError: no folder can be called so.
@@ -85,7 +85,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def settings_digest(parts: list[Any]) -> str:
-    """Hash of plain settings, the order of keys left aside: names what was made by them."""
+    """Hash of plain settings, whatever the order of their keys; names what was made with them."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -99,7 +99,7 @@ def _targets(node: object, path: str) -> Iterator[tuple[str, DictConfig]]:
 
 
 def _hints(target: str) -> dict[str, object]:
-    """Types of a target's arguments; none where they cannot be told."""
+    """Types of a target's arguments; empty where they cannot be found out."""
     made = get_object(target)
     try:
         return typing.get_type_hints(made.__init__ if inspect.isclass(made) else made)
@@ -123,7 +123,7 @@ def _kinds(hint: object) -> tuple[object, ...]:
 
 
 def _fits(value: object, hint: object) -> bool:
-    """Whether a plain value is of a plain type; whatever is not plain is not judged."""
+    """Whether a plain value is of a plain type; anything that is not plain passes unchecked."""
     kinds = _kinds(hint)
     if isinstance(value, DictConfig | ListConfig) or any(kind not in _WORDS for kind in kinds):
         return True

@@ -68,8 +68,8 @@ def gradients(
 class StepGraph:
     """The captured loss and gradients of one kind of frame.
 
-    What the loss reads besides the frame's tensors (sizes, names) is that of the frame it was
-    captured with.
+    Everything else that the loss reads, such as sizes and names, stays as it was in the frame that
+    was captured.
 
     Args:
         loss: what is captured.

@@ -50,7 +50,7 @@ def terminable() -> Iterator[None]:
         raise SystemExit(STATUS) from None
     finally:
         ending.said = True
-        if not ending.heard:  # What is left to do, the system may end at once.
+        if not ending.heard:  # SIGTERM may cut short the interpreter's own clean-up.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
@@ -84,7 +84,7 @@ class _Ending:
         raise Terminated(STATUS)
 
     def say(self) -> None:
-        """The one line, from the first of the processes that train together."""
+        """Prints the one line, in the first of the processes that train together."""
         if not self.said and os.environ.get("LOCAL_RANK", "0") == "0":
             print("interrupted", file=sys.stderr, flush=True)
         self.said = True

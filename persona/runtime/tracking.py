@@ -1,4 +1,4 @@
-"""The logger of a run: online where that can be, and otherwise offline with a word."""
+"""The logger of a run: online where possible, and otherwise offline with a warning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 INIT_TIMEOUT_S = 60
 """Longest wait for W&B to begin a run."""
 _OFFLINE = ("offline", "dryrun")
-"""Modes of W&B; the second is Lightning's word for it."""
+"""Modes of W&B without a network; Lightning calls it ``dryrun``."""
 _REACH_TIMEOUT_S = 10
 """Longest wait for its server's first answer: W&B itself tries for minutes."""
 
@@ -60,7 +60,7 @@ def _logger(config: DictConfig, folder: Path, **more: object) -> Logger:
 
 
 def _unreachable() -> str:
-    """Why W&B's server cannot be reached; empty where it answers, with whatever."""
+    """Why W&B's server cannot be reached; empty if it answers at all."""
     import wandb  # As above.
 
     address = wandb.setup().settings.base_url

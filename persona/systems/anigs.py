@@ -1,4 +1,4 @@
-"""AniGS-style: a person from a ring of views that disagree, each with a time of its own."""
+"""AniGS-style: a person from a ring of inconsistent views, each with offsets of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from persona.types import Channel, Frame, Pose
 
 
 class AniGsMethod(Method):
-    """Every training frame is a view; tests, animation and pose fits see the canonical person.
+    """Every training frame is a view; tests, animation and pose fits use the canonical person.
 
     Source: Qiu et al. 2024, "AniGS", arXiv:2412.02684, second stage, built from its description.
     """

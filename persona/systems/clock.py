@@ -10,13 +10,13 @@ from persona.errors import UserError
 
 
 class TrainingClock:
-    """Seconds of a training, over all calls that it is gone on with.
+    """Seconds of a training, summed over the calls that start and resume it.
 
     Args:
         steps: Of the whole training.
         minutes: Of the whole training, which ends then where its steps are not done before; None
             trains all steps.
-        call_minutes: Stop a call after so long, to be gone on with.
+        call_minutes: Stop a call after so long; it can be resumed.
 
     Raises:
         UserError: there is no time to train in.
@@ -34,12 +34,12 @@ class TrainingClock:
         self._started_s: float | None = None
 
     def start(self) -> None:
-        """Counts from now on, unless it does already."""
+        """Starts counting, unless it is counting already."""
         if self._started_s is None:
             self._started_s = time.monotonic()
 
     def stop(self) -> None:
-        """Counts no longer."""
+        """Stops counting."""
         self.earlier_s, self._started_s = self.trained_s, None
 
     @property
@@ -55,7 +55,8 @@ class TrainingClock:
     def done(self, step: int) -> float:
         """Share of the training that lies behind a step, [0, 1]: the larger of steps' and time's.
 
-        So rates that follow it have fallen whichever ends the training.
+        So learning rates that follow it have fallen to their end, whichever of the two ends the
+        training.
         """
         share = step / self.steps
         if self.minutes is not None:

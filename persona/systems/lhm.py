@@ -53,12 +53,12 @@ class LhmMethod(Method):
         self.model.check()
 
     def build(self, identity: BodyIdentity) -> None:
-        """Makes room for what the network will give."""
+        """Makes an empty avatar, which the network's result will fill."""
         super().build(identity)
         self.avatar = LhmAvatar(self.body, identity, self.model.num_points)
 
     def initialise(self, subject: Subject) -> None:
-        """The pass, over the first captured frame."""
+        """Runs the network on the first captured frame."""
         take_photograph(self.avatar, self.model, self.read(subject), self.device)
 
     def read(self, subject: Subject) -> Photo:

@@ -1,4 +1,4 @@
-"""How well a network makes people whom it has not seen, in numbers and a picture."""
+"""How well a network reconstructs unseen people, in numbers and a picture."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class PeopleCheck(L.Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: L.Trainer, system: L.LightningModule) -> None:
-        """Makes the people, while workers begin to make those who are learnt from."""
+        """Makes the people, while workers start to make the training people."""
         self.people = list(itertools.islice(self.stream.people(CHECK_SEED), self.count))
 
     @rank_zero_only
@@ -55,10 +55,10 @@ class PeopleCheck(L.Callback):
         batch: object,
         index: int,
     ) -> None:
-        """A check, where one is due."""
+        """Runs a check if one is due."""
         if not self.people or trainer.global_step % self.every:
             return
-        assert isinstance(system, LhmTraining)  # Whose callback it is.
+        assert isinstance(system, LhmTraining)  # The callback is only used with this system.
         metrics = score(system, self.stream.device, self.people, self.picture, "check")
         system.log_dict(metrics, rank_zero_only=True)
         values = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
@@ -79,7 +79,8 @@ def score(
         system: With the averaged weights.
         device: Its own.
         people: Others than it was trained on, one by one.
-        picture: Where to show the first of them: truth above render, the photograph's view first.
+        picture: File for a picture of the first of them: truth above render, the photograph's view
+            first.
         prefix: Of the metrics' names.
     """
     values: dict[str, list[float]] = {}

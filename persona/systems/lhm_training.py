@@ -96,7 +96,7 @@ class LhmTraining(L.LightningModule):
         if compile:
             self.net.network.transformer.compile()
         self.template, vertex = template_on(body, sample_points(body, model.num_points))
-        # A shape is linear in its numbers: that of the points and of the joints is all it takes.
+        # A shape is linear in its coefficients, so the shape bases of points and joints are enough.
         regressor = body.joint_regressor
         constants = {
             "point_dirs": body.shape_dirs[vertex], "joints": regressor @ body.template,
@@ -123,7 +123,7 @@ class LhmTraining(L.LightningModule):
         self.waited_s += time.monotonic() - self.ended
 
     def on_train_batch_end(self, outputs: Any, batch: Portraits, index: int) -> None:
-        """Says how fast it goes and how much of that is waiting for people; stops by the clock."""
+        """Logs the speed, and the share of time spent waiting for people; stops by the clock."""
         now = self.ended = time.monotonic()
         (step, since), every = self.since, self.log_every
         self.clock.end(self.trainer)
@@ -187,7 +187,8 @@ class LhmTraining(L.LightningModule):
             made[:, None], shape[:, None], batch.betas.new_zeros(self.body.num_expression),
             bones, batch.trans,
         )  # fmt: skip
-        # Unbound at once: the gradient of each picture then is not a batch of zeros but for one.
+        # Unbind the batch at once: indexing would make each picture's gradient a whole batch of
+        # zeros.
         posed = zip(*(t.flatten(0, 1).unbind() for t in (means, quaternions)), strict=True)
         people = zip(made.scales.unbind(), made.opacity.unbind(), strict=True)
         own = itertools.chain.from_iterable(itertools.repeat(one, views) for one in people)
@@ -202,7 +203,7 @@ class LhmTraining(L.LightningModule):
         """Averages the weights after a step."""
         step = self.global_step
         if step:
-            # Of few steps the average would be mostly the first weights, which know nothing.
+            # After few steps, the average would mostly consist of the untrained weights.
             kept = min(self.decay, (1 + step) / (10 + step))
             average: list[Tensor] = [*self.average.parameters()]
             newest: list[Tensor] = [*self.net.parameters()]
@@ -247,7 +248,7 @@ class LhmTraining(L.LightningModule):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """What ``state_dict`` gives."""
+        """Loads what ``state_dict`` returns."""
         missing = self.state_dict().keys() ^ state_dict.keys()
         if strict and missing:
             raise RuntimeError(f"checkpoint of another network: {min(missing)}")

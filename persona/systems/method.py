@@ -1,4 +1,4 @@
-"""What a method is: its avatar, where that starts, and what is drawn of it."""
+"""The interface of methods: how an avatar is built, initialised and rendered."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import ClassVar
@@ -27,7 +27,7 @@ from persona.types import (
 Layers = tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]
 """Premultiplied colour and alpha."""
 Draw = Callable[[int | Int[Tensor, "1"], Camera], Layers]
-"""Draws the pose of a row of a clip; a row that lies on a device is looked up there."""
+"""Draws a clip's pose by its row; the row may be a tensor on the device."""
 Views = Mapping[str, frozenset[str]]
 """Channels that losses read, by view."""
 
@@ -58,7 +58,7 @@ class Method(nn.Module):
     """True for a method after a paper without public code, whose parts are not all here: tables add
     "-style" to its name."""
     differentiable: ClassVar[bool] = True
-    """Whether ``observe`` gives renders with a gradient, by which poses can be fitted."""
+    """Whether the renders of ``observe`` have a gradient, so that poses can be fitted."""
     many: ClassVar[bool] = False
     """Whether it learns from several subjects; else more than one is an error."""
     saved: ClassVar[tuple[str, ...]] = ("avatar",)
@@ -85,7 +85,7 @@ class Method(nn.Module):
         return "avatar" in self._modules
 
     def check(self) -> None:
-        """Looks for what ``initialise`` needs besides the subject, before the long work.
+        """Checks before the long work that what ``initialise`` needs besides the subject is there.
 
         Raises:
             UserError: it is missing.
@@ -101,16 +101,16 @@ class Method(nn.Module):
             self.avatar = self.builder.build(self.body, identity)
 
     def initialise(self, subject: Subject) -> None:
-        """Reads from the subject's folder what the avatar starts from, such as colours.
+        """Initialises the avatar from the subject's folder, such as its colours.
 
         Called for each subject, where there are many.
         """
 
     def see_poses(self, poses: PoseTable) -> None:
-        """Takes what the avatar must know of all training frames' poses, before training."""
+        """Called before training with the poses of all training frames."""
 
     def see_frames(self, subjects: Sequence[Subject], frames: FrameDataset) -> None:
-        """Takes what the losses compare with besides frames, each time that training begins.
+        """Called each time that training begins, to read what losses compare with besides frames.
 
         Args:
             subjects: In the order of their numbers.
@@ -118,7 +118,7 @@ class Method(nn.Module):
         """
 
     def parameter_groups(self) -> list[dict[str, object]]:
-        """Optimiser groups of what is trained, with their rates for one frame a step."""
+        """Optimiser groups of the trained parameters, with rates for one frame per step."""
         if self.builder is None:
             name = type(self).__name__
             raise NotImplementedError(f"{name}: give it a builder, or define parameter_groups")
@@ -143,7 +143,7 @@ class Method(nn.Module):
         return Step(frame, self.avatar, posed, renders, {}, {})
 
     def frame_kind(self, frame: Frame) -> Hashable:
-        """What ``observe`` reads besides a frame's tensors; each kind has its own CUDA graph."""
+        """What ``observe`` reads besides a frame's tensors; each kind gets its own CUDA graph."""
         return None
 
     def render(

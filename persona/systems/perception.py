@@ -32,7 +32,7 @@ class PerceptionSystem(L.LightningModule):
         pretrained: Start SqueezeNet from ImageNet's weights.
         start: Weights to start from, a file that an earlier training wrote.
         compile: Compile the network (CUDA; a minute at the start).
-        joint_weight: What the joints' losses count beside the maps'.
+        joint_weight: Weight of the joints' losses beside the maps'.
         only_joints: Trains what reads the joints and leaves the maps as they are.
         minutes: Train no longer, with the rate falling by the clock where that is ahead of the
             steps. Counted from the first batch.
@@ -73,7 +73,7 @@ class PerceptionSystem(L.LightningModule):
         return self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Set, not declared.
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
-        """The clock starts when the first batch has come."""
+        """Starts the clock when the first batch has arrived."""
         self.clock.start()
 
     def on_train_batch_end(self, outputs: object, batch: Batch, index: int) -> None:
@@ -85,11 +85,11 @@ class PerceptionSystem(L.LightningModule):
         self.clock.stop()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the time."""
+        """Stores the training's time."""
         checkpoint["trained_s"] = self.clock.trained_s
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on with the time; checkpoints of before have none."""
+        """Restores the training's time; older checkpoints have none."""
         self.clock.earlier_s = checkpoint.get("trained_s", 0.0)
 
     def training_step(self, batch: Batch, index: int) -> Float[Tensor, ""]:
@@ -154,7 +154,7 @@ def score(
 
 
 def confusion(pred: Int[Tensor, "*b"], truth: Int[Tensor, "*b"]) -> Int[Tensor, "28 28"]:
-    """How often each true class (rows) was given as each class."""
+    """How often each true class (rows) was predicted as each class."""
     return torch.bincount((truth * 28 + pred).flatten(), minlength=28 * 28).view(28, 28)
 
 

@@ -69,7 +69,7 @@ class PersonaMethod(Method):
         self.body_masks = BodyMasks(self.avatar.template)
 
     def initialise(self, subject: Subject) -> None:
-        """Takes colours from the captured texture where the photo shows the body, else generated.
+        """Takes colours from the captured texture where it shows the body, else the generated one.
 
         Without generated frames the captured texture, filled in, serves as both.
         """
@@ -96,10 +96,10 @@ class PersonaMethod(Method):
             self.surface = SurfaceTruth(self.avatar.template, hanging)
 
     def _initialise_light(self, subject: Subject) -> None:
-        """The light that lies between the photograph and its albedo, taken off the colours.
+        """Estimates the light from the photograph and its albedo, and divides the colours by it.
 
         Raises:
-            UserError: there is no albedo, and the light is to be known by it alone.
+            UserError: there is no albedo, from which a light that is not learnt has to come.
         """
         assert self.avatar.light is not None
         number = subject.frame_ids(CAPTURED)[0]
@@ -193,7 +193,7 @@ class PersonaMethod(Method):
         return max(1, round(self.boundary_side * frame.person_px[0]))
 
     def frame_kind(self, frame: Frame) -> Hashable:
-        """Captured frames differ by the width of their boundary, which the host computes."""
+        """Captured frames differ in the width of their boundary, which the host computes."""
         return self._boundary_px(frame) | 1 if frame.role[0] == CAPTURED else None
 
     def clip(self, poses: Pose, asset: str | None = None, view: View = PLAIN_VIEW) -> Draw:

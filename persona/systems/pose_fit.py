@@ -54,7 +54,7 @@ def fit_poses(
     lr: float = 1e-3,
     hand_lr: float = 1e-4,
 ) -> PoseTable:
-    """Fits a table of the frames' poses, ``updates`` Adam steps a frame, rates from the paper.
+    """Fits a table of the frames' poses with ``updates`` Adam steps a frame and the paper's rates.
 
     Source: PERSONA, arXiv:2508.09973 (test-time fit).
 

@@ -16,7 +16,7 @@ RATE_RULES = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How rates fall over the steps and grow with the frames of a step; the rates of poses.
+    """How learning rates fall over the steps and grow with the frames per step; rates of poses.
 
     Attributes:
         decay_at: after each of these shares of all steps every rate falls.
@@ -39,7 +39,7 @@ class Schedule:
         if not 0 <= self.rest < 1:
             text = "give a share of the steps, from 0 to below 1"
             raise UserError(f"system.schedule.rest={self.rest}: {text}")
-        rate_factor(self.rate_rule, 1)  # Report a wrong name now, not after the first test.
+        rate_factor(self.rate_rule, 1)  # Raises for a wrong name now, not after the first test.
 
     def falls(self, optimizer: Optimizer, steps: float | int) -> MultiStepLR:
         """The fall of an optimiser's rates over a training of so many steps."""
@@ -54,7 +54,7 @@ class Schedule:
 def warm_cosine(
     optimizer: Optimizer, done: Callable[[int], float], warmup: int
 ) -> OptimizerLRSchedulerConfig:
-    """Rates that rise over ``warmup`` steps and fall along a cosine, to a hundredth.
+    """Learning rates that rise over ``warmup`` steps and fall along a cosine, to a hundredth.
 
     Args:
         optimizer: Its rates are the highest ones.

@@ -20,7 +20,7 @@ Value = TypeVar("Value")
 class Scores(nn.Module):
     """Metrics of each asset of a method.
 
-    Names of metrics begin with the asset's, but for those of the last asset, the method's result.
+    Names of metrics begin with the asset's name, except for the last asset, the method's result.
 
     Args:
         metrics: The protocol, cloned for each asset.
@@ -57,7 +57,7 @@ class Scores(nn.Module):
         return found
 
     def forget(self) -> None:
-        """Begins anew."""
+        """Resets all sums."""
         self.rows = []
 
     def _metrics_of(self, asset: str) -> MetricCollection:

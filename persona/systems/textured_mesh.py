@@ -80,7 +80,7 @@ class TexturedMeshMethod(Method):
 
     Args:
         body: body model.
-        renderer: of no use here.
+        renderer: not used.
         supersample: rays per pixel side.
         texture_px: side of the texture.
     """
@@ -121,6 +121,6 @@ class TexturedMeshMethod(Method):
         self, posed: Posed, camera: Camera, assets: Sequence[str]
     ) -> dict[str, Layers]:
         """By the mesh rasteriser, without gradient."""
-        assert isinstance(posed, PosedMesh)  # Its avatar gives no other.
+        assert isinstance(posed, PosedMesh)  # Its avatar returns nothing else.
         shade = self.avatar.shade
         return {asset: shade(posed.vertices, camera, self.supersample) for asset in assets}

@@ -1,4 +1,4 @@
-"""What dropping frames does to an avatar that is trained on spoilt clips."""
+"""How dropping frames affects an avatar that is trained on clips with planted faults."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from persona.data.synthetic.subject import make_synthetic_subject
 from persona.modules.body.smplx_body import SmplxBody
 
 WAYS = ("no faults", "gate=none", "gate=alignment", "planted frames left out")
-"""What is trained on; the last is a gate that errs never."""
+"""Choices of training frames; the last is a perfect gate."""
 SCORES = ("test/psnr", "test/fg_psnr", "test/ssim", "test/lpips_squeeze")
 Row = dict[str, Any]
 
@@ -69,7 +69,7 @@ def spoil(root: Path, body: SmplxBody, config: SyntheticConfig, way: str, gate: 
     if way == WAYS[0]:
         return len(CLIPS) * config.num_generated
     info, scratch = Subject(root).info, root / "stage"
-    assert info is not None  # It was just made.
+    assert info is not None  # Made just before.
     writer = SubjectWriter(root)
     stage = make_stage(body, config, scratch)
     outfits = ("t_shirt", "tunic", "coat", "dress")

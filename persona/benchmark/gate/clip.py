@@ -1,4 +1,4 @@
-"""A synthetic clip as a video model would have made it, and what it was asked to show."""
+"""A synthetic clip with a video model's errors, and the controls that it should follow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MASK_BLUR_PX, _MASK_NOISE = 1.0, 0.25
 
 
 class Stage(ClipScene, FrameMaker):
-    """A person before a camera; files nothing."""
+    """A person before a camera, without a subject folder."""
 
     config: SyntheticConfig
 
@@ -132,7 +132,7 @@ def matte(mask: Bool[ndarray, "h w"], rng: np.random.Generator) -> Bool[ndarray,
 
 
 def without(frame: FrameData, where: Bool[ndarray, "h w"], backdrop: ndarray) -> FrameData:
-    """A frame whose person is not there in some pixels.
+    """A frame with the person removed from some pixels.
 
     Args:
         frame: With all its maps.

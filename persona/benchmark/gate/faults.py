@@ -29,14 +29,14 @@ GAIN = 1.2, 1.6
 STILL = 3
 """Most frames that repeat an earlier one."""
 SHARE = 0.25
-"""Of a clip's frames that have the fault."""
+"""Share of a clip's frames that have the fault."""
 _TRIES = 60
 
 Plant = Callable[
     [SyntheticClip, list[FrameData], int, Stage, np.random.Generator], FrameData | None
 ]
-"""A frame with the fault, given the clip, its frames, the number, somebody else and chance; None
-where that frame cannot have it."""
+"""Makes a frame with the fault from the clip, its frames, the number, another person and a random
+generator; None where that frame cannot have it."""
 
 
 def shift_limb(
@@ -46,7 +46,7 @@ def shift_limb(
     other: Stage,
     rng: np.random.Generator,
 ) -> FrameData | None:
-    """An arm or a leg is elsewhere: visibly, as seen by the camera."""
+    """An arm or a leg is visibly displaced in the picture."""
     pose, stage = clip.shown[number], clip.stage
     body, identity = stage.person.body, stage.person.identity
 
@@ -75,7 +75,7 @@ def drop_leg(
     other: Stage,
     rng: np.random.Generator,
 ) -> FrameData | None:
-    """A leg is not there, or what is below its knee."""
+    """A leg is missing, or its part below the knee."""
     frame, bones = frames[number], clip.controls.maps["bones"][number]
     for choice in rng.permutation(len(LEGS)):
         leg = _nearest(bones, LEGS[choice]) & ndimage.binary_dilation(frame.mask, iterations=2)
@@ -91,7 +91,7 @@ def swap_identity(
     other: Stage,
     rng: np.random.Generator,
 ) -> FrameData | None:
-    """Somebody else, in other clothes, in the same pose."""
+    """Another person, in other clothes, in the same pose."""
     return clip.render(number, clip.shown[number], other)
 
 
@@ -115,7 +115,7 @@ def freeze(
     other: Stage,
     rng: np.random.Generator,
 ) -> FrameData | None:
-    """The frame before once more, where the body moves by as much as can be seen."""
+    """The frame before is repeated, where the body visibly moves."""
     if not number or not _moves(clip, number):
         return None
     return replace(frames[number - 1], pose=frames[number].pose)

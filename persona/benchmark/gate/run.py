@@ -1,4 +1,4 @@
-"""Plants faults in synthetic clips, asks the gate, and says how often it was right."""
+"""Plants faults in synthetic clips, runs the gate, and reports how often it was right."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run_gate_benchmark(config: DictConfig, folder: Path) -> Path:
     rows = [row for seed in config.seeds for row in groups[seed]]
     write_csv(folder / "frames.csv", rows)
     text, path = report(rows), folder / "report.md"
-    write_text(path, text)  # Trainings take long.
+    write_text(path, text)  # Write it before the trainings, which take long.
     if config.avatars:
         trained = avatar_rows(config, folder / "avatars")
         write_csv(folder / "avatars.csv", trained)

@@ -16,7 +16,7 @@ from persona.runtime.options import check_options, plain, settings_digest
 
 WORKER = "persona.benchmark.photo.avatar_worker"
 VERSION = 1
-"""Raised when the same settings come to give other numbers."""
+"""Increased when the same settings give other numbers."""
 SCORED = ("height", "width", "lpips_net")
 """Options of the yardstick that the numbers depend on."""
 

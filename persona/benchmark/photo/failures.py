@@ -1,7 +1,7 @@
-"""Gross failures: what no user forgives, defined once.
+"""Gross failures: errors that no user would accept, defined once.
 
-A person is a gross failure if any of these holds. What cannot be judged without truth that the
-person's folder lacks is not judged.
+A person is a gross failure if any of these holds. Rules whose truth the person's folder lacks are
+skipped.
 """
 
 from __future__ import annotations

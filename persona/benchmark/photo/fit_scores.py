@@ -53,7 +53,7 @@ def iou(a: Bool[ndarray, "h w"], b: Bool[ndarray, "h w"]) -> float:
 
 
 def merged(parts: UInt8[ndarray, "h w"]) -> UInt8[ndarray, "h w"]:
-    """Lips, teeth and tongue as face: a few pixels that nobody tells apart at this size."""
+    """Counts lips, teeth and tongue as face: they are a few pixels at this size."""
     inside = np.isin(parts, [PART_INDEX[name] for name in _INSIDE_FACE])
     return np.where(inside, np.uint8(PART_INDEX["Face_Neck"]), parts)
 
@@ -91,7 +91,7 @@ def joint_scores(true: TruePerson, fitted: FittedPerson) -> dict[str, float]:
 
     ``joints_mm`` has both pelvises in one place, ``joints_pa_mm`` the best rotation as well.
     """
-    assert true.joints is not None  # Asked for those who have some.
+    assert true.joints is not None  # Called only for people with true joints.
     truth, found = true.joints[BODY_JOINTS], fitted.joints[BODY_JOINTS].numpy()
     scores = {}
     if true.camera is not None:

@@ -1,4 +1,4 @@
-"""What the photo path made of a photo, laid back on the photo."""
+"""The photo path's result, mapped back onto the photo."""
 
 from __future__ import annotations
 

@@ -32,14 +32,15 @@ LEAST_REGION = 0.002
 """Smallest share of the person's pixels that a region needs to be scored."""
 LEAST_HAND = 0.0015
 HAND_REACH = 0.008
-"""How far off a hand may be, of the picture's height, and still cover the true one."""
+"""A hand within this distance still counts as covering the true one; share of the picture's
+height."""
 MOST_PSNR = 60.0
 
 Lpips = Callable[[list[UInt8[ndarray, "h w 3"]], list[UInt8[ndarray, "h w 3"]]], list[float]]
 
 
 def region(parts: UInt8[ndarray, "h w"] | None, names: tuple[str, ...]) -> Bool[ndarray, "h w"]:
-    """Pixels of some parts, of a picture that knows its parts."""
+    """Pixels of some parts, in a picture with part classes."""
     assert parts is not None
     return np.isin(parts, [PART_INDEX[name] for name in names])
 

@@ -60,7 +60,7 @@ def run_photo_benchmark(config: DictConfig, folder: Path) -> Path:
         raise UserError("truth= tells the fit of one photo: leave subjects= and extra_views= out")
     quiet_libraries()
     if not config.train:
-        config.clips.motions = []  # Generated frames are there to train on.
+        config.clips.motions = []  # Generated frames are for training.
     if config.lpips_net and (message := missing_weights(config.lpips_net)):
         log.warning(message)
     people = people_folders(Path(config.people).resolve())[: config.limit]
@@ -125,7 +125,7 @@ def _in_processes(
 
 
 def _one_process(config: DictConfig, folder: Path, share: list[Path], slot: int) -> None:
-    """Scores a share of the people; after a process that died the next person's turn comes."""
+    """Scores a share of the people; if a process dies, another one goes on with the next."""
     while left := [p for p in share if finished_row(config, folder, p) is None]:
         job = folder / "jobs" / f"{slot}.yaml"
         settings = {

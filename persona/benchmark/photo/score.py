@@ -52,7 +52,7 @@ TEXTURE, AVATAR = "texture", "avatar"
 
 @dataclass(frozen=True)
 class Scorer:
-    """What all people of a run share."""
+    """Settings and models that all people of a run share."""
 
     config: DictConfig
     folder: Path
@@ -70,7 +70,7 @@ class Scorer:
         return cls(config, folder, body, preprocessor, lpips_of(config.lpips_net))
 
     def __call__(self, person: Path) -> Row:
-        """The person's row, which is written last: it says that all is done."""
+        """Scores a person; the row is written last, when everything else is done."""
         path = self.folder / ROWS / f"{person.name}.json"
         row: Row = {"person": person.name, "code": self.config.code, "digest": self.digest(person)}
         try:
@@ -83,7 +83,7 @@ class Scorer:
         started = time.perf_counter()
         try:
             row |= self.scored(true, known, row)
-        except Exception as error:  # A crash is a result: the next person goes on.
+        except Exception as error:  # A crash is a result too; the next person is scored.
             row["error"] = one_line(error)
             row["gross"] = "; ".join(gross_failures(row))
             self.draw_strip(true, None, [], {}, row)
@@ -215,7 +215,7 @@ def painted(
 
 
 def front_checks(pictures: Mapping[str, Picture], views: list[TrueView]) -> Row:
-    """What tells whether face and hands are there, in the photo's own view."""
+    """Scores of face and hands in the photo's own view."""
     front = next((view for view in views if view.azimuth == 0), None)
     if front is None or front.parts is None:
         return {}

@@ -70,7 +70,7 @@ def write_tables(folder: Path, rows: Sequence[Row], command: str, code: str) -> 
 
 
 def _ordered(row: Row) -> Row:
-    """Words first."""
+    """Columns, those with text first."""
     return {k: row[k] for k in TEXT if k in row} | {k: v for k, v in row.items() if k not in TEXT}
 
 
@@ -105,7 +105,7 @@ def lower_is_better(key: str) -> bool:
 
 
 def digits(key: str, value: float, sign: str = "-") -> str:
-    """As many digits as mean something."""
+    """A number with its significant digits."""
     small = any(part in key for part in ("iou", "lpips", "share", "cover"))
     return f"{value:{sign}.{4 if small else 2}f}"
 

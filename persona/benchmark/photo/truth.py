@@ -24,13 +24,13 @@ from persona.types import BodyPose, Camera
 
 REMEDY = "the person is damaged: make or fetch it again"
 TOLD = ("pose", "shape", "camera")
-"""Parts of the truth that the photo path can be told, to see what each costs it."""
+"""Parts of the truth that the photo path can be given, to see how much each one costs."""
 _POSE = ("root", "body", "jaw", "left_hand", "right_hand", "expression", "trans")
 
 
 @dataclass(frozen=True)
 class TrueView:
-    """One picture of the person on white; what the folder lacks is None."""
+    """One picture of the person on white; fields that the folder lacks are None."""
 
     name: str
     image: UInt8[ndarray, "h w 3"]
@@ -59,7 +59,7 @@ class TrueView:
 
 @dataclass(frozen=True)
 class TruePerson:
-    """A photographed person; what the folder lacks is None."""
+    """A photographed person; fields that the folder lacks are None."""
 
     name: str
     photo: Path
@@ -80,7 +80,7 @@ class TruePerson:
     """In the frame of ``camera``."""
 
     def known(self, body: SmplxBody, parts: Collection[str]) -> Known:
-        """What the photo path is told of the truth.
+        """The truth that is given to the photo path.
 
         Args:
             body: That the path fits.
@@ -116,7 +116,7 @@ def people_folders(root: Path) -> list[Path]:
 
 
 def read_person(folder: Path) -> TruePerson:
-    """Everything that the folder knows of a person.
+    """Reads a person's folder.
 
     Raises:
         UserError: a file that every person needs is missing, or one is damaged.

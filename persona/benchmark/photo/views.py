@@ -155,7 +155,7 @@ def best_place(mask: Bool[ndarray, "h w"], target: Bool[ndarray, "h2 w2"]) -> Pl
         matrix = np.array([[scale, 0, x + half], [0, scale, y + half]], np.float64)
         moved = cv2.warpAffine(layer, matrix, size)
         both = np.minimum(moved, small).sum()
-        # What has left the frame counts as well.
+        # Pixels that have left the frame count as well.
         return 1 - both / (layer.sum() * scale**2 + small.sum() - both)
 
     (top, bottom, left, right), (t, b, l, r) = _box(layer), _box(small)  # noqa: E741

@@ -21,11 +21,11 @@ from persona.types import CAPTURED
 
 Point = dict[str, float]
 PHOTO = "photo_"
-"""Begins the names of scores in the photograph's own view; the others are of unseen frames."""
+"""Prefix of scores in the photograph's own view; the others are of unseen frames."""
 
 
 class Stopwatch:
-    """Seconds by the clock and of this process's processors, but for those that are left out."""
+    """Stopwatch of wall-clock and CPU seconds, which can be paused."""
 
     def __init__(self) -> None:
         self._began = self._now()
@@ -74,11 +74,11 @@ class Curve(L.Callback):
         self.points: list[Point] = []
 
     def on_train_start(self, trainer: L.Trainer, system: L.LightningModule) -> None:
-        """What training begins with."""
+        """Scores the start of the training."""
         self._score(system, 0)
 
     def on_train_batch_end(self, trainer, system, outputs, batch, batch_idx) -> None:
-        """After a step that is asked for."""
+        """Scores after one of the chosen steps."""
         if trainer.global_step in self.steps:
             self._score(system, trainer.global_step)
 
@@ -128,6 +128,6 @@ def scores(
     metrics.reset()
     named = {name: [values[name] for values in found] for name in found[0]} if found else {}
     for name in set(REGIONS) & named.keys():
-        # Frames that do not show a region say nothing of it.
+        # Ignore frames that do not show the region.
         named[name] = [value for value in named[name] if np.isfinite(value)]
     return {name: float(np.mean(values)) for name, values in named.items() if values}

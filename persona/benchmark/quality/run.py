@@ -18,7 +18,7 @@ from persona.runtime.options import plain, settings_digest
 
 WORKER = "persona.benchmark.quality.worker"
 VERSION = 1
-"""Raised when the same settings come to give other numbers."""
+"""Increased when the same settings give other numbers."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ matplotlib.use("agg")
 from matplotlib import pyplot as plt
 
 Result = Mapping
-"""Of a run, as the worker leaves it."""
+"""Result of a run, as the worker writes it."""
 
 
 def shown_metrics(net: str | None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Films made-up people, reads their motion off the films, and says how far off it is."""
+"""Films synthetic people, tracks their motion in the films, and measures its errors."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def film_plans(config: DictConfig) -> list[FilmPlan]:
 def score_film(plan: FilmPlan, assets: str, folder: Path) -> list[Row]:
     """A row for each way to read one film.
 
-    The film and what was seen in it are kept in ``folder`` and are not made again: another fit can
-    be scored on a machine without a detector. Watching takes no time then.
+    The film and its sightings are kept in ``folder`` and reused, so that another fit can be scored
+    on a machine without a detector; watching then takes no time.
     """
     use_threads(1)
     body = SmplxBody()
@@ -126,7 +126,7 @@ def _scores(
     scores = film_scores(joints, film.joints, film.plan.fps)
     scores["jaw"] = angle_deg(pose.jaw, film.pose.jaw)
     scores["eyes"] = angle_deg(pose.left_eye, film.pose.left_eye)
-    # What a face that never moves would get.
+    # The score of a face that never moves.
     still = torch.zeros_like(pose.jaw)
     scores["jaw_still"] = angle_deg(still, film.pose.jaw)
     scores["eyes_still"] = angle_deg(still, film.pose.left_eye)
@@ -157,6 +157,6 @@ def report(rows: Sequence[Row]) -> str:
     whole = [row for row in rows if row["way"] == WAYS[1]]
     fit = np.mean([float(row["fit_s_per_frame"]) for row in whole])
     watched = [float(row["watch_s_per_frame"]) for row in whole if row["watch_s_per_frame"]]
-    seen = f"watching {np.mean(watched):.2f}, " if watched else ""  # Kept films cost nothing.
+    seen = f"watching {np.mean(watched):.2f}, " if watched else ""  # Kept films take no time.
     lines += ["", f"Seconds a frame on one thread: {seen}fitting {fit:.2f}."]
     return "\n".join(lines) + "\n"

@@ -20,7 +20,7 @@ from persona.data.export.usd import write_usd
 
 @dataclass(frozen=True)
 class Format:
-    """What one kind of file holds."""
+    """A file format and what it can hold."""
 
     write: Callable[[Scene, Path], None]
     suffix: str
@@ -29,7 +29,7 @@ class Format:
     motion: bool
     """Whether a file holds the whole motion; else there is one for each frame."""
     rigged: bool
-    """Whether it moves by the rig, which cannot follow what depends on the pose."""
+    """Whether it is animated by the rig, which cannot follow pose-dependent offsets."""
 
 
 FORMATS = {

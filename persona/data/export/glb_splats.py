@@ -12,8 +12,8 @@ EXTENSION = "KHR_gaussian_splatting"
 def write_glb_splats(scene: Scene, path: Path) -> None:
     """Writes the rig, expressions as morph targets, and the motion.
 
-    The extension says nothing of skins; a reader that knows both moves each Gaussian's mean by its
-    bones. Others show the bind pose. ``COLOR_0``, linear, is for readers without the extension.
+    The extension does not mention skins; a reader of both moves each Gaussian's mean by its bones.
+    Others show the bind pose. ``COLOR_0``, linear, is for readers without the extension.
     """
     rig, file = scene.rigged(), Glb()
     file.skeleton(rig, scene.clip, scene.frame)

@@ -25,7 +25,7 @@ def write_splat(scene: Scene, path: Path) -> None:
 def gsplat_bytes(scene: Scene, form: str) -> bytes:
     """The frame ``scene.frame`` as gsplat writes it, y down.
 
-    gsplat leaves out what is not finite and orders what is left as the format's readers like it.
+    gsplat drops Gaussians that are not finite, and orders the others for the format's readers.
 
     Args:
         scene: Of the avatar.

@@ -14,7 +14,7 @@ from persona.data.export.scene import RiggedSplats, Scene, xyzw
 from persona.data.io import write_text
 
 BONES = 4
-"""That the viewer blends on each Gaussian."""
+"""Bones that the viewer blends for each Gaussian."""
 SCRIPTS = ("order.js", "viewer.js")
 FIELD_OF_VIEW = np.deg2rad(28)
 """Vertical; the viewer's."""
@@ -23,7 +23,7 @@ FIELD_OF_VIEW = np.deg2rad(28)
 def write_html(scene: Scene, path: Path) -> None:
     """Writes the page: rig, motion and viewer (``assets/*.js``), compressed, in base 64.
 
-    It asks no network for anything, and its security policy lets it ask none.
+    It loads nothing from the network, and its security policy forbids it.
     """
     rig, assets = scene.rigged(), files("persona.data.export") / "assets"
     arrays, rows = _arrays(scene, rig)
@@ -45,7 +45,7 @@ def write_html(scene: Scene, path: Path) -> None:
     }
     parts = {
         "title": html.escape(scene.name),
-        # A name must not end the script.
+        # A name must not close the script element.
         "meta": json.dumps(meta).replace("<", "\\u003c"),
         "data": base64.b64encode(gzip.compress(data, 6, mtime=0)).decode(),
         "script": "\n".join((assets / name).read_text() for name in SCRIPTS),

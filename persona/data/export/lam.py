@@ -1,10 +1,10 @@
-"""LAM's avatar for OpenAvatarChat: a zip that the chat's web page draws and makes speak.
+"""LAM's avatar for OpenAvatarChat: a zip that the chat's web page renders and animates.
 
 A folder that is named as the avatar holds ``skin.glb`` (a mesh with one vertex for each Gaussian,
 two bones and ARKit's expressions), ``offset.ply`` (Gaussians; their places count from the mesh's
-vertices and their colours are plain RGB), ``animation.glb`` (what the head does while it says
-hello, waits, speaks and thinks) and ``vertex_order.json``. All Gaussians hang on the bone ``head``:
-the page moves a head and no limbs. It looks at a head that is 1.62 metres above the origin.
+vertices and their colours are plain RGB), ``animation.glb`` (the head's motion while it greets,
+waits, speaks and thinks) and ``vertex_order.json``. All Gaussians hang on the bone ``head``: the
+page moves a head and no limbs. It looks at a head that is 1.62 metres above the origin.
 
 Source: the page's reader, gaussian-splat-renderer-for-lam 0.0.8 on npm, by what it reads.
 """
@@ -35,10 +35,10 @@ _EYES_M = (0.0, 1.62, 0.0)
 _MOST_VECTORS = 4096 * 2048
 """Texels of the page's texture of vertices and expressions."""
 _BONES = ("hip", "head")
-"""The page moves everything by the bone of the second name, and wants one of the first."""
+"""The page moves everything by the second bone; it requires the first to exist."""
 _SPEAKS = [f"speak{number}" for number in range(1, 7)]
 _CLIPS = ["hello1", "hello2", "idle", *_SPEAKS, "think1", "think2", "think3"]
-"""The page takes its animations by their numbers."""
+"""The page selects animations by their numbers."""
 
 
 def write_lam(scene: Scene, path: Path) -> None:
@@ -156,7 +156,7 @@ def _skin(name: str, rig: RiggedSplats) -> bytes:
 
 
 def _animations(rig: RiggedSplats, turns: Float32[ndarray, "t 4"], fps: float) -> bytes:
-    """The same turning of the head for all that the page asks for."""
+    """The same motion of the head for each animation that the page needs."""
     file = Glb()
     clip = _still(rig, turns, fps)
     file.skeleton(rig, clip, 0)

@@ -1,4 +1,4 @@
-"""What is exported: an avatar in single poses, and its rig with a motion, as plain arrays.
+"""The input of exporters: an avatar in single poses, and its rig with a motion, as arrays.
 
 Everything is in one world: metres, y up, a person at rest faces +z and has the left at +x. A writer
 whose format has other axes turns it itself.
@@ -78,7 +78,7 @@ class Skin:
 
 @dataclass(frozen=True)
 class RiggedSplats:
-    """Gaussians in the bind pose, and what moves them."""
+    """Gaussians in the bind pose, and their skeleton, skinning and expressions."""
 
     splats: Splats
     skin: Skin
@@ -92,7 +92,7 @@ class RiggedSplats:
     joints: Float32[ndarray, "j 3"]
     """In the rest pose, metres."""
     bind_from_rest: Float32[ndarray, "j 4 4"]
-    """How the bind pose moves what hangs on each joint."""
+    """Transform of each joint from the rest pose to the bind pose."""
 
     @property
     def inverse_binds(self) -> Float32[ndarray, "j 4 4"]:
@@ -129,7 +129,7 @@ class RiggedMesh:
 
 @dataclass(frozen=True)
 class Scene:
-    """An avatar and a motion, of which a writer takes what its format holds; made when asked for.
+    """An avatar and a motion; writers use what their format can hold. Parts are made on demand.
 
     Attributes:
         name: Of the avatar.

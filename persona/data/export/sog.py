@@ -22,9 +22,9 @@ from persona.data.export.scene import Scene, Splats
 from persona.data.io import write_bytes
 
 CODES = 256
-"""Of a codebook: what a byte can name."""
+"""Size of a codebook: the values of a byte."""
 _ROUNDS = 10
-"""Of k-means; the largest error hardly falls after them."""
+"""Iterations of k-means; after them the largest error hardly falls."""
 _CURVE_BITS = 10
 _QUATERNION_TAG = 252
 """Of alpha where w is the largest; one more for x, y and z each."""
@@ -99,7 +99,7 @@ def _coded(values: Float32[ndarray, "n 3"]) -> tuple[UInt8[ndarray, "n 3"], list
     """Each number as its nearest of ``CODES`` values, found by k-means on all of them."""
     line = np.sort(values.astype(np.float64).ravel())
     places = (np.arange(CODES) + 0.5) / CODES * (len(line) - 1)
-    # Half by how many numbers there are, half by how far they reach: few large ones count too.
+    # Start midway between quantiles and an even grid, so that rare large values count too.
     codes = 0.5 * (line[places.round().astype(int)] + np.linspace(line[0], line[-1], CODES))
     sums = np.concatenate(([0.0], line.cumsum()))
     for _ in range(_ROUNDS):
@@ -130,7 +130,7 @@ def _webp(values: UInt8[ndarray, "n c"]) -> bytes:
     pixels[:, 3] = 255
     pixels[: len(values), : values.shape[1]] = values
     file = io.BytesIO()
-    # Colours of transparent pixels are somebody's, too.
+    # ``exact`` keeps the bytes of pixels whose alpha is 0: they are data as well.
     image = Image.fromarray(pixels.reshape(side, side, 4))
     image.save(file, "WEBP", lossless=True, exact=True, method=6)
     return file.getvalue()

@@ -25,7 +25,7 @@ from persona.data.motion.names import JOINTS
 from persona.errors import UserError
 
 VERSION = "0.3.0"
-"""The widget takes none but its own."""
+"""The widget accepts only its own version."""
 BONES = 4
 _PLY = "avatar.ply"
 _NAMES = {"left_eye": "left_eye_smplhf", "right_eye": "right_eye_smplhf"}

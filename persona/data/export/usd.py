@@ -42,7 +42,8 @@ def write_usd(scene: Scene, path: Path) -> None:
             if frame and np.array_equal(values, before[name]):
                 continue
             if frame and not attribute.GetNumTimeSamples() > 1:
-                # It was still so long: readers would blend from the first frame on.
+                # Repeat the last value before a change, or readers would interpolate from the first
+                # frame on.
                 attribute.Set(_array(vt, name, before[name]), frame - 1)
             attribute.Set(_array(vt, name, values), frame)
             before[name] = values

@@ -1,4 +1,4 @@
-"""Edits, and pictures of what lies between two of one attribute, for PERSE's second stage."""
+"""Edits, and pictures between two edits of one attribute, for PERSE's second stage."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from persona.types import BodyIdentity
 
 MAKER = "edits_between"
 VERSION = 1
-"""Raised when the same settings come to give other pictures."""
+"""Increased when the same settings give other pictures."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class EditsBetween(SubjectsDataModule):
 
     @property
     def test_frames(self) -> FrameDataset:
-        """Of edits alone: what lies between them has no truth."""
+        """Only edits are tested: pictures between them have no truth."""
         return self._load(
             "test",
             lambda s: () if read_edit_name(s.name).between else (self._test_split_of(s),),
@@ -162,7 +162,7 @@ def write_between(root: Path, pair: Pair, share: float, num_frames: int, digest:
         writer.write_frame(CAPTURED, number, between(first, second, number, pair.category, share))
     writer.write_split(CAPTURED, numbers, [f"{MAKER} {number}" for number in numbers])
     writer.write_textures(CAPTURED, first.textures(CAPTURED))
-    assert info is not None  # Its digest was asked for.
+    assert info is not None  # Computing its digest has checked that it exists.
     writer.finish(
         SubjectInfo(
             body=info.body, body_digest=info.body_digest,
@@ -189,7 +189,7 @@ def between(first: Subject, second: Subject, number: int, category: str, share: 
         for frame, subject in zip(frames, (first, second), strict=True)
     )
     made = morph(one, other, share)
-    # Pixels to be believed: all that the attribute covers in either picture.
+    # Trusted pixels: all that the attribute covers in either picture.
     region = one.edit | other.edit | made.edit
     skin = LABEL_INDEX[ATTRIBUTES[category].labels[0] if ATTRIBUTES[category].labels else "skin"]
     labels = np.where(made.edit, skin, LABEL_INDEX["skin"]) * made.mask

@@ -34,7 +34,7 @@ SELDOM_UNITS = (
     "cheekPuff", "eyeLook", "jawForward", "jawLeft", "jawRight", "mouthLeft", "mouthRight",
     "noseSneer", "tongueOut",
 )  # fmt: skip
-"""Eyes look about by their joints."""
+"""Gaze is fitted by the joints of the eyes."""
 TURN, JAW, GAZE, FAR = 0.5, 0.15, 0.3, 1e3
 """Deviations of neck, jaw and eyes, radians; places are free, metres."""
 TRIES = 6
@@ -53,7 +53,7 @@ class FittedHead:
 
 @dataclass(frozen=True)
 class _Unknowns:
-    """What is fitted, one row a photograph but for the shape."""
+    """The unknowns: one row for each photograph, but one shape for all."""
 
     betas: Float[Tensor, "s"]
     expression: Float[Tensor, "n e"]
@@ -247,7 +247,7 @@ class HeadMarks:
     def projected(
         self, unknowns: _Unknowns, camera: Camera
     ) -> tuple[Float[Tensor, "n 68 2"], Float[Tensor, "n 2 2"]]:
-        """``posed`` of what is fitted."""
+        """``posed`` for the fitted unknowns."""
         return self.posed(unknowns.betas, unknowns.poses(self.body.num_expression), camera)
 
     def posed(

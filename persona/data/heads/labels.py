@@ -1,4 +1,4 @@
-"""What a head's label map says of other maps: parts of a whole body, pixels of an edit."""
+"""Other maps from a head's label map: parts of a whole body, pixels of an edit."""
 
 from __future__ import annotations
 

@@ -20,17 +20,17 @@ class Layers:
     mask: Bool[ndarray, "h w"]
     """The person."""
     edit: Bool[ndarray, "h w"]
-    """The attribute; nowhere, where the person goes without."""
+    """The attribute's pixels; none if the person lacks it."""
 
 
 def morph(first: Layers, second: Layers, share: float) -> Layers:
     """A picture between two that differ in one attribute, in the same pose.
 
     The attribute's outline is a level set between both signed distances, its colours a blend of
-    what is nearest in each; what it covers is taken from the picture that shows it. Stands in for a
-    network that morphs pictures, as DiffMorpher (arXiv:2312.07409) in PERSE: shapes are smooth,
-    strands and shading are not thought of.
-    Source of the outline: Payne and Toga 1992, "Distance field manipulation of surface models".
+    what is nearest in each; what it covers is taken from the picture that shows it. It replaces the
+    morphing network of PERSE, DiffMorpher (arXiv:2312.07409): shapes are smooth, but strands and
+    shading are ignored. Source of the outline: Payne and Toga 1992, "Distance field manipulation of
+    surface models".
 
     Args:
         first: Picture at share 0.

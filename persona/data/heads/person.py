@@ -1,4 +1,4 @@
-"""A synthetic head: a body of the head, what it has and wears, and how all of it looks."""
+"""A synthetic head: its mesh, hair and accessories, and their textures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from persona.types import NUM_JOINTS, BodyIdentity, BodyPose
 
 SKIN_SIDE = 1024
 NOSE, EAR = 0.3, 0.25
-"""What counts as nose and ear, of the region's largest weight."""
+"""Least weight of nose and ear vertices, as a share of the region's largest weight."""
 LASHES = np.array([0.16, 0.11, 0.08])
 
 

@@ -55,7 +55,7 @@ class Piece:
 
 
 def dress_head(head: RestHead, traits: Traits) -> list[Piece]:
-    """Everything that a head has beside its skin."""
+    """All meshes of a head besides its skin."""
     pieces = [*_cloth(head, traits["cloth"]), *_brows(head, traits["eyebrows"])]
     pieces += _hair(head, traits["hair"], traits["hat"].style != "none")
     pieces += _beard(head, traits["beard"])
@@ -70,7 +70,7 @@ def _around(points: np.ndarray, faces: np.ndarray) -> Float[np.ndarray, "f 3 2"]
     corners = np.stack([angle, -points[:, 1] * STRANDS_PER_M / 8], -1)[faces]
     turn = corners[..., 0] - corners[:, :1, 0]
     corners[..., 0] = corners[:, :1, 0] + turn - np.round(turn)
-    corners[..., 0] *= 4  # A whole number: the texture meets itself at the back.
+    corners[..., 0] *= 4  # A whole number, so that the texture has no seam at the back.
     return corners
 
 

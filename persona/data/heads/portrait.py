@@ -45,7 +45,7 @@ AROUND = 3.4
 BELOW = 0.35
 """The frame's middle lies so far below the face's, in heights of the face: bust and hair."""
 MOST_RESIDUAL = 0.06
-"""Of a fit that is believed; see ``FittedHead``."""
+"""Largest residual of an accepted fit; see ``FittedHead``."""
 GENERATED = "generated_0"
 
 
@@ -170,7 +170,7 @@ class PortraitPreprocessor:
         rest = torch.from_numpy(head.rest).float()
         offset = fit.identity.face_offset + height[:, None] * outwards(rest)
         grown = replace(fit.identity, face_offset=offset)
-        # Hair moves no joint.
+        # Hair does not affect the joints.
         moved = self.body.shape(fit.identity)[1] - self.body.shape(grown)[1]
         identity = replace(grown, joint_offset=grown.joint_offset + moved)
         brow = float(head.points[[19, 24], 1].mean())

@@ -1,4 +1,4 @@
-"""What is hair in a portrait, and the height of it on the head by the outline."""
+"""Finds the hair in a portrait, and its height above the head by its outline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from persona.modules.detect.face import Face
 from persona.types import Camera
 
 UNLIKE = 30.0
-"""Lab distance from the hair above the forehead that is no hair."""
+"""Colours farther than this (Lab distance) from the hair above the forehead are not hair."""
 ABOVE = (0.12, 0.3)
 """Where hair is looked for over the brows, in heights of the face: a band over the middle."""
 RIM = 0.35
@@ -99,7 +99,7 @@ def hair_height(
 def _reach(
     start: Float[Tensor, "p 2"], way: Float[Tensor, "p 2"], hair: Bool[ndarray, "h w"]
 ) -> Float[Tensor, "p"]:
-    """How far hair goes on from a place, pixels; gaps of two pixels are none."""
+    """How far hair continues from a pixel, in pixels; gaps of up to two pixels are bridged."""
     closed = cv2.morphologyEx(hair.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     inside, height, width = torch.from_numpy(closed > 0), *hair.shape
     reach, going = torch.zeros(len(start)), torch.ones(len(start), dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""The texture of a fitted head: what a portrait shows, else its mirror image, else what is near."""
+"""The texture of a fitted head: from a portrait, else its mirror image, else nearby colours."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def twins(body: HeadBody) -> Int[Tensor, "p"]:
 
 
 def mirrored(view: View, twin: Int[Tensor, "p"]) -> View:
-    """The picture as a mirror shows it, and the head that is seen there."""
+    """The mirrored picture and the mirrored head."""
     frame, camera = view.frame, view.frame.camera
     flipped = replace(
         camera, center_px=camera.center_px * torch.tensor([-1.0, 1.0])

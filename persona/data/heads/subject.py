@@ -30,7 +30,7 @@ from persona.types import BodyPose, Camera
 
 MAKER = "synthetic_head"
 VERSION = 2
-"""Raised when the same settings come to give another head."""
+"""Increased when the same settings give another head."""
 ATTRIBUTES_FILE = "attributes.json"
 UNEDITED = ("hair",)
 """What the map of the edit shows where nothing is swapped, as in PEGASUS."""
@@ -45,7 +45,7 @@ TEXTURE_PX = 128
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Which head, and how much of it."""
+    """Settings of a synthetic head and its frames."""
 
     person: int = 0
     swaps: Mapping[str, int] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class HeadConfig:
     num_frames: int = 60
     """Of the clip that trains."""
     num_test: int = 16
-    """Of expressions and views that the clip does not have."""
+    """Test frames, with expressions and views that the clip does not have."""
     supersample: int = 2
     """Rays per pixel side."""
 
@@ -161,7 +161,7 @@ class _Maker:
         )
 
     def place(self, clip: BodyPose) -> BodyPose:
-        """Before the camera. Everybody's root joint lies at one place, whatever the shape."""
+        """Placed before the camera, with the root joint at the same place for every shape."""
         body = self.person.body
         mean, joints = body.shape(body.zero_identity())
         low, high = mean[:, 1].amin(), mean[:, 1].amax()

@@ -1,4 +1,4 @@
-"""What a synthetic head looks like: one draw per attribute, so that any can be another person's."""
+"""Traits of a synthetic head: one draw per attribute, so that each can be swapped."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Trait:
     saturation: float
     value: float
     seed: int
-    """Of whatever else is drawn."""
+    """Seed of its other random choices."""
 
     @property
     def rgb(self) -> np.ndarray:

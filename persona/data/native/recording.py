@@ -1,4 +1,4 @@
-"""What a published dataset says of one person, before it becomes a subject folder."""
+"""One person of a published dataset, before it becomes a subject folder."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def neuman_split(count: int) -> tuple[list[int], list[int], list[int]]:
     """
     if count < 10:
         raise ValueError(f"{count} frames cannot be split: 10 are needed")
-    # Theirs is int(1 / (count // 5) * count): equal for every count below 400.
+    # The published rule is int(1 / (count // 5) * count), which is equal for counts below 400.
     step = count // (count // 5)
     held_out = list(range(step // 2, count, step))
     half = len(held_out) // 2

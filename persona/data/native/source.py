@@ -1,4 +1,4 @@
-"""What every published dataset shares: the setting, and when its subject folder is made again."""
+"""Base class of published datasets: their setting, and when a subject folder is made again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from persona.modules.body.smplx_body import SmplxBody
 log = logging.getLogger(__name__)
 
 VERSION = 1
-"""Raised when the same settings and data come to give another subject."""
+"""Increased when the same settings and data give another subject."""
 SINGLE_IMAGE, VIDEO = "single_image", "video"
 FRONT = "front"
 
@@ -109,7 +109,7 @@ class NativeSource:
         raise NotImplementedError
 
     def advice(self) -> str:
-        """What else a user should know before a run; empty for nothing."""
+        """A note for the user before a run; empty for none."""
         return ""
 
     def read(self) -> Recording:
@@ -173,7 +173,7 @@ class NativeSource:
         )
 
     def label(self, input_frame: str) -> str:
-        """What ``frame_idx_orig.txt`` calls a frame that the user names."""
+        """Name in ``frame_idx_orig.txt`` of a frame that the user names."""
         return input_frame
 
     def digest(self) -> str:

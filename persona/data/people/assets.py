@@ -44,11 +44,11 @@ _CUTS = {
     "sleeve": (-0.9, 0.96), "hem_m": (0.06, 0.5), "flare_m": (0.02, 0.16), "trouser": (-0.85, 0.97),
     "hair_m": (0.008, 0.06),
 }  # fmt: skip
-"""Ranges of the own wardrobe's cuts here: wider than any one of its outfits."""
+"""Ranges of the cuts of the project's own wardrobe; wider than those of any single outfit."""
 _LONG_SKIRT = {"hem_m": (0.5, 0.8), "flare_m": (0.04, 0.3)}
 """Cuts of a dress that ends between knee and ankle."""
 _UNDER_SKIRT_M = 0.08
-"""So far above its hem no pose shows legs: they would poke through a skirt that only skins."""
+"""Legs are left out from this far above the hem upwards: they would poke through the skirt."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Outfit:
 
     mesh: Dressed
     own: dict[str, int]
-    """Row of the texture that belongs to a slot's garment; a slot without one takes any print."""
+    """Row of the texture of a slot's garment; slots without one take any print."""
 
 
 def random_outfit(
@@ -143,12 +143,12 @@ def random_outfit(
     """Clothes, shoes and hair at random.
 
     Args:
-        assets: What there is.
+        assets: Clothes to choose from.
         body: The packaged body.
         rng: Source of chance.
         own: Share of people in the project's own wardrobe instead of MakeHuman's clothes.
-        long_skirts: Share of those whose dress ends below the knee. At 0 a seed gives whom it gave
-            before there were any.
+        long_skirts: Share of those whose dress ends below the knee. At 0 a seed gives the same
+            person as before this option existed.
     """
     worn: list[tuple[Wearable, int | None]] = [(assets.eyes, SLOTS.index("eyes"))]
     textures = {"eyes": assets.texture_of["eyes"][0]}

@@ -1,4 +1,4 @@
-"""Backgrounds and what gets in the way, made up; RGB in [0, 1]."""
+"""Synthetic backgrounds and occluders; RGB in [0, 1]."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose, TensorTuple
 
 SLOTS = ("skin", "upper", "lower", "shoes", "hair", "eyes")
-"""What is coloured by itself."""
+"""Slots: parts that have colours of their own."""
 _SLOT_OF_PART = {
     "Upper_Clothing": 1, "Lower_Clothing": 2, "Left_Shoe": 3, "Right_Shoe": 3, "Hair": 4,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Films of made-up people with exact truth: who moves how, before which camera."""
+"""Films of synthetic people with exact truth: person, motion and camera."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _HIDDEN = 0.12
 
 @dataclass(frozen=True)
 class FilmPlan:
-    """What is filmed. A seed decides the rest."""
+    """Settings of a film; its seed decides the rest."""
 
     motion: str
     moving: bool = False
@@ -51,7 +51,7 @@ class FilmPlan:
 
 @dataclass(frozen=True)
 class Film:
-    """A film's truth, and what it takes to draw its frames."""
+    """A film's truth, and everything needed to draw its frames."""
 
     plan: FilmPlan
     person: Person
@@ -181,7 +181,7 @@ class _Room:
         self.wall_camera[:2, 2] += np.array([wide - camera.width, high - camera.height]) / 2
 
     def seen(self, turn: Float32[ndarray, "3 3"]) -> Float32[ndarray, "h w 3"]:
-        """What a camera turned so sees of it."""
+        """The part of the wall that a turned camera sees."""
         move = self.camera @ turn @ np.linalg.inv(self.wall_camera)
         return cv2.warpPerspective(
             self.wall, move, self.size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT

@@ -32,12 +32,12 @@ from persona.types import BodyPose, Camera
 log = logging.getLogger(__name__)
 PHOTO_FILE, META_FILE = "photo.jpg", "meta.json"
 SETTINGS_FILE = "photo.json"
-"""What the photo depends on besides the seed."""
+"""Holds everything that the photo depends on besides the seed."""
 SIZE = (768, 576)
 AZIMUTHS = tuple(range(0, 360, 45))
 _FINE = 2
 _FRONT_YAW = 0.45
-"""Largest turn of somebody in a photo, radians."""
+"""Largest turn of a person in a photo, radians."""
 
 
 def write_people(  # noqa: PLR0913 (by keyword)
@@ -55,8 +55,8 @@ def write_people(  # noqa: PLR0913 (by keyword)
 ) -> None:
     """Writes ``out/person_SEED`` for ``count`` seeds from ``seed``.
 
-    Whole ones are kept, and of others the photo where these settings made it: what a detector found
-    in it stays true.
+    Complete people are kept. Of incomplete ones the photo is kept if these settings made it, so
+    that a detector's finding in it stays valid.
 
     Args:
         assets: Folder of MakeHuman assets.
@@ -94,7 +94,7 @@ def write_people(  # noqa: PLR0913 (by keyword)
 
 
 def _keep_photo_of(made_by: dict[str, Any], folder: Path) -> None:
-    """Deletes a photo that other settings made, or nobody knows which, and says what made it."""
+    """Deletes a photo that other or unknown settings made, and stores the settings."""
     settings, photo = folder / SETTINGS_FILE, folder / PHOTO_FILE
     if photo.is_file() and not (settings.is_file() and read_json(settings) == made_by):
         log.warning("%s: made again, by other settings than before", photo)
@@ -152,7 +152,7 @@ def _write_person(
 
 
 def light_turned(look: Look, before: BodyPose, after: BodyPose) -> Look:
-    """A light that has turned with somebody from one pose to the other, in the camera's frame."""
+    """A light that has turned with a person from one pose to another, in the camera's frame."""
     turn = matrix_from_axis_angle(after.root) @ matrix_from_axis_angle(before.root).T
     # Lamps have y up and z to the camera, poses y down and z away.
     lamps = look.lamp * look.lamp.new_tensor([1, -1, -1]) @ turn.T

@@ -1,4 +1,4 @@
-"""Subject folders as the people that a feed-forward network learns from."""
+"""Subject folders as training data of a feed-forward network."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class FolderPeople:
 
 
 class FolderPortraits(torch.utils.data.IterableDataset):
-    """Endless portraits of subjects in random order; files are read when a subject's turn comes.
+    """Endless portraits of subjects in random order; files of a subject are read when it is used.
 
     A subject that cannot be read is left out from then on, and named.
 

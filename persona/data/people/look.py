@@ -38,7 +38,7 @@ class Look(TensorTuple):
     period_m: Float[Tensor, "slot"]
     """Of a pattern; negative for stripes that run upwards."""
     gain: Float[Tensor, "slot 3"]
-    """What a kept texture is multiplied by."""
+    """Factor of a kept texture."""
     mottle: Float[Tensor, "slot"]
     """How blotched a kept texture is, as skin is by age, sun and shade."""
     wave: Float[Tensor, "12 4"]
@@ -70,7 +70,7 @@ def random_look(
         assets: Holds the textures; ``print`` are for any cloth and ``strands`` for closed hair.
         outfit: Which textures its garments have of their own.
         rng: Source of chance.
-        plain_light: Even, white light, as the given people's.
+        plain_light: Use even, white light, as in the given people's pictures.
     """
     count = len(SLOTS)
     texture, pattern = np.zeros(count, int), np.full(count, RECOLOUR)

@@ -1,6 +1,6 @@
-"""People as a feed-forward network learns them: a photograph, and others of the same person.
+"""Training samples of a feed-forward network: a photograph and other views of a person.
 
-The photograph is read as at inference, by the body that stands in it; ``PhotoSize`` says how.
+The photograph is prepared as at inference, by the body in it, at a ``PhotoSize``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VIEW = (384, 288)
 
 @runtime_checkable
 class PhotoSize(Protocol):
-    """How large a network takes photographs and bodies."""
+    """Sizes of a network's inputs."""
 
     @property
     def num_points(self) -> int:
@@ -43,7 +43,7 @@ class PhotoSize(Protocol):
 
     @property
     def sees(self) -> bool:
-        """Whether the network is told which points the photograph shows."""
+        """Whether the network's input says which points the photograph shows."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _bytes(values: Float[Tensor, "*b"]) -> UInt8[Tensor, "*b"]:
 
 @runtime_checkable
 class PortraitSource(Protocol):
-    """Where people come from."""
+    """A source of people."""
 
     body: SmplxBody
 

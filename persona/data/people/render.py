@@ -18,7 +18,7 @@ from persona.types import Camera, MeshRender, TensorTuple
 _HAIR = SLOTS.index("hair")
 _CLOTH = (SLOTS.index("upper"), SLOTS.index("lower"))
 _LAYERS = 3
-"""Layers of strands with holes that one may look through."""
+"""Most layers of hair with holes that a ray passes through."""
 _OPAQUE = 0.5
 
 
@@ -124,7 +124,7 @@ def _opaque_layer(
         holes = torch.zeros(len(dressed.faces), dtype=torch.bool, device=local.device)
         holes[best.face[open_]] = True
         kept = kept[~holes[kept]]
-    assert best is not None and values is not None  # There is a layer.
+    assert best is not None and values is not None  # The loop has run at least once.
     return best, values
 
 

@@ -24,8 +24,8 @@ _SUPERSAMPLED = 2
 """Pixels of a render to one of the picture, along each side: of outlines with steps, a perceptual
 loss teaches a network to set dark specks along its own."""
 _FIT_TURN, _FIT_SHIFT_M, _FIT_BETAS = 0.06, 0.006, 0.3
-"""By how much, at most, a body that is fitted to a photograph is off: standard deviations of each
-joint's turn (radians), of its place across the picture and of its shape."""
+"""Largest simulated errors of a fitted body: standard deviations of each joint's rotation
+(radians), of its place in the picture, and of its shape."""
 
 
 class RenderedPortraits(torch.utils.data.IterableDataset):
@@ -48,13 +48,13 @@ class RenderedPortraits(torch.utils.data.IterableDataset):
 
     def __iter__(self) -> Iterator[Portraits]:
         if torch.utils.data.get_worker_info():
-            use_threads(1)  # As many processes as cores are at work already.
+            use_threads(1)  # One thread: there is already one process for each core.
         for number in turns(self.start):
             yield self.person(number)
 
     @torch.no_grad()
     def person(self, number: int) -> Portraits:
-        """Somebody; drawn again until the photograph can be taken."""
+        """A random person; drawn again until a photograph is possible."""
         rng = np.random.default_rng([self.seed, number])
         while True:
             found = self._portraits(rng)
@@ -62,7 +62,7 @@ class RenderedPortraits(torch.utils.data.IterableDataset):
                 return found
 
     def _portraits(self, rng: np.random.Generator) -> Portraits | None:
-        """Somebody in random clothes, looks and shape; None where no photograph can be taken."""
+        """A random person in random clothes; None if no photograph is possible."""
         outfit = self.casting.person(rng, own=0.5).outfit
         look = random_look(self.casting.assets, outfit, rng, plain_light=rng.uniform() < 0.7)
         betas = torch.zeros(self.casting.body.num_betas)
@@ -72,7 +72,7 @@ class RenderedPortraits(torch.utils.data.IterableDataset):
         source = self._picture(rng, person, random_stance(rng, front=1.0), SIZE)
         try:
             photo = self.reader.photo(*as_fitted(source, identity, rng))
-        except UserError:  # Who sits or spreads the arms is wider than tall.
+        except UserError:  # People who sit or spread their arms can be wider than tall.
             return None
         around = [Stance(rng.uniform(-np.pi, np.pi), rng.normal() * 0.1) for _ in range(self.views)]
         others = [self._picture(rng, person, stance, VIEW) for stance in around[1:]]
@@ -98,7 +98,7 @@ def as_fitted(
     """A picture with the body that a fit might find in it, a background and a hard mask.
 
     A network that has seen true bodies and masks alone puts the background's colours on people.
-    From a person who is fitted well to one who is off by ``_FIT_TURN`` and the like.
+    Errors range from none to the largest ones, ``_FIT_TURN`` and the others.
     """
     much = rng.uniform()
 

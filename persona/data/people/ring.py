@@ -1,4 +1,4 @@
-"""What worker processes make, kept in a ring from which batches are drawn many times.
+"""Samples from worker processes, kept in a ring from which batches are drawn many times.
 
 Making a sample costs more than a training step on it.
 """
@@ -20,7 +20,7 @@ _WAITING = 64
 
 
 class Ring(Generic[Sample]):
-    """A context in which a dataset's samples come in; they are tuples of tensors in ones.
+    """A context in which samples of a dataset arrive; each is a tuple of tensors, a batch of one.
 
     Args:
         source: Endless, of samples with a first dimension of 1.
@@ -56,10 +56,10 @@ class Ring(Generic[Sample]):
         return min(self.made, self.room)
 
     def take_in(self, least: int, most: int) -> None:
-        """Waits for some samples, and takes what is ready beside them.
+        """Waits for a number of samples, and also takes those that are ready.
 
         Raises:
-            Exception: what the workers stopped at.
+            Exception: the error that stopped the workers.
         """
         while least > 0 or (most > 0 and not self.waiting.empty()):
             sample = self.waiting.get()
@@ -82,7 +82,7 @@ class Ring(Generic[Sample]):
         return torch.zeros(shape, dtype=values.dtype, device=self.device)
 
     def _feed(self) -> None:
-        """Hands on what the workers make until the context is left."""
+        """Collects the workers' samples until the context is left."""
         try:
             loader = torch.utils.data.DataLoader(
                 self.source, batch_size=None, num_workers=self.workers,
@@ -97,5 +97,5 @@ class Ring(Generic[Sample]):
                         continue
                 if self.over.is_set():
                     break
-        except Exception as error:  # Raised where the batches are drawn.
+        except Exception as error:  # Raised again by the thread that draws batches.
             self.waiting.put(error)

@@ -1,4 +1,4 @@
-"""People at random in front of a camera: who, in which pose, seen from where."""
+"""Random people in front of a camera: the person, the pose and the view."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TILT = 0.08
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody: body shape, clothes and looks."""
+    """A person: body shape, clothes and looks."""
 
     outfit: Outfit
     look: Look
@@ -47,7 +47,7 @@ class Casting:
     """Draws people and poses.
 
     Args:
-        assets: What they can wear.
+        assets: Clothes that they can wear.
         body: The packaged body.
         motions: Files and built-in names from which poses are taken.
         num_prints: How many painted cloth textures to add.
@@ -80,7 +80,7 @@ class Casting:
     def person(
         self, rng: np.random.Generator, own: float = 0.5, plain_light: bool = False
     ) -> Person:
-        """Somebody; ``own`` is the share in the project's own wardrobe."""
+        """A random person; ``own`` is the share in the project's own wardrobe."""
         outfit = random_outfit(self.assets, self.body, rng, own, self.long_skirts)
         look = random_look(self.assets, outfit, rng, plain_light)
         betas = torch.zeros(self.body.num_betas)
@@ -92,7 +92,7 @@ class Casting:
         """A pose of a motion, a stance with the arms anywhere, somebody at ease or seated; shaken.
 
         Half of those who stand do so with straight legs and an upright trunk, as most people in
-        photographs: a network that never sees them bends whoever stands still.
+        photographs: a network that never sees them predicts bent limbs for people who stand still.
         """
         kind = rng.uniform()
         shake_legs = _SHAKE
@@ -112,7 +112,7 @@ class Casting:
         shake = torch.full((22, 1), _SHAKE)
         shake[[1, 2, 3, 4, 5, 6, 9]] = shake_legs
         shake[0] = 0
-        shake[[12, 15]] *= 3  # Heads turn more.
+        shake[[12, 15]] *= 3  # Heads turn further than other joints.
         joints[:22] += _normal(rng, 22, 3) * shake
         curl = _normal(rng, 30, 3) * 0.12
         joints[25:] += curl + rng.uniform(-0.3, 0.5) * self.body.hands_mean.cpu().sign() * 0.3
@@ -126,7 +126,7 @@ def _normal(rng: np.random.Generator, *shape: int) -> Tensor:
 def _swing_arms(pose: Float[Tensor, "21 3"], rng: np.random.Generator) -> None:
     """Arms anywhere within reach."""
     pose[_ARMS] += _normal(rng, 4, 3) * 0.65
-    # Elbows bend inward alone.
+    # Elbows only bend inwards.
     pose[L_ELBOW, 1] = -abs(float(pose[L_ELBOW, 1])) * 1.6
     pose[R_ELBOW, 1] = abs(float(pose[R_ELBOW, 1])) * 1.6
 
@@ -171,7 +171,7 @@ def casting(
 
 @dataclass(frozen=True)
 class Stance:
-    """How somebody stands before the camera."""
+    """How a person is turned before the camera."""
 
     yaw: float
     """Radians the body turns about the vertical; 0 faces the camera, positive to the viewer's
@@ -204,7 +204,7 @@ def random_stance(rng: np.random.Generator, front: float = 0.65) -> Stance:
 def frame_by(
     vertices: Float[Tensor, "n 3"], size: tuple[int, int], focal: float, fill: float
 ) -> tuple[Float[Tensor, "3"], Camera]:
-    """Where to put somebody so that they fill the picture, and its camera.
+    """Where to put a person so that they fill the picture, and its camera.
 
     Args:
         vertices: Posed about the origin, camera frame, metres.

@@ -61,7 +61,7 @@ class Shots(torch.utils.data.IterableDataset):
         worker = torch.utils.data.get_worker_info()
         if worker:
             use_threads(1)  # As many processes as cores are at work already.
-        # A resumed run draws other people: chance is not a part of its state.
+        # A resumed run draws other people, since random states are not saved.
         rng = np.random.default_rng(
             [self.seed, torch.initial_seed() % 2**31, worker.id if worker else 0]
         )

@@ -34,7 +34,7 @@ _MOST_FRESH = 4
 
 @dataclass(frozen=True)
 class Batch:
-    """What the network sees and should give."""
+    """The network's inputs and targets."""
 
     image: Float[Tensor, "b 3 h w"]
     prompt: Float[Tensor, "b p h w"]
@@ -98,7 +98,7 @@ class PeopleStream(torch.utils.data.IterableDataset):
 def compose(
     sample: Sample, grounds: UInt8[Tensor, "g 3 h w"], rng: np.random.Generator, stride: int = 1
 ) -> Batch:
-    """Puts people before backgrounds, among others, behind things; and mirrors, blurs, cuts.
+    """Composites people with backgrounds, other people and occluders; mirrors, blurs and crops.
 
     Args:
         sample: Rendered people.
@@ -207,7 +207,7 @@ def _prompt(
     seen: Tensor,
     rng: np.random.Generator,
 ) -> Float[Tensor, "b p h w"]:
-    """What a detector would say: a coarse mask with errors, points that are off or missing."""
+    """Simulates a detector: a coarse mask with errors, points that are displaced or missing."""
     device, (count, _, height, width) = alpha.device, alpha.shape
 
     def chance(share: float, *shape: int) -> Tensor:

@@ -1,1 +1,1 @@
-"""A made-up subject whose truth is known exactly: body, garments, camera, light and albedo."""
+"""A synthetic subject whose truth is known exactly: body, garments, camera, light and albedo."""

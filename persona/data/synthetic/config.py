@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import asdict, dataclass
 
 VERSION = 2
-"""Raised when the same settings come to give another subject."""
+"""Increased when the same settings give another subject."""
 
 
 @dataclass(frozen=True)
@@ -53,4 +53,4 @@ class SyntheticConfig(StudioConfig):
     """How much hems and hair lag behind the body; above 0 the test frames are one motion, and the
     clips have a tempo that comes and goes, so that a pose is seen at several speeds."""
     fps: float = 15.0
-    """Frames a second of every clip; of no consequence where nothing swings."""
+    """Frames a second of every clip; matters only if something swings."""

@@ -40,7 +40,7 @@ class Makeup:
     blush: float = 0.35
 
     def drifted(self) -> Makeup:
-        """The same person as a video model misremembers them."""
+        """The same person with a video model's identity drift."""
         return replace(
             self,
             skin=np.clip(self.skin * np.array([1.06, 0.97, 0.9]), 0, 1),
@@ -140,7 +140,7 @@ def _eye_decal(keypoints: np.ndarray, joints: np.ndarray, makeup: Makeup) -> _De
 
 @dataclass(frozen=True)
 class Head:
-    """What the painter must know of the body, in its rest pose (metres, y up, facing +z)."""
+    """Properties of the body that the painter needs, in its rest pose (metres, y up, facing +z)."""
 
     keypoints: np.ndarray
     """(133, 3)."""

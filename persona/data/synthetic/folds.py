@@ -19,7 +19,7 @@ ACTIVATIONS = (
     "left_lift", "right_lift", "lean_forward", "lean_side", "twist",
     "left_flex", "right_flex", "left_spread", "right_spread",
 )  # fmt: skip
-"""What the cloth answers to; radians, but the lifts, which are sines from 0 (arm down) to 2."""
+"""Inputs of the cloth's displacement; radians, except the lifts: sines from 0 (arm down) to 2."""
 ACTIVATION_INDEX = {name: place for place, name in enumerate(ACTIVATIONS)}
 TRAVEL = 2.0
 """Radians of phase by which folds move per unit of their activation."""
@@ -49,7 +49,7 @@ def activations(joints: Float[Tensor, "*b 55 3"]) -> Float[Tensor, "*b k"]:
 
 @dataclass(frozen=True)
 class Folds:
-    """How each cloth vertex answers each activation."""
+    """Response of each cloth vertex to each activation."""
 
     normal: Float[Tensor, "n 3"]
     amplitude: Float[Tensor, "n k"]

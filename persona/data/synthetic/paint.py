@@ -51,7 +51,7 @@ def shirt(
     ground, accent = colour(hue, 0.55, 0.85), colour(hue + rng.uniform(0.35, 0.65), 0.75, 0.5)
     pale = colour(hue + 0.05, 0.3, 0.93)
     image = plain(ground)
-    # Wide enough to be resolved at the smallest size anybody trains at.
+    # Wide enough to be resolved at the smallest training size.
     period = int(rng.integers(170, 220))
     PATTERNS[outfit](image, period, pale, accent)
     _badge(image, rng, pale, accent)

@@ -111,7 +111,7 @@ class Person:
         return self.body.weights[:, list(HEAD_JOINTS)].sum(1) > 0.9
 
     def _looks(self, rng: np.random.Generator) -> tuple[Look, Look]:
-        """How the person looks, and how a video model misremembers it."""
+        """How the person looks, and how a video model's identity drift changes it."""
         hue = rng.uniform()
         hair = paint.colour(rng.uniform(0.04, 0.1), rng.uniform(0.4, 0.7), rng.uniform(0.12, 0.5))
         makeup = Makeup(
@@ -124,7 +124,7 @@ class Person:
             brow_width=rng.uniform(0.004, 0.0065),
         )
         leg_hue, shoe_hue = rng.uniform(0.55, 0.68), rng.uniform()
-        # Both looks have the same grain and letters: only what is said to drift differs.
+        # Both looks have the same grain and letters; only the drift differs.
         seed = int(rng.integers(1 << 31))
         looks = []
         for drift, person in ((0.0, makeup), (1.0, makeup.drifted())):

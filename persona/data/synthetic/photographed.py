@@ -1,9 +1,9 @@
 """A synthetic person by way of the photo path: dressed by an outline, unwrapped, filmed.
 
-What an avatar is made from is what ``persona.data.preprocess`` makes of one photograph, its body
-and parts known exactly; what it is tested on is the truth, whose clothes swing by a model of their
-own (``persona.data.synthetic.swing``). So a generator that simulates clothes is judged by another
-simulation than the one that it teaches.
+The avatar is made from what ``persona.data.preprocess`` makes of one photograph, whose body and
+parts are known exactly. It is tested on the truth, whose clothes swing by another model
+(``persona.data.synthetic.swing``), so that a generator that simulates clothes is not judged by its
+own simulation.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from persona.modules.diffusion.textured_mesh import TexturedMeshGenerator
 
 MAKER = "photographed"
 VERSION = 1
-"""Of this file and of the photo path behind it: a change of what they make raises it."""
+"""Version of this file and of the photo path; increased when their result changes."""
 MOTIONS = ("turntable", "walk", "dance")
-"""What the person is filmed in; the test's motion is another."""
+"""Motions of the clips; the test has another motion."""
 PHOTO_SCALE = 3
 """Height of the photograph in heights of the training frames."""
 
 
 @dataclass(frozen=True)
 class PhotographedConfig(SyntheticConfig):
-    """What to make; nothing of a video model's errors is, ``num_generated`` is of each clip."""
+    """Settings of the subject; it has none of a video model's errors."""
 
     simulated: bool = False
-    """Whether clothes are simulated in the clips (``generator=cloth``), or skin."""
+    """Whether clothes in the clips are simulated (``generator=cloth``) or skinned."""
 
     def digest(self, body_digest: str) -> str:
         """See ``SyntheticConfig``."""
@@ -59,7 +59,7 @@ class PhotographedConfig(SyntheticConfig):
 
 
 class Known(Detector):
-    """Finds what is known of the person."""
+    """A detector that returns the person's known truth."""
 
     def __init__(self, detection: Detection):
         self.detection = detection
@@ -100,7 +100,7 @@ class PhotographedSubject:
             preprocessor.write([sight], [fit], root, progress)
         made = Subject(root)
         info, clothed, writer = made.info, made.identity(self.body), SubjectWriter(root)
-        assert info is not None  # It was just written.
+        assert info is not None  # Written just before.
         maker = TruthMaker(person, config, writer)
         maker.test()
         truth = maker.test_clip()

@@ -126,7 +126,7 @@ class SmoothField:
 
 
 class ViewErrors:
-    """What one view shows otherwise than it is; each error is drawn whatever the others are.
+    """Errors of one view; each is drawn independently of the others' strengths.
 
     Args:
         config: Strengths.
@@ -220,7 +220,7 @@ class _RingMaker(FrameMaker):
         return replace(pose, root=axis_angle_from_matrix(root), trans=spot - pelvis)
 
     def ring(self) -> Iterator[View]:
-        """Writes the views and hands out what the pipeline would know of each."""
+        """Writes the views and yields what the pipeline would know of each."""
         person, count = self.person, self.config.num_views
         azimuths = torch.arange(count) * (2 * math.pi / count)
         clip = self.around(azimuths, torch.zeros(count))

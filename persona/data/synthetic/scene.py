@@ -54,7 +54,7 @@ class Scene:
         light: Light | Float[Tensor, "p"] | None = None,
         look: Look | None = None,
     ) -> Shot:
-        """Photographs posed vertices; what is None is the scene's own: see ``Studio.shoot``."""
+        """Photographs posed vertices; None stands for the scene's own: see ``Studio.shoot``."""
         light = self.light if light is None else light
         return self.studio.shoot(vertices, camera or self.camera, light, look or self.person.look)
 
@@ -88,7 +88,7 @@ class ClipScene(Scene):
         return self.place(make(expressions, count))
 
     def errors(self, split: str) -> VideoErrors:
-        """What a video model does to a generated clip: the same for the same person."""
+        """A video model's errors in a generated clip; the same for the same person."""
         rng = np.random.default_rng([self.config.seed, 1 + list(CLIPS).index(split)])
         return VideoErrors(self.config, self.config.num_generated, rng)
 

@@ -34,7 +34,7 @@ SHADOW_SOFT_M = 0.02
 
 @dataclass(frozen=True)
 class Surface:
-    """What does not change with the pose."""
+    """The part of the mesh that does not change with the pose."""
 
     faces: Int[Tensor, "f 3"]
     coords: Float[Tensor, "f 3 2"]

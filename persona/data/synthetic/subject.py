@@ -134,7 +134,7 @@ class FrameMaker(Scene):
             vertices: Of the person in it, skin and clothes, camera coordinates.
         """
         side = self.config.patch_size
-        assert view.frame.keypoints is not None  # Every frame of this maker has them.
+        assert view.frame.keypoints is not None  # Every frame made here has them.
         box = _face_box(view.frame.keypoints[FACE_KEYPOINTS])
         close = self.camera.crop(torch.from_numpy(box), side, side)
         patch = self.shoot(vertices, camera=close, light=self.light_on(view.frame.pose))
@@ -196,7 +196,7 @@ class _ClipMaker(TruthMaker):
         return self.file(image, shot, stored)
 
     def generated(self, split: str) -> Iterator[View]:
-        """Writes the frames of a clip and hands out what the pipeline would know of each."""
+        """Writes the frames of a clip and yields what the pipeline would know of each."""
         person, clip, errors = self.person, self.clip(split), self.errors(split)
         surfaces = self.vertices(clip)
         for number, pose in enumerate(each(clip, f"rendering {split}")):

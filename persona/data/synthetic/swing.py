@@ -1,8 +1,8 @@
-"""Hems and hair that lag behind and swing on: a truth that hangs on how the body has moved.
+"""Hems and hair that lag behind and swing: a truth that depends on how the body has moved.
 
-Each vertex that hangs is a mass on a spring to where its bones carry it, in air that resists. That
-is no simulation of cloth, and it is meant to be none: what learns from simulated cloth is judged by
-another motion than its teacher's.
+Each vertex that hangs is a mass on a spring to where its bones carry it, in air that resists. This
+is deliberately not a simulation of cloth, so that methods that learn from simulated cloth are not
+judged by their own simulation.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from persona.modules.body.topology import vertex_normals
 
 STEP_S = 1 / 240
 SLOW_HZ, FAST_HZ = 1.4, 3.0
-"""Of what hangs most and of what hardly hangs."""
+"""Frequencies of the vertices that hang most and least."""
 DAMPING = 0.25
-"""Of critical; by the air, so that what moves evenly is left behind too."""
+"""Share of critical damping; by the air, so that steady motion also leaves masses behind."""
 MOST_M = 0.15
 INWARD = 0.3
-"""Share of a swing towards the body that is left of it: there are legs."""
+"""Swings towards the body are reduced to this share, because of the legs."""
 
 
 def lag(

@@ -56,7 +56,7 @@ class VideoErrors:
         return true.blend(drifted, share) if share > 0 else true
 
     def pose(self, frame: int, pose: BodyPose) -> BodyPose:
-        """What is on file for the pose that was rendered; hands and face stay true."""
+        """The stored pose, with errors, of a rendered one; hands and face stay true."""
         joints = pose.joints.clone()
         joints[:22] += torch.from_numpy(self._turn[frame, :22]).float()
         trans = pose.trans + torch.from_numpy(self._shift[frame]).float()

@@ -349,7 +349,7 @@ def _normalised(piece: Piece) -> Piece:
 
 
 def dressed_faces(body: RestBody, style: Style) -> Bool[np.ndarray, "f"]:
-    """Skin faces that no pose uncovers, because they lie deep under the cloth."""
+    """Skin faces that lie so deep under the cloth that no pose uncovers them."""
     margin = 0.03
     cover = [(field(body, style) > margin) for field in (shirt_field, trouser_field, shoe_field)]
     return np.any(cover, 0)[body.faces].all(1)

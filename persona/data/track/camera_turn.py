@@ -1,4 +1,4 @@
-"""How a camera turns from frame to frame, by what stands still behind the person."""
+"""How a camera turns from frame to frame, by the still background behind the person."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _AGREE = 0.6
 class TurnReader:
     """Follows corners of the background from a reference frame, and turns their rays.
 
-    A camera in somebody's hand turns more than it moves, and far things show only its turn; how it
-    moves is not read. Where the background shows too little, or moves otherwise, it is taken to
-    stand still.
+    A hand-held camera mostly turns, and distant objects show only its rotation; its translation is
+    not estimated. If the background has too few corners, or moves in another way, the camera counts
+    as still.
 
     Args:
         camera: Of the frames.

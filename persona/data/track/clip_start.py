@@ -18,7 +18,7 @@ from persona.modules.detect import wholebody
 from persona.types import Camera
 
 _MIRRORED = 0.1
-"""What it costs to believe that a frame was read mirrored, in half turns."""
+"""Cost of taking a frame for mirrored, in half turns."""
 _READ = 0.5
 """Least share of the body points that an annotator must have read."""
 

@@ -1,4 +1,4 @@
-"""What the fit of a clip optimises: one shape, and a pose for every frame."""
+"""Unknowns of the fit of a clip: one shape, and a pose for every frame."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ClipState(FitState):
         self.shown = torch.tensor([0.0 if n.startswith(_JAW) else 1.0 for n in names] or [1.0])
 
     def fitted(self) -> list[nn.Parameter]:
-        """What the last stage moves."""
+        """Parameters of the last stage."""
         return [p for p in self.parameters() if p.requires_grad]
 
     @torch.no_grad()
@@ -55,7 +55,7 @@ class ClipState(FitState):
 
     @torch.no_grad()
     def hold(self, rows: slice, kept: dict[str, Tensor]) -> None:
-        """Sets frames to what an earlier window made of them."""
+        """Sets frames to the result of an earlier window."""
         for name, values in kept.items():
             getattr(self, name).data[rows] = values
 

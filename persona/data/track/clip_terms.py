@@ -24,7 +24,7 @@ _LOW_M, _SOFT_LOW_M = 0.08, 0.03
 class ClipWeights(FitWeights):
     """The photograph's terms, and those between frames.
 
-    Many frames say how long the limbs are, where a single one cannot be told it from their depth.
+    Many frames determine the lengths of limbs, which a single one confuses with their depth.
     """
 
     joint_offset: float = 1.0
@@ -50,7 +50,7 @@ def smoothness(
 
 
 def turn_smoothness(rotations: Float[Tensor, "t j 3 3"], fps: float | int) -> Float[Tensor, ""]:
-    """The same of joint rotations: of what does not show in the joints' places, such as twist."""
+    """The same for joint rotations, which also includes twist, invisible in the joints' places."""
     return smoothness(rotations.flatten(-2), fps, _JERK_RAD)
 
 
@@ -68,7 +68,7 @@ def standing(
     feet = joints[:, list(FEET)]
     speed = (feet[1:] - feet[:-1]).norm(dim=-1) * fps
     height = feet @ up
-    # Ankles lie higher than the balls of the feet: each is compared with its like.
+    # Compare ankles with ankles and balls of the feet with each other: ankles lie higher.
     lowest = height.view(-1, 2, 2).amin(1).repeat(1, 2)
     above = (height - lowest)[1:]
     slow = torch.sigmoid((_STANDING_M_S - speed) / _SOFT_M_S)

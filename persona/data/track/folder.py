@@ -38,7 +38,7 @@ _SEEN, _BRIDGED = (0.6, 1.0, 0.7), (0.75, 0.75, 0.75)
 
 @dataclass(frozen=True)
 class Tracked:
-    """A motion that was read off a video.
+    """A motion that was tracked in a video.
 
     Attributes:
         video: The file.
@@ -100,7 +100,7 @@ def _in_world(
 
 
 def _about(tracked: Tracked, seen: Bool[Tensor, "t"], turns: Float[Tensor, "t 3 3"]) -> dict:
-    """What is written beside the numbers."""
+    """Metadata of the motion."""
     cosine = ((turns.diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2).clamp(-1, 1)
     return {
         "video": tracked.video.path.name, "fps": tracked.video.fps,

@@ -1,4 +1,4 @@
-"""What is seen of a person in each frame of a video, and where it is kept."""
+"""What is seen of a person in each frame of a video, and the files that store it."""
 
 from __future__ import annotations
 

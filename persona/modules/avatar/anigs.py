@@ -1,4 +1,4 @@
-"""AniGS-style avatar: canonical Gaussians, and what each view of a ring says otherwise."""
+"""AniGS-style avatar: canonical Gaussians, and an offset for each view of a ring."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from persona.modules.body.topology import vertex_normals
 from persona.types import PLAIN_VIEW, BodyIdentity, Gaussians, Pose, TensorTuple, View
 
 SHIFT_M, CHANGE = 0.01, 0.1
-"""An output of 1 of the field is a shift of so many metres, or a change of so much."""
+"""Scales of the field's outputs: an output of 1 is a shift of so many metres, or so large a
+change."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class ViewField(nn.Module):
 
 @dataclass(frozen=True)
 class PosedAniGs(TensorTuple):
-    """The avatar in one pose, and as one view has it where that was asked for."""
+    """The avatar in one pose, with the offsets of one view if a view was given."""
 
     points: Gaussians
     """In the camera frame of the pose."""
@@ -107,11 +108,11 @@ class Anchors(TensorTuple):
     places: Float[Tensor, "m 3"]
     index: Int[Tensor, "n k"]
     weight: Float[Tensor, "n k"]
-    """Rows sum to one."""
+    """Weights of the anchors; rows sum to one."""
 
     @classmethod
     def spread(cls, points: Float[Tensor, "n 3"], count: int, nearest: int = 4) -> Anchors:
-        """Chooses anchors by farthest-point sampling, beginning with the first point.
+        """Chooses anchors by farthest-point sampling, starting at the first point.
 
         Args:
             points: Of a body, metres.
@@ -199,7 +200,7 @@ class AniGsAvatar(Avatar):
         return {} if self.field is None else {"views": self.field.views}
 
     def set_size(self, size: Mapping[str, int]) -> None:
-        """Makes an untrained field of so many views.
+        """Makes an untrained field for a number of views.
 
         Raises:
             UserError: the avatar has no field, or the size is none.
@@ -266,7 +267,7 @@ class AniGsAvatar(Avatar):
         return ViewOffsets(**dict(zip(found, mixed, strict=True)))
 
     def rig(self, pose: Pose | None = None) -> Rig:
-        """The canonical person; nothing of it depends on the pose."""
+        """The canonical person, which does not depend on the pose."""
         template, rig = self.template, self._rig(self._canonical(), self.rgb_logit.sigmoid())
         return replace(rig, surface=surface_of(template.body, template.subdivision))
 
@@ -292,7 +293,7 @@ class AniGsAvatar(Avatar):
     ) -> Float[Tensor, "n j"]:
         """Diffused weights at the means; hands and face keep their mesh weights.
 
-        Looked up for the body's own vertices and carried on: weights are smooth.
+        Looked up for the body's own vertices and interpolated, since weights are smooth.
         """
         template = self.template
         if template.field is None:

@@ -1,4 +1,4 @@
-"""What every avatar is, with defaults for all that a method need not think about."""
+"""The interface of every avatar, with defaults for what most avatars do not need."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from persona.modules.avatar.rig import Rig
 from persona.types import PLAIN_VIEW, BodyIdentity, Gaussians, Pose, Posed, View
 
 REST = "avatar"
-"""Name of the rate of all parameters that have none of their own."""
+"""Name of the rate of all parameters that have no rate of their own."""
 
 
 @dataclass(frozen=True)
 class PosedPoints:
-    """A ``Posed`` of the same Gaussians in each asset."""
+    """A ``Posed`` with the same Gaussians in each asset."""
 
     points: Gaussians
     rgb: Float[Tensor, "n 3"]
@@ -29,7 +29,7 @@ class PosedPoints:
     def opaque(
         cls, means: Float[Tensor, "n 3"], scales: Float[Tensor, "n 3"], rgb: Float[Tensor, "n 3"]
     ) -> "PosedPoints":
-        """Gaussians along the axes of the camera frame that let nothing through."""
+        """Opaque Gaussians along the axes of the camera frame."""
         turns = torch.eye(1, 4, dtype=means.dtype, device=means.device).expand(len(means), 4)
         return cls(Gaussians(means, scales, turns, means.new_ones(len(means))), rgb)
 
@@ -45,23 +45,23 @@ class PosedPoints:
 class Avatar(nn.Module):
     """A person who can be posed.
 
-    The defaults are those of an avatar whose Gaussians are as many from first to last.
+    The defaults are for an avatar whose number of Gaussians never changes.
     """
 
     per_gaussian: ClassVar[tuple[str, ...]] = ()
     """Parameters and buffers with one row per Gaussian, as ``state_dict`` names them. Only an
     avatar that names them can change its number of Gaussians."""
     history: History | None = None
-    """What it must be told of how a body has moved; None for an avatar that sees single poses."""
+    """How it reads the body's earlier motion; None for an avatar that sees single poses."""
     capturable: bool = False
-    """Whether a step asks the host for nothing but the frame's kind, as a CUDA graph needs."""
+    """Whether a CUDA graph can replay a step: only the frame's kind decides what the host does."""
 
     def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> Posed:
         """The avatar in one pose, in the camera frame of the pose.
 
         Args:
             pose: Of one frame, with the body's joints.
-            view: Whatever else counts; most avatars look alike in every view.
+            view: What else it may depend on; most avatars look the same in every view.
         """
         raise NotImplementedError
 
@@ -94,7 +94,7 @@ class Avatar(nn.Module):
         return [{"name": name, "params": groups[name], "lr": rates[name]} for name in rates]
 
     def rig(self, pose: Pose | None = None) -> Rig:
-        """What skinning alone can show of the avatar, for engines; avatars that have it define it.
+        """The avatar as skinning alone can show it, for game engines; avatars that can, define it.
 
         Args:
             pose: Of one frame; what the avatar adds to its shape in this pose is baked
@@ -110,13 +110,13 @@ class Avatar(nn.Module):
     # The number of Gaussians -----------------------------------------------------------------
 
     def size(self) -> dict[str, int]:
-        """What may differ from a freshly built avatar's; a checkpoint keeps it."""
+        """Sizes that may differ from those of a freshly built avatar; a checkpoint stores them."""
         if not self.per_gaussian:
             return {}
         return {"gaussians": len(self._rows(self.per_gaussian[0]))}
 
     def set_size(self, size: Mapping[str, int]) -> None:
-        """Makes room for a checkpoint's avatar of another size; what it holds is of no use yet.
+        """Resizes the tensors to those of a checkpoint, which has yet to fill them.
 
         Raises:
             UserError: the avatar has no such size.
@@ -139,7 +139,8 @@ class Avatar(nn.Module):
     ) -> dict[nn.Parameter, nn.Parameter]:
         """Keeps the Gaussians of some rows, in that order, and puts new ones behind them.
 
-        In training ``Fit.resize`` is what to call: optimiser and processes must follow.
+        In training call ``Fit.resize`` instead, which updates the optimiser and all processes as
+        well.
 
         Args:
             keep: Rows.
@@ -169,7 +170,7 @@ class Avatar(nn.Module):
 
     @torch.no_grad()
     def set_rows(self, anew: Mapping[str, Tensor]) -> list[nn.Parameter]:
-        """Gives the first Gaussians other values of something.
+        """Overwrites rows of some tensors for the first Gaussians.
 
         Args:
             anew: Rows, by names of ``per_gaussian``.
@@ -188,7 +189,7 @@ class Avatar(nn.Module):
         """New Gaussians drawn from others, as ``resize`` takes them; growing avatars define it.
 
         Args:
-            rows: What each is drawn from.
+            rows: The Gaussian that each new one is drawn from.
             shift: How far it lies from that one, in standard deviations along its axes.
             shrink: What its scale is divided by.
         """

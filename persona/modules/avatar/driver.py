@@ -1,4 +1,4 @@
-"""An avatar frozen to be posed many times: what no pose changes is computed once."""
+"""An avatar frozen to be posed many times: what does not depend on the pose is computed once."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,10 @@ from persona.types import PLAIN_VIEW, Camera, Channel, Gaussians, Pose, TensorTu
 
 @dataclass(frozen=True)
 class ClipPoses(TensorTuple):
-    """Poses as ``PoseDriver`` takes them: all that can be said of them without a Gaussian."""
+    """Poses as ``PoseDriver`` takes them: all that can be computed without the Gaussians."""
 
     code: Float[Tensor, "*b k c"]
-    """What the offset network makes of each joint; c is 0 without one."""
+    """The offset network's features of each joint; c is 0 without a network."""
     bones: Float[Tensor, "*b j 4 4"]
     """posed_from_canonical, without trans."""
     expression: Float[Tensor, "*b e"]
@@ -28,8 +28,8 @@ class ClipPoses(TensorTuple):
 class PoseDriver:
     """One asset of an avatar, posed frame after frame; the same Gaussians as ``avatar(pose)`` has.
 
-    Later changes of the avatar are not seen. ``means`` asks the host nothing, makes no tensor from
-    host values and has static shapes, so that it can be captured as a CUDA graph.
+    Later changes of the avatar are not seen. ``means`` never waits for the device, makes no tensor
+    from host values and has static shapes, so that a CUDA graph can capture it.
 
     Args:
         avatar: in evaluation mode; gradients are not kept.

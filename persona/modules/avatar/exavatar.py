@@ -1,4 +1,4 @@
-"""The ExAvatar avatar: a Gaussian per vertex, everything about it read off two triplanes."""
+"""The ExAvatar avatar: a Gaussian per vertex, whose properties come from two triplanes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -37,11 +37,11 @@ class PosedExAvatar(TensorTuple):
     mean_offset: Float[Tensor, "n 3"]
     """Base means minus the body's mesh, canonical."""
     mean_offset_offset: Float[Tensor, "n 3"]
-    """What the pose adds to it, as the network gives it: on hands and face it is not used."""
+    """What the pose adds to it, as the network predicts it; not used on hands and face."""
     scale_offset: Float[Tensor, "n 1"]
     """What the pose adds to the log of the scale."""
     max_scale_m: float = torch.inf
-    """Limit of what is rendered."""
+    """Upper limit of the scales that are rendered."""
 
     def gaussians(self, asset: str) -> Gaussians:
         """Isotropic, opaque Gaussians of the ``base`` or ``refined`` asset."""
@@ -114,7 +114,7 @@ class ExAvatar(Avatar):
         self.face_texture = TexturedFace(body, template.face[: len(body.template)], texture_size)
         self.warmup_steps, self.warmup_scale_m = warmup_steps, warmup_scale_m
         self._steps = 0
-        # The same on the device, where a captured step reads it anew.
+        # The same on the device, so that a captured step reads its current value.
         self.register_buffer("steps", torch.tensor(0), persistent=False)
 
     @property
@@ -167,7 +167,7 @@ class ExAvatar(Avatar):
         template = self.template
         coarse = blend_bones(template.body.weights, bones)[:, :3]
         nearest = nearest_vertex(means.detach()[template.free], canonical.detach())
-        # Weights and their blends are carried along alike: both are linear.
+        # Interpolating blended transforms equals interpolating weights, since both are linear.
         own = template.subdivision.features(coarse)
         return own.index_copy(0, template.free, coarse.index_select(0, nearest))
 
@@ -282,7 +282,7 @@ class ExAvatarBuilder:
     rates: Mapping[str, float] = field(default_factory=lambda: {"avatar": 1e-3})
 
     def build(self, body: SmplxBody, identity: BodyIdentity) -> ExAvatar:
-        """Avatar that starts at an identity."""
+        """Avatar whose trained shape starts at an identity."""
         planes = {"channels": self.triplane_channels, "resolution": self.triplane_resolution}
         return ExAvatar(
             template=ExAvatarTemplate(

@@ -1,4 +1,4 @@
-"""What ExAvatar knows of a body before it knows the person."""
+"""Constants of the body that ExAvatar uses, independent of the person."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -53,7 +53,7 @@ class ExAvatarTemplate(nn.Module):
     neighbour_index: Int[Tensor, "n k"]
     neighbour_valid: Bool[Tensor, "n k"]
     free: Int[Tensor, "m"]
-    """Gaussians neither on the hands nor on the head."""
+    """Gaussians on neither the hands nor the head."""
     body_points: Float[Tensor, "b 3"]
     """Triplane coordinates of Gaussians off the head, metres; ``face_points`` of the head's."""
     body_index: Int[Tensor, "b"]

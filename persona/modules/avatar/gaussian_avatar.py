@@ -37,7 +37,7 @@ class PosedAvatar(TensorTuple):
     refined: Float[Tensor, "n 3"]
     scales: Float[Tensor, "n 1"]
     rgb: Float[Tensor, "n 3"]
-    """As seen: under the avatar's light, where it has one. So is ``rgb_aux``."""
+    """Colours as seen, under the avatar's light if it has one; ``rgb_aux`` as well."""
     rgb_aux: Float[Tensor, "n 3"]
     albedo: Float[Tensor, "n 3"]
     """``rgb`` without light."""
@@ -77,7 +77,7 @@ class GaussianAvatar(Avatar):
     """
 
     initial_rgb: Float[Tensor, "n 3"]
-    """Colours that training began with."""
+    """Colours at the start of the training."""
     _weights: Float[Tensor, "n j"]
 
     def __init__(
@@ -106,13 +106,13 @@ class GaussianAvatar(Avatar):
         self.rgb_aux_logit = nn.Parameter(torch.zeros(n, 3))
         self.seg_logit = nn.Parameter(torch.zeros(n, 3))
         self.register_buffer("initial_rgb", torch.full((n, 3), 0.5))
-        # Saved, as is their age: a resumed run looks up in the same steps.
+        # Saved together with their age, so that a resumed run looks up in the same steps.
         self.register_buffer("_weights", template.weights.clone(), persistent=refresh_every > 1)
         self._age = refresh_every
 
     @property
     def capturable(self) -> bool:  # type: ignore[override]  # An attribute of most avatars.
-        """Whether every step does the same work: no look-ups that are kept between steps."""
+        """Whether every step does the same work, so that no look-up is reused in later steps."""
         return self.refresh_every <= 1
 
     def begin_step(self) -> None:
@@ -177,7 +177,7 @@ class GaussianAvatar(Avatar):
     def code(self, pose: Pose) -> Float[Tensor, "*b k d"]:
         """Input of the offset network for one pose, or for each pose of a clip.
 
-        A pose that says nothing of its past is that of somebody who stands still.
+        A pose without a past is taken for that of a person who stands still.
         """
         joints = pose_code(pose.rotations[..., 1 : 1 + NUM_BODY_JOINTS, :, :])
         if self.history is None:

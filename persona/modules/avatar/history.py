@@ -1,4 +1,4 @@
-"""What a Gaussian is told of how the body has moved, beside how it stands."""
+"""How the body has moved, as an input of the offset network beside the pose."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ NUM_MOTION = 3 * len(TIME_CONSTANTS_S)
 NUM_ROOT = 3
 """Rows behind those of the joints: turning and travel of the root, and where down is."""
 TURN_SCALE = 0.3
-"""Makes the radians a second of a lively joint about 1."""
+"""Scales radians per second so that a fast joint has a value of about 1."""
 
 
 def code_shape(history: "History | None") -> tuple[int, int]:
@@ -33,7 +33,7 @@ class MovingPose(Pose):
     """A pose with what came before it."""
 
     motion: Float[Tensor, "*b k c"]
-    """As ``History.motion`` gives it."""
+    """The motion, as ``History.motion`` computes it."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class History:
         return torch.cat([torch.cat([joints, root], -2), motion], -1)
 
     def at_rest(self, pose: Pose) -> Float[Tensor, "*b k c"]:
-        """Motion of somebody who has stood in this pose for long."""
+        """Motion of a person who has stood still in this pose for a long time."""
         root = pose.rotations[..., 0, :, :]
         rows = root.new_zeros(*root.shape[:-2], self.num_rows, NUM_MOTION)
         rows[..., -1, :3] = root.new_tensor(self.down) @ root

@@ -16,7 +16,7 @@ NEAR_EDGES = 2
 class _NotBelowZero(torch.autograd.Function):
     """A clamp whose gradient still leads up at 0, where all seeds begin, and from below it.
 
-    With a plain one, what a step has pushed below 0 could not come back.
+    With a plain clamp, a value that a step has pushed below 0 could never rise again.
     """
 
     @staticmethod
@@ -27,7 +27,7 @@ class _NotBelowZero(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (weights,) = ctx.saved_tensors
-        # Descent raises what has a negative gradient.
+        # Gradient descent raises values whose gradient is negative.
         return torch.where((weights >= 0) | (grad < 0), grad, 0)
 
 
@@ -39,8 +39,7 @@ class LearntSkinning(nn.Module):
 
     Args:
         template: Of the avatar.
-        seed: What the weight of a joint that has none grows from; 0 changes only weights that are
-            there.
+        seed: Value from which a missing weight can grow; 0 changes only existing weights.
     """
 
     allowed: Bool[Tensor, "p b"]

@@ -1,4 +1,4 @@
-"""Light that an avatar stands in: colours are what the surface is, times what falls on it."""
+"""Light on an avatar: a colour is the surface's albedo times the light that falls on it."""
 
 import torch
 import torch.nn.functional as F
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from persona.modules.avatar.spherical_harmonics import NUM_SH, sh_basis
 
 GAMMA = 2.2
-"""Colours are stored as the eye sees them; light adds up in what this power makes of them."""
+"""Gamma: stored colours to this power are linear, and light adds up linearly."""
 LEAST, MOST = 0.02, 4.0
-"""Of the light; the darkest that a surface gets, and the most that a fit believes."""
+"""Limits of the light: the least on any surface, and the most that a fit accepts."""
 RIDGE = 1e-2
 
 
@@ -34,7 +34,7 @@ class SphericalLight(nn.Module):
         self.coefficients = nn.Parameter(coefficients, requires_grad=learnt)
 
     def forward(self, normals: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 1"]:
-        """What a stored colour is multiplied by where the surface has this unit normal."""
+        """Factor of a stored colour on a surface with this unit normal."""
         light = sh_basis(normals) @ self.coefficients
         return light.clamp_min(LEAST)[..., None] ** (1 / GAMMA)
 

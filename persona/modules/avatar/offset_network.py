@@ -100,7 +100,7 @@ class _Tf32Linear(torch.autograd.Function):
 
 @contextmanager
 def _tf32() -> Iterator[None]:
-    """For this network alone: millimetres of a posed body would be lost to it."""
+    """For this network only: in TF32 a posed body would be off by millimetres."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:

@@ -1,4 +1,4 @@
-"""Pose code: what a Gaussian is told of the body's pose."""
+"""Pose code: the part of the body's pose that a Gaussian's offset depends on."""
 
 import torch
 from jaxtyping import Bool, Float, Int

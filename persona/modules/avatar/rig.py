@@ -30,7 +30,7 @@ class Surface(TensorTuple):
 
 @dataclass(frozen=True)
 class Rig(TensorTuple):
-    """What linear blend skinning and blend shapes can say of an avatar.
+    """An avatar reduced to linear blend skinning and blend shapes.
 
     Frame of the body's rest pose: metres, y up, facing +z.
     """
@@ -54,7 +54,7 @@ class Rig(TensorTuple):
         return replace(moved, **{k: part and part._map(function) for k, part in parts.items()})
 
     def limited(self, influences: int) -> Rig:
-        """The same with at most so many bones on each Gaussian, the strongest."""
+        """The same rig with only the strongest bones of each Gaussian, at most so many."""
         kept, bones = self.weights.topk(min(influences, self.weights.shape[1]), dim=1)
         weights = torch.zeros_like(self.weights).scatter_(1, bones, kept)
         return replace(self, weights=F.normalize(weights, p=1, dim=1))

@@ -120,7 +120,7 @@ class SplattingAvatar(Avatar):
 
     @property
     def places(self) -> SurfacePoints:
-        """Where each lies now, which may be beside its triangle."""
+        """Current place of each Gaussian, which may lie beside its triangle."""
         return SurfacePoints(self.face, self.barycentric).slid(self.slide)
 
     def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> PosedPoints:
@@ -135,7 +135,7 @@ class SplattingAvatar(Avatar):
         return PosedPoints(Gaussians(means, *shape), self.rgb_logit.sigmoid())
 
     def _scales(self, posed: Float[Tensor, "p 3"]) -> Float[Tensor, "n 3"]:
-        """Metres, after what the triangles' areas do to them."""
+        """Metres, scaled by the areas of the triangles."""
         if self.stretch == "none":
             return self.log_scale.exp()
         ratios = area_ratios(self.rest, posed, self.body.faces, AREA_FLOOR_M2)

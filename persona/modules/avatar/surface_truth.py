@@ -1,4 +1,4 @@
-"""Where simulated clothes truly hang in the training frames."""
+"""Where simulated clothes hang in the training frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from persona.modules.avatar.template import AvatarTemplate
 from persona.modules.body.skinning import blend_skin
 
 Hanging = tuple[Int[Tensor, "k"], Float[Tensor, "k 3"]]
-"""Vertices of the body, and metres that clothes add to their rest pose."""
+"""Vertices of the body, and how far the clothes are from them in the rest pose, metres."""
 
 
 class SurfaceTruth(nn.Module):

@@ -70,7 +70,7 @@ class AvatarTemplate(nn.Module):
     moving_points: Float[Tensor, "m 3"]
     """Their triplane coordinates, metres."""
     moving_ring: Float[Tensor, "m 21"]
-    """The body joints that each of them sees."""
+    """The body joints that the offset of each of them depends on."""
 
     def __init__(  # noqa: PLR0913
         self,

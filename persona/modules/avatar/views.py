@@ -1,4 +1,4 @@
-"""Views: the renders of an avatar that a set of losses asks for, in as few passes as there are.
+"""Views: renders of an avatar that a set of losses asks for, in as few passes as possible.
 
 One projection and sort per pair of geometry and camera: base, refined, face patch, each hand.
 """

@@ -1,4 +1,4 @@
-"""What an avatar asks of any body: a skeleton, a skinned mesh, and shapes of both."""
+"""The interface of a body: a skeleton, a skinned mesh, and a shape basis for both."""
 
 from __future__ import annotations
 

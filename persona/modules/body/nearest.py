@@ -27,8 +27,8 @@ def nearest_vertex(
 def nearest_of_all(
     points: Float[Tensor, "n 3"], vertices: Float[Tensor, "p 3"]
 ) -> Int[Tensor, "n"]:
-    """Compares each point with every vertex, without waiting for the device: what kernels equal."""
-    # By way of a matrix product neighbours a millimetre apart would be mistaken.
+    """Compares each point with every vertex without waiting for the device, as kernels do."""
+    # The faster matrix product would confuse vertices that are a millimetre apart.
     exact = "donot_use_mm_for_euclid_dist"
     chunks = points.split(CHUNK)
     return torch.cat([torch.cdist(p, vertices, compute_mode=exact).argmin(1) for p in chunks])

@@ -1,4 +1,4 @@
-"""Pickles of other people's parameters, read without running anything that they ask for."""
+"""Reads pickles of published parameters without running any code in them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from persona.errors import UserError
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """What Python 3 writes in place of bytes; no other codec is needed."""
+    """How Python 3 pickles bytes for Python 2; no other codec is needed."""
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"asks for the codec {encoding}")
     return text.encode("latin1")
@@ -53,7 +53,7 @@ class _SparseColumns:
 
 
 def _new_object(kind: type, base: type, state: object) -> object:
-    """What old pickles make an empty object by."""
+    """The function by which old pickles make an empty object."""
     if kind not in (_Chumpy, _SparseColumns) or base is not object:
         raise pickle.UnpicklingError("builds an object that is no array")
     return kind()
@@ -83,7 +83,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Plain containers, numbers and numpy arrays; nothing else can be named."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Looks the name up in the list of what is harmless."""
+        """Allows only names from the list of harmless ones."""
         if (module, name) not in _ALLOWED:
             raise _ForbiddenError(f"{module}.{name}")
         return _ALLOWED[module, name]
@@ -207,5 +207,5 @@ def _told(path: Path, remedy: str) -> Iterator[None]:
             f"{path}: wants to run {error}, which parameters never do; do not use it, and get it "
             "again from its makers"
         ) from error
-    except Exception as error:  # a damaged pickle fails in any way it likes
+    except Exception as error:  # A damaged pickle can raise any exception.
         raise UserError(f"{path}: not a whole dictionary of arrays ({error}); {remedy}") from error

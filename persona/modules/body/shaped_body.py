@@ -18,7 +18,7 @@ from persona.types import BodyIdentity, BodyPose
 
 
 class ShapedBody(Body):
-    """What all such bodies share.
+    """Base class of such bodies.
 
     Args:
         file: Where the arrays are from, for messages.
@@ -68,7 +68,7 @@ class ShapedBody(Body):
         self._hold("expr_dirs", expr_dirs[..., : self.num_expression])
         self._hold("joint_regressor", arrays["J_regressor"])
         self._hold("weights", arrays["weights"])
-        # Only the components that move anything: the packaged bodies have none.
+        # Keep only components that are not zero: the packaged bodies have none.
         used = (arrays["posedirs"] != 0).any((0, 1))
         self._hold("pose_dirs", arrays["posedirs"][..., used])
         self._hold("pose_features", used.nonzero()[0], np.int64)

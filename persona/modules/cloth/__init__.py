@@ -1,1 +1,1 @@
-"""Clothes that hang: simulated over a motion, and what that says of the body's vertices."""
+"""Hanging clothes: simulated over a motion, and stored as offsets of the body's vertices."""

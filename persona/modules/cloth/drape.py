@@ -22,7 +22,7 @@ from persona.types import BodyIdentity, BodyPose
 GRAVITY = np.array([0.0, -9.81, 0.0])
 """Metres per second squared; motions have y up."""
 EASE_S, SETTLE_S = 1.0, 1.0
-"""Seconds from the photographed pose to the motion's first, and of rest before it begins."""
+"""Seconds of moving from the photographed pose to the motion's first pose, and of resting there."""
 SUBSTEPS, TRIES = 20, 3
 """Substeps of a thirtieth of a second; doubled each time that the cloth flies apart."""
 THICKNESS_M = 0.005
@@ -53,14 +53,14 @@ class Fabric:
 
 @dataclass(frozen=True)
 class Drape:
-    """What cloth adds to a body that only skins, frame by frame."""
+    """Offsets of the cloth from a body that is only skinned, frame by frame."""
 
     vertices: Int[Tensor, "k"]
     """Of the body."""
     offset: Float[Tensor, "n k 3"]
     """Metres, added to the rest pose before skinning."""
     faults: tuple[str, ...]
-    """Why a frame is not to be used, in a few words; empty where it is sound."""
+    """Why a frame should not be used, in a few words; empty for a good one."""
 
     def dense(self, frame: int, num_vertices: int) -> Float[Tensor, "p 3"]:
         """A frame's offsets of all vertices."""
@@ -70,7 +70,7 @@ class Drape:
 
 
 class Course(NamedTuple):
-    """What moves the cloth: the body, frame by frame, the easing in front."""
+    """Motion of the body that moves the cloth: the lead-in, then the motion's frames."""
 
     bones: Float[Tensor, "t j 4 4"]
     held: Float64[ndarray, "t n 3"]
@@ -120,7 +120,7 @@ def drape(
 
 
 def ease_in(motion: BodyPose, fps: float, start: BodyPose) -> tuple[BodyPose, int]:
-    """The motion with a slow way from ``start`` to its first frame before it, and how long."""
+    """The motion after a slow lead-in from ``start``, and the lead-in's number of frames."""
     moving, still = round(EASE_S * fps), round(SETTLE_S * fps)
     share = torch.cat((torch.linspace(0, 1, moving + 1)[:-1], torch.ones(still)))
     share = (share * share * (3 - 2 * share))[:, None]
@@ -132,7 +132,7 @@ def ease_in(motion: BodyPose, fps: float, start: BodyPose) -> tuple[BodyPose, in
 
 
 def springs_of(tube: Tube, fabric: Fabric) -> xpbd.Springs:
-    """Threads that do not stretch, diagonals that give, and stiffness across two threads."""
+    """Threads that do not stretch, softer diagonals, and bending stiffness across two threads."""
     rings, columns = tube.rest.shape[:2]
     grid = np.arange(rings * columns).reshape(rings, columns)
     right, far = np.roll(grid, -1, 1), np.roll(grid, -2, 1)
@@ -264,7 +264,7 @@ def _stretch(x: Float64[ndarray, "n 3"], springs: xpbd.Springs) -> float:
 
 
 def _fault(x: Float64[ndarray, "r c 3"], tube: Tube, springs: xpbd.Springs) -> str:
-    """What is wrong with a frame's cloth, in a few words; empty if nothing."""
+    """What is wrong with a frame's cloth, in a few words; empty if nothing is."""
     stretch = _stretch(x.reshape(-1, 3), springs)
     if stretch > MOST_STRETCH:
         return f"stretched {stretch:.2f} times"

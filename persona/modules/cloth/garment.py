@@ -23,14 +23,15 @@ from persona.types import BodyIdentity, BodyPose
 log = logging.getLogger(__name__)
 
 LEGS = ((1, 4), (2, 5))
-"""Hip and knee, left and right: what moves thighs and shins."""
+"""Joints that move thighs and shins: hip and knee, left and right."""
 TRUNK = (0, 3, 6)
 COLUMNS, RING_M = 64, 0.027
 """Particles of a ring, and the distance of rings, metres."""
 _DIRECTIONS = 64
 _LEVEL_M, _BAND_M = 0.01, 0.02
 MIN_LENGTH_M = 0.15
-"""From where the legs part to the hem: thighs of trousers touch for less."""
+"""Shortest skirt, measured from where legs would part to the hem; thighs of trousers touch for
+less."""
 _LEAST_DROP = 0.4
 """Of the skirt's length on straight legs, how far below the hips its hem must hang as photographed:
 on the legs of somebody who sits no horizontal ring goes around it."""
@@ -38,7 +39,7 @@ _BELOW_M, _WALL = 0.08, 0.7
 """A vertex as far below the hem belongs to it still, if it lies at this share of the way from the
 skirt's axis to its wall or beyond: a hem that was photographed is not level."""
 _BLEND_ROWS = 3.0
-"""Rings from the topmost over which skin becomes cloth."""
+"""Number of rings, from the top, over which skin becomes cloth."""
 _NEAREST = 6
 _CENTRINGS = 12
 
@@ -54,14 +55,14 @@ class Tube:
     weights: Float[Tensor, "r c j"]
     """Skinning weights of the particles."""
     vertices: Int[Tensor, "k"]
-    """Of the body: those that the garment carries."""
+    """Vertices of the body that the garment carries."""
     row: Float[Tensor, "k"]
-    """Ring of each, broken; so is ``column``."""
+    """Ring of each, with a fraction between two rings; so is ``column``."""
     column: Float[Tensor, "k"]
     ratio: Float[Tensor, "k"]
     """From 0 on the rings' axis to 1 on the cloth."""
     rise: Float[Tensor, "k 3"]
-    """What is left of a vertex beside that, metres."""
+    """Rest of a vertex's position that the other fields do not explain, metres."""
     share: Float[Tensor, "k"]
     """From 0 where the garment is skin (its top) to 1."""
 
@@ -93,7 +94,7 @@ def find_skirt(
     stance = body.joint_transforms(joints, body.full_pose(leg_pose(body, photographed)))
     at_rest, rest = rest, blend_skin(rest, body.weights, stance)
     end = hem + float((rest - at_rest)[(at_rest[:, 1] - hem).abs() < _BAND_M, 1].mean())
-    # Not the torso alone: buttocks and hips follow the thighs as well.
+    # The torso alone is not enough: buttocks and hips follow the thighs as well.
     around = legs[0] | legs[1] | torch.isin(strongest, torch.tensor(TRUNK))
     top = float(joints[0, 1])
     rings = None if top - end < _LEAST_DROP * (top - hem) else _rings(rest[around], top, end)

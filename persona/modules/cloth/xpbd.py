@@ -21,7 +21,7 @@ from persona.modules.render.jit import kernel
 
 @dataclass(frozen=True)
 class Springs:
-    """Distances that are kept. No two springs of one colour share a particle."""
+    """Springs that keep distances. No two springs of one colour share a particle."""
 
     ends: Int64[ndarray, "e 2"]
     """Sorted by colour."""
@@ -46,7 +46,7 @@ class Drive(NamedTuple):
 
 @dataclass(frozen=True)
 class Air:
-    """What particles move through and along."""
+    """Air and friction."""
 
     drag: float = 4.0
     """Share of the speed that the air takes, a second: of 0.2 kg of cloth a square metre that moves

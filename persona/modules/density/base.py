@@ -1,4 +1,4 @@
-"""What decides where an avatar gets more Gaussians, and where fewer."""
+"""Policies that decide where an avatar gets more Gaussians, and where fewer."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -46,7 +46,7 @@ class Density:
     ``Fit`` knows how many there are."""
 
     def watches(self, step: int) -> bool:
-        """Whether it wants to see the gradients of a step."""
+        """Whether it needs the gradients of a step."""
         return False
 
     def decides(self, step: int) -> bool:
@@ -57,7 +57,7 @@ class Density:
         """Sees a frame of a watched step before the backward pass."""
 
     def unite(self, union: Callable[[Bool[Tensor, "n"]], Bool[Tensor, "n"]]) -> None:
-        """Before a decision and a checkpoint: takes in what the other processes have watched.
+        """Called before a decision and a checkpoint, to merge what all processes have watched.
 
         May come more than once between two decisions.
 

@@ -1,8 +1,8 @@
 """Grows and prunes canonical points once in some epochs, as PointAvatar and its successors do.
 
-An epoch is what the avatar says it is. Points are kept that were seen in some frame since the last
-change, whichever process saw it (PERSE's code takes a vote, PEGASUS's asks the first); new ones lie
-in a cube around others, and all optimisers keep what they know of the points that stay.
+The avatar defines how many steps an epoch has. Points are kept that were seen in some frame since
+the last change, whichever process saw it (PERSE's code takes a vote, PEGASUS's asks the first); new
+ones lie in a cube around others, and all optimisers keep what they know of the points that stay.
 """
 
 import math
@@ -31,7 +31,7 @@ class Cloud(Protocol):
 
 @dataclass(frozen=True)
 class Growth:
-    """How many points there are to be, and of which radius."""
+    """Target number of points, and their radius."""
 
     count: int
     radius: float
@@ -111,7 +111,7 @@ class CanonicalPoints(Density):
         cloud = cast(Cloud, avatar)
         epoch, radius, points = step // cloud.epoch_steps, float(cloud.radius), cloud.points
         keep, seen = torch.arange(len(points), device=points.device), self.seen
-        # Where nothing at all was seen there is nothing to grow from either.
+        # If nothing at all was seen, keep all points: otherwise none would be left to grow from.
         if seen is not None and seen.any() and self.prunes(radius):
             keep = seen.nonzero()[:, 0]
         growth = self.growth(epoch, len(keep), radius)
@@ -142,8 +142,8 @@ class CanonicalPoints(Density):
 class Doubling(CanonicalPoints):
     """Doubles the points and shrinks them; a point counts as seen if it contributes to a pixel.
 
-    A renderer of Gaussians does not tell which point comes first in a pixel. A point counts as seen
-    where its weights in all pixels of a frame add up to more than ``least_weight``.
+    A Gaussian renderer does not report which point comes first in a pixel. So a point counts as
+    seen where its weights in all pixels of a frame add up to more than ``least_weight``.
 
     Source: PointAvatar, arXiv:2212.08377, section 3.4, and PEGASUS's rules for the last steps.
 

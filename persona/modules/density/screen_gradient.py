@@ -1,4 +1,4 @@
-"""Grows Gaussians where the image pulls them about, and prunes those that do nothing."""
+"""Grows Gaussians where the loss has large gradients in the image; prunes transparent ones."""
 
 from collections.abc import Mapping
 
@@ -12,15 +12,15 @@ from persona.modules.losses.base import Step
 from persona.types import Camera, Gaussians
 
 SHRINK = 1.6
-"""The two halves of a Gaussian have its scale divided by this."""
+"""A split divides the scale of both new Gaussians by this."""
 
 
 class ScreenGradient(Density):
     """Adaptive density control of 3D Gaussian splatting.
 
     A Gaussian whose place in the image has a large gradient, in the mean over the frames that moved
-    it, covers what it cannot show: a small one is cloned, a large one split in two. On several
-    processes the first decides, by the frames that it has seen.
+    it, covers what it cannot show: a small one is cloned, a large one split in two. With several
+    processes, rank 0 decides by the frames that it has seen.
 
     Watched are the Gaussians of the first view that the losses render, which must be an asset.
 
@@ -77,7 +77,7 @@ class ScreenGradient(Density):
         return self.grows(step)
 
     def watch(self, step: Step) -> None:
-        """Has the backward pass keep the gradient of the posed means."""
+        """Makes the backward pass keep the gradient of the posed means."""
         view = next(iter(step.renders))
         gaussians = step.posed.gaussians(view)
         gaussians.means.retain_grad()
@@ -121,7 +121,7 @@ class ScreenGradient(Density):
         return Resize(keep.nonzero()[:, 0], fresh)
 
     def _room(self, mean: Float[Tensor, "n"], dead: Bool[Tensor, "n"]) -> Bool[Tensor, "n"]:
-        """Which grow: each adds one, and those with the largest gradients come first."""
+        """Gaussians that grow, each by one; with little room, those with the largest gradients."""
         score = torch.where(dead | (mean <= self.gradient), torch.zeros_like(mean), mean)
         room = max(0, self.max_gaussians - int((~dead).sum()))
         chosen = torch.zeros_like(dead)

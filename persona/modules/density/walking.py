@@ -22,7 +22,7 @@ class Walks(Protocol):
     opacity_logit: Float[Tensor, "n"]
 
     def walk(self) -> dict[str, Tensor]:
-        """New rows of what says where they are."""
+        """New rows of the tensors that hold their places."""
 
 
 class WalkingGradient(ScreenGradient):

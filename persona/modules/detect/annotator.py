@@ -1,4 +1,4 @@
-"""What sees a person's picture pixel by pixel, and the interface all such have."""
+"""The interface of annotators, which compute maps of a person's picture."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Annotator(ABC):
         alpha: Float32[ndarray, "h w"],
         keypoints: Shaped[Tensor, "133 3"],
     ) -> Float32[ndarray, "22 4"]:
-        """``JOINTS`` alone, by annotators that provide them; some do it in far less time."""
+        """Only ``JOINTS``, for annotators that provide them; this can be much faster."""
         return self(image, alpha, keypoints)[JOINTS]
 
 
@@ -73,7 +73,7 @@ def annotate(
     keypoints: Shaped[Tensor, "133 3"],
     prior: Int[ndarray, "h w"] | None = None,
 ) -> dict[str, ndarray]:
-    """Calls an annotator and holds it to what it promises.
+    """Calls an annotator and checks that it returns what it promises.
 
     Raises:
         ValueError: it needs a prior and there is none, or a map is missing or of a wrong form.

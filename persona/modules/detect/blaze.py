@@ -32,7 +32,7 @@ CROP_PX = 1536
 CLOSE_UP_PX = 384
 _PADDINGS = (0.15, 0.3, 0.5)
 _SEEN = 0.3
-"""Least score of a joint that is in sight."""
+"""Least score of a visible joint."""
 
 
 class MediapipeDetector(Detector):
@@ -161,7 +161,7 @@ class MediapipeDetector(Detector):
 
 
 def _several(people: list[Person], index: int, source: str) -> str:
-    """Who of several people is taken, and how to have another."""
+    """Says which of several people is taken, and how to choose another."""
     x, _, width, _ = people[index].box
     return (
         f"{source}: {len(people)} people; number {index + 1} from the left (columns {x} to "

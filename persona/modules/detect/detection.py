@@ -1,4 +1,4 @@
-"""What a person detector gives, and the interface every detector has."""
+"""The interface of person detectors, and their result."""
 
 from __future__ import annotations
 

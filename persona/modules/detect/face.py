@@ -18,14 +18,15 @@ from persona.modules.detect.wholebody import MESH478_TO_FACE68
 
 RIGHT_IRIS, LEFT_IRIS = 468, 473
 NOSE_TIP, RIGHT_EDGE, LEFT_EDGE = 4, 234, 454
-"""In MediaPipe's mesh; right is the subject's."""
+"""Vertices of MediaPipe's mesh; right is the subject's right."""
 LEAST_SIDE = 0.12
-"""Share of the face's width on either side of the nose: what has less is a profile."""
+"""Least share of the face's width on either side of the nose; less is a profile."""
 CLOSE_UP_PX = 512
 AROUND = 0.6
-"""Of the face's box on each side in the close-up, in boxes."""
+"""Margin on each side of the face's box in the close-up, in sizes of the box."""
 RIVAL = 0.3
-"""Area of a second face, of the largest one's, from which it is not a passer-by."""
+"""A second face counts if its area is at least this share of the largest; smaller ones are
+passers-by."""
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,17 @@ from persona.modules.detect.offsets import OFFSETS
 from persona.modules.detect.runtime import load_solutions, quiet
 
 _PADDING = 0.2
-"""Room around where the person was, as a share of the box's longer side."""
+"""Margin around the person's last box, as a share of its longer side."""
 _MIN_OVERLAP = 0.25
-"""Of the boxes in two frames (intersection over the smaller), for the same person."""
+"""Least overlap of the same person's boxes in two frames (intersection over the smaller)."""
 _MIN_VISIBLE = 0.35
 """Mean score of the body points below which nobody is there."""
 
 
 class Follower:
-    """A context that finds a person again near where they were.
+    """A context that finds a person again near their last place.
 
-    Every picture is looked at by itself, so that a film may be left and taken up anywhere.
+    Every picture is detected by itself, so that tracking can stop and resume at any frame.
 
     Args:
         confidence: Least detection confidence [0, 1].
@@ -46,7 +46,7 @@ class Follower:
         self._holistic.close()
 
     def find(self, pixels: UInt8[ndarray, "h w 3"], box: Box | None = None) -> Detection | None:
-        """The person near ``box``, or whoever stands out where there is none; None if nobody.
+        """The person near ``box``, or without a box the most prominent one; None if nobody.
 
         Args:
             pixels: The picture.

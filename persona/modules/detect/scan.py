@@ -27,12 +27,12 @@ _MIN_NEW = 0.5
 _FILL_PX = 128
 """Longer side at which a hole is filled."""
 _RING = 0.05
-"""Width (share of the longer side) of what lends a hole its grain."""
+"""Width of the ring whose grain fills a hole, as a share of the longer side."""
 
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody in the scanned image."""
+    """A person in the scanned image."""
 
     box: Box
     mask: Float[ndarray, "h w"]
@@ -165,7 +165,7 @@ def choose(people: list[Person], rule: str | int, source: str) -> int:
 def paint_out(
     pixels: UInt8[ndarray, "h w 3"], chosen: Person, others: list[Person]
 ) -> UInt8[ndarray, "h w 3"]:
-    """Removes other people, sparing what is rather the chosen one."""
+    """Removes other people, except where a pixel more likely shows the chosen one."""
     hole = np.zeros(pixels.shape[:2], bool)
     spared = _grown(chosen.seen, _RIM * max(pixels.shape))
     for other in others:

@@ -1,4 +1,4 @@
-"""What makes a clip of a photographed person, and the interface all such have."""
+"""The interface of video generators, which make clips of a photographed person."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class Reference:
     keypoints: Float32[ndarray, "133 3"]
     """COCO-WholeBody x, y (pixels of ``image``) and score."""
     fitted: Fitted | None = None
-    """None where nobody says, or where the picture was cut anew."""
+    """None where it is unknown, or where the picture was cropped again."""
 
 
 @dataclass(frozen=True)
 class Controls:
-    """What a clip is to show, frame by frame."""
+    """What a clip shows, frame by frame."""
 
     pose: BodyPose
     """Driving poses (n of them), in the camera's coordinates."""
@@ -74,19 +74,19 @@ class Controls:
     maps: Mapping[str, Shaped[ndarray, "n ..."]]
     """Of ``CONTROLS``: those that the generator needs, and ``mask``."""
     drape: Drape | None = None
-    """How clothes hang in each frame; None where they skin."""
+    """How clothes hang in each frame; None where they are skinned."""
 
     def __len__(self) -> int:
         return len(self.pose.trans)
 
 
 class VideoGenerator(ABC):
-    """Makes the frames of a clip; what else a clip needs is made of them by ``ClipMaker``."""
+    """Makes the frames of a clip; from them ``ClipMaker`` makes all else that a clip needs."""
 
     name: str
-    """What ``subject.json`` says of where the frames are from."""
+    """Origin of the frames, for ``subject.json``."""
     licence: str
-    """Of the weights, in a few words."""
+    """Licence of the weights, in a few words."""
     control_names: frozenset[str] = frozenset()
     """Names out of ``CONTROLS``, and perhaps ``KEYPOINTS``."""
     aligned: bool = False
@@ -108,7 +108,7 @@ class VideoGenerator(ABC):
     """Rate that the model was trained at; None takes frames spread over the motion."""
 
     def check(self) -> None:
-        """Looks whether all that a call needs is there, before any long work.
+        """Checks before any long work that everything a call needs is there.
 
         Raises:
             UserError: Weights, memory or a package are missing; says which, their licence and how
@@ -130,7 +130,7 @@ class VideoGenerator(ABC):
         seed: int,
         photographed: BodyPose | None = None,
     ) -> Drape | None:
-        """How the person's clothes hang in some frames of a motion; None where they skin.
+        """How the person's clothes hang in some frames of a motion; None where they are skinned.
 
         Args:
             body: Body model.
@@ -159,7 +159,7 @@ class VideoGenerator(ABC):
 def generate(
     generator: VideoGenerator, reference: Reference, controls: Controls, *, seed: int
 ) -> UInt8[ndarray, "n h w c"]:
-    """Calls a generator and holds it to what it promises.
+    """Calls a generator and checks that it returns what it promises.
 
     Raises:
         ValueError: A control that it needs is missing, or the frames are of a wrong form.

@@ -1,6 +1,6 @@
 """``cloth``: the unwrapped photograph on the posed body, its skirt simulated over the motion.
 
-It says besides where every vertex of the skirt is (``Controls.drape``), which a video model cannot.
+Unlike a video model, it also knows where every vertex of the skirt is (``Controls.drape``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class ClothGenerator(TexturedMeshGenerator):
-    """Hands out the textured body in its simulated clothes."""
+    """Returns pictures of the textured body in its simulated clothes."""
 
     name = "cloth (renders of the unwrapped photograph in simulated clothes)"
 

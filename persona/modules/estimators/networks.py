@@ -29,7 +29,8 @@ Reader = Callable[[Any, Any, tuple[int, int]], ndarray]
 Loader = Callable[[Path, str], Estimator]
 _SAPIENS_CLASSES = 29
 _EYEGLASS = 2
-"""Sapiens2 has one class more than the palette, here; it counts as the face before it."""
+"""Number of the class that Sapiens2 has beyond the palette; it is merged into the face before
+it."""
 _LIBRARIES = MappingProxyType({"diffusers": diffusers, "transformers": transformers})
 
 
@@ -155,7 +156,7 @@ ESTIMATORS: Mapping[str, Mapping[str, Loader]] = MappingProxyType({
         "MarigoldDepthPipeline": _marigold(_depth),
     },
 })  # fmt: skip
-"""By map, what loads each class of network that gives it."""
+"""For each map, the loaders of the classes of networks that give it."""
 
 
 def load_estimator(name: str, folder: str | Path) -> Estimator:

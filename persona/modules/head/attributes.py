@@ -20,13 +20,13 @@ class Attribute:
     """What can be edited about a head."""
 
     labels: tuple[str, ...]
-    """Of ``LABELS``: the pixels that show it. None where no label map tells it apart."""
+    """Of ``LABELS``: the pixels that show it. None where label maps do not distinguish it."""
     perse: bool = False
     """Whether PERSE has a slot for it."""
     pegasus: bool = False
     """Whether PEGASUS has."""
     worn: bool = False
-    """Whether people go without: the person as photographed has no code of it."""
+    """Whether a person can lack it: the person as photographed then has no code for it."""
 
 
 ATTRIBUTES = {
@@ -53,4 +53,4 @@ PERSE_SOURCE = tuple(name for name in PERSE_CATEGORIES if not ATTRIBUTES[name].w
 PEGASUS_SOURCE = tuple(name for name in PEGASUS_CATEGORIES if not ATTRIBUTES[name].worn)
 """Those that the person as photographed has."""
 SOURCE = "source"
-"""What stands for an attribute where nothing is edited."""
+"""Name of the category of the unedited person."""

@@ -27,12 +27,12 @@ class PosedHead:
     points: Gaussians
     """Metres."""
     drawn: Drawn
-    """The same in the networks' unit, with what the look knows of it."""
+    """The same in the networks' unit, with the look's own results."""
     warped: Warped
     bases: Bases
-    """As predicted."""
+    """Bases as predicted."""
     model_bases: Bases
-    """What the body model has at the nearest vertices."""
+    """Bases of the body model's nearest vertices."""
     who: Who
 
     def gaussians(self, asset: str) -> Gaussians:
@@ -56,10 +56,11 @@ class HeadAvatar(Avatar):
         template: body model.
         deformer: offsets and bases.
         look: what is drawn.
-        edits: whom the points can show.
+        edits: the edits of the person that the points can show.
         points: the first ones, in the networks' unit.
         radius: first size of a point, in the networks' unit.
-        epoch_steps: steps that make an epoch: what growth and weights of losses go by.
+        epoch_steps: steps that make an epoch, the unit of the schedules of growth and of losses'
+            weights.
     """
 
     per_gaussian = ("points",)
@@ -95,7 +96,7 @@ class HeadAvatar(Avatar):
 
     @property
     def epoch(self) -> Int[Tensor, ""]:
-        """Of the step that is being taken, from 0."""
+        """Epoch of the current step, from 0."""
         return (self.steps - 1).clamp(min=0) // self.epoch_steps
 
     def begin_step(self) -> None:
@@ -107,7 +108,7 @@ class HeadAvatar(Avatar):
         """Takes the canonical expression, and how much each coefficient varies, from a training."""
         self.mean_expression.copy_(expressions.mean(0))
         spread = expressions.var(0, correction=0)
-        # A coefficient that never moves says nothing: it weighs as the others do.
+        # A coefficient that never moves has no variance; it gets the weight of the others.
         moving = spread > 1e-8
         usual = spread[moving].mean() if moving.any() else spread.new_ones(())
         self.expression_variance.copy_(torch.where(moving, spread, usual))
@@ -120,7 +121,7 @@ class HeadAvatar(Avatar):
             view: Its subject is the number of an edit; None is the person as photographed.
         """
         who = self.edits.seen(view)
-        # Only what bends goes through the warp: the root moves all points alike.
+        # The warp handles bending only; the root moves all points rigidly, afterwards.
         root = pose.rotations[0]
         unit = torch.eye(3, dtype=root.dtype, device=root.device)
         rotations = torch.cat([unit[None], pose.rotations[1:]])

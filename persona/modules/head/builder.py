@@ -43,7 +43,7 @@ from persona.types import BodyIdentity
 NUM_JOINTS = 5
 STARTS = ("template", "sphere")
 SHRINK = 0.75
-"""Of the radius where points double."""
+"""Factor of the radius when the number of points doubles."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What a canonical point looks like: a surface with albedo and shading, or a Gaussian."""
+"""The appearance of canonical points: a surface with albedo and shading, or Gaussians."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class SurfaceNetwork(SkipTrunk):
     def gradient(
         self, points: Float[Tensor, "n 3"], latent: Float[Tensor, "l"]
     ) -> Float[Tensor, "n 3"]:
-        """Of the signed distance at canonical points; of length 1 where it is one."""
+        """Gradient of the signed distance at canonical points; of length 1 for a true distance."""
         return point_jacobian(lambda x: self(x, latent).sdf[:, None], points)[:, 0]
 
 
@@ -155,7 +155,7 @@ class GaussianNetwork(SkipTrunk):
                 PlainLinear(width, width), activation, *middle, PlainLinear(width, out)
             )
 
-        # As published, two linear layers follow each other here.
+        # As in the published code, one linear layer directly follows another here.
         self.out_layer = head(PlainLinear(width, width), out=3)
         self.scaling_layer = head(out=3)
         self.rotations_layer = head(out=4)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from persona.modules.head.layers import PlainLinear, WeightNormLinear, normal_rows, softplus
 
 FEATURES = 128
-"""Values that the offset to the subject's canonical space is read from."""
+"""Number of values from which the offset to the subject's canonical space is computed."""
 SHARPNESS = 20.0
 """Factor of the logits of skinning weights."""
 
@@ -101,7 +101,7 @@ class Deformer(nn.Module):
 
 
 def _zero(layer: PlainLinear) -> PlainLinear:
-    """The layer with zeros, so that training starts from points that do not move."""
+    """The layer with weights of zero, so that points do not move when training starts."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

@@ -43,8 +43,7 @@ class Edits(nn.Module):
     share: Float[Tensor, "k"]
     partly: Float[Tensor, "k"]
     blends: bool = False
-    """Whether some lie between two others, or are believed partly; without any, a step does not
-    ask."""
+    """Whether some edits lie between two others or are partly trusted; else steps skip this."""
 
     def __init__(
         self, count: int, num_betas: int, slots: Slots | None = None, codes: nn.Module | None = None
@@ -60,7 +59,7 @@ class Edits(nn.Module):
     def describe(
         self, edit: int, category: str, betas: Float[Tensor, "s"], partly: bool = False
     ) -> None:
-        """Says what an edit changes, its shape, and whether to believe its pictures partly."""
+        """Sets what an edit changes, its shape, and whether its pictures are partly trusted."""
         self.betas[edit], self.partly[edit] = betas, float(partly)
         if self.slots is not None:
             self.slot[edit] = self.slots.number(category)
@@ -77,7 +76,7 @@ class Edits(nn.Module):
         self.ends[edit], self.share[edit] = torch.tensor(ends), share
 
     def forward(self, edit: Int[Tensor, ""]) -> Who:
-        """An edit by its number; the host need not know it."""
+        """An edit by its number, which may be on the device."""
         betas = self.betas.index_select(0, edit.view(1))[0]
         if self.slots is None or self.codes is None:
             return Who(betas[:0], betas, betas[:0])
@@ -92,7 +91,7 @@ class Edits(nn.Module):
 
     def end(self, edit: Int[Tensor, ""], slot: Int[Tensor, ""]) -> Float[Tensor, "c"]:
         """Code of an edit; of the person as photographed, that of a slot."""
-        assert self.slots is not None and self.codes is not None  # Those with edits have them.
+        assert self.slots is not None and self.codes is not None  # Heads with edits have slots.
         unedited = (self.slot.index_select(0, edit.view(1)) < 0) & (slot >= 0)
         present = self.slots.codes.index_select(0, slot.clamp(min=0).view(1))[0]
         return torch.where(unedited, present, self.codes(edit))

@@ -42,9 +42,9 @@ class AttributeEncoder(nn.Module, ABC):
 class LocalEncoder(AttributeEncoder):
     """A stand-in for CLIP that needs no weights and knows no meaning.
 
-    Of a picture it has the colours of a coarse grid, of words which ones there are, both spread
-    over the features by fixed random numbers. Edits can be told apart, and mixed; phrases are near
-    each other where they share words, whatever these mean.
+    It projects the colours of a coarse grid of the picture, and the set of words, onto the features
+    by fixed random matrices. Edits can be distinguished and mixed; phrases are close if they share
+    words, whatever the words mean.
 
     Args:
         size: Features of picture and words together; even.

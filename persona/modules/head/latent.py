@@ -1,4 +1,4 @@
-"""The latent of a head: a slot for each category of attributes, and what fills it."""
+"""The latent of a head: a slot for each category of attributes, and the codes that fill them."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class FeatureCodes(nn.Module):
         """
         codes, last = self.network(self.features), self.network.lin2
         apart = codes.std(0, correction=0).mean()
-        if float(apart) < 1e-6:  # One edit, or pictures that say the same.
+        if float(apart) < 1e-6:  # A single edit, or pictures with the same features.
             return
         gain = std / apart
         last.weight_g.mul_(gain)

@@ -1,7 +1,7 @@
-"""What the networks of point and Gaussian heads are made of.
+"""Layers of the networks of point and Gaussian heads.
 
-Inputs of a layer are what differs between points, and behind it what all points share (a latent):
-the shared columns are multiplied once, not once a point.
+A layer's inputs are first those that differ between points, then those that all points share (a
+latent), whose columns are multiplied only once.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def softplus(x: Tensor) -> Tensor:
 
 
 def normal_rows(layer: WeightNormLinear) -> Float[Tensor, "o i"]:
-    """Weights that keep the variance of what they are multiplied with: N(0, 2 / outputs)."""
+    """Initial weights that preserve the variance of their input: N(0, 2 / outputs)."""
     outputs, _ = layer.weight_v.shape
     return torch.randn_like(layer.weight_v) * math.sqrt(2 / outputs)
 
@@ -141,7 +141,7 @@ class SkipTrunk(nn.Module):
 def point_jacobian(
     function: Callable[[Tensor], Tensor], points: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "n o 3"]:
-    """Derivative of what a function makes of each point, by that point.
+    """Derivative of a function of each point by that point.
 
     By forward mode: three passes of all points, whatever the outputs, and differentiable itself.
 

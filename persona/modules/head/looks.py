@@ -1,4 +1,4 @@
-"""What is drawn of a head's points: balls on a shaded surface, or predicted Gaussians."""
+"""How a head's points are drawn: as balls on a shaded surface, or as predicted Gaussians."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class Warped:
     warp: Callable[[Tensor], Tensor]
     """From ``points`` to ``posed``, for derivatives."""
     root: Float[Tensor, "3 3"]
-    """How the root turns later: light is that of the camera's frame."""
+    """The root's rotation, applied later; the light is fixed in the camera's frame."""
     latent: Float[Tensor, "l"]
     radius: Float[Tensor, ""]
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a look makes of warped points."""
+    """Result of a look for warped points."""
 
     points: Gaussians
     """Networks' unit, the root unturned."""
@@ -61,7 +61,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class DrawnSurface(Drawn):
-    """What ``SurfaceLook`` makes of them."""
+    """Result of ``SurfaceLook``."""
 
     surface: Surface
     gradient: Float[Tensor, "n 3"]
@@ -132,7 +132,7 @@ class GaussianLook(nn.Module):
 
     def forward(self, warped: Warped) -> Drawn:
         """The radius is added to scales: few large Gaussians at first, many small ones later."""
-        # Colours move no points: the bases would follow the texture.
+        # Colours do not move points, or the bases would follow the texture.
         raw = self.canonical(warped.points.detach(), warped.latent)
         raw = raw.misread() if self.as_released else raw
         raw = raw + self.change((warped.posed - warped.located).detach(), warped.latent)

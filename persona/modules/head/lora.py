@@ -24,7 +24,7 @@ class LoraPair(nn.Module):
     """
 
     strength: float = 1.0
-    """What the addition is multiplied by: 0 is the model before."""
+    """Factor of the addition; 0 gives the model without it."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def lora_pairs(model: nn.Module) -> Iterator[LoraPair]:
 
 
 def set_strength(model: nn.Module, strength: float) -> None:
-    """How much of what was added is felt, in [0, 1]."""
+    """Sets the factor of all additions, in [0, 1]."""
     for pair in lora_pairs(model):
         pair.strength = strength
 

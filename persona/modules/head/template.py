@@ -28,10 +28,10 @@ JAW_OPEN = 0.4
 
 @dataclass(frozen=True)
 class HeadPose:
-    """What the warp needs of a pose and a shape."""
+    """The parts of a pose and a shape that the warp needs."""
 
     bones: Float[Tensor, "bones 4 4"]
-    """posed_from_rest; the first is that of what does not bend."""
+    """posed_from_rest; the first bone is for points that do not bend."""
     feature: Float[Tensor, "k"]
     """Rotations of all joints but the root, less the identity."""
     expression: Float[Tensor, "e"]
@@ -51,7 +51,7 @@ class BlendedBody(Protocol):
     weights: Tensor
     pose_dirs: Tensor
     pose_features: Tensor
-    """Entries of the pose feature that ``pose_dirs`` is for; the others move nothing."""
+    """Entries of the pose feature that ``pose_dirs`` covers; the others have no effect."""
 
 
 class HeadTemplate(Body):
@@ -141,11 +141,11 @@ class HeadTemplate(Body):
         expression: Float[Tensor, "e"],
         betas: Float[Tensor, "s"] | None = None,
     ) -> HeadPose:
-        """A pose of somebody; joints follow shape and expression.
+        """A pose of a person; joints follow shape and expression.
 
         Args:
-            rotations: Relative to the parent. Of the root it is best the identity: what does not
-                bend stays where it is when the root turns.
+            rotations: Relative to the parent. The root's should be the identity, since points that
+                do not bend ignore it.
             expression: Coefficients.
             betas: Shape; None is the template's.
         """

@@ -1,4 +1,4 @@
-"""What LHM makes of a photograph: Gaussians that a body carries into any pose."""
+"""LHM's result for a photograph: Gaussians that a body carries into any pose."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from persona.types import PLAIN_VIEW, BodyIdentity, Pose, View
 
 
 class LhmAvatar(Avatar):
-    """No parameters: a network gave it all at once. A gradient goes to the pose.
+    """It has no parameters: a network predicts everything in one pass. Gradients reach the pose.
 
-    Of the person's shape the betas alone count: what clothes add is the network's to say.
+    Only the betas of the person's shape are used: the network itself adds the clothes.
 
     Args:
         body: Any of SMPL-X's layout.
@@ -39,7 +39,7 @@ class LhmAvatar(Avatar):
     rest_joints: Float[Tensor, "j 3"]
     vertex: Int[Tensor, "n"]
     places: Float[Tensor, "n 3"]
-    """Where each Gaussian hangs on the body that has no one's shape, in its T-pose, metres."""
+    """Point of each Gaussian on the mean body in the T-pose, metres."""
 
     def __init__(self, body: SmplxBody, identity: BodyIdentity, num_points: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class LhmAvatar(Avatar):
             self.register_buffer(name, value)
 
     def take(self, gaussians: PointGaussians) -> None:
-        """Becomes what a network made of one photograph."""
+        """Takes the Gaussians that a network has predicted from one photograph."""
         for name in self.made:
             getattr(self, name).copy_(getattr(gaussians, name))
 
@@ -72,5 +72,5 @@ class LhmAvatar(Avatar):
         return PosedPoints(posed, self.rgb)
 
     def standing(self, pose: Pose) -> PosedBody:
-        """The bare body in a pose, by which a photograph is read."""
+        """The bare body in a pose, which shows where its points lie in a photograph."""
         return posed_body(self.body, self.identity, self.template, self.vertex, pose)

@@ -1,4 +1,4 @@
-"""From points to Gaussians: places as numbers, and what each becomes within which bounds."""
+"""From points to Gaussians: embeddings of positions, and bounded predictions for each point."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PointEmbedding(nn.Module):
 
 @dataclass(frozen=True)
 class PointGaussians(TensorTuple):
-    """Gaussians of one person, each hanging on a query point; canonical pose, no one's shape."""
+    """Gaussians of one person, each attached to a query point; canonical pose, mean shape."""
 
     offset: Float[Tensor, "*b n 3"]
     """From the query point, metres."""
@@ -96,7 +96,7 @@ class GaussianDecoder(nn.Module):
                 heads[name].bias.copy_(torch.tensor(bias))
 
     def raw(self, tokens: Float[Tensor, "*b n c"]) -> dict[str, Float[Tensor, "*b n k"]]:
-        """What the heads say, before it is bounded; single precision."""
+        """Outputs of the heads before they are bounded; single precision."""
         hidden, heads = self.mlp_net(tokens), self.gs_net["out_layers"]
         assert isinstance(heads, nn.ModuleDict)
         return {name: head(hidden).float() for name, head in heads.items()}
@@ -111,7 +111,7 @@ class GaussianDecoder(nn.Module):
 
         Args:
             tokens: Of the points.
-            upper: Whose scales are bounded more tightly: points of the upper body.
+            upper: Points of the upper body, whose scales are bounded more tightly.
             step: Of the training; None after it.
         """
         raw = self.raw(tokens)

@@ -16,7 +16,7 @@ from persona.types import Channel
 
 
 class LhmGenerator(VideoGenerator):
-    """Shows hair, clothes and sides that no photograph shows as LHM has learnt that they look.
+    """Shows hair, clothes and unseen sides as LHM has learnt that they look.
 
     They are softer than the photograph and have shapes of their own, where ``textured_mesh`` paints
     the fitted body.
@@ -48,7 +48,7 @@ class LhmGenerator(VideoGenerator):
         renderer, camera = make_renderer(device.type).to(device), controls.camera.local().to(device)
         frames = []
         for number in range(len(controls)):
-            # Posed where the body is, which is not this generator's to move.
+            # Posed with the body as given; this generator does not move it.
             posed = avatar(matrix_pose(avatar.body, controls.pose[number]))
             colours = {"rgb": Channel(posed.colors("gaussians").to(device))}
             render = renderer(posed.gaussians("gaussians").to(device), camera, colours)

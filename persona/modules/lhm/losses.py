@@ -16,7 +16,7 @@ ROUND_WEIGHTS: Mapping[str, float] = {
 NEAR_WEIGHTS: Mapping[str, float] = {
     "head": 1.0, "lower_body": 1.0, "upper_body": 100.0, "hands": 1000.0,
 }  # fmt: skip
-"""What each group of points counts for."""
+"""Weight of each group of points."""
 
 Groups = Mapping[str, Int[Tensor, "_"]]
 """Rows of the points of each group."""

@@ -1,4 +1,4 @@
-"""LHM as it was published: its sizes, and what each makes of a photograph."""
+"""LHM as it was published: its sizes, and how each reads a photograph."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class LhmModel(nn.Module):
-    """A network and what reads the photograph for it."""
+    """A network and the encoders that read the photograph for it."""
 
     network: LhmNetwork
 

@@ -15,7 +15,7 @@ _MARGIN = 1.1
 _FIRST_PX = 896
 """Longer side between the two resizings."""
 _LEAST_PX = 8
-"""Sides of a box that anybody could be seen in."""
+"""Least sides of a box in which a person can be recognised."""
 
 
 def network_image(
@@ -38,7 +38,7 @@ def network_image(
         multiple: Pixels.
 
     Raises:
-        UserError: nobody is there, or who is there is wider than tall.
+        UserError: nobody is in the mask, or the person is wider than tall.
     """
     left, top, right, bottom = person_box(mask)
     if right - left >= bottom - top:

@@ -67,7 +67,7 @@ def see_photograph(
 def take_photograph(
     avatar: LhmAvatar, settings: LhmSettings, photo: Photo, device: str = "auto"
 ) -> None:
-    """The pass: the avatar becomes what the network makes of a photograph.
+    """Runs the network on a photograph and gives its result to the avatar.
 
     Args:
         avatar: On the CPU.

@@ -23,7 +23,7 @@ _SAPIENS_DIM, _SAPIENS_SIDE = 1536, 64
 HEAD_PX = 448
 CHECKPOINT, SAPIENS = "model.safetensors", "sapiens_1b_epoch_173_torchscript.pt2"
 BODY_PREFIX = "renderer.smplx_model."
-"""Of what a checkpoint holds of SMPL-X. Not read: the avatar's body model says all of it."""
+"""Prefix of a checkpoint's copy of SMPL-X, which is not read: the avatar's own body is used."""
 _VERTICES, _JOINTS, _FACES = 10475, 55, 20908
 
 

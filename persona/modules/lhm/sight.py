@@ -22,7 +22,8 @@ from persona.modules.render.mesh import rasterize
 from persona.types import BodyIdentity, Camera, Pose, TensorTuple
 
 REACH_M = (0.03, 0.06, 0.12, 0.24)
-"""How far off the skin along the normal a point looks beside where it is: clothes and hair."""
+"""Distances from the skin, along the normal, at which a point also samples the photo, for clothes
+and hair."""
 SIGHT_PARTS = (3, 1, 1, 1, 2, 4 * len(REACH_M))
 """Colour, mask, cosine of the angle to the viewer, whether nothing lies before it, place in the
 network's image from -1 to 1 (x, y), and colour and mask at each of ``REACH_M``."""
@@ -184,7 +185,7 @@ def read_photo(
         UserError: nobody is there, or who is there is wider than tall.
     """
     person = mask[0].numpy() > 0.5
-    # The published networks learnt outlines as they are.
+    # The published networks were trained on outlines that were not cleaned.
     white = (clean_outline(image, person) if sees else image) * mask + 1 - mask
     pixels = (white.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     small, alpha = network_image(pixels, person, photo_px)

@@ -1,4 +1,4 @@
-"""LHM at a fortieth of its size, which is told where the photograph shows each of its points."""
+"""LHM at a fortieth of its size; its points know where the photograph shows them."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class SmallModel(LhmModel):
     """See the module.
 
     LHM finds out by attention which part of the image a point belongs to, from 300,000 videos. With
-    thousands of people instead, points are told. A point begins with what the photograph shows
-    where the fitted body has it, off its skin and at its partners, and with the encoder's token.
-    ``GROUP`` neighbours share a token of the transformer, which costs a sixteenth of the attention.
-    A colour is a mixture of one that is made up and of those that the photograph shows; at first it
-    is the latter, so that training starts with the photograph on the body, front and back.
-    Gaussians are blurred to a least size: specks would be learnt otherwise.
+    only thousands of people, this network is given it. A point begins with what the photograph
+    shows where the fitted body has it, off its skin and at its partners, and with the encoder's
+    token. ``GROUP`` neighbours share a token of the transformer, which costs a sixteenth of the
+    attention. A colour is a mixture of one that is made up and of those that the photograph shows;
+    at first it is the latter, so that training starts with the photograph on the body, front and
+    back. Gaussians are blurred to a least size: specks would be learnt otherwise.
 
     Args:
         network: LHM's, with the encoder of the head.
@@ -69,7 +69,7 @@ class SmallModel(LhmModel):
         with torch.no_grad():
             self.source.bias.copy_(torch.tensor(_FIRST_SOURCES))
             opacity.bias.fill_(math.log(_FIRST_OPACITY / (1 - _FIRST_OPACITY)))
-            # At a bound a scale would have no gradient.
+            # A scale that starts at its bound would have no gradient.
             apart = math.sqrt(_BODY_M2 / num_points)
             scale = min(_FIRST_SPREAD * apart, 0.9 * scale_bound(0))
             scaling.bias.fill_(math.log(scale))

@@ -1,4 +1,4 @@
-"""Query points on a body, what moves with them, and how Gaussians follow them into a pose."""
+"""Query points on a body, their skinning, and how Gaussians follow them into a pose."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class PointTemplate(nn.Module):
         turn = blend_bones(self.weights, bones[..., :3, :])[..., :3]
         turn = turn @ blend_bones(self.weights, self.bones[:, :3])[..., :3]
         own = gaussians.quaternions.expand(*turn.shape[:-2], 4)
-        # Of a matrix that is no rotation quite: blended.
+        # Blended matrices are not quite rotations.
         turned = quaternion_product(quaternion_from_matrix(turn), own)
         return means, torch.where(self.stiff[:, None], own, turned)
 

@@ -60,14 +60,14 @@ class JointAttention(nn.Module):
         self.norm_q, self.norm_k, self.norm_added_q, self.norm_added_k = norms
         self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
         self.to_add_out = nn.Linear(dim, dim) if keep_context else None
-        if not keep_context:  # Published weights hold them; nothing asks for their queries.
+        if not keep_context:  # Published weights hold them, though unused.
             self.add_q_proj.requires_grad_(False)
             self.norm_added_q.requires_grad_(False)
 
     def forward(
         self, x: Float[Tensor, "b n c"], context: Float[Tensor, "b t c"]
     ) -> tuple[Float[Tensor, "b n c"], Float[Tensor, "b t c"] | None]:
-        """What both sets take from both."""
+        """Attention outputs of both sets over both sets."""
         queries = [self.norm_q(self._split(self.to_q(x)))]
         keys = [self.norm_k(self._split(self.to_k(x)))]
         values = [self._split(self.to_v(x))]

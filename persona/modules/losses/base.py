@@ -1,4 +1,4 @@
-"""What a loss is, what it may look at, and the one place where losses are weighted and summed."""
+"""The interface of losses, their inputs, and the one place where losses are weighted and summed."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,7 +67,7 @@ class ImageDistance(Protocol):
     def features(
         self, images: Float[Tensor, "m 3 h w"], window: Window | None
     ) -> tuple[Tensor, ...]:
-        """All that is needed of targets."""
+        """Features of targets, which are all that a comparison needs of them."""
 
 
 class Pair(NamedTuple):
@@ -134,7 +134,7 @@ class Step:
     def data(self, target: Float[Tensor, "3 h w"]) -> str | None:
         """Name of the frame's tensor that a target is, None if it was computed in this step.
 
-        Tensors are told apart by their memory: what is computed from the frame lies elsewhere.
+        Tensors are identified by their memory; anything computed from the frame lies elsewhere.
         """
         for name in ("image", "albedo", "patch"):
             value = getattr(self.frame, name)[0]

@@ -1,4 +1,4 @@
-"""What keeps learnt corrections of skinning and normals small and smooth."""
+"""A loss that keeps learnt corrections of skinning and normals small and smooth."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,7 +12,7 @@ CORRECTIONS = ("skinning", "normals")
 
 
 class CorrectionPrior(Loss[PersonaStep]):
-    """Neighbours share a correction, and what no picture asks for is none.
+    """Corrections are smooth over neighbours, and zero where no picture needs one.
 
     Zero for an avatar that has no such corrections.
 

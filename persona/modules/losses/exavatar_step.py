@@ -1,4 +1,4 @@
-"""What ExAvatar's losses look at."""
+"""Inputs of ExAvatar's losses."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""What PERSONA's losses look at."""
+"""Inputs of PERSONA's losses."""
 
 from dataclasses import dataclass
 
@@ -14,4 +14,4 @@ class PersonaStep(Step):
     avatar: GaussianAvatar
     posed: PosedAvatar
     surface: SurfaceTruth | None = None
-    """Where simulated clothes hang; None where nobody says."""
+    """Where simulated clothes hang; None where they were not simulated."""

@@ -181,7 +181,7 @@ def _where_different(x, y):
             a, b = x[c, row], y[c, row]
             differs = False
             for column in range(width):
-                # Not "!=" alone: what is not a number differs from itself, and must be found.
+                # "!=" alone is not enough: pixels that are NaN in both images must be found too.
                 differs |= a[column] != b[column]
             if not differs:
                 continue

@@ -8,7 +8,7 @@ from persona.modules.losses.persona_step import PersonaStep
 
 
 class SurfaceOffset(Loss[PersonaStep]):
-    """Draws the refined Gaussians of clothes to where ``generator=cloth`` says that they hang."""
+    """Pulls the refined Gaussians of clothes to their simulated places from ``generator=cloth``."""
 
     frames = "generated"
 

@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and the interval that it may lie in."""
+    """A mean and its confidence interval."""
 
     mean: float
     low: float
@@ -25,8 +25,8 @@ def estimate(
     """Mean over each subject's frames, then over subjects, with its bootstrap interval.
 
     Frames are resampled with replacement within each subject, so the interval tells what other
-    frames of these subjects would give, not what other subjects would. It is rather too narrow,
-    since neighbouring frames of a video are alike. Infinite values (the PSNR of the truth against
+    frames of these subjects would give, not what other subjects would. It is somewhat too narrow,
+    since neighbouring frames of a video are similar. Infinite values (the PSNR of the truth against
     itself) stay infinite.
 
     Args:

@@ -1,4 +1,4 @@
-"""How smoothly pictures change between two edits, and what an edit changes that it must not."""
+"""How smoothly pictures change between edits, and how much edits change elsewhere."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def smoothness(
 
 
 def mean_smoothness(sequences: Sequence[Smoothness]) -> Smoothness:
-    """Mean over sequences, each counting alike."""
+    """Mean over sequences, with equal weights."""
     count = len(sequences)
     ppl, pdv = (sum(getattr(s, name) for s in sequences) / count for name in ("ppl", "pdv"))
     return Smoothness(ppl, pdv)
@@ -101,6 +101,6 @@ def disentanglement(
 
 
 def mean_disentanglement(edits: Sequence[Disentanglement]) -> Disentanglement:
-    """Mean over pictures, each counting alike."""
+    """Mean over pictures, with equal weights."""
     names = ("edit_error", "drift", "edit_size")
     return Disentanglement(*(sum(getattr(e, n) for e in edits) / len(edits) for n in names))

@@ -142,7 +142,7 @@ class FrameMetric(Metric):
         alpha: Float[Tensor, "1 1 h w"],
         mask: Float[Tensor, "1 1 h w"],
     ) -> Float[Tensor, ""]:
-        """The metric of one frame; the arguments are what the variant sees of it."""
+        """The metric of one frame; the arguments are already restricted to the variant's pixels."""
         raise NotImplementedError
 
 

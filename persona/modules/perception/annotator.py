@@ -79,7 +79,7 @@ class PerceptionAnnotator(Annotator):
         alpha: Float32[ndarray, "h w"],
         keypoints: Shaped[Tensor, "133 3"],
     ) -> Float32[ndarray, "22 4"]:
-        """``JOINTS`` alone, in a fraction of the time."""
+        """Only ``JOINTS``, in a fraction of the time."""
         joints = self._read(image, alpha, keypoints, _JOINT_HEIGHT).joints[0]
         return torch.cat((joints[:, :3], joints[:, 3:].exp()), -1).numpy()
 
@@ -90,7 +90,7 @@ class PerceptionAnnotator(Annotator):
         keypoints: Shaped[Tensor, "133 3"],
         read_height: int,
     ) -> Percepts:
-        """What the network says of the crop at a size of its own."""
+        """The network's outputs for the crop, read at a height of ``read_height`` pixels."""
         height, width = alpha.shape
         read_width = max(_STRIDE, round(read_height * width / height / _STRIDE) * _STRIDE)
         small = read_height, read_width
@@ -130,7 +130,7 @@ def _parts(
     """Classes of the person's pixels; where a detector outlined the face, it is face."""
     best = np.full(person.shape, -np.inf, np.float32)
     parts = np.zeros(person.shape, np.uint8)
-    # The background is the matte's to say.
+    # The matte decides what is background.
     for index in range(1, NUM_PARTS):
         value = _enlarged(logits[index], person.shape)
         better = value > best

@@ -22,7 +22,7 @@ _SMALL = {
 
 @dataclass(frozen=True)
 class Truth(TensorTuple):
-    """What the network should give."""
+    """Targets of the network."""
 
     alpha: Float[Tensor, "b 1 h w"]
     parts: Int[Tensor, "b h w"]
@@ -41,7 +41,7 @@ def perception_losses(
     Args:
         pred: Of the network.
         truth: Of the same crops.
-        joints: What the joints' terms count beside the maps'.
+        joints: Weight of the joints' terms beside the maps'.
     """
     weight = pred.parts.new_ones(NUM_PARTS)
     for index, value in _SMALL.items():
@@ -53,7 +53,7 @@ def perception_losses(
     parts = F.cross_entropy(pred.parts, truth.parts, weight=weight, reduction="none")
     unit = F.normalize(pred.normal, dim=1)
     place = (pred.joints[..., :2] - truth.joints[..., :2]).abs().sum(-1)
-    # What lies outside of the crop is a guess: it counts, but not much.
+    # Joints outside the crop can only be guessed, so they get a small weight.
     shown = ((truth.joints[..., :2] - 0.5).abs() < 0.5).all(-1)
     return {
         "alpha": 2 * F.binary_cross_entropy_with_logits(pred.alpha, truth.alpha)

@@ -34,7 +34,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Percepts(NamedTuple):
-    """What the network gives, at the crop's size."""
+    """Outputs of the network, at the crop's size."""
 
     alpha: Float[Tensor, "b 1 h w"]
     """Logits of the person's matte."""
@@ -90,7 +90,8 @@ class PerceptionNet(nn.Module):
 
         Args:
             image: RGB in [0, 1]; height and width are multiples of 32.
-            prompt: What a detector says (``prompt.detector_prompt``), zeros where it says nothing.
+            prompt: A detector's finding as channels (``prompt.detector_prompt``); zeros without
+                one.
         """
         taps = self._taps((image - self.mean) / self.std)
         x = self.stem(torch.cat((image - 0.5, prompt), 1))
@@ -220,7 +221,7 @@ class JointReader(nn.Module):
     ) -> Float[Tensor, "b 22 4"]:
         """See ``Percepts.joints``."""
         height, width = x.shape[2:]
-        # Each joint has a look at itself and another at whatever tells of its depth.
+        # Each joint has one attention map for its place and another for its depth.
         weight = self.look(x).float().flatten(2).softmax(-1)
         row = (torch.arange(height, device=x.device) + 0.5) / height
         column = (torch.arange(width, device=x.device) + 0.5) / width

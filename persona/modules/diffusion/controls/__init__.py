@@ -1,1 +1,1 @@
-"""What generators are told of the posed body and the photograph, as they were trained to see it."""
+"""Pictures of the posed body and the photograph in the form that each generator was trained on."""

@@ -22,7 +22,7 @@ _SIDE = 112
 _MIN_SCORE = 0.3
 _BOX_MARGIN = 0.1
 _LEAST_BOX = 8
-"""Pixels across below which a face says nothing of who it is."""
+"""Least width in pixels of a face that can be recognised."""
 
 
 def aligned_face(

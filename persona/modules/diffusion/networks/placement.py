@@ -33,7 +33,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def place(networks: Sequence[nn.Module], device: torch.device, offload: str) -> None:
-    """Brings networks to a device, or has them come when they are called.
+    """Moves networks to a device, now or whenever they are called.
 
     Args:
         networks: In the order of their first calls.

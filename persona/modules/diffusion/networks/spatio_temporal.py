@@ -30,7 +30,7 @@ from persona.modules.diffusion.networks.id_attention import ClipOnlyAttention, I
 
 
 def quicken(network: nn.Module, *, fused: bool = False) -> None:
-    """Has a network's blocks of those kinds compute by this file; names and weights stay.
+    """Makes a network's blocks of those kinds use this file's code; names and weights stay.
 
     Args:
         network: Of such blocks.
@@ -47,7 +47,7 @@ def quicken(network: nn.Module, *, fused: bool = False) -> None:
 
 
 def keep_channels_last(network: nn.Module) -> None:
-    """Lets images through a network's GroupNorms as they lie; PyTorch's would copy them twice."""
+    """Replaces a network's GroupNorms by ones that keep the memory layout; PyTorch's copy twice."""
     for module in network.modules():
         if type(module) is nn.GroupNorm:
             module.__class__ = ChannelsLastNorm
@@ -108,7 +108,7 @@ class QuickTransformer(TransformerSpatioTemporalModel):
         tokens = self.proj_in(tokens)
         numbers = torch.arange(frames, device=tokens.device)
         position = self.time_pos_embed(self.time_proj(numbers).to(tokens.dtype))[:, None]
-        # All frames of a clip are told the same.
+        # All frames of a clip get the same context.
         told = encoder_hidden_states.unflatten(0, (clips, frames))[:, 0]
         for spatial, temporal in zip(
             self.transformer_blocks, self.temporal_transformer_blocks, strict=True
@@ -193,7 +193,7 @@ def _along_time(
 
 
 def _by_kernel(layer: nn.Module, tokens: Float[Tensor, "*n width"]) -> bool:
-    """Whether a layer that ``quicken`` has marked meets what its kernel can do."""
+    """Whether a layer that ``quicken`` has marked fits its kernel."""
     return getattr(layer, "fused", False) and tokens.is_cuda and not torch.is_grad_enabled()
 
 
@@ -249,7 +249,7 @@ def _told(
     tokens: Float[Tensor, "n places width"],
     context: Float[Tensor, "n tokens width_c"],
 ) -> Float[Tensor, "n _ width"]:
-    """What the context says to each token; one row where it says the same to all."""
+    """Result of attending to the context, for each token; one row where all get the same."""
     if isinstance(attention.processor, ClipOnlyAttention):
         context = context[:, : -attention.processor.tokens]
     elif isinstance(attention.processor, IdentityAttention):

@@ -72,9 +72,9 @@ class Speed:
             )
 
     def apply(self, networks: Sequence[nn.Module], offload: str = "none") -> None:
-        """Changes networks that are in their precision."""
+        """Changes networks that already have their final precision."""
         for network in networks:
-            # Layers that come one by one are not there when a block wants to read their weights.
+            # With sequential offload, layers' weights are absent when a rewritten block reads them.
             if self.rewrite and offload != "sequential":
                 quicken(network, fused=self.fused)
             if self.channels_last:
@@ -90,7 +90,7 @@ class Speed:
 
 @contextmanager
 def many_sizes() -> Iterator[None]:
-    """Within it, compiled blocks may have many sizes; beyond eight PyTorch would give up."""
+    """A context in which compiled blocks may have many sizes; PyTorch's limit is eight."""
     with torch._dynamo.config.patch(recompile_limit=_SIZES):
         yield
 
