@@ -55,6 +55,9 @@ class Avatar(nn.Module):
     """What it must be told of how a body has moved; None for an avatar that sees single poses."""
     capturable: bool = False
     """Whether a step asks the host for nothing but the frame's kind, as a CUDA graph needs."""
+    branches: bool = True
+    """Whether a captured step may run on several streams: not with derivatives by ``torch.func``,
+    whose tensors have no memory of their own that could be held (see ``parallel``)."""
 
     def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> Posed:
         """The avatar in one pose, in the camera frame of the pose.
