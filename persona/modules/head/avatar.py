@@ -64,7 +64,7 @@ class HeadAvatar(Avatar):
     """
 
     per_gaussian = ("points",)
-    capturable = True
+    capturable, branches = True, False
     radius: Float[Tensor, ""]
     steps: Int[Tensor, ""]
     mean_expression: Float[Tensor, "e"]
