@@ -1,6 +1,6 @@
-"""What a fitted body says of a picture: maps, limbs, keypoints; and the frame that is made of it.
+"""Maps, limbs and keypoints of a picture by its fitted body, and a frame made from them.
 
-The one way from a body to the maps of a frame, for photographs, recordings and clips.
+Photographs, recordings and clips all get their frames' maps here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from persona.modules.detect import Annotator, annotate, wholebody
 from persona.types import BodyIdentity, BodyPose, Camera
 
 EDGE = 0.01
-"""Believed misalignment of a fitted body, as a share of the frame's height."""
+"""Assumed misalignment of a fitted body, as a share of the frame's height."""
 MIN_FACING = 0.25
 """Cosine below which a pixel is too oblique to give its colour to a texture."""
 _FACE_SEEN, _FACE_SLACK_M = 0.5, 0.02
@@ -33,7 +33,7 @@ _FACE_SEEN, _FACE_SLACK_M = 0.5, 0.02
 
 @dataclass(frozen=True)
 class BodyView:
-    """What a posed body shows in one camera."""
+    """Renders of a posed body in one camera."""
 
     pose: BodyPose
     camera: Camera
@@ -154,7 +154,7 @@ def frame_with(
 
 
 def trusted(mask: Bool[ndarray, "h w"], maps: BodyMaps) -> Bool[ndarray, "h w"]:
-    """Pixels of a person whose colour surely is that of the body's surface behind them."""
+    """Pixels of a person that surely show the surface of the body that is rendered there."""
     edge = max(1, round(EDGE * mask.shape[0]))
     # The outermost pixels mix with the background.
     inner = ndimage.binary_erosion(mask, iterations=max(1, edge // 4))

@@ -35,7 +35,7 @@ class Canvas:
     source: UInt8[ndarray, "h2 w2 3"]
     """The same crop at the photograph's resolution, on white."""
     maps: Mapping[str, ndarray] = field(default_factory=dict)
-    """What an annotator says of it (``persona.modules.detect.annotator.MAPS``)."""
+    """An annotator's maps of it (``persona.modules.detect.annotator.MAPS``)."""
 
     @property
     def parts(self) -> UInt8[ndarray, "h w"]:

@@ -1,6 +1,6 @@
-"""Frames of a video model's clips, kept until their subject is whole, made on all GPUs of a host.
+"""Frames of a video model's clips, kept until their subject is complete, made on all GPUs.
 
-A clip takes minutes of a GPU: what a killed run had finished is not made again.
+A clip takes minutes of a GPU, so finished clips of a killed run are reused.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class Job:
     def digest(self) -> str:
         """Hash of it."""
         kind = type(self.generator)
-        # Where networks wait changes no frame.
+        # Offloading changes no frame.
         settings = sorted((k, v) for k, v in vars(self.generator).items() if k != "offload")
         found = hashlib.sha256(f"{kind.__module__}.{kind.__name__} {settings} {self.seed}".encode())
-        # Gigabytes of weights are told apart by size and time, as make does.
+        # Weights have gigabytes, so their files are identified by size and time, as make does.
         for path in sorted(self.generator.weight_files()):
             state = path.stat()
             found.update(f"{path.name} {state.st_size} {state.st_mtime_ns}".encode())
@@ -63,7 +63,7 @@ class Job:
             for part in (fitted.identity, fitted.pose, fitted.camera):
                 tensors = {k: v for k, v in vars(part).items() if isinstance(v, Tensor)}
                 photo |= {f"{type(part).__name__} {k}": v.numpy() for k, v in tensors.items()}
-        # Maps that the gate alone looks at change no frame either.
+        # Maps that only the gate uses do not change frames either.
         wanted = self.generator.control_names | {"mask"}
         maps = {k: v for k, v in self.controls.maps.items() if k in wanted}
         seen = photo | maps | pose
@@ -88,7 +88,7 @@ class ClipStore:
         self.folder = root.with_name(f".{root.name}.clips")
 
     def frames(self, job: Job) -> UInt8[ndarray, "n h w c"]:
-        """A clip's frames: those that are there, or new ones, which are kept."""
+        """A clip's frames: the kept ones, or new ones, which are then kept."""
         path = self.folder / job.digest
         if not (path / FRAMES_FILE).is_file():
             made = job.frames()
@@ -134,7 +134,7 @@ class ClipStore:
                     each.cancel()
 
     def forget(self) -> None:
-        """The subject is whole: its clips are in its own folder."""
+        """Deletes the kept frames, once the complete subject holds its clips."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -146,7 +146,7 @@ def visible_gpus() -> list[str]:
 
 
 def _use_gpu(name: str, processes: int) -> None:
-    """Begins a process, before it has seen a GPU."""
+    """Starts a process with one GPU; must run before it uses CUDA."""
     os.environ["CUDA_VISIBLE_DEVICES"] = name
     use_threads(max(1, torch.get_num_threads() // processes))
 

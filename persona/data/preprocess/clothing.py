@@ -55,7 +55,7 @@ class Photo(NamedTuple):
 
 
 class _Outline:
-    """A photograph's silhouette, and the naked body before it."""
+    """A photograph's silhouette, and the naked body in front of it."""
 
     def __init__(self, body: SmplxBody, photo: Photo):
         fit, detection, self.camera = photo
@@ -143,7 +143,7 @@ class ClothingFit:
             rim, normals = outline_vertices(vertices.detach(), photo.faces, camera)
             photo.match = silhouette.match(pixels, normals, rim)
             if step == 0:
-                # An outline made by bare skin asks nothing of the clothes behind it.
+                # Outline points next to bare skin do not constrain clothes.
                 silhouette.contour_weight = (limit[photo.match] > 2 * MAX_SKIN_M).float()
         reached = silhouette.outline(pixels, photo.match, CROP_SIDE * self.sigma)
         return self.inside * silhouette.inside(pixels) + self.outline * reached
@@ -174,11 +174,11 @@ class ClothingFit:
         fixed = regions.hand | regions.eye | (regions.face_expr & cover.bare)
         distance, _ = cKDTree(rest[fixed].numpy()).query(rest.numpy())
         limit = limit.minimum(torch.from_numpy(distance).float())
-        # What sticks out of the head already does not move out with it.
+        # Vertices that already stand out of the head, such as ears, do not move outwards.
         if cover.ears.any():
             distance, _ = cKDTree(rest[cover.ears].numpy()).query(rest.numpy())
             limit = limit.minimum(2 * torch.from_numpy(distance).float())
-        # No steps in hair: what may grow ends softly in what may not.
+        # Avoid steps in hair: the limit fades out towards vertices that must not move.
         near, soft = neighbours(body.faces, len(rest)), limit
         for _ in range(_SOFT_STEPS):
             soft = soft - uniform_laplacian(soft[:, None], near)[:, 0]

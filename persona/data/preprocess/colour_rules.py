@@ -1,7 +1,7 @@
 """Part classes (Goliath-28) of a photograph from the fitted body and colours.
 
 A stand-in for a segmentation network: the fitted body says which limb a pixel shows, and colour
-whether it is skin, hair or cloth. Lips, teeth, socks and single garments are not told apart.
+whether it is skin, hair or cloth. Lips, teeth, socks and single garments are not distinguished.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def skin_mask(
     if inner.sum() < 20:
         return np.zeros_like(mask)
     tone = np.median(lab[inner], 0)
-    # Chroma tells skin from cloth; brightness changes with the light. Pale skin lies close to grey
-    # and gets a narrower band.
+    # Chroma separates skin from cloth, since brightness changes with the light. Pale skin lies
+    # close to grey and gets a narrower band.
     band = np.clip(0.6 * np.hypot(*tone[1:]), 4.0, 14.0)
     chroma = np.hypot(lab[..., 1] - tone[1], lab[..., 2] - tone[2])
     skin = mask & (chroma < band) & (np.abs(lab[..., 0] - tone[0]) < 35)
@@ -137,7 +137,7 @@ def _spread_hair(
     low = rows.max() + 1.5 * (rows.max() - rows.min())
     below = np.arange(mask.shape[0])[:, None] < low
     spread = candidates & np.isin(labels, joined[joined > 0]) & below
-    # What outgrows the hair that it hangs on is a garment of its colour.
+    # A region larger than the hair that it is connected to is a garment of the same colour.
     if (spread & ~hair).sum() <= hair.sum():
         classes[spread] = PART_INDEX["Hair"]
 

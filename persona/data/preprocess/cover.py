@@ -1,4 +1,4 @@
-"""What covers the naked body, and the shape this alone implies before any outline is fitted."""
+"""What covers the naked body, and the offsets that this implies before outlines are fitted."""
 
 from __future__ import annotations
 

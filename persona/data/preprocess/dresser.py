@@ -1,4 +1,4 @@
-"""What a photographed person wears, by the classes that are seen on the naked fit."""
+"""The clothes of a photographed person, by the part classes that are seen on the naked fit."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Dresser:
         Args:
             canvas: The first photograph, with its classes.
             photos: The outlines of all of them.
-            advance: Told of the clothing's steps.
+            advance: Called with the number of finished clothing steps.
         """
         fit = photos[0].fit
         classes, visible, naked = self._seen_classes(canvas, fit)

@@ -1,9 +1,10 @@
 """Evens out the exposure of several photographs of one person.
 
-Texels that two photographs show say by how much these differ. But where somebody turns round in
-one light, or walks past a window, the same cheek is bright in one and dark in the next: taken for
-exposure, that turns a yellow shirt green. So light that falls on the camera's side of the body is
-fitted beside the gains: its logarithm, linear in the direction that a texel faces in the camera.
+Texels that two photographs both show give the difference of their exposure. But if a person turns
+round in a fixed light, or walks past a window, the same cheek is bright in one photograph and dark
+in the next; taken for exposure, that would turn a yellow shirt green. So light that falls on the
+camera's side of the body is fitted beside the gains: its logarithm, linear in the direction that a
+texel faces in the camera.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ _MOST_GAIN = 1.4
 """Logarithm of light, a factor of four: photographs that differ by more in a channel do not differ
 by their exposure, but by what they show."""
 _USUAL_GAIN, _USUAL_LIGHT = 0.3, 0.7
-"""How far exposures are apart as a rule, and how much brighter one side is lit, in the logarithm of
-light: who is believed where both explain what is seen."""
+"""Typical differences of exposure and of light between sides, in the logarithm of light; they
+decide where both could explain a difference."""
 _NOISE = 0.01
 _SOFT = 0.05
 """Residual beyond which a texel counts by its distance, not by its square."""
@@ -97,7 +98,7 @@ def exposures(shown: Sequence[Shown], pairs: Sequence[Pair]) -> Float[Tensor, "n
         return torch.zeros(count, 3)
     rows = torch.cat([rows for rows, _ in blocks])
     ratio = torch.cat([ratio for _, ratio in blocks])
-    # A pair counts as one, whether it shares much or little.
+    # Each pair has the same weight, however many texels it shares.
     share = torch.cat([torch.full((len(r), 1), len(r) ** -0.5 / _NOISE) for _, r in blocks])
     found = []
     for channel in ratio.T:

@@ -39,7 +39,7 @@ _TURNING = 2.0
 """How much faster limbs turn towards the guess than the rest is found: a seated person's legs are
 far from the resting ones, and a fit that begins with those shrinks the person instead."""
 _UNSHAPED_TRUST = 0.25
-"""What outline and the like count before the shape is fitted."""
+"""Weight of the vertices' terms before the shape is fitted."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class BodyFit:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of somebody and need not be fitted; None is fitted."""
+    """Known properties of a person, which are not fitted; those that are None are fitted."""
 
     identity: BodyIdentity | None = None
     """Shape: betas and joint offset."""
@@ -116,7 +116,7 @@ class PhotoFit:
             camera: The photograph's camera (identity extrinsics).
             advance: Called with the number of finished steps, for a progress bar.
             seen: The person's crop with an annotator's maps.
-            known: Shape and pose, where others tell them.
+            known: Shape and pose, if they are known.
 
         Returns:
             The first fit that passes the final check; else the one with the fewest faults.

@@ -13,7 +13,7 @@ from persona.modules.body.smplx_body import SmplxBody
 
 
 class SampledPose(NamedTuple):
-    """What the fit looks at of each candidate; metres, in the frame of the pose."""
+    """Vertices, keypoints and joints of each candidate; metres, in the frame of the pose."""
 
     vertices: Float[Tensor, "b q 3"]
     points: Float[Tensor, "b 133 3"]

@@ -1,8 +1,8 @@
-"""The last look at a fit: whether the body lies on the person at all.
+"""The final check of a fit: whether the body lies on the person at all.
 
-A clothed person is larger than the body below the clothes, so that the overlap of the two cannot be
-asked for. Asked is that the body stays inside the person, and that no large part of the person is
-far from the body.
+A clothed person is larger than the body below the clothes, so a high overlap cannot be required.
+Instead the body must stay inside the person, and no large part of the person may be far from the
+body.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def find_faults(
     detection: Detection,
     residual: float,
 ) -> tuple[str, ...]:
-    """What is wrong with a fit, in plain words; nothing when it can be used.
+    """What is wrong with a fit, in plain words; empty for a good fit.
 
     Args:
         vertices: Of the fitted body, in the camera's frame.

@@ -37,10 +37,10 @@ from persona.types import Camera
 REFRESH = 20
 """Steps after which the outline is looked for again."""
 _UNBENT = 0.01
-"""What the resting pose counts beside the directions of the limbs."""
+"""Weight of the resting pose beside the directions of the limbs."""
 
 PoseTerm = Callable[[SampledPose], Float[Tensor, "b"]]
-"""What the candidates look like to an energy of each."""
+"""A term of the energy: from posed candidates to one value each."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class FitProblem:
         self.vertex_terms = self._vertex_terms(seen)
 
     def _joint_terms(self, seen: Canvas | None) -> list[PoseTerm]:
-        """What an annotator says of the joints' place and depth; from the first pose on."""
+        """Terms of the annotator's joints, place and depth; used from the first pose on."""
         if seen is None or JOINTS not in seen.maps:
             return []
         depth = JointDepthTerm(seen.maps[JOINTS])
@@ -117,7 +117,7 @@ class FitProblem:
         ]
 
     def _vertex_terms(self, seen: Canvas | None) -> list[PoseTerm]:
-        """The energies of the sampled vertices; a further one is a further line here."""
+        """The terms of the sampled vertices; a new term is one more line here."""
         terms: list[PoseTerm] = [self._inside]
         if seen is not None and "surface" in seen.maps:
             surface = SurfaceTerm(
@@ -188,9 +188,9 @@ class FitProblem:
 
     @torch.no_grad()
     def judge(self, state: FitState, trust: float = 1.0) -> Float[Tensor, "b"]:
-        """What decides between candidates: all that the picture shows, and the priors.
+        """The energy that decides between candidates: all evidence of the picture, and the priors.
 
-        Each start's own 3D guess is left out, since every start fulfils its own.
+        Each start's own 3D guess is left out, since every start agrees with its own.
 
         Args:
             state: Candidates.

@@ -1,4 +1,4 @@
-"""How deep the joints lie, as an annotator reads it off the picture."""
+"""The depth of the joints, as an annotator estimates it from the picture."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _BODY = ((5, 16), (6, 17), (7, 18), (8, 19), (9, 20), (10, 21), (11, 1), (12, 2)
 _SIDED = 12
 """Of these, the first are those of arms and legs, left and right."""
 _CLEARLY, _APART = 0.5, 0.02
-"""Sides are exchanged where that at least halves the distance to the read joints, and shortens it
-by this share of the crop's height: in profile they lie together."""
+"""Sides are exchanged if that at least halves the distance to the read joints, and shortens it by
+this share of the crop's height, since in profile both sides lie close together."""
 _FACE = wholebody.FACE
 
 _LIMB_POINTS = ((1, 11), (2, 12), (4, 13), (5, 14), (7, 15), (8, 16), (10, 15), (11, 16),
@@ -46,7 +46,7 @@ _ARM_JOINTS = ((16, 18, 20), (17, 19, 21))
 
 
 def believed_joints(seen: Canvas, keypoints: Float[Tensor, "133 3"], body: SmplxBody) -> Canvas:
-    """The crop with what is to be believed of its read joints.
+    """The crop with corrected depths and doubts of its read joints.
 
     Limbs out of sight are a guess: by how much they are off is set to infinity. Where trunk and
     legs are upright in the picture they are drawn towards a straight stance in depth, by how likely

@@ -2,7 +2,7 @@
 
 A picture of a person and its mirror in depth with left and right exchanged look alike, and the
 detector's 3D guess leans and bends what is straight. The fit tries the readings and keeps the one
-that the picture bears out.
+that fits the picture best.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _LEGS = [13, 14, 15, 16, 17, 18, 19, 20, 21, 22]
 _STANDING_TRUST = 12.0
 """How much more the 3D guess counts when it has been set upright."""
 _MIRROR_COST, _OTHER_COST = 0.08, 0.15
-"""What it takes (crop units) to believe that the detector is wrong: it seldom is. 0.08 is a
-hundredth of the crop's side at every keypoint."""
+"""Cost (crop units) of assuming that the detector is wrong, which it seldom is. 0.08 is a hundredth
+of the crop's side at every keypoint."""
 _PROFILE = 0.35
 """Width of the hips, as a share of the trunk's length, below which the legs may be exchanged."""
 
@@ -124,7 +124,7 @@ def is_standing(keypoints: Float[Tensor, "133 3"]) -> bool:
 
 
 def upright_guess(guess: Float[Tensor, "133 4"]) -> Float[Tensor, "133 4"]:
-    """Takes the lean out of the 3D guess of somebody who stands.
+    """Removes the lean from the 3D guess of a standing person.
 
     The detector's depth leans standing people by up to 20 degrees and bends their knees. The trunk
     is sheared along the view until the shoulders lie over the hips, and the legs are made straight
@@ -140,7 +140,7 @@ def upright_guess(guess: Float[Tensor, "133 4"]) -> Float[Tensor, "133 4"]:
 
 
 def _mirrored(start: Start, resting: Float[Tensor, "133 3"]) -> Start:
-    """The same picture of somebody mirrored in depth: left is right and front is back."""
+    """The reading mirrored in depth: left and right, and front and back, are exchanged."""
     order = list(wholebody.flip_order())
     guess = start.guess[order] * torch.tensor([1.0, 1.0, -1.0, 1.0])
     root = torso_root(resting, guess)

@@ -1,4 +1,4 @@
-"""What the photo fit optimises, and where it starts."""
+"""The unknowns of the photo fit, and their start."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class FitState(nn.Module):
         """Joint rotations with the mean hands added.
 
         The root goes from its 6D form straight to a matrix: an axis-angle in between has no
-        gradient at half turns, where somebody who faces the camera is.
+        gradient at half turns, which is how a person faces the camera.
         """
         eyes = torch.zeros_like(self.jaw)[:, None]
         heads = (self.jaw[:, None], eyes, eyes)

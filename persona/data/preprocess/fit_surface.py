@@ -19,9 +19,9 @@ _SAMPLES = 600
 _SIGMA = 0.03
 """Distance beyond which a pixel hardly counts, as a share of the crop's side."""
 _FAR_M = 0.06
-"""A pixel whose place is farther than this from the body is not believed."""
+"""Pixels whose place is farther than this from the body are ignored."""
 _LOOSE = ("Hair",)
-"""What stands off the body too far to say where it is."""
+"""Parts that stand off the body too far to show where it is."""
 
 
 class SurfaceTerm:

@@ -80,9 +80,9 @@ def bone_term(
 
 
 def face_term(points: Float[Tensor, "b 133 3"], score: Float[Tensor, ""]) -> Float[Tensor, "b"]:
-    """Whether the head is turned as the face found, or not found, says.
+    """Penalises a head that is turned against the face detection.
 
-    A face that is found looks at the camera. None found says little: detectors miss faces.
+    A detected face looks at the camera. A missing one means little, since detectors miss faces.
 
     Args:
         points: Keypoints in the camera's frame.

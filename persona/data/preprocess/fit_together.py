@@ -1,8 +1,8 @@
-"""Several photographs of one person fitted at once: one shape, and one stance where they show one.
+"""Several photographs of one person fitted at once: one shape, and one stance if they share it.
 
-A photograph says little of how deep the joints lie, and one from the side says it of one from the
-front. So all photographs are taken to show one stance, seen from where each was taken. Where the
-keypoints then say that somebody has moved a limb between two photographs, it is let go in that one.
+A photograph gives little information about depth, but one from the side shows the depth of one from
+the front. So all photographs are taken to show one stance, seen from where each was taken. If the
+keypoints then show that a limb was moved between photographs, it is fitted freely in that one.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ LIMBS = {
 }
 """Joints of the body that move a limb, and the keypoints that show it."""
 _MOVED = 0.1
-"""How far a limb's keypoints are off the shared stance where it was moved, of the crop's side."""
+"""A limb counts as moved if its keypoints are this far off the shared stance, in sides of the
+crop."""
 _ROUNDS = (150, 100)
-"""Steps with one stance, and with limbs that were moved let go."""
+"""Steps with one stance, and with moved limbs free."""
 STEPS = sum(_ROUNDS)
 _LR = 0.02
 _MEDIAN_ROUNDS, _NEAR = 30, 0.05
@@ -114,7 +115,7 @@ def _descend(
 
 @torch.no_grad()
 def tie(stances: Sequence[torch.nn.Parameter], free: Bool[Tensor, "k 21"]) -> None:
-    """Gives joints that are not free one gradient, so that what is equal stays so."""
+    """Gives joints that are not free a common gradient, so that they stay equal."""
     gradients = torch.stack([stance.grad[0] for stance in stances if stance.grad is not None])
     tied = ~free[..., None]
     mean = (gradients * tied).sum(0) / tied.sum(0).clamp(min=1)
@@ -150,7 +151,7 @@ def moved_joints(errors: Sequence[Float[Tensor, "133"]]) -> Bool[Tensor, "k 21"]
 
 
 def believable_heads(fits: Sequence[BodyFit]) -> tuple[list[BodyFit], list[int]]:
-    """The fits, with the others' head where one is turned as no head can be; and which those are.
+    """The fits, with impossible head rotations replaced by the others' mean; and their numbers.
 
     Detectors see faces in hair, and profiles the wrong way round.
     """

@@ -1,7 +1,7 @@
 """Which frames of a video model still show the person in the pose that was asked for.
 
-A frame is held against the controls that it was made from, and against its own clip: a video model
-that dresses everybody a little wider, or lights a whole clip warmer, loses no frames for it.
+A frame is compared with the controls that it was made from, and with its own clip: a video model
+that makes all clothes a little wider, or a whole clip warmer, loses no frames for that.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ _STILL = 1.0
 
 
 class Gate(ABC):
-    """Looks at a clip's frames."""
+    """Judges a clip's frames."""
 
     control_names: frozenset[str] = frozenset()
-    """Controls that it holds frames against."""
+    """Controls that it compares frames with."""
 
     @abstractmethod
     def __call__(
@@ -59,7 +59,7 @@ class Gate(ABC):
         frames: UInt8[ndarray, "n h w 3"],
         masks: Iterator[Bool[ndarray, "h w"]],
     ) -> list[str]:
-        """What is wrong with each frame, empty where nothing is.
+        """What is wrong with each frame; empty for good frames.
 
         Args:
             controls: What the frames should show.
@@ -69,7 +69,7 @@ class Gate(ABC):
 
 
 class KeepAll(Gate):
-    """As the paper does: whatever a generator makes is trained on."""
+    """As in the paper: all generated frames are trained on."""
 
     def __call__(
         self,
@@ -83,7 +83,7 @@ class KeepAll(Gate):
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentGate(Gate):
-    """Drops frames that left the person or the pose.
+    """Drops frames that do not show the person or the pose.
 
     Attributes:
         overlap: Least overlap (IoU) of person and posed body.
@@ -129,7 +129,7 @@ class AlignmentGate(Gate):
             np.array([getattr(look, name) for look in looks])
             for name in ("overlap", "stray", "colour", "detail", "light")
         )
-        # What is the matter, before what follows from it.
+        # Causes come before their consequences.
         tests = (
             self._frozen(looks),
             self._blurs(detail),
@@ -199,7 +199,7 @@ class AlignmentGate(Gate):
 
 
 def summary(reasons: Sequence[str]) -> str:
-    """How many frames were dropped, and for what."""
+    """How many frames were dropped, and for which reasons."""
     kinds = Counter(reason.split()[0].strip(",") for reason in reasons if reason)
     dropped = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     return f"{sum(kinds.values())} of {len(reasons)} frames dropped" + (

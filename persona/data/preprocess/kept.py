@@ -21,9 +21,9 @@ _LEVELS = 255
 
 
 class KeptDetector(Detector):
-    """Reads what was found in a photograph before; else looks with another detector and keeps it.
+    """Returns stored findings of a photograph; if there are none, runs a detector and stores its.
 
-    A finding belongs to the photograph's file, whatever it is called, and to the detector's
+    A finding belongs to the content of the photograph's file and to the detector's
     settings: another ``person`` is another finding. The first finding and a kept
     one are the same: both went through the file.
 

@@ -19,7 +19,7 @@ LIMB_GAP_M = 0.05
 
 
 class BodyMaps(NamedTuple):
-    """What the mesh shows in one camera."""
+    """Maps of the mesh in one camera."""
 
     render: MeshRender
     mask: Bool[np.ndarray, "h w"]

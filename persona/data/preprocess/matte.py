@@ -1,4 +1,4 @@
-"""The person's mask by two who see it: the detector, and an annotator that reads mattes."""
+"""The person's mask, combined from a detector's mask and an annotator's matte."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ alone, the detector's mask is often of what stands out."""
 _OUTLINE = 0.01
 """Width of what is outline, of the height of the person's box: there the mean is taken."""
 _SURE = 0.1
-"""Mean matte of a place below which the annotator is believed that nobody is there. What it merely
-doubts may be a coat or hair of a kind that it does not know."""
+"""Regions whose mean matte is below this are removed. Where the annotator is merely unsure, there
+may be an unusual coat or hair."""
 
 
 def refine_mask(

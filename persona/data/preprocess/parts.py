@@ -1,4 +1,4 @@
-"""Limbs of the fitted body, and what the part classes (Goliath-28) of a photograph say of them."""
+"""Limbs of the fitted body, and how they relate to a photograph's part classes (Goliath-28)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a print on around the body: the side that no photograph shows repeats the side it shows."""
+"""Continues a print around the body: the unseen side repeats the seen one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colours that a network expects on the sides of a person that no photograph shows."""
+"""Colours that a network predicts for the unseen sides of a person."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TexturePrior:
     """Mixes made-up colours with those of LHM's avatar of the photograph; seen ones stay.
 
     The network knows better than a plain fill which colour is where, and draws it blurred. So the
-    fill keeps its own detail and takes on the network's tones: what they differ by, smoothed.
+    fill keeps its own detail, and the smoothed difference to the network's colours is added.
 
     Attributes:
         model: Size of the network and where its weights are.
@@ -113,7 +113,7 @@ class TexturePrior:
 
 
 def surface_colours(avatar: LhmAvatar, places: Float[ndarray, "k 3"]) -> Float[ndarray, "k 3"]:
-    """What an avatar's Gaussians show at places on its body, in [0, 1].
+    """Colours of an avatar's Gaussians at places on its body, in [0, 1].
 
     Args:
         avatar: Of a person.

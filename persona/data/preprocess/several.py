@@ -1,4 +1,4 @@
-"""Several photographs of one person: one shape, and one texture of what each shows best."""
+"""Several photographs of one person: one shape, and one texture from the best views."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One picture of all that was made of a photograph: what is seen, fitted and guessed."""
+"""One picture of the steps for a photograph: what is seen, fitted and guessed."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
 """Closes the legs of the fitted body into a skirt where the photograph shows one.
 
 A skirt is seen as person between the legs, well below the crotch, where the naked body leaves a
-gap. Skinning knows two legs and no skirt. So each leg carries a tube as wide as the hull of both
-legs, and what one sees is the union of the two: it is closed while the legs are less apart than
-the tubes reach, and it follows either leg. Where the outline is wider than the hull, the tube
-stands off by as much on all sides: a photograph tells of two of them, and cloth is cut alike
-around.
+gap. Skinning has two legs and no skirt. So each leg carries a tube as wide as the hull of both
+legs, and what one sees is the union of the two: it is closed while the legs are less apart than the
+tubes reach, and it follows either leg. Where the outline is wider than the hull, the tube stands
+off by as much on all sides: a photograph tells of two of them, and cloth is cut alike around.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ trousers on a fit with too high a crotch close a third."""
 _LEVELS = 48
 _SAMPLES = 24
 _MIN_GAP_M = 0.02
-"""A gap narrower than this says nothing."""
+"""Gaps narrower than this are ignored."""
 _FILLED = 0.8
 """Share of a gap that is person where it is closed."""
 _DIRECTIONS = 64

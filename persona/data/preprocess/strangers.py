@@ -14,7 +14,7 @@ _GAIN = 0.3
 """Most that two photographs' exposures are taken to differ, in the logarithm of display values."""
 ALIKE = 0.12
 """Mean difference of the parts' colours, of 1, beyond which two photographs hardly show the same
-person: between views of one made-up person it is 0.02 (at most 0.107 of 39 pairs), between two
+person: between views of one synthetic person it is 0.02 (at most 0.107 of 39 pairs), between two
 people 0.22 (above this limit in 92 % of 312 pairs)."""
 
 Colours = Mapping[int, tuple[Float[Tensor, "3"], int]]

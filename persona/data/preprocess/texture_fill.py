@@ -1,8 +1,8 @@
-"""Plausible colours for what a photograph does not show of the body.
+"""Plausible colours for the unseen parts of the body.
 
-What kind of surface it is (cloth, skin, hair) is told by the front at the same height and side of
-the canonical pose. Its colour is the plain colour of that kind: the front's prints, strings and
-shadows are not repeated on the back. Around what is seen it blends into the seen colours.
+The kind of surface (cloth, skin, hair) is that of the front at the same height and side of the
+canonical pose. Its colour is the plain colour of that kind: the front's prints, strings and shadows
+are not repeated on the back. Around what is seen it blends into the seen colours.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ROW_M = 0.02
 _SHADING = 36.0
 """Difference (RGB distance, 0 to 442) within one garment that light alone may make."""
 _CONTINUE_M = 0.05
-"""Made-up colour becomes the plain one over about this distance from what is seen."""
+"""Filled colours become the plain colour over about this distance from the seen texels."""
 _FEATHER_M = 0.012
 """Within about this distance it is the seen colour itself."""
 _SMOOTH_NEAREST = 48
@@ -264,7 +264,7 @@ def _plain(
     for label in np.unique(kind[made_up]):
         source, target = seen & (kind == label), made_up & (kind == label)
         if source.sum() < _MIN_SEEN:
-            continue  # What was borrowed stands.
+            continue  # Copied colours stay.
         if label in _PATTERNED and _is_print(colour[source], place[source]):
             run_around(colour, place, tube, source, target)
             continue
@@ -304,7 +304,7 @@ def _falling(part: UInt8[np.ndarray, "k"]) -> int:
 def _kinds(part: UInt8[np.ndarray, "k"]) -> UInt8[np.ndarray, "k"]:
     """Kind of surface: upper or lower garment, hair, a shoe, skin; the parts say which.
 
-    Colour does not: blue jeans under a blue shirt are jeans.
+    Colour cannot: blue jeans under a blue shirt are jeans.
     """
     return np.where(np.isin(part, _COVERS), part, PART_INDEX["Face_Neck"])
 

@@ -50,7 +50,7 @@ class TexturedPerson:
     """The pose that the clothes' shape was seen in."""
 
     def hanging(self, drape: Drape | None, frame: int) -> Float[Tensor, "p 3"] | None:
-        """How the clothes hang in a frame, metres added to the rest pose; None where they skin."""
+        """How clothes hang in a frame, metres added to the rest pose; None if they are skinned."""
         return None if drape is None else drape.dense(frame, self.body.num_vertices)
 
     @cached_property
@@ -71,7 +71,7 @@ class TexturedPerson:
     def view(
         self, pose: BodyPose, camera: Camera, offset: Float[Tensor, "p 3"] | None = None
     ) -> BodyView:
-        """What the posed body shows; ``offset`` as of ``hanging``."""
+        """Renders of the posed body; ``offset`` as of ``hanging``."""
         return view_body(self.body, self.limbs, self.identity, pose, camera, offset)
 
     def colour(
@@ -121,7 +121,7 @@ class TexturedPerson:
         names: frozenset[str],
         drape: Drape | None = None,
     ) -> Controls:
-        """All that steers a generator, for the poses of a clip.
+        """All controls of a generator, for the poses of a clip.
 
         Args:
             poses: In the world of the camera, one a frame.
