@@ -11,7 +11,9 @@ CONF = Path(__file__).parents[2] / "conf"
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, tiny_settings, subjects) -> dict:
     """``folder``, ``metrics`` and ``system`` of a short run, for tests that only look at it."""
-    from persona.commands.experiment import train_system  # Its shapes are checked if imported by now.
+    from persona.commands.experiment import (
+        train_system,
+    )  # Its shapes are checked if imported by now.
 
     folder = tmp_path_factory.mktemp("trained") / "run"
     report = "pictures.num_images=2", "pictures.turntable_frames=2"

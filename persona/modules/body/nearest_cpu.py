@@ -49,16 +49,15 @@ def _search(xs, ys, zs, points, nearest, distance):
         outer, inner = np.empty((3, count)), np.empty((3, count))
         names, ids = np.empty(count, np.int32), np.empty(count, np.int32)
         everything, squares = np.arange(count).astype(np.int32), np.empty(count)
-        found = _narrow(
-            xs, ys, zs, (i, j, k), ends, points, everything, count, outer, names, squares
-        )
+        axes = xs, ys, zs
+        among = points, everything, count
+        found = _narrow(axes, (i, j, k), ends, among, (outer, names), squares)
         for a in range(i, ends[0], step):
             for b in range(j, ends[1], step):
                 for c in range(k, ends[2], step):
                     last = min(a + step, ends[0]), min(b + step, ends[1]), min(c + step, ends[2])
-                    left = _narrow(
-                        xs, ys, zs, (a, b, c), last, outer, names, found, inner, ids, squares
-                    )
+                    among = outer, names, found
+                    left = _narrow(axes, (a, b, c), last, among, (inner, ids), squares)
                     for x in range(a, last[0]):
                         for y in range(b, last[1]):
                             for z in range(c, last[2]):
@@ -71,8 +70,20 @@ def _search(xs, ys, zs, points, nearest, distance):
 
 
 @kernel()
-def _narrow(xs, ys, zs, first, end, points, names, count, kept, kept_names, squares):
-    """Keeps those of ``count`` points that may be nearest to a node of the box. Returns how many."""
+def _narrow(axes, first, end, among, kept, squares):
+    """Keeps those of the points that may be nearest to a node of a box. Returns how many.
+
+    Args:
+        axes: Positions of the nodes.
+        first: The box's first node.
+        end: One past its last.
+        among: Points (3, n), their indices, and how many of them count.
+        kept: The same of those that are kept: filled.
+        squares: Room for as many distances.
+    """
+    xs, ys, zs = axes
+    points, names, count = among
+    kept_points, kept_names = kept
     x, dx = (xs[first[0]] + xs[end[0] - 1]) / 2, (xs[end[0] - 1] - xs[first[0]]) / 2
     y, dy = (ys[first[1]] + ys[end[1] - 1]) / 2, (ys[end[1] - 1] - ys[first[1]]) / 2
     z, dz = (zs[first[2]] + zs[end[2] - 1]) / 2, (zs[end[2] - 1] - zs[first[2]]) / 2
@@ -84,7 +95,7 @@ def _narrow(xs, ys, zs, first, end, points, names, count, kept, kept_names, squa
         # Without a branch, which would be guessed wrongly.
         kept_names[found] = names[place]
         for axis in range(3):
-            kept[axis, found] = points[axis, place]
+            kept_points[axis, found] = points[axis, place]
         found += squares[place] <= most
     return found
 
