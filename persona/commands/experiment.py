@@ -117,7 +117,8 @@ def train_system(
         worse = no_gain(metrics, data.test_split) if system.method.trained else []
         print_table(metrics, system.assets, notes=worse)
         print(f"run: {folder}")
-    system.trainer = None  # It holds the optimiser and the frames.
+    # It holds the optimiser and the frames.
+    system.trainer = None  # type: ignore[assignment]
     return metrics, system.eval()
 
 
