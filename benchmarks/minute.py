@@ -83,7 +83,7 @@ def watch(stages: Stages) -> None:
     """Names the stages of ``create``."""
     import lightning as L
 
-    from persona.commands import create, drive, experiment
+    from persona.commands import create, experiment
     from persona.data.preprocess import photo
     from persona.data.preprocess.clip import ClipMaker
     from persona.data.preprocess.dresser import Dresser
@@ -104,10 +104,9 @@ def watch(stages: Stages) -> None:
     stages.timed(experiment, "test", "tests")
     stages.timed(L.Trainer, "fit", "steps")
     stages.timed(experiment, "write_results", "pictures")
-    stages.timed(drive, "load_system", "avatar loaded")
     stages.timed(create, "animate_all", "videos")
     stages.timed(create, "preprocess", "preprocess, rest")
-    stages.timed(create, "train", "training, rest")
+    stages.timed(create, "train_system", "training, rest")
 
 
 def table(times: dict[str, list[float]]) -> Table:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from persona.commands.compose import composed
 from persona.commands.drive import animate_all, check_animation, check_asset, driving_motion
-from persona.commands.experiment import train
+from persona.commands.experiment import train_system
 from persona.commands.live import live_view
 from persona.commands.track import check_track, track
 from persona.data.io import read_image
@@ -122,8 +122,8 @@ def create(config: DictConfig, folder: Path) -> None:
         training.pictures.turntable_frames = 0  # That video would be drawn twice.
     root = preprocess(config)
     print(f"subject: {root}", flush=True)
-    train(training, folder)
-    animate_all(videos, folder)
+    _, system = train_system(training, folder)
+    animate_all(videos, folder, system)
 
 
 def track_options(config: DictConfig) -> DictConfig:

@@ -11,7 +11,7 @@ from rich.progress import Progress
 from persona.commands.compose import composed
 from persona.commands.create import animate_options, check_videos, option_list
 from persona.commands.drive import animate_all
-from persona.commands.experiment import train
+from persona.commands.experiment import train_system
 from persona.data.heads.portrait import SHEET_FILE, PortraitPreprocessor
 from persona.data.making import one_maker
 from persona.errors import UserError
@@ -61,5 +61,5 @@ def create_head(config: DictConfig, folder: Path) -> None:
     check_options(training)
     check_videos(videos, training)
     print(f"subject: {preprocess_head(config)}", flush=True)
-    train(training, folder)
-    animate_all(videos, folder)
+    _, system = train_system(training, folder)
+    animate_all(videos, folder, system)

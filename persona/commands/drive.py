@@ -157,15 +157,14 @@ def read_background(background: str, height: int, width: int) -> Background | No
     return np.ascontiguousarray(image)
 
 
-def animate_all(videos: Sequence[DictConfig], folder: Path) -> None:
-    """Renders videos of one avatar, which is loaded once, and says where they are.
+def animate_all(videos: Sequence[DictConfig], folder: Path, system: Fit) -> None:
+    """Renders videos of one avatar, and says where they are.
 
     Args:
-        videos: Of animate.yaml; run and device are the same in all.
+        videos: Of animate.yaml; their run is the avatar's, and the device is the same in all.
         folder: For them.
+        system: The avatar.
     """
-    if not videos:
-        return
-    system = load_system(Path(videos[0].run), pick_device(videos[0].device))
     for options in videos:
-        print(f"video: {animate(options, folder, system)}", flush=True)
+        video = animate(options, folder, system.to(pick_device(options.device)))
+        print(f"video: {video}", flush=True)

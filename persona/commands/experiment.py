@@ -74,6 +74,13 @@ def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[st
     Returns:
         ``init/...`` (before training) and ``test/...`` metrics, as in metrics.json.
     """
+    return train_system(config, folder, go_on)[0]
+
+
+def train_system(
+    config: DictConfig, folder: Path, go_on: str | None = None
+) -> tuple[dict[str, float], Fit]:
+    """As ``train``. Returns the system as well, as ``load_system`` reads it from the folder."""
     looking = live_view(config)
     run = TrainingRun.begin(config, folder)
     config, folder, checkpoint = run.config, run.folder, run.checkpoint
@@ -110,7 +117,9 @@ def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[st
         worse = no_gain(metrics, data.test_split) if system.method.trained else []
         print_table(metrics, system.assets, notes=worse)
         print(f"run: {folder}")
-    return metrics
+    # It holds the optimiser and the frames.
+    system.trainer = None  # type: ignore[assignment]
+    return metrics, system.eval()
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,17 @@ def long_work(monkeypatch):
     """What the long work is called with, instead of the work."""
     calls = {}
     monkeypatch.setattr(module, "preprocess", lambda config: calls.setdefault("photo", Path("x")))
-    monkeypatch.setattr(module, "train", lambda config, folder: calls.update(train=config))
-    monkeypatch.setattr(
-        module, "animate_all", lambda videos, folder: calls.setdefault("videos", []).extend(videos)
-    )
+
+    def train_system(config, folder):
+        calls["train"] = config
+        return {}, "trained"
+
+    def animate_all(videos, folder, system):
+        assert system == "trained"
+        calls["videos"] = list(videos)
+
+    monkeypatch.setattr(module, "train_system", train_system)
+    monkeypatch.setattr(module, "animate_all", animate_all)
     return calls
 
 

@@ -49,6 +49,7 @@ def test_loaded_system_renders_what_was_trained(run, tiny):
     image, alpha = first.render(pose, camera)
     assert alpha.max() > 0.9
     assert torch.equal(image, second.render(pose, camera)[0])
+    assert torch.equal(image, run["system"].render(pose, camera)[0])
     checkpoint = torch.load(run["folder"] / "last.ckpt", weights_only=True)
     assert torch.equal(first.avatar.rgb_logit, checkpoint["state_dict"]["avatar.rgb_logit"])
 

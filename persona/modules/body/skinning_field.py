@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float16
 from numba import prange
-from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from persona.errors import UserError
+from persona.modules.body.nearest_cpu import nearest_points
 from persona.modules.render.jit import kernel
 
 GROWTH = 0.3
@@ -189,13 +189,8 @@ def _diffused_grid(
 ) -> np.ndarray:
     """Weights per voxel (x, y, z, j), float16, rows of sum one."""
     shape = tuple(map(len, nodes))
-    tree = cKDTree(vertices)
-    nearest = np.empty(shape, np.int32)
-    rate = np.empty(shape, np.float32)
-    for i, x in enumerate(nodes[0]):
-        slab = np.stack(np.meshgrid([x], *nodes[1:], indexing="ij"), -1)[0]
-        distance, nearest[i] = tree.query(slab, workers=-1)
-        rate[i] = np.where(distance < SURFACE_M, 0, RATE)
+    nearest, distance = nearest_points(nodes, vertices)
+    rate = np.where(distance < SURFACE_M, np.float32(0), np.float32(RATE))
     columns = np.ascontiguousarray(weights.T)
     # One joint at a time: a channel and its copy stay in the processor's cache.
     diffused = {

@@ -87,6 +87,13 @@ def _unit_quaternion(quats, i):
 
 
 @kernel()
+def _turns(quats, i):
+    """Whether a quaternion is a rotation: finite, and not zero."""
+    w, x, y, z = float(quats[i, 0]), float(quats[i, 1]), float(quats[i, 2]), float(quats[i, 3])
+    return 0 < w * w + x * x + y * y + z * z < math.inf
+
+
+@kernel()
 def _rotation(q):
     w, x, y, z = q
     return (
@@ -141,15 +148,16 @@ def _footprint(mean: Row, scale: Row, rotation: Rows, view: tuple) -> tuple:
             the clamp; the two rows of the 2 x 3 square root of the covariance, square pixels.
     """
     fx, fy = view[2][0], view[2][1]
-    u, u_free = _clamp(mean[0] / mean[2], view[3][0], view[3][1])
-    v, v_free = _clamp(mean[1] / mean[2], view[4][0], view[4][1])
+    inv = 1 / mean[2]
+    u, u_free = _clamp(mean[0] * inv, view[3][0], view[3][1])
+    v, v_free = _clamp(mean[1] * inv, view[4][0], view[4][1])
     axes = (
         (rotation[0][0] * scale[0], rotation[0][1] * scale[1], rotation[0][2] * scale[2]),
         (rotation[1][0] * scale[0], rotation[1][1] * scale[1], rotation[1][2] * scale[2]),
         (rotation[2][0] * scale[0], rotation[2][1] * scale[1], rotation[2][2] * scale[2]),
     )
-    row_x = _row_times((fx / mean[2], 0.0, -fx * u / mean[2]), axes)
-    row_y = _row_times((0.0, fy / mean[2], -fy * v / mean[2]), axes)
+    row_x = _row_times((fx * inv, 0.0, -fx * u * inv), axes)
+    row_y = _row_times((0.0, fy * inv, -fy * v * inv), axes)
     return (u, v), (u_free, v_free), axes, (row_x, row_y)
 
 
@@ -209,9 +217,10 @@ def _project_one(mean, rows, opacity, view, bounds, splat, tiles):
     # The row solver only narrows the search, so it looks a little too far.
     squared = extent * extent + 2e-3
     splat[0], splat[1] = x, y
-    splat[2], splat[3], splat[4] = cc / det, -bb / det, aa / det
+    inv = 1 / det
+    splat[2], splat[3], splat[4] = cc * inv, -bb * inv, aa * inv
     splat[5] = opacity
-    splat[6], splat[7] = squared * cc / det, 1 / det
+    splat[6], splat[7] = squared * cc * inv, inv
     splat[8], splat[9] = det / cc, math.sqrt(squared * cc)
 
 
@@ -242,9 +251,12 @@ def project(
         if not (mean[2] >= near and mean[2] <= far):
             continue
         depths[i] = mean[2]
-        quat, _ = _unit_quaternion(quats, i)
-        rotation = _product(seen[0], _rotation(quat))
-        rows = _footprint(mean, _vector(scales, i), rotation, seen)[3]
+        scale = _vector(scales, i)
+        rotation = seen[0]
+        # A ball looks the same however it is turned: an avatar's Gaussians are balls.
+        if not (scale[0] == scale[1] == scale[2] and _turns(quats, i)):
+            rotation = _product(rotation, _rotation(_unit_quaternion(quats, i)[0]))
+        rows = _footprint(mean, scale, rotation, seen)[3]
         _project_one(mean, rows, float(opacities[i]), seen, bounds, splats[i], tiles[i])
 
 
