@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from persona.data.datamodule import spread
@@ -16,17 +16,18 @@ from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.shaped_body import ShapedBody
 from persona.modules.head.avatar import HeadAvatar
 from persona.modules.head.looks import GaussianLook
+from persona.modules.head.outline import Outlines, opacity_distance, told_apart
 from persona.modules.head.template import warp
 
 VIEWS = 10
 """Frames whose outlines are looked at, evenly spread."""
 TRIES = 30
 """Points that are drawn for each that is asked for."""
-OUTLINE_RATE, OUTLINE_BATCH, UNSURE = 2e-3, 512, 0.1
-"""Adam's rate, points a step, and how far what it learns stays from certain: sigmoids that still
-move."""
-FEW = 5
-"""Fewer points that the same edits have may be there by chance: they weigh less together."""
+OUTLINE_RATE = 2e-3
+"""Adam's."""
+PLACES, NEARBY, NEAR = 12_000, 4_000, 0.08
+"""Places around the model of which it is known which edits have something there; more beside those
+that tell edits apart, in cubes of that side, networks' unit."""
 CLOSE = 0.02
 """Points are not put so near to one another, networks' unit."""
 
@@ -52,13 +53,15 @@ def points_in_outlines(
     return scattered(points[within], avatar.points, count)
 
 
-def points_around(avatar: HeadAvatar, count: int, thickness: float) -> Float[Tensor, "n 3"]:
+def points_around(
+    avatar: HeadAvatar, count: int, thickness: float, generator: torch.Generator | None = None
+) -> Float[Tensor, "n 3"]:
     """Random canonical points in a layer around the body model."""
     template = avatar.template
     vertices = template.posed_vertices(template.canonical_pose(avatar.mean_expression))
-    rows = torch.randint(len(vertices), (count,))
+    rows = torch.randint(len(vertices), (count,), generator=generator)
     outwards = F.normalize(vertices[rows] - vertices.mean(0), dim=-1)
-    return vertices[rows] + thickness * torch.rand(len(rows), 1) * outwards
+    return vertices[rows] + thickness * torch.rand(len(rows), 1, generator=generator) * outwards
 
 
 @torch.no_grad()
@@ -91,74 +94,76 @@ def inside_outlines(
     return inside & shown
 
 
-def learn_outlines(
-    avatar: HeadAvatar, body: ShapedBody, subjects: Sequence[Subject], steps: int, thickness: float
-) -> float:
+@torch.no_grad()
+def read_outlines(
+    avatar: HeadAvatar, body: ShapedBody, subjects: Sequence[Subject], thickness: float
+) -> Outlines:
+    """Which edits have something where, on the body model and in a layer around it.
+
+    Does not depend on what the avatar has learnt.
+
+    Args:
+        avatar: Its canonical expression known; on the CPU.
+        body: Body model of the tracked poses.
+        subjects: The edits, by number.
+        thickness: Of the layer, networks' unit.
+    """
+    template = avatar.template
+    vertices = template.posed_vertices(template.canonical_pose(avatar.mean_expression))
+    generator = torch.Generator().manual_seed(1)
+
+    def tested(points: Float[Tensor, "n 3"]) -> Bool[Tensor, "k n"]:
+        return torch.stack([inside_outlines(avatar, body, one, points) for one in subjects])
+
+    around = points_around(avatar, PLACES, thickness, generator)
+    points = torch.cat([vertices[:: max(1, 2 * len(vertices) // PLACES)], around])
+    there = tested(points)
+    telling, often = told_apart(there)
+    if len(telling):
+        # More of what is rare: the few places that happen to lie there say little of its shape.
+        rows = torch.multinomial(often, NEARBY, replacement=True, generator=generator)
+        moved = NEAR * (torch.rand(NEARBY, 3, generator=generator) - 0.5)
+        nearby = points[telling[rows]] + moved
+        points, there = torch.cat([points, nearby]), torch.cat([there, tested(nearby)], 1)
+    return Outlines(points, there)
+
+
+def learn_outlines(avatar: HeadAvatar, outlines: Outlines, steps: int) -> float:
     """Teaches a head of Gaussians which of its points each edit has, before any picture is drawn.
 
     Points that one edit has stand free in all others: drawn as opaque as the rest, they are so
     wrong that the first steps make everything transparent.
 
     Args:
-        avatar: Untrained, its canonical expression known; on the CPU.
-        body: Body model of the tracked poses.
-        subjects: The edits, by number.
+        avatar: Untrained, on the CPU.
+        outlines: Of its edits.
         steps: Of Adam, each on one edit.
-        thickness: Of the layer around the model in which it learns that nothing is there.
 
     Returns:
-        Share of the points, and of as many in the layer, that are right at the end.
+        Share of the places that are right at the end.
     """
     look = avatar.look
     assert isinstance(look, GaussianLook)
-    points = avatar.points.detach()
-    points = torch.cat([points, points_around(avatar, len(points), thickness)])
-    there = [inside_outlines(avatar, body, subject, points) for subject in subjects]
     weights = [*look.canonical.parameters(), *avatar.edits.parameters()]
     optimizer = torch.optim.Adam(weights, OUTLINE_RATE)
 
-    def logits(rows: Int[Tensor, "m"], edit: int) -> Float[Tensor, "m"]:
+    def logits(points: Float[Tensor, "m 3"], edit: int) -> Float[Tensor, "m"]:
         latent = avatar.edits(torch.tensor(edit)).latent
-        return look.canonical(points[rows], latent).opacity[:, 0]
+        return look.canonical(points, latent).opacity[:, 0]
 
-    stacked = torch.stack(there)
-    telling, often = told_apart(stacked)
     for step in range(steps):
-        edit, rows = step % len(subjects), torch.randint(len(points), (OUTLINE_BATCH,))
-        if len(telling):
-            # Few points tell edits apart: half of those that are looked at.
-            rows[::2] = telling[torch.multinomial(often, len(rows[::2]), replacement=True)]
-        truth = there[edit][rows].float()
-        loss = F.binary_cross_entropy_with_logits(
-            logits(rows, edit), truth.lerp(torch.tensor(0.5), UNSURE), reduction="none"
-        )
-        # Both kinds count alike.
-        share = truth.mean().clamp(0.05, 0.95)
-        loss = (loss * torch.where(truth > 0, 0.5 / share, 0.5 / (1 - share))).mean()
+        edit = step % len(outlines.there)
+        points, truth = outlines.batch(torch.tensor(step), torch.tensor(edit))
         optimizer.zero_grad()
-        loss.backward()
+        opacity_distance(logits(points, edit), truth).backward()
         optimizer.step()
     optimizer.zero_grad()
     with torch.no_grad():
-        rows = torch.arange(len(points))
-        right = [(logits(rows, edit) > 0) == truth for edit, truth in enumerate(there)]
+        right = [
+            (logits(outlines.points, edit) > 0) == truth
+            for edit, truth in enumerate(outlines.there)
+        ]
         return float(torch.cat(right).float().mean())
-
-
-def told_apart(
-    there: Bool[Tensor, "k n"],
-) -> tuple[Int[Tensor, "m"], Float[Tensor, "m"]]:
-    """Points that some edits have and others lack, and how often to look at each.
-
-    Those that the same edits have are looked at as often together as any others are: a dozen of
-    them make the tip of a mohawk, and hundreds the brim of a hat.
-
-    Args:
-        there: Which edits have which points.
-    """
-    telling = (there.any(0) & ~there.all(0)).nonzero()[:, 0]
-    _, kind, counts = there[:, telling].unique(dim=1, return_inverse=True, return_counts=True)
-    return telling, 1 / counts.clamp(min=FEW)[kind].float()
 
 
 def _looked_up(

@@ -8,7 +8,7 @@ from statistics import fmean
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from persona.commands.editable import EditableHead, has_edits
 from persona.data.frames import FrameDataset
@@ -68,7 +68,9 @@ def scored(net: str) -> MetricCollection:
         net: LPIPS.
     """
     metrics = protocol_metrics(net)
-    kept = {name: metric for name, metric in metrics.items() if name.startswith(VARIANT)}
+    kept: dict[str, Metric | MetricCollection] = {
+        name: metric for name, metric in metrics.items() if name.startswith(VARIANT)
+    }
     return MetricCollection(kept, compute_groups=False)
 
 
