@@ -47,7 +47,7 @@ class AniGsMethod(Method):
         self.avatar.initialise_colors(rgb)
 
     def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> AniGsStep:
-        """Renders the frame's own view; in a pose fit, whose frames are no views, the canonical."""
+        """Renders the frame's own view; in a pose fit, which has no views, the canonical person."""
         moment = None if turn else frame.index[0]
         posed = self.avatar(pose, replace(frame.view, moment=moment))
         camera = frame.camera[0].local()

@@ -16,7 +16,7 @@ from persona.modules.detect.face import Face
 from persona.types import BodyIdentity, BodyPose, Camera
 
 FACING = (torch.pi, 0.0, 0.0)
-"""Root of a head that looks into the camera: its y is up, the camera's down."""
+"""Root rotation of a head that looks into the camera: the head's y is up, the camera's is down."""
 NECK_ROW = 11
 """Of the neck in ``BodyPose.body``."""
 CONTOUR = 17
