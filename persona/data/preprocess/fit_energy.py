@@ -11,6 +11,7 @@ from torch import Tensor
 
 from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.fit_body import SampledBody, SampledPose
+from persona.data.preprocess.fit_hands import HandPlaceTerm
 from persona.data.preprocess.fit_joints import JointDepthTerm, JointPlaceTerm
 from persona.data.preprocess.fit_starts import MIN_SCORE, Start
 from persona.data.preprocess.fit_state import FitState, place_by_keypoints
@@ -59,6 +60,7 @@ class FitWeights:
     surface: float = 2.0
     joint_depth: float = 3.0
     joint_place: float = 1.0
+    hand_place: float = 0.1
 
 
 class FitProblem:
@@ -107,11 +109,16 @@ class FitProblem:
 
     def _joint_terms(self, seen: Canvas | None) -> list[PoseTerm]:
         """What an annotator says of the joints' place and depth; from the first pose on."""
+        terms: list[PoseTerm] = []
+        if seen is not None and "parts" in seen.maps:
+            hands = HandPlaceTerm(seen, self.camera, self.crop)
+            terms.append(lambda posed: self.weights.hand_place * hands(posed.joints))
         if seen is None or JOINTS not in seen.maps:
-            return []
+            return terms
         depth = JointDepthTerm(seen.maps[JOINTS])
         place = JointPlaceTerm(seen, self.camera, self.crop)
         return [
+            *terms,
             lambda posed: self.weights.joint_depth * depth(posed.joints),
             lambda posed: self.weights.joint_place * place(posed.joints),
         ]

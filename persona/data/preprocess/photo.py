@@ -28,7 +28,7 @@ from persona.data.preprocess.dresser import Dresser
 from persona.data.preprocess.fit import NOTHING, BodyFit, Known, PhotoFit, photo_camera
 from persona.data.preprocess.fit_camera import exif_focal_px
 from persona.data.preprocess.fit_check import write_overlay
-from persona.data.preprocess.fit_joints import with_agreed_sides
+from persona.data.preprocess.fit_joints import with_agreed_limbs, with_agreed_sides
 from persona.data.preprocess.fit_together import STEPS, fit_together
 from persona.data.preprocess.maps import near_occlusion
 from persona.data.preprocess.matte import refine_mask
@@ -205,7 +205,10 @@ class PhotoPreprocessor:
             if sided is not detection:
                 log.info("%s: left and right exchanged, as the picture is read", photo)
                 fine = self._fine_canvas(image, sided, camera).with_maps(fine.maps)
-                detection = sided
+            detection = with_agreed_limbs(sided, fine, camera)
+            if detection is not sided:
+                log.info("%s: a limb taken from where the picture is read", photo)
+                fine = self._fine_canvas(image, detection, camera).with_maps(fine.maps)
         return Sight(photo, image, detection, camera, fine)
 
     def _fit(
