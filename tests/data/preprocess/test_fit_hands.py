@@ -7,7 +7,7 @@ import torch
 from persona.data.palette import PART_INDEX
 from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.fit import photo_camera
-from persona.data.preprocess.fit_hands import HandPlaceTerm
+from persona.data.preprocess.fit_hands import HandBeforeTerm, HandPlaceTerm
 from persona.data.preprocess.fit_joints import with_agreed_limbs
 from persona.data.preprocess.fit_terms import CropSpace
 from persona.modules.body.joints import LEFT_HAND
@@ -91,3 +91,19 @@ def test_an_arm_put_on_the_other_one_is_taken_from_where_it_is_read(camera):
     assert torch.equal(mended.keypoints[others], keypoints[others])
     unsure = crop_of(camera, parts, keypoints, read, spread_m=0.3)
     assert with_agreed_limbs(found, unsure, camera) is found
+
+
+def test_a_hand_that_is_seen_lies_before_what_it_covers(camera):
+    parts = np.full((HEIGHT // 2, WIDTH // 2), PART_INDEX["Torso"], np.uint8)
+    parts[150:170, 110:130] = PART_INDEX["Left_Hand"]  # In the photo's middle.
+    keypoints = spread_keypoints()
+    keypoints[wholebody.LEFT_WRIST, :2] = HALF
+    seen = crop_of(camera, parts, keypoints, torch.full((22, 2), 5.0))
+    place = HandPlaceTerm(seen, camera, CropSpace(keypoints))
+    chest, back, arm, aside = [0.0, 0, 4.0], [0.0, 0, 4.2], [0.0, 0, 3.0], [0.5, 0, 2.0]
+    vertices = torch.tensor([[chest, back, arm, aside]]).repeat(2, 1, 1)
+    term = HandBeforeTerm(place, torch.tensor([True, True, False, True]))
+    joints = torch.zeros(2, 55, 3)
+    joints[:, LEFT_HAND, 2] = torch.tensor([[4.1], [3.9]])
+    torch.testing.assert_close(term(vertices, joints), torch.tensor([0.13, 0.0]))
+    assert term(vertices + torch.tensor([1.0, 0, 0]), joints).tolist() == [0, 0], "beside the body"
