@@ -270,6 +270,23 @@ def read_points(read: Float[Tensor, "22 4"], body: SmplxBody) -> Float[Tensor, "
     points_m = torch.zeros(wholebody.NUM_KEYPOINTS, 4)
     for point, joint in _BODY:
         points_m[point, :3] = place[joint]
-        sure = float(_SURE_M / read[joint, 3])
-        points_m[point, 3] = min(max(sure, 0.31), 1.0) if sure > 0 else 0.0
+        points_m[point, 3] = _score(read[joint, 3])
     return points_m
+
+
+def read_keypoints(read: Float[Tensor, "22 4"]) -> Float[Tensor, "133 3"]:
+    """COCO-WholeBody (``Detection.keypoints``) from read joints whose x and y are pixels.
+
+    Face and hands have none.
+    """
+    keypoints = torch.zeros(wholebody.NUM_KEYPOINTS, 3)
+    for point, joint in _BODY[:_SIDED]:
+        keypoints[point, :2] = read[joint, :2]
+        keypoints[point, 2] = _score(read[joint, 3])
+    return keypoints
+
+
+def _score(spread_m: Float[Tensor, ""]) -> float:
+    """Score of a joint that may be off by so much; what is known at all counts."""
+    sure = float(_SURE_M / spread_m)
+    return min(max(sure, 0.31), 1.0) if sure > 0 else 0.0

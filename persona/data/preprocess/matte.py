@@ -43,19 +43,19 @@ def refine_mask(
     if not both.any():
         return detection
     box = person_box(detection.mask.numpy() > 0.5, _SIZE[1] / _SIZE[0])
-    mask, width = _laid_back(matte, box, image.shape[:2]), max(1, round(_OUTLINE * box[3]))
+    mask, width = laid_back(matte, box, image.shape[:2]), max(1, round(_OUTLINE * box[3]))
     if overlap > _AGREE:
         mean = (mask + detection.mask.numpy()) / 2
         own = _believed(mask, detection.mask.numpy() > 0.5, width)
         mask = np.where(own, mask, mean)
     blank = np.zeros_like(canvas.alpha)
     untold = annotate(annotator, canvas.image, blank, canvas.keypoints)["alpha"]
-    untold = _laid_back(untold, box, image.shape[:2])
+    untold = laid_back(untold, box, image.shape[:2])
     besides = _wide((untold > 0.5) & (mask <= 0.5), width)
     return replace(detection, mask=torch.from_numpy(np.where(besides, untold, mask)))
 
 
-def _laid_back(
+def laid_back(
     matte: Float32[ndarray, "h w"], box: tuple[int, int, int, int], size: tuple[int, int]
 ) -> Float32[ndarray, "h2 w2"]:
     """A crop's matte in a photograph of some size (height, width), zero outside the box."""

@@ -41,6 +41,7 @@ from persona.data.preprocess.parts import (
     strays,
 )
 from persona.data.preprocess.prior import TexturePrior
+from persona.data.preprocess.second_look import look_again
 from persona.data.preprocess.several import Sight, shared_identity, unwrap_photos, upright
 from persona.data.preprocess.sheet import write_sheet
 from persona.data.preprocess.texture_fill import fill_unseen
@@ -51,7 +52,7 @@ from persona.data.subject_writer import SubjectWriter
 from persona.errors import UserError
 from persona.modules.body.regions import body_regions
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.detect import Annotator, Detection, Detector, annotate
+from persona.modules.detect import Annotator, Detection, Detector, NobodyFound, annotate
 from persona.modules.diffusion.base import Fitted, Reference
 from persona.modules.nearest import nearest_marked
 from persona.types import Camera
@@ -190,7 +191,13 @@ class PhotoPreprocessor:
     def _read(self, photo: Path, focal_px: float | None) -> Sight:
         """Finds the person in a photograph, and what an annotator sees of them."""
         image = read_image(photo)
-        detection = self.detector(torch.from_numpy(image).float() / 255, str(photo))
+        try:
+            detection = self.detector(torch.from_numpy(image).float() / 255, str(photo))
+        except NobodyFound:
+            seen = look_again(image, self.annotator, str(photo))
+            if seen is None:
+                raise
+            detection = seen
         for line in detection.warnings:
             log.warning(line)
         image, detection = upright(image, detection, photo)

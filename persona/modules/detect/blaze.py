@@ -19,7 +19,7 @@ from torch import Tensor
 from persona.errors import UserError
 from persona.modules.detect import wholebody
 from persona.modules.detect.boxes import Box, landmarks, pad, paste, resized_crop, square
-from persona.modules.detect.detection import Detection, Detector
+from persona.modules.detect.detection import Detection, Detector, NobodyFound
 from persona.modules.detect.matting import refine_mask
 from persona.modules.detect.runtime import load_solutions, quiet
 from persona.modules.detect.scan import PERSON_RULES, Person, choose, paint_out, scan
@@ -67,7 +67,7 @@ class MediapipeDetector(Detector):
                     found = turned
                     break
         if found is None:
-            raise UserError(
+            raise NobodyFound(
                 f"{source}: nobody found; give a photo of one person, standing free and in full"
             )
         faceless = bool((found.keypoints[wholebody.FACE, 2] == 0).all())

@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.errors import UserError
+
+
+class NobodyFound(UserError):
+    """A detector sees nobody in a photograph that it could read."""
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -38,5 +44,6 @@ class Detector(ABC):
             The detection in pixels of ``image``.
 
         Raises:
-            UserError: When nobody is found or the backend is not installed.
+            NobodyFound: When nobody is found.
+            UserError: When the backend is not installed.
         """

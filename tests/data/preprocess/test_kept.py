@@ -5,7 +5,7 @@ import torch
 
 from persona.data.preprocess.kept import KeptDetector
 from persona.errors import UserError
-from persona.modules.detect import Detection, Detector
+from persona.modules.detect import Detection, Detector, NobodyFound
 
 
 class Counting(Detector):
@@ -62,3 +62,21 @@ def test_damage_and_a_wrong_size_are_told(tmp_path):
         detector(torch.rand(8, 6, 3), str(photo))
     with pytest.raises(UserError, match="no such file"):
         detector(torch.rand(8, 6, 3))
+
+
+class Blind(Counting):
+    """Sees nobody."""
+
+    def __call__(self, image, source="the image"):
+        super().__call__(image, source)
+        raise NobodyFound(f"{source}: nobody found; give another")
+
+
+def test_that_nobody_is_found_is_kept_as_well(tmp_path):
+    image, inner, folder = torch.rand(8, 6, 3), Blind(), tmp_path / "kept"
+    for name in ("a.jpg", "b.jpg"):
+        photo = tmp_path / name
+        photo.write_bytes(b"one picture")
+        with pytest.raises(NobodyFound, match=rf"{name}: nobody found; give another$"):
+            KeptDetector(folder, inner)(image, str(photo))
+    assert inner.calls == 1
