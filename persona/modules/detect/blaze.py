@@ -73,13 +73,13 @@ class MediapipeDetector(Detector):
         faceless = bool((found.keypoints[wholebody.FACE, 2] == 0).all())
         if faceless and quarter_turns(found.keypoints):
             # Legs alone look to the network like somebody upside down, but never with a face.
-            raise UserError(
+            raise NobodyFound(
                 f"{source}: somebody lying or upside down without a face is found, as legs alone "
                 "are; give a photo with the head in it, turned upright"
             )
         hips = found.keypoints[[wholebody.LEFT_HIP, wholebody.RIGHT_HIP], 2]
         if faceless and (hips < _SEEN).all():
-            raise UserError(
+            raise NobodyFound(
                 f"{source}: neither a face nor a person's hips are found; give a photo of one "
                 "person with head and trunk in it"
             )

@@ -12,7 +12,7 @@ from persona.errors import UserError
 
 
 class NobodyFound(UserError):
-    """A detector sees nobody in a photograph that it could read."""
+    """A detector sees nobody, or legs alone, in a photograph that it could read."""
 
 
 @dataclass(frozen=True)
