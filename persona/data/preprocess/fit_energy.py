@@ -11,6 +11,7 @@ from torch import Tensor
 
 from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.fit_body import SampledBody, SampledPose
+from persona.data.preprocess.fit_hands import HandBeforeTerm, HandPlaceTerm
 from persona.data.preprocess.fit_joints import JointDepthTerm, JointPlaceTerm
 from persona.data.preprocess.fit_starts import MIN_SCORE, Start
 from persona.data.preprocess.fit_state import FitState, place_by_keypoints
@@ -28,6 +29,7 @@ from persona.data.preprocess.fit_terms import (
     outline_vertices,
     pose_term,
 )
+from persona.data.preprocess.parts import LIMBS_OF_KIND, limb_of_vertices
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.annotator import JOINTS
@@ -59,6 +61,8 @@ class FitWeights:
     surface: float = 2.0
     joint_depth: float = 3.0
     joint_place: float = 1.0
+    hand_place: float = 0.1
+    hand_before: float = 1.0
 
 
 class FitProblem:
@@ -102,16 +106,23 @@ class FitProblem:
         self.sampled = SampledBody(body)
         # Before the silhouette counts only the keypoints are looked at.
         self.points_only = SampledBody(body, samples=2)
+        self.hands: HandPlaceTerm | None = None
+        if seen is not None and "parts" in seen.maps:
+            self.hands = HandPlaceTerm(seen, camera, self.crop)
         self.joint_terms = self._joint_terms(seen)
         self.vertex_terms = self._vertex_terms(seen)
 
     def _joint_terms(self, seen: Canvas | None) -> list[PoseTerm]:
         """Terms of the annotator's joints, place and depth; used from the first pose on."""
+        terms: list[PoseTerm] = []
+        if (hands := self.hands) is not None:
+            terms.append(lambda posed: self.weights.hand_place * hands(posed.joints))
         if seen is None or JOINTS not in seen.maps:
-            return []
+            return terms
         depth = JointDepthTerm(seen.maps[JOINTS])
         place = JointPlaceTerm(seen, self.camera, self.crop)
         return [
+            *terms,
             lambda posed: self.weights.joint_depth * depth(posed.joints),
             lambda posed: self.weights.joint_place * place(posed.joints),
         ]
@@ -119,6 +130,12 @@ class FitProblem:
     def _vertex_terms(self, seen: Canvas | None) -> list[PoseTerm]:
         """The terms of the sampled vertices; a new term is one more line here."""
         terms: list[PoseTerm] = [self._inside]
+        if self.hands is not None:
+            arms = LIMBS_OF_KIND["Arm"] + LIMBS_OF_KIND["Hand"]
+            limbs = limb_of_vertices(self.body)[self.sampled.index]
+            before = HandBeforeTerm(self.hands, ~torch.isin(limbs, torch.tensor(arms)))
+            weight = self.weights.hand_before
+            terms.append(lambda posed: weight * before(posed.vertices, posed.joints))
         if seen is not None and "surface" in seen.maps:
             surface = SurfaceTerm(
                 seen.maps["surface"], seen.parts, seen.camera, self.camera, self.body.template,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from persona.data.io import write_bytes
 from persona.errors import UserError
-from persona.modules.detect.detection import Detection, Detector
+from persona.modules.detect.detection import Detection, Detector, NobodyFound
 from persona.modules.detect.offsets import OFFSETS
 
 _LEVELS = 255
@@ -39,6 +39,7 @@ class KeptDetector(Detector):
         """See ``Detector``; ``source`` is the photograph's file.
 
         Raises:
+            NobodyFound: nobody is, or was, found.
             UserError: also when there is no such file, or a kept finding is damaged.
         """
         photo = Path(source)
@@ -49,8 +50,14 @@ class KeptDetector(Detector):
         found_by = hashlib.sha256(settings.encode() + photo.read_bytes()).hexdigest()[:16]
         path = self.folder / f"{found_by}.npz"
         if not path.is_file():
-            write_detection(path, self.detector(image, source))
-        found = read_detection(path)
+            try:
+                write_detection(path, self.detector(image, source))
+            except NobodyFound as error:
+                write_nobody(path, str(error).removeprefix(source))
+        try:
+            found = read_detection(path)
+        except NobodyFound as error:
+            raise NobodyFound(f"{source}{error}") from None
         if found.mask.shape != image.shape[:2]:
             raise UserError(f"{path}: is of another size than {source}; remove it")
         return found
@@ -70,19 +77,36 @@ def write_detection(path: Path, found: Detection) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def write_nobody(path: Path, told: str) -> None:
+    """Writes that nobody was found.
+
+    Args:
+        path: Of the finding.
+        told: What the detector said, without the photograph's name.
+    """
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, nobody=np.array(told))
+    write_bytes(path, buffer.getvalue())
+
+
 def read_detection(path: Path) -> Detection:
     """Reads a finding.
 
     Raises:
+        NobodyFound: it says that nobody was found; with what the detector said.
         UserError: it is damaged.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
+            if "nobody" in file:
+                raise NobodyFound(str(file["nobody"]))
             mask = torch.from_numpy(file["mask"]).float() / _LEVELS
             keypoints, points_m = (torch.from_numpy(file[k]) for k in ("keypoints", "points_m"))
             # MediaPipe's are the only ones that were kept without their offsets, once.
             known = "offsets" in file
             offsets = torch.from_numpy(file["offsets"]) if known else OFFSETS["mediapipe"]
             return Detection(mask, keypoints, points_m, tuple(map(str, file["warnings"])), offsets)
+    except NobodyFound:
+        raise
     except Exception as error:  # A damaged zip raises one of many kinds.
         raise UserError(f"{path}: cannot be read ({type(error).__name__}); remove it") from error

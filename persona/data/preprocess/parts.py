@@ -34,7 +34,7 @@ _SHOWS = {
     "Neck": ("Face_Neck", "Hair", "Torso", "Upper_Clothing"),
     "Torso": ("Face_Neck", "Hair", "Torso", "Upper_Clothing", "Lower_Clothing"),
     "Arm": ("Hair", "Torso", "Upper_Clothing", "Upper_Arm", "Lower_Arm"),
-    "Hand": ("Hand", "Lower_Arm", "Upper_Clothing"),
+    "Hand": ("Hand", "Lower_Arm"),
     "Leg": ("Lower_Clothing", "Upper_Clothing", "Upper_Leg", "Lower_Leg", "Torso", "Shoe", "Sock"),
     "Foot": ("Foot", "Shoe", "Sock", "Lower_Leg"),
 }
@@ -75,12 +75,15 @@ def agrees(classes: UInt8[ndarray, "h w"], limbs: Int[ndarray, "h w"]) -> Bool[n
 def strays(skin: Bool[ndarray, "h w"], limbs: Int[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
     """Pixels of arms and hands that show cloth on a bare limb, or skin on a covered one.
 
-    They are the colour of what lies beside the limb, seen through a small misalignment.
+    They are the colour of what lies beside the limb, seen through a small misalignment. A hand is
+    always bare: one that lies mostly on a shirt in the picture is not where the fit has it.
     """
     out = np.zeros(limbs.shape, bool)
     for index, part in enumerate(PARTS):
         here = limbs == index
-        if _one_colour(part) and here.any() and skin.any():
+        if "Hand" in part:
+            out |= here & ~skin
+        elif _one_colour(part) and here.any() and skin.any():
             share = skin[here].mean()
             if max(share, 1 - share) > _CLEAR_SHARE:
                 out |= here & (skin != (share > 0.5))

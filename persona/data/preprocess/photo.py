@@ -28,7 +28,7 @@ from persona.data.preprocess.dresser import Dresser
 from persona.data.preprocess.fit import NOTHING, BodyFit, Known, PhotoFit, photo_camera
 from persona.data.preprocess.fit_camera import exif_focal_px
 from persona.data.preprocess.fit_check import write_overlay
-from persona.data.preprocess.fit_joints import with_agreed_sides
+from persona.data.preprocess.fit_joints import with_agreed_limbs, with_agreed_sides
 from persona.data.preprocess.fit_together import STEPS, fit_together
 from persona.data.preprocess.maps import near_occlusion
 from persona.data.preprocess.matte import refine_mask
@@ -41,6 +41,7 @@ from persona.data.preprocess.parts import (
     strays,
 )
 from persona.data.preprocess.prior import TexturePrior
+from persona.data.preprocess.second_look import look_again
 from persona.data.preprocess.several import Sight, shared_identity, unwrap_photos, upright
 from persona.data.preprocess.sheet import write_sheet
 from persona.data.preprocess.texture_fill import fill_unseen
@@ -51,7 +52,7 @@ from persona.data.subject_writer import SubjectWriter
 from persona.errors import UserError
 from persona.modules.body.regions import body_regions
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.detect import Annotator, Detection, Detector, annotate
+from persona.modules.detect import Annotator, Detection, Detector, NobodyFound, annotate
 from persona.modules.diffusion.base import Fitted, Reference
 from persona.modules.nearest import nearest_marked
 from persona.types import Camera
@@ -190,7 +191,13 @@ class PhotoPreprocessor:
     def _read(self, photo: Path, focal_px: float | None) -> Sight:
         """Finds the person in a photograph, and what an annotator sees of them."""
         image = read_image(photo)
-        detection = self.detector(torch.from_numpy(image).float() / 255, str(photo))
+        try:
+            detection = self.detector(torch.from_numpy(image).float() / 255, str(photo))
+        except NobodyFound:
+            seen = look_again(image, self.annotator, str(photo))
+            if seen is None:
+                raise
+            detection = seen
         for line in detection.warnings:
             log.warning(line)
         image, detection = upright(image, detection, photo)
@@ -205,7 +212,10 @@ class PhotoPreprocessor:
             if sided is not detection:
                 log.info("%s: left and right exchanged, as the picture is read", photo)
                 fine = self._fine_canvas(image, sided, camera).with_maps(fine.maps)
-                detection = sided
+            detection = with_agreed_limbs(sided, fine, camera)
+            if detection is not sided:
+                log.info("%s: a limb taken from where the picture is read", photo)
+                fine = self._fine_canvas(image, detection, camera).with_maps(fine.maps)
         return Sight(photo, image, detection, camera, fine)
 
     def _fit(

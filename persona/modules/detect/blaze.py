@@ -19,7 +19,7 @@ from torch import Tensor
 from persona.errors import UserError
 from persona.modules.detect import wholebody
 from persona.modules.detect.boxes import Box, landmarks, pad, paste, resized_crop, square
-from persona.modules.detect.detection import Detection, Detector
+from persona.modules.detect.detection import Detection, Detector, NobodyFound
 from persona.modules.detect.matting import refine_mask
 from persona.modules.detect.offsets import OFFSETS
 from persona.modules.detect.runtime import load_solutions, quiet
@@ -68,19 +68,19 @@ class MediapipeDetector(Detector):
                     found = turned
                     break
         if found is None:
-            raise UserError(
+            raise NobodyFound(
                 f"{source}: nobody found; give a photo of one person, standing free and in full"
             )
         faceless = bool((found.keypoints[wholebody.FACE, 2] == 0).all())
         if faceless and quarter_turns(found.keypoints):
             # Legs alone look to the network like somebody upside down, but never with a face.
-            raise UserError(
+            raise NobodyFound(
                 f"{source}: somebody lying or upside down without a face is found, as legs alone "
                 "are; give a photo with the head in it, turned upright"
             )
         hips = found.keypoints[[wholebody.LEFT_HIP, wholebody.RIGHT_HIP], 2]
         if faceless and (hips < _SEEN).all():
-            raise UserError(
+            raise NobodyFound(
                 f"{source}: neither a face nor a person's hips are found; give a photo of one "
                 "person with head and trunk in it"
             )

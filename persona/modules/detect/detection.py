@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
+from persona.errors import UserError
 from persona.modules.detect.offsets import OFFSETS
+
+
+class NobodyFound(UserError):
+    """A detector sees nobody, or legs alone, in a photograph that it could read."""
 
 
 @dataclass(frozen=True)
@@ -42,5 +47,6 @@ class Detector(ABC):
             The detection in pixels of ``image``.
 
         Raises:
-            UserError: When nobody is found or the backend is not installed.
+            NobodyFound: When nobody is found.
+            UserError: When the backend is not installed.
         """

@@ -83,15 +83,21 @@ def test_strays_are_the_minority_colour_of_an_arm():
     skin[0, :] = False
     assert strays(skin, limbs).sum() == 5, "one row of cloth on the arm; the trunk is not judged"
     assert not strays(np.zeros((10, 10), bool), limbs).any(), "no skin colour known"
+    hand = np.full((10, 10), PARTS.index("Left_Hand"))
+    skin[:, 2:] = False
+    assert (strays(skin, hand) == ~skin).all(), "a hand that lies mostly on a shirt"
 
 
 def test_a_pixel_counts_where_its_part_fits_the_limb():
-    limbs = ["Torso", "Torso", "Torso", "Left_Hand", "Left_Foot", "Left_Foot", "Right_Lower_Leg"]
+    limbs = ["Torso", "Torso", "Torso", "Left_Hand", "Left_Foot", "Left_Foot", "Right_Lower_Leg",
+             "Left_Hand"]  # fmt: skip
     parts = ["Upper_Clothing", "Left_Hand", "Apparel", "Right_Hand", "Lower_Clothing",
-             "Left_Shoe", "Lower_Clothing"]  # fmt: skip
+             "Left_Shoe", "Lower_Clothing", "Upper_Clothing"]  # fmt: skip
     limbs = np.array([[PARTS.index(name) for name in limbs]])
     classes = np.array([[PART_INDEX[name] for name in parts]], np.uint8)
-    assert agrees(classes, limbs)[0].tolist() == [True, False, False, True, False, True, True]
+    assert agrees(classes, limbs)[0].tolist() == [
+        True, False, False, True, False, True, True, False,
+    ]  # fmt: skip
     assert not agrees(classes, np.full_like(limbs, -1)).any(), "no body, no limb"
 
 

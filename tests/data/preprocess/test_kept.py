@@ -6,7 +6,7 @@ import torch
 
 from persona.data.preprocess.kept import KeptDetector, read_detection, write_detection
 from persona.errors import UserError
-from persona.modules.detect import Detection, Detector
+from persona.modules.detect import Detection, Detector, NobodyFound
 from persona.modules.detect.offsets import OFFSETS
 
 
@@ -75,3 +75,21 @@ def test_what_older_versions_kept_is_mediapipes(tmp_path):
         arrays = {name: file[name] for name in file.files if name != "offsets"}
     np.savez(path, **arrays)
     assert torch.equal(read_detection(path).offsets, OFFSETS["mediapipe"])
+
+
+class Blind(Counting):
+    """Sees nobody."""
+
+    def __call__(self, image, source="the image"):
+        super().__call__(image, source)
+        raise NobodyFound(f"{source}: nobody found; give another")
+
+
+def test_that_nobody_is_found_is_kept_as_well(tmp_path):
+    image, inner, folder = torch.rand(8, 6, 3), Blind(), tmp_path / "kept"
+    for name in ("a.jpg", "b.jpg"):
+        photo = tmp_path / name
+        photo.write_bytes(b"one picture")
+        with pytest.raises(NobodyFound, match=rf"{name}: nobody found; give another$"):
+            KeptDetector(folder, inner)(image, str(photo))
+    assert inner.calls == 1

@@ -1,0 +1,134 @@
+"""Where hands are seen: energies of the fit that bring each hand there, and before the body."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+from scipy import ndimage
+from torch import Tensor
+
+from persona.data.palette import PART_INDEX
+from persona.data.preprocess.canvas import Canvas, photo_px
+from persona.data.preprocess.fit_starts import MIN_SCORE
+from persona.data.preprocess.fit_terms import CROP_SIDE, CropSpace
+from persona.modules.body.joints import LEFT_HAND, LEFT_WRIST, RIGHT_HAND, RIGHT_WRIST
+from persona.modules.detect import wholebody
+from persona.modules.detect.annotator import JOINTS
+from persona.types import Camera
+
+_HANDS = (("Left_Hand", LEFT_HAND), ("Right_Hand", RIGHT_HAND))
+_WRISTS = ((LEFT_WRIST, wholebody.LEFT_WRIST), (RIGHT_WRIST, wholebody.RIGHT_WRIST))
+"""Joints, and COCO-WholeBody points, in the order of the hands."""
+_LEAST = 0.001
+"""Share of the person's pixels that a hand has at least: what is smaller is a speck."""
+_NEAR = 0.2
+"""How far a hand may be from its wrist (as read, or as detected), of the crop's height."""
+_LOOSE = 0.005 * CROP_SIDE
+"""Distance that does not count: a hand is not seen whole."""
+_REACH = 0.015 * CROP_SIDE
+"""What lies within this distance of a hand's middle in the picture lies before or behind it."""
+_BEFORE_M = 0.03
+"""By how much the middle of a hand lies before the skin that it covers."""
+
+
+class HandPlaceTerm:
+    """Distance of each hand's middle to the middle of the pixels that show it (crop units).
+
+    Detectors find fists and hands from the side badly, and give hands no points then.
+
+    Args:
+        seen: The person's crop with an annotator's maps.
+        camera: The photograph's camera.
+        space: Crop units of the fit.
+    """
+
+    def __init__(self, seen: Canvas, camera: Camera, space: CropSpace):
+        self.hands: list[tuple[list[int], Float[Tensor, "2"]]] = []
+        """Joints of each hand seen, and where it is seen."""
+        self.camera, self.space = camera, space
+        for joints, middle in believed_hands(seen):
+            pixels = photo_px(middle[None], seen.camera, camera)
+            self.hands.append((joints, space.points(pixels)[0]))
+
+    def __call__(self, joints: Float[Tensor, "b 55 3"]) -> Float[Tensor, "b"]:
+        """Energy of each candidate, from its joints in the camera's frame; mean over the hands."""
+        energy = joints.new_zeros(len(joints))
+        for rows, target in self.hands:
+            middle = self.space.points(self.camera.project(joints[:, rows])).mean(1)
+            distance = ((middle - target).square().sum(-1) + 1e-6).sqrt()
+            energy = energy + (distance - _LOOSE).clamp(min=0) / len(self.hands)
+        return energy
+
+
+class HandBeforeTerm:
+    """How far hands that are seen lie behind, or in, what they cover (metres).
+
+    Args:
+        place: What is known of the hands.
+        covered: Which of the vertices that the fit looks at a hand may cover: all but the arms'.
+    """
+
+    def __init__(self, place: HandPlaceTerm, covered: Bool[Tensor, "q"]):
+        self.place, self.covered = place, covered
+
+    def __call__(
+        self, vertices: Float[Tensor, "b q 3"], joints: Float[Tensor, "b 55 3"]
+    ) -> Float[Tensor, "b"]:
+        """Energy of each candidate, in the camera's frame; mean over the hands.
+
+        What is covered is not moved: the arm gives way.
+        """
+        energy, hands = joints.new_zeros(len(joints)), self.place.hands
+        if not hands:
+            return energy
+        body = vertices[:, self.covered].detach()
+        points = self.place.space.points(self.place.camera.project(body))
+        for rows, target in hands:
+            near = (points - target).square().sum(-1) < _REACH**2
+            front_m = torch.where(near, body[..., 2], torch.inf).amin(-1)
+            behind_m = joints[:, rows, 2].mean(-1) - (front_m - _BEFORE_M)
+            energy = energy + behind_m.clamp(min=0) / len(hands)
+        return energy
+
+
+def believed_hands(seen: Canvas) -> list[tuple[list[int], Float[Tensor, "2"]]]:
+    """Joints and middle (pixels of the crop) of each hand that is seen near its wrist.
+
+    Hands that lie nearer to each other's wrists are left and right exchanged: none is believed.
+    """
+    middles = [seen_middle(seen.parts, PART_INDEX[name]) for name, _ in _HANDS]
+    own, exchanged, found = 0.0, 0.0, []
+    for side, middle in enumerate(middles):
+        if middle is not None:
+            near = _wrist_distance(middle, seen, *_WRISTS[side])
+            own += near
+            exchanged += _wrist_distance(middle, seen, *_WRISTS[1 - side])
+            if near < _NEAR:
+                found.append((list(_HANDS[side][1]), middle))
+    return found if own < exchanged else []
+
+
+def seen_middle(parts: UInt8[ndarray, "h w"], part: int) -> Float[Tensor, "2"] | None:
+    """Middle (pixels) of a part's largest place; None where there is none worth the name."""
+    places, count = ndimage.label(parts == part)
+    if not count:
+        return None
+    sizes = np.bincount(places.ravel())[1:]
+    if sizes.max() < _LEAST * (parts > 0).sum():
+        return None
+    rows, columns = np.nonzero(places == 1 + sizes.argmax())
+    return torch.tensor([columns.mean() + 0.5, rows.mean() + 0.5], dtype=torch.float32)
+
+
+def _wrist_distance(middle: Float[Tensor, "2"], seen: Canvas, wrist: int, point: int) -> float:
+    """How far a place is from a wrist (as read, or as detected), of the crop's height."""
+    wrists = []
+    if JOINTS in seen.maps:
+        size = torch.tensor([seen.camera.width, seen.camera.height])
+        wrists.append(torch.from_numpy(seen.maps[JOINTS][wrist, :2]) * size)
+    if seen.keypoints[point, 2] > MIN_SCORE:
+        wrists.append(seen.keypoints[point, :2])
+    distances = [float((middle - place).norm()) for place in wrists]
+    return min(distances, default=float("inf")) / seen.camera.height

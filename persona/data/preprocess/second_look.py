@@ -1,0 +1,90 @@
+"""People whom the detector does not find, as an annotator sees them that needs no detection."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, UInt8
+from numpy import ndarray
+from scipy import ndimage
+
+from persona.data.palette import PART_INDEX
+from persona.data.preprocess.canvas import Canvas, person_box, person_canvas, photo_px
+from persona.data.preprocess.fit import photo_camera
+from persona.data.preprocess.fit_joints import read_keypoints
+from persona.data.preprocess.matte import laid_back
+from persona.modules.detect import Annotator, Detection, annotate, wholebody
+from persona.modules.detect.annotator import JOINTS
+from persona.types import Camera
+
+_SIZE = (512, 384)
+_LEAST_PERSON = 0.02
+"""Share of the photograph that a person fills at least."""
+_SURE_M, _INSIDE = 0.09, 0.95
+"""Mean of what joints may be off by, and share of them in the mask, that make a person."""
+_LEAST_HEAD, _LEAST_TRUNK = 0.02, 0.1
+"""Shares of a person that are head, and trunk or what covers it: legs alone are nobody."""
+_HEAD = ("Face_Neck", "Hair")
+_TRUNK = ("Torso", "Upper_Clothing", "Apparel", "Lower_Clothing")
+
+
+def look_again(
+    image: UInt8[ndarray, "h w 3"], annotator: Annotator, source: str
+) -> Detection | None:
+    """Somebody in a photograph, found by the annotator alone; None where it is not sure.
+
+    The whole photograph is read, then the crop around who is seen in it.
+
+    Args:
+        image: The photograph, of one person who is upright.
+        annotator: One without need of a body that provides matte, parts and joints; else None.
+        source: Name of the photograph for messages.
+    """
+    if annotator.needs_prior or not {"alpha", "parts", JOINTS} <= annotator.provides:
+        return None
+    camera = photo_camera(*image.shape[:2])
+    nobody = torch.zeros(wholebody.NUM_KEYPOINTS, 3)
+    found = Detection(torch.ones(image.shape[:2]), nobody, torch.zeros(len(nobody), 4))
+    for _ in range(2):
+        canvas = person_canvas(image, found, camera, *_SIZE)
+        told = np.zeros_like(canvas.alpha)
+        maps = annotate(annotator, canvas.image, told, canvas.keypoints)
+        person = _largest(maps["alpha"] > 0.5)
+        box = person_box(found.mask.numpy() > 0.5, _SIZE[1] / _SIZE[0])
+        mask = laid_back((maps["alpha"] * person).astype(np.float32), box, image.shape[:2])
+        if not _is_person(maps, person) or (mask > 0.5).mean() < _LEAST_PERSON:
+            return None
+        found = Detection(
+            torch.from_numpy(mask), _keypoints(maps[JOINTS], canvas, camera), found.points_m,
+            (f"{source}: the detector finds nobody; the person is taken as the annotator sees "
+             "them, without face and fingers",),
+        )  # fmt: skip
+    return found
+
+
+def _keypoints(read: Float32[ndarray, "22 4"], canvas: Canvas, camera: Camera) -> torch.Tensor:
+    """COCO-WholeBody of the photograph from joints that were read off a crop."""
+    joints = torch.from_numpy(read).clone()
+    pixels = joints[:, :2] * torch.tensor([canvas.camera.width, canvas.camera.height])
+    joints[:, :2] = photo_px(pixels, canvas.camera, camera)
+    return read_keypoints(joints)
+
+
+def _is_person(maps: dict[str, ndarray], person: Bool[ndarray, "h w"]) -> bool:
+    """Whether what is seen has a person's joints, head and trunk."""
+    if not person.any():
+        return False
+    read, parts = maps[JOINTS], maps["parts"][person]
+    height, width = person.shape
+    inside = [
+        person[int(y * height), int(x * width)] if 0 <= x < 1 and 0 <= y < 1 else False
+        for x, y in read[:, :2]
+    ]
+    head, trunk = (np.isin(parts, [PART_INDEX[n] for n in names]) for names in (_HEAD, _TRUNK))
+    sure = read[:, 3].mean() < _SURE_M and np.mean(inside) >= _INSIDE
+    return bool(sure and head.mean() > _LEAST_HEAD and trunk.mean() > _LEAST_TRUNK)
+
+
+def _largest(seen: Bool[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
+    places, count = ndimage.label(seen)
+    return places == 1 + np.bincount(places.ravel())[1:].argmax() if count else seen

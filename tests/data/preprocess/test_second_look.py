@@ -1,0 +1,72 @@
+"""People whom only the annotator sees."""
+
+import numpy as np
+import pytest
+import torch
+
+from persona.data.palette import PART_INDEX
+from persona.data.preprocess.second_look import look_again
+from persona.modules.detect import Annotator, wholebody
+from persona.modules.detect.annotator import JOINTS
+
+HEIGHT, WIDTH = 400, 300
+
+
+class Sees(Annotator):
+    """Sees a grey person before white: a lighter head, joints down the middle."""
+
+    provides = frozenset({"alpha", "parts", JOINTS})
+
+    def __init__(self, spread_m=0.05, head="Hair"):
+        self.spread_m, self.head, self.told = spread_m, head, []
+
+    def __call__(self, image, alpha, keypoints, prior=None):
+        self.told.append((float(alpha.max()), float(keypoints[:, 2].max())))
+        grey = image[..., 0]
+        person = (grey > 100) & (grey < 250)
+        rows, columns = np.nonzero(person)
+        parts = np.where(person, PART_INDEX["Upper_Clothing"], 0).astype(np.uint8)
+        parts[person & (grey > 200)] = PART_INDEX[self.head]
+        joints = np.full((22, 4), self.spread_m, np.float32)
+        if person.any():
+            joints[:, 0] = np.median(columns) / image.shape[1]
+            joints[:, 1] = np.linspace(rows.min() + 2, rows.max() - 2, 22) / image.shape[0]
+        return {"alpha": person.astype(np.float32), "parts": parts, JOINTS: joints}
+
+
+@pytest.fixture
+def picture():
+    image = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    image[100:300, 200:240] = 150
+    image[100:140, 200:240] = 220
+    image[150:160, 20:30] = 150  # A speck, no part of the person.
+    return image
+
+
+def test_who_is_seen_has_mask_and_joints_of_the_photo(picture):
+    annotator = Sees()
+    found = look_again(picture, annotator, "a.jpg")
+    mask = found.mask.numpy() > 0.5
+    true = np.zeros_like(mask)
+    true[100:300, 200:240] = True
+    assert (mask & true).sum() / (mask | true).sum() > 0.95
+    points = found.keypoints[[wholebody.LEFT_HIP, wholebody.LEFT_ANKLE]]
+    assert (points[:, 0] - 220).abs().max() < 2
+    # Joints 1 and 7 of 22, evenly down the person.
+    torch.testing.assert_close(points[:, 1], 100 + 200 * torch.tensor([1, 7]) / 21, atol=4, rtol=0)
+    assert (points[:, 2] == 1).all() and (found.keypoints[wholebody.FACE, 2] == 0).all()
+    assert "nobody" in found.warnings[0] and len(annotator.told) == 2
+    assert all(mask == 0 for mask, _ in annotator.told) and annotator.told[1][1] == 1
+
+
+@pytest.mark.parametrize("annotator", [Sees(spread_m=0.3), Sees(head="Lower_Clothing")])
+def test_what_is_unsure_or_has_no_head_is_nobody(picture, annotator):
+    assert look_again(picture, annotator, "a.jpg") is None
+    assert annotator.told, "it was asked"
+
+
+def test_nothing_and_annotators_that_need_a_body_see_nobody(picture):
+    assert look_again(np.full_like(picture, 255), Sees(), "a.jpg") is None
+    blind = Sees()
+    blind.needs_prior = True
+    assert look_again(picture, blind, "a.jpg") is None and not blind.told
