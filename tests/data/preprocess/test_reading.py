@@ -157,37 +157,3 @@ def test_an_empty_matte_changes_nothing(person):
     told = Told(image, np.zeros((HEIGHT, WIDTH), np.uint8), detection)
     told.matte[:] = 0
     assert refine_mask(image, detection, told).mask.equal(detection.mask)
-
-
-class Follower(Annotator):
-    """Follows the mask that it is told, and sees the person where it is told none."""
-
-    provides = frozenset({"alpha"})
-
-    def __init__(self, told):
-        self.told = told
-
-    def __call__(self, image, alpha, keypoints, prior=None):
-        return {"alpha": alpha.copy() if alpha.any() else self.told.matte}
-
-
-def test_what_is_seen_without_the_detectors_mask_is_added(person):
-    """A place between the legs, as of a skirt behind them; a thin rim is not added."""
-    _, _, _, detection = person
-    true = detection.mask.numpy() > 0.5
-    hole, rim = np.zeros_like(true), np.zeros_like(true)
-    rows, columns = np.nonzero(true)
-    middle, half = (rows.min() + rows.max()) // 2, (columns.min() + columns.max()) // 2
-    hole[middle : middle + 30, half - 10 : half + 10] = True
-    hole |= np.roll(true, 3, axis=1) & hole
-    rim[60:120, columns.max() - 1] = True
-    wrong = Detection(
-        torch.from_numpy((true & ~hole).astype(np.float32)), detection.keypoints, detection.points_m
-    )
-    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    told = Told(image, ((true | hole | rim) * 254).astype(np.uint8), wrong)
-    beyond = Told(image, np.zeros((HEIGHT, WIDTH), np.uint8), wrong).matte
-    told.matte = told.matte * (1 - beyond)
-    mended = refine_mask(image, wrong, Follower(told)).mask.numpy() > 0.5
-    assert mended[hole].mean() > 0.8
-    assert mended[rim & ~true].mean() < 0.2
