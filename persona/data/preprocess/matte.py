@@ -40,17 +40,25 @@ def refine_mask(
     overlap = both.sum() / max(1, ((matte > 0.5) | canvas.mask).sum())
     if not both.any():
         return detection
-    x, y, w, h = person_box(detection.mask.numpy() > 0.5, _SIZE[1] / _SIZE[0])
-    large = cv2.resize(matte, (w, h), interpolation=cv2.INTER_LINEAR)
-    mask = np.zeros(image.shape[:2], np.float32)
-    x0, y0 = max(x, 0), max(y, 0)
-    x1, y1 = min(x + w, image.shape[1]), min(y + h, image.shape[0])
-    mask[y0:y1, x0:x1] = large[y0 - y : y1 - y, x0 - x : x1 - x]
+    box = person_box(detection.mask.numpy() > 0.5, _SIZE[1] / _SIZE[0])
+    mask, width = laid_back(matte, box, image.shape[:2]), max(1, round(_OUTLINE * box[3]))
     if overlap > _AGREE:
         mean = (mask + detection.mask.numpy()) / 2
-        own = _believed(mask, detection.mask.numpy() > 0.5, max(1, round(_OUTLINE * h)))
+        own = _believed(mask, detection.mask.numpy() > 0.5, width)
         mask = np.where(own, mask, mean)
     return replace(detection, mask=torch.from_numpy(mask))
+
+
+def laid_back(
+    matte: Float32[ndarray, "h w"], box: tuple[int, int, int, int], size: tuple[int, int]
+) -> Float32[ndarray, "h2 w2"]:
+    """A crop's matte in a photograph of some size (height, width), zero outside the box."""
+    x, y, w, h = box
+    large = cv2.resize(matte, (w, h), interpolation=cv2.INTER_LINEAR)
+    mask = np.zeros(size, np.float32)
+    x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, size[1]), min(y + h, size[0])
+    mask[y0:y1, x0:x1] = large[y0 - y : y1 - y, x0 - x : x1 - x]
+    return mask
 
 
 def _believed(
