@@ -1,4 +1,4 @@
-"""What losses of heads may look at."""
+"""Inputs of the losses of heads."""
 
 from dataclasses import dataclass
 
@@ -27,13 +27,13 @@ class HeadStep(Step):
     posed: PosedHead
     pose: Pose
     background: Float[Tensor, "3 h w"]
-    """What lies behind truth and render."""
+    """The colour behind truth and render."""
     outlines: Outlines | None = None
     """What each edit has where, if that is known."""
 
     @property
     def surface(self) -> tuple[SurfaceLook, DrawnSurface]:
-        """The look and what it drew, of a head of points.
+        """The look and its result, for a head of points.
 
         Raises:
             UserError: The head is of Gaussians.
