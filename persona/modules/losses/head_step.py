@@ -1,4 +1,4 @@
-"""Inputs of the losses of heads."""
+"""What losses of heads may look at."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,6 @@ from torch import Tensor
 from persona.errors import UserError
 from persona.modules.head.avatar import HeadAvatar, PosedHead
 from persona.modules.head.looks import DrawnSurface, SurfaceLook
-from persona.modules.head.outline import Outlines
 from persona.modules.losses.base import Step
 from persona.types import Pose
 
@@ -27,13 +26,11 @@ class HeadStep(Step):
     posed: PosedHead
     pose: Pose
     background: Float[Tensor, "3 h w"]
-    """The colour behind truth and render."""
-    outlines: Outlines | None = None
-    """What each edit has where, if that is known."""
+    """What lies behind truth and render."""
 
     @property
     def surface(self) -> tuple[SurfaceLook, DrawnSurface]:
-        """The look and its result, for a head of points.
+        """The look and what it drew, of a head of points.
 
         Raises:
             UserError: The head is of Gaussians.
