@@ -23,11 +23,10 @@ from persona.modules.head.avatar import HeadAvatar, PosedHead
 from persona.modules.head.builder import HeadBuilder, PerseBuilder
 from persona.modules.head.looks import DrawnSurface, GaussianLook
 from persona.modules.head.lora import train_lora_only
-from persona.modules.head.outline import Outlines
 from persona.modules.losses.head_step import VIEW, HeadStep
 from persona.modules.losses.random_colors import RandomColors
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.systems.head_outline import learn_outlines, points_in_outlines, read_outlines
+from persona.systems.head_outline import learn_outlines, points_in_outlines
 from persona.systems.head_start import read_start, take_over
 from persona.systems.method import Method, Views
 from persona.types import BodyIdentity, Channel, Frame, Pose
@@ -75,7 +74,6 @@ class HeadMethod(Method):
             have = ", ".join(BACKGROUNDS)
             raise UserError(f"system.method.background={background} is unknown: choose {have}")
         self.random = background == "random"
-        self.outlines: Outlines | None = None
         self.backgrounds = RandomColors()
         self.register_buffer("map_axes", torch.tensor(CAMERA_FROM_MAP), persistent=False)
 
@@ -136,17 +134,14 @@ class HeadMethod(Method):
         avatar.resize(torch.arange(len(avatar.points)), {"points": fresh})
 
     def see_frames(self, subjects: Sequence[Subject], frames: FrameDataset) -> None:
-        """Which points each edit of a head of Gaussians has; an untrained one learns it."""
+        """Of an untrained head of Gaussians: which points each edit has."""
         avatar, steps = self.avatar, self.builder.outline_steps
-        self.outlines = None
-        if not steps or self.start is not None:
+        if not steps or self.start is not None or int(avatar.steps):
             return
         if not isinstance(avatar.look, GaussianLook):
             raise UserError("avatar.outline_steps: a head of shaded points is opaque; leave it 0")
-        self.outlines = read_outlines(avatar, self.body, subjects, self.builder.around)
-        if not int(avatar.steps):
-            share = learn_outlines(avatar, self.outlines, steps)
-            log.info("outlines: %.0f %% of the places are as they should be", 100 * share)
+        share = learn_outlines(avatar, self.body, subjects, steps, self.builder.around)
+        log.info("outlines: %.0f %% of the points are where they should be", 100 * share)
 
     def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> HeadStep:
         """Poses the head of the frame's subject and renders what the losses ask for."""
@@ -160,7 +155,6 @@ class HeadMethod(Method):
         return HeadStep(
             frame=frame, avatar=self.avatar, posed=posed, pose=pose, renders={VIEW: render},
             mesh_masks={}, boundary={}, background=color[:, None, None].expand_as(image),
-            outlines=self.outlines,
         )  # fmt: skip
 
     def _values(self, posed: PosedHead, channel: str) -> Float[Tensor, "n c"]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from persona.data.datamodule import spread
@@ -16,18 +16,15 @@ from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.shaped_body import ShapedBody
 from persona.modules.head.avatar import HeadAvatar
 from persona.modules.head.looks import GaussianLook
-from persona.modules.head.outline import Outlines, opacity_distance, told_apart
 from persona.modules.head.template import warp
 
 VIEWS = 10
 """Frames whose outlines are looked at, evenly spread."""
 TRIES = 30
 """Points that are drawn for each that is asked for."""
-OUTLINE_RATE = 2e-3
-"""Adam's."""
-PLACES, NEARBY, NEAR = 12_000, 4_000, 0.08
-"""Places around the model of which it is known which edits have something there; more beside those
-that tell edits apart, in cubes of that side, networks' unit."""
+OUTLINE_RATE, OUTLINE_BATCH, UNSURE = 2e-3, 512, 0.1
+"""Adam's rate, points a step, and how far what it learns stays from certain: sigmoids that still
+move."""
 CLOSE = 0.02
 """Points are not put so near to one another, networks' unit."""
 
@@ -53,15 +50,13 @@ def points_in_outlines(
     return scattered(points[within], avatar.points, count)
 
 
-def points_around(
-    avatar: HeadAvatar, count: int, thickness: float, generator: torch.Generator | None = None
-) -> Float[Tensor, "n 3"]:
+def points_around(avatar: HeadAvatar, count: int, thickness: float) -> Float[Tensor, "n 3"]:
     """Random canonical points in a layer around the body model."""
     template = avatar.template
     vertices = template.posed_vertices(template.canonical_pose(avatar.mean_expression))
-    rows = torch.randint(len(vertices), (count,), generator=generator)
+    rows = torch.randint(len(vertices), (count,))
     outwards = F.normalize(vertices[rows] - vertices.mean(0), dim=-1)
-    return vertices[rows] + thickness * torch.rand(len(rows), 1, generator=generator) * outwards
+    return vertices[rows] + thickness * torch.rand(len(rows), 1) * outwards
 
 
 @torch.no_grad()
@@ -94,75 +89,57 @@ def inside_outlines(
     return inside & shown
 
 
-@torch.no_grad()
-def read_outlines(
-    avatar: HeadAvatar, body: ShapedBody, subjects: Sequence[Subject], thickness: float
-) -> Outlines:
-    """Which edits have something where, on the body model and in a layer around it.
-
-    Does not depend on what the avatar has learnt.
-
-    Args:
-        avatar: Its canonical expression known; on the CPU.
-        body: Body model of the tracked poses.
-        subjects: The edits, by number.
-        thickness: Of the layer, networks' unit.
-    """
-    template = avatar.template
-    vertices = template.posed_vertices(template.canonical_pose(avatar.mean_expression))
-    generator = torch.Generator().manual_seed(1)
-
-    def tested(points: Float[Tensor, "n 3"]) -> Bool[Tensor, "k n"]:
-        return torch.stack([inside_outlines(avatar, body, one, points) for one in subjects])
-
-    around = points_around(avatar, PLACES, thickness, generator)
-    points = torch.cat([vertices[:: max(1, 2 * len(vertices) // PLACES)], around])
-    there = tested(points)
-    telling, often = told_apart(there)
-    if len(telling):
-        # More of what is rare: the few places that happen to lie there say little of its shape.
-        rows = torch.multinomial(often, NEARBY, replacement=True, generator=generator)
-        moved = NEAR * (torch.rand(NEARBY, 3, generator=generator) - 0.5)
-        nearby = points[telling[rows]] + moved
-        points, there = torch.cat([points, nearby]), torch.cat([there, tested(nearby)], 1)
-    return Outlines(points, there)
-
-
-def learn_outlines(avatar: HeadAvatar, outlines: Outlines, steps: int) -> float:
+def learn_outlines(
+    avatar: HeadAvatar, body: ShapedBody, subjects: Sequence[Subject], steps: int, thickness: float
+) -> float:
     """Teaches a head of Gaussians which of its points each edit has, before any picture is drawn.
 
     Points that one edit has stand free in all others: drawn as opaque as the rest, they are so
     wrong that the first steps make everything transparent.
 
     Args:
-        avatar: Untrained, on the CPU.
-        outlines: Of its edits.
+        avatar: Untrained, its canonical expression known; on the CPU.
+        body: Body model of the tracked poses.
+        subjects: The edits, by number.
         steps: Of Adam, each on one edit.
+        thickness: Of the layer around the model in which it learns that nothing is there.
 
     Returns:
-        Share of the places that are right at the end.
+        Share of the points, and of as many in the layer, that are right at the end.
     """
     look = avatar.look
     assert isinstance(look, GaussianLook)
+    points = avatar.points.detach()
+    points = torch.cat([points, points_around(avatar, len(points), thickness)])
+    there = [inside_outlines(avatar, body, subject, points) for subject in subjects]
     weights = [*look.canonical.parameters(), *avatar.edits.parameters()]
     optimizer = torch.optim.Adam(weights, OUTLINE_RATE)
 
-    def logits(points: Float[Tensor, "m 3"], edit: int) -> Float[Tensor, "m"]:
+    def logits(rows: Int[Tensor, "m"], edit: int) -> Float[Tensor, "m"]:
         latent = avatar.edits(torch.tensor(edit)).latent
-        return look.canonical(points, latent).opacity[:, 0]
+        return look.canonical(points[rows], latent).opacity[:, 0]
 
+    stacked = torch.stack(there)
+    telling = (stacked.any(0) & ~stacked.all(0)).nonzero()[:, 0]
     for step in range(steps):
-        edit = step % len(outlines.there)
-        points, truth = outlines.batch(torch.tensor(step), torch.tensor(edit))
+        edit, rows = step % len(subjects), torch.randint(len(points), (OUTLINE_BATCH,))
+        if len(telling):
+            # Few points tell edits apart: half of those that are looked at.
+            rows[::2] = telling[torch.randint(len(telling), rows[::2].shape)]
+        truth = there[edit][rows].float()
+        loss = F.binary_cross_entropy_with_logits(
+            logits(rows, edit), truth.lerp(torch.tensor(0.5), UNSURE), reduction="none"
+        )
+        # Both kinds count alike.
+        share = truth.mean().clamp(0.05, 0.95)
+        loss = (loss * torch.where(truth > 0, 0.5 / share, 0.5 / (1 - share))).mean()
         optimizer.zero_grad()
-        opacity_distance(logits(points, edit), truth).backward()
+        loss.backward()
         optimizer.step()
     optimizer.zero_grad()
     with torch.no_grad():
-        right = [
-            (logits(outlines.points, edit) > 0) == truth
-            for edit, truth in enumerate(outlines.there)
-        ]
+        rows = torch.arange(len(points))
+        right = [(logits(rows, edit) > 0) == truth for edit, truth in enumerate(there)]
         return float(torch.cat(right).float().mean())
 
 

@@ -1,14 +1,11 @@
 """First points inside outlines: which places count, and how they are spread."""
 
-import math
-
 import pytest
 import torch
 from tiny_heads import Edit
 
 from persona.modules.body.head_body import HeadBody
 from persona.modules.head.builder import PerseBuilder
-from persona.modules.head.outline import FEW, Outlines, opacity_distance, told_apart
 from persona.systems import head_outline
 from persona.systems.head_outline import CLOSE, _looked_up, scattered
 
@@ -52,8 +49,7 @@ def test_a_head_learns_which_points_each_edit_has(monkeypatch):
     monkeypatch.setattr(head_outline, "inside_outlines", inside)
     before = [p.clone() for p in avatar.deformer.parameters()]
     people = [Edit("source", []), Edit("hat", [])]
-    outlines = head_outline.read_outlines(avatar, body, people, 0.4)
-    share = head_outline.learn_outlines(avatar, outlines, 150)
+    share = head_outline.learn_outlines(avatar, body, people, 150, 0.4)
     assert share > 0.97
     high = avatar.points[avatar.points[:, 1] > 0.4]
     latents = [avatar.edits(torch.tensor(edit)).latent for edit in range(2)]
@@ -61,46 +57,3 @@ def test_a_head_learns_which_points_each_edit_has(monkeypatch):
     assert opacities[0] < 0.2 and opacities[1] > 0.8
     for one, other in zip(before, avatar.deformer.parameters(), strict=True):
         assert torch.equal(one, other), "what moves points has learnt nothing yet"
-
-
-def test_what_few_points_tell_is_looked_at_as_often_as_what_many_do():
-    """Of 100 points the first edit alone has 60, the second alone 6, one nobody else has 1."""
-    there = torch.zeros(3, 100, dtype=torch.bool)
-    there[:, 70:] = True
-    there[0, :60], there[1, 60:66], there[2, 66:67] = True, True, True
-    telling, often = told_apart(there)
-    assert telling.tolist() == list(range(67))
-    shares = [float(often[there[edit, telling]].sum()) for edit in range(3)]
-    assert shares == pytest.approx([1, 1, 1 / FEW])
-    assert len(told_apart(there[:, 70:])[0]) == 0
-
-
-def test_half_of_a_batch_tells_edits_apart_and_says_so_truly():
-    """The second edit alone has the three places that lie high, among a hundred."""
-    points = torch.rand(100, 3)
-    points[:3, 1] += 2
-    low, high = points[:, 1] < 0.5, points[:, 1] > 1
-    outlines = Outlines(points, torch.stack([low, low | high]))
-    assert not outlines.state_dict(), "read again from the pictures, not kept"
-    seen = [outlines.batch(torch.tensor(step), torch.tensor(1)) for step in range(4)]
-    for places, there in seen:
-        assert torch.equal(there > 0, (places[:, 1] < 0.5) | (places[:, 1] > 1))
-        assert (places[::2, 1] > 1).all(), "these alone tell the two apart"
-    _, lacking = outlines.batch(torch.tensor(0), torch.tensor(0))
-    assert not lacking[::2].any()
-    assert not torch.equal(seen[0][0], seen[1][0])
-    again = outlines.batch(torch.tensor(len(outlines.batches)), torch.tensor(1))
-    assert torch.equal(again[0], seen[0][0]), "batches come in turn"
-
-
-def test_what_is_there_and_what_is_not_weigh_alike():
-    """Nine of ten places are empty; all logits say nothing."""
-    there = torch.zeros(100)
-    there[:10] = 1
-    logits = torch.zeros(100, requires_grad=True)
-    value = opacity_distance(logits, there)
-    value.backward()
-    assert float(value) == pytest.approx(math.log(2), rel=1e-5)
-    assert float(logits.grad[:10].sum()) == pytest.approx(-float(logits.grad[10:].sum()), rel=1e-4)
-    sure = opacity_distance(torch.where(there > 0, 3.0, -3.0), there)
-    assert sure < value < opacity_distance(torch.where(there > 0, -3.0, 3.0), there)

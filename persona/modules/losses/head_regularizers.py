@@ -9,9 +9,7 @@ from torch import Tensor
 
 from persona.modules.head.avatar import PosedHead
 from persona.modules.head.deformer import Bases
-from persona.modules.head.looks import GaussianLook
 from persona.modules.head.lora import without_additions
-from persona.modules.head.outline import opacity_distance
 from persona.modules.losses.base import Loss
 from persona.modules.losses.head_step import HeadStep
 
@@ -162,22 +160,6 @@ class KeepsOthers(Loss[HeadStep]):
             ((x - y).abs().mean() for x, y in zip(before, after, strict=True)),
             code.new_zeros(()),
         )
-
-
-class OutlineOpacity(Loss[HeadStep]):
-    """Opacities of Gaussians, as the outlines of an edit's pictures say what is there.
-
-    Not in the papers: in hundreds of steps pictures alone forget what few points of one edit show.
-    """
-
-    def forward(self, step: HeadStep) -> Float[Tensor, ""] | None:
-        """Cross entropy; None without outlines (``avatar.outline_steps``)."""
-        look, edit = step.avatar.look, step.frame.view.subject
-        if step.outlines is None or edit is None or not isinstance(look, GaussianLook):
-            return None
-        points, there = step.outlines.batch(step.avatar.steps, edit)
-        logits = look.canonical(points, step.posed.who.latent).opacity[:, 0]
-        return opacity_distance(logits, there)
 
 
 def _described(posed: PosedHead) -> tuple[Tensor, ...]:

@@ -9,7 +9,6 @@ from torch import Tensor
 from persona.errors import UserError
 from persona.modules.head.avatar import HeadAvatar, PosedHead
 from persona.modules.head.looks import DrawnSurface, SurfaceLook
-from persona.modules.head.outline import Outlines
 from persona.modules.losses.base import Step
 from persona.types import Pose
 
@@ -28,8 +27,6 @@ class HeadStep(Step):
     pose: Pose
     background: Float[Tensor, "3 h w"]
     """The colour behind truth and render."""
-    outlines: Outlines | None = None
-    """What each edit has where, if that is known."""
 
     @property
     def surface(self) -> tuple[SurfaceLook, DrawnSurface]:
