@@ -42,14 +42,15 @@ def side_by_side(
 ) -> Float[Tensor, "*n outs"]:
     """What each layer makes of the same tokens, by one product; all have a bias, or none."""
     small, scale = _rounded(tokens.flatten(0, -2))
+    bias: Tensor | None = layers[0].bias
     if len(layers) == 1:
-        weight, scales, bias = layers[0].weight, layers[0].weight_scale, layers[0].bias
+        weight, scales = layers[0].weight, layers[0].weight_scale
     else:
         # Bytes are joined, because not every device joins 8-bit numbers.
         joined = torch.cat([layer.weight.view(torch.uint8) for layer in layers])
-        weight, bias = joined.view(KIND), None
+        weight = joined.view(KIND)
         scales = torch.cat([layer.weight_scale for layer in layers])
-        if layers[0].bias is not None:
+        if bias is not None:
             bias = torch.cat([layer.bias for layer in layers])
     out = _product(small, scale, weight, scales, bias, tokens.dtype)
     return out.unflatten(0, tokens.shape[:-1])
