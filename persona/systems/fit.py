@@ -24,7 +24,7 @@ from persona.modules.density.base import Density, Resize
 from persona.modules.losses.base import Loss, LossSum, Step, Terms
 from persona.modules.optim import forget, replace_rows
 from persona.runtime.ddp import DDP, of_all_processes
-from persona.runtime.step_graph import LANES, TOTAL, GraphedLoss
+from persona.runtime.step_graph import TOTAL, GraphedLoss
 from persona.systems.avatar_module import AvatarModule
 from persona.systems.method import Method
 from persona.systems.schedule import Schedule, rate_factor
@@ -201,8 +201,7 @@ class Fit(AvatarModule):
     def graphed_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], list[Terms]]:
         """``batch_loss`` by CUDA graphs."""
         if self.graphed is None or self.graph_watches != self.watching:
-            lanes = LANES if self.avatar.branches else 0
-            self.graphed, self.graph_watches = GraphedLoss(self, lanes), self.watching
+            self.graphed, self.graph_watches = GraphedLoss(self), self.watching
         result = self.graphed(batch)
         if self.trainer.global_step % CHECK_EVERY == 0 and self.renderer.grow_slots():
             self.graphed = None

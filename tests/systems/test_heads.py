@@ -170,14 +170,13 @@ def test_a_training_that_is_gone_on_with_changes_points_as_an_unbroken_one(tmp_p
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("system", SMALL)
-def test_captured_steps_of_heads_equal_plain_ones(system, monkeypatch):
+def test_captured_steps_of_perse_equal_plain_ones(monkeypatch):
     """Points change twice, and each time the steps are captured anew."""
     captured = []
     begin = StepGraph.__init__
     monkeypatch.setattr(StepGraph, "__init__", lambda *a, **k: captured.append(begin(*a, **k)))
     graph, plain, again = (
-        fitted(system, 11, "renderer=auto", "system.schedule.rest=0.2",
+        fitted("perse", 11, "renderer=auto", "system.schedule.rest=0.2",
                f"system.cuda_graph={graph}", accelerator="gpu")[0]
         for graph in (True, False, False)
     )  # fmt: skip

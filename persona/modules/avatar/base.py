@@ -55,9 +55,6 @@ class Avatar(nn.Module):
     """How it reads the body's earlier motion; None for an avatar that sees single poses."""
     capturable: bool = False
     """Whether a CUDA graph can replay a step: only the frame's kind decides what the host does."""
-    branches: bool = True
-    """Whether a captured step may run on several streams: not with derivatives by ``torch.func``,
-    whose tensors have no memory of their own that could be held (see ``parallel``)."""
 
     def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> Posed:
         """The avatar in one pose, in the camera frame of the pose.

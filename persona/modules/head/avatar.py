@@ -64,7 +64,6 @@ class HeadAvatar(Avatar):
     """
 
     per_gaussian = ("points",)
-    capturable, branches = True, False
     radius: Float[Tensor, ""]
     steps: Int[Tensor, ""]
     mean_expression: Float[Tensor, "e"]
@@ -93,6 +92,11 @@ class HeadAvatar(Avatar):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("mean_expression", torch.zeros(expressions))
         self.register_buffer("expression_variance", torch.ones(expressions))
+
+    @property
+    def capturable(self) -> bool:  # type: ignore[override]  # An attribute of most avatars.
+        """Not with a surface's normals: replayed steps of PEGASUS's were not the plain ones."""
+        return isinstance(self.look, GaussianLook)
 
     @property
     def epoch(self) -> Int[Tensor, ""]:
