@@ -21,7 +21,8 @@ from rich.table import Table
 from persona.cli import launch, one_line_errors, output_folder
 from persona.data.io import write_json
 
-STARTED = time.clock_gettime(time.CLOCK_BOOTTIME)
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+STARTED = time.clock_gettime(_CLOCK)
 """Of this module; what Python took before it is told by ``before``."""
 
 
@@ -126,7 +127,7 @@ def main(config: DictConfig) -> None:
 
     stages = Stages()
     watch(stages)
-    start = time.clock_gettime(time.CLOCK_BOOTTIME) - STARTED + before()
+    start = time.clock_gettime(_CLOCK) - STARTED + before()
     imports = {"start and imports": [start, time.process_time()]}
     folder = output_folder()
     create(config, folder)

@@ -30,8 +30,11 @@ from persona.modules.device import pick_device
 log = logging.getLogger(__name__)
 SYSTEM = "persona"
 """System of variants that name none."""
-SAME_LEVELS = 0.05
-"""Mean difference of two images, of 255, below which they show the same: other roundings."""
+COMPARED = "images", "masks", "segs"
+"""Maps of the test frames that variants must not change."""
+ROUNDING, SAME_PIXELS = 2, 1e-3
+"""Levels, of 255, by which the same pixel may differ, and the share that may differ by more: those
+at the edge of a triangle."""
 
 
 def run_budget(config: DictConfig, folder: Path) -> int:
@@ -119,19 +122,22 @@ def same_test(root: Path, first: Path) -> None:
     Raises:
         UserError: it is.
     """
-    found, wanted = (sorted((folder / TEST / "images").iterdir()) for folder in (root, first))
-    if [path.name for path in found] != [path.name for path in wanted] or any(
-        _levels_apart(*pair) > SAME_LEVELS for pair in zip(found, wanted, strict=True)
+    found, wanted = (
+        {f"{kind}/{path.name}": path for kind in COMPARED for path in (folder / kind).glob("*.png")}
+        for folder in (root / TEST, first / TEST)
+    )
+    if found.keys() != wanted.keys() or any(
+        _pixels_apart(path, wanted[name]) > SAME_PIXELS for name, path in found.items()
     ):
         raise UserError(
             f"{root}: its test frames are not those of {first}; a variant must not change them"
         )
 
 
-def _levels_apart(path: Path, other: Path) -> float:
-    """Mean difference of two 8-bit images; infinite for other sizes."""
-    a, b = (read_image(p).astype(np.float32) for p in (path, other))
-    return float(np.abs(a - b).mean()) if a.shape == b.shape else np.inf
+def _pixels_apart(path: Path, other: Path) -> float:
+    """Share of values that differ by more than rounding; 1 for other sizes."""
+    a, b = (read_image(p).astype(np.int16) for p in (path, other))
+    return float((np.abs(a - b) > ROUNDING).mean()) if a.shape == b.shape else 1.0
 
 
 def ceiling_cells(

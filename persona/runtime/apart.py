@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 
 from persona.errors import UserError
-from persona.runtime.termination import ENDING
+from persona.runtime.termination import ENDING, STATUS, Terminated
 
 _POLL_S = 0.1
 Item = TypeVar("Item")
@@ -148,6 +148,8 @@ def run_command(command: Sequence[str], log: Path, variables: dict[str, str]) ->
                 pass
         finally:
             process.terminate()  # Nothing happens to one that has ended.
+    if ENDING.is_set():  # Nobody is to take this for what came of the command.
+        raise Terminated(STATUS)
     if process.returncode == 0:
         return ""
     lines = log.read_text(errors="replace").split("\n")

@@ -49,9 +49,7 @@ def terminable() -> Iterator[None]:
         ending.say()
         raise SystemExit(STATUS) from None
     finally:
-        ending.said = True
-        if not ending.heard:  # SIGTERM may cut short the interpreter's own clean-up.
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        ending.leave()
 
 
 class _Ending:
@@ -64,11 +62,17 @@ class _Ending:
     def __init__(self) -> None:
         self.raised = self.said = False
         self.heard = 0
-        self.pipe, writer = os.pipe()
-        os.set_blocking(writer, False)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, self)
-        threading.Thread(target=self._watch, daemon=True).start()
+        self.active = True
+        self.pipe, self.writer = os.pipe()
+        os.set_blocking(self.writer, False)
+        self.before = (
+            signal.signal(signal.SIGTERM, self),
+            signal.set_wakeup_fd(self.writer, warn_on_full_buffer=False),
+        )
+        os.register_at_fork(after_in_child=self._in_child)
+        # Rank 0 ends the others, which a training with several processes has ignore the signal.
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            threading.Thread(target=self._watch, daemon=True).start()
 
     def __call__(self, *_: object) -> None:
         """Raises ``Terminated``, unless Lightning gets its chance first."""
@@ -83,6 +87,22 @@ class _Ending:
             child.terminate()
         raise Terminated(STATUS)
 
+    def leave(self) -> None:
+        """Leaves the signal to whom it was before; one that was heard is still seen to its end."""
+        self.said, self.active = True, False
+        if self.heard:
+            self.raised = True  # The interpreter's own clean-up is not to be cut short by another.
+            return
+        signal.signal(signal.SIGTERM, self.before[0])
+        signal.set_wakeup_fd(self.before[1])
+        os.write(self.writer, bytes(1))
+
+    def _in_child(self) -> None:
+        """A forked child ends as others do, and does not write to this process's pipe."""
+        if self.active:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
     def say(self) -> None:
         """Prints the one line, in the first of the processes that train together."""
         if not self.said and os.environ.get("LOCAL_RANK", "0") == "0":
@@ -90,8 +110,9 @@ class _Ending:
         self.said = True
 
     def _watch(self) -> None:
-        while os.read(self.pipe, 1) != bytes([signal.SIGTERM]):
-            pass
+        while (number := os.read(self.pipe, 1)) != bytes([signal.SIGTERM]):
+            if number == bytes(1):
+                return
         time.sleep(STEP_S)
         main = threading.main_thread().ident
         if not self.raised and main is not None:

@@ -33,7 +33,7 @@ class Schedule:
     rate_rule: str = "sqrt"
     poses: float = 1e-3
     hand_poses: float = 1e-4
-    rest: float = 0.15
+    rest: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.rest < 1:
@@ -48,7 +48,7 @@ class Schedule:
 
     def last_change(self, steps: float | int) -> float | int:
         """Step after which the number of Gaussians stays, in a training of so many."""
-        return (1 - self.rest) * steps
+        return (1 - self.rest) * steps + 1e-6  # So that a whole number of steps stays one.
 
 
 def warm_cosine(

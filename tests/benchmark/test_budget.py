@@ -149,19 +149,25 @@ def test_numbers_are_compared_with_the_first_variant():
 
 
 def test_other_test_frames_are_refused(tmp_path):
-    image = np.random.default_rng(0).integers(0, 255, (20, 16, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (40, 32, 3), np.uint8)
     rounded, moved = image.copy(), np.roll(image, 1, 0)
-    rounded[3, 4] += 1
+    rounded[3] += rounded[3] < 250
     for name, frame in {"a": image, "b": rounded, "c": moved, "d": image[:10]}.items():
-        (tmp_path / name / "test/images").mkdir(parents=True)
-        write_png(tmp_path / name / "test/images/0.png", frame)
+        write_frame(tmp_path / name, "images/0", frame)
+        write_frame(tmp_path / name, "masks/0", image)
     same_test(tmp_path / "a", tmp_path / "b")
-    for other in ("c", "d"):
+    write_frame(tmp_path / "b", "images/1", image)
+    write_frame(tmp_path / "e", "images/0", image)
+    write_frame(tmp_path / "e", "masks/0", moved)
+    for other in "bcde":
         with pytest.raises(UserError, match="test frames"):
             same_test(tmp_path / other, tmp_path / "a")
-    write_png(tmp_path / "b/test/images/1.png", image)
-    with pytest.raises(UserError, match="test frames"):
-        same_test(tmp_path / "b", tmp_path / "a")
+
+
+def write_frame(root, name, image):
+    path = root / "test" / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_png(path, image)
 
 
 @pytest.mark.slow

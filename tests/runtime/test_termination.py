@@ -14,7 +14,7 @@ import pytest
 from persona.runtime import apart
 
 HEAD = """
-import multiprocessing, signal, sys, threading, time
+import atexit, multiprocessing, signal, sys, threading, time
 from persona.runtime import termination
 termination.STEP_S, termination.GRACE_S = 0.3, 0.6
 
@@ -34,10 +34,19 @@ with termination.terminable():
 WAITING = "ready(); threading.Event().wait()"
 BETWEEN_STEPS = """
     heard = like_lightning()
+    atexit.register(time.sleep, 0.5)
     ready()
     while not heard:
         time.sleep(0.01)
     sys.exit("behind its step")
+"""
+ENDED_CHILD = """
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    child.terminate()
+    child.join()
+    print(child.exitcode, flush=True)
+    time.sleep(2)
 """
 IN_A_STEP = f"""
     like_lightning()
@@ -97,22 +106,24 @@ def ended(tmp_path: Path, body: str, **variables: str) -> tuple[int, str, str]:
     return process.returncode, before.removesuffix("ready\n") + out, err
 
 
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
-        (WAITING, "interrupted\n"),
-        (IN_A_STEP, "interrupted\n"),
-        (IN_C, "interrupted\n"),
-        (STUCK_CLEANING_UP, "interrupted\n"),
-        (SWALLOWED, "interrupted\n"),
-    ],
-)
-def test_ends_with_one_line(tmp_path, body, said):
-    assert ended(tmp_path, body) == (143, "", said)
+@pytest.mark.parametrize("body", [WAITING, IN_A_STEP, IN_C, STUCK_CLEANING_UP, SWALLOWED])
+def test_ends_with_one_line(tmp_path, body):
+    assert ended(tmp_path, body) == (143, "", "interrupted\n")
 
 
 def test_lightning_ends_a_training_behind_its_step(tmp_path):
+    """Even if it then takes longer than a step may to clean up."""
     assert ended(tmp_path, BETWEEN_STEPS) == (1, "", "behind its step\n")
+
+
+def test_a_child_that_is_ended_alone_leaves_its_parent(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(HEAD + "    " + ENDED_CHILD.strip() + "\n" + "print('goes on')\n")
+    done = subprocess.run(
+        [sys.executable, script], text=True, capture_output=True, timeout=60,
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "-15\ngoes on\n", "")
 
 
 def test_what_is_open_is_closed(tmp_path):
@@ -138,7 +149,8 @@ def test_commands_end_with_it(tmp_path, monkeypatch):
             assert not waiting.done()
             time.sleep(0.01)
         ending.set()
-        assert waiting.result(timeout=30) == "the process ended by signal 15"
+        with pytest.raises(SystemExit):  # Nobody may keep it as an outcome.
+            waiting.result(timeout=30)
 
 
 def test_one_of_several_processes_speaks(tmp_path):

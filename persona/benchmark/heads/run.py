@@ -68,7 +68,9 @@ def run_heads(config: DictConfig, folder: Path) -> list[str]:
 
 def write_all(config: DictConfig, folder: Path, cells: Sequence[Cell]) -> None:
     """Tables and the sheet of what is there, and how much of what was planned that is."""
-    results = [read_json(path) for path in sorted(folder.glob(f"cells/*/{RESULT_FILE}"))]
+    # Other settings' cells may lie in the folder too.
+    there = [folder / "cells" / c.name for c in cells if finished(folder / "cells" / c.name, c)]
+    results = [read_json(cell / RESULT_FILE) for cell in sorted(there)]
     found = folder / SPEED_FILE
     measured = read_json(found) if found.is_file() else {}
     planned = Counter(cell.system for cell in cells)

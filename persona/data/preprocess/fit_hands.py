@@ -103,9 +103,9 @@ def believed_hands(seen: Canvas) -> list[tuple[list[int], Float[Tensor, "2"]]]:
     for side, middle in enumerate(middles):
         if middle is not None:
             near = _wrist_distance(middle, seen, *_WRISTS[side])
-            own += near
-            exchanged += _wrist_distance(middle, seen, *_WRISTS[1 - side])
             if near < _NEAR:
+                own += near
+                exchanged += _wrist_distance(middle, seen, *_WRISTS[1 - side])
                 found.append((list(_HANDS[side][1]), middle))
     return found if own < exchanged else []
 

@@ -233,16 +233,21 @@ def with_agreed_limbs(detection: Detection, seen: Canvas, camera: Camera) -> Det
     read = torch.from_numpy(seen.maps[JOINTS])
     pixels, sure = read[:, :2] * size, read[:, 3] < _LIMB_SURE_M
     places = photo_px(pixels, seen.camera, camera)
-    keypoints, moved = detection.keypoints.clone(), False
+    inside = ((places >= 0) & (places < torch.tensor([camera.width, camera.height]))).all(-1)
+    keypoints, offsets = detection.keypoints.clone(), detection.offsets
     for pairs, further in _LIMBS:
         points, joints = (list(side) for side in zip(*pairs, strict=True))
         away = (seen.keypoints[points, :2] - pixels[joints]).norm(dim=-1) / seen.camera.height
         found = (keypoints[points, 2] > MIN_SCORE).all()
-        if found and sure[joints].all() and (away > _LIMB_APART).all():
+        believed = (sure & inside)[joints].all()
+        if found and believed and (away > _LIMB_APART).all():
             keypoints[points, :2] = places[joints]
             keypoints[list(further), 2] = 0
-            moved = True
-    return replace(detection, keypoints=keypoints) if moved else detection
+            # What is read lies at the joints themselves.
+            offsets = offsets[~torch.isin(offsets[:, 0].long(), torch.tensor(points))]
+    if keypoints.equal(detection.keypoints):
+        return detection
+    return replace(detection, keypoints=keypoints, offsets=offsets)
 
 
 def with_read_joints(detection: Detection, seen: Canvas, body: SmplxBody) -> Detection:

@@ -22,8 +22,8 @@ alone, the detector's mask is often of what stands out."""
 _OUTLINE = 0.01
 """Width of what is outline, of the height of the person's box: there the mean is taken."""
 _SURE = 0.1
-"""Regions whose mean matte is below this are removed. Where the annotator is merely unsure, there
-may be an unusual coat or hair."""
+"""Regions where the annotator sees nobody are removed if their mean matte is below this. Where it
+is merely unsure, there may be an unusual coat or hair."""
 
 
 def refine_mask(

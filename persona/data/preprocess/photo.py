@@ -372,7 +372,7 @@ class PhotoPreprocessor:
         )
         provenance = "; ".join((
             f"photo {', '.join(photo.name for photo in photos)}",
-            f"keypoints and mask by {type(self.detector).__name__}",
+            f"keypoints and mask by {type(self.detector).__name__}, or by the annotator where told",
             f"parts by {type(self.annotator).__name__}",
             f"SMPL-X fit with assumed focal length, {girth}",
             "depth and normals from the fitted body, not from networks",

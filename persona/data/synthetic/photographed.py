@@ -48,7 +48,10 @@ PHOTO_SCALE = 3
 
 @dataclass(frozen=True)
 class PhotographedConfig(SyntheticConfig):
-    """Settings of the subject; it has none of a video model's errors."""
+    """Settings of the subject; it has none of a video model's errors.
+
+    ``num_generated`` is the number of frames of each clip.
+    """
 
     simulated: bool = False
     """Whether clothes in the clips are simulated (``generator=cloth``) or skinned."""

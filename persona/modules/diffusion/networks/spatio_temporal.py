@@ -238,7 +238,7 @@ def _queries_keys_values(
 ) -> Float[Tensor, "*n three_width"]:
     """Side by side, each of all heads."""
     layers = attention.to_q, attention.to_k, attention.to_v
-    if all(isinstance(layer, Fp8Linear) for layer in layers):
+    if isinstance(layers[0], Fp8Linear):  # Of one width, so all of them are.
         return side_by_side(layers, tokens)
     return F.linear(tokens, torch.cat([layer.weight for layer in layers]))
 
