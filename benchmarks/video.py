@@ -12,7 +12,7 @@ settings that are added one after the other:
 - ``fp8``: ``compile`` with ``generator.fp8=true``;
 - ``fused``: ``channels_last`` with kernels for attention along time and gates, as generators have;
 - ``fused_compile``: with ``generator.compile=true`` as well;
-- ``fused_fp8``: and with ``generator.fp8=true``.
+- ``fused_fp8``: and 8-bit layers, which generators leave out until it is measured.
 
 Operations are counted in ``plain`` for all, so that less work shows as a higher rate; memory is the
 most that is held in any call. ``--clip`` samples a whole clip as well, under the last settings, and
