@@ -69,7 +69,10 @@ class _Ending:
             signal.signal(signal.SIGTERM, self),
             signal.set_wakeup_fd(self.writer, warn_on_full_buffer=False),
         )
-        os.register_at_fork(after_in_child=self._in_child)
+        self.thread = threading.local()
+        os.register_at_fork(
+            before=self._before_fork, after_in_parent=self._unblock, after_in_child=self._in_child
+        )
         # Rank 0 ends the others, which a training with several processes has ignore the signal.
         if os.environ.get("LOCAL_RANK", "0") == "0":
             threading.Thread(target=self._watch, daemon=True).start()
@@ -97,11 +100,21 @@ class _Ending:
         signal.set_wakeup_fd(self.before[1])
         os.write(self.writer, bytes(1))
 
+    def _before_fork(self) -> None:
+        """Holds the signal back while a child still has this process's handler and pipe."""
+        if self.active:
+            self.thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
     def _in_child(self) -> None:
-        """A forked child ends as others do, and does not write to this process's pipe."""
+        """SIGTERM ends a forked child as it ends any process, and this one does not hear of it."""
         if self.active:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._unblock()
+
+    def _unblock(self) -> None:
+        if self.active:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self.thread.mask)
 
     def say(self) -> None:
         """Prints the one line, in the first of the processes that train together."""

@@ -48,7 +48,7 @@ class Schedule:
 
     def last_change(self, steps: float | int) -> float | int:
         """Step after which the number of Gaussians stays, in a training of so many."""
-        return (1 - self.rest) * steps + 1e-6  # So that a whole number of steps stays one.
+        return round((1 - self.rest) * steps, 6)  # A whole number of steps stays one.
 
 
 def warm_cosine(
