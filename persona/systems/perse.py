@@ -57,7 +57,7 @@ class PerseMethod(HeadMethod):
         self.encoder = encoder.requires_grad_(False).eval()
 
     def see_frames(self, subjects: Sequence[Subject], frames: FrameDataset) -> None:
-        """Also spreads the first codes of an untrained head to their standard deviation."""
+        """Also scales the first codes of an untrained head to the builder's deviation."""
         codes, builder = self.avatar.edits.codes, self.builder
         fresh = self.start is None and not int(self.avatar.steps)
         if fresh and isinstance(codes, FeatureCodes) and builder.spread_codes:
