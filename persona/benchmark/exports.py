@@ -96,11 +96,11 @@ def shows(
     """PSNR of the pose in a file, and the program that read it; None if no reader is installed.
 
     Args:
-        exporter: Of the avatar.
+        exporter: Exporter of the avatar.
         kind: The format.
         path: The file.
         own: The avatar itself in that pose.
-        frame: Of the motion, the pose's.
+        frame: Frame of the motion that gives the pose.
     """
     if kind not in READERS:
         return None, "nobody here"

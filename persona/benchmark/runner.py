@@ -101,10 +101,10 @@ def render_cell(
     """Renders a cell's frames, unless they are there or the time is over.
 
     Args:
-        cell: Of the plan.
-        plan: Of the suite.
+        cell: Cell of the plan.
+        plan: Plan of the suite.
         cache: Folder of finished cells.
-        updates: Of a test-time pose fit, per frame.
+        updates: Updates of a test-time pose fit, per frame.
         variables: Environment of the process that renders; None renders in this one.
         ends: ``time.monotonic()`` from which on no cell is started.
     """

@@ -67,8 +67,8 @@ def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[st
     """Runs ``config`` in ``folder``, or goes on with the run ``config.resume``.
 
     Args:
-        config: Of train.py.
-        folder: Of the run.
+        config: Configuration of train.py.
+        folder: Folder of the run.
         go_on: Advice for a user who interrupts the run; None advises to resume it.
 
     Returns:

@@ -13,7 +13,7 @@ class TrainingClock:
     """Seconds of a training, summed over the calls that start and resume it.
 
     Args:
-        steps: Of the whole training.
+        steps: Steps of the whole training.
         minutes: Of the whole training, which ends then where its steps are not done before; None
             trains all steps.
         call_minutes: Stop a call after so long; it can be resumed.

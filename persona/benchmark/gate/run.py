@@ -90,7 +90,7 @@ def score_clip(clip: SyntheticClip, other: Stage, gate: Gate, seed: int, sheets:
         clip: Without faults.
         other: Who appears where identities are swapped.
         gate: Is asked.
-        seed: Of faults and mattes.
+        seed: Seed of faults and mattes.
         sheets: Contact sheets' files, without their ending: what was planted, and what the gate
             got wrong.
     """

@@ -52,8 +52,8 @@ def train_avatars(config: DictConfig, folder: Path, people: list[Path], command:
     """Trains and scores the avatars that are not there; the report is renewed after each.
 
     Args:
-        config: Of the yardstick.
-        folder: Of the report; it has the people's rows.
+        config: Configuration of the yardstick.
+        folder: Folder of the report; it has the people's rows.
         people: Those without a row, or whose row is an error, are left out.
         command: That is run.
 

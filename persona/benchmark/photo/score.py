@@ -163,8 +163,8 @@ def subject_folder(config: DictConfig, folder: Path, name: str) -> Path:
     """Where a person's subject lies.
 
     Args:
-        config: Of the yardstick.
-        folder: Of the report.
+        config: Configuration of the yardstick.
+        folder: Folder of the report.
         name: The person's.
 
     Raises:

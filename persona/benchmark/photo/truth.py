@@ -84,7 +84,7 @@ class TruePerson:
 
         Args:
             body: That the path fits.
-            parts: Of ``TOLD``; none tells nothing.
+            parts: Those of ``TOLD`` that the fit is given; may be empty.
 
         Raises:
             UserError: the folder lacks one, or the body is another one.

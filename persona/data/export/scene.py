@@ -132,8 +132,8 @@ class Scene:
     """An avatar and a motion; writers use what their format can hold. Parts are made on demand.
 
     Attributes:
-        name: Of the avatar.
-        frame: Of the clip, for formats that hold one pose.
+        name: Name of the avatar.
+        frame: Frame of the clip, for formats that hold one pose.
         clip: At least one frame.
         posed: The avatar in a frame of the clip, with all that depends on the pose.
         rigged: Gaussians and skeleton.

@@ -124,8 +124,8 @@ def fit_head(
     Args:
         body: With landmarks: the packaged head.
         faces: One a photograph of the same person, in pixels of ``camera``.
-        camera: Of all photographs.
-        steps: Of the method.
+        camera: Camera of all photographs.
+        steps: Steps of the method.
         advance: Called with the number of finished steps.
     """
     marks, points = HeadMarks(body), torch.stack([face.points for face in faces])

@@ -69,10 +69,10 @@ def hair_height(
 
     Args:
         head: Mean head and the person's.
-        vertices: Of the fitted head without hair, in the camera's frame.
+        vertices: Vertices of the fitted head without hair, in the camera's frame.
         hair: Where the picture shows hair.
-        face: Of the picture.
-        camera: Of the picture.
+        face: Face in the picture.
+        camera: Camera of the picture.
     """
     field = torch.from_numpy(scalp(head, over_ears=True)).float()
     mean = torch.from_numpy(head.mean).float()

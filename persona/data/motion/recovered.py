@@ -38,8 +38,8 @@ def read_pickle(path: Path, hands: Float[np.ndarray, "90"]) -> tuple[Arrays, str
     """AIST++'s, WHAM's or 4D-Humans' pickle, and its axis that points up.
 
     Args:
-        path: Of the file.
-        hands: Of every frame: SMPL has no fingers.
+        path: Path of the file.
+        hands: Hands of every frame: SMPL has no fingers.
 
     Raises:
         UserError: it is damaged, holds more than arrays, or lacks one.

@@ -131,7 +131,7 @@ def albedo(
 
     Args:
         look: The person's.
-        slot: Of each point.
+        slot: Slot of each point.
         texel: Its garment's own texture, sRGB in [0, 1].
         surface: Its place on the template, metres.
     """

@@ -25,8 +25,8 @@ class PortraitStream(torch.utils.data.IterableDataset):
     Args:
         source: Where people come from.
         batch_size: People a batch.
-        views: Of each person, the photograph's included.
-        seed: Of everything.
+        views: Views of each person, the photograph's included.
+        seed: Seed of everything.
         fresh: New people that every step waits for; None takes those that are ready.
         first: People made before the first step.
         ring: People held.

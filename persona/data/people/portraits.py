@@ -105,8 +105,8 @@ class PortraitReader:
     """Makes ``Portraits`` of one person from pictures with bodies in them.
 
     Args:
-        body: Of all people.
-        size: Of the network's input.
+        body: Body model of all people.
+        size: Size of the network's input.
     """
 
     template: PointTemplate

@@ -61,7 +61,7 @@ class ClipMaker:
             ``alpha`` and ``parts``; depth and normals are the body's where they give none.
         refit: None takes the driving poses as they are.
         gate: Which frames of a generator that is not ``aligned`` are kept.
-        seed: Of the first clip; the next has the next number.
+        seed: Seed of the first clip; the next has the next number.
     """
 
     generator: VideoGenerator

@@ -25,7 +25,7 @@ def part_colours(colour: Float[Tensor, "k 3"], part: Int[Tensor, "k"]) -> Colour
     """Colours of the parts that are shown.
 
     Args:
-        colour: Of each texel, [0, 1].
+        colour: Colour of each texel, [0, 1].
         part: Its class; 0 is none.
     """
     found = {}

@@ -191,7 +191,7 @@ class Studio:
     ) -> Shot:
         """Photographs posed vertices (camera coordinates, metres; identity extrinsics).
 
-        light: Of the room; or what falls on each vertex, as ``shade`` gives it.
+        light: Light of the room; or what falls on each vertex, as ``shade`` gives it.
         """
         s, surface = self.supersample, self.surface
         fine = camera.resize(camera.height * s, camera.width * s)

@@ -49,9 +49,9 @@ class ViewField(nn.Module):
 
     Args:
         views: Number of views.
-        channels: Of each HexPlane.
-        resolutions: Of the HexPlanes, nodes along a side.
-        width: Of the networks.
+        channels: Channels of each HexPlane.
+        resolutions: Resolutions of the HexPlanes, nodes along a side.
+        width: Width of the networks.
         extent_m: Side of the cube that the planes span, metres.
     """
 
@@ -115,7 +115,7 @@ class Anchors(TensorTuple):
         """Chooses anchors by farthest-point sampling, starting at the first point.
 
         Args:
-            points: Of a body, metres.
+            points: Points of a body, metres.
             count: Anchors, at most as many as points.
             nearest: Anchors that a point mixes, by the inverse squares of their distances.
         """
@@ -237,7 +237,7 @@ class AniGsAvatar(Avatar):
         """In the camera frame of the pose.
 
         Args:
-            pose: Of the body.
+            pose: Pose of the body.
             view: Its moment is the number of the view whose offsets are added; None leaves the
                 canonical person.
         """
@@ -318,9 +318,9 @@ class AniGsBuilder:
         view_field: False leaves the offsets of views out: training averages the views.
         field_from: Steps before views have offsets.
         anchors: Places where the field is asked.
-        channels: Of each HexPlane.
-        resolutions: Of the HexPlanes.
-        width: Of the offset networks.
+        channels: Channels of each HexPlane.
+        resolutions: Resolutions of the HexPlanes.
+        width: Width of the offset networks.
         extent_m: Side of the cube that the planes span, metres.
         field_resolution: Voxels along each side of the skinning field.
         field_steps: Its diffusion steps.

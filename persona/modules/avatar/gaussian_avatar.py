@@ -147,7 +147,7 @@ class GaussianAvatar(Avatar):
         Args:
             pose: Of the photograph, which coloured what faces the camera; the colours of the rest
                 come from frames from all sides.
-            view: Of the photograph.
+            view: View of the photograph.
         """
         assert self.light is not None
         template, posed = self.template, self(pose, view)

@@ -51,7 +51,7 @@ class SplattingAvatar(Avatar):
         opacity: Theirs.
         stretch: What a triangle's area ratio r does to the scales s on it: ``root`` gives
             s * sqrt(r), ``log`` the published code's s ** r in its unit, ``none`` nothing.
-        seed: Of the places.
+        seed: Seed of the places.
 
     Raises:
         UserError: no such ``stretch``.

@@ -75,7 +75,7 @@ def nearest_rotation(matrix: Float[Tensor, "*b 3 3"], steps: int = 4) -> Float[T
     Source: Bjorck and Bowie 1971; each step squares the error.
 
     Args:
-        matrix: Of singular values below sqrt 3.
+        matrix: Matrix with singular values below sqrt 3.
         steps: Iterations.
     """
     for _ in range(steps):

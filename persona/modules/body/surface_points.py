@@ -68,9 +68,9 @@ def phong_positions(
     Args:
         points: Feet.
         height: Signed, in units of the mesh.
-        vertices: Of the mesh.
-        normals: Of its vertices, unit.
-        faces: Of the mesh.
+        vertices: Vertices of the mesh.
+        normals: Normals of its vertices, unit.
+        faces: Faces of the mesh.
     """
     feet = points.blend(torch.cat([vertices, normals], 1), faces)
     return feet[:, :3] + height * F.normalize(feet[:, 3:], dim=-1)
@@ -160,10 +160,10 @@ def closest_points(
     Args:
         targets: In units of the mesh, which is about one large.
         start: Where the search begins, near the targets.
-        vertices: Of the mesh.
-        normals: Of its vertices.
+        vertices: Vertices of the mesh.
+        normals: Normals of its vertices.
         across: Neighbours of its faces.
-        faces: Of the mesh.
+        faces: Faces of the mesh.
     """
     points = start
     for _ in range(ROUNDS):

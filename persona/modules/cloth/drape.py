@@ -96,7 +96,7 @@ def drape(
         motion: In a world with y up.
         fps: Its frames a second.
         frames: Which of them are wanted, rising.
-        fabric: Of the skirt.
+        fabric: Fabric of the skirt.
         photographed: The pose that the skirt's shape was seen in; None is the rest pose.
 
     Raises:

@@ -88,7 +88,7 @@ def step(
         x: Places, metres.
         v: Speeds, metres a second.
         free: 1 for what moves, 0 for what is held.
-        springs: Of the cloth.
+        springs: Springs of the cloth.
         drive: What moves it.
         air: Drag and friction.
         clock: Seconds of the frame, and the substeps in it.

@@ -58,7 +58,7 @@ class CanonicalPoints(Density):
         Args:
             epoch: From 0.
             count: Points that are left after pruning.
-            radius: Of a point, so far.
+            radius: Radius of a point, so far.
         """
         raise NotImplementedError
 

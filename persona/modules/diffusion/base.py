@@ -138,7 +138,7 @@ class VideoGenerator(ABC):
             motion: All of it, in a world with y up.
             fps: Its frames a second.
             frames: Those that the clip has, rising.
-            seed: Of the fabric.
+            seed: Seed of the fabric.
             photographed: The pose that the clothes' shape was seen in; None is the rest pose.
         """
         return None
@@ -152,7 +152,7 @@ class VideoGenerator(ABC):
         Args:
             reference: The person to show.
             controls: The poses to show, and the size of the frames.
-            seed: Of whatever is drawn at random; the same gives the same clip.
+            seed: Seed of whatever is drawn at random; the same gives the same clip.
         """
 
 

@@ -121,7 +121,7 @@ class HeadAvatar(Avatar):
         """In the camera frame of the pose.
 
         Args:
-            pose: Of one frame.
+            pose: Pose of one frame.
             view: Its subject is the number of an edit; None is the person as photographed.
         """
         who = self.edits.seen(view)

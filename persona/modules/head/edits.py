@@ -71,7 +71,7 @@ class Edits(nn.Module):
             edit: Number.
             ends: Numbers of the others; of the person as photographed, it is that person's code of
                 the edit's attribute.
-            share: Of the second one, [0, 1].
+            share: Share of the second one, [0, 1].
         """
         self.ends[edit], self.share[edit] = torch.tensor(ends), share
 

@@ -202,8 +202,8 @@ def warp(
 
     Args:
         points: In the body model's canonical space.
-        bases: Of the points.
-        shape_basis: Of the points; that of the nearest vertices.
+        bases: Bases of the points.
+        shape_basis: Shape basis of the points; that of the nearest vertices.
         canonical: The pose the points are in.
         posed: The one wanted.
 

@@ -40,7 +40,7 @@ def partners(points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"]) -> Int
 
     Args:
         points: In a pose that is the same on both sides, y up, facing +z, x = 0 in the middle.
-        normals: Of the body there.
+        normals: Normals of the body there.
     """
     forward = normals[:, 2] > 0
     other = torch.arange(len(points))

@@ -66,7 +66,7 @@ def load_published(name: str, layers: int, points: int, folder: str | Path | Non
 
     Args:
         name: In the table of weights, such as ``lhm_500m``.
-        layers: Of the transformer.
+        layers: Layers of the transformer.
         points: Query points of the checkpoint.
         folder: That holds the weights.
 

@@ -69,11 +69,11 @@ def posed_body(
     """A bare body in a pose, with its query points.
 
     Args:
-        body: Of the template.
+        body: Body of the template.
         identity: The person's.
         template: Query points.
         vertex: Nearest to each.
-        pose: Of the photograph.
+        pose: Pose of the photograph.
     """
     rest, joints = body.shape(identity)
     bones = body.transforms_from_matrices(joints, pose.rotations)
@@ -101,7 +101,7 @@ def point_sight(
 
     Args:
         image: On white.
-        mask: Of the person.
+        mask: Mask of the person.
         camera: The photograph's, its world is the body's.
         body: As it stands there.
         place: Scale and shift (x, y) from its pixels to the network's image, -1 to 1.
@@ -174,7 +174,7 @@ def read_photo(
 
     Args:
         image: RGB in [0, 1].
-        mask: Of the person.
+        mask: Mask of the person.
         camera: The photograph's, its world is the body's.
         body: As it stands there.
         photo_px: Width of the body's image.

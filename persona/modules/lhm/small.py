@@ -50,7 +50,7 @@ class SmallModel(LhmModel):
         network: LHM's, with the encoder of the head.
         body: Encoder of the body's image.
         dim: Channels of the points.
-        num_points: Of them.
+        num_points: Number of points.
     """
 
     def __init__(self, network: LhmNetwork, body: FusedEncoder, dim: int, num_points: int):
@@ -124,8 +124,8 @@ class SmallLhm:
 
     Attributes:
         dim: Channels of everything.
-        heads: Of each attention.
-        layers: Of the transformer.
+        heads: Number of heads of each attention.
+        layers: Layers of the transformer.
         hidden: Channels inside the decoder.
         body_depth: Blocks of the body's encoder.
         head_depth: Blocks of the head's encoder.

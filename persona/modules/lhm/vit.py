@@ -78,7 +78,7 @@ class VisionTransformer(nn.Module):
     Args:
         dim: Channels.
         depth: Blocks.
-        heads: Of each attention.
+        heads: Number of heads of each attention.
         patch_px: Side of a patch.
         table: Rows and columns of the table of positions, which is resized for other images.
         registers: Tokens that stand for no patch.

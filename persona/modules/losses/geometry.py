@@ -62,7 +62,7 @@ def geometry_error(
         alpha: Rendered opacity.
         images: Rendered ``depth`` (1, h, w) in metres, ``normal`` (3, h, w) as ``normal_error``
             takes it and ``seg`` (3, h, w) colours.
-        mask: Of the person; gets no gradient.
+        mask: Mask of the person; gets no gradient.
         truths: The same maps of the frame; get no gradient.
         bracket: Weight of the three maps; at 0 they are not looked at.
         depth: Weight of the depth among them.

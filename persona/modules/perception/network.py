@@ -197,7 +197,7 @@ class JointReader(nn.Module):
         width: Channels of the map.
         person: Channels of the person's token.
         inner: Channels of a joint's token.
-        layers: Of attention between the joints.
+        layers: Layers of attention between the joints.
     """
 
     def __init__(self, width: int, person: int, inner: int = 192, layers: int = 2):

@@ -368,7 +368,7 @@ def gather(
     """Sums the gradients of each Gaussian over its tiles, always in the same order.
 
     Args:
-        pairs: Of the used pairs, c + FOOTPRINT_GRADS numbers each.
+        pairs: Gradients of the used pairs, c + FOOTPRINT_GRADS numbers each.
         tiles: As ``project`` wrote them.
         tiles_x: Tiles per row.
         lists: (starts, places, first, offsets), see ``cpu_tiles`` and ``composite_backward``.

@@ -27,7 +27,7 @@ def align_reference(
 
     Args:
         reference: The photograph.
-        keypoints: Of the clip's frames, in pixels, with scores.
+        keypoints: Keypoints of the clip's frames, in pixels, with scores.
         size: Height and width of the frames, pixels.
 
     Raises:

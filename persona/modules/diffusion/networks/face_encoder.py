@@ -96,8 +96,8 @@ class FaceEncoder(nn.Module):
 
     Args:
         cross_attention_dim: Width of the tokens.
-        id_embeddings_dim: Of the face recognition network.
-        clip_embeddings_dim: Of the CLIP image encoder.
+        id_embeddings_dim: Width of the face recognition network.
+        clip_embeddings_dim: Width of the CLIP image encoder.
         num_tokens: How many tokens.
     """
 

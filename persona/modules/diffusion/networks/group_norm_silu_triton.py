@@ -81,9 +81,9 @@ def group_norm_silu(
 
     Args:
         images: Channels last in memory; others are copied.
-        weight: Of each channel.
-        bias: Of each channel.
-        groups: Of channels.
+        weight: Weight of each channel.
+        bias: Bias of each channel.
+        groups: Groups of channels.
         eps: Added to the variance.
         silu: Whether SiLU follows.
     """

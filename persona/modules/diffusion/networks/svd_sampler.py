@@ -51,8 +51,8 @@ class SvdOptions:
 
     Attributes:
         tile: Frames that the UNet sees at once.
-        overlap: Of tiles; they share one fewer.
-        steps: Of denoising.
+        overlap: Overlap of tiles; they share one fewer.
+        steps: Steps of denoising.
         guidance: At the first and the last frame, above 1.
         noise: Deviation of what is added to the reference.
         fps: Frames a second that the network is told.
