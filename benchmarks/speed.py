@@ -79,7 +79,7 @@ class StepClock(L.Callback):
         torch.cuda.reset_peak_memory_stats()
 
     def milliseconds(self) -> dict[str, list[float]]:
-        """Of every counted step, under ``all`` and by whether this process has a captured frame."""
+        """Times of counted steps: of ``all``, and by whether this process has a captured frame."""
         if self.marks and hasattr(self.marks[0][1], "synchronize"):
             torch.cuda.synchronize()
         times = defaultdict(list)

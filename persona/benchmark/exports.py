@@ -83,7 +83,7 @@ def report(exporter: AvatarExport, rows: Sequence[Row]) -> str:
 
 
 def rig_loss(kind: str, rigs: Mapping[str, float], offsets: str) -> float | None:
-    """Of a format that moves by the rig, from the losses of all rigs; see ``losses_of_rigs``."""
+    """Loss of a format that moves by a rig, from those of all rigs; see ``losses_of_rigs``."""
     if kind == "mesh":
         return rigs.get("textured mesh")
     began = "offsets left out" if offsets == "none" else "offsets of frame"

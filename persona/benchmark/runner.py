@@ -38,7 +38,7 @@ class Outcome:
     rows: list[dict[str, float | str]] = field(default_factory=list)
     """One per test frame."""
     folder: Path | None = None
-    """Of the rendered frames."""
+    """Folder of the rendered frames."""
     facts: dict[str, float | str] = field(default_factory=dict)
     """Times and device, where the cell was trained here."""
     cached: bool = False

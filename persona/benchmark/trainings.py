@@ -22,7 +22,7 @@ class Training(Protocol):
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Name of its files."""
 
     @property
     def digest(self) -> str:

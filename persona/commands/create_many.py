@@ -33,7 +33,7 @@ from persona.runtime.apart import environment, run_command, side_by_side
 DONE_FILE = "done.json"
 """Written into a person's folder when its avatar and videos are complete."""
 HYDRA_FOLDER = ".hydra"
-"""Of a run, in its folder."""
+"""Hydra's folder within that of a run."""
 LOG_FOLDER, PEOPLE_FOLDER = "logs", "people"
 TABLE_FILE = "many.csv"
 SCORES = ("init/fg_psnr", "test/fg_psnr")

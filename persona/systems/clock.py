@@ -30,7 +30,7 @@ class TrainingClock:
                 raise UserError(f"system.{name}={limit}: give more than none, or null")
         self.steps, self.minutes, self.call_minutes = steps, minutes, call_minutes
         self.earlier_s = 0.0
-        """Of the calls before this one."""
+        """Seconds of the calls before this one."""
         self._started_s: float | None = None
 
     def start(self) -> None:

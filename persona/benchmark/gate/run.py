@@ -121,7 +121,7 @@ def score_clip(clip: SyntheticClip, other: Stage, gate: Gate, seed: int, sheets:
 
 
 def clip_config(config: dict[str, Any], outfit: str, seed: int) -> SyntheticConfig:
-    """Of one person's clips."""
+    """Settings of one person's clips."""
     return SyntheticConfig(
         seed=seed, outfit=outfit, shape=1.2, height=config["height"], width=config["width"],
         num_generated=config["num_frames"], texture_size=256, **config["errors"],

@@ -34,12 +34,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Name of its files."""
         return f"{self.schedule}_{self.person.name}"
 
     @property
     def labels(self) -> dict[str, object]:
-        """Of its row."""
+        """Labels of its row."""
         return {"person": str(self.person), "schedule": self.schedule}
 
     @property

@@ -57,7 +57,7 @@ class FittedPerson:
     joints: Float[Tensor, "55 3"]
     """Metres in the camera's frame."""
     camera: Camera
-    """Of the captured frame."""
+    """Camera of the captured frame."""
     mask: Bool[ndarray, "h w"]
     parts: UInt8[ndarray, "h w"]
     textures: Textures

@@ -27,7 +27,7 @@ _ROUNDS = 10
 """Iterations of k-means; after them the largest error hardly falls."""
 _CURVE_BITS = 10
 _QUATERNION_TAG = 252
-"""Of alpha where w is the largest; one more for x, y and z each."""
+"""Value of alpha where w is the largest; one more for x, y and z each."""
 
 
 def write_sog(scene: Scene, path: Path) -> None:

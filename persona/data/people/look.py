@@ -36,7 +36,7 @@ class Look(TensorTuple):
     ink: Float[Tensor, "slot 3 3"]
     """Ground, second and third colour, linear RGB."""
     period_m: Float[Tensor, "slot"]
-    """Of a pattern; negative for stripes that run upwards."""
+    """Period of a pattern; negative for stripes that run upwards."""
     gain: Float[Tensor, "slot 3"]
     """Factor of a kept texture."""
     mottle: Float[Tensor, "slot"]

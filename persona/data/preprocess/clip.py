@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 MARGIN = 0.06
 """Empty border around the whole motion, as a share of the picture."""
 DRIVING_FPS = 30.0
-"""Of motions for generators that have no rate of their own."""
+"""Rate of motions for generators that have no rate themselves."""
 MOST_UNWRAPPED = 32
 """More frames than this are thinned out evenly for a clip's texture."""
 OPAQUE = 127

@@ -17,7 +17,7 @@ from persona.modules.detect.detection import Detection, Detector, NobodyFound
 from persona.modules.detect.offsets import OFFSETS
 
 _LEVELS = 255
-"""Of a kept mask's probability: it is stored in bytes."""
+"""Levels of a kept mask's probability: it is stored in bytes."""
 
 
 class KeptDetector(Detector):

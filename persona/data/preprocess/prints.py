@@ -108,7 +108,7 @@ def _nearest(
 def weighted_mean(
     near: Float[ndarray, "m n 3"], weight: Float[ndarray, "m n"]
 ) -> Float[ndarray, "m 3"]:
-    """Of the colours of each row's ``n`` neighbours."""
+    """Mean of the colours of each row's ``n`` neighbours."""
     return (near * weight[..., None]).sum(1) / weight.sum(1, keepdims=True)
 
 

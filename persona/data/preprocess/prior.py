@@ -29,7 +29,7 @@ _NEAREST = 8
 _SAMPLES = 30_000
 """Places at which the colours are compared: a finger's breadth apart."""
 _AROUND = 64
-"""Of them, so many are near."""
+"""Number of nearest places over which the change of colour is smoothed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,16 +84,16 @@ class PosedAniGs(TensorTuple):
     """In the camera frame of the pose."""
     rgb: Float[Tensor, "n 3"]
     mean_offset: Float[Tensor, "n 3"]
-    """Of the canonical Gaussians from the body's surface, metres."""
+    """Offsets of the canonical Gaussians from the body's surface, metres."""
     offsets: ViewOffsets | None
-    """Of the view; None for the canonical person."""
+    """Offsets of the view; None for the canonical person."""
 
     def gaussians(self, asset: str) -> Gaussians:
         """All of them."""
         return self.points
 
     def colors(self, asset: str) -> Float[Tensor, "n 3"]:
-        """Of all."""
+        """Colours of all Gaussians."""
         return self.rgb
 
 

@@ -38,7 +38,7 @@ class PosedPoints:
         return self.points
 
     def colors(self, asset: str) -> Float[Tensor, "n 3"]:
-        """Of all."""
+        """Colours of all Gaussians."""
         return self.rgb
 
 

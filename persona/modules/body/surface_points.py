@@ -17,7 +17,8 @@ from persona.modules.body.triangle_walk import Across, walk
 from persona.types import TensorTuple
 
 ROUNDS, STEPS, RATE = 2, 50, 0.01
-"""Of ``closest_points``: walks, Adam's steps before each, and its rate in barycentric weights."""
+"""For ``closest_points``: number of walks, Adam's steps before each, and its rate in barycentric
+weights."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class SurfacePoints(TensorTuple):
 
     face: Int[Tensor, "n"]
     barycentric: Float[Tensor, "n 3"]
-    """Of the face's corners, sum 1."""
+    """Weights of the face's corners, sum 1."""
 
     def slid(self, step: Float[Tensor, "n 2"]) -> SurfacePoints:
         """Moved in the planes of their triangles, out of them too; differentiable.

@@ -52,7 +52,7 @@ class Air:
     """Share of the speed that the air takes, a second: of 0.2 kg of cloth a square metre that moves
     by a metre a second across itself, three to four."""
     friction: float = 0.05
-    """Of cloth on the body (Coulomb). More of it keeps a skirt wound up after a turn."""
+    """Friction of cloth on the body (Coulomb). More of it keeps a skirt wound up after a turn."""
 
 
 def springs_of(

@@ -205,7 +205,7 @@ class Doubling(CanonicalPoints):
 
 
 def _weights(image: Float[Tensor, "3 h w"], colors: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
-    """Of each point over all pixels."""
+    """Weight of each point over all pixels."""
     return torch.autograd.grad(image[0].sum(), colors, retain_graph=True)[0][:, 0]
 
 

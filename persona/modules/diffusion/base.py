@@ -46,7 +46,7 @@ class Fitted:
     pose: BodyPose
     """In the frame of ``camera``."""
     camera: Camera
-    """Of the picture's own pixels."""
+    """Camera of the picture's own pixels."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Controls:
     camera: Camera
     """One camera that sees the whole motion; its size is the frames'."""
     maps: Mapping[str, Shaped[ndarray, "n ..."]]
-    """Of ``CONTROLS``: those that the generator needs, and ``mask``."""
+    """Maps of ``CONTROLS``: those that the generator needs, and ``mask``."""
     drape: Drape | None = None
     """How clothes hang in each frame; None where they are skinned."""
 

@@ -40,7 +40,7 @@ class PosedHead:
         return self.points
 
     def colors(self, asset: str) -> Float[Tensor, "n 3"]:
-        """Of all, in [0, 1]."""
+        """Colours of all points, in [0, 1]."""
         return self.drawn.rgb
 
 

@@ -43,7 +43,7 @@ class PlainLinear(nn.Linear):
     """``nn.Linear`` whose last inputs may be shared by all rows."""
 
     def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
-        """Of [x, shared]."""
+        """The layer's output for [x, shared]."""
         return split_linear(self.weight, x, shared) + self.bias
 
 
@@ -76,7 +76,7 @@ class WeightNormLinear(nn.Module):
         self.bias.fill_(bias)
 
     def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
-        """Of [x, shared]."""
+        """The layer's output for [x, shared]."""
         return split_linear(self.weight, x, shared) + self.bias
 
 

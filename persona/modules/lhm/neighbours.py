@@ -10,7 +10,8 @@ from torch import Tensor
 GROUP = 4
 """Neighbouring points that share a token."""
 PARTNERS = 3
-"""Of each point: on the other face, on the other side, and on both; see ``partners``."""
+"""Number of each point's partners: at the opposite front or back, mirrored, and both; see
+``partners``."""
 
 
 def neighbour_order(points: Float[Tensor, "n 3"]) -> Int[Tensor, "n"]:

@@ -112,7 +112,7 @@ class SapiensTokens(nn.Module):
 
     @classmethod
     def random(cls) -> SapiensTokens:
-        """Of its size with random weights, to measure time and memory."""
+        """A network of the same size with random weights, to measure time and memory."""
         side = _SAPIENS_SIDE
         model = VisionTransformer(
             dim=_SAPIENS_DIM, depth=40, heads=24, patch_px=16, table=(side, side), registers=0

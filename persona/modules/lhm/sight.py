@@ -41,7 +41,8 @@ class Photo(TensorTuple):
     image: Float[Tensor, "*b 3 h w"]
     head: Float[Tensor, "*b 3 s s"]
     sight: Float[Tensor, "*b n k"]
-    """Of each query point; see ``SIGHT_PARTS``. k is 0 for networks that do not look."""
+    """Values for each query point; see ``SIGHT_PARTS``. k is 0 for networks that do not use them.
+    """
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class PosedBody(TensorTuple):
     points: Float[Tensor, "n 3"]
     """The query points on it."""
     normals: Float[Tensor, "n 3"]
-    """Of the body there."""
+    """Normals of the body there."""
     head: Float[Tensor, "k 3"]
     """Those that are the head's."""
 

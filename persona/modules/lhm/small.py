@@ -28,7 +28,7 @@ SHIPPED = Path(__file__).parent / "assets" / "lhm_tiny.safetensors"
 _PATCH_PX = 14
 _MULTIPLE = 4 * GROUP
 _SOURCES = 2 + PARTNERS
-"""Of a colour: made up, and what the photograph shows of the point and of its partners."""
+"""Sources of a colour: made up, and what the photograph shows of the point and of its partners."""
 _FIRST_SOURCES = (0.0, 4.0, 1.0, 1.0, 1.0)
 _FIRST_OPACITY = 0.9
 _BODY_M2, _FIRST_SPREAD, _LEAST_SPREAD = 1.8, 0.6, 0.25

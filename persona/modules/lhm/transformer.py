@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 BODY_SHARE = 0.75
-"""Of the points; the rest are the head's."""
+"""Share of the points that are the body's; the rest are the head's."""
 _EPS = 1e-6
 
 
@@ -96,7 +96,7 @@ class FeedForward(nn.Module):
         self.net = nn.ModuleList([inner, nn.Identity(), nn.Linear(4 * dim, dim)])
 
     def forward(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t c"]:
-        """Of each token."""
+        """Applies the layers to each token."""
         return self.net[2](F.gelu(self.net[0](x), approximate="tanh"))
 
 

@@ -76,7 +76,7 @@ class VggSlices:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the features."""
+        """Precision of the features."""
         return self.convolutions[0][0][0].dtype
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from persona.modules.diffusion.networks.identity_net import CROP
 
 _RATE = 0.1
-"""Of Adam at the first step; it falls to 0 at the last."""
+"""Rate of Adam at the first step; it falls to 0 at the last."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from persona.modules.render.jit import triton_kernel
 
 PLACES, CHANNELS = 64, 64
-"""Of an image that a program holds at once."""
+"""Places and channels of an image that a program holds at once."""
 REPEATS = 8
 """Such blocks, one after the other, of which a program makes one mean and deviation."""
 
