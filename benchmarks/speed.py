@@ -46,7 +46,7 @@ class StepClock(L.Callback):
 
     Args:
         warmup: steps that are not counted.
-        steps: all of them; what follows is not looked at.
+        steps: number of all steps; later ones are ignored.
     """
 
     def __init__(self, warmup: int, steps: int):

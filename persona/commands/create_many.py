@@ -139,7 +139,7 @@ def run_all(people: Sequence[Person], jobs: int) -> dict[str, str]:
     def work(person: Person, slot: int) -> str:
         try:
             return run_one(person, environment(slot, jobs))
-        except OSError as error:  # Such as a photo that was removed meanwhile: the others go on.
+        except OSError as error:  # A photo was removed meanwhile, for example: do the others.
             return f"{error.filename}: {error.strerror}; mend that and run the command again"
 
     def tell(person: Person, error: str) -> None:

@@ -108,7 +108,7 @@ def check_animation(config: DictConfig) -> None:
 
 
 def is_video(motion: str | Path) -> bool:
-    """Whether a motion is to be read off a video."""
+    """Whether a motion must be tracked from a video."""
     return Path(str(motion)).suffix.lower() in ENDINGS
 
 

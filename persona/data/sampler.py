@@ -196,7 +196,7 @@ class BalancedSampler(Sampler[list[int]]):
         return np.concatenate([*parts, self.other_rows])
 
     def _weighed(self, random: np.random.Generator) -> list[list[int]]:
-        """Steps of which some have a group's frames, each once; all others at least once."""
+        """Steps in which a group's frames occur once each, and all others at least once."""
         together = len(set(self.sizes)) == 1
         groups = {
             name: _Turns(

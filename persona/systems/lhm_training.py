@@ -47,9 +47,9 @@ class LhmTraining(L.LightningModule):
         decay: Decay of the averaged weights, in the long run: at first they follow faster.
         weights: First and last weight of each term.
         ramp: Steps over which weights go from first to last.
-        minutes: Train so long, calls that are gone on with together, with the rate falling by the
-            clock where that is ahead of the steps; None trains all steps.
-        call_minutes: Stop a call after so long, to be gone on with.
+        minutes: Train so long, over all resumed calls together; the rate falls by the clock if
+            that is ahead of the steps. None trains all steps.
+        call_minutes: Stop a call after so long, so that it can be resumed.
         compile: Compile the transformer (CUDA; a minute at the start).
         recompute: Compute the transformer's layers again for the gradient: less memory.
         start: Weights to begin with, which another training of this size wrote.

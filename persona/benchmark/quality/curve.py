@@ -58,7 +58,7 @@ class Curve(L.Callback):
     Args:
         steps: After which it is scored.
         metrics: Metrics of a frame.
-        most_frames: Most unseen frames that are looked at, evenly spread.
+        most_frames: Most unseen frames that are scored, evenly spread.
         watch: Started when the work began.
     """
 

@@ -142,7 +142,7 @@ class NativeSource:
         maker.make(folder, recording, captured, self._info(label, digest))
 
     def check(self) -> None:
-        """Refuses a dataset of which something is missing, naming the first.
+        """Refuses a dataset with missing files, naming the first of them.
 
         Raises:
             UserError: it is.

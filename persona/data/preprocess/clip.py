@@ -166,7 +166,7 @@ class ClipMaker:
             advance(len(frames))
 
     def _controls(self, number: int, person: TexturedPerson, camera: Camera) -> Controls:
-        """What a clip is to show, and what its frames are held against."""
+        """The controls of a clip's generator, with which its frames are compared afterwards."""
         motion, seed = self.motions[number], self.seed + number
         poses, placed, drape = self._place(motion, person, camera, seed)
         wanted = self.generator.control_names | {"mask"}

@@ -147,7 +147,7 @@ class AniGsAvatar(Avatar):
 
     Args:
         template: Constants of the subject.
-        field: Settings of the ``ViewField`` but for the number of views; None for no field.
+        field: Settings of the ``ViewField`` except the number of views; None for no field.
         field_from: Steps before views have offsets: first the mean person takes shape.
         anchors: Places where the field is asked.
         surface_scale: First standard deviation in mean edges, and depth beneath the surface.
@@ -182,7 +182,7 @@ class AniGsAvatar(Avatar):
         """Optimiser steps begun."""
 
     def begin_step(self) -> None:
-        """Counts the steps, of which the first ``field_from`` have no offsets."""
+        """Counts the steps; the first ``field_from`` have no offsets."""
         self.steps += 1
 
     def get_extra_state(self) -> Int[Tensor, ""]:

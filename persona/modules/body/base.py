@@ -33,7 +33,7 @@ class Body(nn.Module):
     """Names of the coefficients of the face, where they have names."""
     first_hand: int
     """First of the joints that learn more slowly; they are the last ones. The number of joints
-    where all learn alike."""
+    if all learn at the same rate."""
     parents: Int[Tensor, "j"]
     """-1 for the root."""
     _jumps: Int[Tensor, "k j"]

@@ -53,7 +53,7 @@ class CanonicalPoints(Density):
         self.seen: Bool[Tensor, "n"] | None = None
 
     def growth(self, epoch: int, count: int, radius: float) -> Growth:
-        """How many points an epoch begins with, and of which radius.
+        """The number of points with which an epoch begins, and their radius.
 
         Args:
             epoch: From 0.
@@ -118,7 +118,7 @@ class CanonicalPoints(Density):
         fresh = max(0, growth.count - len(keep))
         if len(keep) == len(points) and not fresh and growth.radius == radius:
             if seen is not None:
-                seen.zero_()  # In place: a graph goes on writing there.
+                seen.zero_()  # In place, because a captured graph keeps writing there.
             return None
         self.seen = None
         settings = {"radius": torch.tensor(growth.radius)}
@@ -152,7 +152,7 @@ class Doubling(CanonicalPoints):
         max_points: never grow beyond.
         fill: whether a last step that is less than a doubling fills up to ``max_points``.
         least_radius: no shrinking below it, in the networks' unit.
-        shrink_full: whether points go on shrinking when they cannot grow.
+        shrink_full: whether points keep shrinking when their number cannot grow.
         prune_radius: no pruning once points are smaller.
         least_weight: see above.
     """

@@ -68,7 +68,7 @@ class ImageLoss(Loss[StepT]):
     def forward(self, step: StepT) -> Float[Tensor, ""] | None:
         """In captured frames, pixels at an occlusion boundary weigh ``BOUNDARY_WEIGHT``.
 
-        Methods that find no such boundary have all pixels count alike.
+        Methods without such a boundary give all pixels the same weight.
         """
         if self.view not in step.renders:
             return None

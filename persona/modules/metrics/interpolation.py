@@ -32,7 +32,7 @@ def smoothness(
     Args:
         images: In order, [0, 1]; at least three.
         distance: LPIPS.
-        perceived: Pictures that are looked at together.
+        perceived: Number of pictures that LPIPS processes at once.
 
     Raises:
         ValueError: there are fewer than three pictures.

@@ -138,7 +138,7 @@ def _composite_tile(
             NEVER; clear (TILE^2,), transmittance left; colours (TILE^2, c); falloff (TILE,).
 
     Returns:
-        How many members were looked at before every pixel was finished.
+        Number of members that were processed before every pixel was finished.
     """
     ends, clear, colours, falloff = pixels
     real = clear.dtype.type

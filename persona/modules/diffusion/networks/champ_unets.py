@@ -104,7 +104,7 @@ class BankAttention:
 
 
 class DenoisingUNet(nn.Module):
-    """Frames one by one but for motion modules, which diffusers' blocks do not know of.
+    """Treats frames one by one, except in motion modules, which diffusers' blocks do not have.
 
     Inputs are cast to the network's precision and the velocity to float32.
 

@@ -32,7 +32,7 @@ class PerceiverAttention(nn.Module):
         image: Float[Tensor, "batch embeddings dim"],
         tokens: Float[Tensor, "batch tokens dim"],
     ) -> Float[Tensor, "batch tokens dim"]:
-        """What is to be added to the tokens."""
+        """Values to be added to the tokens."""
         image, tokens = self.norm1(image), self.norm2(tokens)
         key, value = self.to_kv(torch.cat([image, tokens], 1)).chunk(2, -1)
         return self.to_out(attend(self.to_q(tokens), key, value, self.heads))

@@ -17,7 +17,7 @@ from persona.modules.render.jit import triton_kernel
 PLACES, CHANNELS = 64, 64
 """Places and channels of an image that a program holds at once."""
 REPEATS = 8
-"""Such blocks, one after the other, of which a program makes one mean and deviation."""
+"""Number of consecutive blocks for which a program computes one mean and deviation."""
 
 
 @triton_kernel

@@ -28,7 +28,7 @@ class TemporalAttention(Attention):
     def forward(
         self, tokens: Float[Tensor, "places frames width"]
     ) -> Float[Tensor, "places frames width"]:
-        """What is to be added to the tokens."""
+        """Values to be added to the tokens."""
         return super().forward(self.pos_encoder(tokens))
 
 
