@@ -36,7 +36,7 @@ Runs = Mapping[str, Mapping[str, Mapping[int, Rows]]]
 
 
 def options(config: DictConfig) -> list[str]:
-    """Of train.py, for every run.
+    """Options of train.py for every run.
 
     Raises:
         UserError: no such size.
@@ -66,7 +66,7 @@ def part(rows: Rows, name: str, held_out: int) -> Rows:
 
 
 def values(runs: Mapping[int, Rows], where: str, metric: str, held_out: int) -> list[list[float]]:
-    """Of each frame, for each seed."""
+    """Values of each frame, for each seed."""
     return [[row[metric] for row in part(rows, where, held_out)] for rows in runs.values()]
 
 

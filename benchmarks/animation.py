@@ -39,7 +39,7 @@ ROUNDS = 5
 
 
 def seconds(job: Callable[[], Iterable | int], device: torch.device) -> float:
-    """Of one round, the device's queue emptied."""
+    """Seconds of one round, until the device's queue is empty."""
     start = time.perf_counter()
     made = job()
     if not isinstance(made, int):

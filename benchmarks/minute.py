@@ -1,10 +1,10 @@
 """Where the time of ``scripts/create.py`` goes: ``python benchmarks/minute.py photo=P name=N``.
 
-Options as conf/create.yaml. Leaves ``stages.json`` in the run's folder and prints it as a table: of
-each stage its seconds by the clock and of this process's processors, without those of stages within
-it. The first row is the start of Python and what is imported. Caches are left as they are: for a
-first run of a fresh machine point PERSONA_CACHE, NUMBA_CACHE_DIR and TRITON_CACHE_DIR at empty
-folders.
+Takes the options of conf/create.yaml. Writes ``stages.json`` into the run's folder and prints it as
+a table, with the wall-clock seconds and the CPU seconds of each stage, without those of stages
+inside it. The first row is the start of Python and all imports. Caches are left as they are: to
+time the first run of a fresh machine, point PERSONA_CACHE, NUMBA_CACHE_DIR and TRITON_CACHE_DIR at
+empty folders.
 """
 
 import functools
@@ -23,11 +23,11 @@ from persona.data.io import write_json
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 STARTED = time.clock_gettime(_CLOCK)
-"""Of this module; what Python took before it is told by ``before``."""
+"""When this module was loaded; ``before`` gives the time that Python took until then."""
 
 
 def before() -> float:
-    """Seconds from the start of this process to ``STARTED``, as Linux tells it; 0 elsewhere."""
+    """Seconds from the start of this process to ``STARTED``, on Linux; 0 elsewhere."""
     stat = Path("/proc/self/stat")
     if not stat.is_file():
         return 0.0
@@ -36,7 +36,7 @@ def before() -> float:
 
 
 class Stages:
-    """Own times of named stages, in the order in which they first began."""
+    """Times of named stages without those inside them, in the order in which they first began."""
 
     def __init__(self) -> None:
         self.times: dict[str, list[float]] = {}
@@ -50,7 +50,7 @@ class Stages:
         return time.perf_counter(), time.process_time()
 
     def _turn(self) -> None:
-        """Gives the time since the last turn to the innermost open stage."""
+        """Adds the time since the last call to the innermost open stage."""
         now = self._now()
         own = self.times.setdefault(self._open[-1] if self._open else "rest", [0.0, 0.0])
         for place in range(2):
@@ -58,7 +58,7 @@ class Stages:
         self._last = now
 
     def timed(self, owner: object, attribute: str, name: str) -> None:
-        """From now on what a function or method takes is the stage ``name``."""
+        """Replaces a function or method by one whose time counts for the stage ``name``."""
         plain: Callable = getattr(owner, attribute)
 
         @functools.wraps(plain)
@@ -75,13 +75,13 @@ class Stages:
         setattr(owner, attribute, call)
 
     def finished(self) -> dict[str, list[float]]:
-        """Seconds by the clock and of the processors, by stage."""
+        """Wall-clock and CPU seconds by stage."""
         self._turn()
         return self.times
 
 
 def watch(stages: Stages) -> None:
-    """Names the stages of ``create``."""
+    """Times the stages of ``create``."""
     import lightning as L
 
     from persona.commands import create, experiment
@@ -111,7 +111,7 @@ def watch(stages: Stages) -> None:
 
 
 def table(times: dict[str, list[float]]) -> Table:
-    """A row a stage, and their sum."""
+    """A table with a row per stage, and their sum."""
     shown = Table("stage", "s", "CPU s")
     total = [sum(own[place] for own in times.values()) for place in range(2)]
     for name, own in [*times.items(), ("all", total)]:
@@ -122,7 +122,7 @@ def table(times: dict[str, list[float]]) -> Table:
 @hydra.main(config_path="../conf", config_name="create", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
-    """Makes an avatar as scripts/create.py does, with a watch."""
+    """Makes an avatar as scripts/create.py does, and times its stages."""
     from persona.commands.create import create
 
     stages = Stages()

@@ -69,7 +69,7 @@ def main(run: str, count: int = 4, baked: str | None = None) -> None:
 
     Args:
         run: Run folder of an avatar with a light.
-        count: Of lights.
+        count: Number of lights.
         baked: Run folder of one without, of the same subject.
 
     Raises:

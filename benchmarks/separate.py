@@ -110,7 +110,7 @@ def separate(system: Fit, how: str) -> SeparateRenderer:
     gsplat's calls wait for the device, so that no graph can hold them.
 
     Args:
-        system: Of PERSONA.
+        system: A system of PERSONA.
         how: ``separate``: every target of the method, by gsplat. ``separate_asked``: those that a
             loss asks for, by gsplat. ``separate_ours``: the same by this repository's kernels.
     """

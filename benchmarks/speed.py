@@ -46,7 +46,7 @@ class StepClock(L.Callback):
 
     Args:
         warmup: steps that are not counted.
-        steps: all of them; what follows is not looked at.
+        steps: number of all steps; later ones are ignored.
     """
 
     def __init__(self, warmup: int, steps: int):
@@ -79,7 +79,7 @@ class StepClock(L.Callback):
         torch.cuda.reset_peak_memory_stats()
 
     def milliseconds(self) -> dict[str, list[float]]:
-        """Of every counted step, under ``all`` and by whether this process has a captured frame."""
+        """Times of counted steps: of ``all``, and by whether this process has a captured frame."""
         if self.marks and hasattr(self.marks[0][1], "synchronize"):
             torch.cuda.synchronize()
         times = defaultdict(list)

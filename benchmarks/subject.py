@@ -2,7 +2,7 @@
 
 ``python benchmarks/subject.py`` (options as benchmarks/speed.py; ``speed.subject_steps`` steps with
 validation after each epoch and checkpoints). A run of a few steps goes first, in which kernels
-compile; its time, and that of reading frames, testing and the report, is told apart.
+compile; its time is reported separately, as are those of reading frames, testing and the report.
 """
 
 import gc

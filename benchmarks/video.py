@@ -79,7 +79,7 @@ def matrix_rate(device: torch.device, size: int = 8192) -> float:
 
 
 def operations(workload: Workload) -> dict[str, float]:
-    """Of each part, counted; a call of each also warms up."""
+    """Counts the operations of each part; calling each also warms it up."""
     counts = {}
     for name, part in workload.parts.items():
         with FlopCounterMode(display=False) as counter:

@@ -96,7 +96,7 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Of a clip; None takes the generator's own."""
+    """Settings of a clip; None takes the generator's own."""
 
     device: torch.device
     dtype: torch.dtype

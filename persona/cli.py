@@ -23,7 +23,7 @@ from persona.errors import UserError
 from persona.runtime.termination import terminable
 
 CONFIG_FILE = "config.yaml"
-"""Of a run, in its folder."""
+"""Name of a run's configuration, in its folder."""
 GRACE_S = 3.0
 """Seconds that a process waits before it reports an error that all processes have: one reports it
 and ends the others."""

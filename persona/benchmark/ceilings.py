@@ -43,7 +43,7 @@ class Truth:
     """The true properties of a synthetic person that an avatar would have to learn.
 
     Args:
-        scene: Of the person.
+        scene: Scene of the person.
     """
 
     def __init__(self, scene: ClipScene) -> None:

@@ -83,7 +83,7 @@ def report(exporter: AvatarExport, rows: Sequence[Row]) -> str:
 
 
 def rig_loss(kind: str, rigs: Mapping[str, float], offsets: str) -> float | None:
-    """Of a format that moves by the rig, from the losses of all rigs; see ``losses_of_rigs``."""
+    """Loss of a format that moves by a rig, from those of all rigs; see ``losses_of_rigs``."""
     if kind == "mesh":
         return rigs.get("textured mesh")
     began = "offsets left out" if offsets == "none" else "offsets of frame"
@@ -96,11 +96,11 @@ def shows(
     """PSNR of the pose in a file, and the program that read it; None if no reader is installed.
 
     Args:
-        exporter: Of the avatar.
+        exporter: Exporter of the avatar.
         kind: The format.
         path: The file.
         own: The avatar itself in that pose.
-        frame: Of the motion, the pose's.
+        frame: Frame of the motion that gives the pose.
     """
     if kind not in READERS:
         return None, "nobody here"

@@ -1,4 +1,4 @@
-"""How well the fit of a head finds turn, mouth, lids, brows and shape of made-up heads."""
+"""Measures how well the fit of a head finds turn, mouth, lids, brows and shape of random heads."""
 
 from __future__ import annotations
 
@@ -71,18 +71,18 @@ def middle(rows: Sequence[Mapping[str, float]], name: str) -> float:
 
 
 def made_up(body: HeadBody, seed: int) -> tuple[BodyIdentity, BodyPose]:
-    """A person and a pose before the camera, which the head reaches by its neck.
+    """A random person and pose before the camera; the head turns by its neck, not by its root.
 
     Args:
         body: The packaged head.
-        seed: Of both.
+        seed: Seed of both.
     """
     identity = replace(body.zero_identity(), betas=shape_coefficients(body, draw_traits(seed, {})))
     pose = unseen(body, 1, seed)
     turn = matrix_from_axis_angle(pose.root) @ matrix_from_axis_angle(pose.body[:, NECK_ROW])
     pose.body[:, NECK_ROW] = axis_angle_from_matrix(turn)
     rng = np.random.default_rng([seed, 5])
-    # Half of the mouths gape; the others are as ``unseen`` has them.
+    # Odd seeds open the mouth further, by up to ``GAPE_RAD``; others keep the mouth of ``unseen``.
     pose.jaw[:, 0] += GAPE_RAD * float(rng.uniform()) * bool(seed % 2)
     rest, _ = body.shape(identity)
     middle = body.landmarks(rest).mean(0) @ matrix_from_axis_angle(torch.tensor(FACING)).T
@@ -92,13 +92,14 @@ def made_up(body: HeadBody, seed: int) -> tuple[BodyIdentity, BodyPose]:
 
 
 def score_fit(body: HeadBody, seed: int, noise: float, steps: int) -> dict[str, float]:
-    """Errors of the fit to one picture of a made-up head.
+    """Errors of the fit to one picture of a random head.
 
     Args:
         body: The packaged head.
-        seed: Of the person and the pose.
-        noise: Deviation of the landmarks, in distances of the outer corners of the eyes.
-        steps: Of the fit.
+        seed: Seed of the person and the pose.
+        noise: Standard deviation of the landmarks; its unit is the distance between the outer
+            corners of the eyes.
+        steps: Steps of the fit.
     """
     identity, pose = made_up(body, seed)
     focal = torch.full((2,), FOCAL_SIDES * SIDE_PX)
@@ -138,7 +139,7 @@ def score_fit(body: HeadBody, seed: int, noise: float, steps: int) -> dict[str, 
 
 
 def in_head(body: HeadBody, identity: BodyIdentity, pose: BodyPose) -> Float[Tensor, "68 3"]:
-    """Landmarks of a head that neither turns nor moves."""
+    """Landmarks of the head in its own frame, without turn and translation."""
     still = replace(
         pose, root=torch.zeros_like(pose.root), body=torch.zeros_like(pose.body),
         trans=torch.zeros_like(pose.trans),
@@ -148,7 +149,10 @@ def in_head(body: HeadBody, identity: BodyIdentity, pose: BodyPose) -> Float[Ten
 
 
 def openings(points: Float[Tensor, "68 3"]) -> dict[str, float]:
-    """Of mouth and lids, and the brows' height, in distances of the outer corners of the eyes."""
+    """How far mouth and lids are open, and how high the brows are.
+
+    The unit is the distance between the outer corners of the eyes.
+    """
     size = (points[EYE_CORNERS[0]] - points[EYE_CORNERS[1]]).norm()
 
     def gap(upper: int, lower: int) -> float:

@@ -29,8 +29,8 @@ def picture_rows(
     """Names of some test frames and, per method, their images over white; truth first.
 
     Args:
-        data: Of one subject.
-        outcomes: Of that subject; of a system with several seeds the first is shown.
+        data: Data of one subject.
+        outcomes: Outcomes of that subject; of a system with several seeds the first is shown.
         count: At most so many frames, evenly spread.
     """
     frames = data.test_frames

@@ -208,7 +208,7 @@ def cell_key(cell: Cell, updates: int, subject_digest: str) -> str:
 
 
 def code_digest(cell: Cell) -> str:
-    """Hash of the package's files, but for the benchmark itself, and of modules from outside."""
+    """Hash of the package's files, except the benchmark's own, and of modules from outside."""
     outside = sorted(_targets(cell.config))
     return hashlib.sha256(repr((_package_digest(), *map(_source, outside))).encode()).hexdigest()
 

@@ -29,7 +29,7 @@ def write_prediction(
 
     Args:
         folder: Where to.
-        name: Of the frame, ``split/number``.
+        name: Name of the frame, ``split/number``.
         image: Over white, [0, 1].
         alpha: Its opacity, [0, 1].
     """

@@ -19,7 +19,7 @@ PARTS = {
 }
 """Classes of the truth's segmentation that a region has; ``print`` less the hem."""
 HEM_WIDTH, OUTLINE_WIDTH = 0.03, 0.012
-"""Of the bands along the hem and the outline, in heights of the person, to each side."""
+"""Widths of the bands along the hem and the outline, in heights of the person, to each side."""
 HEM_SHARE = 0.4
 """The hem is the border of the lowest so much of the upper garment."""
 LEAST_PX = 20

@@ -38,7 +38,7 @@ class Outcome:
     rows: list[dict[str, float | str]] = field(default_factory=list)
     """One per test frame."""
     folder: Path | None = None
-    """Of the rendered frames."""
+    """Folder of the rendered frames."""
     facts: dict[str, float | str] = field(default_factory=dict)
     """Times and device, where the cell was trained here."""
     cached: bool = False
@@ -101,10 +101,10 @@ def render_cell(
     """Renders a cell's frames, unless they are there or the time is over.
 
     Args:
-        cell: Of the plan.
-        plan: Of the suite.
+        cell: Cell of the plan.
+        plan: Plan of the suite.
         cache: Folder of finished cells.
-        updates: Of a test-time pose fit, per frame.
+        updates: Updates of a test-time pose fit, per frame.
         variables: Environment of the process that renders; None renders in this one.
         ends: ``time.monotonic()`` from which on no cell is started.
     """

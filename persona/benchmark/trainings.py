@@ -22,7 +22,7 @@ class Training(Protocol):
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Name of its files."""
 
     @property
     def digest(self) -> str:
@@ -60,7 +60,7 @@ def train_absent(
 
     Args:
         trainings: All, kept ones too.
-        folder: Of the benchmark.
+        folder: Folder of the benchmark.
         worker: Module whose ``main`` reads a job's YAML and writes the result where it says.
         jobs: Processes, which share the cores and the GPUs.
         then: Called after each, in this thread.

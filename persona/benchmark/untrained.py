@@ -27,7 +27,7 @@ def render_untrained(source: PhotographedSubject, root: Path, folder: Path) -> N
     """Writes every test frame as predictions: ``folder/NAME/N.png``.
 
     Args:
-        source: Of the person.
+        source: Source of the person.
         root: Its folder, made.
         folder: Where to.
 

@@ -61,7 +61,7 @@ class AvatarExport:
     Args:
         system: Trained, on the host.
         motion: In the world.
-        settings: Of the rig.
+        settings: Settings of the rig.
     """
 
     def __init__(self, system: Fit, motion: Motion, settings: Settings) -> None:

@@ -33,7 +33,7 @@ from persona.runtime.apart import environment, run_command, side_by_side
 DONE_FILE = "done.json"
 """Written into a person's folder when its avatar and videos are complete."""
 HYDRA_FOLDER = ".hydra"
-"""Of a run, in its folder."""
+"""Hydra's folder within that of a run."""
 LOG_FOLDER, PEOPLE_FOLDER = "logs", "people"
 TABLE_FILE = "many.csv"
 SCORES = ("init/fg_psnr", "test/fg_psnr")
@@ -139,7 +139,7 @@ def run_all(people: Sequence[Person], jobs: int) -> dict[str, str]:
     def work(person: Person, slot: int) -> str:
         try:
             return run_one(person, environment(slot, jobs))
-        except OSError as error:  # Such as a photo that was removed meanwhile: the others go on.
+        except OSError as error:  # A photo was removed meanwhile, for example: do the others.
             return f"{error.filename}: {error.strerror}; mend that and run the command again"
 
     def tell(person: Person, error: str) -> None:

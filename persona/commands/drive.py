@@ -42,7 +42,7 @@ def animate(config: DictConfig, folder: Path, system: Fit | None = None) -> Path
     """Renders ``config.motion`` with the avatar of ``config.run``. Returns the video's path.
 
     Args:
-        config: Of animate.yaml.
+        config: Configuration of animate.yaml.
         folder: For the video.
         system: The loaded system of ``config.run``, on ``config.device``; None loads it.
 
@@ -108,7 +108,7 @@ def check_animation(config: DictConfig) -> None:
 
 
 def is_video(motion: str | Path) -> bool:
-    """Whether a motion is to be read off a video."""
+    """Whether a motion must be tracked from a video."""
     return Path(str(motion)).suffix.lower() in ENDINGS
 
 

@@ -27,7 +27,7 @@ def edit_sheet(
 
     Args:
         head: Trained.
-        names: Of edits.
+        names: Names of edits.
         strengths: Shares of the edit's code, from that of the person as photographed.
         truth: Training frames; the first of each edit, cut out, is the last column.
     """

@@ -46,14 +46,14 @@ class EditableHead:
 
     @property
     def avatar(self) -> HeadAvatar:
-        """Of the system."""
+        """Avatar of the system."""
         avatar = self.system.avatar
         assert isinstance(avatar, HeadAvatar)  # It has edits.
         return avatar
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the edits, in the order of their numbers."""
+        """Names of the edits, in the order of their numbers."""
         return self.system.method.people
 
     @property
@@ -67,7 +67,7 @@ class EditableHead:
         return read_edit_name(name).category
 
     def number(self, name: str) -> int:
-        """Of an edit, by its folder's name.
+        """Number of an edit, by its folder's name.
 
         Raises:
             UserError: The run has none of this name.

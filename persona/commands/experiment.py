@@ -64,11 +64,11 @@ def run(config: DictConfig, folder: Path) -> dict[str, float]:
 
 
 def train(config: DictConfig, folder: Path, go_on: str | None = None) -> dict[str, float]:
-    """Runs ``config`` in ``folder``, or goes on with the run ``config.resume``.
+    """Runs ``config`` in ``folder``, or continues the run ``config.resume``.
 
     Args:
-        config: Of train.py.
-        folder: Of the run.
+        config: Configuration of train.py.
+        folder: Folder of the run.
         go_on: Advice for a user who interrupts the run; None advises to resume it.
 
     Returns:
@@ -188,7 +188,7 @@ def begin_run(config: DictConfig, folder: Path) -> DictConfig:
 
 @contextmanager
 def interruptions(trainer: L.Trainer, folder: Path, go_on: str | None = None) -> Iterator[None]:
-    """Says how to go on, which Lightning does not: it exits silently at Ctrl-C and at SIGTERM."""
+    """Prints how to continue, as Lightning itself exits silently at Ctrl-C and at SIGTERM."""
     try:
         yield
     except SystemExit as end:

@@ -38,7 +38,7 @@ def rig_losses(
     Args:
         system: With the avatar.
         poses: Gives a frame's pose in the axes of a camera, at any place.
-        count: Of the frames.
+        count: Number of the frames.
         rigs: Rigs by name.
         meshed: The rig whose mesh is compared as well, if it has a surface.
         texture_px: Side of the mesh's texture.

@@ -21,7 +21,7 @@ WEIGHTS_FILE, PICTURE_FILE = "lhm_small.safetensors", "people.png"
 def train(config: DictConfig, folder: Path) -> dict[str, float]:
     """Trains, tests the averaged weights on people of another seed, and writes them.
 
-    ``config.resume`` goes on with a run, from its last checkpoint. Weights are also written when
+    ``config.resume`` continues a run from its last checkpoint. Weights are also written when
     the clock ends a call before the training is over. Returns the test's metrics, as in
     metrics.json.
     """

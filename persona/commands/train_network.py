@@ -37,10 +37,10 @@ def write_network(
     """Writes what a training has made, in the first process alone.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         weights_file: Name of the weights' file in it.
         net: Whose weights.
-        metrics: Of the test.
+        metrics: Metrics of the test.
     """
     if is_first_process():
         write_weights(net, folder / weights_file)

@@ -20,7 +20,7 @@ _TEST_SEED = 10_000
 def train(config: DictConfig, folder: Path) -> dict[str, float]:
     """Trains, tests on people of another seed (unless ``test_batches`` is 0), writes the weights.
 
-    ``config.resume`` goes on with a run. Returns the test's metrics, as in metrics.json.
+    ``config.resume`` continues a run. Returns the test's metrics, as in metrics.json.
     """
     run = TrainingRun.begin(config, folder)
     stream: PeopleStream = instantiate(run.config.data)

@@ -54,10 +54,10 @@ def write_map(
 
     Args:
         split: The split's folder.
-        kind: Of ``MAPS``.
-        number: Of the frame.
+        kind: A kind in ``MAPS``.
+        number: Number of the frame.
         values: The map, finite.
-        form: Of ``FORMS``; raw is PERSONA's.
+        form: One of ``FORMS``; raw is PERSONA's.
     """
     spec = MAPS[kind]
     raw, compact = (split / file.format(number) for file in (spec.file, spec.compact))

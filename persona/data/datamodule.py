@@ -119,7 +119,7 @@ class SubjectDataModule(lightning.LightningDataModule):
                 [0, 1); None takes every frame once.
             captured_repeats: How often an epoch shows each captured frame where nothing is
                 generated.
-            seed: Of the order of the batches.
+            seed: Seed of the order of the batches.
             train_splits: Splits that train; None takes all but ``test``.
             test_split: Split that is evaluated; auto is ``test`` where it exists, else
                 ``captured``.

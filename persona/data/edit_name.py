@@ -22,7 +22,7 @@ class Between(NamedTuple):
     second: int
     """Places of both among all folders of a training."""
     share: float
-    """Of the second, (0, 1)."""
+    """Share of the second, (0, 1)."""
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def _check_like(
 
 
 def _stored_dtype(spec: MapSpec) -> torch.dtype:
-    """Of a map in a store."""
+    """Precision of a map in a store."""
     if spec.unit:
         return torch.float16
     return {"u": torch.uint8, "b": torch.bool, "f": torch.float32}[spec.dtype.kind]

@@ -50,7 +50,7 @@ class FrameStore:
 
     @property
     def names(self) -> list[str]:
-        """Of each frame."""
+        """Name of each frame."""
         return [self.name(row) for row in range(len(self))]
 
     def name(self, row: int) -> str:

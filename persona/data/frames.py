@@ -130,7 +130,7 @@ class FrameDataset(Dataset):
         """The same frames for training on ``device``, where batches arrive.
 
         Args:
-            device: Of the model.
+            device: Device of the model.
             on: ``device`` keeps all frames there. ``host`` keeps them in host memory, whose pages
                 are locked, and copies a batch while the one before it is used. ``auto`` is
                 ``device`` up to ``DEVICE_BYTES``. Without CUDA all are the same.

@@ -27,11 +27,11 @@ class BodySize(Protocol):
 
     @property
     def num_vertices(self) -> int:
-        """Of the template."""
+        """Number of vertices of the template."""
 
     @property
     def num_joints(self) -> int:
-        """Of the skeleton."""
+        """Number of joints of the skeleton."""
 
 
 def identity_arrays(

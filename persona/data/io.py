@@ -124,9 +124,9 @@ def write_csv(
     """A table with one header line; infinite is ``inf``, absent is empty.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         rows: Values by name.
-        names: Of the columns, in order; None takes them as they first come in the rows.
+        names: Names of the columns, in order; None takes them as they first come in the rows.
     """
     if names is None:
         names = list(dict.fromkeys(name for row in rows for name in row))

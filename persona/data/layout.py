@@ -48,7 +48,7 @@ class MapSpec:
     around: int | tuple[int, int, int] = 0
     """Value outside of a crop that is pasted onto its whole image."""
     masked_by: tuple[str, ...] = ()
-    """Masks outside of which it is served as 0."""
+    """Masks; outside of them the map is served as 0."""
     optional: bool = False
     """Whether a split may lack it."""
     served: bool = True
@@ -198,7 +198,7 @@ class SubjectInfo:
     """Name of the body file the parameters belong to."""
     body_digest: str
     provenance: str
-    """Such as ``synthetic seed=0`` or ``photo me.jpg``."""
+    """Where the subject comes from, such as ``synthetic seed=0`` or ``photo me.jpg``."""
     generator: str
     """What made the ``generated_*`` frames."""
     config_digest: str = ""

@@ -67,9 +67,9 @@ def plain_array(
     Args:
         where: The file and what of it, for the message.
         value: Nested lists or an array.
-        shape: Of the array, -1 standing for any length.
+        shape: Shape of the array, -1 standing for any length.
         remedy: What to do.
-        dtype: Of the result.
+        dtype: Precision of the result.
 
     Raises:
         UserError: not numbers, of another shape, or not finite.

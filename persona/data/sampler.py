@@ -60,7 +60,7 @@ class BalancedSampler(Sampler[list[int]]):
             batch_size: Frames a batch and process.
             repeats: How often an epoch shows each frame where all are of groups named in
                 ``shares``, so that it is long enough; without effect elsewhere.
-            seed: Of the order.
+            seed: Seed of the order.
             rank: This process.
             world_size: Number of processes.
 
@@ -196,7 +196,7 @@ class BalancedSampler(Sampler[list[int]]):
         return np.concatenate([*parts, self.other_rows])
 
     def _weighed(self, random: np.random.Generator) -> list[list[int]]:
-        """Steps of which some have a group's frames, each once; all others at least once."""
+        """Steps in which a group's frames occur once each, and all others at least once."""
         together = len(set(self.sizes)) == 1
         groups = {
             name: _Turns(
@@ -252,10 +252,10 @@ class _Turns:
     """Endless steps of a group's frames, each of one image size.
 
     Args:
-        rows: Of the group.
-        sizes: Of all rows.
+        rows: Rows of the group.
+        sizes: Sizes of all rows.
         count: Frames a step that has any.
-        share: Of the steps.
+        share: Share of the steps.
     """
 
     def __init__(

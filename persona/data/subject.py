@@ -48,7 +48,7 @@ Crop = tuple[int, int, int, int]
 class Subject:
     """Read access to one subject folder; every error names the file and the remedy.
 
-    Published PERSONA folders and our own load alike. Pixel arrays are returned as stored.
+    Loads published PERSONA folders and our own. Pixel arrays are returned as stored.
     """
 
     def __init__(self, root: PathLike):

@@ -44,7 +44,7 @@ class SubjectWriter:
         Args:
             root: The subject folder, made when absent.
             fresh: Removes the splits of an earlier subject first.
-            form: Of the maps, ``compact`` or ``raw``: see ``persona.data.compact``.
+            form: Form of the maps, ``compact`` or ``raw``: see ``persona.data.compact``.
         """
         self.root, self.form = Path(root), form
         write_text(self.root / UNFINISHED_FILE, "being made; without a running maker: make again\n")

@@ -1,4 +1,4 @@
-"""Small constants on a device."""
+"""Small constant tensors on a device."""
 
 from functools import cache
 
@@ -11,8 +11,8 @@ from torch import Tensor
 def on_device(
     values: tuple[float | int, ...], device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Shaped[Tensor, "k"]:
-    """Numbers on a device, copied once: a copy from the host would wait.
+    """Numbers on a device, copied only once, because a copy from the host waits for the device.
 
-    They are never freed, since captured graphs go on reading them.
+    They are never freed, because captured CUDA graphs keep reading them.
     """
     return torch.tensor(values, dtype=dtype, device=device)

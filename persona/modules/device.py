@@ -1,4 +1,4 @@
-"""Which device a command or a network runs on."""
+"""Chooses the device on which a command or a network runs."""
 
 import torch
 
@@ -6,10 +6,10 @@ from persona.errors import UserError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """``auto`` is CUDA where there is one; a CUDA device becomes the current one.
+    """The device of a name; ``auto`` is CUDA if available. A CUDA device becomes the current one.
 
     Raises:
-        UserError: no such device here.
+        UserError: this machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -18,5 +18,5 @@ def pick_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:  # Torch built without CUDA asserts.
         raise UserError(f"device={name} is not to be had here: choose auto, cpu or cuda") from error
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # Kernels are launched on the current one.
+        torch.cuda.set_device(device)  # Our kernels are launched on the current device.
     return device

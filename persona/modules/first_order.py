@@ -1,4 +1,4 @@
-"""Backward passes by kernels, which cannot be differentiated again."""
+"""Makes second derivatives an error for backward passes that kernels compute."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class _NoSecond(torch.autograd.Function):
-    """A gradient as it is, which says where it comes from when it is asked for its own."""
+    """Passes a gradient through; differentiating it raises an error that names its source."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, source: str) -> Tensor:
@@ -27,18 +27,18 @@ class _NoSecond(torch.autograd.Function):
 
 
 def first_order(backward: Callable) -> Callable:
-    """For the ``backward`` of a ``Function`` whose gradients are not built from torch's operations.
+    """Decorates the ``backward`` of a ``Function`` that computes gradients by a kernel.
 
-    torch's ``once_differentiable`` lets gradients pass for constants where what comes from behind
-    needs no gradient: for a loss that is the kernel's own value, second derivatives would be left
-    out without a word.
+    torch's ``once_differentiable`` is not enough: if the incoming gradient needs no gradient itself
+    (a loss that is the kernel's own value), it treats the result as a constant, and second
+    derivatives would silently be missing.
     """
 
     @functools.wraps(backward)
     def told(ctx: Any, *grads: Tensor | None) -> Any:
         with torch.no_grad():
             found = backward(ctx, *grads)
-        if not torch.is_grad_enabled():  # Nobody asks for a second one.
+        if not torch.is_grad_enabled():  # No second derivative can be asked for.
             return found
         if isinstance(found, tuple):
             return tuple(_marked(each, backward.__module__) for each in found)

@@ -1,4 +1,4 @@
-"""Where the nearest marked pixel is."""
+"""Finds the nearest marked pixel."""
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -7,10 +7,10 @@ from scipy.ndimage import distance_transform_edt
 
 
 def nearest_marked(marked: Bool[ndarray, "h w"]) -> tuple[Int[ndarray, "h w"], Int[ndarray, "h w"]]:
-    """Row and column of the marked pixel nearest to each pixel, an index of images.
+    """Row and column of the marked pixel nearest to each pixel; an image can be indexed by them.
 
     Args:
-        marked: At least one pixel is.
+        marked: Which pixels are marked; at least one must be.
     """
     index = distance_transform_edt(~marked, return_distances=False, return_indices=True)
     row, column = np.asarray(index)

@@ -1,4 +1,4 @@
-"""Adam with groups whose rows move only when they were used."""
+"""Adam in which rows of a table change only in steps that use them."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class RowAdam(torch.optim.Adam):
-    """Fused Adam in which a group marked ``rows=True`` counts and moves each row on its own.
+    """Fused Adam; in a group marked ``rows=True`` each row has its own step count.
 
-    Per-frame tables need this: a frame's row must stay still, moments included, in steps that do
-    not sample the frame (its gradient row is then exactly zero).
+    Per-frame tables need this: in steps that do not sample a frame, its row and the row's moments
+    must not change. The row's gradient is then exactly zero.
     Source: Kingma and Ba 2015, Algorithm 1.
     """
 
@@ -55,7 +55,7 @@ class RowAdam(torch.optim.Adam):
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         update = update_rows
         if parameter.device.type == "cuda":
-            from persona.modules import optim_triton  # Comes with CUDA builds of torch.
+            from persona.modules import optim_triton  # Triton comes with CUDA builds of torch.
 
             update = optim_triton.update_rows
         moments = state["exp_avg"], state["exp_avg_sq"], state["step"]
@@ -74,17 +74,17 @@ def update_rows(
     betas: Sequence[float],
     eps: float,
 ) -> None:
-    """One Adam step, in place, of the rows whose gradient is not zero throughout.
+    """One Adam step, in place, of the rows whose gradient has any entry other than zero.
 
     Args:
-        table: What is trained.
+        table: The trained table.
         grad: Its gradient.
-        mean: Of each row's gradients.
-        square: Mean of their squares.
-        step: Updates of each row so far, ones behind the first dimension.
+        mean: Running mean of the gradients.
+        square: Running mean of their squares.
+        step: Number of updates of each row so far; dimensions after the first have size 1.
         lr: Learning rate.
         betas: Decay of both means.
-        eps: Added to the root of ``square``.
+        eps: Added to the square root of ``square``.
     """
     beta1, beta2 = betas
     used = (grad.flatten(1) != 0).any(1).view_as(step).to(grad.dtype)
@@ -103,13 +103,14 @@ def replace_rows(
 ) -> None:
     """Lets an optimiser continue after rows of its parameters were removed or added.
 
-    Moments of kept rows stay theirs, new rows begin at zero. What the state counts for a whole
-    parameter, such as Adam's step, stays.
+    Kept rows keep their moments, new rows start with zero. State of a whole parameter, such as
+    Adam's step, stays.
 
     Args:
-        optimizer: Any whose state is scalars and tensors shaped like the parameter's rows.
+        optimizer: An optimiser whose state has scalars and tensors with a row for each of the
+            parameter's.
         replaced: The new parameter for each old one.
-        keep: Rows of the old ones that come first in the new ones.
+        keep: Rows of the old parameters with which the new ones begin.
     """
     for group in optimizer.param_groups:
         group["params"] = [replaced.get(p, p) for p in group["params"]]
@@ -124,7 +125,7 @@ def replace_rows(
 
 
 def forget(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> None:
-    """Sets to zero what an optimiser keeps for each entry of parameters, such as Adam's moments."""
+    """Sets the per-entry state of parameters, such as Adam's moments, to zero."""
     for parameter in parameters:
         for value in optimizer.state.get(parameter, {}).values():
             if is_by_row(value, parameter):
@@ -132,7 +133,7 @@ def forget(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter])
 
 
 def is_by_row(value: object, parameter: Tensor) -> bool:
-    """Whether an entry of an optimiser's state has a row for each of the parameter's."""
+    """Whether an entry of an optimiser's state has one row for each row of the parameter."""
     return isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(parameter)
 
 

@@ -1,4 +1,4 @@
-"""One Adam step of a table's rows on CUDA, in one kernel: the twin of ``optim.update_rows``."""
+"""``optim.update_rows`` on CUDA: one Adam step of a table's rows in one kernel."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def update_rows(
     betas: Sequence[float],
     eps: float,
 ) -> None:
-    """As ``optim.update_rows``; on the current device.
+    """As ``optim.update_rows``, for tensors on the current device.
 
     Raises:
-        ValueError: what is changed in place is not contiguous.
+        ValueError: a tensor that is changed in place is not contiguous.
     """
     if not all(t.is_contiguous() for t in (table, mean, square, step)):
         raise ValueError("a table and its moments must be contiguous")

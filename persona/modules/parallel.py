@@ -1,26 +1,26 @@
-"""Independent parts of a captured CUDA graph side by side, on streams forked from the capture's.
+"""Runs independent parts of a captured CUDA graph in parallel, on streams forked from its own.
 
-A step is thousands of kernels of microseconds, too small to fill a GPU, and most need not wait for
-each other. Outside ``side_streams`` (on a CPU, in a step without a graph) a branch is plain code.
-Autograd runs the backward pass of an operation on the operation's stream and orders the streams
-itself, so branches are parallel in the backward pass too.
+A step consists of thousands of kernels that take microseconds. Each is too small to fill a GPU, and
+most need not wait for each other. Outside ``side_streams`` (on a CPU, or in a step without a graph)
+a branch is plain code. Autograd runs the backward pass of an operation on the operation's stream
+and orders the streams itself, so branches are parallel in the backward pass too.
 
-Why no memory is used again too early, although an allocator hands what one stream frees to later
-work of that stream only, without asking other streams:
+The allocator gives memory that one stream frees to later work of the same stream, without regard to
+other streams that may still read it. Memory is nevertheless never reused too early:
 
-- All branches wait for their trunk when they begin, and the trunk for them when they are joined. A
-  branch uses what the code around it holds until the join; what it makes itself and drops was made
-  on its own stream.
-- The backward pass begins on the trunk, behind everything of the forward pass.
-- What the forward pass saved for the backward pass may be read on another stream than it was made
-  on. ``side_streams`` keeps all of it until the end.
+- All branches wait for their trunk when they begin, and the trunk waits for them when they are
+  joined. A branch uses tensors that the code around it holds until the join; tensors that it makes
+  and frees itself belong to its own stream.
+- The backward pass begins on the trunk, after the whole forward pass.
+- Tensors that the forward pass saves for the backward pass may be read on another stream than the
+  one that made them. ``side_streams`` keeps all of them until the end.
 - A gradient that passes from one stream to another is recorded by autograd on the stream that reads
   it. While a graph is captured, the allocator does not hand out such memory again at all.
 
-And why none is written too early, although autograd adds a second gradient onto a first in place
-once nobody else holds the first: an addition hands one tensor on to both its sides, and a side that
-has been started holds it no more, while its stream has yet to read it. ``hold_gradients`` holds
-what is handed on until the end, so that the sum is made elsewhere.
+Nor is memory overwritten too early. Autograd adds a second gradient in place to a first one that
+nobody else holds. But an addition gives the same gradient tensor to both of its inputs; an input
+whose backward pass has been launched no longer holds the tensor, although its stream has yet to
+read it. ``hold_gradients`` holds such tensors until the end, so that the sum gets new memory.
 
 A tensor that branches change in place must be changed by atomic operations.
 """
@@ -43,23 +43,23 @@ _kept: ContextVar[list[Tensor] | None] = ContextVar("kept", default=None)
 
 
 class Lane:
-    """Where a branch runs; without a stream, where the code around it runs."""
+    """The stream on which a branch runs; without one, it runs on that of the code around it."""
 
     def __init__(self, stream: torch.cuda.Stream | None = None) -> None:
         self.stream = stream
 
     def join(self) -> None:
-        """What follows on the current stream waits for the branch, ahead of the others."""
+        """Makes later work of the current stream wait for this branch, before all are joined."""
         if self.stream is not None:
             torch.cuda.current_stream().wait_stream(self.stream)
 
 
 @contextmanager
 def side_streams(streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
-    """Lets the branches inside run on ``streams``, in turns; with none, one after another.
+    """Lets the branches inside run on ``streams`` in turn; without any, one after another.
 
-    Holds a whole forward and backward pass, which is ordered behind what came before on the
-    current stream and ahead of what comes after.
+    The context must contain a whole forward and backward pass. These run after earlier work of the
+    current stream and before later work.
     """
     if not streams:
         yield
@@ -67,7 +67,7 @@ def side_streams(streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
     trunk, kept = torch.cuda.current_stream(), []
 
     def keep(tensor: Tensor) -> Tensor:
-        # Detached: an operation that saves its own result would hold itself.
+        # Detach, since an operation that saves its own result would otherwise keep itself alive.
         kept.append(tensor.detach())
         return kept[-1]
 
@@ -80,18 +80,21 @@ def side_streams(streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
     finally:
         _lanes.reset(tokens[0])
         _kept.reset(tokens[1])
-    # The backward pass, too, leaves work on them.
+    # The backward pass has put work on the streams too.
     for stream in streams:
         trunk.wait_stream(stream)
-    kept.clear()  # The hooks that fill it live as long as the autograd graph.
+    kept.clear()  # The hooks keep this list alive as long as the autograd graph.
 
 
 def hold_gradients(root: Float[Tensor, ""]) -> None:
-    """Between the passes of a ``side_streams``: gradients that are handed on are held to its end.
+    """Holds gradients that backward nodes pass on, until the end of the ``side_streams`` around it.
 
-    Those are what a node of the backward pass gives to two others, or gives as it got it.
+    Those are the tensors that a node gives to two others, or gives on as it got them. To be called
+    between the forward and the backward pass; does nothing outside ``side_streams``, or without
+    streams.
 
-    root: what will be differentiated. Outside, and without streams, nothing is done.
+    Args:
+        root: The value that will be differentiated.
     """
     kept = _kept.get()
     if kept is None:
@@ -120,10 +123,10 @@ def backward_nodes(root: Float[Tensor, ""]) -> set[Node]:
 
 @contextmanager
 def branches() -> Iterator[Callable[[], AbstractContextManager[Lane]]]:
-    """Gives what begins a branch; all branches are joined at the end.
+    """Yields a function that begins a branch; all branches are joined at the end of the context.
 
-    ``with branches() as branch: with branch(): ...`` Branches need nothing of each other, unless
-    one joins another's ``Lane``. They may branch on.
+    ``with branches() as branch: with branch(): ...`` Branches must not use each other's results,
+    unless one joins another's ``Lane`` first. A branch may have branches itself.
     """
     lanes, begun = _lanes.get(), []
 

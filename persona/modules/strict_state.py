@@ -1,4 +1,4 @@
-"""Weights into networks, strictly: every key of one has its place in the other."""
+"""Loads weights into networks strictly: both must have exactly the same keys."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ State = Mapping[str, Tensor]
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """A state dict from safetensors or from a pickle of tensors alone, on the CPU."""
+    """Reads a state dict from safetensors, or from a pickle that has only tensors, on the CPU."""
     if not path.is_file():
         raise UserError(f"no weights at {path}: `python scripts/weights.py list` says which to get")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # Mapped: looking at names and shapes reads no gigabytes. Old files are no archives.
+        # Map the file, so that checking names and shapes does not read gigabytes. Old files are no
+        # zip archives and cannot be mapped.
         mapped = zipfile.is_zipfile(path)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
@@ -37,11 +38,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def load_strictly(network: nn.Module, state: State, source: str) -> None:
-    """Copies weights, or puts them in where the network is on the meta device.
+    """Copies weights into a network, or assigns them if the network is on the meta device.
 
     Args:
-        network: Takes the weights in its own precision, or in theirs where it is on meta.
-        state: Its keys and shapes must be the network's, no more and no fewer.
+        network: Keeps its own precision; on the meta device it takes that of the weights.
+        state: The weights; keys and shapes must be exactly the network's.
         source: Where the weights come from, for the message.
     """
     own = network.state_dict()
@@ -60,11 +61,11 @@ def load_strictly(network: nn.Module, state: State, source: str) -> None:
 
 
 def split_prefixes(state: State, prefixes: tuple[str, ...], source: str) -> list[dict[str, Tensor]]:
-    """One dict per prefix, without it; each key must have one of them.
+    """Splits weights into one dict per prefix, which is removed; each key must have a prefix.
 
     Args:
         state: Weights of several networks.
-        prefixes: With the dot.
+        prefixes: The prefixes, each with its dot.
         source: Where the weights come from, for the message.
     """
     parts: list[dict[str, Tensor]] = [{} for _ in prefixes]
@@ -79,12 +80,12 @@ def split_prefixes(state: State, prefixes: tuple[str, ...], source: str) -> list
 
 
 def whole_network(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A network of diffusers' or transformers' from its folder.
+    """Reads a network of diffusers or transformers from its folder.
 
     Args:
-        kind: The class, which maps older names of keys itself.
-        folder: With `config.json` and weights; each key must have its place.
-        dtype: What it takes them in.
+        kind: Class of the network; it maps older names of keys itself.
+        folder: Folder with `config.json` and weights; their keys must be exactly the network's.
+        dtype: Precision of the network.
     """
     try:
         network, found = kind.from_pretrained(
@@ -104,5 +105,5 @@ def whole_network(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -
 
 
 def first_line(error: Exception) -> str:
-    """Of its message, for people."""
+    """First line of an error's message, to show to users."""
     return next(iter(str(error).splitlines()), type(error).__name__)

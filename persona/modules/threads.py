@@ -1,11 +1,11 @@
-"""How many threads the CPU's work takes: torch's operations and this package's kernels."""
+"""Sets the number of CPU threads of torch's operations and of this package's kernels."""
 
 import numba
 import torch
 
 
 def use_threads(count: int) -> None:
-    """Lets torch and numba take so many threads each; numba has at most as many as it began with.
+    """Sets the threads of torch and of numba; numba cannot have more than it started with.
 
     ``torch.set_num_threads`` alone would leave the kernels on all cores.
     """

@@ -38,7 +38,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Callable | None = None,
         weights_only: bool | None = True,
     ) -> dict[str, Any]:
-        """Reads a checkpoint to go on from; see ``read_checkpoint``.
+        """Reads a checkpoint to continue from; see ``read_checkpoint``.
 
         Raises:
             UserError: truncated, not a checkpoint, or without the state of a training.

@@ -84,7 +84,7 @@ class DDP(DDPStrategy):
         self._watched = self._ending = False
 
     def setup(self, trainer: Trainer) -> None:
-        """Switches off Lightning's check, in every step, whether a process was told to end.
+        """Switches off Lightning's check, in every step, whether a process was signalled to end.
 
         The check makes the host wait for the device. ``_told_to_end`` replaces it, except under
         SLURM, where Lightning's own signal handling needs it.

@@ -26,7 +26,7 @@ class AvatarModule(L.LightningModule):
     """
 
     table: PoseTable
-    """Of the training frames, once the avatar is built."""
+    """Poses of the training frames, once the avatar is built."""
 
     def __init__(self, method: Method) -> None:
         super().__init__()

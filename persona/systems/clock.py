@@ -13,7 +13,7 @@ class TrainingClock:
     """Seconds of a training, summed over the calls that start and resume it.
 
     Args:
-        steps: Of the whole training.
+        steps: Steps of the whole training.
         minutes: Of the whole training, which ends then where its steps are not done before; None
             trains all steps.
         call_minutes: Stop a call after so long; it can be resumed.
@@ -30,7 +30,7 @@ class TrainingClock:
                 raise UserError(f"system.{name}={limit}: give more than none, or null")
         self.steps, self.minutes, self.call_minutes = steps, minutes, call_minutes
         self.earlier_s = 0.0
-        """Of the calls before this one."""
+        """Seconds of the calls before this one."""
         self._started_s: float | None = None
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""Trains and tests any method: steps, rates, growth, scores."""
+"""Trains and tests any method: training steps, learning rates, growth and scores."""
 
 import logging
 import time
@@ -34,13 +34,13 @@ from persona.types import CAPTURED, Frame, Pose
 log = logging.getLogger(__name__)
 
 CHECK_EVERY = 100
-"""Steps between two checks whether the renderer ran out of room; a check waits for the GPU."""
+"""Steps between two checks whether the renderer ran out of room; each check waits for the GPU."""
 
 
 if TYPE_CHECKING:
 
     class _Trainer(L.Trainer):
-        """With what Lightning sets and does not declare."""
+        """Lightning's trainer with the attributes that it sets but does not declare."""
 
         datamodule: SubjectDataModule
         log_every_n_steps: int
@@ -50,21 +50,21 @@ class Fit(AvatarModule):
     """Trains, tests and saves any ``Method``.
 
     Args:
-        method: what is trained.
-        losses: terms by name.
-        metrics: the protocol, cloned for each asset.
-        optimizer: takes parameter groups.
-        schedule: of the learning rates, and when the number of Gaussians stays.
+        method: the method to train.
+        losses: loss terms by name.
+        metrics: metrics of the protocol, cloned for each asset.
+        optimizer: makes the optimiser from parameter groups.
+        schedule: learning rates, and the last step that may change the number of Gaussians.
         density: changes the number of Gaussians; None leaves it as it is.
-        focus_margin_px: perceptual losses see the largest person's box and this margin around it;
-            None shows them whole images.
+        focus_margin_px: perceptual losses see a window as large as the largest person's box with
+            this margin around it; None shows them whole images.
         cuda_graph: on CUDA, capture the step of each kind of frame once and replay it.
     """
 
     if TYPE_CHECKING:
         trainer: _Trainer  # type: ignore[override]
     test_table: PoseTable
-    """Of the test frames, once set up."""
+    """Poses of the test frames; ``setup`` makes it."""
 
     def __init__(
         self,
@@ -85,24 +85,24 @@ class Fit(AvatarModule):
         self.make_optimizer, self.schedule = optimizer, schedule
         self.density = density or Density()
         self.watching = False
-        """Whether the density sees the step that is being taken."""
+        """Whether the density watches the current step."""
         self.focus_margin_px = focus_margin_px
         self.focus_px: tuple[int, int] | None = None
         self.cuda_graph = cuda_graph
         self.graphed: GraphedLoss | None = None
         self.graph_watches = False
-        """Whether the captured steps are watched."""
+        """Whether the steps in the captured graphs are watched by the density."""
         self.build_seconds = 0.0
-        """Time to build the avatar, a network's pass included; 0 for one from a checkpoint."""
+        """Time to build the avatar, with the pass of a network if any; 0 if it was loaded."""
         self.last_loss: float | None = None
-        """Of the last step that was logged."""
+        """Loss of the last step that was logged."""
 
     # Construction ----------------------------------------------------------------------------
 
     def focus(self, frames: FrameDataset) -> tuple[int, int] | None:
-        """Size of a window that holds the person of every frame: sides are multiples of 32 pixels.
+        """Size of a window that holds the person in every frame; sides are multiples of 32 pixels.
 
-        None where perceptual losses see whole images, or where frames differ in size.
+        None if perceptual losses see whole images, or if frames differ in size.
         """
         margin = self.focus_margin_px
         if margin is None or len({store.size for store in frames.stores}) > 1:
@@ -121,7 +121,7 @@ class Fit(AvatarModule):
         self.cpu()  # The avatar is built on the CPU.
         if not self.method.built:
             started = time.perf_counter()
-            # Start from the same random state, whether or not LPIPS, for example, was built before.
+            # Reset the random state: what was built before (LPIPS, for example) must not matter.
             torch.manual_seed(torch.initial_seed())
             subjects = data.subjects if self.method.many else (data.subject,)
             self.method.people = tuple(subject.name for subject in subjects)
@@ -159,8 +159,8 @@ class Fit(AvatarModule):
     def log_terms(self, terms: Sequence[Mapping[str, Float[Tensor, ""]]]) -> None:
         """Logs the mean loss over the frames of all processes, and the mean of each term.
 
-        A term's mean is over the frames that have it. Frames count alike: weighted by their shares,
-        the logged loss would jump whenever the photograph is in the batch.
+        A term's mean is over the frames that have it. All frames have the same weight: weighted by
+        their shares, the logged loss would jump whenever the photograph is in the batch.
         """
         numbers = [
             dict(zip(frame, torch.stack([*frame.values()]).tolist(), strict=True))
@@ -179,14 +179,14 @@ class Fit(AvatarModule):
         return reduce(add, parts), [{TOTAL: total, **terms} for total, terms in losses]
 
     def frame_loss(self, frame: Frame) -> tuple[Float[Tensor, ""], Terms]:
-        """Loss and terms of one frame, in the pose of its row of the pose table."""
+        """Loss and terms of one frame, posed by its row of the pose table."""
         step = self.frame_step(frame, self.table(frame.index[0]))
         if self.watching:
             self.density.watch(step)
         return self.losses(step)
 
     def frame_step(self, frame: Frame, pose: Pose, turn: int = 0) -> Step:
-        """``Method.observe`` with what the losses ask for."""
+        """Renders the frame by ``Method.observe``, with the images that the losses read."""
         captured = frame.role[0] == CAPTURED
         step = self.method.observe(frame, pose, self.losses.reads(captured), turn)
         step.focus_px = self.focus_px
@@ -199,7 +199,7 @@ class Fit(AvatarModule):
         return allowed and self.device.type == "cuda" and self.avatar.capturable
 
     def graphed_loss(self, batch: Frame) -> tuple[Float[Tensor, ""], list[Terms]]:
-        """``batch_loss`` by CUDA graphs."""
+        """``batch_loss``, replayed from CUDA graphs."""
         if self.graphed is None or self.graph_watches != self.watching:
             self.graphed, self.graph_watches = GraphedLoss(self), self.watching
         result = self.graphed(batch)
@@ -208,7 +208,7 @@ class Fit(AvatarModule):
         return result
 
     def optimizer_step(self, *args, **kwargs) -> None:
-        """Lightning's hook, which ends a step: a checkpoint has what the density has decided."""
+        """Lightning's hook at the end of a step; the density acts here, before any checkpoint."""
         super().optimizer_step(*args, **kwargs)
         step, self.watching = self.global_step + 1, False
         decides = self.density.decides(step)
@@ -219,18 +219,18 @@ class Fit(AvatarModule):
             self.resize(change)
 
     def _unite_density(self) -> None:
-        # What nobody trains may be saved as well.
+        # A module without a trainer may be saved as well.
         if self._trainer is not None and self.trainer.world_size > 1:
             self.density.unite(self._any_process)
 
     def _any_process(self, here: Bool[Tensor, "n"]) -> Bool[Tensor, "n"]:
-        """Where any process has true."""
+        """True wherever it is true in any process."""
         return self.trainer.strategy.reduce(here.float(), reduce_op="max") > 0
 
     def resize(self, change: Resize | None) -> None:
-        """Changes the number of Gaussians: of the avatar, the optimiser and all processes.
+        """Changes the number of Gaussians in the avatar and the optimiser, in all processes.
 
-        Every process calls it at the same step, and all do what the first one decided; None
+        Every process calls it at the same step, and all apply what the first one decided; None
         changes nothing. Captured graphs are dropped, because they read the old parameters' memory.
 
         Raises:
@@ -253,9 +253,9 @@ class Fit(AvatarModule):
             raise UserError("density: on several processes Gaussians grow with trainer=ddp alone")
 
     def on_fit_start(self) -> None:
-        """Lets perceptual losses keep the features of captured frames, if these are few.
+        """Lets perceptual losses keep the features of captured frames, if there are few of these.
 
-        The density is told when the number of Gaussians is to stay.
+        Also sets the step after which the density leaves the number of Gaussians as it is.
         """
         self.density.rests_after = self.schedule.last_change(
             self.trainer.estimated_stepping_batches
@@ -273,7 +273,7 @@ class Fit(AvatarModule):
         """What a step depends on besides the frame's tensors; each kind has its own CUDA graph.
 
         Features that the losses keep are constants of a graph, so a captured frame with kept
-        features is a kind of its own.
+        features is its own kind.
         """
         captured = frame.role[0] == CAPTURED
         keeps = captured and self.losses.kept is not None
@@ -312,7 +312,7 @@ class Fit(AvatarModule):
     # Testing ---------------------------------------------------------------------------------
 
     def predict_frames(self, batch: Frame) -> Iterator[tuple[Frame, dict[str, Predicted]]]:
-        """Each frame, as a batch of one, with its renders over white and alphas by asset."""
+        """Yields each frame as a batch of one, with its renders over white and alphas by asset."""
         for i in range(len(batch.name)):
             frame = batch[i : i + 1]
             posed = self.avatar(self.test_table(frame.index[0]), frame.view)
@@ -324,7 +324,7 @@ class Fit(AvatarModule):
             yield frame, predictions
 
     def validation_step(self, batch: Frame, batch_idx: int) -> None:
-        """Scores the method's result: ``val/psnr`` and so on."""
+        """Scores the method's result as ``val/psnr`` and so on."""
         for frame, predictions in self.predict_frames(batch):
             self.val_metrics.update(*predictions[self.assets[-1]], frame.image, frame.mask)
         self.log_dict(self.val_metrics, batch_size=len(batch.name))
@@ -335,7 +335,7 @@ class Fit(AvatarModule):
             self.scores.add(frame, predictions)
 
     def on_test_start(self) -> None:
-        """Forgets an earlier test."""
+        """Clears the scores of an earlier test."""
         self.scores.forget()
 
     def on_test_epoch_end(self) -> None:
@@ -345,7 +345,7 @@ class Fit(AvatarModule):
     # Checkpoints -----------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Adds what the density has counted, by all processes: one of them writes it."""
+        """Adds the density's counts, united over all processes since only one of them writes."""
         super().on_save_checkpoint(checkpoint)
         self._unite_density()
         checkpoint["persona"]["density"] = self.density.state_dict()

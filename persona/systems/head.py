@@ -1,4 +1,4 @@
-"""What the methods for heads of canonical points have in common."""
+"""Base class of the methods for heads that are made of canonical points."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ from persona.types import BodyIdentity, Channel, Frame, Pose
 log = logging.getLogger(__name__)
 BACKGROUNDS = ("white", "random")
 CAMERA_FROM_MAP = (1.0, -1.0, -1.0)
-"""Normal maps have y up and z to the camera, cameras have y down and z away."""
+"""Signs of the axes: normal maps have y up and z towards the camera, cameras y down and z away."""
 
 
 class HeadMethod(Method):
-    """A head of canonical points; its subjects are edits of one person.
+    """A head of canonical points, whose subjects are edits of one person.
 
-    The number of a subject is that of its edit. The first one is the person as photographed.
+    A subject has the number of its edit. The first one is the person as photographed.
 
     Args:
         body: body model of a head.
         renderer: Gaussian rasteriser.
         avatar: builds the avatar once the person is known.
-        background: behind truth and render in training: ``white``, or ``random``, another colour
-            in each step.
-        start: folder of a run whose trained avatar this one starts from, edit by edit of the same
-            name; the avatar's settings must be that run's. None starts anew.
+        background: what is put behind truth and render in training: ``white``, or ``random``, a
+            new colour in each step.
+        start: folder of a run whose trained avatar this one starts from; codes are copied between
+            edits of the same name, and avatar settings must equal that run's. None starts anew.
     """
 
     body: ShapedBody
@@ -88,25 +88,25 @@ class HeadMethod(Method):
 
     @property
     def partly(self) -> bool:
-        """Whether pictures of all edits are believed only where they show what is edited."""
+        """Whether training uses pictures of all edits only where they show the edited attribute."""
         return isinstance(self.builder, PerseBuilder) and self.builder.lora
 
     def check(self) -> None:
-        """See ``Method``: the run to start from."""
+        """Checks, as ``Method`` asks, that the run to start from can be read."""
         if self.start is not None:
             read_start(self.start)
 
     def see_poses(self, poses: PoseTable) -> None:
-        """The canonical expression is the mean one, or that of the run to start from."""
+        """Sets the canonical expression: the mean one, or that of the run to start from."""
         self.avatar.see_expressions(poses.expression.detach())
         if self.start is not None:
             take_over(self.avatar, self.people, read_start(self.start), str(self.start))
 
     def initialise(self, subject: Subject) -> None:
-        """What the subject's name says that it edits, and its shape.
+        """Sets up the edit of a subject: the attribute that its name gives, and its shape.
 
         Raises:
-            UserError: no such attribute.
+            UserError: the name gives an attribute or folders that do not exist.
         """
         number, edits = self.people.index(subject.name), self.avatar.edits
         name = read_edit_name(subject.name)
@@ -126,7 +126,7 @@ class HeadMethod(Method):
             self._put_around(subject)
 
     def _put_around(self, subject: Subject) -> None:
-        """Adds points of what the subject wears."""
+        """Adds points for what the subject wears, such as hair or a hat."""
         avatar, builder = self.avatar, self.builder
         fresh = points_in_outlines(
             avatar, self.body, subject, builder.around_points, builder.around
@@ -134,7 +134,7 @@ class HeadMethod(Method):
         avatar.resize(torch.arange(len(avatar.points)), {"points": fresh})
 
     def see_frames(self, subjects: Sequence[Subject], frames: FrameDataset) -> None:
-        """Of an untrained head of Gaussians: which points each edit has."""
+        """Teaches an untrained head of Gaussians which points each edit has."""
         avatar, steps = self.avatar, self.builder.outline_steps
         if not steps or self.start is not None or int(avatar.steps):
             return
@@ -144,7 +144,7 @@ class HeadMethod(Method):
         log.info("outlines: %.0f %% of the points are where they should be", 100 * share)
 
     def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> HeadStep:
-        """Poses the head of the frame's subject and renders what the losses ask for."""
+        """Poses the head of the frame's subject and renders the images that the losses read."""
         posed, camera = self.avatar(pose, frame.view), frame.camera[0].local()
         channels = {name: Channel(self._values(posed, name)) for name in views[VIEW] | {"rgb"}}
         render = self.renderer(posed.gaussians(VIEW), camera, channels)
@@ -158,7 +158,7 @@ class HeadMethod(Method):
         )  # fmt: skip
 
     def _values(self, posed: PosedHead, channel: str) -> Float[Tensor, "n c"]:
-        """Of each point, as ``Frame`` holds the map."""
+        """A channel's value at each point, in the same units as the map of ``Frame``."""
         if channel == "rgb":
             return posed.colors(VIEW)
         drawn = posed.drawn

@@ -1,4 +1,4 @@
-"""What a head wears at the start: points around the body model, inside the pictures' outlines."""
+"""First points for hair and clothes: around the body model and inside the pictures' outlines."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from persona.modules.head.looks import GaussianLook
 from persona.modules.head.template import warp
 
 VIEWS = 10
-"""Frames whose outlines are looked at, evenly spread."""
+"""Number of frames, evenly spread, whose outlines are used."""
 TRIES = 30
-"""Points that are drawn for each that is asked for."""
+"""Random points that are tried for each point that is wanted."""
 OUTLINE_RATE, OUTLINE_BATCH, UNSURE = 2e-3, 512, 0.1
-"""Adam's rate, points a step, and how far what it learns stays from certain: sigmoids that still
-move."""
+"""Adam's rate, points per step, and how far targets are pulled towards 0.5, so that sigmoids do
+not saturate."""
 CLOSE = 0.02
-"""Points are not put so near to one another, networks' unit."""
+"""Least distance between two points, in networks' unit."""
 
 
 @torch.no_grad()
 def points_in_outlines(
     avatar: HeadAvatar, body: ShapedBody, subject: Subject, count: int, thickness: float
 ) -> Float[Tensor, "n 3"]:
-    """Canonical points outside of the body model that lie in a subject's outline from every view.
+    """Canonical points outside the body model that lie in a subject's outline in every view.
 
-    Growth puts points beside others, at most their size away: a brim, or hair that stands up, would
-    need many epochs to be reached.
+    Growth alone puts new points beside others, at most their size away: it would need many epochs
+    to reach the brim of a hat, or hair that stands up.
 
     Args:
-        avatar: Untrained, its canonical expression known.
+        avatar: An untrained avatar that knows its canonical expression.
         body: Body model of the tracked poses.
-        subject: With masks.
-        count: At most so many.
-        thickness: Of the layer around the model in which they are looked for, networks' unit.
+        subject: A subject with masks.
+        count: Most points to return.
+        thickness: Thickness of the layer around the model that is searched, in networks' unit.
     """
     points = points_around(avatar, TRIES * count, thickness)
     within = inside_outlines(avatar, body, subject, points)
@@ -63,7 +63,9 @@ def points_around(avatar: HeadAvatar, count: int, thickness: float) -> Float[Ten
 def inside_outlines(
     avatar: HeadAvatar, body: ShapedBody, subject: Subject, points: Float[Tensor, "n 3"]
 ) -> Bool[Tensor, "n"]:
-    """Which canonical points, moved as the body model moves, a subject's masks never leave out.
+    """Which canonical points, moved with the body model, lie in all of a subject's masks.
+
+    A view that a point projects outside of is not counted; at least one mask must show the point.
 
     Source of the idea: Laurentini 1994, the visual hull.
     """
@@ -83,7 +85,7 @@ def inside_outlines(
         camera = subject.camera(CAPTURED, numbers[i]).local()
         mask = torch.from_numpy(subject.mask(CAPTURED, numbers[i]))
         within, masked = _looked_up(camera.project(placed), mask)
-        # What a picture cuts off it says nothing about.
+        # Points outside the picture are neither confirmed nor excluded by it.
         inside &= masked | ~within
         shown |= masked
     return inside & shown
@@ -92,20 +94,21 @@ def inside_outlines(
 def learn_outlines(
     avatar: HeadAvatar, body: ShapedBody, subjects: Sequence[Subject], steps: int, thickness: float
 ) -> float:
-    """Teaches a head of Gaussians which of its points each edit has, before any picture is drawn.
+    """Teaches a head of Gaussians which of its points each edit has, before it trains on pictures.
 
-    Points that one edit has stand free in all others: drawn as opaque as the rest, they are so
-    wrong that the first steps make everything transparent.
+    Points that only one edit has (those of a hat) float in front of the background in all others.
+    Drawn as opaque as the rest, they are so wrong that the first steps would make everything
+    transparent.
 
     Args:
-        avatar: Untrained, its canonical expression known; on the CPU.
+        avatar: An untrained avatar that knows its canonical expression; on the CPU.
         body: Body model of the tracked poses.
         subjects: The edits, by number.
-        steps: Of Adam, each on one edit.
-        thickness: Of the layer around the model in which it learns that nothing is there.
+        steps: Steps of Adam, each on one edit.
+        thickness: Thickness of the layer around the model in which the head learns what is empty.
 
     Returns:
-        Share of the points, and of as many in the layer, that are right at the end.
+        Share of the avatar's points, and of as many random ones in the layer, that end up right.
     """
     look = avatar.look
     assert isinstance(look, GaussianLook)
@@ -124,13 +127,13 @@ def learn_outlines(
     for step in range(steps):
         edit, rows = step % len(subjects), torch.randint(len(points), (OUTLINE_BATCH,))
         if len(telling):
-            # Few points tell edits apart: half of those that are looked at.
+            # Few points differ between edits: make every other point of the step one of these.
             rows[::2] = telling[torch.randint(len(telling), rows[::2].shape)]
         truth = there[edit][rows].float()
         loss = F.binary_cross_entropy_with_logits(
             logits(rows, edit), truth.lerp(torch.tensor(0.5), UNSURE), reduction="none"
         )
-        # Both kinds count alike.
+        # Points that are there and points that are not have the same total weight.
         share = truth.mean().clamp(0.05, 0.95)
         loss = (loss * torch.where(truth > 0, 0.5 / share, 0.5 / (1 - share))).mean()
         optimizer.zero_grad()
@@ -146,7 +149,7 @@ def learn_outlines(
 def _looked_up(
     pixels: Float[Tensor, "n 2"], mask: Bool[Tensor, "h w"]
 ) -> tuple[Bool[Tensor, "n"], Bool[Tensor, "n"]]:
-    """Whether places lie in the picture, and in the mask."""
+    """Whether pixels lie in the picture, and whether they lie in the mask."""
     column, row = pixels.floor().long().unbind(-1)
     height, width = mask.shape
     within = (column >= 0) & (column < width) & (row >= 0) & (row < height)
@@ -156,7 +159,7 @@ def _looked_up(
 def scattered(
     points: Float[Tensor, "n 3"], present: Float[Tensor, "m 3"], count: int
 ) -> Float[Tensor, "k 3"]:
-    """At most ``count`` points, each the farthest from the present ones and those before it."""
+    """Chooses up to ``count`` points, each the farthest from present and already chosen ones."""
     chosen: list[int] = []
     far = torch.cdist(points, present).amin(1) if len(points) else points[:, 0]
     while len(chosen) < count and len(far) and float(far.max()) > CLOSE:

@@ -15,16 +15,16 @@ from persona.runtime.checkpoint import read_checkpoint
 
 CHECKPOINT_FILE = "last.ckpt"
 BY_EDIT = ("edits.betas", "edits.slot", "edits.ends", "edits.share", "edits.partly")
-"""A row an edit, which the folders of the new run say again."""
+"""Tables with one row per edit that are not copied: the new run's folders give them again."""
 BY_NAME = ("edits.codes.table", "edits.codes.features")
-"""A row an edit; those of edits that both runs have are taken over."""
+"""Tables with one row per edit; rows of edits that both runs have are copied, by name."""
 
 
 def read_start(run: Path) -> Mapping[str, Any]:
-    """Checkpoint of a run to start from.
+    """Reads the checkpoint of a run to start from.
 
     Raises:
-        UserError: There is none, or it is no avatar's.
+        UserError: There is none, or it holds no avatar.
     """
     path = run / CHECKPOINT_FILE
     if not path.is_file():
@@ -39,16 +39,16 @@ def read_start(run: Path) -> Mapping[str, Any]:
 def take_over(
     avatar: HeadAvatar, people: Sequence[str], checkpoint: Mapping[str, Any], source: str
 ) -> None:
-    """Gives an untrained avatar all that another one has learnt, but low-rank additions.
+    """Copies what another avatar has learnt, except its low-rank additions, to an untrained one.
 
     Args:
-        avatar: Changed in place; it has the other's number of points afterwards.
+        avatar: The untrained avatar; it has the other's number of points afterwards.
         people: Names of its edits, in order.
-        checkpoint: Of the other run.
-        source: Where that is from, for messages.
+        checkpoint: The other run's checkpoint.
+        source: Where the checkpoint is from, for messages.
 
     Raises:
-        UserError: The two avatars have other settings.
+        UserError: The two avatars differ in their settings.
     """
     made = checkpoint["persona"]
     before = {

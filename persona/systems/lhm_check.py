@@ -81,7 +81,7 @@ def score(
         people: Others than it was trained on, one by one.
         picture: File for a picture of the first of them: truth above render, the photograph's view
             first.
-        prefix: Of the metrics' names.
+        prefix: Prefix of the metrics' names.
     """
     values: dict[str, list[float]] = {}
     rows: list[UInt8[ndarray, "h w 3"]] = []

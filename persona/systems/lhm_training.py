@@ -37,19 +37,19 @@ class LhmTraining(L.LightningModule):
 
     Args:
         model: The network's size.
-        body: Of all people.
+        body: Body model of all people.
         renderer: Gaussian rasteriser.
         perceptual: LPIPS network; None leaves the term out.
         lr: AdamW's highest rate.
         warmup: Steps until it is reached.
         steps: Steps of the whole training, over which it falls along a cosine.
-        weight_decay: Of matrices; none of biases and norms.
-        decay: Of the averaged weights, in the long run: at first they follow faster.
+        weight_decay: Weight decay of matrices; none of biases and norms.
+        decay: Decay of the averaged weights, in the long run: at first they follow faster.
         weights: First and last weight of each term.
         ramp: Steps over which weights go from first to last.
-        minutes: Train so long, calls that are gone on with together, with the rate falling by the
-            clock where that is ahead of the steps; None trains all steps.
-        call_minutes: Stop a call after so long, to be gone on with.
+        minutes: Train so long, over all resumed calls together; the rate falls by the clock if
+            that is ahead of the steps. None trains all steps.
+        call_minutes: Stop a call after so long, so that it can be resumed.
         compile: Compile the transformer (CUDA; a minute at the start).
         recompute: Compute the transformer's layers again for the gradient: less memory.
         start: Weights to begin with, which another training of this size wrote.
@@ -154,7 +154,7 @@ class LhmTraining(L.LightningModule):
     def terms(self, net: nn.Module, batch: Portraits, step: int | None) -> dict[str, Tensor]:
         """Each term's mean over the pictures of the batch.
 
-        step: Of the training, which bounds the scales; None after it.
+        step: Step of the training, which bounds the scales; None after it.
         """
         made = PointGaussians(**{k: v.float() for k, v in vars(self.run(net, batch, step)).items()})
         # Poses and projections need single precision.

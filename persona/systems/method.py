@@ -131,7 +131,7 @@ class Method(nn.Module):
 
         Args:
             frame: Batch of one.
-            pose: Of the frame.
+            pose: Pose of the frame.
             views: Channels that the losses read, by view.
             turn: Update of a pose fit, from 1; 0 in training, where the avatar counts the steps.
         """

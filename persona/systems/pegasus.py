@@ -1,4 +1,4 @@
-"""PEGASUS: a head of shaded points with a learnt code for each edit of a person."""
+"""PEGASUS: a head of shaded points, with a learnt code for each edit of the person."""
 
 from persona.systems.head import HeadMethod
 

@@ -28,7 +28,7 @@ class PerceptionSystem(L.LightningModule):
         lr: Adam's highest rate.
         warmup: Steps until it is reached.
         steps: Steps of the whole training, over which it falls along a cosine.
-        decay: Of the averaged weights.
+        decay: Decay of the averaged weights.
         pretrained: Start SqueezeNet from ImageNet's weights.
         start: Weights to start from, a file that an earlier training wrote.
         compile: Compile the network (CUDA; a minute at the start).

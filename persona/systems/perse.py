@@ -1,4 +1,4 @@
-"""PERSE: a head of Gaussians whose edits' codes come from pictures and words."""
+"""PERSE: a head of Gaussians; the code of each edit is computed from a picture and words."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from persona.systems.head import HeadMethod
 class PerseMethod(HeadMethod):
     """Canonical Gaussians in a space that all edits share.
 
-    Source: PERSE, CVPR 2025, arXiv:2412.21206. Its first epoch, on one edit alone, is left out.
+    Source: PERSE, CVPR 2025, arXiv:2412.21206. Its first epoch, on a single edit, is left out.
 
     Args:
         body: body model of a head.
         renderer: Gaussian rasteriser.
         avatar: builds the avatar once the person is known.
-        encoder: sees the picture of an edit and the words for it.
+        encoder: computes features from the picture of an edit and the words for it.
         background: see ``HeadMethod``.
         start: see ``HeadMethod``.
     """
@@ -57,7 +57,7 @@ class PerseMethod(HeadMethod):
         self.encoder = encoder.requires_grad_(False).eval()
 
     def see_frames(self, subjects: Sequence[Subject], frames: FrameDataset) -> None:
-        """Of an untrained head: how far apart the first codes are, and what ``HeadMethod`` does."""
+        """Also scales the first codes of an untrained head to the builder's deviation."""
         codes, builder = self.avatar.edits.codes, self.builder
         fresh = self.start is None and not int(self.avatar.steps)
         if fresh and isinstance(codes, FeatureCodes) and builder.spread_codes:
@@ -65,7 +65,7 @@ class PerseMethod(HeadMethod):
         super().see_frames(subjects, frames)
 
     def initialise(self, subject: Subject) -> None:
-        """Also encodes the first captured picture on white, and the words of the subject's name."""
+        """Also encodes the first captured picture on white, and the words in the subject's name."""
         super().initialise(subject)
         codes = self.avatar.edits.codes
         if not isinstance(codes, FeatureCodes):

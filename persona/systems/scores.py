@@ -32,7 +32,7 @@ class Scores(nn.Module):
         self.result = assets[-1]
         self.metrics = nn.ModuleDict({asset: metrics.clone() for asset in assets})
         self.rows: list[dict[str, float | str]] = []
-        """Of each frame, its name and metrics."""
+        """Name and metrics of each frame."""
 
     def add(self, frame: Frame, predictions: Mapping[str, Predicted]) -> None:
         """Scores a frame, a batch of one, by asset."""

@@ -59,7 +59,7 @@ def spoil(root: Path, body: SmplxBody, config: SyntheticConfig, way: str, gate: 
     """Makes a subject whose clips have faults of all kinds; returns how many frames are listed.
 
     Args:
-        root: Of the subject.
+        root: Folder of the subject.
         body: Body model.
         config: The person.
         way: Which frames are listed: see ``WAYS``.

@@ -48,7 +48,7 @@ class SyntheticClip:
         split: Which of the person's motions.
         poses: That were asked for.
         shown: That were rendered: those, less a video model's small errors.
-        errors: Of the rest.
+        errors: Errors of the rest.
     """
 
     stage: Stage
@@ -80,9 +80,9 @@ class SyntheticClip:
         """A frame of this clip in another pose, or by another person.
 
         Args:
-            number: Of the frame, whose errors it has.
+            number: Number of the frame, whose errors it has.
             pose: That is rendered.
-            stage: Of the other person, seen by this one's camera.
+            stage: Stage of the other person, seen by this one's camera.
         """
         stage = stage or self.stage
         person = stage.person

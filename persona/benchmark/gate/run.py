@@ -90,7 +90,7 @@ def score_clip(clip: SyntheticClip, other: Stage, gate: Gate, seed: int, sheets:
         clip: Without faults.
         other: Who appears where identities are swapped.
         gate: Is asked.
-        seed: Of faults and mattes.
+        seed: Seed of faults and mattes.
         sheets: Contact sheets' files, without their ending: what was planted, and what the gate
             got wrong.
     """
@@ -121,7 +121,7 @@ def score_clip(clip: SyntheticClip, other: Stage, gate: Gate, seed: int, sheets:
 
 
 def clip_config(config: dict[str, Any], outfit: str, seed: int) -> SyntheticConfig:
-    """Of one person's clips."""
+    """Settings of one person's clips."""
     return SyntheticConfig(
         seed=seed, outfit=outfit, shape=1.2, height=config["height"], width=config["width"],
         num_generated=config["num_frames"], texture_size=256, **config["errors"],

@@ -1,4 +1,7 @@
-"""What the benchmark of heads trains: a system on a person from a seed, some after another one."""
+"""The trainings of the benchmark of heads: a system, a person and a seed each.
+
+Some trainings start from the result of another one.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ from persona.errors import UserError
 from persona.runtime.options import plain, settings_digest
 
 VERSION = 3
-"""Raised when the same settings come to give other numbers."""
+"""To be raised whenever a change of the code makes the same settings give other numbers."""
 RUN = "run"
-"""Folder of a cell's training."""
+"""Name of the folder, within a cell's, of its training."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: a system on a person, from a seed."""
+    """One training of a system on a person, from a seed."""
 
     system: str
     person: int
@@ -32,30 +35,30 @@ class Cell:
     train: dict[str, Any]
     """Configuration of train.py."""
     truth: dict[str, Any]
-    """Of the data module of the person and all edits that are scored."""
+    """Configuration of the data module of the person and all edits that are scored."""
     novel: dict[str, Any] | None = None
-    """Likewise with the new edit, of a cell that learns one."""
+    """The same with the new edit added, for a cell that learns one."""
     before: Cell | None = None
-    """Whose trained avatar it starts from."""
+    """The cell whose trained avatar this one starts from."""
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return f"{self.system}_{self.person}_{self.seed}"
 
     @cached_property
     def digest(self) -> str:
-        """Hash of what its numbers depend on; where it runs is none of it."""
+        """Hash of the settings that its numbers depend on, so without the place of its data."""
         settings = {k: v for k, v in self.train.items() if k != "subjects_dir"}
         chain = self.before and self.before.digest
         return settings_digest([VERSION, settings, chain])
 
 
 def plan(config: DictConfig, folder: Path) -> list[Cell]:
-    """The cells, seed by seed and person by person; what another starts from comes before it.
+    """The cells, seed by seed and person by person, each after the one that it starts from.
 
     Raises:
-        UserError: No such size or system.
+        UserError: The size or a system is unknown.
     """
     if config.size not in config.sizes:
         raise UserError(f"size={config.size} is unknown: choose {', '.join(config.sizes)}")
@@ -73,7 +76,7 @@ def plan(config: DictConfig, folder: Path) -> list[Cell]:
 def _add(
     cells: dict[str, Cell], config: DictConfig, folder: Path, key: tuple[str, int, int]
 ) -> Cell:
-    """A cell, after that which it starts from; each is there once."""
+    """Adds a cell, after the one that it starts from, unless it is there; returns it."""
     system, person, seed = key
     name = f"{system}_{person}_{seed}"
     if name not in cells:
@@ -89,10 +92,10 @@ def cell_of(
     """Composes the training of a cell.
 
     Args:
-        config: Of the benchmark.
-        folder: Of its results.
+        config: Configuration of the benchmark.
+        folder: Folder of its results.
         key: System, person and seed.
-        before: Whose avatar it starts from.
+        before: The cell whose avatar this one starts from.
     """
     system, person, seed = key
     size, choice = config.sizes[config.size], config.systems[system]
@@ -132,7 +135,7 @@ def cell_of(
 
 
 def _overrides(config: DictConfig, person: int, edits: list[str]) -> list[str]:
-    """Of train.py, for the data of a person and edits."""
+    """Overrides of train.py for the data of a person and edits."""
     size = config.sizes[config.size]
     return [
         "data=synthetic_edits", f"data.config.person={person}",
@@ -152,7 +155,7 @@ def _truth(
 def _composed(
     name: str, where: str, data: tuple[str, ...]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """See ``_truth``; every system asks for the same."""
+    """The work of ``_truth``, cached since every system asks for the same."""
     given = ["body=head", f"name={name}", quoted("subjects_dir", where), *data]
     truth = plain(compose("train", given))["data"]
     module: SyntheticEdits = instantiate(OmegaConf.create(truth))
@@ -160,10 +163,10 @@ def _composed(
 
 
 def check_edits(config: DictConfig) -> None:
-    """Reads the edits before the long work.
+    """Reads the edits, so that errors in them come before the long work.
 
     Raises:
-        UserError: One is none.
+        UserError: One of them is not an edit.
     """
     own = [edit for choice in config.systems.values() for edit in choice.get("edits", ())]
     for edit in (*config.edits, *own, config.new_edit):

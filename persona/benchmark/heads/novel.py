@@ -1,4 +1,4 @@
-"""A new edit of a trained head: what it looks like before and after it is learnt, what it moves."""
+"""Scores a new edit of a trained head, before and after learning it, and what else it changes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from persona.types import View
 
 
 def score_novel(start: Path, after: Fit, novel: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers of a run that learnt one more edit.
+    """Scores a run that learnt one more edit.
 
     Args:
         start: Run folder that it started from.
-        after: Trained; its last edit is the new one.
+        after: The trained system, whose last edit is the new one.
         novel: Configuration of the data of all edits, the new one last.
     """
     data: SyntheticEdits = instantiate(OmegaConf.create(dict(novel)))
@@ -39,7 +39,9 @@ def score_novel(start: Path, after: Fit, novel: Mapping[str, Any]) -> dict[str, 
 
 @torch.no_grad()
 def measure_new_edit(before: Fit, after: Fit, data: SyntheticEdits) -> dict[str, float]:
-    """Error of the new edit, before from its picture and words alone, and what moved elsewhere.
+    """Error of the new edit before and after learning it, and how much the other edits changed.
+
+    Before learning, its latent is computed from its picture and words alone.
 
     Args:
         before: The system that the other started from, which has not seen the new edit.
@@ -48,8 +50,9 @@ def measure_new_edit(before: Fit, after: Fit, data: SyntheticEdits) -> dict[str,
 
     Returns:
         ``new_error_before`` and ``new_error``: mean absolute difference from the truth where the
-        new edit shows; ``new_size``, that of the person without it. ``moved``: mean absolute
-        difference of all other edits, and the person as photographed, from what they were.
+        new edit shows. ``new_size``: the same for the person without the edit. ``moved``: mean
+        absolute difference of all other edits, and of the person as photographed, from their
+        renders before.
     """
     frames, new = data.test_frames, len(data.subjects) - 1
     poses = frames.poses(after.body.num_expression).to(after.device)
@@ -83,10 +86,10 @@ def measure_new_edit(before: Fit, after: Fit, data: SyntheticEdits) -> dict[str,
 
 
 def foreseen(before: Fit, after: Fit, edit: int) -> Tensor:
-    """Latent that a head gives an edit it has not seen, by the edit's picture and words.
+    """Latent of an edit that a head has not seen, computed from the edit's picture and words.
 
     Raises:
-        UserError: Its codes come from a table, which has none of the edit.
+        UserError: The head's codes come from a table, which has none for the edit.
     """
     own, later = before.avatar, after.avatar
     assert isinstance(own, HeadAvatar) and isinstance(later, HeadAvatar)

@@ -1,4 +1,4 @@
-"""Trains systems for heads on synthetic people and edits of them, and makes one table of it."""
+"""Trains systems for heads on synthetic people and edits of them, and writes tables of results."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ RESULT_FILE, SPEED_FILE = "result.json", "speed.json"
 
 
 def run_heads(config: DictConfig, folder: Path) -> list[str]:
-    """Runs all cells that are not there yet, seed by seed, and writes the tables.
+    """Runs all cells that are not finished yet, seed by seed, and writes the tables.
 
-    With ``jobs`` 0 it runs none, and writes the tables of those that are there.
+    With ``jobs`` 0 it runs none, and writes the tables of the finished ones.
 
     Returns:
         A line for each cell that failed.
 
     Raises:
-        UserError: No such size or system.
+        UserError: The size or a system is unknown.
     """
     check_edits(config)
     cells = plan(config, folder)
@@ -53,7 +53,7 @@ def run_heads(config: DictConfig, folder: Path) -> list[str]:
         return []
     speed = config.sizes[config.size].get("speed")
     if speed is not None and not (folder / SPEED_FILE).is_file():
-        log.info("speed of PERSE's step")  # Nothing else runs on the machine meanwhile.
+        log.info("speed of PERSE's step")  # Before the cells, which would slow it down.
         write_json(folder / SPEED_FILE, result_apart(compare_speed, plain(speed)))
     failed: list[str] = []
     for lines in results_of(_prepare, folders_of(todo), config.jobs):
@@ -61,14 +61,14 @@ def run_heads(config: DictConfig, folder: Path) -> list[str]:
     chains = [(chain, folder, config.lpips_net) for chain in chains_of(todo)]
     for lines in results_of(run_chain, chains, config.jobs):
         failed += lines
-        # After each chain, so that an early stop leaves tables.
+        # Write after each chain, so that a run that is stopped early leaves tables.
         write_all(config, folder, cells)
     return failed
 
 
 def write_all(config: DictConfig, folder: Path, cells: Sequence[Cell]) -> None:
-    """Tables and the sheet of what is there, and how much of what was planned that is."""
-    # Other settings' cells may lie in the folder too.
+    """Writes tables and sheet of the finished cells; tables also give the planned number."""
+    # The folder may also have cells of other settings, which are left out.
     there = [folder / "cells" / c.name for c in cells if finished(folder / "cells" / c.name, c)]
     results = [read_json(cell / RESULT_FILE) for cell in sorted(there)]
     found = folder / SPEED_FILE
@@ -79,7 +79,7 @@ def write_all(config: DictConfig, folder: Path, cells: Sequence[Cell]) -> None:
 
 
 def folders_of(cells: Sequence[Cell]) -> list[tuple[dict, str]]:
-    """Every folder that the cells read, once, with the data module that makes it."""
+    """Each folder that the cells read, once, with the settings of the data module that makes it."""
     found: dict[str, tuple[dict, str]] = {}
     for cell in cells:
         truth = cell.novel or cell.truth
@@ -97,19 +97,20 @@ def _prepare(given: tuple[dict, str]) -> list[str]:
 
 
 def chains_of(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells that go on from one another together, in order; each chain can run by itself."""
+    """Chains of cells that start from one another, in order; chains do not depend on each other."""
     chains: dict[str, list[Cell]] = {}
     for cell in cells:
         first = cell
         while first.before is not None:
             first = first.before
         chains.setdefault(first.name, []).append(cell)
-    # Seed by seed, for what an early stop leaves; long ones first: the last to end is short.
+    # Seed by seed, so that an early stop leaves whole seeds; long chains first, so that a short one
+    # runs last and jobs end at about the same time.
     return sorted(chains.values(), key=lambda chain: (chain[0].seed, -len(chain)))
 
 
 def run_chain(given: tuple[list[Cell], Path, str]) -> list[str]:
-    """Runs cells one after the other. Returns a line for each that failed."""
+    """Runs the cells of a chain in turn. Returns a line for each that failed."""
     chain, folder, net = given
     failed = []
     for cell in chain:
@@ -124,13 +125,13 @@ def run_chain(given: tuple[list[Cell], Path, str]) -> list[str]:
 
 
 def finished(place: Path, cell: Cell) -> bool:
-    """Whether a cell's numbers are there, of the same settings."""
+    """Whether a cell has numbers, made with the same settings."""
     path = place / RESULT_FILE
     return path.is_file() and read_json(path).get("digest") == cell.digest
 
 
 def run_cell(cell: Cell, place: Path, net: str) -> None:
-    """Trains and scores; leaves the result and pictures."""
+    """Trains and scores a cell, and writes its result and pictures."""
     data: SyntheticEdits = instantiate(OmegaConf.create(cell.truth))
     data.prepare_data()
     shutil.rmtree(place, ignore_errors=True)

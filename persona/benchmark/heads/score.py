@@ -1,4 +1,4 @@
-"""Numbers of a trained head against exact truth: frames, edits, and what lies between them."""
+"""Scores a trained head against exact truth: frames, edits, and transitions between edits."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from persona.systems.fit import Fit
 from persona.types import Frame
 
 VARIANT = "alpha_"
-"""Silhouettes count, as an edit of hair changes them."""
+"""Prefix of the metrics that also score silhouettes, as an edit of hair changes them."""
 PICTURES = 9
-"""Between two edits, both included: PERSE's number."""
+"""Pictures from one edit to another, both included: PERSE's number."""
 
 Picture = Float[Tensor, "3 h w"]
 
@@ -37,13 +37,14 @@ Picture = Float[Tensor, "3 h w"]
 def score_head(
     system: Fit, data: SubjectsDataModule, metrics: MetricCollection, net: str
 ) -> dict[str, float]:
-    """Everything that the benchmark's table has of a run.
+    """All scores of a run that the benchmark's table shows.
 
     Args:
-        system: Trained; on edits of the person, or on the person alone.
-        data: Of the person and of edits, whose frames show the same poses one by one.
-        metrics: The protocol's.
-        net: LPIPS by which smoothness is measured; left out where its weights are absent.
+        system: A system trained on edits of the person, or on the person alone.
+        data: The person and edits; frame by frame, all of them show the same poses.
+        metrics: Metrics of the protocol.
+        net: Network of the LPIPS that measures smoothness; without its weights smoothness is left
+            out.
     """
     system.eval()
     frames = data.test_frames
@@ -62,10 +63,10 @@ def score_head(
 
 
 def scored(net: str) -> MetricCollection:
-    """The protocol's metrics that the table has.
+    """The protocol's metrics that the table shows.
 
     Args:
-        net: LPIPS.
+        net: Network of LPIPS.
     """
     metrics = protocol_metrics(net)
     kept: dict[str, Metric | MetricCollection] = {
@@ -75,7 +76,7 @@ def scored(net: str) -> MetricCollection:
 
 
 Shown = tuple[Frame, Picture, Float[Tensor, "1 h w"]]
-"""A test frame, what is drawn of it on white, and its alpha."""
+"""A test frame, its render on white, and the render's alpha."""
 
 
 def predictions(system: Fit, frames: FrameDataset, edit: int) -> list[Shown]:
@@ -91,7 +92,7 @@ def predictions(system: Fit, frames: FrameDataset, edit: int) -> list[Shown]:
 
 
 def score_frames(metrics: MetricCollection, shown: Sequence[Shown]) -> dict[str, float]:
-    """Means over frames of the protocol's variant."""
+    """Means over frames of the metrics with the prefix ``VARIANT``."""
     rows = [score_frame(metrics, image, alpha, frame.image[0], frame.mask[0])
             for frame, image, alpha in shown]  # fmt: skip
     names = [name for name in rows[0] if name.startswith(VARIANT)]
@@ -99,7 +100,7 @@ def score_frames(metrics: MetricCollection, shown: Sequence[Shown]) -> dict[str,
 
 
 def apart(seen: Sequence[Sequence[Shown]]) -> dict[str, float]:
-    """Means over edits and frames: error where the edit shows, drift where it must not."""
+    """Means over edits and frames: error where an edit shows, drift where it must not show."""
     values = [
         disentanglement(edited, plain, truth(frame), truth(source))
         for shown in seen[1:]
@@ -131,7 +132,7 @@ def smooth(head: EditableHead, net: str) -> dict[str, float]:
 
 
 def codes_by_attribute(head: EditableHead) -> Mapping[str, list[Tensor]]:
-    """Codes of each edited attribute, that of the person as photographed first."""
+    """Codes of each edited attribute, starting with that of the person as photographed."""
     codes: dict[str, list[Tensor]] = {}
     for name in head.edits:
         category = head.category(name)

@@ -1,4 +1,4 @@
-"""One picture of the benchmark: a column a system, a row a person, edits and unseen frames."""
+"""One picture of the benchmark's edits and unseen frames: a column per system, a row per person."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ TILE_PX = 520
 
 
 def write_sheet(path: Path, cells: Path, order: Sequence[str]) -> None:
-    """Each cell's edits, or its unseen frames where it has no edits; of the first seed there is."""
+    """Writes the edits of each cell, or its unseen frames if it has no edits.
+
+    Of several seeds the first one is shown.
+    """
     found: dict[tuple[str, str], Path] = {}
     for place in sorted(cells.iterdir()) if cells.is_dir() else ():
         system, person, _ = place.name.rsplit("_", 2)

@@ -1,9 +1,9 @@
-"""PERSE's training step and frames per second, beside the order in which its public code computes.
+"""Times PERSE's training step and frames, ours and in the order in which its public code computes.
 
-The same networks with the same weights, on the same random head. What the public code does
-otherwise, by the facts of its sources: a latent is copied to every point and multiplied there, and
-the derivative of the warp by the points is computed with forward-mode products, by axis, and is
-then not used.
+Both have the same networks with the same weights, on the same random head. The public code differs
+in two ways, read from its sources: it copies a latent to every point and multiplies it there, and
+it computes the derivative of the warp by the points, with one forward-mode product per axis, and
+then does not use it.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ FOCAL_SIDES = 3.0
 
 
 def compare_speed(options: Mapping[str, Any]) -> dict[str, float | int | str]:
-    """Milliseconds a training step and frames per second, ours and in the public order.
+    """Milliseconds per training step and frames per second, ours and in the public order.
 
     Args:
-        options: ``points``; ``side``, of the square image in pixels; ``steps``, timed in turn of
-            each way, after two that are not.
+        options: ``points``; ``side`` of the square image in pixels; ``steps`` that are timed of
+            each way, in turn, after two that are not timed.
 
     Returns:
         Medians, their ratios, and the size.
@@ -51,7 +51,7 @@ def compare_speed(options: Mapping[str, Any]) -> dict[str, float | int | str]:
     ways = {"ours": _as_is, "public_order": _public_order}
     times: dict[str, list[float]] = {}
     for turn in range(steps + 2):
-        # In turn, so that other load on the machine slows both alike.
+        # Alternate the two, so that other load on the machine slows both equally.
         for name, way in ways.items():
             with way(bench.avatar):
                 for kind, work in (("step_ms", bench.step), ("frame_ms", bench.frame)):
@@ -71,9 +71,9 @@ def compare_speed(options: Mapping[str, Any]) -> dict[str, float | int | str]:
 
 
 class _Bench:
-    """PERSE at its published widths, a pose and a random picture.
+    """PERSE at its published widths, with a pose and a random picture.
 
-    The perceptual loss is left out: its weights may be absent, and it is the same for both.
+    The perceptual loss is left out: its weights may be absent, and it costs both the same.
     """
 
     def __init__(self, points: int, side: int, device: torch.device) -> None:
@@ -84,14 +84,14 @@ class _Bench:
         rows = torch.randint(len(avatar.points), (spare,))
         fresh = avatar.points.detach()[rows] + 0.02 * torch.randn(spare, 3)
         avatar.resize(torch.arange(len(avatar.points)), {"points": fresh})
-        # As at 130,000 points of a published run.
+        # The radius that a published run has at 130,000 points.
         avatar.radius.fill_(0.002)
         avatar.edits.describe(1, "hair", torch.zeros_like(avatar.edits.betas[1]))
         self.avatar: HeadAvatar = avatar.to(device)
         self.renderer: GaussianRenderer = make_renderer("auto").to(device)
         self.optimizer = torch.optim.Adam(avatar.parameters(), 1e-4, fused=True)
         unit = torch.eye(3, device=device).repeat(5, 1, 1)
-        # Upright before the camera, whose y points down.
+        # The head is upright before the camera, whose y points down.
         unit[0] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
         trans = torch.tensor([0.0, float(body.template[:, 1].mean()), DISTANCE_M]).to(device)
         self.pose = Pose(unit, torch.zeros(body.num_expression, device=device), trans)
@@ -102,13 +102,13 @@ class _Bench:
         self.edit = torch.ones((), dtype=torch.long, device=device)
 
     def draw(self) -> Float[Tensor, "3 h w"]:
-        """On white."""
+        """Renders the head on white."""
         posed = self.avatar(self.pose, View(subject=self.edit))
         drawn = self.renderer(posed.points, self.camera, {"rgb": Channel(posed.drawn.rgb)})
         return drawn.images["rgb"] + 1 - drawn.alpha
 
     def step(self) -> None:
-        """Pose, draw, compare, go back, and update."""
+        """One training step: render, loss, gradients, update."""
         image = self.draw()
         loss = (image - self.truth).abs().mean()
         loss = loss + 0.25 * (1 - ssim_map(image, self.truth, border="zero").mean())
@@ -118,7 +118,7 @@ class _Bench:
 
     @torch.no_grad()
     def frame(self) -> None:
-        """Pose and draw."""
+        """Poses and renders the head."""
         self.draw()
 
 
@@ -129,7 +129,7 @@ def _as_is(avatar: HeadAvatar) -> Iterator[None]:
 
 @contextmanager
 def _public_order(avatar: HeadAvatar) -> Iterator[None]:
-    """Latents copied to every point, and the derivative of the warp for nothing."""
+    """Copies latents to every point, and computes the derivative of the warp without using it."""
     look = avatar.look.forward
 
     def with_jacobian(warped: Any) -> Any:
@@ -153,7 +153,7 @@ def copied_linear(
 
 
 def _timed(work: Callable[[], None], device: torch.device) -> float:
-    """Seconds of one call, the device's work included."""
+    """Seconds of one call, including the device's work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The table of heads: a row a system, means over people and seeds."""
+"""The table of heads: one row per system, with means over people and seeds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = {
     "new_size": ("new edit size", 4), "moved": ("others moved ↓", 4),
     "train_seconds": ("train s", 0),
 }  # fmt: skip
-"""Title and digits by the name of a number; LPIPS of any network."""
+"""Title and digits by the name of a number; LPIPS stands for that of any network."""
 NOTE = """
 PSNR, SSIM, LPIPS: unseen expressions and views of the person as photographed, and of the edits; on
 white, the render under its own alpha. Edit error: mean absolute difference from the truth where the
@@ -51,14 +51,14 @@ def write_tables(
     planned: Mapping[str, int],
     speed: Result | None = None,
 ) -> None:
-    """cells.csv with every cell, table.csv and table.md with a row a system.
+    """Writes cells.csv with every cell, and table.csv and table.md with a row per system.
 
     Args:
-        folder: Of the files.
-        results: Of the cells.
-        order: Of the systems.
-        planned: Cells by system: a row says where some of them are missing.
-        speed: What ``compare_speed`` found; empty or None leaves it out.
+        folder: Folder to write to.
+        results: Results of the cells.
+        order: Order of the systems.
+        planned: Number of cells by system; a row says if some of them are missing.
+        speed: Result of ``compare_speed``; empty or None leaves it out.
     """
     write_csv(folder / "cells.csv", results)
     rows = [summary(name, own) for name in order if (own := of_system(results, name))]
@@ -75,17 +75,17 @@ def write_tables(
 
 
 def counted(there: int, planned: int) -> str:
-    """Cells that a row is of, and those that it should be of where some are missing."""
+    """The number of cells in a row; if some are missing, also the number planned."""
     return f"**{there} of {planned}**" if there < planned else str(there)
 
 
 def of_system(results: Sequence[Result], system: str) -> list[Result]:
-    """Its cells."""
+    """Results of a system's cells."""
     return [result for result in results if result["system"] == system]
 
 
 def spread_of(results: Sequence[Result], name: str) -> tuple[float, float | None] | None:
-    """Mean and deviation of a number over cells; None where no cell has it."""
+    """Mean and deviation of a number over cells; None if no cell has it."""
     found = [float(value) for result in results for key, value in result.items()
              if key == name or (name.endswith("lpips") and key.startswith(f"{name}_"))]  # fmt: skip
     if not found:
@@ -104,7 +104,7 @@ def summary(system: str, results: Sequence[Result]) -> dict[str, float | str | i
 
 
 def text_of(found: tuple[float, float | None] | None, digits: int) -> str:
-    """Mean ± deviation."""
+    """Mean ± deviation as text; empty without a number."""
     if found is None:
         return ""
     mean, spread = found

@@ -34,12 +34,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Name of its files."""
         return f"{self.schedule}_{self.person.name}"
 
     @property
     def labels(self) -> dict[str, object]:
-        """Of its row."""
+        """Labels of its row."""
         return {"person": str(self.person), "schedule": self.schedule}
 
     @property
@@ -52,8 +52,8 @@ def train_avatars(config: DictConfig, folder: Path, people: list[Path], command:
     """Trains and scores the avatars that are not there; the report is renewed after each.
 
     Args:
-        config: Of the yardstick.
-        folder: Of the report; it has the people's rows.
+        config: Configuration of the yardstick.
+        folder: Folder of the report; it has the people's rows.
         people: Those without a row, or whose row is an error, are left out.
         command: That is run.
 

@@ -19,7 +19,7 @@ BODY_JOINTS = slice(0, 22)
 LEAST_PART = 0.001
 """Smallest share of the person's pixels that a part needs to count."""
 CLEAR_RGB = 40.0
-"""Colour distance of person and background above which they can be told apart."""
+"""Least colour distance at which person and background can be distinguished."""
 _RIM = 0.003
 """Width of the mixed rim on each side of the true outline, of the photo's height."""
 _INSIDE_FACE = ("Lower_Lip", "Upper_Lip", "Lower_Teeth", "Upper_Teeth", "Tongue")

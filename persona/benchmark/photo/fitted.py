@@ -57,7 +57,7 @@ class FittedPerson:
     joints: Float[Tensor, "55 3"]
     """Metres in the camera's frame."""
     camera: Camera
-    """Of the captured frame."""
+    """Camera of the captured frame."""
     mask: Bool[ndarray, "h w"]
     parts: UInt8[ndarray, "h w"]
     textures: Textures
@@ -71,10 +71,10 @@ class FittedPerson:
         """A map of the captured frame (bool or classes) on a grid of the photo, 0 beyond it.
 
         Args:
-            values: Of the captured frame.
-            height: Of the grid.
-            width: Of the grid.
-            photo_height: Of the photo.
+            values: Values of the captured frame.
+            height: Height of the grid.
+            width: Width of the grid.
+            photo_height: Height of the photo.
         """
         coarse = height / photo_height
         scale, shift = self.placement.scale * coarse, self.placement.shift * coarse

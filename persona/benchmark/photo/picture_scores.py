@@ -48,7 +48,7 @@ def region(parts: UInt8[ndarray, "h w"] | None, names: tuple[str, ...]) -> Bool[
 def psnr(
     a: UInt8[ndarray, "h w 3"], b: UInt8[ndarray, "h w 3"], where: Bool[ndarray, "h w"]
 ) -> float | None:
-    """Of some pixels, in dB; ``MOST_PSNR`` where they are equal, None where there are none."""
+    """PSNR of some pixels, in dB; ``MOST_PSNR`` where they are equal, None where there are none."""
     if not where.any():
         return None
     error = np.square(a[where].astype(np.float64) - b[where]).mean() / 255**2

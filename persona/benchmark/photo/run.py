@@ -125,7 +125,7 @@ def _in_processes(
 
 
 def _one_process(config: DictConfig, folder: Path, share: list[Path], slot: int) -> None:
-    """Scores a share of the people; if a process dies, another one goes on with the next."""
+    """Scores a share of the people; if a process dies, another one continues with the next."""
     while left := [p for p in share if finished_row(config, folder, p) is None]:
         job = folder / "jobs" / f"{slot}.yaml"
         settings = {

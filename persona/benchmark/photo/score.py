@@ -56,7 +56,7 @@ class Scorer:
 
     config: DictConfig
     folder: Path
-    """Of the report."""
+    """Folder of the report."""
     body: SmplxBody
     preprocessor: PhotoPreprocessor | None
     """None scores subjects that are there."""
@@ -126,7 +126,7 @@ class Scorer:
         return subject, {"preprocess_seconds": time.perf_counter() - started}
 
     def avatar(self, true: TruePerson) -> Painter:
-        """Of the person's run folder."""
+        """Draws the avatar in the person's run folder."""
         run = folder_of(true.name, Path(self.config.avatars), self.config.pattern)
         return avatar_painter(load_system(run))
 
@@ -143,7 +143,7 @@ class Scorer:
         write_png(self.folder / STRIPS / f"{true.name}.png", image)
 
     def digest(self, person: Path) -> str:
-        """Of the options and the files that a row is made from."""
+        """Hash of the options and the files that a row is made from."""
         return row_digest(self.config, person)
 
 
@@ -163,8 +163,8 @@ def subject_folder(config: DictConfig, folder: Path, name: str) -> Path:
     """Where a person's subject lies.
 
     Args:
-        config: Of the yardstick.
-        folder: Of the report.
+        config: Configuration of the yardstick.
+        folder: Folder of the report.
         name: The person's.
 
     Raises:

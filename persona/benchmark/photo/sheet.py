@@ -47,7 +47,7 @@ def person_sheet(
     Args:
         true: The person.
         fitted: What was made of the photo.
-        views: Of the truth, also in other poses.
+        views: Views of the truth, also in other poses.
         assets: Pictures by asset and view.
         verdict: Stands on top.
     """

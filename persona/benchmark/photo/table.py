@@ -42,7 +42,7 @@ def numbers(rows: Sequence[Row]) -> list[str]:
 
 
 def column(rows: Sequence[Row], key: str) -> list[float]:
-    """Of the people who have it."""
+    """Values of the people who have it."""
     return [float(row[key]) for row in rows if key in row]
 
 

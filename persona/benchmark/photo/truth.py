@@ -65,7 +65,7 @@ class TruePerson:
     photo: Path
     image: UInt8[ndarray, "h0 w0 3"]
     mask: Bool[ndarray, "h w"]
-    """Of the photo, perhaps on a coarser pixel grid."""
+    """Mask of the photo, perhaps on a coarser pixel grid."""
     views: list[TrueView] = field(default_factory=list)
     poses: list[TrueView] = field(default_factory=list)
     turn_deg: float | None = None
@@ -75,7 +75,7 @@ class TruePerson:
     """Metres in the photo camera's frame."""
     betas: Float[ndarray, "s"] | None = None
     camera: Camera | None = None
-    """Of the pixel grid of ``mask``."""
+    """Camera of the pixel grid of ``mask``."""
     pose: BodyPose | None = None
     """In the frame of ``camera``."""
 
@@ -84,7 +84,7 @@ class TruePerson:
 
         Args:
             body: That the path fits.
-            parts: Of ``TOLD``; none tells nothing.
+            parts: Those of ``TOLD`` that the fit is given; may be empty.
 
         Raises:
             UserError: the folder lacks one, or the body is another one.

@@ -109,10 +109,10 @@ def paint_views(
     granted to each view, since the true axis of the turn is not the fit's.
 
     Args:
-        painter: Of the asset.
+        painter: Painter of the asset.
         pose: Fitted.
         camera: Fitted.
-        views: Of one size; one has azimuth 0.
+        views: Views of one size; one has azimuth 0.
     """
     front = next(view for view in views if view.azimuth == 0)
     height, width = front.mask.shape

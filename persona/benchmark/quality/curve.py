@@ -57,8 +57,8 @@ class Curve(L.Callback):
 
     Args:
         steps: After which it is scored.
-        metrics: Of a frame.
-        most_frames: Most unseen frames that are looked at, evenly spread.
+        metrics: Metrics of a frame.
+        most_frames: Most unseen frames that are scored, evenly spread.
         watch: Started when the work began.
     """
 
@@ -113,7 +113,7 @@ def scores(
         frames: The truth.
         rows: Which of them.
         table: Their poses.
-        metrics: Of a frame.
+        metrics: Metrics of a frame.
     """
     metrics, found = metrics.to(system.device), []
     for row in rows:

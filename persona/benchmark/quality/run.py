@@ -33,12 +33,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Name of its files."""
         return f"{self.schedule}_{self.subject}_{self.seed}"
 
     @property
     def labels(self) -> dict[str, object]:
-        """Of its result."""
+        """Labels of its result."""
         return {"schedule": self.schedule, "subject": self.subject, "seed": self.seed}
 
     @property

@@ -37,7 +37,7 @@ def write_tables(
 
     Args:
         folder: Takes them.
-        results: Of the runs that are there.
+        results: Results of the runs that are there.
         order: Names of the schedules; the others are compared with the first.
         net: LPIPS network of the scores.
         command: That made them.

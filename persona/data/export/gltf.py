@@ -47,7 +47,7 @@ class Glb:
         return self._added(described)
 
     def sparse(self, array: Float32[ndarray, "n 3"]) -> int:
-        """Adds vectors most of which are zero, with their bounds."""
+        """Adds vectors that are mostly zero, with their bounds."""
         rows = np.flatnonzero(array.any(1))
         rows = rows if len(rows) else np.zeros(1, int)  # glTF wants one at least.
         indices = self.view(rows.astype(np.uint32).tobytes())

@@ -28,7 +28,7 @@ def gsplat_bytes(scene: Scene, form: str) -> bytes:
     gsplat drops Gaussians that are not finite, and orders the others for the format's readers.
 
     Args:
-        scene: Of the avatar.
+        scene: Scene of the avatar.
         form: ``ply``, ``ply_compressed`` or ``splat``.
     """
     from gsplat import export_splats  # Takes seconds; only these formats want it.

@@ -57,7 +57,7 @@ class Clip:
     """A motion of the rig's joints."""
 
     rotations: Float32[ndarray, "t j 4"]
-    """Of each joint against its parent, unit (w, x, y, z); none is turned in the rest pose."""
+    """Rotation of each joint against its parent, unit (w, x, y, z); identity in the rest pose."""
     trans: Float32[ndarray, "t 3"]
     """What is added to the root's rest position, metres."""
     expression: Float32[ndarray, "t e"]
@@ -103,7 +103,7 @@ class RiggedSplats:
 
     @property
     def offsets(self) -> Float32[ndarray, "j 3"]:
-        """Of each joint from its parent in the rest pose; the root's from the origin."""
+        """Offset of each joint from its parent in the rest pose; the root's from the origin."""
         above = [self.joints[p] if p >= 0 else np.zeros(3, np.float32) for p in self.parents]
         return self.joints - np.stack(above)
 
@@ -132,8 +132,8 @@ class Scene:
     """An avatar and a motion; writers use what their format can hold. Parts are made on demand.
 
     Attributes:
-        name: Of the avatar.
-        frame: Of the clip, for formats that hold one pose.
+        name: Name of the avatar.
+        frame: Frame of the clip, for formats that hold one pose.
         clip: At least one frame.
         posed: The avatar in a frame of the clip, with all that depends on the pose.
         rigged: Gaussians and skeleton.

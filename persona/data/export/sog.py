@@ -27,7 +27,7 @@ _ROUNDS = 10
 """Iterations of k-means; after them the largest error hardly falls."""
 _CURVE_BITS = 10
 _QUATERNION_TAG = 252
-"""Of alpha where w is the largest; one more for x, y and z each."""
+"""Value of alpha where w is the largest; one more for x, y and z each."""
 
 
 def write_sog(scene: Scene, path: Path) -> None:
@@ -114,7 +114,7 @@ def _coded(values: Float32[ndarray, "n 3"]) -> tuple[UInt8[ndarray, "n 3"], list
 
 
 def _quaternions(wxyz: Float32[ndarray, "n 4"]) -> UInt8[ndarray, "n 4"]:
-    """All but the largest component, of which its index is kept in alpha."""
+    """The three smaller components; alpha stores the index of the largest one."""
     largest = np.abs(wxyz).argmax(1)
     same = wxyz * np.where(np.take_along_axis(wxyz, largest[:, None], 1) < 0, -1, 1)
     others = np.array([[k for k in range(4) if k != i] for i in range(4)])[largest]
@@ -124,7 +124,7 @@ def _quaternions(wxyz: Float32[ndarray, "n 4"]) -> UInt8[ndarray, "n 4"]:
 
 
 def _webp(values: UInt8[ndarray, "n c"]) -> bytes:
-    """Row by row in a square image, the rest of which stays empty."""
+    """Values row by row in a square image; the rest of it stays empty."""
     side = -(-int(np.ceil(len(values) ** 0.5)) // 4) * 4
     pixels = np.zeros((side * side, 4), np.uint8)
     pixels[:, 3] = 255

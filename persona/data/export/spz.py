@@ -23,12 +23,12 @@ from persona.errors import UserError
 
 MAGIC = 0x5053474E
 FRACTION_BITS = 12
-"""Of a position: a quarter of a millimetre, up to 2 km."""
+"""Fractional bits of a position: steps of a quarter of a millimetre, up to 2 km."""
 ANTIALIASED = 1
 COLOR_SCALE = 0.15
 V4_HEADER_BYTES = 32
 V4_LEVEL = 12
-"""Of Zstandard: beyond it files of this size hardly shrink."""
+"""Level of Zstandard: beyond it files of this size hardly shrink."""
 
 
 def write_spz(scene: Scene, path: Path) -> None:

@@ -60,7 +60,7 @@ class EditsBetween(SubjectsDataModule):
         unedited: Whether the person as photographed is an end too, of each edited attribute.
         captured_ratio: See ``SubjectDataModule``; all frames are captured ones.
         batch_size: Frames a step and process.
-        seed: Of the order of the batches.
+        seed: Seed of the order of the batches.
         frames_on: See ``SubjectDataModule``.
 
     Raises:
@@ -142,9 +142,9 @@ def write_between(root: Path, pair: Pair, share: float, num_frames: int, digest:
     """Writes what lies between two edits as a subject folder.
 
     Args:
-        root: Of the folder.
-        pair: Of edits.
-        share: Of the second one.
+        root: The folder.
+        pair: Pair of edits.
+        share: Share of the second one.
         num_frames: Frames at most, evenly spread over those that both have.
         digest: Hash of the settings.
 

@@ -21,11 +21,11 @@ class SyntheticEdits(SubjectsDataModule):
 
     Args:
         root: Folder of the folders.
-        body: Of the heads, see ``SyntheticHead``.
+        body: Body model of the heads, see ``SyntheticHead``.
         config: The head without edits.
         edits: An attribute and the person it is from, each an edit, as ``hair:5``; -1 takes it off.
         batch_size: Frames a step and process.
-        seed: Of the order of the batches.
+        seed: Seed of the order of the batches.
         frames_on: See ``SubjectDataModule``.
 
     Raises:

@@ -18,7 +18,7 @@ from persona.types import BodyIdentity, BodyPose, Camera
 FACING = (torch.pi, 0.0, 0.0)
 """Root rotation of a head that looks into the camera: the head's y is up, the camera's is down."""
 NECK_ROW = 11
-"""Of the neck in ``BodyPose.body``."""
+"""Row of the neck in ``BodyPose.body``."""
 CONTOUR = 17
 """The first points lie along the jaw."""
 EYE_CORNERS = (36, 45)
@@ -124,8 +124,8 @@ def fit_head(
     Args:
         body: With landmarks: the packaged head.
         faces: One a photograph of the same person, in pixels of ``camera``.
-        camera: Of all photographs.
-        steps: Of the method.
+        camera: Camera of all photographs.
+        steps: Steps of the method.
         advance: Called with the number of finished steps.
     """
     marks, points = HeadMarks(body), torch.stack([face.points for face in faces])
@@ -136,7 +136,7 @@ def fit_head(
     start = _Unknowns.zero(body, _first_places(body, points, camera))
 
     def misses(flat: Float[Tensor, "k"]) -> Float[Tensor, "n m 2"]:
-        """Of landmarks and irises, in their deviations."""
+        """Misses of landmarks and irises, in their deviations."""
         shown, pupils = marks.projected(start.of(flat), camera)
         return torch.cat([shown - points, pupils - irises], 1) / size / spread
 

@@ -35,7 +35,7 @@ def morph(first: Layers, second: Layers, share: float) -> Layers:
     Args:
         first: Picture at share 0.
         second: Picture at share 1.
-        share: Of the second, [0, 1].
+        share: Share of the second, [0, 1].
     """
     near, far = signed_distance(first.edit), signed_distance(second.edit)
     if near is None or far is None:

@@ -46,10 +46,10 @@ def place(
     """Turns world poses (y up) into those of a camera that looks along the head's -z.
 
     Args:
-        pose: Of a clip.
+        pose: Pose of a clip.
         root: Rest root joint, about which ``pose.root`` turns.
         centre: Point of the rest head that is to lie on the optical axis.
-        distance: Of that point, metres.
+        distance: Distance of that point, metres.
     """
     flip = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
     rotation = flip @ matrix_from_axis_angle(pose.root)

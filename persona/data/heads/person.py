@@ -47,7 +47,7 @@ class HeadPerson:
 
     Args:
         body: With texture coordinates, landmarks and regions: the packaged head.
-        traits: Of the person.
+        traits: Traits of the person.
     """
 
     def __init__(self, body: HeadBody, traits: Traits) -> None:

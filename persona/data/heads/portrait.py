@@ -77,8 +77,8 @@ class PortraitPreprocessor:
 
     Args:
         body: The packaged head.
-        side: Of the frames, pixels.
-        steps: Of the fit.
+        side: Side of the frames, pixels.
+        steps: Steps of the fit.
         frames: Generated, of a talking head.
         turns: Generated, of a head that turns once.
         texture_size: Texels along each side.
@@ -107,7 +107,7 @@ class PortraitPreprocessor:
 
         Args:
             portrait: Image of one person whose face is seen.
-            root: Of the folder.
+            root: The folder.
             advance: Called with the number of finished steps of the fit.
 
         Raises:

@@ -25,7 +25,7 @@ MOST_M = 0.06
 SOFT_M = 0.015
 """Hair grows to its height over so much of the hairline."""
 CURTAIN_Z, CURTAIN_LOW = 0.0, -0.075
-"""Of the mean head, metres: long hair lies on the neck behind this, down to that."""
+"""In the mean head's space, metres: long hair lies on the neck behind this, down to that."""
 LONG_SHARE = 0.15
 """Hair below the mouth, as a share of all hair, that is long."""
 SKULL = (0.0, 0.05, -0.01)
@@ -69,10 +69,10 @@ def hair_height(
 
     Args:
         head: Mean head and the person's.
-        vertices: Of the fitted head without hair, in the camera's frame.
+        vertices: Vertices of the fitted head without hair, in the camera's frame.
         hair: Where the picture shows hair.
-        face: Of the picture.
-        camera: Of the picture.
+        face: Face in the picture.
+        camera: Camera of the picture.
     """
     field = torch.from_numpy(scalp(head, over_ears=True)).float()
     mean = torch.from_numpy(head.mean).float()

@@ -53,7 +53,7 @@ class HeadConfig:
     height: int = 256
     width: int = 256
     num_frames: int = 60
-    """Of the clip that trains."""
+    """Number of frames of the training clip."""
     num_test: int = 16
     """Test frames, with expressions and views that the clip does not have."""
     supersample: int = 2

@@ -161,7 +161,7 @@ def _local_bone(clip: SkeletonClip, mapping: Mapping, name: str) -> Float[Tensor
 
 
 def _target_bone(target: TargetSkeleton, name: str) -> Float[Tensor, "3"]:
-    """The SMPL-X bone; a fingertip, which has none, goes on as the bone before it."""
+    """The SMPL-X bone; a fingertip, which has none, continues the bone before it."""
     if name in BONE_END:
         return target.bone(name, BONE_END[name])
     return target.bone(f"{name[:-1]}{int(name[-1]) - 1}", name)

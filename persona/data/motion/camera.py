@@ -46,8 +46,8 @@ def fit_camera(
     Args:
         points: What must be seen, in camera axes (as ``place_in_camera`` without shift gives
             vertices or joints), metres, any number of frames.
-        height: Of the picture, pixels.
-        width: Of the picture, pixels.
+        height: Height of the picture, pixels.
+        width: Width of the picture, pixels.
         focal_px: Focal length; None takes twice the picture's longer side (about 28 degrees).
         margin: Empty border as a share of the picture, on each side.
 

@@ -81,7 +81,7 @@ class _File:
         return (rows / np.iinfo(kind).max).clip(-1, 1)
 
     def names(self) -> list[str]:
-        """Of the nodes: of the bones that VRM says they are, else their own."""
+        """Names of the nodes: those of the bones that VRM assigns to them, else their own."""
         names = [str(node.get("name", f"node_{i}")) for i, node in enumerate(self.nodes)]
         for extension in HUMANOIDS:
             human = self.json.get("extensions", {}).get(extension, {}).get("humanoid", {})

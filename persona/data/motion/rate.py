@@ -11,7 +11,7 @@ from persona.errors import UserError
 log = logging.getLogger(__name__)
 
 MIN_FPS, MAX_FPS = 1, 1000
-"""Of a recording; others are mistakes of units."""
+"""Rates that a recording may have; others are mistakes of units."""
 _MIN_MS = 4.0
 """Where a frame takes at least so much, in seconds it cannot be meant: milliseconds are."""
 

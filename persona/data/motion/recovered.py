@@ -38,8 +38,8 @@ def read_pickle(path: Path, hands: Float[np.ndarray, "90"]) -> tuple[Arrays, str
     """AIST++'s, WHAM's or 4D-Humans' pickle, and its axis that points up.
 
     Args:
-        path: Of the file.
-        hands: Of every frame: SMPL has no fingers.
+        path: Path of the file.
+        hands: Hands of every frame: SMPL has no fingers.
 
     Raises:
         UserError: it is damaged, holds more than arrays, or lacks one.
@@ -64,7 +64,7 @@ def _aist(path: Path, values: Any, hands: Float[np.ndarray, "90"]) -> Arrays:
 
 
 def _wham(path: Path, values: Any, hands: Float[np.ndarray, "90"]) -> Arrays:
-    """Of the person who is seen longest."""
+    """Motion of the person who is seen longest."""
     people = {
         name: person
         for name, person in values.items()
@@ -82,7 +82,7 @@ def _wham(path: Path, values: Any, hands: Float[np.ndarray, "90"]) -> Arrays:
 
 
 def _phalp(path: Path, values: Any, hands: Float[np.ndarray, "90"]) -> Arrays:
-    """Of the person who is seen longest; where they are across the picture, not how far away.
+    """Motion of the person seen longest; where they are across the picture, not how far away.
 
     How far away is worked out there from the person's size, for a camera a hundred metres off.
     """

@@ -11,7 +11,7 @@ from persona.data.motion.target import TargetSkeleton
 from persona.modules.body.rotation import matrix_from_axis_angle
 
 FLOOR_QUANTILE = 0.05
-"""Of the lowest points over the frames: what is taken for the floor (jumps stay in the air)."""
+"""Quantile of the frames' lowest points that is taken for the floor (jumps stay in the air)."""
 
 _LEVEL = 0.9
 """Height of a unit vector above which its heading says little."""

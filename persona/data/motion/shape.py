@@ -84,7 +84,7 @@ class _Tree:
         return line[: line.index(top)][::-1]
 
     def likeness(self, ends: Sequence[int]) -> float:
-        """Of two branches where they part: the shorter's length by the longer's."""
+        """Likeness of two branches where they part: the shorter's length by the longer's."""
         first, second = (self.line(end) for end in ends)
         ways = [
             sum(self.length[n] for n in line if n not in other)

@@ -41,7 +41,7 @@ class Conversion:
 
     Attributes:
         setting: ``single_image``: the avatar is made from one training frame; ``video``: from all.
-        input_frame: Of ``single_image``: the dataset's name of the frame, or ``front``, the
+        input_frame: Frame of ``single_image``: the dataset's name of the frame, or ``front``, the
             training frame whose body faces the camera most squarely.
         texture_size: Side of the unwrapped textures, texels.
         flat_hand_mean: Whether the parameters' hands are flat at zero, not mean.
@@ -88,7 +88,7 @@ class NativeSource:
     they are read (``read``); it sets ``dataset`` and ``sequences``.
 
     Args:
-        name: Of the recording.
+        name: Name of the recording.
         body: Body model with texture coordinates.
         conversion: How it becomes a subject.
     """
@@ -142,7 +142,7 @@ class NativeSource:
         maker.make(folder, recording, captured, self._info(label, digest))
 
     def check(self) -> None:
-        """Refuses a dataset of which something is missing, naming the first.
+        """Refuses a dataset with missing files, naming the first of them.
 
         Raises:
             UserError: it is.

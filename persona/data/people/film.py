@@ -166,7 +166,7 @@ class _Room:
 
     Args:
         rng: Source of chance.
-        camera: Of the film.
+        camera: Camera of the film.
     """
 
     def __init__(self, rng: np.random.Generator, camera: Camera) -> None:

@@ -66,7 +66,7 @@ def write_people(  # noqa: PLR0913 (by keyword)
         motions: Where unseen poses come from.
         num_poses: Unseen poses per person.
         own: Share in the project's own wardrobe.
-        height: Of views and unseen poses, pixels; the photo has its own.
+        height: Height of views and unseen poses, pixels; the photo has its own.
         photos_only: Writes the photos and their truth alone, for a detector to look at.
         walk: The views are those of a camera that walks round people in their light; else people
             turn in it.

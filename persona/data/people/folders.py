@@ -47,9 +47,9 @@ class FolderPortraits(torch.utils.data.IterableDataset):
 
     Args:
         roots: Subject folders.
-        reader: Of their photographs.
-        views: Of each person, the photograph's included.
-        seed: Of the order.
+        reader: Reader of their photographs.
+        views: Views of each person, the photograph's included.
+        seed: Seed of the order.
         start: Number of the first turn.
     """
 

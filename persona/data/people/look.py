@@ -36,7 +36,7 @@ class Look(TensorTuple):
     ink: Float[Tensor, "slot 3 3"]
     """Ground, second and third colour, linear RGB."""
     period_m: Float[Tensor, "slot"]
-    """Of a pattern; negative for stripes that run upwards."""
+    """Period of a pattern; negative for stripes that run upwards."""
     gain: Float[Tensor, "slot 3"]
     """Factor of a kept texture."""
     mottle: Float[Tensor, "slot"]
@@ -131,7 +131,7 @@ def albedo(
 
     Args:
         look: The person's.
-        slot: Of each point.
+        slot: Slot of each point.
         texel: Its garment's own texture, sRGB in [0, 1].
         surface: Its place on the template, metres.
     """

@@ -18,15 +18,15 @@ _RANKS_APART = 1_000_003
 class PortraitStream(torch.utils.data.IterableDataset):
     """Batches of people, each seen several times.
 
-    With ``fresh`` people a step, a batch is a function of the seed and the step alone: a training
-    that is gone on with sees what it would have seen, once the people who were held are made anew.
-    With None the training never waits, and one that is gone on with sees new people.
+    With ``fresh`` new people per step, a batch depends only on the seed and the step: a resumed
+    training first makes the people again that it held, and then sees what it would have seen.
+    With None the training never waits, and a resumed one sees new people.
 
     Args:
         source: Where people come from.
         batch_size: People a batch.
-        views: Of each person, the photograph's included.
-        seed: Of everything.
+        views: Views of each person, the photograph's included.
+        seed: Seed of everything.
         fresh: New people that every step waits for; None takes those that are ready.
         first: People made before the first step.
         ring: People held.

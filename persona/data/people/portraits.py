@@ -71,7 +71,7 @@ class Portraits(TensorTuple):
 
     @property
     def camera(self) -> Camera:
-        """Of each view, all of a person, then the next's; the body is in its frame."""
+        """Camera of each view, all of a person, then the next's; the body is in its frame."""
         focal, centre = self.focal_px.flatten(0, 1), self.center_px.flatten(0, 1)
         return Camera.identity(focal, centre, *self.colour.shape[3:])
 
@@ -105,8 +105,8 @@ class PortraitReader:
     """Makes ``Portraits`` of one person from pictures with bodies in them.
 
     Args:
-        body: Of all people.
-        size: Of the network's input.
+        body: Body model of all people.
+        size: Size of the network's input.
     """
 
     template: PointTemplate

@@ -33,9 +33,9 @@ class RenderedPortraits(torch.utils.data.IterableDataset):
 
     Args:
         casting: Draws people and poses.
-        reader: Of their photographs.
-        views: Of each person, the photograph's included.
-        seed: Of everything.
+        reader: Reader of their photographs.
+        views: Views of each person, the photograph's included.
+        seed: Seed of everything.
         start: Number of the first.
     """
 

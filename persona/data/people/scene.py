@@ -51,7 +51,7 @@ class Casting:
         body: The packaged body.
         motions: Files and built-in names from which poses are taken.
         num_prints: How many painted cloth textures to add.
-        seed: Of the painted textures.
+        seed: Seed of the painted textures.
         long_skirts: Share of the project's own wardrobe that ends below the knee.
     """
 

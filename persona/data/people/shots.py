@@ -48,7 +48,7 @@ class Shots(torch.utils.data.IterableDataset):
 
     Args:
         casting: Draws people and poses.
-        seed: Of everything.
+        seed: Seed of everything.
         num_outfits: Dressed meshes that a worker holds at a time; they are replaced one by one.
     """
 

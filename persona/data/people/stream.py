@@ -49,7 +49,7 @@ class PeopleStream(torch.utils.data.IterableDataset):
         batch_size: Samples per batch.
         small_share: Share of the batches that have half the height and width, and four times the
             samples for that.
-        seed: Of everything.
+        seed: Seed of everything.
         num_outfits: Dressed meshes that each worker holds at a time.
         fresh: New renders that every batch waits for, beside what is there already.
         ring: Renders held.

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 MARGIN = 0.06
 """Empty border around the whole motion, as a share of the picture."""
 DRIVING_FPS = 30.0
-"""Of motions for generators that have no rate of their own."""
+"""Rate of motions for generators that have no rate themselves."""
 MOST_UNWRAPPED = 32
 """More frames than this are thinned out evenly for a clip's texture."""
 OPAQUE = 127
@@ -61,7 +61,7 @@ class ClipMaker:
             ``alpha`` and ``parts``; depth and normals are the body's where they give none.
         refit: None takes the driving poses as they are.
         gate: Which frames of a generator that is not ``aligned`` are kept.
-        seed: Of the first clip; the next has the next number.
+        seed: Seed of the first clip; the next has the next number.
     """
 
     generator: VideoGenerator
@@ -166,7 +166,7 @@ class ClipMaker:
             advance(len(frames))
 
     def _controls(self, number: int, person: TexturedPerson, camera: Camera) -> Controls:
-        """What a clip is to show, and what its frames are held against."""
+        """The controls of a clip's generator, with which its frames are compared afterwards."""
         motion, seed = self.motions[number], self.seed + number
         poses, placed, drape = self._place(motion, person, camera, seed)
         wanted = self.generator.control_names | {"mask"}

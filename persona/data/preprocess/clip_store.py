@@ -38,7 +38,7 @@ class Job:
         generator: Makes it.
         reference: The photograph.
         controls: What it is to show.
-        seed: Of whatever is drawn at random.
+        seed: Seed of whatever is drawn at random.
     """
 
     generator: VideoGenerator
@@ -81,7 +81,7 @@ class ClipStore:
     """Frames of finished clips beside a subject's folder.
 
     Args:
-        root: Of the subject, whose own folder is made anew by each run.
+        root: Folder of the subject, whose own folder is made anew by each run.
     """
 
     def __init__(self, root: Path):

@@ -36,7 +36,7 @@ class Dresser:
 
     Attributes:
         body: Body model.
-        regions: Of it.
+        regions: Its regions.
         limbs: Each vertex's index in ``PARTS``.
         clothing: Fits the girth to the outlines.
     """

@@ -35,7 +35,7 @@ _SOFT = 0.05
 """Residual beyond which a texel counts by its distance, not by its square."""
 _ROUNDS = 10
 _SAMPLES = 1500
-"""Texels of a pair that are looked at."""
+"""Number of texels of a pair that are compared."""
 
 
 class Shown(NamedTuple):

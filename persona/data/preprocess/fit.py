@@ -34,7 +34,7 @@ _CHOICE_STAGE = 0.3
 _TRIES = 3
 """Groups of starts that are fitted in full while the result fails the check."""
 _GROUP, _GROUP_MARGIN = 2, 0.1
-"""How many starts go on together, if they are about as good (crop units)."""
+"""Number of starts that are fitted on together, if they are about as good (crop units)."""
 _TURNING = 2.0
 """How much faster limbs turn towards the guess than the rest is found: a seated person's legs are
 far from the resting ones, and a fit that begins with those shrinks the person instead."""

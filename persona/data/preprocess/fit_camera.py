@@ -18,7 +18,7 @@ def exif_focal_px(photo: Path, height: int, width: int) -> float | None:
 
     Args:
         photo: The file.
-        height: Of the photograph, pixels.
+        height: Height of the photograph, pixels.
         width: Its width.
     """
     with Image.open(photo) as image:

@@ -49,7 +49,7 @@ def find_faults(
     """What is wrong with a fit, in plain words; empty for a good fit.
 
     Args:
-        vertices: Of the fitted body, in the camera's frame.
+        vertices: Vertices of the fitted body, in the camera's frame.
         faces: Its triangles.
         points: Its keypoints.
         camera: The photograph's.

@@ -104,7 +104,7 @@ class FitProblem:
         self.steps = 0
         self.match: Int[Tensor, "b c"] = torch.zeros(len(starts), 0, dtype=torch.long)
         self.sampled = SampledBody(body)
-        # Before the silhouette counts only the keypoints are looked at.
+        # Until the silhouette counts, only the keypoints are needed.
         self.points_only = SampledBody(body, samples=2)
         self.hands: HandPlaceTerm | None = None
         if seen is not None and "parts" in seen.maps:

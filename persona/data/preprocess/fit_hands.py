@@ -1,4 +1,4 @@
-"""Where hands are seen: energies of the fit that bring each hand there, and before the body."""
+"""Energies of the fit that move hands to where they are seen, and in front of the body."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from persona.types import Camera
 
 _HANDS = (("Left_Hand", LEFT_HAND), ("Right_Hand", RIGHT_HAND))
 _WRISTS = ((LEFT_WRIST, wholebody.LEFT_WRIST), (RIGHT_WRIST, wholebody.RIGHT_WRIST))
-"""Joints, and COCO-WholeBody points, in the order of the hands."""
+"""Joint and COCO-WholeBody point of each wrist, in the order of the hands."""
 _LEAST = 0.001
-"""Share of the person's pixels that a hand has at least: what is smaller is a speck."""
+"""Least share of the person's pixels that is a hand; smaller spots are taken for noise."""
 _NEAR = 0.2
-"""How far a hand may be from its wrist (as read, or as detected), of the crop's height."""
+"""Most distance of a hand from its wrist (read or detected), as a share of the crop's height."""
 _LOOSE = 0.005 * CROP_SIDE
-"""Distance that does not count: a hand is not seen whole."""
+"""Distance that costs nothing, since part of a hand may be hidden and shift its middle."""
 _REACH = 0.015 * CROP_SIDE
-"""What lies within this distance of a hand's middle in the picture lies before or behind it."""
+"""Vertices nearer than this to a hand's middle in the picture count as covered by the hand."""
 _BEFORE_M = 0.03
-"""By how much the middle of a hand lies before the skin that it covers."""
+"""Least distance by which a hand's middle must be in front of the skin that it covers."""
 
 
 class HandPlaceTerm:
-    """Distance of each hand's middle to the middle of the pixels that show it (crop units).
+    """Distance of each hand's middle from the middle of the pixels that show it (crop units).
 
-    Detectors find fists and hands from the side badly, and give hands no points then.
+    Detectors often miss fists and hands seen from the side, and then give no points for them.
 
     Args:
-        seen: The person's crop with an annotator's maps.
+        seen: The person's crop with the maps of an annotator.
         camera: The photograph's camera.
         space: Crop units of the fit.
     """
 
     def __init__(self, seen: Canvas, camera: Camera, space: CropSpace):
         self.hands: list[tuple[list[int], Float[Tensor, "2"]]] = []
-        """Joints of each hand seen, and where it is seen."""
+        """Joints of each hand that is seen, and where it is seen."""
         self.camera, self.space = camera, space
         for joints, middle in believed_hands(seen):
             pixels = photo_px(middle[None], seen.camera, camera)
@@ -63,11 +63,11 @@ class HandPlaceTerm:
 
 
 class HandBeforeTerm:
-    """How far hands that are seen lie behind, or in, what they cover (metres).
+    """How far the hands that are seen are behind, or inside, the body that they cover (metres).
 
     Args:
-        place: What is known of the hands.
-        covered: Which of the vertices that the fit looks at a hand may cover: all but the arms'.
+        place: Knows which hands are seen, and where.
+        covered: Which of the fit's vertices a hand may cover: all except those of the arms.
     """
 
     def __init__(self, place: HandPlaceTerm, covered: Bool[Tensor, "q"]):
@@ -78,7 +78,7 @@ class HandBeforeTerm:
     ) -> Float[Tensor, "b"]:
         """Energy of each candidate, in the camera's frame; mean over the hands.
 
-        What is covered is not moved: the arm gives way.
+        The covered body gets no gradient, so that only the arm moves.
         """
         energy, hands = joints.new_zeros(len(joints)), self.place.hands
         if not hands:
@@ -96,7 +96,7 @@ class HandBeforeTerm:
 def believed_hands(seen: Canvas) -> list[tuple[list[int], Float[Tensor, "2"]]]:
     """Joints and middle (pixels of the crop) of each hand that is seen near its wrist.
 
-    Hands that lie nearer to each other's wrists are left and right exchanged: none is believed.
+    If the hands are nearer to each other's wrists, left and right are exchanged: neither is used.
     """
     middles = [seen_middle(seen.parts, PART_INDEX[name]) for name, _ in _HANDS]
     own, exchanged, found = 0.0, 0.0, []
@@ -111,7 +111,7 @@ def believed_hands(seen: Canvas) -> list[tuple[list[int], Float[Tensor, "2"]]]:
 
 
 def seen_middle(parts: UInt8[ndarray, "h w"], part: int) -> Float[Tensor, "2"] | None:
-    """Middle (pixels) of a part's largest place; None where there is none worth the name."""
+    """Middle (pixels) of a part's largest connected area; None if that is too small or absent."""
     places, count = ndimage.label(parts == part)
     if not count:
         return None
@@ -123,7 +123,7 @@ def seen_middle(parts: UInt8[ndarray, "h w"], part: int) -> Float[Tensor, "2"] |
 
 
 def _wrist_distance(middle: Float[Tensor, "2"], seen: Canvas, wrist: int, point: int) -> float:
-    """How far a place is from a wrist (as read, or as detected), of the crop's height."""
+    """Distance from a wrist, read or detected (the nearer one), as a share of the crop's height."""
     wrists = []
     if JOINTS in seen.maps:
         size = torch.tensor([seen.camera.width, seen.camera.height])

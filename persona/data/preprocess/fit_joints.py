@@ -30,7 +30,7 @@ _BODY = ((5, 16), (6, 17), (7, 18), (8, 19), (9, 20), (10, 21), (11, 1), (12, 2)
          (15, 7), (16, 8), (17, 10), (18, 10), (20, 11), (21, 11))  # fmt: skip
 """COCO-WholeBody points and the joints that lie nearest to them."""
 _SIDED = 12
-"""Of these, the first are those of arms and legs, left and right."""
+"""The first so many of these are the points of arms and legs, left and right."""
 _CLEARLY, _APART = 0.5, 0.02
 """Sides are exchanged if that at least halves the distance to the read joints, and shortens it by
 this share of the crop's height, since in profile both sides lie close together."""
@@ -117,8 +117,8 @@ def _facing(read: Float32[ndarray, "22 4"], rest: Float32[ndarray, "22 3"]) -> f
 
 
 _Limb = tuple[Float[ndarray, "_"], Float[ndarray, "_"], Float[ndarray, "_"]]
-"""Of a limb's joints below its root, metres: how far behind the straight stance they are read, how
-far below the root, and by how much the reading may be off."""
+"""For a limb's joints below its root, in metres: how far behind the straight stance they are read,
+how far below the root they are, and by how much the reading may be off."""
 
 
 def _plausible(lean: float, limbs: list[_Limb]) -> float:
@@ -134,7 +134,7 @@ def _straight_share(off_m: Float[ndarray, "n"], scale_m: Float[ndarray, "n"]) ->
 
 
 def _likelihoods(off_m: Float[ndarray, "n"], scale_m: Float[ndarray, "n"]) -> tuple[float, float]:
-    """Of a straight and a bent limb, each times its share among limbs that look upright."""
+    """Likelihoods of a straight and a bent limb, times their shares among upright-looking limbs."""
 
     def normal(spread_m: Float[ndarray, "n"]) -> float:
         return float(np.prod(np.exp(-0.5 * np.square(off_m / spread_m)) / spread_m))

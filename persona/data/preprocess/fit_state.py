@@ -74,7 +74,7 @@ class FitState(nn.Module):
             parameter.requires_grad_(False)
 
     def keep_pose(self, pose: BodyPose) -> None:
-        """Gives all candidates a pose but for its place, which the fit leaves as it is."""
+        """Gives all candidates a pose without its place, which the fit leaves as it is."""
         self.root.data[:] = sixd_from_matrix(matrix_from_axis_angle(pose.root))
         self.body.data[:] = pose.body
         self.hands.data[:] = torch.cat((pose.left_hand, pose.right_hand))
@@ -82,7 +82,7 @@ class FitState(nn.Module):
             parameter.requires_grad_(False)
 
     def take(self, identity: BodyIdentity, pose: BodyPose) -> None:
-        """Gives all candidates a shape, and a pose but for root and place."""
+        """Gives all candidates a shape, and a pose without its root and place."""
         for name, value in (
             ("betas", identity.betas), ("joint_offset", identity.joint_offset),
             ("body", pose.body), ("jaw", pose.jaw), ("expression", pose.expression),

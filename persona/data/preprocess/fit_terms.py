@@ -86,7 +86,7 @@ def face_term(points: Float[Tensor, "b 133 3"], score: Float[Tensor, ""]) -> Flo
 
     Args:
         points: Keypoints in the camera's frame.
-        score: Of the face [0, 1]; 0 when none is found.
+        score: Score of the face [0, 1]; 0 when none is found.
     """
     ears = points[:, [wholebody.LEFT_EAR, wholebody.RIGHT_EAR]].mean(1)
     look = F.normalize(points[:, wholebody.NOSE] - ears, dim=-1)

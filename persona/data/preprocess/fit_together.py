@@ -47,7 +47,7 @@ _ROUNDS = (150, 100)
 STEPS = sum(_ROUNDS)
 _LR = 0.02
 _MEDIAN_ROUNDS, _NEAR = 30, 0.05
-"""Of Weiszfeld's median, and the distance (radians) below which a stance counts no more."""
+"""Rounds of Weiszfeld's median, and the distance (radians) below which a stance counts no more."""
 
 
 def fit_together(

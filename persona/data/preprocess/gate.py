@@ -22,7 +22,7 @@ from persona.modules.body.joints import LEFT_HAND, RIGHT_HAND
 from persona.modules.diffusion.base import Controls
 
 _HEIGHT = 384
-"""Rows that are looked at, at most."""
+"""Most rows of a picture that are compared."""
 _LIMBS = {
     "head": (12, 15, 22, 23, 24),
     "torso": (0, 3, 6, 9, 13, 14),
@@ -94,7 +94,7 @@ class AlignmentGate(Gate):
         limb_colour: How far a limb's colours may be from the photograph's (CIE Lab) above its
             neighbours' median: where an arm is elsewhere, what lies behind it shows.
         colour: Largest distance of the person's colours from the photograph's (CIE Lab, all limbs
-            made lighter or darker alike), averaged over limbs.
+            made lighter or darker by the same amount), averaged over limbs.
         colour_drop: How far above the clip's median it may be.
         flicker: Largest step of lightness (0 to 100) from neighbouring frames.
         sharpness: Least share of its neighbours' median detail.

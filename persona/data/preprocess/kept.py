@@ -17,7 +17,7 @@ from persona.modules.detect.detection import Detection, Detector, NobodyFound
 from persona.modules.detect.offsets import OFFSETS
 
 _LEVELS = 255
-"""Of a kept mask's probability: it is stored in bytes."""
+"""Levels of a kept mask's probability: it is stored in bytes."""
 
 
 class KeptDetector(Detector):
@@ -28,7 +28,7 @@ class KeptDetector(Detector):
     one are the same: both went through the file.
 
     Args:
-        folder: Of the findings, one file a photograph.
+        folder: Folder of the findings, one file a photograph.
         detector: Looks at photographs that have none.
     """
 
@@ -81,7 +81,7 @@ def write_nobody(path: Path, told: str) -> None:
     """Writes that nobody was found.
 
     Args:
-        path: Of the finding.
+        path: Path of the finding.
         told: What the detector said, without the photograph's name.
     """
     buffer = io.BytesIO()

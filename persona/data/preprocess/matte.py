@@ -32,7 +32,7 @@ def refine_mask(
     """The detection with the mean of its mask and of the annotator's matte.
 
     Places wider than an outline that the annotator sees and the detector misses are added, as the
-    ends of dark or wide clothes; those of which the annotator is sure that nobody is there go.
+    ends of dark or wide clothes; places where the annotator is sure of background are removed.
     """
     canvas = person_canvas(image, detection, photo_camera(*image.shape[:2]), *_SIZE)
     matte = annotate(annotator, canvas.image, canvas.alpha, canvas.keypoints)["alpha"]

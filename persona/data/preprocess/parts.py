@@ -96,7 +96,7 @@ def bare_vertices(
     canonical: Float[Tensor, "p 3"],
     limbs: Int[Tensor, "p"],
 ) -> Bool[Tensor, "p"]:
-    """Vertices of bare skin; hidden ones follow the nearest seen one, front and back alike.
+    """Vertices of bare skin; hidden ones follow the nearest seen one, in front and behind.
 
     Args:
         skin: Whether the pixel at each vertex shows skin.

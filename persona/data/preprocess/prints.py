@@ -54,7 +54,7 @@ def run_around(
 
     Around the tube's axis the unseen angles, from the edge of what is seen to the middle of the
     back, take the colours of the seen ones from that edge to beside the middle of the front. So a
-    print goes on where it is no longer seen, buttons and badges stay in front, and the two sides
+    print continues where it is no longer seen, buttons and badges stay in front, and the two sides
     fade into each other at the back.
 
     Args:
@@ -108,7 +108,7 @@ def _nearest(
 def weighted_mean(
     near: Float[ndarray, "m n 3"], weight: Float[ndarray, "m n"]
 ) -> Float[ndarray, "m 3"]:
-    """Of the colours of each row's ``n`` neighbours."""
+    """Mean of the colours of each row's ``n`` neighbours."""
     return (near * weight[..., None]).sum(1) / weight.sum(1, keepdims=True)
 
 

@@ -29,7 +29,7 @@ _NEAREST = 8
 _SAMPLES = 30_000
 """Places at which the colours are compared: a finger's breadth apart."""
 _AROUND = 64
-"""Of them, so many are near."""
+"""Number of nearest places over which the change of colour is smoothed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class TexturePrior:
 
     Attributes:
         model: Size of the network and where its weights are.
-        share: Of the network's tones in what no photograph shows, 0 to 1; 0 asks no network.
+        share: Share of the network's tones in what no photograph shows, 0 to 1; 0 asks no network.
         smooth_m: Standard deviation of the smoothing, metres.
         hair: Whether hair changes too. Where the two ends of the hair differ, one's colour would
             lie as a band on the other's.
@@ -116,7 +116,7 @@ def surface_colours(avatar: LhmAvatar, places: Float[ndarray, "k 3"]) -> Float[n
     """Colours of an avatar's Gaussians at places on its body, in [0, 1].
 
     Args:
-        avatar: Of a person.
+        avatar: Avatar of a person.
         places: On the body that has no one's shape, in its T-pose, metres.
     """
     tree, opacity = cKDTree(avatar.places.numpy()), avatar.opacity.numpy()

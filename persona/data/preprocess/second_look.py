@@ -1,4 +1,4 @@
-"""People whom the detector does not find, as an annotator sees them that needs no detection."""
+"""Finds people whom the detector misses, with an annotator that needs no detection."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from persona.types import Camera
 
 _SIZE = (512, 384)
 _LEAST_PERSON = 0.02
-"""Share of the photograph that a person fills at least."""
+"""Least share of the photograph that a person fills."""
 _SURE_M, _INSIDE = 0.09, 0.95
-"""Mean of what joints may be off by, and share of them in the mask, that make a person."""
+"""A person's joints must have a lower mean uncertainty, and such a share of them in the mask."""
 _LEAST_HEAD, _LEAST_TRUNK = 0.02, 0.1
-"""Shares of a person that are head, and trunk or what covers it: legs alone are nobody."""
+"""Least shares of the person's pixels that are head, and trunk or its clothes: with legs alone,
+nobody is found."""
 _HEAD = ("Face_Neck", "Hair")
 _TRUNK = ("Torso", "Upper_Clothing", "Apparel", "Lower_Clothing")
 
@@ -31,13 +32,14 @@ _TRUNK = ("Torso", "Upper_Clothing", "Apparel", "Lower_Clothing")
 def look_again(
     image: UInt8[ndarray, "h w 3"], annotator: Annotator, source: str
 ) -> Detection | None:
-    """Somebody in a photograph, found by the annotator alone; None where it is not sure.
+    """The person in a photograph, found by the annotator alone; None if it is not sure.
 
-    The whole photograph is read, then the crop around who is seen in it.
+    The annotator sees the whole photograph first, then the crop around the person found in it.
 
     Args:
-        image: The photograph, of one person who is upright.
-        annotator: One without need of a body that provides matte, parts and joints; else None.
+        image: The photograph of one person, who is upright.
+        annotator: Must work without a fitted body and provide matte, parts and joints; with any
+            other annotator the result is None.
         source: Name of the photograph for messages.
     """
     if annotator.needs_prior or not {"alpha", "parts", JOINTS} <= annotator.provides:
@@ -63,7 +65,7 @@ def look_again(
 
 
 def _keypoints(read: Float32[ndarray, "22 4"], canvas: Canvas, camera: Camera) -> torch.Tensor:
-    """COCO-WholeBody of the photograph from joints that were read off a crop."""
+    """COCO-WholeBody points in the photograph, from joints that were read from a crop."""
     joints = torch.from_numpy(read).clone()
     pixels = joints[:, :2] * torch.tensor([canvas.camera.width, canvas.camera.height])
     joints[:, :2] = photo_px(pixels, canvas.camera, camera)
@@ -71,7 +73,7 @@ def _keypoints(read: Float32[ndarray, "22 4"], canvas: Canvas, camera: Camera) -
 
 
 def _is_person(maps: dict[str, ndarray], person: Bool[ndarray, "h w"]) -> bool:
-    """Whether what is seen has a person's joints, head and trunk."""
+    """Whether the pixels that were found have the joints, head and trunk of a person."""
     if not person.any():
         return False
     read, parts = maps[JOINTS], maps["parts"][person]

@@ -98,7 +98,7 @@ def unwrap_photos(views: Sequence[View], mesh: UvMesh, size: int, names: Sequenc
         views: Photographs with the body that is in them; the first sets the exposure.
         mesh: The body's layout.
         size: Side of the texture in texels.
-        names: Of the photographs, for messages.
+        names: Names of the photographs, for messages.
     """
     if len(views) == 1:
         return unwrap(views, mesh, size)

@@ -18,14 +18,14 @@ person: between views of one synthetic person it is 0.02 (at most 0.107 of 39 pa
 people 0.22 (above this limit in 92 % of 312 pairs)."""
 
 Colours = Mapping[int, tuple[Float[Tensor, "3"], int]]
-"""Of each part the median colour and the number of texels."""
+"""Median colour and number of texels of each part."""
 
 
 def part_colours(colour: Float[Tensor, "k 3"], part: Int[Tensor, "k"]) -> Colours:
     """Colours of the parts that are shown.
 
     Args:
-        colour: Of each texel, [0, 1].
+        colour: Colour of each texel, [0, 1].
         part: Its class; 0 is none.
     """
     found = {}

@@ -1,8 +1,9 @@
-"""Frames of a posed body, unwrapped to its uv texture, and the unseen texels filled in.
+"""Unwraps frames of a posed body to its uv texture, and fills in the texels that no frame shows.
 
-Source: the unwrap step of PERSONA (arXiv:2508.09973). Differences: a texel is visible by a depth
-test, not because its face owns a pixel (small images have fewer pixels than the body has faces);
-views count by how squarely they face the texel; holes are filled across seams, on the surface.
+Source: the unwrap step of PERSONA (arXiv:2508.09973). Differences: a depth test decides whether a
+texel is visible, not whether its face owns a pixel (small images have fewer pixels than the body
+has faces); the more squarely a view faces a texel, the more it counts; holes are filled across
+seams, by distance on the surface.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from persona.modules.render.mesh import rasterize, rasterize_uv
 from persona.types import Camera, TensorTuple
 
 MIN_FACING = 0.1
-"""Smallest cosine between the normal and the ray: what is more oblique counts as unseen."""
+"""Least cosine between the normal and the ray; texels seen more obliquely count as unseen."""
 MIN_MASK = 0.5
 DEPTH_SLACK_M = 0.01
 DEPTH_SIDE_PX = 1024
@@ -41,7 +42,8 @@ class UvMesh(NamedTuple):
     """A mesh with its texture layout."""
 
     rest: Float[Tensor, "p 3"]
-    """Any unposed vertices, metres: what is near on them is taken to look alike."""
+    """Any unposed vertices, metres; an unseen place takes its colour from seen ones near it here.
+    """
     faces: Int[Tensor, "f 3"]
     uv: Float[Tensor, "t 2"]
     uv_faces: Int[Tensor, "f 3"]
@@ -59,9 +61,9 @@ class Texels(TensorTuple):
     """The texels that lie on a face."""
 
     index: Int[Tensor, "k"]
-    """Row-major place in the texture."""
+    """Row-major index in the texture."""
     corners: Int[Tensor, "k 3"]
-    """Vertices around it."""
+    """Vertices of the texel's face."""
     weights: Float[Tensor, "k 3"]
 
     def features(self, values: Float[Tensor, "p *c"]) -> Float[Tensor, "k *c"]:
@@ -71,7 +73,7 @@ class Texels(TensorTuple):
 
 
 class Sums(NamedTuple):
-    """Weighted sums over the views, per texel; a view weighs as squarely as it faces the texel."""
+    """Sums over the views, per texel; a view's weight is the cosine of its angle to the normal."""
 
     colour: Float[Tensor, "k 3"]
     weight: Float[Tensor, "k"]
@@ -79,12 +81,12 @@ class Sums(NamedTuple):
 
     @staticmethod
     def empty(count: int) -> Sums:
-        """Of texels that no view has shown yet."""
+        """Sums of texels that no view has shown yet."""
         return Sums(torch.zeros(count, 3), torch.zeros(count), torch.zeros(count, len(PART_NAMES)))
 
     @property
     def mean(self) -> Float[Tensor, "k 3"]:
-        """Colours in [0, 1]; zero where none is seen."""
+        """Mean colours in [0, 1]; zero for texels that no view shows."""
         return self.colour / self.weight.where(self.weight > 0, 1.0)[:, None]
 
 
@@ -121,7 +123,7 @@ def unwrap(
 
 
 def filled(sums: Sums, texels: Texels, mesh: UvMesh, size: int) -> Textures:
-    """The textures of sums over views, without holes."""
+    """The textures that sums over views give, with holes filled."""
     seen, colour, part = sums.weight > 0, sums.mean, sums.parts.argmax(-1)
     texture = np.zeros((size * size, 3), np.uint8)
     texture[texels.index] = _to_bytes(colour * seen[:, None])
@@ -186,7 +188,7 @@ def _visible(
     faces: Int[Tensor, "f 3"],
     camera: Camera,
 ) -> Bool[Tensor, "k"]:
-    """Points on the mesh that nothing of it hides."""
+    """Which points on the mesh no other part of it hides."""
     scale = DEPTH_SIDE_PX / max(camera.height, camera.width)
     fine = camera.resize(round(camera.height * scale), round(camera.width * scale))
     depth = rasterize(vertices, faces, fine, cull_backfaces=True).depth
@@ -206,9 +208,9 @@ def fill_holes(
 ) -> tuple[UInt8[np.ndarray, "t t 3"], UInt8[np.ndarray, "t t 3"]]:
     """Colours and part colours of the whole texture.
 
-    Unseen texels take what the nearest seen vertices show, wherever these lie in the texture; a
-    narrow band around the seen ones is inpainted (cv2 TELEA), and the space between charts repeats
-    the nearest texel.
+    Unseen texels take the values of the nearest seen vertices, wherever these lie in the texture. A
+    narrow band around the seen texels is inpainted (cv2 TELEA), and the space between charts
+    repeats the nearest texel.
     """
     vertex_colour, vertex_part = _vertex_values(colour, part, seen, texels, mesh)
     filled = torch.where(seen[:, None], colour, texels.features(vertex_colour))

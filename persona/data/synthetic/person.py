@@ -150,7 +150,7 @@ class Person:
 
 
 def _cloth_faces(pieces: list[Piece]) -> Int[Tensor, "f 3"]:
-    """Of all garments, whose vertices lie end to end."""
+    """Faces of all garments, whose vertices lie end to end."""
     firsts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
     faces = [piece.faces + first for piece, first in zip(pieces, firsts, strict=False)]
     return torch.from_numpy(np.concatenate(faces)).long()

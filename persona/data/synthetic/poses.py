@@ -110,7 +110,7 @@ def with_tempo(dense: BodyPose, frames: int) -> BodyPose:
 
     Args:
         dense: The clip at many poses a frame.
-        frames: Of the result.
+        frames: Frames of the result.
     """
     turn = torch.arange(frames) / frames
     place = turn + 0.08 * (6 * math.pi * turn).sin()

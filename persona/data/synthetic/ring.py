@@ -130,7 +130,7 @@ class ViewErrors:
 
     Args:
         config: Strengths.
-        number: Of the view.
+        number: Number of the view.
     """
 
     def __init__(self, config: RingConfig, number: int) -> None:
@@ -145,7 +145,7 @@ class ViewErrors:
         """How far the surface of the person is from where it should be, metres.
 
         Args:
-            points: Of the surface, in any pose that all views share.
+            points: Points of the surface, in any pose that all views share.
             outward: Unit normals of the surface without its details.
         """
         swim = self.swim(points)

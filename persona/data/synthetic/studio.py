@@ -106,7 +106,7 @@ def shot_frame(
 
 
 def as_bytes(image: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Of a picture in [0, 1]."""
+    """Bytes of a picture in [0, 1]."""
     return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
@@ -191,7 +191,7 @@ class Studio:
     ) -> Shot:
         """Photographs posed vertices (camera coordinates, metres; identity extrinsics).
 
-        light: Of the room; or what falls on each vertex, as ``shade`` gives it.
+        light: Light of the room; or what falls on each vertex, as ``shade`` gives it.
         """
         s, surface = self.supersample, self.surface
         fine = camera.resize(camera.height * s, camera.width * s)

@@ -131,7 +131,7 @@ class FrameMaker(Scene):
         Args:
             view: The picture.
             shot: Its albedo.
-            vertices: Of the person in it, skin and clothes, camera coordinates.
+            vertices: Vertices of the person in it, skin and clothes, camera coordinates.
         """
         side = self.config.patch_size
         assert view.frame.keypoints is not None  # Every frame made here has them.

@@ -31,7 +31,7 @@ class TurnReader:
     as still.
 
     Args:
-        camera: Of the frames.
+        camera: Camera of the frames.
     """
 
     def __init__(self, camera: Camera) -> None:

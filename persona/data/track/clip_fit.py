@@ -68,7 +68,7 @@ class ClipProblem:
     Args:
         body: Body model.
         data: What was seen.
-        camera: Of the frames.
+        camera: Camera of the frames.
         fps: Frames per second; None makes every frame stand alone.
         weights: Weight of each term.
     """
@@ -142,7 +142,7 @@ class ClipFit:
 
     Args:
         body: Body model.
-        camera: Of the frames.
+        camera: Camera of the frames.
         fps: Frames per second.
         weights: Weight of each term.
         iterations: Steps of the stages (placement, everything).

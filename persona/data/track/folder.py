@@ -42,8 +42,8 @@ class Tracked:
 
     Attributes:
         video: The file.
-        frames: Of it.
-        camera: Of its frames, about the person.
+        frames: The tracked frames.
+        camera: Camera of its frames, about the person.
         identity: The person's shape.
         paths: Files of what was fitted, in order.
         notes: One line each: what the user should know.

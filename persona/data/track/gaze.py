@@ -25,8 +25,8 @@ _STEADY_S = 0.06
 def gaze(keypoints: Float[Tensor, "t 133 3"], fps: float) -> Float[Tensor, "t 3"]:
     """Rotation of both eyes against the head, axis-angle: x is down, y to the person's left.
 
-    Zero where no face is found. Both eyes turn alike: points of two pixels tell no squint. What is
-    read counts by how sure it is (Wiener's filter): the eyes of a small face turn little.
+    Zero where no face is found. Both eyes turn together: points of two pixels show no squint. A
+    reading counts by how sure it is (Wiener's filter), so the eyes of a small face turn little.
     """
     across, down, widths = [], [], []
     right, left = keypoints[:, 59, :2], keypoints[:, 68, :2]

@@ -1,4 +1,4 @@
-"""Frames of a tracked video that together show a person best: the photographs of an avatar."""
+"""Chooses the frames of a tracked video that together show a person best, as photographs."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ from persona.types import BodyPose, Camera
 
 FOLDER = "stills"
 _LOOKS = 240
-"""Frames that are looked at, at most."""
+"""Most frames that are examined."""
 _APART_DEG = 25.0
-"""A frame that is turned by less than this against one that was taken shows nothing new."""
+"""A frame turned by less than this from a chosen one shows nothing new."""
 _LEAST_WHOLE = 0.25
-"""Of the person's box, in a photograph: about head and chest."""
+"""Least share of the person's box within a photograph: about head and chest."""
 _MARGIN = 0.12
-"""Of the joints' height: how far head, hands and clothes reach beyond the joints."""
+"""How far head, hands and clothes reach beyond the joints, as a share of the joints' height."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What speaks for a frame."""
+    """What makes a frame a good or a bad photograph."""
 
     frame: int
-    """Of the motion, from 0."""
+    """Number of the frame in the motion, from 0."""
     yaw_deg: float
-    """How the trunk is turned about the vertical; 0 faces the camera."""
+    """Turn of the trunk about the vertical; 0 faces the camera."""
     sharp: float
     whole: float
     """Share of the person's box that lies within the picture."""
 
     @property
     def usable(self) -> bool:
-        """Whether there is something to see."""
+        """Whether the person can be seen well enough for a photograph."""
         return self.sharp > 0 and self.whole >= _LEAST_WHOLE
 
 
 def write_stills(root: Path, video: Video, body: SmplxBody, count: int) -> list[Path]:
-    """Writes the best frames of a tracked video. Returns the files, the one to be trained on first.
+    """Writes the best frames of a tracked video. Returns the files, the main photograph first.
 
     Args:
         root: Folder of the tracked motion; the files go into ``stills`` there.
-        video: What was tracked.
+        video: The tracked video.
         body: Body model.
         count: Most frames.
 
@@ -73,14 +73,14 @@ def write_stills(root: Path, video: Video, body: SmplxBody, count: int) -> list[
     paths = []
     for look in choose(looks, count):
         image = video.frame(first + look.frame)
-        assert image is not None  # It was looked at.
+        assert image is not None  # ``read_looks`` has read this frame.
         paths.append(root / FOLDER / f"{look.frame:06d}.png")
         write_png(paths[-1], image)
     return paths
 
 
 def read_looks(root: Path, video: Video, body: SmplxBody) -> list[Look]:
-    """Frames in which the person was seen, spread over the motion."""
+    """Rates frames in which the person was seen, spread over the motion."""
     about = read_json(root / ABOUT_FILE)
     first, total = int(about["first_frame"]), int(about["frames"])
     blind = {i for low, high in about["bridged"] for i in range(low, high + 1)}
@@ -105,13 +105,13 @@ def _look(
 
 
 def yaw_deg(pose: BodyPose) -> float:
-    """How a person is turned about the camera's vertical: 0 faces it, 180 turns the back."""
+    """Turn of a person about the camera's vertical: 0 faces the camera, 180 is seen from behind."""
     forward = matrix_from_axis_angle(pose.root)[:, 2]
     return float(torch.atan2(forward[0], -forward[2]).rad2deg())
 
 
 def person_box(pixels: Float[Tensor, "j 2"], camera: Camera) -> tuple[Bool[ndarray, "h w"], float]:
-    """The person's box in the picture, and which share of it the picture holds."""
+    """Mask of the person's box in the picture, and the share of the box inside the picture."""
     low, high = pixels.amin(0), pixels.amax(0)
     margin = _MARGIN * float(high[1] - low[1])
     low, high = low - margin, high + margin
@@ -124,10 +124,10 @@ def person_box(pixels: Float[Tensor, "j 2"], camera: Camera) -> tuple[Bool[ndarr
 
 
 def choose(looks: Sequence[Look], count: int) -> list[Look]:
-    """Sharp frames of the whole person, spread over the turns that there are.
+    """Chooses sharp frames of the whole person, from sides as different as possible.
 
-    The first faces the camera as squarely as any; each further one is turned farthest from those
-    that were taken, weighed by how sharp and whole it is.
+    The first one faces the camera best; each further one is turned farthest from those chosen
+    before it. Both choices are weighted by how sharp and whole a frame is.
     """
     if not looks:
         return []
@@ -145,5 +145,5 @@ def choose(looks: Sequence[Look], count: int) -> list[Look]:
 
 
 def _between(a: Look, b: Look) -> float:
-    """Angle of two turns, degrees from 0 to 180."""
+    """Angle between two turns, degrees from 0 to 180."""
     return abs((a.yaw_deg - b.yaw_deg + 180) % 360 - 180)

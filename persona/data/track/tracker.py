@@ -1,4 +1,4 @@
-"""From a video of a person to a motion."""
+"""Turns a video of a person into a motion."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from persona.types import Camera
 
 log = logging.getLogger(__name__)
 _WORK = "work"
-"""What an interrupted run goes on from; removed at the end."""
+"""Folder with intermediate results, from which an interrupted run continues; removed at the end."""
 _SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Which part of a video is meant.
+    """The part of a video that is tracked.
 
     Attributes:
-        start: First frame, at the rate the video is read at.
-        num_frames: How many; None is all.
+        start: First frame, at the rate at which the video is read.
+        num_frames: Number of frames; None takes all to the end.
     """
 
     start: int = 0
@@ -54,15 +54,15 @@ class Cut:
 
 
 class Tracker:
-    """Watches a video, then fits one body to what was seen.
+    """Finds the person in each frame of a video, then fits one body to all of them.
 
     Args:
         body: Body model.
-        detector: Says who is meant, in one frame.
-        annotator: Reads how deep the joints lie, if it can.
-        focal: Focal length by the longer side of the picture; None is a mild telephoto.
-        every: The annotator reads every so many frames.
-        iterations: Steps of the fit's stages.
+        detector: Finds the person to follow, in one frame.
+        annotator: Reads the depth of the joints; ignored if it cannot.
+        focal: Focal length divided by the picture's longer side; None is a mild telephoto.
+        every: The annotator reads one frame of so many.
+        iterations: Steps of the two stages of the fit.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Tracker:
         self.focal, self.iterations = focal or FOCAL_PER_SIDE, (first, second)
 
     def run(self, video: Video, root: Path, cut: Cut | None = None) -> tuple[Tracked, Motion]:
-        """Writes the folder; what an interrupted run of the same settings has done is kept.
+        """Tracks a video into a folder, from where an interrupted run of the same settings stopped.
 
         Raises:
             UserError: nobody is found, or the video cannot be read.
@@ -111,7 +111,7 @@ class Tracker:
             return tracked, write_motion(root, tracked, self.body)
 
     def finish(self, root: Path) -> None:
-        """Removes what only an interrupted run needs."""
+        """Removes the files that only an interrupted run would need."""
         shutil.rmtree(root / _WORK, ignore_errors=True)
 
     def is_done(self, video: Video, root: Path, cut: Cut) -> bool:
@@ -121,10 +121,10 @@ class Tracker:
         return same and (root / NPZ).is_file()
 
     def _begin(self, video: Video, cut: Cut, root: Path) -> None:
-        """Clears the folder of what was made of this video with other settings.
+        """Clears the folder if it has results of this video with other settings.
 
         Raises:
-            UserError: it holds the motion of something else.
+            UserError: it holds the motion of another video.
         """
         path, settings = root / _SETTINGS, self._settings(video, cut)
         before = read_json(path) if path.is_file() else {}
@@ -141,7 +141,7 @@ class Tracker:
         write_json(path, settings)
 
     def _settings(self, video: Video, cut: Cut) -> dict:
-        """All that the result depends on."""
+        """Everything that the result depends on."""
         stat = video.path.stat()
         return {
             "video": str(video.path.resolve()), "bytes": stat.st_size, "mtime": stat.st_mtime_ns,
@@ -153,10 +153,10 @@ class Tracker:
         }  # fmt: skip
 
     def _shot(self, video: Video, cut: Cut) -> tuple[range, list[str]]:
-        """The frames that are tracked, and what is to be said of the others.
+        """The frames to track, and notes for the user about frames that are left out.
 
         Raises:
-            UserError: there are none.
+            UserError: there are no frames.
         """
         shots = find_shots(video)
         total = shots[-1].stop if shots else 0
@@ -186,7 +186,7 @@ class Tracker:
     def _watch(
         self, video: Video, shot: range, camera: Camera, work: Path, progress: Progress
     ) -> tuple[int, list[str]]:
-        """Makes the sightings' files that are missing. Returns the number of frames, and notes."""
+        """Writes the missing files of sightings. Returns the number of frames, and notes."""
         chunks = sorted(work.glob("seen_*.npz"))
         done = [read_sightings(path) for path in chunks]
         count = sum(map(len, done))
@@ -209,10 +209,10 @@ class Tracker:
         return count, notes
 
     def _clip(self, video: Video, shot: range, count: int, work: Path) -> ClipFiles:
-        """From the first to the last frame with the person.
+        """The clip from the first to the last frame in which the person was seen.
 
         Raises:
-            UserError: there is none.
+            UserError: there is no such frame.
         """
         number = (count + CHUNK - 1) // CHUNK
         seen = torch.cat([read_sightings(sighting_file(work, i)).seen for i in range(number)])
@@ -227,7 +227,7 @@ class Tracker:
 
 
 def _last_box(done: list[Sightings]):
-    """Where the person was last."""
+    """The box in which the person was last seen."""
     for seen in reversed(done):
         rows = seen.seen.nonzero()[:, 0]
         if len(rows):

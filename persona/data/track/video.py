@@ -1,4 +1,4 @@
-"""Video files as a stream of upright RGB frames at a steady rate, by ffmpeg."""
+"""Reads video files with ffmpeg as upright RGB frames at a constant rate."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ from persona.data.ffmpeg import ffmpeg_program
 from persona.errors import UserError
 
 ENDINGS = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".gif", ".mpg", ".mpeg", ".wmv")
-"""Files that are taken for videos."""
+"""Endings of the files that are treated as videos."""
 _STREAM = re.compile(r"Stream #\S+.*: Video: ")
 _FPS = re.compile(r"([\d.]+)(k?) fps")
 _SOUND = re.compile(r"Stream #\S+.*: Audio: ")
 _MAX_FPS = 30.0
-"""People move slowly enough for it; what a telephone films faster is thinned."""
+"""Enough for the speed at which people move; of videos with a higher rate, frames are skipped."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """A file that holds moving pictures.
+    """A video file.
 
     Attributes:
         path: The file.
-        fps: Rate at which its frames are read. A file's own rate may vary, this does not.
-        longest_px: Larger frames are made smaller to this longer side.
+        fps: Constant rate at which its frames are read; the file's own rate may vary.
+        longest_px: Frames whose longer side is larger are scaled down to it.
     """
 
     path: Path
     fps: float
     longest_px: int = 1280
     sound: bool = False
-    """Whether the file has any."""
+    """Whether the file has a sound track."""
 
     @staticmethod
     def open(path: str | Path, fps: float | int | None = None, longest_px: int = 1280) -> Video:
-        """Looks at a file.
+        """Reads the properties of a file.
 
         Args:
             path: The file.
-            fps: Rate to read it at; None is its own, at most 30 frames per second.
+            fps: Rate to read it at; None takes its own, up to 30 frames per second.
             longest_px: See above.
 
         Raises:
-            UserError: there is none, or no video in it.
+            UserError: there is no such file, or no video in it.
         """
         path = Path(path)
         if not path.is_file():
@@ -70,13 +70,13 @@ class Video:
     def frames(
         self, start: int = 0, end: int | None = None, longest_px: int | None = None
     ) -> Iterator[UInt8[ndarray, "h w 3"]]:
-        """Frames from ``start`` to before ``end``, turned upright, one in memory at a time.
+        """Yields frames from ``start`` to before ``end``, upright, with one in memory at a time.
 
         Raises:
             UserError: the file cannot be decoded.
         """
-        # The rate is made steady before frames are counted, so that each keeps its number. The
-        # sides become even; whichever is the longer once the file's rotation is undone is bounded.
+        # Make the rate constant before counting, so that a frame has the same number in any read.
+        # Sides become even; the longer side after undoing the file's rotation is limited.
         side = longest_px or self.longest_px
         chosen = f"gte(n\\,{start})" + (f"*lt(n\\,{end})" if end is not None else "")
         wide = f"trunc(iw*min(1\\,{side}/max(iw\\,ih))/2)*2"
@@ -99,7 +99,7 @@ class Video:
 
 @contextmanager
 def _running(command: list[str]) -> Iterator[IO[bytes]]:
-    """The output of a process, which is ended with the context."""
+    """The output of a process that is killed when the context ends."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
     try:

@@ -1,4 +1,4 @@
-"""Looks at a shot frame by frame: where the person is, and how the camera turns."""
+"""Goes through a shot frame by frame: finds the person, and how the camera turns."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from persona.modules.detect.following import Follower, body_box
 from persona.types import Camera
 
 CHUNK = 128
-"""Frames that are kept together."""
+"""Number of frames whose sightings are stored in one file."""
 _LOOKS = 6
-"""Frames in which the person is looked for at first."""
+"""Number of frames in which the detector first looks for the person."""
 _READ_PX = (256, 192)
-"""Size of the crop whose joints are read."""
+"""Size of the crop from which joints are read."""
 _PATIENCE = 3
 """Frames without the person after which the whole picture is searched."""
 _MIN_MASK = 0.002
-"""Share of the picture below which a mask is nobody's."""
+"""Least share of the picture that the mask of a person covers."""
 
 
 def first_sight(video: Video, shot: range, detector: Detector) -> tuple[int, Detection]:
-    """A frame in which the detector finds the person that is meant, and what it finds.
+    """A frame in which the detector finds the person to follow, and the detection.
 
-    Looks at the first frame of the shot, then at others spread over it.
+    Tries the first frame of the shot, then others spread over it.
 
     Raises:
-        UserError: nobody is found in any.
+        UserError: nobody is found in any of them.
     """
     looks = np.linspace(shot.start, shot.stop - 1, min(_LOOKS, len(shot))).round().astype(int)
     for index in looks.tolist():
@@ -60,10 +60,10 @@ class Watcher:
     """Makes the sightings of a shot, in chunks.
 
     Args:
-        video: The file.
-        camera: Of its frames.
-        annotator: Reads the joints' depth; None leaves it to the detector's guess.
-        every: The depth is read in every so many frames.
+        video: The video.
+        camera: Camera of its frames.
+        annotator: Reads the joints' depth; None leaves only the detector's guess of it.
+        every: The depth is read in one frame of so many.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class Watcher:
         """Sightings of the frames, ``CHUNK`` at a time.
 
         Args:
-            frames: Of the video.
-            box: Where the person is in the first one; None where that is not known.
+            frames: Frames of the video.
+            box: Where the person is in the first frame; None if unknown.
             advance: Called with 1 for every frame.
         """
         self.box = box
@@ -91,7 +91,7 @@ class Watcher:
         last = next(stream, None) if before < frames.start else None
         with Follower() as follower:
             for index, frame in enumerate(stream):
-                if not rows:  # Each chunk begins alike, whether or not it is the first of a run.
+                if not rows:  # Reset at each chunk, so that a resumed run gives the same result.
                     self.missing, turns = 0, TurnReader(self.camera)
                     if last is not None:
                         turns(last, self.box)
@@ -107,7 +107,7 @@ class Watcher:
             yield joined(rows)
 
     def _look(self, follower: Follower, frame: UInt8[ndarray, "h w 3"], index: int) -> Sightings:
-        """The person in one frame, near where they were; in all of it once they are lost."""
+        """Looks for the person near where they last were; in the whole frame once they are lost."""
         lost = self.box is None or self.missing >= _PATIENCE
         found = follower.find(frame, None if lost else self.box)
         if found is None or (found.mask > 0.5).float().mean() < _MIN_MASK:
@@ -121,7 +121,7 @@ class Watcher:
         return Sightings(found.keypoints[None], found.points_m[None], joints, empty.turn)
 
     def _joints(self, frame: UInt8[ndarray, "h w 3"], found: Detection) -> torch.Tensor:
-        """What the annotator reads, in pixels of the frame."""
+        """Joints that the annotator reads, in pixels of the frame."""
         assert self.annotator is not None
         canvas = person_canvas(frame, found, self.camera, *_READ_PX)
         read = torch.from_numpy(
@@ -132,6 +132,6 @@ class Watcher:
         flat = (read[:, :2] * size - crop.center_px) / crop.focal_px
         pixels = flat * self.camera.focal_px + self.camera.center_px
         doubt = read[:, 3:].clone()
-        # What lies beyond the crop is a guess.
+        # The annotator only guesses joints outside the crop: give them infinite uncertainty.
         doubt[((read[:, :2] - 0.5).abs() > 0.5).any(-1)] = torch.inf
         return torch.cat((pixels, read[:, 2:3], doubt), -1)

@@ -1,4 +1,4 @@
-"""A long clip, fitted window by window with one shape; no more than a window is in memory."""
+"""Fits a long clip window by window, with one shape; only one window is in memory at a time."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from persona.types import BodyIdentity, BodyPose, TensorTuple
 
 log = logging.getLogger(__name__)
 LENGTH, LEAD, TAIL = 96, 8, 16
-"""Frames of a window; those at its beginning that the one before has settled; those at its end that
-the next one settles, as it sees what comes after."""
+"""Frames of a window; those at its beginning that the window before has already settled; those at
+its end that are left to the next window, which sees the frames after them."""
 _KEYS = 16
-"""Frames by which the person's shape is found."""
+"""Number of frames that the person's shape is fitted to."""
 
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """What is kept of a clip that is being tracked.
+    """The files of a clip that is being tracked.
 
     Attributes:
-        folder: Of the files.
-        first: Frame of the sightings with which the clip begins.
-        count: Its frames.
+        folder: Folder of the files.
+        first: Number of the sighting with which the clip begins.
+        count: Number of frames of the clip.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class ClipFiles:
     count: int
 
     def sightings(self, start: int, end: int) -> Sightings:
-        """Of some of the clip's frames."""
+        """Sightings of a range of the clip's frames."""
         start, end = self.first + start, self.first + end
         parts = []
         for chunk in range(start // CHUNK, (end - 1) // CHUNK + 1):
@@ -52,17 +52,17 @@ class ClipFiles:
         return joined(parts)
 
     def window_file(self, start: int) -> Path:
-        """Of the window that begins at a frame."""
+        """File of the window that begins at a frame."""
         return self.folder / f"fit_{start:07d}.npz"
 
 
 def sighting_file(folder: Path, chunk: int) -> Path:
-    """Where a chunk of the sightings lies."""
+    """File of a chunk of sightings."""
     return folder / f"seen_{chunk:05d}.npz"
 
 
 def read_sightings(path: Path) -> Sightings:
-    """One chunk."""
+    """Reads one chunk of sightings."""
     values = read_tensors(path)
     if values is None:
         raise FileNotFoundError(path)
@@ -70,7 +70,10 @@ def read_sightings(path: Path) -> Sightings:
 
 
 def fit_shape(fit: ClipFit, files: ClipFiles) -> BodyIdentity:
-    """The person's shape, by the best seen of frames spread over the clip; kept in a file."""
+    """Fits the person's shape to frames spread over the clip; the result is kept in a file.
+
+    Of each such frame and its neighbours, the one in which the person is seen best is used.
+    """
     path = files.folder / "shape.npz"
     values = read_tensors(path)
     if values is None:
@@ -84,7 +87,7 @@ def fit_shape(fit: ClipFit, files: ClipFiles) -> BodyIdentity:
 
 
 def _best_near(files: ClipFiles, row: int) -> Sightings:
-    """The best seen of a frame and its neighbours."""
+    """The sighting, of a frame and its neighbours, in which the person is seen best."""
     near = files.sightings(max(0, row - 2), min(files.count, row + 3))
     score = near.keypoints[:, : wholebody.FEET.stop, 2].mean(1)
     read = near.joints[..., 3].isfinite().float().mean(1)
@@ -94,7 +97,7 @@ def _best_near(files: ClipFiles, row: int) -> Sightings:
 
 @dataclass(frozen=True)
 class Fitted(TensorTuple):
-    """What the fit makes of frames, in each frame's camera."""
+    """Fitted poses of frames, each in its frame's camera."""
 
     root: Float[Tensor, "t 6"]
     trans: Float[Tensor, "t 3"]
@@ -105,10 +108,10 @@ class Fitted(TensorTuple):
     eyes: Float[Tensor, "t 3"]
     seen: Bool[Tensor, "t"]
     turn: Float[Tensor, "t 3 3"]
-    """The frame's camera from the one before it."""
+    """Rotation from the camera of the frame before to the frame's own."""
 
     def pose(self) -> BodyPose:
-        """As the project writes poses."""
+        """The poses in the project's own form."""
         root = axis_angle_from_matrix(matrix_from_sixd(self.root))
         return BodyPose(
             root, self.body, self.jaw, self.eyes, self.eyes, self.hands[:, :15],
@@ -123,7 +126,7 @@ class Fitted(TensorTuple):
 
 
 def windows(count: int) -> list[tuple[int, int, int]]:
-    """First frame, end, and end of what is settled, of every window."""
+    """First frame, end, and end of the settled frames of each window."""
     out, start = [], 0
     while True:
         end = min(count, start + LENGTH)
@@ -139,13 +142,13 @@ def windows(count: int) -> list[tuple[int, int, int]]:
 def fit_windows(
     fit: ClipFit, files: ClipFiles, identity: BodyIdentity, advance: Callable[[int], None]
 ) -> list[Path]:
-    """Fits every window that has no file yet. Returns the files, each of its own frames.
+    """Fits every window that has no file yet. Returns all windows' files, which share no frames.
 
     Args:
-        fit: Of frames.
-        files: Of the clip.
-        identity: The person.
-        advance: Called with the number of frames that are settled.
+        fit: Fits the frames of a window.
+        files: Files of the clip.
+        identity: The person's shape.
+        advance: Called after each window with the number of frames that it has settled.
     """
     paths: list[Path] = []
     before: Fitted | None = None
@@ -184,7 +187,7 @@ def bridged(seen: Bool[Tensor, "t"]) -> list[tuple[int, int]]:
 
 
 def read_fitted(path: Path) -> Fitted:
-    """A window's file."""
+    """Reads a window's file."""
     values = read_tensors(path)
     if values is None:
         raise FileNotFoundError(path)

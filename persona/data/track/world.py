@@ -1,4 +1,4 @@
-"""From the cameras of a video to the world of motions: still, with y up."""
+"""Converts poses from the cameras of a video to the world of motions, which is still, with y up."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ _LEGS = ((1, 4, 7), (2, 5, 8))
 _STRAIGHT = 0.93
 """Cosine between thigh and shin, and between legs and trunk, of somebody who stands straight."""
 _LEAST = 8
-"""Frames of standing that say where up is."""
+"""Least number of frames of a standing person from which the upward direction is estimated."""
 _MOST_TILT = 0.7
-"""Radians by which a camera may look up or down."""
+"""Most radians by which a camera looks up or down; an estimate beyond it is not used."""
 
 
 def upward(joints: Float[Tensor, "t j 3"]) -> Float[Tensor, "3"]:
-    """Unit vector upwards in a camera's frame, by the frames in which somebody stands straight.
+    """Unit vector upwards in a camera's frame, estimated from frames in which a person stands.
 
-    Who stands is balanced: neck over ankles. Without such frames the camera is held level.
+    A person who stands straight is balanced, with the neck above the ankles. Without enough such
+    frames the camera is assumed to be level.
 
     Args:
-        joints: In the frame of a camera that does not turn.
+        joints: Joints in the frame of a camera that does not turn.
     """
     level = torch.tensor(CAMERA_UP)
     ankles = torch.stack([joints[:, leg[2]] for leg in _LEGS]).mean(0)
@@ -47,7 +48,7 @@ def upward(joints: Float[Tensor, "t j 3"]) -> Float[Tensor, "3"]:
 
 
 def world_from_camera(up: Float[Tensor, "3"]) -> Float[Tensor, "3 3"]:
-    """Rotation from a camera's axes to a world whose y is ``up``, by the shortest way."""
+    """The smallest rotation from a camera's axes to a world whose y is ``up``."""
     level = torch.tensor(CAMERA_UP)
     axis = torch.linalg.cross(up, level)
     sine = axis.norm()
@@ -58,7 +59,7 @@ def world_from_camera(up: Float[Tensor, "3"]) -> Float[Tensor, "3 3"]:
 def turned(
     pose: BodyPose, turns: Float[Tensor, "t 3 3"], rest_root: Float[Tensor, "3"]
 ) -> BodyPose:
-    """Each frame's pose in a world that is turned by its own rotation about the origin."""
+    """Turns the pose of each frame about the origin, by a rotation of its own."""
     root = axis_angle_from_matrix(turns @ matrix_from_axis_angle(pose.root))
     trans = (turns @ (pose.trans + rest_root)[..., None])[..., 0] - rest_root
     return replace(pose, root=root, trans=trans)

@@ -49,9 +49,9 @@ class ViewField(nn.Module):
 
     Args:
         views: Number of views.
-        channels: Of each HexPlane.
-        resolutions: Of the HexPlanes, nodes along a side.
-        width: Of the networks.
+        channels: Channels of each HexPlane.
+        resolutions: Resolutions of the HexPlanes, nodes along a side.
+        width: Width of the networks.
         extent_m: Side of the cube that the planes span, metres.
     """
 
@@ -84,16 +84,16 @@ class PosedAniGs(TensorTuple):
     """In the camera frame of the pose."""
     rgb: Float[Tensor, "n 3"]
     mean_offset: Float[Tensor, "n 3"]
-    """Of the canonical Gaussians from the body's surface, metres."""
+    """Offsets of the canonical Gaussians from the body's surface, metres."""
     offsets: ViewOffsets | None
-    """Of the view; None for the canonical person."""
+    """Offsets of the view; None for the canonical person."""
 
     def gaussians(self, asset: str) -> Gaussians:
         """All of them."""
         return self.points
 
     def colors(self, asset: str) -> Float[Tensor, "n 3"]:
-        """Of all."""
+        """Colours of all Gaussians."""
         return self.rgb
 
 
@@ -115,7 +115,7 @@ class Anchors(TensorTuple):
         """Chooses anchors by farthest-point sampling, starting at the first point.
 
         Args:
-            points: Of a body, metres.
+            points: Points of a body, metres.
             count: Anchors, at most as many as points.
             nearest: Anchors that a point mixes, by the inverse squares of their distances.
         """
@@ -147,7 +147,7 @@ class AniGsAvatar(Avatar):
 
     Args:
         template: Constants of the subject.
-        field: Settings of the ``ViewField`` but for the number of views; None for no field.
+        field: Settings of the ``ViewField`` except the number of views; None for no field.
         field_from: Steps before views have offsets: first the mean person takes shape.
         anchors: Places where the field is asked.
         surface_scale: First standard deviation in mean edges, and depth beneath the surface.
@@ -182,7 +182,7 @@ class AniGsAvatar(Avatar):
         """Optimiser steps begun."""
 
     def begin_step(self) -> None:
-        """Counts the steps, of which the first ``field_from`` have no offsets."""
+        """Counts the steps; the first ``field_from`` have no offsets."""
         self.steps += 1
 
     def get_extra_state(self) -> Int[Tensor, ""]:
@@ -237,7 +237,7 @@ class AniGsAvatar(Avatar):
         """In the camera frame of the pose.
 
         Args:
-            pose: Of the body.
+            pose: Pose of the body.
             view: Its moment is the number of the view whose offsets are added; None leaves the
                 canonical person.
         """
@@ -318,9 +318,9 @@ class AniGsBuilder:
         view_field: False leaves the offsets of views out: training averages the views.
         field_from: Steps before views have offsets.
         anchors: Places where the field is asked.
-        channels: Of each HexPlane.
-        resolutions: Of the HexPlanes.
-        width: Of the offset networks.
+        channels: Channels of each HexPlane.
+        resolutions: Resolutions of the HexPlanes.
+        width: Width of the offset networks.
         extent_m: Side of the cube that the planes span, metres.
         field_resolution: Voxels along each side of the skinning field.
         field_steps: Its diffusion steps.

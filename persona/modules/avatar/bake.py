@@ -39,7 +39,7 @@ def bake_mesh(rig: Rig, texture_px: int, rise: float = RISE) -> BakedMesh:
     """Makes the Gaussians' surface a mesh, and their colours its texture.
 
     Args:
-        rig: Of the avatar, on the host.
+        rig: Rig of the avatar, on the host.
         texture_px: Side of the texture.
         rise: Standard deviations by which the surface is moved out along its normals: Gaussians lie
             beneath the outline that they draw.

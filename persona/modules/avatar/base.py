@@ -38,7 +38,7 @@ class PosedPoints:
         return self.points
 
     def colors(self, asset: str) -> Float[Tensor, "n 3"]:
-        """Of all."""
+        """Colours of all Gaussians."""
         return self.rgb
 
 
@@ -60,7 +60,7 @@ class Avatar(nn.Module):
         """The avatar in one pose, in the camera frame of the pose.
 
         Args:
-            pose: Of one frame, with the body's joints.
+            pose: Pose of one frame, with the body's joints.
             view: What else it may depend on; most avatars look the same in every view.
         """
         raise NotImplementedError
@@ -97,7 +97,7 @@ class Avatar(nn.Module):
         """The avatar as skinning alone can show it, for game engines; avatars that can, define it.
 
         Args:
-            pose: Of one frame; what the avatar adds to its shape in this pose is baked
+            pose: Pose of one frame; what the avatar adds to its shape in this pose is baked
                 in. None leaves all that depends on the pose out.
 
         Raises:

@@ -17,7 +17,7 @@ class PointNetwork(nn.Module):
 
     Args:
         features: per point.
-        shared: length of the code that all points see alike; 0 is none.
+        shared: length of the code that is the same for all points; 0 is none.
         heads: outputs of each head by name.
         width: of the hidden layers.
         depth: number of the hidden layers.

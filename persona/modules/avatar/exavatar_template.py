@@ -43,7 +43,7 @@ class ExAvatarTemplate(nn.Module):
     fixed: Bool[Tensor, "n"]
     """Hands and face_expr: pose blend shapes in place of learned offsets."""
     normals: Float[Tensor, "n 3"]
-    """Of the mean person in the canonical pose."""
+    """Normals of the mean person in the canonical pose."""
     arm_under: Int[Tensor, "m"]
     """Gaussians on the undersides of the arms."""
     arm_over: Int[Tensor, "m k"]

@@ -70,7 +70,7 @@ class GaussianAvatar(Avatar):
         refresh_every: steps between two look-ups of the base weights in the diffused field.
             1 is the paper; means move slowly, so a laptop may look up less often.
         refined_lookup: look up the refined means on their own (the paper) or share the base's.
-        history: what the offsets are told of how the body has moved; None is its pose alone.
+        history: how the body has moved, as an input of the offsets; None gives only its pose.
         light: falls on the surface; None has it in the colours, as the paper does.
         skinning: corrects the weights; None keeps them, as the paper does.
         normals: tilts the normals that the light falls on; None keeps the surface's.
@@ -147,7 +147,7 @@ class GaussianAvatar(Avatar):
         Args:
             pose: Of the photograph, which coloured what faces the camera; the colours of the rest
                 come from frames from all sides.
-            view: Of the photograph.
+            view: View of the photograph.
         """
         assert self.light is not None
         template, posed = self.template, self(pose, view)

@@ -12,7 +12,7 @@ from persona.modules.body.rotation import axis_angle_from_matrix
 from persona.types import Pose
 
 TIME_CONSTANTS_S = (0.06, 0.2, 0.6)
-"""Of the low-pass filters that velocities go through. The last one remembers about a second; the
+"""Time constants of the low-pass filters for velocities. The last one remembers about a second; the
 differences of their outputs are accelerations."""
 NUM_MOTION = 3 * len(TIME_CONSTANTS_S)
 NUM_ROOT = 3

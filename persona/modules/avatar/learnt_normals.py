@@ -33,7 +33,7 @@ class LearntNormals(nn.Module):
 
         Args:
             template: Carries tilts from the body's vertices to the Gaussians.
-            normals: Of the posed surface, unit.
+            normals: Normals of the posed surface, unit.
             weights: By which it is skinned.
             bones: posed_from_canonical.
         """

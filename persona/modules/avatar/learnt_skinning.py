@@ -38,7 +38,7 @@ class LearntSkinning(nn.Module):
     here the factors begin at one, so that training starts from the body's weights.
 
     Args:
-        template: Of the avatar.
+        template: Template of the avatar.
         seed: Value from which a missing weight can grow; 0 changes only existing weights.
     """
 
@@ -62,7 +62,7 @@ class LearntSkinning(nn.Module):
 
         Args:
             template: Carries the factors from the body's vertices to the Gaussians.
-            weights: Of the mesh, or looked up in the field.
+            weights: Weights of the mesh, or looked up in the field.
         """
         gain = template.subdivision.features((self.log_factor * self.allowed).expm1())
         seed = template.once(

@@ -72,9 +72,9 @@ class PoseTable(nn.Module):
 
         Args:
             body: Whose joints they are.
-            poses: Of clips, end to end.
+            poses: Poses of clips, end to end.
             history: What rows say of the past; None is nothing.
-            lengths: Of the clips, for the history.
+            lengths: Lengths of the clips, for the history.
         """
         return cls.from_pose(body, matrix_pose(body, poses), history, lengths)
 

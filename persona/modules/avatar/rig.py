@@ -70,7 +70,7 @@ class Rig(TensorTuple):
         Each turns as the blend of its bones does, made orthogonal by Gram and Schmidt's rule.
 
         Args:
-            posed_from_rest: Of the joints.
+            posed_from_rest: Transforms of the joints.
             expression: Weights of ``expr_dirs``.
             trans: Added after skinning, metres.
         """

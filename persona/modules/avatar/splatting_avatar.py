@@ -47,11 +47,11 @@ class SplattingAvatar(Avatar):
     Args:
         body: Any body with faces.
         identity: The person, whose rest mesh is the canonical one.
-        count: Gaussians at first, on faces drawn alike.
+        count: Gaussians at first, on faces drawn with equal probability.
         opacity: Theirs.
         stretch: What a triangle's area ratio r does to the scales s on it: ``root`` gives
             s * sqrt(r), ``log`` the published code's s ** r in its unit, ``none`` nothing.
-        seed: Of the places.
+        seed: Seed of the places.
 
     Raises:
         UserError: no such ``stretch``.

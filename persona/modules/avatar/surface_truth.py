@@ -20,8 +20,8 @@ class SurfaceTruth(nn.Module):
     """Offsets of the body's vertices in every training frame, carried to the Gaussians.
 
     Args:
-        template: Of the avatar.
-        frames: Of each row of the pose table; None where nothing was simulated.
+        template: Template of the avatar.
+        frames: Frames of each row of the pose table; None where nothing was simulated.
     """
 
     offset: Float[Tensor, "b k 3"]

@@ -89,7 +89,7 @@ class AvatarTemplate(nn.Module):
         self._made: dict[Hashable, Tensor] = {}
         self.body = body
         faces = body.faces.cpu()
-        # Of the mean body: a checkpoint has the same Gaussians wherever it is loaded.
+        # Use the mean body, so that a checkpoint has the same Gaussians wherever it is loaded.
         sides = None if edge_m is None else long_sides(body.template.cpu(), faces, levels, edge_m)
         subdivision = Subdivision(faces, levels, len(body.template), sides)
         self.subdivision = subdivision

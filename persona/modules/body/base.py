@@ -22,18 +22,18 @@ class Body(nn.Module):
     faces: Int[Tensor, "f 3"]
     weights: Float[Tensor, "p j"]
     name: str
-    """Of its file."""
+    """Name of its file."""
     digest: str
-    """Of the file's bytes."""
+    """Hash of the file's bytes."""
     num_betas: int
     """Coefficients of the shape."""
     num_expression: int
     """Coefficients of the face; 0 for a body without."""
     expression_names: tuple[str, ...] | None = None
-    """Of the coefficients of the face, where they have names."""
+    """Names of the coefficients of the face, where they have names."""
     first_hand: int
     """First of the joints that learn more slowly; they are the last ones. The number of joints
-    where all learn alike."""
+    if all learn at the same rate."""
     parents: Int[Tensor, "j"]
     """-1 for the root."""
     _jumps: Int[Tensor, "k j"]
@@ -49,12 +49,12 @@ class Body(nn.Module):
 
     @property
     def num_joints(self) -> int:
-        """Of the skeleton."""
+        """Number of joints of the skeleton."""
         return len(self.parents)
 
     @property
     def num_vertices(self) -> int:
-        """Of the mesh."""
+        """Number of vertices of the mesh."""
         return len(self.weights)
 
     def shape(self, identity: BodyIdentity) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "j 3"]]:

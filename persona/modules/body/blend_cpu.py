@@ -19,7 +19,7 @@ from persona.modules.render.simd import LANES, add_scaled_lanes
 CHUNK = 4096
 """Points whose gradients of the bones are summed first: the same for any number of threads."""
 ENTRIES = 2 * LANES
-"""Of a bone: the three upper rows of its matrix, and zeros."""
+"""Entries of a bone: the three upper rows of its matrix, and zeros."""
 
 
 @kernel()

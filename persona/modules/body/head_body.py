@@ -85,7 +85,7 @@ class HeadBody(ShapedBody):
         return torch.cat([joints[..., :1, :], neck[..., None, :], face], -2)
 
     def person_joints(self, joints: Float[Tensor, "*b 5 3"]) -> Float[Tensor, "*b 55 3"]:
-        """Axis-angle, radians, of a person of whom only the head is known."""
+        """Axis-angle rotations, radians, of all joints of a person with only the head known."""
         person = joints.new_zeros(*joints.shape[:-2], NUM_PERSON_JOINTS, 3)
         person[..., 0, :] = joints[..., ROOT, :]
         person[..., PERSON_NECK, :] = joints[..., NECK, :]

@@ -1,4 +1,4 @@
-"""Which of some points is nearest to each node of a grid, on a CPU."""
+"""Finds the nearest of a set of points to each node of a grid, on a CPU."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from numpy import ndarray
 from persona.modules.render.jit import kernel
 
 OUTER, INNER = 16, 4
-"""Nodes along a side of the boxes, one within the other."""
+"""Nodes along a side of the outer boxes, and of the inner boxes into which these are divided."""
 
 
 def nearest_points(
     axes: Sequence[Float32[ndarray, "_"]], points: Float[ndarray, "p 3"]
 ) -> tuple[Int32[ndarray, "x y z"], Float32[ndarray, "x y z"]]:
-    """Index of the point nearest to each node, the first of equals, and its distance.
+    """Index of the point nearest to each node (the first of equally near ones), and its distance.
 
-    Neighbours have nearly the same points near, so they are searched together: of a box of nodes no
-    point counts that is farther from its middle than the nearest one by more than the box's size.
-    A tree of the points, walked for each node anew, takes nearly four times as long.
+    Neighbouring nodes have nearly the same nearest points, so a box of nodes is searched at once:
+    points whose distance from the box's middle exceeds that of the nearest one by more than the
+    box's size cannot be nearest to any of its nodes. A tree of the points, searched anew for each
+    node, takes nearly four times as long.
 
     Args:
         axes: Positions of the nodes along x, y and z, metres, increasing.
@@ -45,7 +46,7 @@ def _search(xs, ys, zs, points, nearest, distance):
     for box in prange(nx * ny * nz):
         i, j, k = box // (ny * nz) * side, box // nz % ny * side, box % nz * side
         ends = min(i + side, len(xs)), min(j + side, len(ys)), min(k + side, len(zs))
-        # What counts in the outer box and in the inner one.
+        # Points that can be nearest in the outer box and in the inner one.
         outer, inner = np.empty((3, count)), np.empty((3, count))
         names, ids = np.empty(count, np.int32), np.empty(count, np.int32)
         everything, squares = np.arange(count).astype(np.int32), np.empty(count)
@@ -71,15 +72,15 @@ def _search(xs, ys, zs, points, nearest, distance):
 
 @kernel()
 def _narrow(axes, first, end, among, kept, squares):
-    """Keeps those of the points that may be nearest to a node of a box. Returns how many.
+    """Keeps the points that may be nearest to a node of a box. Returns how many there are.
 
     Args:
         axes: Positions of the nodes.
         first: The box's first node.
-        end: One past its last.
-        among: Points (3, n), their indices, and how many of them count.
-        kept: The same of those that are kept: filled.
-        squares: Room for as many distances.
+        end: One past the box's last node.
+        among: Points (3, n), their indices, and how many of them are valid.
+        kept: Arrays to be filled with the kept points and their indices.
+        squares: Scratch space for as many distances.
     """
     xs, ys, zs = axes
     points, names, count = among
@@ -88,11 +89,11 @@ def _narrow(axes, first, end, among, kept, squares):
     y, dy = (ys[first[1]] + ys[end[1] - 1]) / 2, (ys[end[1] - 1] - ys[first[1]]) / 2
     z, dz = (zs[first[2]] + zs[end[2] - 1]) / 2, (zs[end[2] - 1] - zs[first[2]]) / 2
     least = _squares(points, count, x, y, z, squares)
-    # A little more, for rounding.
+    # Slightly more than exact, to allow for rounding.
     reach = (math.sqrt(least) + 2 * math.sqrt(dx * dx + dy * dy + dz * dz)) * (1 + 1e-9)
     most, found = reach * reach, 0
     for place in range(count):
-        # Without a branch, which would be guessed wrongly.
+        # Written without a branch, which the processor would often predict wrongly.
         kept_names[found] = names[place]
         for axis in range(3):
             kept_points[axis, found] = points[axis, place]
@@ -102,7 +103,7 @@ def _narrow(axes, first, end, among, kept, squares):
 
 @kernel(fastmath={"nnan", "nsz", "contract"})
 def _squares(points, count, x, y, z, squares):
-    """Fills the squared distances of ``count`` points. Returns the least."""
+    """Fills in the squared distances of ``count`` points. Returns the least."""
     least = np.inf
     for place in range(count):
         dx, dy, dz = points[0, place] - x, points[1, place] - y, points[2, place] - z

@@ -62,7 +62,7 @@ def quaternion_from_matrix(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b
 def quaternion_product(
     first: Float[Tensor, "*b 4"], second: Float[Tensor, "*b 4"]
 ) -> Float[Tensor, "*b 4"]:
-    """Of (w, x, y, z): the rotation ``second`` followed by ``first``."""
+    """Product of quaternions (w, x, y, z): the rotation ``second`` followed by ``first``."""
     w, v = first[..., :1], first[..., 1:]
     other_w, other_v = second[..., :1], second[..., 1:]
     real = w * other_w - (v * other_v).sum(-1, keepdim=True)
@@ -75,7 +75,7 @@ def nearest_rotation(matrix: Float[Tensor, "*b 3 3"], steps: int = 4) -> Float[T
     Source: Bjorck and Bowie 1971; each step squares the error.
 
     Args:
-        matrix: Of singular values below sqrt 3.
+        matrix: Matrix with singular values below sqrt 3.
         steps: Iterations.
     """
     for _ in range(steps):

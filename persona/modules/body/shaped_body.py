@@ -25,7 +25,7 @@ class ShapedBody(Body):
         arrays: ``v_template``, ``f``, ``shape_dirs``, ``expr_dirs``, ``posedirs`` (p 3 k),
             ``weights``, ``J_regressor``, ``kintree_table``, and perhaps ``vt``, ``ft``,
             ``expression_names``.
-        name: Of the body; None is the file's.
+        name: Name of the body; None is the file's.
         num_betas: Shape coefficients kept; None is all that the file has.
         num_expression: Expression coefficients kept; None is all that the file has.
 

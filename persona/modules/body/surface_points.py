@@ -17,7 +17,8 @@ from persona.modules.body.triangle_walk import Across, walk
 from persona.types import TensorTuple
 
 ROUNDS, STEPS, RATE = 2, 50, 0.01
-"""Of ``closest_points``: walks, Adam's steps before each, and its rate in barycentric weights."""
+"""For ``closest_points``: number of walks, Adam's steps before each, and its rate in barycentric
+weights."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class SurfacePoints(TensorTuple):
 
     face: Int[Tensor, "n"]
     barycentric: Float[Tensor, "n 3"]
-    """Of the face's corners, sum 1."""
+    """Weights of the face's corners, sum 1."""
 
     def slid(self, step: Float[Tensor, "n 2"]) -> SurfacePoints:
         """Moved in the planes of their triangles, out of them too; differentiable.
@@ -68,9 +69,9 @@ def phong_positions(
     Args:
         points: Feet.
         height: Signed, in units of the mesh.
-        vertices: Of the mesh.
-        normals: Of its vertices, unit.
-        faces: Of the mesh.
+        vertices: Vertices of the mesh.
+        normals: Normals of its vertices, unit.
+        faces: Faces of the mesh.
     """
     feet = points.blend(torch.cat([vertices, normals], 1), faces)
     return feet[:, :3] + height * F.normalize(feet[:, 3:], dim=-1)
@@ -160,10 +161,10 @@ def closest_points(
     Args:
         targets: In units of the mesh, which is about one large.
         start: Where the search begins, near the targets.
-        vertices: Of the mesh.
-        normals: Of its vertices.
+        vertices: Vertices of the mesh.
+        normals: Normals of its vertices.
         across: Neighbours of its faces.
-        faces: Of the mesh.
+        faces: Faces of the mesh.
     """
     points = start
     for _ in range(ROUNDS):

@@ -22,7 +22,7 @@ class Across(NamedTuple):
     face: Int[Tensor, "f 3"]
     """Neighbour; -1 at the border of the mesh."""
     corner: Int[Tensor, "f 3 3"]
-    """Of side i, the neighbour's corner that takes the weight of each corner of this triangle: the
+    """For side i, the neighbour's corner that takes the weight of each corner of this triangle: the
     far corner takes that of corner i."""
 
 

@@ -56,7 +56,7 @@ class Drape:
     """Offsets of the cloth from a body that is only skinned, frame by frame."""
 
     vertices: Int[Tensor, "k"]
-    """Of the body."""
+    """Vertices of the body."""
     offset: Float[Tensor, "n k 3"]
     """Metres, added to the rest pose before skinning."""
     faults: tuple[str, ...]
@@ -96,7 +96,7 @@ def drape(
         motion: In a world with y up.
         fps: Its frames a second.
         frames: Which of them are wanted, rising.
-        fabric: Of the skirt.
+        fabric: Fabric of the skirt.
         photographed: The pose that the skirt's shape was seen in; None is the rest pose.
 
     Raises:
@@ -220,7 +220,7 @@ def _cones(
 def _radius(
     leg: Float[Tensor, "n 3"], node: Float[Tensor, "3"], axis: Float[Tensor, "3"]
 ) -> Float[Tensor, ""]:
-    """Of a leg where its bone passes ``node``."""
+    """Radius of a leg where its bone passes ``node``."""
     away = leg - node
     along = away @ axis
     across = (away - along[:, None] * axis).norm(dim=-1)

@@ -33,8 +33,8 @@ MIN_LENGTH_M = 0.15
 """Shortest skirt, measured from where legs would part to the hem; thighs of trousers touch for
 less."""
 _LEAST_DROP = 0.4
-"""Of the skirt's length on straight legs, how far below the hips its hem must hang as photographed:
-on the legs of somebody who sits no horizontal ring goes around it."""
+"""How far below the hips the hem must hang in the photograph, as a share of the skirt's length on
+straight legs: around the legs of a person who sits, the skirt forms no horizontal rings."""
 _BELOW_M, _WALL = 0.08, 0.7
 """A vertex as far below the hem belongs to it still, if it lies at this share of the way from the
 skirt's axis to its wall or beyond: a hem that was photographed is not level."""

@@ -52,7 +52,7 @@ class Air:
     """Share of the speed that the air takes, a second: of 0.2 kg of cloth a square metre that moves
     by a metre a second across itself, three to four."""
     friction: float = 0.05
-    """Of cloth on the body (Coulomb). More of it keeps a skirt wound up after a turn."""
+    """Friction of cloth on the body (Coulomb). More of it keeps a skirt wound up after a turn."""
 
 
 def springs_of(
@@ -88,7 +88,7 @@ def step(
         x: Places, metres.
         v: Speeds, metres a second.
         free: 1 for what moves, 0 for what is held.
-        springs: Of the cloth.
+        springs: Springs of the cloth.
         drive: What moves it.
         air: Drag and friction.
         clock: Seconds of the frame, and the substeps in it.

@@ -21,8 +21,8 @@ class Resize:
     fresh: Mapping[str, Tensor]
     """New rows behind them, as ``Avatar.resize`` takes them."""
     anew: Mapping[str, Tensor] = field(default_factory=dict)
-    """New values of the rows that stay, by what they are of; what the optimiser knows of such a
-    parameter is forgotten."""
+    """New values of the rows that stay, by the parameter's name; the optimiser's state of such a
+    parameter is reset."""
     settings: Mapping[str, Tensor] = field(default_factory=dict)
     """New values of the avatar's buffers that change along, by name."""
 

@@ -53,12 +53,12 @@ class CanonicalPoints(Density):
         self.seen: Bool[Tensor, "n"] | None = None
 
     def growth(self, epoch: int, count: int, radius: float) -> Growth:
-        """How many points an epoch begins with, and of which radius.
+        """The number of points with which an epoch begins, and their radius.
 
         Args:
             epoch: From 0.
             count: Points that are left after pruning.
-            radius: Of a point, so far.
+            radius: Radius of a point, so far.
         """
         raise NotImplementedError
 
@@ -118,7 +118,7 @@ class CanonicalPoints(Density):
         fresh = max(0, growth.count - len(keep))
         if len(keep) == len(points) and not fresh and growth.radius == radius:
             if seen is not None:
-                seen.zero_()  # In place: a graph goes on writing there.
+                seen.zero_()  # In place, because a captured graph keeps writing there.
             return None
         self.seen = None
         settings = {"radius": torch.tensor(growth.radius)}
@@ -152,7 +152,7 @@ class Doubling(CanonicalPoints):
         max_points: never grow beyond.
         fill: whether a last step that is less than a doubling fills up to ``max_points``.
         least_radius: no shrinking below it, in the networks' unit.
-        shrink_full: whether points go on shrinking when they cannot grow.
+        shrink_full: whether points keep shrinking when their number cannot grow.
         prune_radius: no pruning once points are smaller.
         least_weight: see above.
     """
@@ -205,7 +205,7 @@ class Doubling(CanonicalPoints):
 
 
 def _weights(image: Float[Tensor, "3 h w"], colors: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
-    """Of each point over all pixels."""
+    """Weight of each point over all pixels."""
     return torch.autograd.grad(image[0].sum(), colors, retain_graph=True)[0][:, 0]
 
 

@@ -32,7 +32,7 @@ class WalkingGradient(ScreenGradient):
     splatting's (Kerbl et al. 2023).
 
     Args:
-        walk_every: Steps between two walks, which go on after the last change of the number.
+        walk_every: Steps between two walks, which continue after the last change of the number.
         reset_every: Steps between two resets of opacities, while the number may change; 0 for none.
 
     The others are ``ScreenGradient``'s.

@@ -41,7 +41,7 @@ class MediapipeDetector(Detector):
     Args:
         confidence: Least detection confidence [0, 1] for a person.
         refine: Snap the mask's soft edge to the image (``matting.refine_mask``).
-        person: Who is meant where there are several: ``auto`` (large, in the middle and clear),
+        person: Which of several people to take: ``auto`` (large, in the middle and clear),
             ``largest``, ``left``, ``right``, ``center``, or a number counted from the left, from 1.
     """
 

@@ -30,7 +30,7 @@ def as_detected(
 
     Args:
         points: Keypoints of the body, metres.
-        offsets: Of the detector; see ``OFFSETS``.
+        offsets: Offsets of the detector; see ``OFFSETS``.
     """
     rows, towards = offsets[:, :2].long().unbind(-1)
     return points.index_add(1, rows, offsets[:, 2:] * (points[:, towards] - points[:, rows]))

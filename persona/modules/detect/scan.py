@@ -100,7 +100,7 @@ def _people_in(
         visibility = float(points[:, 2].mean())
         if visibility < 0.4 or (mask > 0.5).mean() < 1e-3:
             break
-        # Landmarks go on beyond the tile where it cuts the person; the mask does not.
+        # Landmarks extend beyond the tile where it cuts the person; the mask does not.
         low, high = points[:, :2].amin(0).numpy(), points[:, :2].amax(0).numpy()
         rows, columns = np.nonzero(mask > 0.5)
         low = np.minimum(low, (columns.min(), rows.min()))

@@ -46,7 +46,7 @@ class Fitted:
     pose: BodyPose
     """In the frame of ``camera``."""
     camera: Camera
-    """Of the picture's own pixels."""
+    """Camera of the picture's own pixels."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Controls:
     camera: Camera
     """One camera that sees the whole motion; its size is the frames'."""
     maps: Mapping[str, Shaped[ndarray, "n ..."]]
-    """Of ``CONTROLS``: those that the generator needs, and ``mask``."""
+    """Maps of ``CONTROLS``: those that the generator needs, and ``mask``."""
     drape: Drape | None = None
     """How clothes hang in each frame; None where they are skinned."""
 
@@ -138,7 +138,7 @@ class VideoGenerator(ABC):
             motion: All of it, in a world with y up.
             fps: Its frames a second.
             frames: Those that the clip has, rising.
-            seed: Of the fabric.
+            seed: Seed of the fabric.
             photographed: The pose that the clothes' shape was seen in; None is the rest pose.
         """
         return None
@@ -152,7 +152,7 @@ class VideoGenerator(ABC):
         Args:
             reference: The person to show.
             controls: The poses to show, and the size of the frames.
-            seed: Of whatever is drawn at random; the same gives the same clip.
+            seed: Seed of whatever is drawn at random; the same gives the same clip.
         """
 
 

@@ -43,7 +43,7 @@ class ChampGenerator(SampledGenerator[ChampSampler]):
 
     Attributes:
         window: Frames that the network sees at once, at most 32; memory grows with it.
-        overlap: Of windows in a longer clip.
+        overlap: Overlap of windows in a longer clip.
     """
 
     name = "champ (Champ, a video diffusion model)"

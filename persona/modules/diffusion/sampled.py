@@ -1,4 +1,4 @@
-"""What generators have in common that sample frames by networks from a folder."""
+"""Base class of generators that sample frames with networks whose weights are in a folder."""
 
 from __future__ import annotations
 
@@ -34,23 +34,24 @@ S = TypeVar("S", bound=Sampler)
 
 @dataclass(kw_only=True)
 class SampledGenerator(VideoGenerator, Generic[S]):
-    """Reads its networks for a clip and lets them go after it: what follows needs the memory.
+    """Reads its networks for each clip and frees them afterwards: later steps need the memory.
 
     Attributes:
         weights: Folder of all files (``persona.modules.diffusion.weights`` lists them).
         size: Height and width of the frames, pixels.
-        steps: Of denoising.
-        guidance: At least 1; higher follows controls and photograph more closely.
+        steps: Number of denoising steps.
+        guidance: At least 1; higher values follow controls and photograph more closely.
         dtype: ``bfloat16``, ``float16``, ``float32`` or ``auto``: bfloat16 on a GPU, float32 on a
             CPU.
-        offload: ``none``, ``model`` or ``sequential``: what waits on the CPU until it is called.
-        channels_last: A pixel's channels lie together in memory, as GPUs' convolutions read them.
-        compile: The networks' blocks are compiled, which takes a minute or two before a clip.
-        fp8: Transformers multiply 8-bit numbers, on GPUs that have them; rounds frames.
+        offload: Which parts wait on the CPU until they are called: ``none``, ``model`` (whole
+            networks) or ``sequential`` (single layers).
+        channels_last: Store a pixel's channels together in memory, as GPUs' convolutions read them.
+        compile: Compile the networks' blocks, which takes a minute or two before a clip.
+        fp8: Multiply 8-bit numbers in transformers, on GPUs that can; frames change by rounding.
     """
 
     part: ClassVar[str]
-    """Its name in ``WEIGHTS``."""
+    """The generator's name in ``WEIGHTS``."""
 
     weights: str | None
     size: Sequence[int]
@@ -64,8 +65,8 @@ class SampledGenerator(VideoGenerator, Generic[S]):
 
     @property
     def speed(self) -> Speed:
-        """How fast its networks compute."""
-        # All three together were never seen to end compiling (benchmarks/results/video.md).
+        """The settings of speed for its networks."""
+        # With all three together, compiling was never seen to end (benchmarks/results/video.md).
         return Speed(
             fused=not (self.compile and self.fp8), channels_last=self.channels_last,
             compile=self.compile, fp8=self.fp8,
@@ -94,15 +95,15 @@ class SampledGenerator(VideoGenerator, Generic[S]):
         self.inspect(self.folder())
 
     def inspect(self, folder: Path) -> None:
-        """Holds names and shapes of all weights against the networks', which takes seconds."""
+        """Compares names and shapes of all weights with the networks', which takes seconds."""
         self.read(folder)
 
     def folder(self) -> Path:
-        """Of the weights; UserError where files are missing."""
+        """Folder of the weights; raises UserError if files are missing."""
         return WEIGHTS[self.part].require(self.weights, "generator.weights")
 
     def weight_files(self) -> list[Path]:
-        """See ``VideoGenerator``; what begins with a dot is the download's own."""
+        """See ``VideoGenerator``; leaves out dot files, which the download client writes."""
         folder = self.folder()
         return [
             path for path in folder.rglob("*")
@@ -128,14 +129,14 @@ class SampledGenerator(VideoGenerator, Generic[S]):
             raise UserError(f"the GPU's memory is too small: set {self.smaller()}") from error
         finally:
             del sampler, networks
-            # Compiled blocks hold themselves.
+            # Compiled blocks refer to themselves, so only the garbage collector frees them.
             gc.collect()
         if not frames.isfinite().all():
             raise UserError(f"frames in {dtype} are not finite: set generator.dtype=bfloat16")
         return (frames * 255).round().byte().movedim(1, -1).cpu().numpy()
 
     def smaller(self) -> str:
-        """What to set where memory is short, for the message."""
+        """Options to set when memory is short, for the error message."""
         following = OFFLOADS[OFFLOADS.index(self.offload) + 1 :]
         offload = [f"generator.offload={following[0]}"] if following else []
         height, width = self.size
@@ -143,7 +144,7 @@ class SampledGenerator(VideoGenerator, Generic[S]):
 
     @abstractmethod
     def read(self, folder: Path) -> S:
-        """All networks, on the CPU and in their files' precision."""
+        """Reads all networks, on the CPU and in their files' precision."""
 
     @abstractmethod
     def sample(
@@ -157,14 +158,14 @@ class SampledGenerator(VideoGenerator, Generic[S]):
 
 
 def as_tensor(image: UInt8[ndarray, "h w 3"]) -> Float32[Tensor, "3 h w"]:
-    """A picture in [0, 1], where networks compute."""
+    """A picture in [0, 1], on the device of the networks."""
     return torch.from_numpy(image).to(pick_device()).movedim(-1, 0) / 255
 
 
 def draw_clip(
     keypoints: Float32[ndarray, "n 133 3"], size: tuple[int, int], *, swap_red_blue: bool = False
 ) -> Float[Tensor, "n 3 h w"]:
-    """Skeletons in [-1, 1], on the CPU: a long clip's are many."""
+    """Drawings of skeletons in [-1, 1]; on the CPU, since those of a long clip need much memory."""
     drawings = [
         draw_skeletons(points[None, :, :2], points[None, :, 2], size, swap_red_blue=swap_red_blue)
         for points in keypoints.astype(float)

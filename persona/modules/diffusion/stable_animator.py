@@ -1,4 +1,4 @@
-"""``stable_animator``: frames by StableAnimator (arXiv 2411.17697), which knows the face."""
+"""``stable_animator``: frames by StableAnimator (arXiv 2411.17697), which also reads the face."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from persona.modules.diffusion.weights import WEIGHTS
 
 @dataclass(kw_only=True)
 class StableAnimatorGenerator(SvdGenerator):
-    """As MimicMotion, with tokens of the photographed face in its attention.
+    """Like MimicMotion, but its attention also sees tokens of the photographed face.
 
-    Its folder holds Stable Video Diffusion XT's files as MimicMotion's does, and ``Animation/`` as
-    its authors publish it. It was trained at 512 x 512 and 1024 x 576.
+    Its folder holds the files of Stable Video Diffusion XT, as MimicMotion's does, and
+    ``Animation/`` as its authors publish it. It was trained at 512 x 512 and 1024 x 576.
 
     Attributes:
-        face_steps: Denoising steps, from the first, in which frames are moved until their faces
-            resemble the photograph's; each decodes the clip three times, with gradients.
+        face_steps: Number of denoising steps, from the first on, that also optimise the frames so
+            that their faces resemble the photograph's; each decodes the clip three times, with
+            gradients.
     """
 
     name = "stable_animator (StableAnimator, a video diffusion model)"
@@ -45,7 +46,7 @@ class StableAnimatorGenerator(SvdGenerator):
     face_steps: int = 0
 
     def smaller(self) -> str:
-        """Gradients of the decoder need most."""
+        """The decoder's gradients need most memory, so face steps are the first thing to reduce."""
         first = "generator.face_steps=0, " if self.face_steps else ""
         return first + super().smaller()
 
@@ -80,7 +81,7 @@ class StableAnimatorGenerator(SvdGenerator):
         )  # fmt: skip
 
     def _embedding(self, sampler: SvdSampler, reference: Reference) -> Float[Tensor, "1 512"]:
-        """Of the photographed face, zeros where it is not seen."""
+        """Embedding of the photographed face; zeros if the face is not seen."""
         face = aligned_face(reference.image, reference.keypoints)
         if face is None:
             return torch.zeros(1, EMBEDDING, device=pick_device())

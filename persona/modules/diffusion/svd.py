@@ -29,7 +29,7 @@ class SvdGenerator(SampledGenerator[SvdSampler]):
 
     Attributes:
         tile: Frames that the network sees at once; memory grows with it.
-        overlap: Of tiles in a longer clip; they share one frame fewer.
+        overlap: Overlap of tiles in a longer clip; they share one frame fewer.
     """
 
     control_names = frozenset({KEYPOINTS})

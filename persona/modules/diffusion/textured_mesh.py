@@ -1,8 +1,8 @@
 """``textured_mesh``: a stand-in for a video diffusion model.
 
-It shows the unwrapped photograph on the posed body: pixel-aligned with the pose by construction,
-and with nothing that the texture and skinning do not hold (no wrinkles that move, no swinging
-cloth, no light that changes).
+It renders the posed body with the unwrapped photograph as its texture. The frames are pixel-aligned
+with the pose by construction. They lack everything that texture and skinning cannot represent:
+moving wrinkles, swinging cloth, changing light.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from persona.modules.diffusion.base import Controls, Reference, VideoGenerator
 
 
 class TexturedMeshGenerator(VideoGenerator):
-    """Hands out the textured body that others take as a control."""
+    """Returns the renders of the textured body that other generators take as a control."""
 
     name = "textured_mesh (renders of the unwrapped photograph; stand-in for a video model)"
     licence = "none needed"
@@ -24,5 +24,5 @@ class TexturedMeshGenerator(VideoGenerator):
     def __call__(
         self, reference: Reference, controls: Controls, *, seed: int
     ) -> UInt8[ndarray, "n h w 3"]:
-        """See ``VideoGenerator``; the texture has seen the photograph already."""
+        """See ``VideoGenerator``; needs no reference, since the texture is made from it."""
         return controls.maps["colour"]

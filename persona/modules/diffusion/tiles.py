@@ -1,4 +1,4 @@
-"""Clips longer than a network's tile: which frames go together, and how predictions are blended."""
+"""Splits clips that are longer than a network's tile, and blends the predictions of the tiles."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from persona.errors import UserError
 def anchored_tiles(frames: int, tile: int, overlap: int) -> list[list[int]]:
     """Tiles that all begin with frame 0, so that each sees the same reference (MimicMotion).
 
-    Neighbours share one frame fewer than `overlap`, frame 0 aside.
+    Apart from frame 0, neighbours share one frame fewer than `overlap`.
 
     Args:
-        frames: Of the clip.
+        frames: Number of frames of the clip.
         tile: Frames of a tile; a shorter clip is one tile.
-        overlap: At least 1, or frames would stay without a tile.
+        overlap: At least 1, or some frames would be in no tile.
     """
     if not 1 <= overlap < tile:
         raise UserError(f"tile_overlap={overlap}: set it from 1 to {tile - 1}, one below the tile")
@@ -32,14 +32,14 @@ def anchored_tiles(frames: int, tile: int, overlap: int) -> list[list[int]]:
 
 
 def looped_windows(frames: int, window: int, overlap: int, *, strides: int = 1) -> list[list[int]]:
-    """Windows that go on at the clip's beginning when they pass its end (Champ).
+    """Windows that continue at the clip's beginning when they pass its end (Champ).
 
     Args:
-        frames: Of the clip.
-        window: Frames of a window; a clip that is no longer is one window.
+        frames: Number of frames of the clip.
+        window: Frames of a window; a clip that is not longer is one window.
         overlap: Frames that neighbours share.
-        strides: Windows of each second frame, each fourth and so on are added up to this many
-            kinds, or until one spans the clip.
+        strides: Number of kinds of windows: those of consecutive frames, of every second frame, of
+            every fourth and so on. There are fewer if one of them already spans the clip.
     """
     if not 0 <= overlap < window:
         raise UserError(f"context_overlap={overlap}: set it from 0 to {window - 1}")
@@ -54,7 +54,7 @@ def looped_windows(frames: int, window: int, overlap: int, *, strides: int = 1) 
 
 
 def triangle_weights(tile: int) -> Float[Tensor, "tile"]:
-    """Frames in the middle of a tile count most; positive everywhere."""
+    """Weights of a tile's frames: largest in the middle, positive everywhere."""
     position = (torch.arange(tile) + 0.5) * 2 / tile
     return torch.minimum(position, 2 - position)
 
@@ -62,15 +62,15 @@ def triangle_weights(tile: int) -> Float[Tensor, "tile"]:
 def repeat_noise(
     noise: Float[Tensor, "1 tile channels height width"], frames: int
 ) -> Float[Tensor, "1 frames channels height width"]:
-    """One tile's noise again and again, so that frames far apart begin alike."""
+    """Repeats one tile's noise over the clip, so that frames far apart start alike."""
     return noise[:, torch.arange(frames) % noise.shape[1]]
 
 
 class Blend:
-    """Weighted mean of what tiles predict, for the frames of a clip.
+    """Weighted mean of the tiles' predictions, for each frame of a clip.
 
     Args:
-        like: Tensor of the shape and place of the result, frames along its second dimension.
+        like: Tensor with the shape and device of the result; its second dimension is frames.
     """
 
     def __init__(self, like: Float[Tensor, "clips frames *feature"]):
@@ -83,7 +83,7 @@ class Blend:
         tile: Sequence[int],
         weights: Float[Tensor, "tile"],
     ) -> None:
-        """Adds a tile; no frame is in it twice."""
+        """Adds the prediction of a tile, in which no frame may occur twice."""
         index = torch.tensor(tile, device=self.total.device)
         weights = weights.to(self.total)
         self.total[:, index] += prediction * self._along_frames(weights)

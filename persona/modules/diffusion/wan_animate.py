@@ -32,19 +32,19 @@ from persona.modules.diffusion.weights import WEIGHTS
 
 FACE_SIZE = 512
 _HIDDEN = -1.0
-"""Where keypoints lie that are not drawn."""
+"""Coordinate of keypoints that must not be drawn."""
 
 
 @dataclass(kw_only=True)
 class WanAnimateGenerator(SampledGenerator[WanSampler]):
     """A large video diffusion model whose weights may be used commercially.
 
-    Its folder is the published one for diffusers. The face is told by crops of the posed body with
-    the photograph on it. Sizes are multiples of 16.
+    Its folder is the one published for diffusers. The expression is given by crops of the posed
+    body with the photograph on it. Sizes are multiples of 16.
 
     Attributes:
         segment: Frames that the network sees at once, one more than a multiple of 4.
-        prompt: What its text encoder is told of the clip.
+        prompt: Description of the clip for its text encoder.
     """
 
     name = "wan_animate (Wan2.2-Animate-14B, a video diffusion model)"
@@ -61,7 +61,7 @@ class WanAnimateGenerator(SampledGenerator[WanSampler]):
     prompt: str = "The person in the video is moving."
 
     def check(self) -> None:
-        """See ``VideoGenerator``; of 80 GB it looks whether the files are there."""
+        """See ``VideoGenerator``; of the 80 GB of weights it only checks that the files exist."""
         if self.segment < 5 or self.segment % 4 != 1:
             raise UserError(
                 f"generator.segment={self.segment}: take one more than a multiple of 4, at least 5"
@@ -73,7 +73,7 @@ class WanAnimateGenerator(SampledGenerator[WanSampler]):
         check_shards(folder)
 
     def smaller(self) -> str:
-        """A shorter segment helps most."""
+        """Options to set when memory is short; a shorter segment saves most."""
         return f"a generator.segment below {self.segment}, {super().smaller()}"
 
     def read(self, folder: Path) -> WanSampler:
@@ -99,7 +99,10 @@ class WanAnimateGenerator(SampledGenerator[WanSampler]):
 def draw_body_and_hands(
     points: Float32[ndarray, "133 3"], size: tuple[int, int]
 ) -> UInt8[ndarray, "h w 3"]:
-    """The skeleton without the face, which is told by pictures; strokes are not made thinner."""
+    """Draws the skeleton without the face, which the network reads from pictures instead.
+
+    It is drawn at the frames' own size: resizing the drawing would make strokes thinner.
+    """
     keypoints = points[:, :2].astype(float)
     keypoints[FACE] = _HIDDEN
     scores = points[None, :, 2].astype(float)
@@ -109,7 +112,7 @@ def draw_body_and_hands(
 def face_crops(
     frames: UInt8[ndarray, "n h w 3"], keypoints: Float32[ndarray, "n 133 3"]
 ) -> UInt8[ndarray, "n 512 512 3"]:
-    """A square around each frame's face, black where it is turned away."""
+    """Crops a square around each frame's face; black in frames without a face."""
     height, width = frames.shape[1:3]
     out = np.zeros((len(frames), FACE_SIZE, FACE_SIZE, 3), np.uint8)
     boxes = face_boxes(keypoints, (height, width)).tolist()

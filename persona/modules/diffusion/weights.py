@@ -1,4 +1,4 @@
-"""What the parts that need downloaded files need: which files, how large, under which licence."""
+"""Lists the files that users must download for some parts, with their sizes and licences."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class WeightsFile:
     """One file that its author publishes.
 
     Attributes:
-        path: Inside the part's folder.
-        megabytes: About; 0 for a file of a few lines.
-        repository: On the Hugging Face hub.
-        published: Path inside the repository; empty for the same one.
+        path: Path inside the part's folder.
+        megabytes: Approximate size; 0 for a file of a few lines.
+        repository: Its repository on the Hugging Face hub.
+        published: Path inside the repository; empty if it is the same as ``path``.
     """
 
     path: str
@@ -28,7 +28,7 @@ class WeightsFile:
 
     @property
     def revision(self) -> str:
-        """The commit of the repository that is fetched; ``main`` where none is pinned."""
+        """The commit of the repository to fetch; ``main`` if none is pinned."""
         return REVISIONS.get(self.repository, "main")
 
     def __str__(self) -> str:
@@ -40,12 +40,12 @@ class Weights:
     """All files of one part, and what their users must know.
 
     Attributes:
-        name: Of the part, in commands.
-        files: Make up one folder.
-        licence: In a sentence.
+        name: Name of the part in commands.
+        files: The files, all in one folder.
+        licence: The licences in a sentence.
         commercial: Whether the licences allow commercial use.
-        gate: What must be accepted on the hub before the files can be had; empty for nothing.
-        whole: Whether all of the files' repository is fetched; ``files`` are those that tell.
+        gate: What the user must accept on the hub before the download; empty for nothing.
+        whole: Fetch the whole repository; ``files`` are only those whose presence is checked.
     """
 
     name: str
@@ -57,15 +57,15 @@ class Weights:
 
     @property
     def megabytes(self) -> float:
-        """Of all files."""
+        """Size of all files together."""
         return sum(file.megabytes for file in self.files)
 
     def require(self, folder: str | Path | None, option: str) -> Path:
-        """The folder, with every file there.
+        """The folder, after checking that it has every file.
 
         Args:
-            folder: Where the user has the files; None where none was named.
-            option: Names the folder, for the message.
+            folder: The user's folder with the files; None if none was given.
+            option: The option that sets the folder, for the error message.
 
         Raises:
             UserError: Files are missing.
@@ -83,7 +83,7 @@ class Weights:
 
 
 def size_text(megabytes: float) -> str:
-    """With a unit, for people."""
+    """A size as text with its unit."""
     if megabytes >= 100:
         return f"{megabytes / 1000:.2f} GB"
     return f"{megabytes:.1f} MB" if megabytes else "a few lines"
@@ -103,12 +103,13 @@ REVISIONS: Mapping[str, str] = MappingProxyType({
     _VAE: "31f26fdeee1355a5c34592e401dd41e45d25a493",
     _CLIP: "a2a13984e57db80adcc9e3f85d568dcccb9b29fc",
 })  # fmt: skip
-"""Commits of repositories whose files may change. The generators' own are not here: their networks
-are held against key lists, and the hub's client writes beside each file which commit it is of."""
+"""Commits of repositories whose files may change. The generators' own repositories are not pinned:
+their networks' keys are compared with lists of keys, and the hub's client records beside each file
+which commit it belongs to."""
 
 
 def _svd_files(repository: str) -> tuple[WeightsFile, ...]:
-    """Stable Video Diffusion's parts but for its UNet, which the generators replace."""
+    """Files of Stable Video Diffusion without its UNet's weights, which the generators replace."""
     return (
         WeightsFile("unet/config.json", 0.0, repository),
         WeightsFile("vae/config.json", 0.0, repository),
@@ -209,4 +210,4 @@ WEIGHTS: Mapping[str, Weights] = MappingProxyType({
         _lhm("lhm_1b", "3DAIGC/LHM-1B", 6853.0),
     )
 })  # fmt: skip
-"""By name."""
+"""The weights of all parts, by name."""

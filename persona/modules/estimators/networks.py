@@ -38,7 +38,7 @@ class Sapiens2:
     """One of Sapiens2's networks and what makes a map of its output.
 
     Args:
-        network: Of transformers.
+        network: A network from transformers.
         processor: Scales pictures as it was trained, and its output back.
         read: From the processor, the network's output and the picture's height and width.
         pad: Whether pictures keep their shape: slopes and distances depend on it.
@@ -62,8 +62,8 @@ class Marigold:
     """A Marigold pipeline.
 
     Args:
-        pipeline: Of diffusers.
-        seed: Of the noise that it starts from.
+        pipeline: A pipeline from diffusers.
+        seed: Seed of the noise that it starts from.
     """
 
     def __init__(self, pipeline: Any, seed: int = 0):
@@ -163,7 +163,7 @@ def load_estimator(name: str, folder: str | Path) -> Estimator:
     """The network in a folder, for one map.
 
     Args:
-        name: Of the map.
+        name: Name of the map.
         folder: With `config.json` (transformers) or `model_index.json` (diffusers).
 
     Raises:

@@ -20,7 +20,7 @@ class Attribute:
     """What can be edited about a head."""
 
     labels: tuple[str, ...]
-    """Of ``LABELS``: the pixels that show it. None where label maps do not distinguish it."""
+    """Those of ``LABELS`` whose pixels show it; empty if label maps do not distinguish it."""
     perse: bool = False
     """Whether PERSE has a slot for it."""
     pegasus: bool = False

@@ -40,7 +40,7 @@ class PosedHead:
         return self.points
 
     def colors(self, asset: str) -> Float[Tensor, "n 3"]:
-        """Of all, in [0, 1]."""
+        """Colours of all points, in [0, 1]."""
         return self.drawn.rgb
 
 
@@ -121,7 +121,7 @@ class HeadAvatar(Avatar):
         """In the camera frame of the pose.
 
         Args:
-            pose: Of one frame.
+            pose: Pose of one frame.
             view: Its subject is the number of an edit; None is the person as photographed.
         """
         who = self.edits.seen(view)

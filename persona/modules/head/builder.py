@@ -158,7 +158,7 @@ class PointAvatarBuilder(HeadBuilder):
     generic: ClassVar[bool] = False
 
     def assemble(self, template: HeadTemplate, edits: int = 1) -> HeadAvatar:
-        """Of one person."""
+        """The avatar of one person."""
         look = SurfaceLook(
             SurfaceNetwork(width=self.width, octaves=self.octaves),
             ShadingNetwork(width=self.shading_width),
@@ -186,7 +186,7 @@ class PegasusBuilder(HeadBuilder):
     code_std: float = 0.25
 
     def assemble(self, template: HeadTemplate, edits: int = 1) -> HeadAvatar:
-        """Of a person and edits."""
+        """The avatar of a person and edits."""
         slots = Slots(
             categories=self.categories, source=self.source, code=self.code, std=self.code_std
         )
@@ -250,7 +250,7 @@ class PerseBuilder(HeadBuilder):
             raise UserError(f"avatar.codes={self.codes} is unknown: choose {', '.join(CODES)}")
 
     def assemble(self, template: HeadTemplate, edits: int = 1) -> HeadAvatar:
-        """Of a person and edits."""
+        """The avatar of a person and edits."""
         slots = Slots(
             categories=self.categories, source=self.source, code=self.code, std=self.code_std
         )

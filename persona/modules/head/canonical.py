@@ -20,7 +20,7 @@ from persona.modules.head.layers import (
 )
 
 OCTAVES = 6
-"""Of positions, as published."""
+"""Octaves of the positions' encoding, as published."""
 SPHERE = 0.6
 """Radius of the first surface, in units of the canonical space."""
 ALBEDO_GAIN = 10.0
@@ -68,7 +68,7 @@ class SurfaceNetwork(SkipTrunk):
         self.segment = segment
 
     def forward(self, points: Float[Tensor, "n 3"], latent: Float[Tensor, "l"]) -> Surface:
-        """Of points in the subject's canonical space."""
+        """Surface values of points in the subject's canonical space."""
         hidden = self.trunk(encode_position(points, self.octaves), latent)
         values = self.lin9(softplus(hidden))
         # The segmentation reads the hidden values before their activation, as published.
@@ -162,7 +162,7 @@ class GaussianNetwork(SkipTrunk):
         self.opacity_layer = head(out=1)
 
     def forward(self, points: Float[Tensor, "n 3"], latent: Float[Tensor, "l"]) -> RawGaussians:
-        """Of points in the subject's canonical space."""
+        """Gaussians of points in the subject's canonical space."""
         hidden = self.trunk(encode_position(points, self.octaves), latent)
         return RawGaussians(
             self.out_layer(hidden),

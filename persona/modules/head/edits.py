@@ -21,7 +21,7 @@ class Who:
     """Empty where there are no edits."""
     betas: Float[Tensor, "s"]
     code: Float[Tensor, "c"]
-    """Of the edit alone; empty where there are no edits."""
+    """Code of the edit alone; empty where there are no edits."""
     partly: Float[Tensor, ""] | None = None
     """1 where pictures of it are to be believed only where they show the edited attribute or the
     background: another network made them. None is nowhere."""
@@ -71,7 +71,7 @@ class Edits(nn.Module):
             edit: Number.
             ends: Numbers of the others; of the person as photographed, it is that person's code of
                 the edit's attribute.
-            share: Of the second one, [0, 1].
+            share: Share of the second one, [0, 1].
         """
         self.ends[edit], self.share[edit] = torch.tensor(ends), share
 

@@ -65,7 +65,7 @@ class LocalEncoder(AttributeEncoder):
         )
 
     def of_image(self, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "k"]:
-        """Of its colours, [0, 1]."""
+        """Features of an image with colours in [0, 1]."""
         cells = F.adaptive_avg_pool2d(image, self.grid)
         return self.spread @ (2 * cells.flatten() - 1)
 

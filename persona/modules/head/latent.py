@@ -68,7 +68,7 @@ class Slots(nn.Module):
 
     @property
     def codes(self) -> Float[Tensor, "k c"]:
-        """Of the person as photographed, one a slot."""
+        """Codes of the person as photographed, one for each slot."""
         zero = self.zero.expand(len(self.categories), -1)
         return zero.index_copy(0, self.source_rows, self.source)
 
@@ -86,7 +86,7 @@ class Slots(nn.Module):
         return self.latent(torch.stack(mixed))
 
     def latent(self, codes: Float[Tensor, "k c"]) -> Float[Tensor, "l"]:
-        """Of a code for each slot."""
+        """Latent made from a code for each slot."""
         unit = torch.eye(len(codes), dtype=codes.dtype, device=codes.device)
         return torch.cat([unit, codes], 1).flatten()
 
@@ -107,7 +107,7 @@ class TableCodes(nn.Module):
         self.table = nn.Parameter(std * torch.randn(count, code))
 
     def forward(self, index: Int[Tensor, ""]) -> Float[Tensor, "c"]:
-        """Of one edit."""
+        """Code of one edit."""
         return self.table.index_select(0, index.view(1))[0]
 
 
@@ -150,7 +150,7 @@ class FeatureCodes(nn.Module):
         self.register_buffer("features", torch.zeros(count, features))
 
     def forward(self, index: Int[Tensor, ""]) -> Float[Tensor, "c"]:
-        """Of one edit."""
+        """Code of one edit."""
         return self.network(self.features.index_select(0, index.view(1)))[0]
 
     @torch.no_grad()

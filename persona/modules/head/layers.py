@@ -43,7 +43,7 @@ class PlainLinear(nn.Linear):
     """``nn.Linear`` whose last inputs may be shared by all rows."""
 
     def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
-        """Of [x, shared]."""
+        """The layer's output for [x, shared]."""
         return split_linear(self.weight, x, shared) + self.bias
 
 
@@ -76,7 +76,7 @@ class WeightNormLinear(nn.Module):
         self.bias.fill_(bias)
 
     def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
-        """Of [x, shared]."""
+        """The layer's output for [x, shared]."""
         return split_linear(self.weight, x, shared) + self.bias
 
 
@@ -95,7 +95,7 @@ class SkipTrunk(nn.Module):
     """Layers ``lin0``, ``lin1`` ... with Softplus between them; one sees the input again.
 
     The first weights make it, with a last row, the signed distance to a sphere. What lies behind
-    the first three inputs is not looked at then.
+    the first three inputs then has no effect.
     Source: Atzmon and Lipman 2020, arXiv:1911.10414 (initialisation); IDR, arXiv:2003.09852.
 
     Args:

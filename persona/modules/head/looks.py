@@ -65,7 +65,7 @@ class DrawnSurface(Drawn):
 
     surface: Surface
     gradient: Float[Tensor, "n 3"]
-    """Of the signed distance, canonical."""
+    """Gradient of the signed distance, canonical."""
     normals: Float[Tensor, "n 3"]
     """Unit length, camera frame."""
 

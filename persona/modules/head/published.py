@@ -53,7 +53,7 @@ def read_published(avatar: HeadAvatar, state: State, source: str) -> None:
     be the same.
 
     Args:
-        avatar: Of the sizes that the checkpoint has.
+        avatar: Avatar of the sizes that the checkpoint has.
         state: Keys as published; those of CLIP may be there.
         source: Where it comes from, for messages.
 

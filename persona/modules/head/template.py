@@ -110,7 +110,7 @@ class HeadTemplate(Body):
 
     @classmethod
     def of(cls, body: Body, identity: BodyIdentity, baked: bool) -> HeadTemplate:
-        """Of a body model with the five joints of a head.
+        """The template of a body model with the five joints of a head.
 
         Args:
             body: A ``BlendedBody``, in metres.
@@ -169,7 +169,7 @@ class HeadTemplate(Body):
         return self.pose(self.canonical_rotations, expression)
 
     def posed_vertices(self, pose: HeadPose) -> Float[Tensor, "p 3"]:
-        """Of the body model itself: its rest vertices, deformed and skinned."""
+        """Vertices of the body model itself: its rest vertices, deformed and skinned."""
         rest = self.template + self.expr_dirs @ pose.expression + self.shape_dirs @ pose.betas
         return blend_skin(rest + self.pose_dirs @ pose.feature, self.weights, pose.bones[1:])
 
@@ -202,8 +202,8 @@ def warp(
 
     Args:
         points: In the body model's canonical space.
-        bases: Of the points.
-        shape_basis: Of the points; that of the nearest vertices.
+        bases: Bases of the points.
+        shape_basis: Shape basis of the points; that of the nearest vertices.
         canonical: The pose the points are in.
         posed: The one wanted.
 

@@ -110,9 +110,9 @@ class GaussianDecoder(nn.Module):
         """Gaussians of one person or several.
 
         Args:
-            tokens: Of the points.
+            tokens: Tokens of the points.
             upper: Points of the upper body, whose scales are bounded more tightly.
-            step: Of the training; None after it.
+            step: Step of the training; None after it.
         """
         raw = self.raw(tokens)
         scales = raw["scaling"].exp().clamp(max=scale_bound(step))

@@ -42,9 +42,9 @@ class LhmModel(nn.Module):
         """Gaussians of a batch of people.
 
         Args:
-            photo: Of each.
-            template: Of the body.
-            step: Of the training; None after it.
+            photo: Photo of each.
+            template: Template of the body.
+            step: Step of the training; None after it.
         """
         raise NotImplementedError
 
@@ -75,7 +75,7 @@ class PublishedLhm:
 
     Attributes:
         name: In the table of weights.
-        layers: Of the transformer.
+        layers: Layers of the transformer.
         num_points: Gaussians.
         photo_px: Width of the body's image.
         weights: Folder of the weights.

@@ -10,7 +10,8 @@ from torch import Tensor
 GROUP = 4
 """Neighbouring points that share a token."""
 PARTNERS = 3
-"""Of each point: on the other face, on the other side, and on both; see ``partners``."""
+"""Number of each point's partners: at the opposite front or back, mirrored, and both; see
+``partners``."""
 
 
 def neighbour_order(points: Float[Tensor, "n 3"]) -> Int[Tensor, "n"]:
@@ -40,7 +41,7 @@ def partners(points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"]) -> Int
 
     Args:
         points: In a pose that is the same on both sides, y up, facing +z, x = 0 in the middle.
-        normals: Of the body there.
+        normals: Normals of the body there.
     """
     forward = normals[:, 2] > 0
     other = torch.arange(len(points))

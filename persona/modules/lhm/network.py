@@ -18,8 +18,8 @@ class LhmNetwork(nn.Module):
     Source: Qiu et al. 2025, "LHM", arXiv:2503.10625.
 
     Args:
-        encoder: Of the head's crop.
-        transformer: Of points and tokens.
+        encoder: Encoder of the head's crop.
+        transformer: Transformer of points and tokens.
         dim: Channels of the points.
         context_dim: Channels of the body's image tokens, at least as many as the head's.
         hidden: Channels inside the decoder.
@@ -77,9 +77,9 @@ class LhmNetwork(nn.Module):
         Args:
             body: Image tokens of the body.
             head: Image tokens of the head.
-            points: Of the template, metres, canonical pose; see ``transformer.BODY_SHARE``.
+            points: Points of the template, metres, canonical pose; see ``transformer.BODY_SHARE``.
             upper: Points of the upper body.
-            step: Of the training; None after it.
+            step: Step of the training; None after it.
         """
         x = self.pcl_embed(points).expand(len(body), -1, -1)
         return self.renderer(self.tokens(body, head, x), upper, step)

@@ -32,8 +32,8 @@ def network_image(
 
     Args:
         image: RGB.
-        mask: Of the person.
-        width: Of the result, and its height 5/3 of it; both rounded down to ``multiple``.
+        mask: Mask of the person.
+        width: Width of the result, and its height 5/3 of it; both rounded down to ``multiple``.
         first_px: Longer side of the box at first.
         multiple: Pixels.
 

@@ -47,12 +47,12 @@ def see_photograph(
     """A photograph as a network takes it, by the body that was fitted to it.
 
     Args:
-        avatar: Of the person, of as many points as the network has; on the CPU.
-        settings: Of the network.
+        avatar: Avatar of the person, of as many points as the network has; on the CPU.
+        settings: Settings of the network.
         image: RGB in [0, 1].
-        mask: Of the person.
+        mask: Mask of the person.
         camera: The photograph's.
-        pose: Of the body in it, in the camera's frame.
+        pose: Pose of the body in it, in the camera's frame.
 
     Raises:
         UserError: nobody is in the mask, or who is there is wider than tall.
@@ -71,7 +71,7 @@ def take_photograph(
 
     Args:
         avatar: On the CPU.
-        settings: Of the network.
+        settings: Settings of the network.
         photo: As the network takes it.
         device: Where the network runs: ``auto``, ``cpu`` or a GPU.
 
@@ -94,7 +94,7 @@ def avatar_of(reference: Reference, settings: LhmSettings, device: str = "auto")
 
     Args:
         reference: The photograph.
-        settings: Of the network.
+        settings: Settings of the network.
         device: Where the network runs.
 
     Raises:

@@ -66,7 +66,7 @@ def load_published(name: str, layers: int, points: int, folder: str | Path | Non
 
     Args:
         name: In the table of weights, such as ``lhm_500m``.
-        layers: Of the transformer.
+        layers: Layers of the transformer.
         points: Query points of the checkpoint.
         folder: That holds the weights.
 
@@ -112,7 +112,7 @@ class SapiensTokens(nn.Module):
 
     @classmethod
     def random(cls) -> SapiensTokens:
-        """Of its size with random weights, to measure time and memory."""
+        """A network of the same size with random weights, to measure time and memory."""
         side = _SAPIENS_SIDE
         model = VisionTransformer(
             dim=_SAPIENS_DIM, depth=40, heads=24, patch_px=16, table=(side, side), registers=0

@@ -41,7 +41,8 @@ class Photo(TensorTuple):
     image: Float[Tensor, "*b 3 h w"]
     head: Float[Tensor, "*b 3 s s"]
     sight: Float[Tensor, "*b n k"]
-    """Of each query point; see ``SIGHT_PARTS``. k is 0 for networks that do not look."""
+    """Values for each query point; see ``SIGHT_PARTS``. k is 0 for networks that do not use them.
+    """
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class PosedBody(TensorTuple):
     points: Float[Tensor, "n 3"]
     """The query points on it."""
     normals: Float[Tensor, "n 3"]
-    """Of the body there."""
+    """Normals of the body there."""
     head: Float[Tensor, "k 3"]
     """Those that are the head's."""
 
@@ -69,11 +70,11 @@ def posed_body(
     """A bare body in a pose, with its query points.
 
     Args:
-        body: Of the template.
+        body: Body of the template.
         identity: The person's.
         template: Query points.
         vertex: Nearest to each.
-        pose: Of the photograph.
+        pose: Pose of the photograph.
     """
     rest, joints = body.shape(identity)
     bones = body.transforms_from_matrices(joints, pose.rotations)
@@ -101,7 +102,7 @@ def point_sight(
 
     Args:
         image: On white.
-        mask: Of the person.
+        mask: Mask of the person.
         camera: The photograph's, its world is the body's.
         body: As it stands there.
         place: Scale and shift (x, y) from its pixels to the network's image, -1 to 1.
@@ -174,7 +175,7 @@ def read_photo(
 
     Args:
         image: RGB in [0, 1].
-        mask: Of the person.
+        mask: Mask of the person.
         camera: The photograph's, its world is the body's.
         body: As it stands there.
         photo_px: Width of the body's image.

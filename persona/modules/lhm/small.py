@@ -28,7 +28,7 @@ SHIPPED = Path(__file__).parent / "assets" / "lhm_tiny.safetensors"
 _PATCH_PX = 14
 _MULTIPLE = 4 * GROUP
 _SOURCES = 2 + PARTNERS
-"""Of a colour: made up, and what the photograph shows of the point and of its partners."""
+"""Sources of a colour: made up, and what the photograph shows of the point and of its partners."""
 _FIRST_SOURCES = (0.0, 4.0, 1.0, 1.0, 1.0)
 _FIRST_OPACITY = 0.9
 _BODY_M2, _FIRST_SPREAD, _LEAST_SPREAD = 1.8, 0.6, 0.25
@@ -50,7 +50,7 @@ class SmallModel(LhmModel):
         network: LHM's, with the encoder of the head.
         body: Encoder of the body's image.
         dim: Channels of the points.
-        num_points: Of them.
+        num_points: Number of points.
     """
 
     def __init__(self, network: LhmNetwork, body: FusedEncoder, dim: int, num_points: int):
@@ -124,8 +124,8 @@ class SmallLhm:
 
     Attributes:
         dim: Channels of everything.
-        heads: Of each attention.
-        layers: Of the transformer.
+        heads: Number of heads of each attention.
+        layers: Layers of the transformer.
         hidden: Channels inside the decoder.
         body_depth: Blocks of the body's encoder.
         head_depth: Blocks of the head's encoder.

@@ -38,7 +38,7 @@ class PointTemplate(nn.Module):
 
     Args:
         rest: The points in the T-pose of the body that has no one's shape, metres.
-        weights: Of each point.
+        weights: Weights of each point.
         expr_dirs: What expressions move each point by.
         canonical_bones: canonical_from_rest of that body.
         stiff: Points whose Gaussians do not turn with the body.
@@ -105,7 +105,7 @@ class PointTemplate(nn.Module):
         Args:
             gaussians: Of one person, or of many with dimensions that match those of the poses.
             shape: What the person's shape adds to each point in the rest pose, metres.
-            expression: Of the face.
+            expression: Expression of the face.
             bones: posed_from_rest, by the person's rest joints.
             trans: Metres.
         """

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 BODY_SHARE = 0.75
-"""Of the points; the rest are the head's."""
+"""Share of the points that are the body's; the rest are the head's."""
 _EPS = 1e-6
 
 
@@ -47,7 +47,7 @@ class JointAttention(nn.Module):
 
     Args:
         dim: Channels.
-        heads: Of the attention.
+        heads: Number of heads of the attention.
         keep_context: Give new context too.
     """
 
@@ -96,7 +96,7 @@ class FeedForward(nn.Module):
         self.net = nn.ModuleList([inner, nn.Identity(), nn.Linear(4 * dim, dim)])
 
     def forward(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t c"]:
-        """Of each token."""
+        """Applies the layers to each token."""
         return self.net[2](F.gelu(self.net[0](x), approximate="tanh"))
 
 
@@ -109,7 +109,7 @@ class MultimodalBlock(nn.Module):
 
     Args:
         dim: Channels.
-        heads: Of the attention.
+        heads: Number of heads of the attention.
         keep_context: False in the last layer, after which nobody asks for the context.
     """
 
@@ -158,7 +158,7 @@ class BodyHeadTransformer(nn.Module):
 
     Args:
         dim: Channels.
-        heads: Of each attention.
+        heads: Number of heads of each attention.
         layers: Each of two blocks.
         context_dim: Channels of the image tokens.
         body_tokens: How many of the image tokens, the first ones, are the body's.
@@ -186,7 +186,7 @@ class BodyHeadTransformer(nn.Module):
         Args:
             x: The body's points, then the head's; see ``BODY_SHARE``.
             context: Image tokens, the body's, then the head's.
-            condition: Of the body, then of the head.
+            condition: Condition of the body, then of the head.
         """
         projected = self.linear_cond_proj(context)
         body, head = projected[:, : self.body_tokens], projected[:, self.body_tokens :]

@@ -23,7 +23,7 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), start))
 
     def forward(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t c"]:
-        """Of a branch, before it is added."""
+        """Scales the output of a branch, before it is added."""
         return x * self.gamma
 
 
@@ -37,7 +37,7 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t c"]:
-        """Of one sequence."""
+        """Attention within each sequence."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
@@ -50,7 +50,7 @@ class Mlp(nn.Module):
         self.fc1, self.fc2 = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
 
     def forward(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t c"]:
-        """Of each token."""
+        """Applies the layers to each token."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -78,7 +78,7 @@ class VisionTransformer(nn.Module):
     Args:
         dim: Channels.
         depth: Blocks.
-        heads: Of each attention.
+        heads: Number of heads of each attention.
         patch_px: Side of a patch.
         table: Rows and columns of the table of positions, which is resized for other images.
         registers: Tokens that stand for no patch.
@@ -106,7 +106,7 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim, _EPS)
 
     def positions(self, rows: int, columns: int) -> Float[Tensor, "1 t c"]:
-        """Of the class token and of a grid of patches."""
+        """Positions of the class token and of a grid of patches."""
         if (rows, columns) == self.table:
             return self.pos_embed
         token, grid = self.pos_embed.split([1, self.table[0] * self.table[1]], 1)

@@ -28,8 +28,8 @@ def diffused_weights(
 
     Args:
         voxels: Points, metres.
-        vertices: Of the canonical body.
-        weights: Of its vertices.
+        vertices: Vertices of the canonical body.
+        weights: Weights of its vertices.
         neighbours: How many points each one takes from.
         steps: How often.
     """

@@ -51,7 +51,7 @@ class Anisotropy(Loss[AniGsStep]):
     Source: Xie et al. 2024, PhysGaussian, arXiv:2311.12198, Eq. 16, which AniGS takes over.
 
     Args:
-        weight: Of the term.
+        weight: Weight of the term.
         ratio: What is free.
     """
 
@@ -83,7 +83,7 @@ class ViewOffsetSize(Loss[AniGsStep]):
     It decides whose an error is that all views share: the canonical person's, for whom it is free.
 
     Args:
-        weight: Of the term.
+        weight: Weight of the term.
         shift_m: Shift that counts 1, metres.
         logit: Change of colour that counts 1.
     """

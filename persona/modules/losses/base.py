@@ -92,7 +92,7 @@ class Step:
     frame: Frame
     """Batch of one."""
     avatar: nn.Module
-    """Of the method; PERSONA's terms need its ``GaussianAvatar``."""
+    """Avatar of the method; PERSONA's terms need its ``GaussianAvatar``."""
     posed: Posed
     """In the frame's pose; PERSONA's terms need a ``PosedAvatar``."""
     renders: Mapping[str, Render]

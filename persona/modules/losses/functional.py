@@ -30,8 +30,8 @@ def _blur_matrix(
         length: Pixels of the row.
         size: Taps of the window.
         sigma: Standard deviation of the window, pixels.
-        device: Of the result.
-        dtype: Of the result.
+        device: Device of the result.
+        dtype: Precision of the result.
         border: What lies beyond the ends: ``reflect`` or ``zero``.
     """
     offset = torch.arange(size, dtype=torch.float64) - size // 2
@@ -129,7 +129,7 @@ def photometric(
     Args:
         x: Image in [0, 1].
         y: Image in [0, 1].
-        weight: Of each pixel, gets no gradient; None is 1 everywhere.
+        weight: Weight of each pixel, gets no gradient; None is 1 everywhere.
         l1: Weight of the absolute difference.
         ssim: Weight of 1 - SSIM.
     """

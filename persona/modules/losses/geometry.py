@@ -62,9 +62,9 @@ def geometry_error(
         alpha: Rendered opacity.
         images: Rendered ``depth`` (1, h, w) in metres, ``normal`` (3, h, w) as ``normal_error``
             takes it and ``seg`` (3, h, w) colours.
-        mask: Of the person; gets no gradient.
+        mask: Mask of the person; gets no gradient.
         truths: The same maps of the frame; get no gradient.
-        bracket: Weight of the three maps; at 0 they are not looked at.
+        bracket: Weight of the three maps; at 0 they are not compared.
         depth: Weight of the depth among them.
     """
     if bracket and alpha.device.type == "cuda" and alpha.dtype == torch.float32:

@@ -82,7 +82,7 @@ class HeadNormal(Loss[HeadStep]):
     reads = channels_of(VIEW, {"normal"})
 
     def forward(self, step: HeadStep) -> Float[Tensor, ""]:
-        """Of (n + 1) / 2, as ``Frame.normal`` holds them, mean over the image."""
+        """Loss of (n + 1) / 2, as ``Frame.normal`` holds them, mean over the image."""
         mask, truth = step.frame.mask[0], step.frame.normal[0]
         edit = step.frame.others.get(EDIT_MAP)
         inside = torch.zeros_like(mask) if edit is None else edit[0]

@@ -24,7 +24,7 @@ def base_distances(
 
     Args:
         predicted: By the deformer.
-        model: Of the body model's nearest vertices.
+        model: Values of the body model's nearest vertices.
         variance: Of each expression coefficient over the training: those that hardly move pull
             harder.
     """

@@ -58,7 +58,7 @@ class ImageLoss(Loss[StepT]):
             step: Takes the comparison.
             x: Render.
             y: What it should look like.
-            weight: Of each pixel in L1 and SSIM; None is 1.
+            weight: Weight of each pixel in L1 and SSIM; None is 1.
         """
         value = photometric(x, y, weight, self.l1, self.ssim)
         if self.perceptual is not None and self.lpips:
@@ -68,7 +68,7 @@ class ImageLoss(Loss[StepT]):
     def forward(self, step: StepT) -> Float[Tensor, ""] | None:
         """In captured frames, pixels at an occlusion boundary weigh ``BOUNDARY_WEIGHT``.
 
-        Methods that find no such boundary have all pixels count alike.
+        Methods without such a boundary give all pixels the same weight.
         """
         if self.view not in step.renders:
             return None

@@ -183,9 +183,9 @@ def prepare(
         y: Images in [0, 1].
         start: Row and column of the window's corner.
         size: Height and width of the window.
-        shift: Of the normalisation.
-        scale: Of the normalisation.
-        dtype: Of the result.
+        shift: Shift of the normalisation.
+        scale: Scale of the normalisation.
+        dtype: Precision of the result.
     """
     out = torch.empty(
         len(x) + len(y), IMAGE_CHANNELS, *size, dtype=dtype, device=x.device,
@@ -244,7 +244,7 @@ def layer_forward(
     """Summands of the distances of the first ``len(which)`` rows, and all rows pooled 2 x 2.
 
     Args:
-        features: Of images, then of targets.
+        features: Features of images, then of targets.
         kept: Features of further targets.
         which: Target of each image, as a row of ``features`` followed by ``kept``.
         weight: LPIPS's, per channel.

@@ -48,11 +48,11 @@ class VggSlices:
         """Takes the convolutions of a network's slices.
 
         Args:
-            slices: Of the network, each a sequence of layers.
+            slices: Slices of the network, each a sequence of layers.
             distance_weights: LPIPS's channel weights for each slice.
-            shift: Of the input, see ``shift`` above.
-            scale: Of the input.
-            dtype: Of the features.
+            shift: Shift of the input, see ``shift`` above.
+            scale: Scale of the input.
+            dtype: Precision of the features.
         """
         convolutions = []
         for part in slices:
@@ -76,7 +76,7 @@ class VggSlices:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the features."""
+        """Precision of the features."""
         return self.convolutions[0][0][0].dtype
 
 

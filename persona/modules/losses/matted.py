@@ -21,7 +21,7 @@ class MattedImage(Loss[Step]):
     Source: Shao et al. 2024, arXiv:2403.05087, section 3.4; weights are the published code's.
 
     Args:
-        weight: Of the term.
+        weight: Weight of the term.
         view: What is compared.
         perceptual: LPIPS network; None leaves the term out.
         l1: Weight of the absolute difference.
@@ -66,7 +66,7 @@ class ThinScale(Loss[Step]):
     Source: Shao et al. 2024, as published.
 
     Args:
-        weight: Of the term.
+        weight: Weight of the term.
         view: Whose Gaussians.
         long_m: Those whose largest scale is above this.
         ratio: And so many times their smallest.

@@ -20,7 +20,7 @@ REACH = 5
 
 _BELL = np.exp(-(np.arange(-REACH, REACH + 1) ** 2) / (2 * 1.5**2))
 TAPS = tuple(np.float32(tap) for tap in _BELL / _BELL.sum())
-"""Of the window, whose standard deviation is 1.5 pixels."""
+"""Weights of the window, whose standard deviation is 1.5 pixels."""
 C1, C2 = np.float32(0.01**2), np.float32(0.03**2)
 ONE, TWO = np.float32(1), np.float32(2)
 

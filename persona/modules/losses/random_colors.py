@@ -20,7 +20,7 @@ class RandomColors(nn.Module):
         self.register_buffer("colors", colors, persistent=False)
 
     def forward(self, step: Int[Tensor, "*b"] | int, frame: Int[Tensor, "1"]) -> Float[Tensor, "3"]:
-        """Of a frame in a step, [0, 1]."""
+        """Colour of a frame in a step, [0, 1]."""
         row = step + FRAME_STRIDE * frame
         # Indexing with a tensor that lies on the device would wait for it.
         return self.colors.index_select(0, row % NUM_COLORS)[0]

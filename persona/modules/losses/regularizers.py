@@ -15,7 +15,7 @@ def region_weight(template: AvatarTemplate, fine: float, hands: float) -> Float[
     """Weight of each Gaussian by its region, 1 where none is named.
 
     Args:
-        template: Of the avatar.
+        template: Template of the avatar.
         fine: On what expressions move, and on the eyes.
         hands: On the hands and on the rim of what expressions move; holds where both apply.
     """

@@ -46,7 +46,7 @@ class VggFeatures(Perceptual):
     def features(
         self, images: Float[Tensor, "m 3 h w"], window: Window | None = None
     ) -> tuple[Tensor, ...]:
-        """Of the four layers; images in [0, 1]."""
+        """Features of the four layers; images in [0, 1]."""
         return tuple(self._sized(images, window))
 
     def _sized(self, images: Tensor, window: Window | None) -> list[Tensor]:

@@ -31,7 +31,7 @@ def estimate(
 
     Args:
         subjects: A number per frame, for each subject.
-        level: Of confidence.
+        level: Level of confidence.
         samples: Number of resamples.
         seed: The same seed and values give the same interval.
 

@@ -14,7 +14,7 @@ from persona.modules.losses.base import ImageDistance
 
 @dataclass(frozen=True)
 class Smoothness:
-    """Of one sequence of pictures from one edit to another; lower is better."""
+    """Smoothness of one sequence of pictures from one edit to another; lower is better."""
 
     ppl: float
     """Perceptual path length: sum of the distances of neighbours. Not StyleGAN's."""
@@ -32,7 +32,7 @@ def smoothness(
     Args:
         images: In order, [0, 1]; at least three.
         distance: LPIPS.
-        perceived: Pictures that are looked at together.
+        perceived: Number of pictures that LPIPS processes at once.
 
     Raises:
         ValueError: there are fewer than three pictures.
@@ -56,16 +56,16 @@ def mean_smoothness(sequences: Sequence[Smoothness]) -> Smoothness:
 
 @dataclass(frozen=True)
 class Disentanglement:
-    """Of one edit of one picture, in mean absolute differences of colours in [0, 1]."""
+    """Scores of one edit of one picture, in mean absolute differences of colours in [0, 1]."""
 
     edit_error: float
-    """Of the edited picture from its truth, where the edit shows. Lower is better."""
+    """Error of the edited picture from its truth, where the edit shows. Lower is better."""
     drift: float
-    """Of the edited picture from the unedited one, both as drawn, where the edit must not show.
-    Lower is better; 0 is nothing moved."""
+    """Difference between the renders with and without the edit, where the edit must not show. Lower
+    is better; 0 means that nothing changed."""
     edit_size: float
-    """Of the edited truth from the unedited truth, where the edit shows: what an edit that does
-    nothing would have as its error, if it drew the rest perfectly."""
+    """Difference between the truths with and without the edit, where the edit shows: the error that
+    an edit without any effect would have, if the head were otherwise perfect."""
 
 
 def disentanglement(

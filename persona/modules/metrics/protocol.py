@@ -46,7 +46,7 @@ def score_frame(
         pred: The prediction over white, [0, 1].
         alpha: Its opacity, [0, 1].
         truth: The photograph; its background does not count.
-        mask: Of the person, [0, 1].
+        mask: Mask of the person, [0, 1].
         box_px: The person's box (x, y, w, h); None takes ``person_box`` of the mask.
 
     Returns:

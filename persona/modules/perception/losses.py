@@ -39,8 +39,8 @@ def perception_losses(
     """Weighted terms; their sum is the loss.
 
     Args:
-        pred: Of the network.
-        truth: Of the same crops.
+        pred: Prediction of the network.
+        truth: Truth of the same crops.
         joints: Weight of the joints' terms beside the maps'.
     """
     weight = pred.parts.new_ones(NUM_PARTS)

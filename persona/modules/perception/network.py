@@ -2,7 +2,7 @@
 
 It sees the crop and, where a detector has looked before, its mask and keypoints as further channels
 (zero where there are none). The encoder is a small residual network beside ImageNet's SqueezeNet,
-with attention over its coarsest map: left and right are told apart by the whole.
+with attention over its coarsest map: the whole picture tells left from right.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ class JointReader(nn.Module):
         width: Channels of the map.
         person: Channels of the person's token.
         inner: Channels of a joint's token.
-        layers: Of attention between the joints.
+        layers: Layers of attention between the joints.
     """
 
     def __init__(self, width: int, person: int, inner: int = 192, layers: int = 2):

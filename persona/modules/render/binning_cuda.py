@@ -1,4 +1,4 @@
-"""``binning.bin_splats`` on CUDA: two kernels beside the sorts."""
+"""``binning.bin_splats`` on CUDA, by two kernels of our own and torch's sorts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEYS = {torch.int16: "short", torch.int32: "int"}
 
 @cache
 def _tiles(count: int, dtype: torch.dtype, device: torch.device) -> Int[Tensor, "t"]:
-    """Numbers of the tiles; never freed, because captured CUDA graphs keep reading them."""
+    """Indices of the tiles; never freed, because captured CUDA graphs keep reading them."""
     return torch.arange(count, dtype=dtype, device=device)
 
 
@@ -30,7 +30,7 @@ def sorted_pairs(
     tile: int,
     slots: int | None,
 ) -> tuple[Int[Tensor, "t"], Int[Tensor, "k"], Bool[Tensor, ""]]:
-    """Start of each tile's list, the lists' members, and whether the slots were too few."""
+    """Start of each tile's list, the members of all lists, and whether there were too few slots."""
     (rows, columns), count, device = grid, len(means2d), means2d.device
     dtype = torch.int16 if rows * columns < 2**15 else torch.int32
     module = load_cuda(SOURCE, device, KEY=KEYS[dtype])
@@ -42,7 +42,7 @@ def sorted_pairs(
         "boxes", blocks, THREADS, means2d.contiguous(), radii.int().contiguous(), order, box,
         touched, count, rows, columns, tile,
     )  # fmt: skip
-    ends = touched.cumsum(0)  # 64 bits: their sum may not fit into 32.
+    ends = touched.cumsum(0)  # In 64 bits, since the sum may not fit into 32.
     if slots is None:
         slots = int(ends[-1])
     key = torch.empty(slots, dtype=dtype, device=device)

@@ -34,7 +34,7 @@ PIXELS = TILE * TILE
 SEGMENT = 128
 """Members of a tile that one warp composites."""
 CHANNELS = 26
-"""Of one pass at most: with six gradients of the shape they make a warp's 32."""
+"""Most channels of one pass: with six gradients of the shape they make a warp's 32."""
 MOST_TILES = 1 << 18
 WARPS, LANES, BLOCK = 4, 32, 1024
 

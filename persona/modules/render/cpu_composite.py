@@ -138,7 +138,7 @@ def _composite_tile(
             NEVER; clear (TILE^2,), transmittance left; colours (TILE^2, c); falloff (TILE,).
 
     Returns:
-        How many members were looked at before every pixel was finished.
+        Number of members that were processed before every pixel was finished.
     """
     ends, clear, colours, falloff = pixels
     real = clear.dtype.type
@@ -368,7 +368,7 @@ def gather(
     """Sums the gradients of each Gaussian over its tiles, always in the same order.
 
     Args:
-        pairs: Of the used pairs, c + FOOTPRINT_GRADS numbers each.
+        pairs: Gradients of the used pairs, c + FOOTPRINT_GRADS numbers each.
         tiles: As ``project`` wrote them.
         tiles_x: Tiles per row.
         lists: (starts, places, first, offsets), see ``cpu_tiles`` and ``composite_backward``.

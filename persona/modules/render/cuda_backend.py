@@ -1,4 +1,4 @@
-"""Gaussian rasteriser for CUDA; its kernels compile without a CUDA toolkit."""
+"""Gaussian rasteriser for CUDA, whose kernels compile without a CUDA toolkit."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from persona.types import Camera, Gaussians
 log = logging.getLogger(__name__)
 
 SLOTS_PER_GAUSSIAN = 4
-"""Pairs of Gaussian and tile to make room for where no pass was counted before."""
+"""Room, in (Gaussian, tile) pairs per Gaussian, for sizes whose pairs were never counted."""
 ROOM = 1.5
-"""Share of the pairs counted before that a pass of fixed size makes room for."""
+"""Room of a pass with fixed slots, as a multiple of the pairs that were counted before."""
 
 SHEET_GAP_PX = 64
-"""Rows between two pictures of a sheet."""
+"""Rows between two pictures on a sheet."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,15 @@ class _Sorted:
         ]  # fmt: skip
         if len(parts) == 1:
             return parts[0]
-        # Only the first pass carries the alpha's gradient.
+        # Use the first pass's alpha, so that only this pass carries its gradient.
         return parts[0][0], torch.cat([image for _, image in parts])
 
 
 class CudaRenderer(GaussianRenderer):
-    """Float32 on CUDA.
+    """Renders in float32 on CUDA.
 
-    A pass waits for the device once, to learn how many (Gaussian, tile) pairs there are, except
-    inside ``fixed_slots``.
+    Except inside ``fixed_slots``, a pass waits for the device once, to learn how many
+    (Gaussian, tile) pairs there are.
     """
 
     name = device_type = "cuda"
@@ -76,7 +76,7 @@ class CudaRenderer(GaussianRenderer):
     def fixed_slots(self) -> Iterator[None]:
         """Reserves room for 1.5 times the (Gaussian, tile) pairs of earlier passes of this size.
 
-        If that is too small the farthest Gaussians are left out.
+        If that is too little, the farthest Gaussians are left out.
         """
         before, self._fixed = self._fixed, True
         try:
@@ -112,9 +112,9 @@ class CudaRenderer(GaussianRenderer):
     def many(
         self, gaussians: Sequence[Gaussians], camera: Camera, values: Sequence[Float[Tensor, "n c"]]
     ) -> tuple[Float[Tensor, "k c h w"], Float[Tensor, "k 1 h w"]]:
-        """See the base class: one sort and one pass over a sheet on which pictures lie in a column.
+        """As in the base class, with one sort and one pass: the pictures form a column on a sheet.
 
-        Between two pictures is room for what a Gaussian that one of them shows reaches beyond it.
+        Rows between two pictures keep Gaussians that reach beyond one picture out of the next.
         """
         count, height = len(gaussians), camera.height
         pitch = -(-(height + SHEET_GAP_PX) // TILE) * TILE
@@ -131,11 +131,11 @@ class CudaRenderer(GaussianRenderer):
         return pictures[:-1].transpose(0, 1), pictures[-1:].transpose(0, 1)
 
     def _project(self, gaussians: Gaussians, camera: Camera) -> Splats:
-        """The Gaussians as the image sees them."""
+        """Projects the Gaussians to the image."""
         return project(gaussians, camera, near_m=self.near_m, far_m=self.far_m, eps2d=self.eps2d)
 
     def _sorted(self, splats: Splats, size: tuple[int, int]) -> _Sorted:
-        """One sort for all passes over an image of a size."""
+        """Sorts the splats into tiles once, for all passes over an image of this size."""
         count, (rows, columns) = len(splats.means), (math.ceil(side / TILE) for side in size)
         kind = count, *size
         slots = self._slots.get(kind, SLOTS_PER_GAUSSIAN * count) if self._fixed else None
@@ -143,7 +143,7 @@ class CudaRenderer(GaussianRenderer):
         bins = bin_splats(*places, (rows, columns), TILE, slots)
         if slots is not None:
             self._slots[kind] = slots
-            # Added atomically, because passes may run in parallel.
+            # An atomic addition, because passes may run in parallel.
             self._overflows.scatter_add_(0, self._place, bins.overflowed.int()[None])
         else:
             needed = int(ROOM * len(bins.members)) + 1

@@ -23,7 +23,7 @@ def compile_cuda(
 
     Args:
         source: The code; its kernels are ``extern "C"``.
-        name: Of the source, for messages.
+        name: Name of the source, for messages.
         architecture: Such as ``sm_90``.
         defines: Macros and their values.
 

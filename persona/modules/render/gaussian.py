@@ -45,10 +45,10 @@ class GaussianRenderer(nn.Module, ABC):
         """Renders one unbatched camera.
 
         Args:
-            gaussians: In the camera's world, opacities in [0, 1].
-            camera: Unbatched.
-            channels: Name to per-Gaussian values. Those with ``geometry`` False send gradient to
-                their values alone.
+            gaussians: Gaussians in the camera's world, opacities in [0, 1].
+            camera: One camera, without batch.
+            channels: Per-Gaussian values by name. With ``geometry`` False, only the values get a
+                gradient, not the Gaussians.
 
         Returns:
             One image per channel, premultiplied by the alpha (black background), and the alpha.
@@ -72,12 +72,12 @@ class GaussianRenderer(nn.Module, ABC):
     def many(
         self, gaussians: Sequence[Gaussians], camera: Camera, values: Sequence[Float[Tensor, "n c"]]
     ) -> tuple[Float[Tensor, "k c h w"], Float[Tensor, "k 1 h w"]]:
-        """Pictures of as many scenes, whose values move the geometry.
+        """Renders several scenes; the Gaussians get gradients from their images.
 
         Args:
-            gaussians: Of each scene, as many in one as in another.
-            camera: A batch, one for each scene.
-            values: Of each scene's Gaussians.
+            gaussians: Gaussians of each scene, the same number in all.
+            camera: A batch with one camera for each scene.
+            values: Values of each scene's Gaussians.
 
         Returns:
             Images premultiplied by the alpha, and the alphas.
@@ -91,7 +91,7 @@ class GaussianRenderer(nn.Module, ABC):
 
     @contextmanager
     def fixed_slots(self) -> Iterator[None]:
-        """Inside, passes do not wait for the device, so that a CUDA graph can capture them.
+        """A context in which passes never wait for the device, so that CUDA graphs can capture it.
 
         A backend may then run out of room and leave out the farthest Gaussians: see ``grow_slots``.
         """
@@ -100,7 +100,7 @@ class GaussianRenderer(nn.Module, ABC):
     def grow_slots(self) -> bool:
         """Whether passes inside ``fixed_slots`` ran out of room since the last call.
 
-        If so there is more room from now on, and graphs of such passes must be captured anew.
+        If so, makes more room for later passes; graphs of such passes must be captured again.
         """
         return False
 
@@ -111,8 +111,8 @@ class GaussianRenderer(nn.Module, ABC):
         """Alpha (1, h, w) and one image (c, h, w) per tensor of values (n, c).
 
         Args:
-            gaussians: To draw.
-            camera: Unbatched.
-            moving: Values whose images have a gradient to the geometry, as the alpha has.
-            still: Values whose images have none.
+            gaussians: The Gaussians to draw.
+            camera: One camera, without batch.
+            moving: Values whose images give the geometry a gradient, as the alpha does.
+            still: Values whose images give it none.
         """

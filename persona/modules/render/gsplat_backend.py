@@ -12,7 +12,7 @@ from persona.types import Camera, Gaussians
 
 
 class GsplatRenderer(CudaRenderer):
-    """Float32 on CUDA; an independent check of the projection.
+    """Renders in float32 on CUDA; serves as an independent check of our projection.
 
     Raises:
         UserError: gsplat's extension does not load.
@@ -40,7 +40,7 @@ class GsplatRenderer(CudaRenderer):
 
 def _load_gsplat():
     """Imports gsplat, which compiles its CUDA extension on first use."""
-    import gsplat  # Slow to import, and compiles itself.
+    import gsplat  # Imported only here: the import is slow and may compile the extension.
     from gsplat.cuda._backend import _C
 
     if _C is None:

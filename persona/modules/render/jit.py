@@ -8,8 +8,8 @@ from numba import njit
 def kernel(**options):
     """``njit`` with an on-disk cache.
 
-    The import hook of the tests wraps every function for type checks, which numba can neither
-    compile nor cache, so the original is taken from under it.
+    The import hook of the tests wraps every function for type checks. Numba can neither compile nor
+    cache the wrapper, so this unwraps the original function.
     """
 
     def compile_original(function):
@@ -19,7 +19,7 @@ def kernel(**options):
 
 
 def triton_kernel(function):
-    """``triton.jit``, of the original function as well."""
-    import triton  # Comes with CUDA builds of torch, and only those run such kernels.
+    """``triton.jit`` of the function, unwrapped as in ``kernel``."""
+    import triton  # Imported only here: just CUDA builds of torch have it, and only they need it.
 
     return triton.jit(inspect.unwrap(function))

@@ -3,8 +3,8 @@
 Triangles are rasterised in homogeneous pixel coordinates (Olano and Greer, "Triangle scan
 conversion using 2D homogeneous coordinates", 1997): a pixel centre d = (x, y, 1) lies in a face
 when the three edge functions (v_j x v_k) . d share the sign of the volume (v_0, v_1, v_2). Faces
-that cross the near plane need no clipping then, and a shared edge has exactly opposite values on
-its two sides, so a fill rule leaves neither holes nor doubly covered pixels.
+that cross the near plane then need no clipping. The two faces of a shared edge get exactly opposite
+values of its edge function, so a fill rule leaves neither holes nor doubly covered pixels.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def rasterize(
     Args:
         vertices: World positions, metres.
         faces: Vertex indices, counter-clockwise seen from outside.
-        camera: One camera (unbatched). What is nearer than 1 cm is cut off.
+        camera: One camera (unbatched). Parts nearer than 1 cm are cut off.
         cull_backfaces: Leave out faces seen from behind.
     """
     corners = _homogeneous(vertices, faces, camera)
@@ -93,7 +93,7 @@ def rasterize(
 def nearest_faces(
     vertices: Float[Tensor, "p 3"], faces: Int[Tensor, "f 3"], camera: Camera
 ) -> Int[Tensor, "h w"]:
-    """The faces of ``rasterize`` alone, -1 where empty: cheaper on CUDA."""
+    """Only the faces of ``rasterize``, -1 where empty; cheaper than all of it on CUDA."""
     size = camera.height, camera.width
     if vertices.device.type == "cuda":
         return _fill_cuda(_homogeneous(vertices, faces, camera), size, NEAR_M, False)
@@ -104,8 +104,8 @@ def nearest_faces(
 def rasterize_uv(uv: Float[Tensor, "t 2"], uv_faces: Int[Tensor, "f 3"], size: int) -> MeshRender:
     """Finds the face under each texel centre of a size x size texture.
 
-    u runs right and v up, as in obj files: texel row 0 holds v near 1. Depth is 1 where covered;
-    where charts overlap the lowest face index wins.
+    u points right and v up, as in obj files: texel row 0 has v near 1. Depth is 1 where covered;
+    where charts overlap, the lowest face index wins.
     """
     u, v = uv.double().unbind(-1)
     corners = torch.stack((u * size, (1 - v) * size, torch.ones_like(u)), -1)[uv_faces]
@@ -115,7 +115,10 @@ def rasterize_uv(uv: Float[Tensor, "t 2"], uv_faces: Int[Tensor, "f 3"], size: i
 def interpolate(
     render: MeshRender, faces: Int[Tensor, "f 3"], features: Float[Tensor, "p c"]
 ) -> Float[Tensor, "h w c"]:
-    """Per-vertex features at the pixels of a render, zero where empty; differentiable in them."""
+    """Per-vertex features at the pixels of a render, zero where empty.
+
+    Differentiable with respect to the features.
+    """
     mask = render.mask
     corners = features[faces[render.face[mask]]]
     weights = render.barycentric[mask].to(features.dtype)

@@ -1,4 +1,4 @@
-"""The mesh rasteriser's inner loops for the CPU; ``mesh_torch.py`` is its twin."""
+"""Inner loops of the mesh rasteriser for the CPU; ``mesh_torch.py`` does the same with torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numba import prange
 from persona.modules.render.jit import kernel
 
 BAND_ROWS = 8
-"""Rows of one parallel unit of work."""
+"""Number of image rows in one parallel unit of work."""
 BOX_SLACK_PX = 1e-6
 
 
@@ -20,10 +20,10 @@ def _pixel(value, size):
 
 @kernel(parallel=True)
 def set_up_faces(corners, near, height, width, cull_backfaces):
-    """Edge functions, volumes and pixel boxes of the part beyond ``near`` of each face.
+    """Edge functions and volume of each face, and the pixel box of its part beyond ``near``.
 
-    ``edges[f, i]`` dotted with a pixel (x, y, 1) is positive inside edge i, and z is the volume
-    over the sum of the three.
+    ``edges[f, i]`` dotted with a pixel (x, y, 1) is positive inside edge i. The depth z at a pixel
+    is the volume divided by the sum of the three edge functions.
     """
     count = corners.shape[0]
     edges = np.empty((count, 3, 3))

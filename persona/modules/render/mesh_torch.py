@@ -1,7 +1,7 @@
 """The mesh rasteriser in plain torch operations, for tensors that are not on the CPU.
 
-It stays on the tensors' device. All (face, pixel of its box) pairs, two passes and float64 make it
-a correct path rather than a fast one.
+It stays on the tensors' device. It is correct rather than fast: it goes twice, in float64, through
+all pairs of a face and a pixel of its box.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CHUNK_PAIRS = 1 << 24
 
 
 def _cross(a: Float[Tensor, "f 3"], b: Float[Tensor, "f 3"]) -> Float[Tensor, "f 3"]:
-    """Cross product by separate products: unfused, a x b is exactly -(b x a)."""
+    """Cross product from separate products; without fused operations a x b is exactly -(b x a)."""
     (ax, ay, az), (bx, by, bz) = a.unbind(-1), b.unbind(-1)
     return torch.stack((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx), -1)
 

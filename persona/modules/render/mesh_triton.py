@@ -1,6 +1,6 @@
-"""The mesh rasteriser on CUDA: one program per face, a z-buffer with depth and face in one word.
+"""The mesh rasteriser on CUDA: one program per face; a z-buffer word packs depth and face index.
 
-It never waits for the device and all shapes are fixed, so that a CUDA graph can capture it.
+It never waits for the device and has fixed shapes, so that a CUDA graph can capture it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ from persona.modules.render.jit import triton_kernel
 from persona.modules.render.mesh_kernels import BOX_SLACK_PX
 
 PIXELS = 64
-"""Pixels of a face's box that a program looks at together."""
+"""Pixels of a face's box that a program tests at once."""
 EMPTY = 2**63 - 1
 
 
 @triton_kernel
 def _inside(value, a, b):
-    """Whether pixels lie inside an edge; those on it belong to exactly one of its two faces."""
+    """Whether pixels lie inside an edge; a pixel on it belongs to exactly one of its two faces."""
     a, b = a + 0 * value, b + 0 * value
     return (value > 0) | ((value == 0) & ((a > 0) | ((a == 0) & (b > 0))))
 
 
 @triton_kernel
 def _fill(corners_ptr, buffer_ptr, near, height, width, slack, CULL: tl.constexpr, P: tl.constexpr):
-    """Writes (depth bits, face) where it is the smallest; corners (z column, z row, z), float64."""
+    """Writes (depth bits, face) to each pixel where it is smaller than what is there.
+
+    Corners are (z column, z row, z) in float64.
+    """
     face = tl.program_id(0)
     base = corners_ptr + face * 9
     x0, y0, z0 = tl.load(base), tl.load(base + 1), tl.load(base + 2)
@@ -47,7 +50,7 @@ def _fill(corners_ptr, buffer_ptr, near, height, width, slack, CULL: tl.constexp
     kept = front & (volume != 0)
     if CULL:
         kept = kept & (volume < 0)
-    # A face that crosses the near plane may appear anywhere in the image.
+    # A face that crosses the near plane may appear anywhere, so its box is the whole image.
     u0, u1, u2 = x0 / z0, x1 / z1, x2 / z2
     v0, v1, v2 = y0 / z0, y1 / z1, y2 / z2
     left = tl.minimum(tl.minimum(u0, u1), u2) - 0.5 - slack
@@ -85,13 +88,13 @@ def _fill(corners_ptr, buffer_ptr, near, height, width, slack, CULL: tl.constexp
 def fill(
     corners: Float[Tensor, "f 3 3"], near: float, height: int, width: int, cull_backfaces: bool
 ) -> Int[Tensor, "h w"]:
-    """Nearest face at each pixel centre, -1 where there is none; of equal depths the lowest face.
+    """Nearest face at each pixel centre, -1 if there is none; at equal depths the lowest index.
 
     Args:
-        corners: Of the faces, float64, as (z * column, z * row, z).
+        corners: Corners of the faces, float64, as (z * column, z * row, z).
         near: Smallest depth that is drawn, metres.
-        height: Of the image.
-        width: Of the image.
+        height: Height of the image.
+        width: Width of the image.
         cull_backfaces: Leave out faces seen from behind.
     """
     buffer = torch.full((height, width), EMPTY, dtype=torch.int64, device=corners.device)

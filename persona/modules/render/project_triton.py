@@ -1,10 +1,11 @@
-"""Projection of Gaussians to the image on CUDA: one kernel forward, one backward.
+"""Projects Gaussians to the image on CUDA, with one kernel forward and one backward.
 
-Does what ``cpu_project`` does, in float32. A footprint's determinant, which float32 would lose as
-a difference of products, is computed from the rows x and y of the covariance's square root:
-|x|^2 |y|^2 - (x.y)^2 = |x cross y|^2 (Lagrange).
+Does what ``cpu_project`` does, in float32. As a difference of products, a footprint's determinant
+would lose its precision in float32. So it is computed from the rows x and y of the covariance's
+square root: |x|^2 |y|^2 - (x.y)^2 = |x cross y|^2 (Lagrange).
 
-Image model: see ``gaussian``; the box about a splat: Radl et al. 2024, arXiv:2402.00525, B.2.
+For the image model see ``gaussian``; the box around a splat is by Radl et al. 2024,
+arXiv:2402.00525, B.2.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ ALPHA_MIN = tl.constexpr(1 / 255)
 EXTENT_MAX = tl.constexpr(3.33)
 """A splat is cut this many standard deviations from its centre (sqrt(2 ln 255) is 3.329)."""
 MARGIN = tl.constexpr(0.15)
-"""Slopes are clamped this part of the image beyond each edge: what lies beside the camera would
-blow up."""
+"""Ray slopes are clamped at this share of the image beyond each edge, because the footprints of
+Gaussians beside the camera would become huge."""
 
 
 class Splats(NamedTuple):
-    """Gaussians as the image sees them."""
+    """Gaussians projected to the image."""
 
     means: Float[Tensor, "n 2"]
     """Centres, pixels."""
     conics: Float[Tensor, "n 3"]
-    """Inverse covariances (xx, xy, yy) behind the filter, per square pixel."""
+    """Inverse covariances (xx, xy, yy) after the filter, per square pixel."""
     opacities: Float[Tensor, "n"]
-    """Times the filter's factor."""
+    """Opacities, multiplied by the filter's factor."""
     radii: Int[Tensor, "n 2"]
-    """Half the sides of the boxes, pixels; zero for what is not drawn."""
+    """Half the sides of the boxes, pixels; zero for Gaussians that are not drawn."""
     depths: Float[Tensor, "n"]
     """Camera z, metres."""
 
@@ -70,7 +71,7 @@ def _axes(
 
 @triton_kernel
 def _vector(ptr, row, rows, columns, used):
-    """Three values of each row, by strides."""
+    """Loads three values of each row, by the strides of rows and columns."""
     at = ptr + rows * row
     first, second = tl.load(at, used, 0.0), tl.load(at + columns, used, 0.0)
     return first, second, tl.load(at + 2 * columns, used, 0.0)
@@ -78,7 +79,7 @@ def _vector(ptr, row, rows, columns, used):
 
 @triton_kernel
 def _view(pose_ptr, focal_ptr, center_ptr):
-    """Rows of the rotation, shift, focal lengths and principal point."""
+    """Loads the camera: rows of the rotation, shift, focal lengths and principal point."""
     r00, r01, r02, t0 = _row(pose_ptr)
     r10, r11, r12, t1 = _row(pose_ptr + 4)
     r20, r21, r22, t2 = _row(pose_ptr + 8)
@@ -94,7 +95,7 @@ def _row(ptr):
 
 @triton_kernel
 def _turn(q_ptr, row, used):
-    """Unit quaternion, its length, and the rotation's rows."""
+    """The quaternion normalised, its length before that, and the rotation's rows."""
     w = tl.load(q_ptr + 4 * row, used, 1.0)
     x = tl.load(q_ptr + 4 * row + 1, used, 0.0)
     y = tl.load(q_ptr + 4 * row + 2, used, 0.0)
@@ -109,7 +110,7 @@ def _turn(q_ptr, row, used):
 
 @triton_kernel
 def _slope(along, depth, focal, centre, size):
-    """Ray slope within a margin around the image, and whether it was there already."""
+    """Ray slope clamped to a margin around the image, and whether it was within it before."""
     low = -(centre + MARGIN * size) / focal
     high = (size - centre + MARGIN * size) / focal
     slope = along / depth
@@ -118,7 +119,7 @@ def _slope(along, depth, focal, centre, size):
 
 @triton_kernel
 def _footprint(fx, fy, mz, u, v, b00, b01, b02, b10, b11, b12, b20, b21, b22):
-    """Two rows of the covariance's square root, by the axes in camera coordinates."""
+    """Two rows of the covariance's square root, from the axes in camera coordinates."""
     jx, jy = fx / mz, fy / mz
     x0, x1, x2 = jx * (b00 - u * b20), jx * (b01 - u * b21), jx * (b02 - u * b22)
     y0, y1, y2 = jy * (b10 - v * b20), jy * (b11 - v * b21), jy * (b12 - v * b22)
@@ -127,7 +128,7 @@ def _footprint(fx, fy, mz, u, v, b00, b01, b02, b10, b11, b12, b20, b21, b22):
 
 @triton_kernel
 def _filtered(x0, x1, x2, y0, y1, y2, eps):
-    """Covariance (a, b, c) before the filter, and both determinants."""
+    """Covariance (a, b, c) before the filter, and its determinants before and after the filter."""
     a, b = _dot(x0, x1, x2, x0, x1, x2), _dot(x0, x1, x2, y0, y1, y2)
     c = _dot(y0, y1, y2, y0, y1, y2)
     n0, n1, n2 = x1 * y2 - x2 * y1, x2 * y0 - x0 * y2, x0 * y1 - x1 * y0
@@ -169,7 +170,8 @@ def _forward(
     drawn = drawn & (opacity >= ALPHA_MIN) & (opacity < float("inf"))
     extent = tl.minimum(EXTENT_MAX, tl.sqrt(2 * tl.log(opacity / ALPHA_MIN)))
     half_x, half_y = tl.ceil(extent * tl.sqrt(a)), tl.ceil(extent * tl.sqrt(c))
-    # Rounded as on the CPU: pixels are large numbers, and Triton's own division is a few ulp off.
+    # Round as on the CPU: Triton's own division is a few ulp off, which matters for large numbers
+    # such as pixel coordinates.
     x, y = fx * tl.div_rn(mx, mz) + cx, fy * tl.div_rn(my, mz) + cy
     drawn = drawn & (x + half_x > 0) & (x - half_x < width)
     drawn = drawn & (y + half_y > 0) & (y - half_y < height)
@@ -186,7 +188,10 @@ def _forward(
 
 @triton_kernel
 def _covariance_gradient(a, b, c, raw, det, eps, opacity, ha, hb, hc, by_seen):
-    """Of the covariance before the filter and of the opacity, from conic and filtered opacity."""
+    """Gradients of the unfiltered covariance and of the opacity.
+
+    They are computed from the gradients of the conic and of the filtered opacity.
+    """
     aa, cc = a + eps, c + eps
     qa, qb, qc = cc / det, -b / det, aa / det
     hb = 0.5 * hb
@@ -207,7 +212,7 @@ def _covariance_gradient(a, b, c, raw, det, eps, opacity, ha, hb, hc, by_seen):
 def _store_turn_gradient(
     ptr, row, used, w, x, y, z, norm, g00, g01, g02, g10, g11, g12, g20, g21, g22
 ):
-    """Gradient of the quaternion of any length from that of its rotation."""
+    """Stores the gradient of a quaternion of any length, from the gradient of its rotation."""
     gw = 2 * (x * (g21 - g12) + y * (g02 - g20) + z * (g10 - g01))
     gx = 2 * (y * (g01 + g10) + z * (g02 + g20) + w * (g21 - g12)) - 4 * x * (g11 + g22)
     gy = 2 * (x * (g01 + g10) + z * (g12 + g21) + w * (g02 - g20)) - 4 * y * (g00 + g22)
@@ -226,7 +231,10 @@ def _backward(
     count, scale_row, scale_column, xy_row, conic_row, seen_row, eps, height, width,
     N: tl.constexpr,
 ):  # fmt: skip
-    """Gradients by the Gaussians. Outputs must be zero; Gaussians that are not drawn keep zero."""
+    """Gradients with respect to the Gaussians.
+
+    Outputs must be zero before: those of Gaussians that are not drawn are not written.
+    """
     row = tl.program_id(0) * N + tl.arange(0, N)
     used = row < count
     used = used & (tl.load(radius_ptr + 2 * row, used, 0) > 0)
@@ -255,8 +263,8 @@ def _backward(
         ha, hb, hc, tl.load(by_seen_ptr + seen_row * row, used, 0.0),
     )  # fmt: skip
     tl.store(by_opacity_ptr + row, by_opacity, used)
-    # Of the rows, times what carries them: the Jacobian's rows are fx / z (1, 0, -u) and
-    # fy / z (0, 1, -v).
+    # p and q are the gradients of the footprint's rows x and y, times fx and fy. The Jacobian's
+    # rows are fx / z (1, 0, -u) and fy / z (0, 1, -v).
     inv = 1 / mz
     p0, p1, p2 = (
         fx * (2 * ga * x0 + gb * y0), fx * (2 * ga * x1 + gb * y1), fx * (2 * ga * x2 + gb * y2),
@@ -275,7 +283,7 @@ def _backward(
     tl.store(by_mean_ptr + 3 * row, gx, used)
     tl.store(by_mean_ptr + 3 * row + 1, gy, used)
     tl.store(by_mean_ptr + 3 * row + 2, gz, used)
-    # Axes in camera coordinates, then in the world's.
+    # Gradients of the axes in camera coordinates, then turned into the world's.
     p0, p1, p2, q0, q1, q2 = inv * p0, inv * p1, inv * p2, inv * q0, inv * q1, inv * q2
     n0, n1, n2 = -(u * p0 + v * q0), -(u * p1 + v * q1), -(u * p2 + v * q2)
     g00, g10, g20 = _rotated(r00, r10, r20, r01, r11, r21, r02, r12, r22, p0, q0, n0)
@@ -312,7 +320,7 @@ class _Project(torch.autograd.Function):
     @first_order
     def backward(ctx, by_means, by_conics, by_opacities, *_):
         means, scales, quaternions, opacities, *rest = ctx.saved_tensors
-        # Compositing gives columns of one table.
+        # Compositing gives gradients as columns of one table, so rows may be strided.
         by_means, by_conics = (
             t if t.stride(1) == 1 else t.contiguous() for t in (by_means, by_conics)
         )
@@ -331,8 +339,8 @@ def project(
     """Projects Gaussians, with gradient to all their parameters and none to the camera.
 
     Args:
-        gaussians: In the camera's world, at least one.
-        camera: Unbatched.
+        gaussians: Gaussians in the camera's world, at least one.
+        camera: One camera, without batch.
         near_m: Gaussians nearer than this camera depth are not drawn.
         far_m: Gaussians farther than this are not drawn.
         eps2d: Variance of the 2D filter, square pixels.

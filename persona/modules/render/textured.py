@@ -22,7 +22,7 @@ def draw_textured(
 
     Args:
         vertices: Metres, in the camera's world.
-        faces: Of the vertices.
+        faces: Faces of the vertices.
         uv: Texture coordinates in [0, 1], v up.
         uv_faces: Rows of ``uv`` at each face's corners.
         texture: Its row 0 is v = 1.

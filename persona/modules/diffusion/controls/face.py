@@ -61,7 +61,7 @@ def face_boxes(keypoints: Float32[ndarray, "n 133 3"], size: tuple[int, int]) ->
     """Top, bottom, left and right pixel of each frame's face, all inside; -1 where none is seen.
 
     Args:
-        keypoints: Of the frames; those of a face turned away score 0.
+        keypoints: Keypoints of the frames; those of a face turned away score 0.
         size: Height and width of the frames, pixels.
     """
     limits = np.array(size[::-1]) - 1

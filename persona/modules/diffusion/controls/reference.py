@@ -11,7 +11,7 @@ from persona.errors import UserError
 from persona.modules.diffusion.base import Reference
 
 _RIGID = [0, 1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 16]
-"""COCO's points but for elbows and wrists, which say nothing about place and size."""
+"""COCO's points except elbows and wrists, which say nothing about place and size."""
 _MIN_SCORE = 0.3
 _LEAST_POINTS = 4
 _WHITE = 255
@@ -27,7 +27,7 @@ def align_reference(
 
     Args:
         reference: The photograph.
-        keypoints: Of the clip's frames, in pixels, with scores.
+        keypoints: Keypoints of the clip's frames, in pixels, with scores.
         size: Height and width of the frames, pixels.
 
     Raises:

@@ -44,7 +44,7 @@ class ChampOptions:
     Attributes:
         window: Frames that the UNet sees at once.
         overlap: Frames that windows share.
-        steps: Of denoising.
+        steps: Steps of denoising.
         guidance: How far beyond the unconditional prediction, above 1.
         encode_chunk: Frames whose maps are encoded at once; fewer need less memory.
     """
@@ -99,7 +99,7 @@ class ChampSampler(Sampler):
 
         Args:
             reference: In [0, 1], where the networks compute.
-            maps: Of each frame, as large as the reference.
+            maps: Maps of each frame, as large as the reference.
             options: How to sample.
             generator: Draws the latents.
         """

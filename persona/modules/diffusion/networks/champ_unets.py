@@ -50,7 +50,7 @@ class ReferenceUNet(nn.Module):
         """The bank.
 
         Args:
-            latents: Of the reference, without noise.
+            latents: Latents of the reference, without noise.
             context: CLIP embedding of the reference.
         """
         bank: dict[str, Tensor] = {}
@@ -104,7 +104,7 @@ class BankAttention:
 
 
 class DenoisingUNet(nn.Module):
-    """Frames one by one but for motion modules, which diffusers' blocks do not know of.
+    """Treats frames one by one, except in motion modules, which diffusers' blocks do not have.
 
     Inputs are cast to the network's precision and the velocity to float32.
 
@@ -152,7 +152,7 @@ class DenoisingUNet(nn.Module):
 
         Args:
             latents: Noisy.
-            timestep: Of 1000.
+            timestep: Timestep, below 1000.
             context: CLIP embedding of the reference, or zeros.
             guidance: Sum of the guidance encoders, added after the first convolution.
             bank: What the reference UNet gave.

@@ -32,7 +32,7 @@ class PerceiverAttention(nn.Module):
         image: Float[Tensor, "batch embeddings dim"],
         tokens: Float[Tensor, "batch tokens dim"],
     ) -> Float[Tensor, "batch tokens dim"]:
-        """What is to be added to the tokens."""
+        """Values to be added to the tokens."""
         image, tokens = self.norm1(image), self.norm2(tokens)
         key, value = self.to_kv(torch.cat([image, tokens], 1)).chunk(2, -1)
         return self.to_out(attend(self.to_q(tokens), key, value, self.heads))
@@ -96,8 +96,8 @@ class FaceEncoder(nn.Module):
 
     Args:
         cross_attention_dim: Width of the tokens.
-        id_embeddings_dim: Of the face recognition network.
-        clip_embeddings_dim: Of the CLIP image encoder.
+        id_embeddings_dim: Width of the face recognition network.
+        clip_embeddings_dim: Width of the CLIP image encoder.
         num_tokens: How many tokens.
     """
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from persona.modules.diffusion.networks.identity_net import CROP
 
 _RATE = 0.1
-"""Of Adam at the first step; it falls to 0 at the last."""
+"""Rate of Adam at the first step; it falls to 0 at the last."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class FaceRefinement:
         boxes: Top, bottom, left and right pixel of each frame's face, all of them inside; -1 where
             a frame shows none.
         steps: Denoising steps, from the first, that are refined.
-        iterations: Of Adam in each of them.
+        iterations: Iterations of Adam in each of them.
         chunk: Frames decoded at once.
     """
 
@@ -49,7 +49,7 @@ class FaceRefinement:
 
         Args:
             clean: As the network believes them.
-            rate: Of Adam, see ``rate_at``.
+            rate: Rate of Adam, see ``rate_at``.
         """
         moved = clean.detach().clone().requires_grad_()
         adam = torch.optim.Adam([moved], rate)

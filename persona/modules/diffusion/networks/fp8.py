@@ -1,7 +1,7 @@
-"""Linear layers in 8-bit floating point, for GPUs that multiply such twice as fast.
+"""Linear layers in 8-bit floating point, for GPUs that multiply 8-bit numbers twice as fast.
 
-Each token and each output has a scale of its own (Micikevicius et al. 2022, arXiv 2209.05433,
-section 3; E4M3). Sums are in float32, results in the layer's precision.
+Each token and each output has its own scale (Micikevicius et al. 2022, arXiv 2209.05433, section 3;
+E4M3). Sums are in float32, results in the layer's precision.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from torch import Tensor, nn
 KIND = torch.float8_e4m3fn
 MOST = torch.finfo(KIND).max
 LEAST = 1e-12
-"""Of what a row's scale is made, so that rows of zeros have one."""
+"""Least value from which a row's scale is computed, so that rows of zeros have a scale."""
 MULTIPLE = 16
-"""Of both widths, as the GPU's matrix units ask."""
+"""Both widths must be multiples of this, as the GPU's matrix units require."""
 
 
 class Fp8Linear(nn.Linear):
-    """A linear layer whose weights are 8-bit; made by ``to_fp8``, not to be trained."""
+    """A linear layer with 8-bit weights, made by ``to_fp8``; cannot be trained."""
 
     weight_scale: Float[Tensor, "out 1"]
 
     def forward(self, input: Float[Tensor, "*n in"]) -> Float[Tensor, "*n out"]:
-        """As ``nn.Linear``, to about two digits."""
+        """As ``nn.Linear``, correct to about two digits."""
         return side_by_side([self], input)
 
     def of_rounded(
         self, small: Float[Tensor, "n in"], scale: Float[Tensor, "n 1"], dtype: torch.dtype
     ) -> Float[Tensor, "n out"]:
-        """The same, of rows that are in 8 bits already, and of what each is to be multiplied by."""
+        """The same for rows that are already in 8 bits, with the scale of each row."""
         return _product(small, scale, self.weight, self.weight_scale, self.bias, dtype)
 
 
 def side_by_side(
     layers: Sequence[Fp8Linear], tokens: Float[Tensor, "*n in"]
 ) -> Float[Tensor, "*n outs"]:
-    """What each layer makes of the same tokens, by one product; all have a bias, or none."""
+    """Results of several layers for the same tokens, by one product; all have a bias, or none."""
     small, scale = _rounded(tokens.flatten(0, -2))
     bias: Tensor | None = layers[0].bias
     if len(layers) == 1:
         weight, scales = layers[0].weight, layers[0].weight_scale
     else:
-        # Bytes are joined, because not every device joins 8-bit numbers.
+        # Join them as bytes, because not every device can join 8-bit floating-point numbers.
         joined = torch.cat([layer.weight.view(torch.uint8) for layer in layers])
         weight = joined.view(KIND)
         scales = torch.cat([layer.weight_scale for layer in layers])
@@ -74,7 +74,7 @@ def _product(
 
 
 def to_fp8(network: nn.Module) -> int:
-    """Turns a network's linear layers of fitting widths into 8-bit ones; how many they are."""
+    """Makes a network's linear layers of fitting widths 8-bit. Returns their number."""
     layers = [
         module
         for module in network.modules()
@@ -91,7 +91,7 @@ def to_fp8(network: nn.Module) -> int:
 
 
 def _rounded(rows: Float[Tensor, "n width"]) -> tuple[Tensor, Float[Tensor, "n 1"]]:
-    """Rows in 8 bits, and what each is to be multiplied by."""
+    """Rows in 8 bits, and the scale by which each must be multiplied."""
     wide = rows.float()
     scale = wide.abs().amax(-1, keepdim=True).clamp_min(LEAST) / MOST
     return (wide / scale).clamp(-MOST, MOST).to(KIND), scale

@@ -1,6 +1,6 @@
-"""GEGLU's gate on CUDA: both halves are read once and the product is written once.
+"""GEGLU's gate on CUDA: it reads both halves once and writes the product once.
 
-Where an 8-bit layer follows, the product is written in 8 bits at once, and half as much of it.
+If an 8-bit layer follows, the product is written directly in 8 bits, which halves the bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from persona.modules.diffusion.networks.fp8 import KIND, LEAST, MOST
 from persona.modules.render.jit import triton_kernel
 
 BLOCK = 1024
-"""Numbers that a program writes."""
+"""Count of numbers that one program writes."""
 
 
 @triton_kernel
@@ -25,7 +25,7 @@ def _gate(x_ptr, out_ptr, count, width, BLOCK: tl.constexpr):
     place = at // width * (2 * width) + at % width
     value = tl.load(x_ptr + place, inside, 0.0).to(tl.float32)
     gate = tl.load(x_ptr + place + width, inside, 0.0).to(tl.float32)
-    # The exact GELU: x times the normal distribution's share below x.
+    # The exact GELU: x times the normal distribution's cumulative probability at x.
     out = value * gate * 0.5 * (1.0 + tl.erf(gate * 0.7071067811865476))
     tl.store(out_ptr + at, out, inside)
 
@@ -35,7 +35,7 @@ def _gate_in_8_bits(
     x_ptr, out_ptr, scale_ptr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, LEAST: tl.constexpr,
     MOST: tl.constexpr,
 ):  # fmt: skip
-    """One row; see ``fp8`` for its scale."""
+    """Gates one row and rounds it to 8 bits; see ``fp8`` for its scale."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < WIDTH
@@ -49,7 +49,7 @@ def _gate_in_8_bits(
 
 
 def gated(both: Float[Tensor, "*n two_width"]) -> Float[Tensor, "*n width"]:
-    """The first half times GELU of the second. Without gradients."""
+    """The first half times GELU of the second half. Has no gradients."""
     both = both.contiguous()
     width = both.shape[-1] // 2
     out = both.new_empty(*both.shape[:-1], width)
@@ -60,7 +60,7 @@ def gated(both: Float[Tensor, "*n two_width"]) -> Float[Tensor, "*n width"]:
 def gated_in_8_bits(
     both: Float[Tensor, "*n two_width"],
 ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows 1"]]:
-    """``gated``, in 8-bit rows, and what each is to be multiplied by."""
+    """``gated`` as 8-bit rows, and the scale by which each must be multiplied."""
     both = both.contiguous()
     width = both.shape[-1] // 2
     rows = both.numel() // (2 * width)

@@ -15,9 +15,9 @@ from torch import Tensor
 from persona.modules.render.jit import triton_kernel
 
 PLACES, CHANNELS = 64, 64
-"""Of an image that a program holds at once."""
+"""Places and channels of an image that a program holds at once."""
 REPEATS = 8
-"""Such blocks, one after the other, of which a program makes one mean and deviation."""
+"""Number of consecutive blocks for which a program computes one mean and deviation."""
 
 
 @triton_kernel
@@ -81,9 +81,9 @@ def group_norm_silu(
 
     Args:
         images: Channels last in memory; others are copied.
-        weight: Of each channel.
-        bias: Of each channel.
-        groups: Of channels.
+        weight: Weight of each channel.
+        bias: Bias of each channel.
+        groups: Groups of channels.
         eps: Added to the variance.
         silu: Whether SiLU follows.
     """

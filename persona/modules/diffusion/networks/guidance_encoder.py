@@ -17,8 +17,8 @@ class GuidanceEncoder(nn.Module):
     """Convolutions that halve the size between widths, and one self-attention at the end.
 
     Args:
-        guidance_embedding_channels: Of the UNet's first convolution.
-        guidance_input_channels: Of the maps.
+        guidance_embedding_channels: Channels of the UNet's first convolution.
+        guidance_input_channels: Channels of the maps.
         block_out_channels: Widths; the size is halved between each two.
     """
 

@@ -14,8 +14,8 @@ class IdentityAttention(nn.Module):
     """Attention processor: what the face's tokens say is added in the image's distribution.
 
     Args:
-        width: Of the attention's queries.
-        context_width: Of the context's tokens.
+        width: Width of the attention's queries.
+        context_width: Width of the context's tokens.
         tokens: How many tokens at the context's end are the face's.
     """
 

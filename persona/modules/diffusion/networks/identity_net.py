@@ -20,9 +20,9 @@ class ResidualUnit(nn.Module):
     """Two convolutions, the second of which may halve the size.
 
     Args:
-        channels: Of the input.
-        width: Of the output.
-        stride: Of the second convolution.
+        channels: Channels of the input.
+        width: Width of the output.
+        stride: Stride of the second convolution.
     """
 
     def __init__(self, channels: int, width: int, stride: int):
@@ -51,7 +51,7 @@ class IdentityNet(nn.Module):
 
     Args:
         blocks: Residual units of each of four layers.
-        widths: Of the layers.
+        widths: Widths of the layers.
     """
 
     def __init__(self, blocks: Sequence[int], widths: Sequence[int]):

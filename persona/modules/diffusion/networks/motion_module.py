@@ -16,7 +16,7 @@ class TemporalAttention(Attention):
     """Self-attention along time; the frame's number is in queries, keys and values.
 
     Args:
-        width: Of the tokens.
+        width: Width of the tokens.
         heads: Number of heads.
         max_frames: Number of positions.
     """
@@ -28,7 +28,7 @@ class TemporalAttention(Attention):
     def forward(
         self, tokens: Float[Tensor, "places frames width"]
     ) -> Float[Tensor, "places frames width"]:
-        """What is to be added to the tokens."""
+        """Values to be added to the tokens."""
         return super().forward(self.pos_encoder(tokens))
 
 
@@ -36,7 +36,7 @@ class TemporalBlock(nn.Module):
     """Attention layers along time and a feed-forward layer.
 
     Args:
-        width: Of the tokens.
+        width: Width of the tokens.
         heads: Number of heads.
         attentions: Number of attention layers.
         max_frames: Number of positions.
@@ -64,7 +64,7 @@ class TemporalTransformer(nn.Module):
     """A frame's places attend to themselves in other frames.
 
     Args:
-        channels: Of the features, a multiple of 32 and of the heads.
+        channels: Channels of the features, a multiple of 32 and of the heads.
         heads: Number of heads.
         blocks: Number of blocks.
         attentions: Attention layers of each.
@@ -90,7 +90,7 @@ class TemporalTransformer(nn.Module):
 
         Args:
             features: All frames of the first clip, then those of the next.
-            frames: Of each clip.
+            frames: Frames of each clip.
         """
         height, width = features.shape[-2:]
         tokens = self.proj_in(self.norm(features).movedim(1, -1))
@@ -107,7 +107,7 @@ class MotionModule(nn.Module):
     """The transformer, by the name that the published weights give it.
 
     Args:
-        channels: Of the features.
+        channels: Channels of the features.
         heads: Number of heads.
         blocks: Number of blocks.
         attentions: Attention layers of each.

@@ -52,5 +52,5 @@ def place(networks: Sequence[nn.Module], device: torch.device, offload: str) -> 
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:
-    """Of a network's parameters, which all have the same."""
+    """Precision of a network's parameters, which is the same for all."""
     return next(network.parameters()).dtype

@@ -68,7 +68,7 @@ def load_champ(
     """From both UNets' files, the motion modules' and one for each kind of map.
 
     Args:
-        folder: Of all files.
+        folder: Folder of all files.
         config: The plain UNet's.
     """
     with torch.device("meta"):

@@ -1,9 +1,12 @@
 """Diffusers' blocks of Stable Video Diffusion: the same functions of the same weights, faster.
 
-What is left out changes nothing: attention to one token is that token's value, whatever asks;
-a kernel along time alone is a flat one over (time, place), which libraries compute several times
-faster than a solid one; attention along time reads tokens where they lie instead of sorting them
-by place first; queries, keys and values are one product.
+Results are the same, because:
+
+- attention to a single token gives that token's value for every query, so it is not computed;
+- a 3D convolution along time only is a 2D convolution over (time, place), which libraries compute
+  several times faster;
+- attention along time reads tokens in place instead of sorting them by place first;
+- queries, keys and values come from one product.
 """
 
 from __future__ import annotations
@@ -30,10 +33,10 @@ from persona.modules.diffusion.networks.id_attention import ClipOnlyAttention, I
 
 
 def quicken(network: nn.Module, *, fused: bool = False) -> None:
-    """Makes a network's blocks of those kinds use this file's code; names and weights stay.
+    """Makes the blocks of a network use this file's code; their names and weights stay.
 
     Args:
-        network: Of such blocks.
+        network: Network with blocks of Stable Video Diffusion.
         fused: On CUDA, use the kernels of ``time_attention_triton`` and ``geglu_triton``.
     """
     for module in network.modules():
@@ -47,14 +50,14 @@ def quicken(network: nn.Module, *, fused: bool = False) -> None:
 
 
 def keep_channels_last(network: nn.Module) -> None:
-    """Replaces a network's GroupNorms by ones that keep the memory layout; PyTorch's copy twice."""
+    """Replaces GroupNorms by ones that keep the memory layout, whereas PyTorch's copies twice."""
     for module in network.modules():
         if type(module) is nn.GroupNorm:
             module.__class__ = ChannelsLastNorm
 
 
 class ChannelsLastNorm(nn.GroupNorm):
-    """The same values."""
+    """GroupNorm with the same values, which keeps channels last."""
 
     def forward(self, input: Float[Tensor, "n c *size"]) -> Float[Tensor, "n c *size"]:
         """See ``nn.GroupNorm``."""
@@ -62,7 +65,7 @@ class ChannelsLastNorm(nn.GroupNorm):
 
 
 class QuickResBlock(SpatioTemporalResBlock):
-    """A residual block over each frame, one along time, and their mixture."""
+    """A residual block over each frame and one along time, whose results are mixed."""
 
     def forward(
         self,
@@ -70,7 +73,7 @@ class QuickResBlock(SpatioTemporalResBlock):
         temb: Float[Tensor, "all width_t"] | None = None,
         image_only_indicator: Float[Tensor, "clips frames"] | None = None,
     ) -> Float[Tensor, "all channels_o height width"]:
-        """See diffusers, whose names these are; frames of a clip follow each other."""
+        """See diffusers, which gives the argument names; the frames of a clip are consecutive."""
         assert image_only_indicator is not None
         frames = image_only_indicator.shape[-1]
         spatial, temporal = self.spatial_res_block, self.temporal_res_block
@@ -92,7 +95,7 @@ class QuickResBlock(SpatioTemporalResBlock):
 
 
 class QuickTransformer(TransformerSpatioTemporalModel):
-    """Transformer blocks over each frame's places, and along time."""
+    """Transformer blocks over the places of each frame, and along time."""
 
     def forward(
         self,
@@ -101,7 +104,7 @@ class QuickTransformer(TransformerSpatioTemporalModel):
         image_only_indicator: Float[Tensor, "clips frames"],
         return_dict: bool = False,
     ) -> tuple[Float[Tensor, "all channels height width"]]:
-        """See diffusers, whose names these are; a tuple is returned, as its blocks ask."""
+        """See diffusers, which gives the argument names; returns a tuple, as its blocks expect."""
         clips, frames = image_only_indicator.shape
         size = hidden_states.shape[2:]
         tokens = normal(hidden_states, self.norm).flatten(2).transpose(1, 2)
@@ -129,7 +132,7 @@ def _residual(
     images: Float[Tensor, "n c height width"],
     shift: Float[Tensor, "n c_o #height 1"] | None,
 ) -> Float[Tensor, "n c_o height width"]:
-    """A residual block; of one along time, rows are frames and columns all places."""
+    """A residual block; if it is one along time, rows are frames and columns are all places."""
     inner = _convolve(block.conv1, normal(images, block.norm1, silu=True))
     if shift is not None:
         inner = inner + shift
@@ -141,7 +144,7 @@ def _residual(
 def _convolve(
     layer: nn.Conv2d | nn.Conv3d, images: Float[Tensor, "n c height width"]
 ) -> Float[Tensor, "n c_o height_o width_o"]:
-    """By the layer, or by its kernel along time, laid along rows."""
+    """Convolves by the layer; a 3D kernel along time becomes a 2D kernel along the rows."""
     if layer.weight.ndim == 4:
         return layer(images)
     weight = layer.weight.flatten(3)
@@ -151,7 +154,7 @@ def _convolve(
 def normal(
     images: Float[Tensor, "n c *size"], norm: nn.GroupNorm, *, silu: bool = False
 ) -> Float[Tensor, "n c *size"]:
-    """GroupNorm, and SiLU where it follows; images stay channels last."""
+    """GroupNorm, optionally followed by SiLU; channels-last images stay so."""
     last = images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last)
     if images.is_cuda and last and not torch.is_grad_enabled():
         # Triton comes with CUDA builds of torch.
@@ -193,7 +196,7 @@ def _along_time(
 
 
 def _by_kernel(layer: nn.Module, tokens: Float[Tensor, "*n width"]) -> bool:
-    """Whether a layer that ``quicken`` has marked fits its kernel."""
+    """Whether a layer can run by a kernel: marked by ``quicken``, on CUDA, without gradients."""
     return getattr(layer, "fused", False) and tokens.is_cuda and not torch.is_grad_enabled()
 
 
@@ -203,7 +206,7 @@ def _feed_forward(
     widen, _, narrow = layers.net
     small = isinstance(narrow, Fp8Linear)
     if not _by_kernel(layers, tokens) or (torch.compiler.is_compiling() and not small):
-        return layers(tokens)  # Compiled code has a kernel of its own for 16 bits.
+        return layers(tokens)  # PyTorch's compiler makes its own kernel for 16 bits.
     # Triton comes with CUDA builds of torch.
     from persona.modules.diffusion.networks.geglu_triton import gated, gated_in_8_bits
 
@@ -216,7 +219,7 @@ def _feed_forward(
 def _frames_see_frames(
     attention: Attention, tokens: Float[Tensor, "clips frames places width"]
 ) -> Float[Tensor, "clips frames places width"]:
-    """Attention along time, before the output's layer."""
+    """Attention along time, without the output layer."""
     clips, frames, places, _ = tokens.shape
     together = _queries_keys_values(attention, tokens)
     if _by_kernel(attention, tokens):
@@ -236,9 +239,9 @@ def _frames_see_frames(
 def _queries_keys_values(
     attention: Attention, tokens: Float[Tensor, "*n width"]
 ) -> Float[Tensor, "*n three_width"]:
-    """Side by side, each of all heads."""
+    """Queries, keys and values side by side, each for all heads."""
     layers = attention.to_q, attention.to_k, attention.to_v
-    if isinstance(layers[0], Fp8Linear):  # Of one width, so all of them are.
+    if isinstance(layers[0], Fp8Linear):  # The widths are equal, so all three layers are 8-bit.
         return side_by_side(layers, tokens)
     return F.linear(tokens, torch.cat([layer.weight for layer in layers]))
 
@@ -249,7 +252,7 @@ def _told(
     tokens: Float[Tensor, "n places width"],
     context: Float[Tensor, "n tokens width_c"],
 ) -> Float[Tensor, "n _ width"]:
-    """Result of attending to the context, for each token; one row where all get the same."""
+    """Result of attending to the context, for each token; one row if all tokens get the same."""
     if isinstance(attention.processor, ClipOnlyAttention):
         context = context[:, : -attention.processor.tokens]
     elif isinstance(attention.processor, IdentityAttention):

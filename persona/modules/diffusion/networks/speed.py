@@ -1,7 +1,7 @@
-"""How fast a generator's networks compute: what changes no result, and options that round.
+"""Settings that make a generator's networks faster; some of them round results.
 
-Blocks are compiled one by one: those of one size share what is compiled, so a network of sixty
-blocks takes the time of ten.
+Blocks are compiled one by one. Blocks of the same size share the compiled code, so compiling a
+network of sixty blocks takes the time of ten.
 """
 
 from __future__ import annotations
@@ -32,22 +32,24 @@ BLOCKS = (
     TemporalBlock,
     WanTransformerBlock,
 )
-"""What is compiled as one, where it is in no other of them."""
+"""Blocks that are compiled as a whole, unless they are inside another of these."""
 _SIZES = 64
-"""Different sizes of one kind of block that may be compiled."""
+"""Most sizes of one kind of block that may be compiled."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What a generator may do to be faster.
+    """Settings that make a generator faster.
 
     Attributes:
-        rewrite: Blocks of Stable Video Diffusion compute by ``spatio_temporal``: the same results.
-        fused: On CUDA, attention along time and the gate of wide layers are kernels of our own: a
-            tenth less time for Stable Video Diffusion, less where PyTorch compiles the blocks.
-        channels_last: A pixel's channels lie together in memory, as GPUs' convolutions read them.
-        compile: Blocks are compiled by PyTorch; the first clip waits a minute or two for it.
-        fp8: Linear layers of transformers multiply 8-bit numbers; bfloat16 on an H100 or later.
+        rewrite: Run blocks of Stable Video Diffusion by ``spatio_temporal``, with the same results.
+        fused: On CUDA, use our own kernels for attention along time and for the gate of wide
+            layers: a tenth less time for Stable Video Diffusion, a smaller gain if PyTorch compiles
+            the blocks.
+        channels_last: Store a pixel's channels together in memory, as GPUs' convolutions read them.
+        compile: Compile blocks with PyTorch; the first clip waits a minute or two for it.
+        fp8: Multiply 8-bit numbers in linear layers of transformers; needs bfloat16 and an H100 or
+            later.
     """
 
     rewrite: bool = True
@@ -57,7 +59,7 @@ class Speed:
     fp8: bool = False
 
     def check(self, dtype: torch.dtype, device: torch.device, offload: str) -> None:
-        """Raises UserError for what does not go together."""
+        """Raises UserError for settings that cannot be combined."""
         if self.fp8 and device.type == "cuda":
             if torch.cuda.get_device_capability(device) < (8, 9):
                 raise UserError(
@@ -90,7 +92,7 @@ class Speed:
 
 @contextmanager
 def many_sizes() -> Iterator[None]:
-    """A context in which compiled blocks may have many sizes; PyTorch's limit is eight."""
+    """A context in which compiled blocks may have many sizes; by default PyTorch allows eight."""
     with torch._dynamo.config.patch(recompile_limit=_SIZES):
         yield
 
@@ -104,10 +106,11 @@ def _put_channels_last(network: nn.Module) -> None:
 
 
 def _wide_layers(network: nn.Module) -> list[nn.Module]:
-    """Feed-forward layers and attention to many tokens.
+    """Feed-forward layers and attention to many tokens, for which 8-bit products pay.
 
-    After a gate that no kernel of ours rounds as it goes, 16-bit products are faster: another pass
-    over so many columns takes longer than is won.
+    If a gate is not computed by our kernel, which rounds as it writes, the layer after the gate
+    stays in 16 bits: rounding its many inputs would need another pass that costs more than it
+    gains.
     """
     found: list[nn.Module] = []
     for name, module in network.named_modules():

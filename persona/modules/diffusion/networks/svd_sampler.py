@@ -51,12 +51,12 @@ class SvdOptions:
 
     Attributes:
         tile: Frames that the UNet sees at once.
-        overlap: Of tiles; they share one fewer.
-        steps: Of denoising.
+        overlap: Overlap of tiles; they share one fewer.
+        steps: Steps of denoising.
         guidance: At the first and the last frame, above 1.
         noise: Deviation of what is added to the reference.
-        fps: Frames a second that the network is told.
-        motion_bucket: How much motion it is told.
+        fps: Frames per second, as an input of the network.
+        motion_bucket: Amount of motion, as an input of the network.
         decode_chunk: Frames decoded at once; fewer need less memory.
     """
 
@@ -72,7 +72,7 @@ class SvdOptions:
 
 @dataclass
 class Condition:
-    """What the UNet is told beside the noisy latents.
+    """Inputs of the UNet other than the noisy latents.
 
     Attributes:
         context: Tokens for cross-attention.

@@ -1,7 +1,7 @@
-"""Attention along time on CUDA: each place's frames are read where they lie, once.
+"""Attention along time on CUDA, which reads the frames of each place once, without reordering.
 
-Attention kernels expect a sequence's tokens to be neighbours, and long sequences. Here sequences
-are a few dozen frames whose tokens are a picture apart: a program holds all of one.
+Usual attention kernels expect long sequences whose tokens are neighbours in memory. Here a sequence
+is a few dozen frames, whose tokens are a whole picture apart; one program holds all of a sequence.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from persona.modules.render.jit import triton_kernel
 
 MOST_FRAMES = 128
 LEAST = 16
-"""Rows and columns that the GPU's matrix units take at least."""
+"""Least number of rows and columns that the GPU's matrix units take."""
 
 
 @triton_kernel
@@ -25,10 +25,10 @@ def _attend(
     F: tl.constexpr, D: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr,
     SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One place and head of one clip.
+    """Attends within one place and head of one clip.
 
-    Widths are known when it is compiled: then loads are wide also where PyTorch compiles the
-    caller, which says nothing of how its numbers can be divided.
+    Widths are compile-time constants. Otherwise loads would be narrow when PyTorch compiles the
+    caller, because it does not tell Triton by what its integers are divisible.
     """
     place, head, clip = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     frame, column = tl.arange(0, F), tl.arange(0, D)
@@ -50,10 +50,11 @@ def _attend(
 def time_attention(
     qkv: Float[Tensor, "clips frames places three_width"], heads: int
 ) -> Float[Tensor, "clips frames places width"]:
-    """Softmax attention of each place's frames to each other. Without gradients.
+    """Softmax attention of each place's frames to each other. Has no gradients.
 
     Args:
-        qkv: Queries, keys and values side by side, each of all heads; at most ``MOST_FRAMES``.
+        qkv: Queries, keys and values side by side, each for all heads; at most ``MOST_FRAMES``
+            frames.
         heads: Number of heads.
     """
     qkv = qkv.contiguous()

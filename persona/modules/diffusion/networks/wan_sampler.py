@@ -1,4 +1,4 @@
-"""Wan-Animate (arXiv 2509.14055) through diffusers' own pipeline, its files read strictly."""
+"""Wan-Animate (arXiv 2509.14055) by diffusers' own pipeline, with a strict check of its files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NETWORKS = {
     "vae": AutoencoderKLWan,
     "transformer": WanAnimateTransformer3DModel,
 }
-"""In the order of their first calls."""
+"""Classes of the networks, in the order of their first calls."""
 OTHERS = {
     "tokenizer": AutoTokenizer,
     "scheduler": UniPCMultistepScheduler,
@@ -41,12 +41,13 @@ OTHERS = {
 
 @dataclass(frozen=True)
 class WanOptions:
-    """How to sample; the published values.
+    """How to sample; defaults are the published values.
 
     Attributes:
-        prompt: What the text encoder is told.
-        steps: Of denoising.
-        guidance: Above 1, how far beyond what an empty prompt gives; it doubles the time.
+        prompt: Text for the text encoder.
+        steps: Number of denoising steps.
+        guidance: Above 1, how far to extrapolate from the result of an empty prompt, which doubles
+            the time.
         segment: Frames that the network sees at once, one more than a multiple of 4.
     """
 
@@ -57,10 +58,10 @@ class WanOptions:
 
 
 class WanSampler(Sampler):
-    """The pipeline, told where its parts compute.
+    """Samples frames with diffusers' pipeline.
 
     Args:
-        pipeline: All parts of it.
+        pipeline: The pipeline with all its parts.
     """
 
     def __init__(self, pipeline: WanAnimatePipeline):
@@ -68,7 +69,7 @@ class WanSampler(Sampler):
         pipeline.set_progress_bar_config(disable=True)
 
     def networks(self, dtype: torch.dtype) -> list[nn.Module]:
-        """See ``Sampler``; as ``load_wan`` read them: a cast would round what is to stay exact."""
+        """See ``Sampler``; ignores the precision, which would round parts that must stay exact."""
         return [getattr(self.pipeline, name) for name in NETWORKS]
 
     @torch.no_grad()
@@ -84,14 +85,15 @@ class WanSampler(Sampler):
         """Frames in [0, 1].
 
         Args:
-            reference: RGB.
-            skeletons: Drawings, as large as the reference.
-            faces: Square crops.
+            reference: The photograph, RGB.
+            skeletons: Drawings of the skeletons, as large as the reference.
+            faces: Square crops of the faces.
             options: How to sample.
-            generator: Draws the latents.
+            generator: Random generator for the latents.
         """
         height, width = reference.shape[:2]
-        # The pipeline's last segment begins with a frame that it has: one frame alone has none.
+        # The pipeline's last segment starts from a frame that is already made, so a clip of a
+        # single frame is doubled.
         numbers = [*range(len(skeletons)), *[0] * (len(skeletons) == 1)]
         made = self.pipeline(
             image=Image.fromarray(reference),
@@ -110,7 +112,7 @@ class WanSampler(Sampler):
         return made.frames[0][: len(skeletons)].float()
 
     def _embed(self, prompt: str) -> Float[Tensor, "1 tokens width"]:
-        """The text encoder's, zero beyond the prompt's end."""
+        """The text encoder's states, zero beyond the prompt's end."""
         words = self.pipeline.tokenizer(
             prompt, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
         )
@@ -121,9 +123,9 @@ class WanSampler(Sampler):
 
 
 def load_wan(folder: Path, dtype: torch.dtype) -> WanSampler:
-    """From the published folder, straight into a precision: in its own it is 70 GB.
+    """Reads the published folder, directly in a given precision: in its own it takes 70 GB.
 
-    The VAE stays exact, as its authors advise, and so do the parts that diffusers names.
+    The VAE stays in float32, as its authors advise, and so do the parts that diffusers lists.
     """
     parts: dict[str, Any] = {
         name: whole_network(kind, folder / name, torch.float32 if name == "vae" else dtype)
@@ -138,7 +140,7 @@ def load_wan(folder: Path, dtype: torch.dtype) -> WanSampler:
 
 
 def check_shards(folder: Path) -> None:
-    """Looks whether each network's files are there, by its index."""
+    """Checks that all files in each network's index are there."""
     for name in NETWORKS:
         for index in (folder / name).glob("*.safetensors.index.json"):
             try:
