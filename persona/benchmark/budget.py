@@ -122,6 +122,8 @@ def same_test(root: Path, first: Path) -> None:
     Raises:
         UserError: it is.
     """
+    if root == first:
+        return
     found, wanted = (
         {f"{kind}/{path.name}": path for kind in COMPARED for path in (folder / kind).glob("*.png")}
         for folder in (root / TEST, first / TEST)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 from numpy import ndarray
+from scipy import ndimage
 from torch import Tensor
 
 from persona.modules.detect import Detection, wholebody
@@ -97,6 +98,12 @@ def person_box(mask: Bool[ndarray, "h w"], aspect: float) -> tuple[int, int, int
     height = max(bottom - top + 2 * rim, (right - left + 2 * rim) / aspect)
     w, h = round(height * aspect), round(height)
     return round((left + right - w) / 2), round((top + bottom - h) / 2), w, h
+
+
+def largest_piece(mask: Bool[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
+    """The mask's largest connected area; an empty mask as it is."""
+    places, count = ndimage.label(mask)
+    return places == 1 + np.bincount(places.ravel())[1:].argmax() if count else mask
 
 
 def face_patch(

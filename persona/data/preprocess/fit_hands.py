@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
-from scipy import ndimage
 from torch import Tensor
 
 from persona.data.palette import PART_INDEX
-from persona.data.preprocess.canvas import Canvas, photo_px
+from persona.data.preprocess.canvas import Canvas, largest_piece, photo_px
 from persona.data.preprocess.fit_starts import MIN_SCORE
 from persona.data.preprocess.fit_terms import CROP_SIDE, CropSpace
 from persona.modules.body.joints import LEFT_HAND, LEFT_WRIST, RIGHT_HAND, RIGHT_WRIST
@@ -112,13 +111,10 @@ def believed_hands(seen: Canvas) -> list[tuple[list[int], Float[Tensor, "2"]]]:
 
 def seen_middle(parts: UInt8[ndarray, "h w"], part: int) -> Float[Tensor, "2"] | None:
     """Middle (pixels) of a part's largest connected area; None if that is too small or absent."""
-    places, count = ndimage.label(parts == part)
-    if not count:
+    piece = largest_piece(parts == part)
+    if not piece.any() or piece.sum() < _LEAST * (parts > 0).sum():
         return None
-    sizes = np.bincount(places.ravel())[1:]
-    if sizes.max() < _LEAST * (parts > 0).sum():
-        return None
-    rows, columns = np.nonzero(places == 1 + sizes.argmax())
+    rows, columns = np.nonzero(piece)
     return torch.tensor([columns.mean() + 0.5, rows.mean() + 0.5], dtype=torch.float32)
 
 

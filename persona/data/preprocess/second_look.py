@@ -6,10 +6,15 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32, UInt8
 from numpy import ndarray
-from scipy import ndimage
 
 from persona.data.palette import PART_INDEX
-from persona.data.preprocess.canvas import Canvas, person_box, person_canvas, photo_px
+from persona.data.preprocess.canvas import (
+    Canvas,
+    largest_piece,
+    person_box,
+    person_canvas,
+    photo_px,
+)
 from persona.data.preprocess.fit import photo_camera
 from persona.data.preprocess.fit_joints import read_keypoints
 from persona.data.preprocess.matte import laid_back
@@ -51,7 +56,7 @@ def look_again(
         canvas = person_canvas(image, found, camera, *_SIZE)
         told = np.zeros_like(canvas.alpha)
         maps = annotate(annotator, canvas.image, told, canvas.keypoints)
-        person = _largest(maps["alpha"] > 0.5)
+        person = largest_piece(maps["alpha"] > 0.5)
         box = person_box(found.mask.numpy() > 0.5, _SIZE[1] / _SIZE[0])
         mask = laid_back((maps["alpha"] * person).astype(np.float32), box, image.shape[:2])
         if not _is_person(maps, person) or (mask > 0.5).mean() < _LEAST_PERSON:
@@ -85,8 +90,3 @@ def _is_person(maps: dict[str, ndarray], person: Bool[ndarray, "h w"]) -> bool:
     head, trunk = (np.isin(parts, [PART_INDEX[n] for n in names]) for names in (_HEAD, _TRUNK))
     sure = read[:, 3].mean() < _SURE_M and np.mean(inside) >= _INSIDE
     return bool(sure and head.mean() > _LEAST_HEAD and trunk.mean() > _LEAST_TRUNK)
-
-
-def _largest(seen: Bool[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
-    places, count = ndimage.label(seen)
-    return places == 1 + np.bincount(places.ravel())[1:].argmax() if count else seen

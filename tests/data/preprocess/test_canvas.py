@@ -1,7 +1,14 @@
 import numpy as np
 import torch
 
-from persona.data.preprocess.canvas import PATCH_PX, Canvas, face_patch, person_box, person_canvas
+from persona.data.preprocess.canvas import (
+    PATCH_PX,
+    Canvas,
+    face_patch,
+    largest_piece,
+    person_box,
+    person_canvas,
+)
 from persona.data.preprocess.fit import photo_camera
 from persona.modules.detect import Detection, wholebody
 
@@ -86,3 +93,12 @@ def test_maps_come_along_on_another_grid():
     assert (half.alpha[0] == 0).all() and (half.alpha[1:] == 1).all()
     kept = half.maps["surface"][..., 0]
     assert (np.isnan(kept) | (kept == 0.5)).all(), "no point between the body and nothing"
+
+
+def test_the_largest_piece_is_kept():
+    mask = np.zeros((6, 8), bool)
+    assert not largest_piece(mask).any()
+    mask[0, :3], mask[3:5, 2:6] = True, True
+    expected = mask.copy()
+    expected[0] = False
+    assert np.array_equal(largest_piece(mask), expected)

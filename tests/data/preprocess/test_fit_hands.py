@@ -1,5 +1,7 @@
 """Hands where the picture shows them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from persona.data.preprocess.fit_terms import CropSpace
 from persona.modules.body.joints import LEFT_HAND
 from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.annotator import JOINTS
+from persona.modules.detect.offsets import OFFSETS
 
 HEIGHT, WIDTH = 640, 480
 HALF = torch.tensor([WIDTH / 2, HEIGHT / 2])
@@ -89,6 +92,10 @@ def test_an_arm_put_on_the_other_one_is_taken_from_where_it_is_read(camera):
     assert (mended.keypoints[wholebody.LEFT_HAND, 2] == 0).all()
     others = [i for i in range(91) if i not in (7, 9)] + list(range(112, 133))
     assert torch.equal(mended.keypoints[others], keypoints[others])
+    placed = replace(found, offsets=OFFSETS["mediapipe"])
+    offsets = with_agreed_limbs(placed, crop_of(camera, parts, keypoints, read), camera).offsets
+    # What is read lies at the joints; what the detector says of other points stays.
+    assert offsets[:, 0].tolist() == [p for p in OFFSETS["mediapipe"][:, 0].tolist() if p != 7]
     unsure = crop_of(camera, parts, keypoints, read, spread_m=0.3)
     assert with_agreed_limbs(found, unsure, camera) is found
 
