@@ -166,8 +166,13 @@ def check_edits(config: DictConfig) -> None:
     """Reads the edits, so that errors in them come before the long work.
 
     Raises:
-        UserError: One of them is not an edit.
+        UserError: One of them is not an edit, or gives a person what it has already.
     """
     own = [edit for choice in config.systems.values() for edit in choice.get("edits", ())]
     for edit in (*config.edits, *own, config.new_edit):
-        read_edit(edit)
+        _, donor = read_edit(edit)
+        if donor in config.people:
+            raise UserError(
+                f"people: {donor} has what the edit {edit} would give; choose people that no edit "
+                "is from"
+            )

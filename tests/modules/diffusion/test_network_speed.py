@@ -20,8 +20,10 @@ from persona.modules.diffusion.networks.fp8 import Fp8Linear, side_by_side, to_f
 from persona.modules.diffusion.networks.posed_unet import make_unet
 from persona.modules.diffusion.networks.spatio_temporal import QuickResBlock, QuickTransformer
 from persona.modules.diffusion.networks.speed import Speed
+from persona.modules.diffusion.networks.upsample import QuickUpsample
 
 CPU = torch.device("cpu")
+QUICK = QuickResBlock, QuickTransformer, QuickUpsample
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +148,7 @@ def test_outermost_blocks_are_compiled_once_each(monkeypatch):
     monkeypatch.setattr(nn.Module, "compile", lambda self, **how: asked.append((self, how)))
     network, _ = called(identity=False)
     Speed(compile=True).apply([network])
-    blocks = [m for m in network.modules() if isinstance(m, (QuickResBlock, QuickTransformer))]
+    blocks = [m for m in network.modules() if isinstance(m, QUICK)]
     assert [block for block, _ in asked] == blocks
     assert all(how == {"dynamic": False} for _, how in asked)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from persona.modules.render.jit import triton_kernel
 
-PLACES, CHANNELS = 64, 64
+PLACES, CHANNELS = 32, 64
 """Places and channels of an image that a program holds at once."""
 REPEATS = 8
 """Number of consecutive blocks for which a program computes one mean and deviation."""
@@ -22,28 +22,32 @@ REPEATS = 8
 
 @triton_kernel
 def _moments(
-    x_ptr, mean_ptr, square_ptr, places, channels,
+    x_ptr, mean_ptr, square_ptr, places, channels: tl.constexpr,
     N: tl.constexpr, C: tl.constexpr, REPEATS: tl.constexpr,
 ):  # fmt: skip
-    """Mean and sum of squared deviations of each channel in one part of an image's places."""
+    """Mean and sum of squared deviations of each channel in one part of an image's places.
+
+    Sums are of differences to the part's first place, so that they hardly cancel, and are joined
+    over a program's threads only once, at the end.
+    """
     part, image = tl.program_id(0), tl.program_id(2)
     channel = tl.program_id(1) * C + tl.arange(0, C)
-    mean, square = tl.zeros([C], tl.float32), tl.zeros([C], tl.float32)
-    count = 0.0
+    known = channel < channels
+    first = part * REPEATS * N
+    row = image.to(tl.int64) * places + first
+    middle = tl.load(x_ptr + row * channels + channel, known, 0.0).to(tl.float32)
+    total, squares = tl.zeros([N, C], tl.float32), tl.zeros([N, C], tl.float32)
     for step in tl.static_range(REPEATS):
-        place = (part * REPEATS + step) * N + tl.arange(0, N)
-        used = (place < places)[:, None]
-        row = image.to(tl.int64) * places + place
-        inside = used & (channel < channels)[None, :]
-        x = tl.load(x_ptr + row[:, None] * channels + channel[None, :], inside, 0.0).to(tl.float32)
-        more = tl.minimum(tl.maximum(places - (part * REPEATS + step) * N, 0), N).to(tl.float32)
-        here = tl.sum(x, 0) / tl.maximum(more, 1.0)
-        off = tl.where(used, x - here[None, :], 0.0)
-        both = tl.maximum(count + more, 1.0)
-        step_between = here - mean
-        square += tl.sum(off * off, 0) + step_between * step_between * (count * more / both)
-        mean += step_between * (more / both)
-        count += more
+        place = step * N + tl.arange(0, N)
+        inside = (first + place < places)[:, None] & known[None, :]
+        x = tl.load(x_ptr + (row + place)[:, None] * channels + channel[None, :], inside, 0.0)
+        off = tl.where(inside, x.to(tl.float32) - middle[None, :], 0.0)
+        total += off
+        squares += off * off
+    count = tl.minimum(places - first, REPEATS * N).to(tl.float32)
+    mean = tl.sum(total, 0) / count
+    square = tl.sum(squares, 0) - mean * mean * count
+    mean += middle
     at = (image * tl.num_programs(0) + part).to(tl.int64) * channels + channel
     tl.store(mean_ptr + at, mean, channel < channels)
     tl.store(square_ptr + at, square, channel < channels)
@@ -51,7 +55,7 @@ def _moments(
 
 @triton_kernel
 def _apply(
-    x_ptr, scale_ptr, shift_ptr, out_ptr, places, channels,
+    x_ptr, scale_ptr, shift_ptr, out_ptr, places, channels: tl.constexpr,
     N: tl.constexpr, C: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(2)

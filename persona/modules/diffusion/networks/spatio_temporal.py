@@ -6,7 +6,8 @@ Results are the same, because:
 - a 3D convolution along time only is a 2D convolution over (time, place), which libraries compute
   several times faster;
 - attention along time reads tokens in place instead of sorting them by place first;
-- queries, keys and values come from one product.
+- queries, keys and values come from one product;
+- upsampling and its convolution become one convolution of the small image (``upsample``).
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from diffusers.models.resnet import (
     TemporalResnetBlock,
 )
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
+from diffusers.models.upsampling import Upsample2D
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from persona.modules.diffusion.networks.fp8 import Fp8Linear, side_by_side
 from persona.modules.diffusion.networks.id_attention import ClipOnlyAttention, IdentityAttention
+from persona.modules.diffusion.networks.upsample import QuickUpsample, can_be_quick
 
 
 def quicken(network: nn.Module, *, fused: bool = False) -> None:
@@ -42,6 +45,8 @@ def quicken(network: nn.Module, *, fused: bool = False) -> None:
     for module in network.modules():
         if type(module) is SpatioTemporalResBlock:
             module.__class__ = QuickResBlock
+        elif type(module) is Upsample2D and can_be_quick(module):
+            module.__class__ = QuickUpsample
         elif type(module) is TransformerSpatioTemporalModel:
             module.__class__ = QuickTransformer
             for part in module.modules() if fused else ():

@@ -23,6 +23,7 @@ from persona.errors import UserError
 from persona.modules.diffusion.networks.fp8 import to_fp8
 from persona.modules.diffusion.networks.motion_module import TemporalBlock
 from persona.modules.diffusion.networks.spatio_temporal import keep_channels_last, quicken
+from persona.modules.diffusion.networks.upsample import QuickUpsample
 
 BLOCKS = (
     SpatioTemporalResBlock,
@@ -31,6 +32,7 @@ BLOCKS = (
     BasicTransformerBlock,
     TemporalBlock,
     WanTransformerBlock,
+    QuickUpsample,
 )
 """Blocks that are compiled as a whole, unless they are inside another of these."""
 _SIZES = 64

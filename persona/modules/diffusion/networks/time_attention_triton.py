@@ -65,6 +65,6 @@ def time_attention(
     padded = [max(LEAST, triton.next_power_of_2(n)) for n in (frames, size)]
     _attend[(places, heads, clips)](
         qkv, out, frames, places, *padded, size, width, size**-0.5,
-        "ieee" if qkv.dtype == torch.float32 else "tf32",
+        "ieee" if qkv.dtype == torch.float32 else "tf32", num_warps=8,
     )  # fmt: skip
     return out
