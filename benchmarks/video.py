@@ -9,10 +9,10 @@ settings that are added one after the other:
 - ``exact``: the same functions in less work, which is what generators do;
 - ``channels_last``: with ``generator.channels_last=true``;
 - ``compile``: with ``generator.compile=true``;
-- ``fp8``: ``compile`` with ``generator.fp8=true``;
+- ``fp8``: with ``generator.fp8=true`` as well;
 - ``fused``: ``channels_last`` with kernels for attention along time and gates, as generators have;
 - ``fused_compile``: with ``generator.compile=true`` as well;
-- ``fused_fp8``: and 8-bit layers, which generators leave out until it is measured.
+- ``fused_fp8``: with ``generator.fp8=true`` as well.
 
 Operations are counted in ``plain`` for all, so that less work shows as a higher rate; memory is the
 most that is held in any call. ``--clip`` samples a whole clip as well, under the last settings, and

@@ -6,7 +6,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from persona.benchmark.heads.cells import Cell, plan
+from persona.benchmark.heads.cells import Cell, check_edits, plan
 from persona.benchmark.heads.run import chains_of, finished
 from persona.benchmark.heads.score import apart, codes_by_attribute
 from persona.benchmark.heads.table import write_tables
@@ -112,3 +112,12 @@ def test_unknown_sizes_and_systems_are_named(tmp_path):
     config.size, config.only, config.systems = "quick", ["gone"], {"perse": {}}
     with pytest.raises(UserError, match="no system gone; choose of perse"):
         plan(config, tmp_path)
+
+
+def test_a_person_cannot_be_given_what_it_has():
+    systems = {"perse": {}, "shapes": {"edits": ["nose:9"]}}
+    given = {"people": [11, 3], "edits": ["hair:5"], "new_edit": "hat:6", "systems": systems}
+    check_edits(OmegaConf.create(given))
+    for change in ({"people": [5]}, {"people": [11, 6]}, {"people": [9]}):
+        with pytest.raises(UserError, match="choose people that no edit is from"):
+            check_edits(OmegaConf.create(given | change))

@@ -66,11 +66,9 @@ class SampledGenerator(VideoGenerator, Generic[S]):
     @property
     def speed(self) -> Speed:
         """The settings of speed for its networks."""
-        # With all three together, compiling was never seen to end (benchmarks/results/video.md).
         return Speed(
-            fused=not (self.compile and self.fp8), channels_last=self.channels_last,
-            compile=self.compile, fp8=self.fp8,
-        )  # fmt: skip
+            fused=True, channels_last=self.channels_last, compile=self.compile, fp8=self.fp8
+        )
 
     @property
     def frame_size(self) -> tuple[int, int]:  # type: ignore[override]

@@ -81,13 +81,14 @@ def test_rewritten_blocks_give_the_same(identity, clips, last):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="kernels are for a GPU")
-def test_a_network_of_kernels_gives_the_same_on_the_device():
+def test_a_network_of_kernels_gives_the_same_on_the_device(monkeypatch):
+    # TF32 keeps 10 bits, so that inputs a rounding apart may come out a thousandth apart.
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     network, call = called(identity=True)
     plain = changed(network, Speed(channels_last=True)).cuda()
     quick = changed(network, Speed(channels_last=True, fused=True)).cuda()
     assert any(getattr(module, "fused", False) for module in quick.modules())
-    # Convolutions round alike in both.
-    assert error(call(quick), call(plain)) < 1e-4
+    assert error(call(quick), call(plain)) < 3e-5
     if torch.cuda.get_device_capability() >= (8, 9):
         half = network.cuda().bfloat16()
         small = changed(half, Speed(channels_last=True, fused=True, fp8=True))

@@ -8,7 +8,10 @@ from triton_mode import DEVICE, MARKS
 pytestmark = MARKS
 
 
-@pytest.mark.parametrize(("shape", "heads"), [((1, 5, 3, 96), 2), ((2, 17, 2, 60), 1)])
+# Frames in one part, heads of another width, and frames in two parts.
+@pytest.mark.parametrize(
+    ("shape", "heads"), [((1, 5, 3, 96), 2), ((2, 17, 2, 60), 1), ((1, 37, 2, 48), 1)]
+)
 def test_each_place_sees_its_own_frames(shape, heads):
     # The module compiles its kernels when it is read.
     from persona.modules.diffusion.networks.time_attention_triton import time_attention

@@ -81,7 +81,7 @@ def gated(both: Float[Tensor, "*n two_width"]) -> Float[Tensor, "*n width"]:
     both = both.contiguous()
     width = both.shape[-1] // 2
     out = both.new_empty(*both.shape[:-1], width)
-    _gate[(triton.cdiv(out.numel(), BLOCK),)](both, out, out.numel(), width, BLOCK)
+    _gate[(triton.cdiv(out.numel(), BLOCK),)](both, out, out.numel(), width, BLOCK, num_warps=2)
     return out
 
 

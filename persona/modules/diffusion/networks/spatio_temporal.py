@@ -208,15 +208,14 @@ def _by_kernel(layer: nn.Module, tokens: Float[Tensor, "*n width"]) -> bool:
 def _feed_forward(
     layers: FeedForward, tokens: Float[Tensor, "*n width"]
 ) -> Float[Tensor, "*n width"]:
+    if not _by_kernel(layers, tokens):
+        return layers(tokens)
     widen, _, narrow = layers.net
-    small = isinstance(narrow, Fp8Linear)
-    if not _by_kernel(layers, tokens) or (torch.compiler.is_compiling() and not small):
-        return layers(tokens)  # PyTorch's compiler makes its own kernel for 16 bits.
     # Triton comes with CUDA builds of torch.
     from persona.modules.diffusion.networks.geglu_triton import gated, gated_in_8_bits
 
     both = widen.proj(tokens)
-    if not small:
+    if not isinstance(narrow, Fp8Linear):
         return narrow(gated(both))
     return narrow.of_rounded(*gated_in_8_bits(both), both.dtype).unflatten(0, both.shape[:-1])
 
