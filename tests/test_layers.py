@@ -1,4 +1,4 @@
-"""Imports point down through the layers, from benchmark to types, and make no cycle."""
+"""Imports point from higher to lower layers, from benchmark to types, without a cycle."""
 
 import ast
 from pathlib import Path
