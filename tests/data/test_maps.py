@@ -75,7 +75,9 @@ def test_new_maps_are_shrunk_and_pasted(root):
     frame = subject.frame("captured", 0)
     mean = cv2.resize(frame.map("warmth"), (12, 16), interpolation=cv2.INTER_AREA)
     assert torch.equal(small.others["warmth"][0, 0], torch.from_numpy(mean) / 255)
-    assert set(small.others["flow"].unique().tolist()) <= set(range(32))  # Nearest neighbours, no mixtures.
+    assert set(small.others["flow"].unique().tolist()) <= set(
+        range(32)
+    )  # Nearest neighbours, no mixtures.
     whole = paste(frame, (3, 5, 24, 32), (40, 30))
     assert np.array_equal(whole.map("warmth")[5:37, 3:27], frame.map("warmth"))
     assert (whole.map("warmth")[:5] == 7).all() and not whole.map("flow")[:5].any()

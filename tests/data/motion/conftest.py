@@ -1,4 +1,4 @@
-"""Shared by the motion tests."""
+"""Fixtures of the motion tests."""
 
 import pytest
 from skeletons import person
