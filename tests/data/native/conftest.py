@@ -1,4 +1,4 @@
-"""Tiny datasets, written once."""
+"""Tiny datasets, which are written once per session."""
 
 import shutil
 from pathlib import Path
@@ -25,5 +25,5 @@ def pristine(tmp_path_factory, body) -> Path:
 
 @pytest.fixture
 def datasets(pristine, tmp_path) -> Path:
-    """A copy to break: ``neuman/bike``, ``xhumans/00028`` and ``exavatar/me``."""
+    """A copy that a test may damage: ``neuman/bike``, ``xhumans/00028`` and ``exavatar/me``."""
     return Path(shutil.copytree(pristine, tmp_path / "datasets"))
