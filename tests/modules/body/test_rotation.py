@@ -1,4 +1,4 @@
-"""Rotations against SciPy, at the places where formulas break."""
+"""Rotations equal SciPy's, also at angles at which formulas are singular."""
 
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ def test_gradcheck_of_the_sixd_form():
 
 
 def test_axis_angle_gradient_is_finite_at_half_turns():
-    """A person who faces the camera stands exactly there."""
+    """A person who faces the camera has exactly this root rotation."""
     matrix = torch.diag(torch.tensor([1.0, -1.0, -1.0])).requires_grad_()
     axis_angle_from_matrix(matrix).sum().backward()
     assert torch.isfinite(matrix.grad).all()
