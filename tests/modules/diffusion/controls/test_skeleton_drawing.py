@@ -1,4 +1,4 @@
-"""Drawings against those of the public generators, and what a drawing must do whatever the size."""
+"""Drawings of skeletons equal those of the public generators."""
 
 import json
 
@@ -35,13 +35,13 @@ def test_parity_of_drawings(drawings):
         ours = draw_skeletons(points, scores, size, swap_red_blue=True, **options)
         theirs = np.array(Image.open(path.with_suffix(".png")).convert("RGB"))
         assert share_of_other_pixels(ours, theirs) <= 0.005, path.name
-        # The bound is on all pixels, most of which are black: hold the drawn ones as well.
+        # Most pixels are black, so the drawn ones have a bound of their own.
         drawn = theirs.max(-1) > 8
         assert share_of_other_pixels(ours[drawn], theirs[drawn]) <= 0.02, path.name
 
 
 def test_parity_of_the_published_look(drawings):
-    """StableAnimator's drawings: red and blue as published."""
+    """StableAnimator's drawings, with red and blue as published."""
     pictures = list(drawings.glob("*_stable_animator.png"))
     assert pictures
     for picture in pictures:
