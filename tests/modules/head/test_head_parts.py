@@ -1,4 +1,4 @@
-"""Heads' parts without fixtures: layers, warp, latents, additions, starts."""
+"""Parts of heads, tested without reference data: layers, warp, latents, LoRA, initial points."""
 
 import math
 
@@ -87,7 +87,7 @@ def test_derivatives_of_points_against_autograd(rng):
     found = point_jacobian(lambda x: network(x, latent)[0], points)
     whole = torch.autograd.functional.jacobian(lambda x: network(x, latent)[0], points)
     assert torch.allclose(found, whole[range(5), :, range(5)], atol=1e-5)
-    # It is part of a loss: the networks get gradients through it.
+    # A loss uses it, so networks must get gradients through it.
     found.square().sum().backward()
     assert network.get_submodule("lin0").weight_v.grad.abs().max() > 0
 
@@ -178,10 +178,10 @@ def test_first_codes_are_spread_as_asked(rng):
     assert before.std(0, correction=0).max() < 0.05
     torch.testing.assert_close(after.mean(0), torch.zeros(3), atol=1e-3, rtol=0)
     assert float(after.detach().std(0, correction=0).mean()) == pytest.approx(0.5, rel=1e-3)
-    # Each lies where it lay, seen from the middle.
+    # Directions from the mean are unchanged.
     offsets = before - before.mean(0)
     torch.testing.assert_close(after / after.norm(), offsets / offsets.norm(), atol=1e-3, rtol=0)
-    # One edit, and edits that look the same: there is nothing to tell apart.
+    # A single edit, or edits with equal features, cannot be spread.
     for alike in (FeatureCodes(n, CodeNetwork(20, 3, 16), 20) for n in (1, 4)):
         weights = [p.clone() for p in alike.parameters()]
         alike.spread(0.5)
@@ -194,7 +194,7 @@ def test_additions_change_nothing_until_trained(rng):
     before = network(x)
     attach_lora(network, {"layers.0": "first", "layers.1": "second"})
     assert torch.equal(network(x), before)
-    # The second is narrower than the rank.
+    # The second layer has fewer outputs than the rank, which sets its shape.
     assert network.first.down.weight.shape == (4, 6) and network.second.down.weight.shape == (5, 8)
     for pair in (network.first, network.second):
         assert isinstance(pair, LoraPair)
