@@ -128,7 +128,7 @@ def person_at(top, size=(32, 40)):
 
 
 def compare_all(name, seed, network, kept, top=4):
-    """Distances of a frame with and without kept targets; one target is computed anew."""
+    """Distances of a frame with and without kept targets; one target is computed again."""
     data, renders = images(3, seed=seed, size=(32, 40)), images(5, seed=99, size=(32, 40))
     step = make_step(person_at(top), (20, 24), name, data)
     made = data[0] * person_at(top)
