@@ -54,10 +54,10 @@ def test_parity_of_the_published_look(drawings):
 
 
 def test_parity_of_openpose_joints(drawings):
-    for path in sorted(drawings.glob("*.json")):
-        case = json.loads(path.read_text())
-        if "openpose18" not in case:
-            continue
+    cases = [json.loads(path.read_text()) for path in sorted(drawings.glob("*.json"))]
+    cases = [case for case in cases if "openpose18" in case]
+    assert cases
+    for case in cases:
         people = len(case["keypoints"])
         size = np.array([case["width"], case["height"]])
         theirs = np.array(case["openpose18"]).reshape(people, 18, 2)
@@ -69,7 +69,9 @@ def test_parity_of_openpose_joints(drawings):
 
 
 def test_parity_of_the_driver_fit(drawings):
-    for path in drawings.glob("*driver_rescale*.json"):
+    paths = list(drawings.glob("*driver_rescale*.json"))
+    assert paths
+    for path in paths:
         case = json.loads(path.read_text())
         reference, video = case["reference"], case["video"]
         frames = [np.array(people) for people in video["keypoints"]]
