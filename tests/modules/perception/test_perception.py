@@ -31,6 +31,7 @@ def test_maps_have_the_crops_size():
 
 
 def test_every_parameter_learns():
+    torch.manual_seed(0)
     net = PerceptionNet()
     out = net(torch.rand(1, 3, 64, 64), torch.rand(1, PROMPT_CHANNELS, 64, 64))
     torch.cat([t.flatten() for t in out]).square().sum().backward()
