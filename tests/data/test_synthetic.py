@@ -20,7 +20,6 @@ from persona.data.synthetic.surface import boundary, cut, drape, inflate_to_hull
 from persona.data.synthetic.video_errors import VideoErrors
 from persona.data.synthetic.wardrobe import OUTFITS, Style, dress
 from persona.errors import UserError
-from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.render.mesh import rasterize
 from persona.types import BodyPose, Camera
 
@@ -28,11 +27,6 @@ TINY = SyntheticConfig(
     seed=3, height=96, width=72, num_generated=3, num_test=2, texture_size=64, patch_size=48
 )
 CLEAN = replace(TINY, drift=0.0, blur=0.0, flicker=0.0, misalignment=0.0, pose_noise=0.0)
-
-
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
 
 
 @pytest.fixture(scope="module")

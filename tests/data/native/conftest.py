@@ -6,13 +6,6 @@ from pathlib import Path
 import pytest
 from tiny_datasets import write_exavatar, write_neuman, write_xhumans
 
-from persona.modules.body.smplx_body import SmplxBody
-
-
-@pytest.fixture(scope="session")
-def body() -> SmplxBody:
-    return SmplxBody()
-
 
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory, body) -> Path:

@@ -16,13 +16,7 @@ from persona.data.native.recording import (
 )
 from persona.data.parameters import from_flat_hands, to_flat_hands
 from persona.errors import UserError
-from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose
-
-
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,6 @@ from persona.data.palette import PART_INDEX
 from persona.data.people.makehuman import _Base, read_wearable
 from persona.data.people.wearable import tailored
 from persona.errors import UserError
-from persona.modules.body.smplx_body import SmplxBody
-
-
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
 
 
 def write_garment(folder, rows, faces="f 1/1 2/2 3/3\n"):

@@ -21,14 +21,8 @@ from persona.data.people.scene import Casting, Stance, frame_by, stand
 from persona.data.people.shots import Sample, Shots
 from persona.data.people.stream import PeopleStream, compose, mirror
 from persona.errors import UserError
-from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.render.mesh import rasterize
 from persona.types import BodyPose
-
-
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
 
 
 @pytest.fixture(scope="module")

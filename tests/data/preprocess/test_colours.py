@@ -18,16 +18,10 @@ from persona.data.preprocess.parts import PARTS, agrees, bare_vertices, limb_of_
 from persona.data.preprocess.texture_fill import SHOE_COLOUR, _islands, fill_unseen
 from persona.data.preprocess.unwrap import UvMesh, texels_of
 from persona.modules.body.regions import body_regions
-from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import wholebody
 from persona.types import Camera
 
 SKIN, SHIRT, TROUSERS, HAIR = (205, 160, 135), (60, 110, 180), (40, 40, 45), (30, 22, 20)
-
-
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
 
 
 def scene():

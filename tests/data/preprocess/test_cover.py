@@ -15,14 +15,8 @@ from persona.data.preprocess.skirt import find_skirt, leg_vertices, skirt_offset
 from persona.modules.body.hull import circle, reach, sphere, support
 from persona.modules.body.regions import body_regions
 from persona.modules.body.rotation import axis_angle_from_matrix
-from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.render.mesh import rasterize
 from persona.types import BodyPose
-
-
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
 
 
 @pytest.fixture(scope="module")

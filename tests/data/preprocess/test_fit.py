@@ -40,11 +40,6 @@ from persona.types import BodyIdentity, BodyPose
 HEIGHT, WIDTH = 640, 480
 
 
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
-
-
 def known_person(body, yaw=0.3):
     """Identity, pose, camera, and the detection of a perfect detector."""
     generator = torch.Generator().manual_seed(3)

@@ -9,17 +9,11 @@ from persona.data.preprocess.fit import photo_camera
 from persona.data.preprocess.fit_surface import SurfaceTerm
 from persona.data.preprocess.fit_terms import CropSpace
 from persona.data.preprocess.matte import refine_mask
-from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Annotator, Detection
 from persona.modules.render.mesh import interpolate, rasterize
 from persona.types import BodyPose
 
 HEIGHT, WIDTH = 320, 240
-
-
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
 
 
 @pytest.fixture(scope="module")

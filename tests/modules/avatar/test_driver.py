@@ -18,11 +18,6 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def body() -> SmplxBody:
-    return SmplxBody()
-
-
 def used_avatar(body: SmplxBody, settings: dict) -> GaussianAvatar:
     """An avatar with random changes of all parameters, as after training."""
     torch.manual_seed(0)

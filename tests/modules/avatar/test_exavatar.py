@@ -20,11 +20,6 @@ from persona.types import BodyPose, Camera, View
 SMALL = {"levels": 0, "triplane_resolution": 8, "width": 16, "texture_size": 32}
 
 
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
-
-
 def built(body: SmplxBody, **options) -> ExAvatar:
     torch.manual_seed(0)
     return ExAvatarBuilder(**(SMALL | options)).build(body, body.zero_identity())

@@ -14,11 +14,6 @@ from persona.types import BodyPose, Camera, Gaussians
 
 
 @pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
-
-
-@pytest.fixture(scope="module")
 def avatar(body):
     torch.manual_seed(0)
     builder = AvatarBuilder(levels=0, diffused_skinning=False, triplane_resolution=8)

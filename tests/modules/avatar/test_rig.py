@@ -10,13 +10,7 @@ from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.exavatar import ExAvatarBuilder
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.avatar.rig import Rig, multiply
-from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose, Gaussians
-
-
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
 
 
 @pytest.fixture(scope="module", params=["persona", "exavatar"])

@@ -11,11 +11,6 @@ from persona.modules.body.smplx_body import SmplxBody
 LEFT_HIP, LEFT_KNEE, JAW = 1, 4, 22
 
 
-@pytest.fixture(scope="module")
-def body() -> SmplxBody:
-    return SmplxBody()
-
-
 def make(body: SmplxBody, **options: object) -> AvatarTemplate:
     identity = body.zero_identity()
     identity.betas[:2] = torch.tensor([1.0, -0.5])
@@ -154,8 +149,8 @@ def test_regions_and_neighbours_are_of_their_mesh(template, body, middles):
     assert around == {num_body + i for i, pair in enumerate(middles.tolist()) if 5 in pair}
 
 
-def test_what_is_made_once_is_made_again_after_a_move(body):
-    template, made = make(body, levels=0), []
+def test_what_is_made_once_is_made_again_after_a_move():
+    template, made = make(SmplxBody(), levels=0), []  # ``double`` changes its body as well.
 
     def make_it() -> torch.Tensor:
         made.append(template.vertices.dtype)

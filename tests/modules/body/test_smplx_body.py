@@ -20,11 +20,6 @@ TOES = [10, 11]
 HANDS = slice(25, 55)
 
 
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
-
-
 def rand(*shape, scale=1.0):
     return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 

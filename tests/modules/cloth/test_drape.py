@@ -8,18 +8,12 @@ from persona.data.preprocess.annotate import posed_body
 from persona.data.preprocess.parts import limb_of_vertices
 from persona.data.preprocess.skirt import Skirt, leg_vertices, skirt_offset
 from persona.errors import UserError
-from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.cloth import drape as module
 from persona.modules.cloth.drape import Fabric, drape, ease_in
 from persona.modules.cloth.garment import _hem, _rings, find_skirt
 from persona.types import BodyPose
 
 FPS = 15.0
-
-
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
 
 
 @pytest.fixture(scope="module")
