@@ -1,7 +1,6 @@
 """From a photograph to a subject folder."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,15 +20,14 @@ from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Detection, Detector, MediapipeDetector
 from persona.modules.diffusion.textured_mesh import TexturedMeshGenerator
 
-pytest.importorskip("mediapipe")
-PHOTOS = Path(__file__).parents[4] / "shared/data/photos"
-
 
 def clips(motion):
     return ClipMaker(generator=TexturedMeshGenerator(), motions=(motion,), num_frames=3)
 
 
 def preprocessor(detector=None, height=160, width=128, fit=None):
+    if detector is None:
+        pytest.importorskip("mediapipe")
     return PhotoPreprocessor(
         detector=detector or MediapipeDetector(),
         annotator=ColourRuleAnnotator(),
@@ -43,11 +41,9 @@ def preprocessor(detector=None, height=160, width=128, fit=None):
 
 
 @pytest.fixture(scope="module")
-def ryota(tmp_path_factory):
-    if not PHOTOS.is_dir():
-        pytest.skip(f"needs the reference data at {PHOTOS}")
+def ryota(tmp_path_factory, shared_data):
     root = tmp_path_factory.mktemp("subject") / "ryota"
-    return preprocessor().run(PHOTOS / "ryota.png", root)
+    return preprocessor().run(shared_data / "photos/ryota.png", root)
 
 
 def test_writes_a_valid_subject(ryota):
@@ -151,7 +147,7 @@ def test_missing_and_broken_photos(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_generator_that_fails_leaves_the_old_subject_whole(ryota, tmp_path, monkeypatch):
+def test_a_generator_that_fails_leaves_the_old_subject_whole(ryota, shared_data, monkeypatch):
     """A simulation fails while frames are made, long after the body is fitted."""
 
     def fails(*arguments, **options):
@@ -161,7 +157,7 @@ def test_a_generator_that_fails_leaves_the_old_subject_whole(ryota, tmp_path, mo
     maker = preprocessor()
     monkeypatch.setattr(TexturedMeshGenerator, "drape", fails)
     with pytest.raises(UserError, match="flies apart"):
-        maker.run(PHOTOS / "ryota.png", ryota.root)
+        maker.run(shared_data / "photos/ryota.png", ryota.root)
     assert {p: p.stat().st_mtime_ns for p in ryota.root.rglob("*")} == before
     assert [p.name for p in ryota.root.parent.iterdir()] == [ryota.root.name]
 
