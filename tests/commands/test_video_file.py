@@ -58,7 +58,11 @@ def test_background_calls_are_bounded_and_raise():
 
     producer = threading.Thread(target=produce)
     producer.start()
-    time.sleep(0.3)
+    deadline = time.monotonic() + 10
+    while len(handed) < QUEUE:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.1)  # Time in which an unbounded queue would take the rest.
     assert len(handed) == QUEUE and not done
     gate.set()
     producer.join(10)
