@@ -650,8 +650,7 @@ def test_methods_after_a_description_are_told_from_the_papers_own():
     assert shown_name("lhm", False) == "lhm"
 
 
-def test_truth_is_decoded_once(conf, subjects, monkeypatch):
-    """A subject with a broken test frame fails before any training."""
+def test_a_broken_test_frame_fails_the_cell_before_any_training(conf, subjects, monkeypatch):
     monkeypatch.setattr(
         SubjectDataModule, "test_frames", property(lambda self: (_ for _ in ()).throw(
             UserError("test/images/0.png: broken or truncated image; make it again"))),

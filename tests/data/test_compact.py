@@ -38,7 +38,7 @@ def test_normals_by_hand(tmp_path):
     np.testing.assert_allclose(found, normals, atol=0.51 * STEP)
 
 
-def test_a_person_takes_a_tenth_of_the_bytes(tmp_path):
+def test_compact_maps_take_less_than_a_quarter_of_the_bytes(tmp_path):
     """A sphere on an empty background, about as smooth as a body."""
     y, x = np.mgrid[-1:1:256j, -1:1:192j].astype(np.float32)
     z = np.sqrt(np.clip(1 - x**2 - y**2, 0, 1))

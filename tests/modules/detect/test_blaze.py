@@ -163,8 +163,3 @@ def test_refine_recovers_a_clear_outline():
     before = ((soft > 0.5) & truth).sum() / ((soft > 0.5) | truth).sum()
     after = (out & truth).sum() / (out | truth).sum()
     assert after > 0.99 > before
-
-
-def test_an_unknown_rule_of_who_is_meant_is_refused():
-    with pytest.raises(UserError, match=r"detector\.person=tallest: give a number from the left"):
-        MediapipeDetector(person="tallest")

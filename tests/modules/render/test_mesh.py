@@ -116,6 +116,7 @@ def test_torch_path_equals_the_bands(seed, cull, monkeypatch):
         torch.testing.assert_close(a[same], b[same])
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_cuda_equals_cpu():
     vertices, faces = triangle_soup(80, 1)
