@@ -78,9 +78,12 @@ def test_results_of_several_people(body, caplog, name, travel):
 def test_joblib_arrays_that_are_cut_off_or_objects(body, tmp_path):
     whole = (Path(__file__).parent / "files/wham_output.pkl").read_bytes()
     path = tmp_path / "a.pkl"
-    for content in (whole[:3000], whole.replace(b"numpy_pickle", b"numpy_puckle")):
+    for content, message in (
+        (whole[:3000], "not a whole"),
+        (whole.replace(b"numpy_pickle", b"numpy_puckle"), "wants to run"),
+    ):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"a\.pkl: (wants to run|not a whole)"):
+        with pytest.raises(UserError, match=rf"a\.pkl: {message}"):
             load_motion(path, body)
 
 
