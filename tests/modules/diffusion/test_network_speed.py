@@ -84,7 +84,7 @@ def test_a_network_of_kernels_gives_the_same_on_the_device():
     plain = changed(network, Speed(channels_last=True)).cuda()
     quick = changed(network, Speed(channels_last=True, fused=True)).cuda()
     assert any(getattr(module, "fused", False) for module in quick.modules())
-    # A tight bound, as convolutions round in the same way in both.
+    # Convolutions round alike in both.
     assert error(call(quick), call(plain)) < 1e-4
     if torch.cuda.get_device_capability() >= (8, 9):
         half = network.cuda().bfloat16()
