@@ -15,7 +15,8 @@ from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig
 
-if TYPE_CHECKING:  # Of the package only in fixtures: its shapes are checked if imported after this.
+# Only fixtures import the package: shapes are checked in modules that are imported after this file.
+if TYPE_CHECKING:
     from persona.data.datamodule import SubjectDataModule
     from persona.modules.body.smplx_body import SmplxBody
     from persona.systems.fit import Fit
@@ -30,15 +31,15 @@ TINY = [
     "pictures.turntable_height=48", "trainer.max_steps=4",
 ]  # fmt: skip
 
-# Tests must not ask a network for anything.
+# Tests must not use the network.
 os.environ.setdefault("WANDB_MODE", "offline")
-# Without a GPU, Triton's kernels run in its interpreter; read when Triton is first imported.
+# Without a GPU, Triton's kernels run in its interpreter. Triton reads this when first imported.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def _remembered(load: Callable[..., ConfigResult]) -> Callable[..., ConfigResult]:
-    """Reads each file of conf/ once: hundreds of tests compose, and parsing is a fifth of it."""
+    """Reads each file of conf/ once: hundreds of tests compose, and a fifth of that is parsing."""
     read: dict[tuple[str, int, int], ConfigResult] = {}
 
     def loaded(source: FileConfigSource, config_path: str) -> ConfigResult:
@@ -58,7 +59,7 @@ FileConfigSource.load_config = _remembered(FileConfigSource.load_config)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--store-losses`` rewrites what the gate of stored losses compares with."""
+    """``--store-losses`` rewrites the losses that ``test_stored_losses.py`` compares with."""
     parser.addoption("--store-losses", action="store_true", help="rewrite stored_losses.json")
 
 
@@ -88,7 +89,7 @@ def body() -> "SmplxBody":
 
 @pytest.fixture(scope="session")
 def subjects(tmp_path_factory: pytest.TempPathFactory, body: "SmplxBody") -> Path:
-    """Folder that holds the subject ``tiny``: 64 x 48 pixels, 4 + 4 generated, 2 test frames."""
+    """Folder with the subject ``tiny``: 64 x 48 pixels, 4 + 4 generated and 2 test frames."""
     from persona.data.synthetic.config import SyntheticConfig
     from persona.data.synthetic.subject import make_synthetic_subject
 
@@ -108,7 +109,7 @@ def tiny_settings() -> list[str]:
 
 @pytest.fixture(scope="session")
 def seen_system(tiny_settings: list[str]) -> "Fit":
-    """An untrained avatar with colours by place, and offsets that its pose drives."""
+    """An untrained system; its avatar has colours by position and pose-driven offsets."""
     from hydra.utils import instantiate
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -124,7 +125,7 @@ def seen_system(tiny_settings: list[str]) -> "Fit":
 
 @pytest.fixture
 def tiny(subjects: Path):
-    """Composes the demo on the tiny subject, with more overrides."""
+    """Composes the demo on the tiny subject, with the given overrides."""
 
     def composed(*overrides: str) -> DictConfig:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -136,7 +137,7 @@ def tiny(subjects: Path):
 
 @pytest.fixture
 def command(subjects: Path) -> Callable[..., list[str]]:
-    """The command line of the same run, for a process of its own."""
+    """The command line that runs what ``tiny`` composes in a process of its own."""
 
     def built(*overrides: str) -> list[str]:
         names = ["+exp=demo", *TINY, f"subjects_dir={subjects}", *overrides]
@@ -147,7 +148,7 @@ def command(subjects: Path) -> Callable[..., list[str]]:
 
 @pytest.fixture
 def built():
-    """Builds a configuration's system as its first step finds it; gives it and its data.
+    """Builds a configuration's system in its state before the first step; returns it and its data.
 
     For tests that need no run: nothing is trained, tested or written.
     """

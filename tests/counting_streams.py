@@ -1,4 +1,4 @@
-"""Streams that only count, in place of CUDA's: what is done before what."""
+"""Replacements of CUDA's streams that only record which work is done before which."""
 
 from contextlib import contextmanager
 
@@ -8,9 +8,9 @@ from persona.modules import parallel
 
 
 class Stream:
-    """Keeps what it waits for: ``seen`` is all work that is done before its next."""
+    """Records what it waits for: ``seen`` is all work that is done before its next work."""
 
-    __class__ = torch.cuda.Stream  # What a type check sees.
+    __class__ = torch.cuda.Stream  # For run-time type checks.
 
     def __init__(self):
         self.seen = set()
@@ -20,7 +20,7 @@ class Stream:
 
 
 def count_streams(monkeypatch):
-    """Streams in use, the current one last, instead of what CUDA would say."""
+    """Replaces CUDA's streams; returns the list of streams in use, the current one last."""
     used = [Stream()]
 
     @contextmanager

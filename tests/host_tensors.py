@@ -11,9 +11,9 @@ from persona.systems.fit import Fit
 
 
 class HostTensors(TorchFunctionMode):
-    """Notes which files make tensors without naming a device: on the host, also on a GPU.
+    """Records which files make tensors without naming a device: these are on the host.
 
-    A CUDA graph cannot capture their copies, and without one each makes the host wait.
+    A CUDA graph cannot capture their copies to a GPU, and outside a graph each makes the host wait.
     """
 
     MAKERS: ClassVar = {

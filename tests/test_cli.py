@@ -1,4 +1,4 @@
-"""What the user types: how it is refused, and how an error becomes one line."""
+"""Command lines: which ones are refused, and how an error becomes one line."""
 
 import errno
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_what_hydra_cannot_parse_is_refused_with_the_right_quotes(name):
 
 
 def test_a_list_of_options_is_quoted_item_by_item():
-    """As one text it would be no list."""
+    """Quoted as a whole, the list would become one string."""
     with pytest.raises(UserError) as caught:
         check_overrides(["train=['trainer.max_steps=3', +exp=demo,seed]"])
     told = "train=['trainer.max_steps=3','+exp=demo','seed']"
@@ -115,7 +115,7 @@ def test_bugs_keep_their_traceback():
 
 
 def test_a_machine_without_slurm_is_told_in_one_line(monkeypatch, tmp_path):
-    """In submitit's own words, which may change."""
+    """Recognised by submitit's own message, which may change with its version."""
     auto = pytest.importorskip("submitit", reason="needs persona[cluster]")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeError) as caught:

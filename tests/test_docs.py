@@ -1,4 +1,4 @@
-"""README and docs: links lead somewhere, and commands are ones that the entry points take."""
+"""README and docs: linked files exist, and the entry points take the commands."""
 
 import importlib.util
 import re
@@ -27,9 +27,10 @@ def test_links_lead_to_files(page):
 
 
 def commands():
-    """Script and options of each command in a bash block, or between backticks.
+    """Page, script and options of each command in a bash block, or between backticks.
 
-    CONTRIBUTING's are of files that the reader writes; tests/benchmark/test_benchmark.py runs one.
+    CONTRIBUTING.md's commands use files that the reader writes; tests/systems/test_examples.py and
+    tests/data/test_data_examples.py run such files.
     """
     for page in PAGES:
         if page.name == "CONTRIBUTING.md":
@@ -44,7 +45,7 @@ def commands():
 
 
 def config_of(script: str) -> str | None:
-    """Name of the configuration that a script's Hydra reads, None where it has none."""
+    """Name of the configuration that a script reads by Hydra; None if it does not use Hydra."""
     path = ROOT / (script if script.endswith(".py") else SCRIPTS[script])
     path = ROOT / "scripts/train.py" if path == ROOT / "train.py" else path
     assert path.is_file(), script
@@ -60,14 +61,14 @@ def test_commands_are_taken(command):
     overrides = [w for w in words if "=" in w and not w.startswith(("-", "hydra", "hydra/"))]
     if name is None:
         return
-    if sweep:  # The first of each choice, as the sweeper would split them.
+    if sweep:  # The first of the values between which the sweeper would choose.
         overrides = [re.sub(r"=(\[[^]]*\]|[^,\[]+),.*", r"=\1", w) for w in overrides]
     composed(name, *overrides)
 
 
 @cache
 def composed(name: str, *overrides: str) -> DictConfig:
-    """Pages repeat commands."""
+    """Cached, as pages repeat commands."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return compose(name, overrides)
 

@@ -1,4 +1,4 @@
-"""Imports point down through the layers, from benchmark to types, and make no cycle."""
+"""Imports point from higher to lower layers, from benchmark to types, without a cycle."""
 
 import ast
 from pathlib import Path
@@ -17,16 +17,22 @@ def imports() -> dict[str, set[str]]:
         name = ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
         found = set()
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("persona"):
-                found |= {imported(node.module, alias.name) for alias in node.names}
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                parent = name.split(".")[: -node.level or None] if node.level else []
+                module = ".".join([*parent, *(node.module or "").split(".")]).strip(".")
+                found |= {imported(module, alias.name) for alias in node.names}
+        found = {other for other in found if other.split(".")[0] == "persona"}
         graph[name.removesuffix(".__init__")] = found
     return graph
 
 
 def imported(module: str, name: str) -> str:
     """``from package import submodule`` imports the submodule, anything else the module."""
-    submodule = ROOT.parent / Path(*module.split("."), f"{name}.py")
-    return f"{module}.{name}" if submodule.is_file() else module
+    submodule = ROOT.parent / Path(*module.split("."), name)
+    found = submodule.with_suffix(".py").is_file() or (submodule / "__init__.py").is_file()
+    return f"{module}.{name}" if found else module
 
 
 def layer(module: str) -> int:

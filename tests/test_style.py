@@ -1,4 +1,4 @@
-"""The house style in figures, counted over the package: shapes, units, lazy imports, clones."""
+"""The house style, counted over the package: shapes, units, late imports, cloned YAML."""
 
 import ast
 import difflib
@@ -60,7 +60,7 @@ def test_public_functions_are_described():
 
 
 def test_imports_inside_functions_say_why():
-    """Kernels need CUDA builds, optional packages are tried; all others have a comment."""
+    """Except kernels, which need CUDA builds of torch, and imports in a ``try``."""
     unexplained = []
     for path, lines, tree in trees():
         tried = {n for t in ast.walk(tree) if isinstance(t, ast.Try) for n in ast.walk(t)}
@@ -76,7 +76,10 @@ def test_imports_inside_functions_say_why():
 
 
 def test_configurations_are_not_clones():
-    """Two of one group that share four fifths of their lines; the rest belongs in `defaults`."""
+    """Clones are two files of one group that share 80 % of their lines; these belong in `defaults`.
+
+    At most 5 % of the files may be clones.
+    """
     files = {}
     for path in sorted((ROOT / "conf").rglob("*.yaml")):
         lines = [line.strip() for line in path.read_text().splitlines()]
@@ -89,7 +92,10 @@ def test_configurations_are_not_clones():
 
 
 def test_isinstance_asks_for_no_tensors_of_a_protocol():
-    """Python 3.12 looks members up without ``nn.Module.__getattr__``, which parameters need."""
+    """A protocol of ``isinstance`` has no tensor members.
+
+    Python 3.12 looks members up without ``nn.Module.__getattr__``, which finds parameters.
+    """
     asked = {}
     for path, _, tree in trees():
         for node in ast.walk(tree):

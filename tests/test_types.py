@@ -1,4 +1,4 @@
-"""The types that every part speaks, against values worked out by hand."""
+"""The types that all parts share, against values worked out by hand."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ from persona.types import (
 
 @pytest.fixture
 def camera() -> Camera:
-    """At (1, 2, -3) in the world, looking along the world's x: its own x is the world's -z."""
+    """At (1, 2, -3) in the world, looking along the world's x; its own x axis is the world's -z."""
     cam_from_world = torch.tensor(
         [[0.0, 0, -1, -3], [0, 1, 0, -2], [1, 0, 0, -1], [0, 0, 0, 1]]
     )  # fmt: skip
@@ -27,7 +27,7 @@ def camera() -> Camera:
 
 
 def test_project_by_hand(camera):
-    """In the camera's frame: (0, 0, 2), on the axis, and (0.4, 0.8, 4)."""
+    """In the camera's frame the points are (0, 0, 2), on the axis, and (0.4, 0.8, 4)."""
     points = torch.tensor([[3.0, 2, -3], [5.0, 2.8, -3.4]])
     torch.testing.assert_close(camera.project(points), torch.tensor([[30.0, 20.0], [40.0, 30.0]]))
 
@@ -41,7 +41,7 @@ def test_project_takes_batches(camera):
         40,
         60,
     )
-    # By the second camera, whose frame is the world: 10 * 5 / -3.4 and 20 * 2.8 / -3.4 + 1.
+    # The second camera's frame is the world's: 10 * 5 / -3.4 and 20 * 2.8 / -3.4 + 1.
     expected = torch.tensor([[[40.0, 30.0]], [[-50 / 3.4, 1 - 56 / 3.4]]])
     torch.testing.assert_close(both.project(points.expand(2, 1, 3)), expected)
     torch.testing.assert_close(both[0].project(points), expected[0])
@@ -58,7 +58,7 @@ def test_local_keeps_the_intrinsics_alone(camera):
 
 
 def test_crop_moves_and_stretches_pixels(camera):
-    """The box (10, 5, 20, 30) at 60 x 80: columns by 4, rows by 2."""
+    """The box (10, 5, 20, 30) becomes 60 x 80: columns are stretched by 4, rows by 2."""
     cropped = camera.crop(torch.tensor([10.0, 5.0, 20.0, 30.0]), height=60, width=80)
     assert (cropped.height, cropped.width) == (60, 80)
     torch.testing.assert_close(cropped.focal_px, torch.tensor([400.0, 100.0]))
@@ -77,7 +77,7 @@ def test_resize_is_the_crop_of_the_whole(camera):
 
 
 def numbered_pose(batch: tuple[int, ...] = ()) -> BodyPose:
-    """Each joint's x is its place in SMPL-X."""
+    """Each joint's x is its number in SMPL-X."""
     joints = torch.zeros(*batch, NUM_JOINTS, 3)
     joints[..., 0] = torch.arange(NUM_JOINTS)
     return BodyPose.from_joints(joints, torch.zeros(*batch, 4), torch.zeros(*batch, 3))
@@ -122,7 +122,7 @@ def test_a_mesh_render_covers_where_there_is_a_face():
 
 @pytest.fixture
 def frames() -> Frame:
-    """Three frames; what differs between them is their number."""
+    """Three frames, whose images, focal lengths and boxes contain the frame's number."""
     number = torch.arange(3.0)
     image = number.view(3, 1, 1, 1).expand(3, 3, 4, 6)
     return Frame(
@@ -179,6 +179,6 @@ def test_a_batch_moves_with_its_camera(frames):
 
 def test_shares_of_a_batchs_loss(frames):
     assert frames.shares == [1 / 3] * 3
-    # A frame of weight 3 counts as three of weight 1 would.
+    # A frame of weight 3 counts as three frames of weight 1.
     assert replace(frames, weight=(3.0, 0.6, 0.6)).shares == pytest.approx([1.0, 0.2, 0.2])
     assert replace(frames[:1], weight=(1.5,)).shares == [1.5]

@@ -1,4 +1,4 @@
-"""``scripts/weights.py``: the table is check()'s own, and nothing is fetched unasked."""
+"""``scripts/weights.py``: it lists all weights, and fetches only those that are asked for."""
 
 import runpy
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_get_puts_files_of_several_repositories_into_one_folder(name, tmp_path, 
 
 
 def test_the_base_models_are_pinned():
-    """Commits in full; only a generator's own files, which key lists hold, are not pinned."""
+    """By full commits. Of the generators' parts, only files other than weights are not pinned."""
     assert all(len(bytes.fromhex(commit)) == 20 for commit in REVISIONS.values())
     parts = [WEIGHTS[name] for name in ("mimicmotion", "stable_animator", "champ")]
     newest = {f.path for part in parts for f in part.files if f.revision == "main"}

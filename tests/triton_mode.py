@@ -1,9 +1,9 @@
-"""Where the Triton kernels of a test run: on CUDA, else in Triton's interpreter on the CPU."""
+"""Where tests run Triton kernels: on CUDA if there is a GPU, else in Triton's interpreter."""
 
 import pytest
 import torch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MARKS = [pytest.mark.gpu] if DEVICE == "cuda" else []
-"""Kernels' tests run in the interpreter without a GPU; with one they are ``make test-gpu``'s."""
+"""With a GPU, tests of kernels belong to ``make test-gpu``; without one they run on the CPU."""
 pytest.importorskip("triton", reason="Triton comes with CUDA builds of torch")

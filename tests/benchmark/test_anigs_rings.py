@@ -1,4 +1,4 @@
-"""The table of rings: every run composes, and a difference is that of paired frames."""
+"""The table of rings: every run composes, and differences are of paired frames."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A suite on the tiny subject: new baseline, finished predictions, failures, cache, report."""
+"""A suite on the tiny subject: a new baseline, given predictions, failures, cache, report."""
 
 import base64
 import csv
@@ -35,7 +35,7 @@ from persona.runtime import apart
 
 ROOT = Path(__file__).parents[2]
 
-# What somebody writes who follows CONTRIBUTING: one file of Python, one of YAML.
+# A baseline as CONTRIBUTING.md describes it: one Python file, one YAML file.
 BASELINE = '''
 """A baseline: the body in one colour, learnt from the frames."""
 
@@ -137,7 +137,7 @@ figures:
 
 @pytest.fixture
 def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The repository's configuration and a baseline, a suite and its published figures."""
+    """Copy of the repository's conf/, with a baseline, a suite and its published figures added."""
     folder = tmp_path / "conf"
     shutil.copytree(ROOT / "conf", folder)
     (tmp_path / "one_color.py").write_text(BASELINE)
@@ -147,19 +147,19 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "suite/tiny.yaml").write_text(SUITE)
     (folder / "published/tiny.yaml").write_text(PUBLISHED)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "one_color", raising=False)  # Of an earlier test.
+    monkeypatch.delitem(sys.modules, "one_color", raising=False)  # An earlier test imported it.
     return folder
 
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory) -> Path:
-    """Finished cells, which the tests share: each is trained by the first test that asks for it."""
+    """Folder of finished cells that tests share: the first test that needs a cell trains it."""
     return tmp_path_factory.mktemp("cells")
 
 
 @pytest.fixture
 def benchmark(conf: Path, subjects: Path, tmp_path: Path, cells: Path):
-    """Runs the suite in this process; gives the number of failed cells and the report folder.
+    """Runs the suite in this process; returns the number of failed cells and the report folder.
 
     cache: folder of the finished cells, by default the shared one.
     """
@@ -209,7 +209,7 @@ def test_suite_with_a_new_baseline_predictions_and_failures(benchmark, subjects,
     for name in ("one_color", "textured_mesh", "copy", "rgba"):
         assert rows[name]["error"] == ""
         assert 0 < float(rows[name]["mask_iou"]) <= 1
-    # Truth against itself.
+    # The truth as predictions.
     for name in ("copy", "rgba"):
         for metric in ("psnr", "alpha_psnr", "crop_psnr", "fg_psnr"):
             assert rows[name][metric] == "inf"
@@ -241,7 +241,7 @@ def run_of(cells: Path, system: str) -> Path:
 
 
 def test_numbers_are_those_of_the_run_itself(benchmark, cells):
-    """Frames go through 8-bit files; the run scored the same frames in memory."""
+    """The benchmark scores 8-bit files, the run the same frames in memory: 1e-4 is the rounding."""
     _, report = benchmark("systems=[one_color]")
     (row,) = rows_of(report / "sequences.csv")
     metrics = run_of(cells, "OneColorMethod") / "metrics.json"
@@ -260,11 +260,11 @@ def test_finished_cells_are_not_run_again(benchmark, monkeypatch, cells):
     failed, report = benchmark("systems=[one_color]", name="again")
     assert failed == 0
     assert "1 came from the cache" in (report / "report.md").read_text()
-    # Anything that matters makes it another cell: here the length of training.
+    # A setting that changes the result, here the length of training, makes it another cell.
     assert (
         benchmark("systems=[one_color]", "overrides=['trainer.max_steps=5']", name="more")[0] == 1
     )
-    # A cell that was cut short is no result.
+    # A cell without its result file, as after an interruption, is not finished.
     result = run_of(cells, "OneColorMethod").parent / cell_module.RESULT_FILE
     result.rename(result.with_suffix(".kept"))
     assert benchmark("systems=[one_color]", name="cut")[0] == 1
@@ -280,12 +280,12 @@ def test_a_budget_of_time_is_kept_and_the_rest_done_later(benchmark, tmp_path):
     assert told == {"not begun: budget_s is used up; run the same command again"}
     assert benchmark("systems=[one_color]", name="one")[0] == 0
     failed, report = benchmark(systems, "budget_s=0", name="cached")
-    assert failed == 1  # What is finished is there without time.
+    assert failed == 1  # The finished cell needs no time.
     assert [r["error"] == "" for r in rows_of(report / "sequences.csv")] == [True, False]
 
 
 def test_cells_of_one_key_are_run_once(benchmark, conf, monkeypatch):
-    """Two names of one configuration, side by side: the second finds the first one's frames."""
+    """Two names of one configuration run at once: the second uses the first one's frames."""
     text = (conf / "system/one_color.yaml").read_text()
     (conf / "system/twin.yaml").write_text(text)
     running, runs = [], []
@@ -293,7 +293,7 @@ def test_cells_of_one_key_are_run_once(benchmark, conf, monkeypatch):
     def run_cell(folder):
         assert folder not in running, "two cells train in one folder"
         running.append(folder)
-        time.sleep(0.5)  # Long enough for the other to come.
+        time.sleep(0.5)  # So that the other cell could begin meanwhile.
         cell_module.run_cell(folder)
         running.remove(folder)
         runs.append(folder)
@@ -339,7 +339,7 @@ def test_key_holds_settings_subject_code_and_fit_but_no_paths(conf, subjects, tm
 
 @pytest.mark.parametrize("file", ["modules/kernel.cu", "modules/body.npz", "systems/new.py"])
 def test_code_is_more_than_python(file, tmp_path, monkeypatch):
-    """Another kernel or body makes other frames; what is compiled from them does not."""
+    """A changed kernel or body changes frames, so the digest; compiled files do not count."""
     monkeypatch.setattr(plan_module, "PACKAGE", tmp_path)
 
     def digest() -> str:
@@ -372,7 +372,7 @@ def made_up(system: str, subject: str, seed: int, psnr: list[float]) -> runner.O
 
 
 def test_systems_are_compared_frame_by_frame():
-    """A gap that all frames share is certain, however much the frames differ."""
+    """A gap that is equal in all frames has no uncertainty, however much the frames differ."""
     hard_and_easy = [10.0, 30.0, 12.0, 28.0]
     outcomes = [
         *(made_up("ours", "a", seed, [x + seed for x in hard_and_easy]) for seed in (0, 2)),
@@ -387,7 +387,7 @@ def test_systems_are_compared_frame_by_frame():
     assert list(found) == [("theirs", "none"), ("half", "none")]
     gap = found["theirs", "none"]["fg_psnr"]
     assert (gap.mean, gap.low, gap.high) == pytest.approx((1, 1, 1))
-    # Of the subjects that both have.
+    # Compared on subject b alone, as half failed on a.
     half = found["half", "none"]["fg_psnr"]
     assert half.mean == pytest.approx(0.25) and half.low == 0 and half.high > 0.25
     table = tables.difference_table(outcomes, ["fg_psnr"])
@@ -402,7 +402,7 @@ def test_a_failed_seed_is_left_out_of_both_sides():
     outcomes = [made_up("ours", "a", seed, [20.0 + seed, 22.0 + seed]) for seed in (0, 1, 2)]
     outcomes += [made_up("theirs", "a", seed, [21.0 + seed, 23.0 + seed]) for seed in (0, 1)]
     outcomes += [runner.Outcome(Cell("theirs", "a", 2, "none"), error="broken")]
-    outcomes += [made_up("floor", "a", 0, [11.0, 13.0])]  # It has no seeds.
+    outcomes += [made_up("floor", "a", 0, [11.0, 13.0])]  # Run once, as seeds do not change it.
     found = tables.differences(outcomes, ["fg_psnr"])
     assert found["theirs", "none"]["fg_psnr"].mean == pytest.approx(1)
     assert found["floor", "none"]["fg_psnr"].mean == pytest.approx(-10)
@@ -419,7 +419,7 @@ def test_seeds_are_averaged_by_frame_and_their_spread_told(benchmark):
     assert float(row["mean"]) == pytest.approx(np.mean(values))
     assert float(row["seed_std"]) == pytest.approx(np.std(values, ddof=1))
     assert "\n- seeds: 0, 1, averaged by frame; " in (report / "report.md").read_text()
-    # No seed makes a difference to it: it is run once.
+    # It does not depend on the seed, so it is run once.
     floor = table["textured_mesh", "psnr"]
     assert (floor["seeds"], floor["seed_std"]) == ("1", "")
 
@@ -476,7 +476,7 @@ def test_published_figures_stand_apart_with_their_source(benchmark):
 
 
 class Page(HTMLParser):
-    """Collects tags."""
+    """Collects tags, and checks that each is closed."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -523,11 +523,11 @@ SPOILT = [
     (lambda d: (d / "0.png").write_text("not a picture"), r"0\.png: not an image"),
     (lambda d: (d / "0.png").rename(d / "first.png"), r"first\.png: its name has no number"),
 ]  # fmt: skip
-"""What is done to a folder of predictions, and the error's line."""
+"""How a folder of predictions is spoilt, and the error's line."""
 
 
 def test_bad_predictions(benchmark, subjects, tmp_path):
-    """One line each, that names the file; the other cell is scored."""
+    """Each gives an error of one line that names the file; the good predictions are scored."""
     systems = []
     for number, (spoil, _) in enumerate(SPOILT):
         spoil(truth_as_predictions(subjects, tmp_path / f"bad{number}/tiny"))
@@ -551,7 +551,7 @@ def test_unknown_size_and_subject(benchmark):
 
 
 def test_systems_of_one_name_are_refused(benchmark, tmp_path):
-    """Their numbers would be averaged as if they were one system's seeds."""
+    """Otherwise their numbers would be averaged like seeds of one system."""
     folders = f"predictions:{tmp_path}/a/frames,predictions:{tmp_path}/b/frames/"
     with pytest.raises(UserError, match="systems: two are called frames; leave one out or rename"):
         benchmark(f"systems=[{folders}]")
@@ -628,7 +628,7 @@ def test_absent_subjects_are_made_side_by_side(tmp_path, monkeypatch):
 
 
 def test_curves_of_a_subject_on_which_all_failed(tmp_path):
-    """A warning would be an error here."""
+    """Without a warning, which pytest would turn into an error."""
     failed = runner.Outcome(Cell("one", "a", 0, "none"), error="broken")
     curves(tmp_path / "curves.png", [failed], ["fg_psnr"])
     assert (tmp_path / "curves.png").is_file()
@@ -650,8 +650,7 @@ def test_methods_after_a_description_are_told_from_the_papers_own():
     assert shown_name("lhm", False) == "lhm"
 
 
-def test_truth_is_decoded_once(conf, subjects, monkeypatch):
-    """A subject with a broken test frame fails before any training."""
+def test_a_broken_test_frame_fails_the_cell_before_any_training(conf, subjects, monkeypatch):
     monkeypatch.setattr(
         SubjectDataModule, "test_frames", property(lambda self: (_ for _ in ()).throw(
             UserError("test/images/0.png: broken or truncated image; make it again"))),
@@ -663,7 +662,7 @@ def test_truth_is_decoded_once(conf, subjects, monkeypatch):
 
 
 def launch(conf: Path, subjects: Path, tmp_path: Path, *overrides: str):
-    """benchmarks/run.py in a process of its own, with one more folder of configuration."""
+    """Runs benchmarks/run.py in a process of its own, with ``conf`` as another config folder."""
     return subprocess.run(
         [sys.executable, str(ROOT / "benchmarks/run.py"), "--config-dir", str(conf),
          "suite=tiny", "logger=none", "subjects=[tiny]", f"subjects_dir={subjects}", *overrides],
@@ -674,7 +673,7 @@ def launch(conf: Path, subjects: Path, tmp_path: Path, *overrides: str):
 
 @pytest.mark.slow
 def test_entry_point_runs_cells_in_processes(conf, subjects, tmp_path):
-    """Two at a time; a crash in one of them is told, and the exit code too."""
+    """Two cells at once; a crash of one is reported, also by the exit code."""
     done = launch(conf, subjects, tmp_path, "systems=[one_color,crashing]", "jobs=2")
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr

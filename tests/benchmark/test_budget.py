@@ -1,4 +1,4 @@
-"""The error budget: ceilings from the truth, regions, and a whole report of a tiny suite."""
+"""The error budget: ceilings from the truth, regions, and a complete report of a tiny suite."""
 
 import csv
 from pathlib import Path
@@ -36,7 +36,7 @@ CONF = str(Path(__file__).parents[2] / "conf")
 TINY = SyntheticConfig(
     height=64, width=48, num_generated=4, num_test=2, texture_size=128, patch_size=32
 )
-"""As the fixture ``subjects`` has it."""
+"""Settings of the fixture ``subjects``."""
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_regions_are_parts_of_the_person(frames):
     classes = classes_from_colours(seg)
     assert (classes[masks["face"]] == PART_INDEX["Face_Neck"]).all()
     assert masks["print"][person].sum() > 0 and not (masks["print"] & masks["hem"]).any()
-    # The outline's band has as much outside as inside of it, and the hem lies below the collar.
+    # About half of the outline's band is inside the person, and the hem lies low in the clothes.
     inside = masks["silhouette"][person].sum() / masks["silhouette"].sum()
     assert 0.3 < inside < 0.7
     cloth = np.nonzero((classes == PART_INDEX["Upper_Clothing"]).any(1))[0]
@@ -107,7 +107,7 @@ def test_every_variant_composes_into_a_folder_of_its_own_frames(variants, size):
         cells = [variant_cell(config, n, s, subject, 0) for n, s in config.variant.items()]
     assert [cell.error for cell in cells] == [""] * len(cells)
     roots = {(cell.config.data.root, str(cell.config.data.source.config)) for cell in cells}
-    assert len({root for root, _ in roots}) == len(roots), "one folder, one set of frames"
+    assert len({root for root, _ in roots}) == len(roots), "different frames share a folder"
     assert all(plain(cell.subject) == subject for cell in cells)
 
 
@@ -129,7 +129,7 @@ def test_cells_that_are_missing_cost_no_table():
         ["better", "12.00", "nan", "nan"],
         ["alone", "nan", "nan", "5.00"],
     ]
-    # What is gained on the subject that both have, not against the mean of two.
+    # The gain is over the one subject that both have, not over the mean of two.
     rows = budget_table(found, ["fg_psnr"])[1:]
     assert [row[1] for row in rows] == ["20.00", "12.00 (+2.00)", "5.00"]
 
@@ -144,7 +144,7 @@ def test_numbers_are_compared_with_the_first_variant():
         ],
         ["hands"],
     )
-    # Subjects count alike, whatever their frames show: (15 + 30) / 2 and (18 + 32) / 2.
+    # Subjects count equally, however many frames have a value: (15 + 30) / 2 and (18 + 32) / 2.
     assert table == [["", "hands PSNR"], ["as it is", "22.50"], ["better", "25.00 (+2.50)"]]
 
 
@@ -195,7 +195,7 @@ def test_a_whole_report(tmp_path):
 
 @pytest.mark.slow
 def test_a_report_of_simulated_clothes(tmp_path):
-    """A photographed person in a dress: the untrained body in both kinds of clothes, and frames."""
+    """The untrained body is scored in skinned and in simulated clothes of one dress."""
     few = {"height": 96, "width": 72, "num_generated": 2, "num_test": 3, "texture_size": 128}
     small = [f"data.source.config.{key}={value}" for key, value in few.items()]
     folders = [f"subjects_dir={tmp_path}/s", f"cache_dir={tmp_path}/c/d"]
@@ -210,7 +210,7 @@ def test_a_report_of_simulated_clothes(tmp_path):
     roots = [Subject(root) for root in sorted((tmp_path / "s").glob("skirts*"))]
     assert len(roots) == 2
     told = [root.surface_offset("generated_1", 1) is not None for root in roots]
-    assert told == [False, True], "only the simulated clip says where its clothes hang"
+    assert told == [False, True], "only the simulated clip stores its clothes' offsets"
     for root in roots:
         root.validate()
         assert "photographed" in root.info.provenance

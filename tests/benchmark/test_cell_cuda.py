@@ -17,7 +17,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("pose_fit", ["none", "image"])
 def test_a_cell_runs_on_the_device(tiny, tmp_path, pose_fit):
-    """The subject's poses are on the host, the body of a trained avatar is not."""
+    """The subject's poses are on the host, but the body of a trained avatar is on the GPU."""
     config = tiny(
         "trainer.accelerator=gpu",
         "trainer.max_steps=3",

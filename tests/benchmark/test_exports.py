@@ -1,4 +1,4 @@
-"""The table of export formats: what others read is drawn, and what is wrong in a file shows."""
+"""The table of export formats: it draws what other readers find in the files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_each_format_has_a_row_and_single_poses_are_equal(exporter, tmp_path, mo
     for kind in ("ply", "splattie", "lam", "npz"):
         value = rows[kind][3].strip()
         assert value == "equal" or float(value) > 45, (kind, value)
-    assert not rows["html"][3].strip(), "drawn by a browser, not here"
+    assert not rows["html"][3].strip(), "only a browser can draw it"
 
 
 def test_a_reader_that_is_wrong_shows(exporter, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The floors of the benchmark go through the same doors as every method."""
+"""The benchmark's floors (untrained baselines) run by the same commands as every method."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_mesh_trains_no_step(run):
     assert metrics["train/steps"] == 0
     for name in ("psnr", "fg_psnr", "mask_iou"):
         assert metrics[f"test/{name}"] == metrics[f"init/{name}"]
-    # The body without its clothes: much of the person, not all of it.
+    # The body without its clothes covers much of the person, but not all of it.
     assert 0.6 < metrics["test/mask_iou"] < 0.97
     assert metrics["test/fg_psnr"] > 10
     assert (run["folder"] / "turntable.mp4").is_file()
@@ -57,7 +57,7 @@ def test_mesh_trains_no_step(run):
 
 
 def test_mesh_renders_what_the_control_of_generators_does(run):
-    """An independent renderer of the same thing: the stand-in for a video model."""
+    """``TexturedPerson``, the stand-in for a video model, renders the same mesh independently."""
     system = load_system(run["folder"])
     data = instantiate(load_config(run["folder"]).data)
     frames = data.test_frames
@@ -92,7 +92,7 @@ def test_mesh_evaluates_and_fits_no_poses(run, tmp_path):
 
 
 def test_gaussians_lbs_is_static(subjects, tmp_path):
-    """No offset network, mesh weights: refined equals base, and nothing looks weights up."""
+    """Without an offset network, refined equals base; skinning weights are the mesh's own."""
     names = ["+exp=gaussians_lbs", "avatar.levels=0", "data=subject", "name=tiny"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("train", overrides=[*names, f"subjects_dir={subjects}"])

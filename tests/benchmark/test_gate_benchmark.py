@@ -1,4 +1,4 @@
-"""The gate's benchmark: what is planted, and how it is counted."""
+"""The gate's benchmark: the faults that it plants, and how it counts those found."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_recall_and_precision_are_counted():
     text = report(
         rows("missing leg", [1, 1, 1, 0], found) + rows(CLEAN, [0, 0], ["", "flicker of 9"])
     )
-    # Two of three found; of three dropped two are faulty; one is called a limb.
+    # Two of three faults are found; two of three dropped frames are faulty; one names the limb.
     assert "| missing leg | 4 | 3 | 2 | 0.667 [0.21, 0.94] | 3 | 0.667 [0.21, 0.94] " in text
     assert "| 0.500 [0.09, 0.91] |" in text and "Of clips without faults 1 of 2 frames" in text
     assert "| frozen | 0 | 0 | 0 | - | 0 | - | - |" in text

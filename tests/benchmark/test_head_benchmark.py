@@ -1,4 +1,4 @@
-"""The benchmark of heads: its numbers, its table, and that finished cells are kept."""
+"""The benchmark of heads: its metrics, its table, and the reuse of finished cells."""
 
 import csv
 
@@ -19,7 +19,7 @@ SIDE = 8
 
 
 def shown(truth, drawn):
-    """A frame of a square person and a picture of it."""
+    """A frame of a square person, and a render of it with its alpha."""
     frame = object.__new__(Frame)
     for name, value in (("image", truth[None]), ("mask", torch.ones(1, 1, SIDE, SIDE))):
         object.__setattr__(frame, name, value)
@@ -27,7 +27,7 @@ def shown(truth, drawn):
 
 
 def test_an_edit_is_judged_where_it_shows():
-    """The edit is the upper half, red; what is drawn has half of the red, and a grey spot below."""
+    """The edit makes the upper half red; the render has half of that red, and a grey spot below."""
     plain, edited = torch.zeros(3, SIDE, SIDE), torch.zeros(3, SIDE, SIDE)
     edited[0, :4] = 1
     drawn = edited / 2
@@ -39,7 +39,7 @@ def test_an_edit_is_judged_where_it_shows():
 
 
 class ThreeEdits(EditableHead):
-    """Two of hair and one of the hat; a code tells whose it is."""
+    """Two edits of hair and one of the hat; an edit's code is its number."""
 
     edits = ("0000_hair_a", "0001_hat_b", "0002_hair_c")
 
@@ -85,7 +85,7 @@ def test_a_cell_is_run_again_when_its_settings_change(tmp_path):
     assert not finished(tmp_path, one)
     write_json(tmp_path / "result.json", {"digest": one.digest})
     assert finished(tmp_path, one) and not finished(tmp_path, other)
-    # What a cell starts from is one of its settings.
+    # The digest includes the cell that this one starts from.
     digests = {Cell("later", 1, 0, {}, {}, before=before).digest for before in (None, one, other)}
     assert len(digests) == 3
 
@@ -100,8 +100,8 @@ def test_cells_that_start_from_one_another_run_in_turn():
         Cell("late", 1, 1, {}, {}),
         Cell("later", 1, 1, {}, {}, before=Cell("late", 1, 1, {}, {})),
     )
-    assert chains_of([*late, alone]) == [[alone], [*late]], "whole seeds come first"
-    # The first one is finished already.
+    assert chains_of([*late, alone]) == [[alone], [*late]], "seed 0 runs before seed 1"
+    # As if the first one were already finished.
     assert chains_of([second, third]) == [[second, third]]
 
 

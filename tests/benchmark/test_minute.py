@@ -1,4 +1,4 @@
-"""The watch of benchmarks/minute.py."""
+"""The stopwatch of benchmarks/minute.py."""
 
 import runpy
 from pathlib import Path
@@ -11,7 +11,7 @@ Stages = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "minute.p
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Of which the tests say when it is."""
+    """A clock that the tests set; its CPU time runs twice as fast as its wall time."""
     now = SimpleNamespace(wall=0.0)
     monkeypatch.setattr(Stages, "_now", staticmethod(lambda: (now.wall, 2 * now.wall)))
     return now

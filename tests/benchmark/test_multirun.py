@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def job(folder: Path, number: int, exp: str, seed: int, psnr: float | None) -> None:
-    """What train.py -m leaves of a job; without a figure it failed."""
+    """Writes the files that train.py -m leaves of a job; it has failed if ``psnr`` is None."""
     place = folder / str(number)
     (place / ".hydra").mkdir(parents=True)
     (place / ".hydra/overrides.yaml").write_text(f"- +exp={exp}\n- seed={seed}\n- name=x\n")
@@ -29,7 +29,7 @@ def job(folder: Path, number: int, exp: str, seed: int, psnr: float | None) -> N
 
 @pytest.fixture
 def multirun(tmp_path: Path) -> Path:
-    """Three settings over two seeds, more than ten jobs' numbers apart; one job failed."""
+    """Three settings, two of them with two seeds; two jobs failed. Numbers have 1 or 2 digits."""
     job(tmp_path, 2, "[demo]", 0, 20.0)
     job(tmp_path, 10, "[demo]", 1, 22.0)
     job(tmp_path, 3, "[demo,abl/no_seam]", 0, 19.0)
@@ -82,7 +82,7 @@ def test_no_multirun(tmp_path):
 
 @pytest.mark.slow
 def test_one_command_sweeps_and_one_makes_the_table(command, tmp_path):
-    """The settings of a sweep file and seeds from the command line."""
+    """The settings come from a sweep file, the seeds from the command line."""
     sweep = tmp_path / "more/sweep/two.yaml"
     sweep.parent.mkdir(parents=True)
     whole = (ROOT / "conf/sweep/ablation.yaml").read_text()

@@ -1,4 +1,4 @@
-"""Trained avatars of the photo yardstick: what is trained, kept and compared."""
+"""Avatars that the photo benchmark trains: their settings, reuse and comparison."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def people(tmp_path):
 
 @pytest.fixture
 def config(tmp_path, people):
-    """The yardstick's configuration, rows of its people written."""
+    """Composes the photo benchmark's configuration, and writes a row for each person."""
 
     def composed(*options):
         found = compose(
@@ -71,7 +71,9 @@ def test_trainings_that_are_there_are_kept_and_one_that_fails_stops_none(
     options, out = config("+schedules.half=['trainer.max_steps=9']"), tmp_path / "out"
     with pytest.raises(UserError, match=r"2 of 4 trainings failed.*default_b: no memory"):
         train_avatars(options, out, people, "command")
-    assert calls == ["default_a", "default_b", "half_a", "half_b"], "c has no subject"
+    assert calls == ["default_a", "default_b", "half_a", "half_b"], (
+        "c has no subject, as its photo was refused"
+    )
     text = (out / "avatars.md").read_text()
     assert "## Default against its texture" in text and "## Half against default" in text
     assert "| front_psnr | 1 | 20.00 | 22.00 | +2.00 [+2.00, +2.00] | default |" in text
@@ -81,7 +83,7 @@ def test_trainings_that_are_there_are_kept_and_one_that_fails_stops_none(
         train_avatars(options, out, people, "command")
     assert calls == ["default_b", "half_b"]
     (first, *_) = plan(config("+schedules.half=['trainer.max_steps=9']", "height=99"), out, people)
-    assert kept_result(first, out) is None, "of other settings"
+    assert kept_result(first, out) is None, "its settings differ"
 
 
 def test_a_cell_trains_the_persons_subject_as_create_does(config, people, tmp_path):

@@ -1,4 +1,4 @@
-"""The yardstick of the photo path, on people and subjects made from one and the same truth."""
+"""The benchmark of the photo path, on a person and subjects made from the same truth."""
 
 import math
 import shutil
@@ -50,7 +50,7 @@ def about_vertical(degrees):
 
 
 class World:
-    """One person: body, pose, texture and camera, as both sides see it."""
+    """One person's body, pose, texture and camera, from which truth and subjects are made."""
 
     def __init__(self):
         self.body = SmplxBody()
@@ -58,7 +58,7 @@ class World:
         zero = BodyPose.zero(self.body.num_expression)
         joints = zero.joints.clone()
         joints[0] = torch.tensor([torch.pi, 0, 0])
-        # Arms down, one further than the other.
+        # Arms down, by different angles.
         joints[16, 2], joints[17, 2] = -0.6, 1.0
         centre = self.body.shape(self.identity)[0].mean(0)
         trans = torch.tensor([0.1, 0.0, 3.5]) - centre * torch.tensor([1.0, 1.0, 0.0])
@@ -157,7 +157,7 @@ def settings(subjects, **more):
 
 @pytest.fixture
 def score(world, people, tmp_path):
-    """Writes a subject and scores it."""
+    """Writes a subject and returns its scores."""
 
     def scored(**subject):
         world.write_subject(tmp_path / "subjects/p7", **subject)
@@ -189,7 +189,7 @@ def test_the_truth_itself_scores_near_perfect(score, people, tmp_path):
 
 def test_somebody_back_to_front_is_called_so(world, score):
     row = score(pose=views.turned(world.pose, about_vertical(180)))
-    # The spine is not quite upright, so that its turn about the vertical is not the heading's.
+    # Not 180: the spine leans, so a turn about the vertical turns the heading by a little less.
     assert row["facing_deg"] > 170
     assert "facing (1" in row["gross"]
     assert row["joints_pa_mm"] < 1e-2 < row["joints_mm"]
@@ -349,7 +349,7 @@ def test_a_shift_to_the_side_is_found():
     wide[4:15, 40:48] = True
     target = np.zeros((20, 30), bool)
     target[4:15, 21:29] = True
-    # Without a shift the render lies at 10 to 18 of the middle frame.
+    # Without a shift the render covers columns 10 to 18 of the middle frame, not 21 to 29.
     assert best_shift(wide, target) == 11
 
 
@@ -363,7 +363,7 @@ def test_the_frame_is_found_in_the_photo_whatever_its_focal_length(world, scale,
     center = torch.tensor([size[1] / 2 - 4.0, size[0] / 2 + 3.0])
     focal = fitted.photo_camera(640, 480).focal_px * focal_factor / scale
     camera = Camera.identity(focal, center, *size)
-    # Frame px = (photo px - middle) / scale + centre, pixel centres at +0.5.
+    # Frame px = (photo px - photo centre) / scale + frame centre; pixel centres are at +0.5.
     shift = center.numpy() - np.array([240, 320]) / scale + 0.5 / scale - 0.5
     matrix = np.array([[1 / scale, 0, shift[0]], [0, 1 / scale, shift[1]]])
     frame = cv2.warpAffine(photo, matrix, size[::-1])
@@ -386,7 +386,7 @@ def test_who_is_turned_without_true_joints_is_held_to_the_turn(world, score, peo
     x, _, z = fit_scores.heading(person.joints.numpy())
     turn = float(np.degrees(np.arctan2(x, -z)))
     true = replace(true, joints=None, turn_deg=turn)
-    # What is left is how far the chest leans.
+    # The remaining angle is how far the chest leans.
     assert fit_scores.facing_deg(true, person) < 10
     for way in (-1, 1):
         off = fit_scores.facing_deg(replace(true, turn_deg=turn + way * 30), person)

@@ -1,4 +1,4 @@
-"""Points are brought onto others by the best similarity."""
+"""Points are aligned with others by the best similarity."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_without_turning_scale_and_place_alone_are_removed(points):
 
 
 def test_no_similarity_near_it_is_better(points):
-    """Of points that no similarity brings onto the target."""
+    """With noise in the target, so that no similarity aligns the points exactly."""
     rng = np.random.default_rng(1)
     target = 0.6 * points @ TURN.T + 0.3 * rng.normal(size=points.shape)
     best = aligned(points, target)

@@ -86,13 +86,15 @@ def test_a_full_store_repeats_what_is_generated(benchmarks, tiny):
     a, b = few[[2]], many[[1 + 5]]
     assert torch.equal(a.image, b.image) and a.name == b.name and b.index.tolist() == [6]
     rows = many.stores[1].packed
-    assert rows.untyped_storage().nbytes() == rows.numel(), "bytes of their own"
+    assert rows.untyped_storage().nbytes() == rows.numel(), (
+        "rows are a copy, not a view of the repeated ones"
+    )
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_gsplat_draws_the_same_picture(benchmarks, scene):
-    """Same filter, compensation and camera: what is timed against ours is the same work."""
+    """Same filter, compensation and camera, so the benchmark times the same work as ours."""
     from separate import SeparateGsplat
 
     from persona.modules.render.factory import make_renderer
@@ -112,7 +114,7 @@ def test_gsplat_draws_the_same_picture(benchmarks, scene):
     packed, apart = renders
     for name in channels:
         difference = (packed.images[name] - apart.images[name]).abs()
-        # A splat at 1/255 is drawn or not by rounding.
+        # Rounding decides whether a splat of alpha 1/255 is drawn, so a few pixels differ.
         assert difference.median() < 1e-5 and (difference > 1e-3).float().mean() < 1e-3, name
     assert (packed.alpha - apart.alpha).abs().median() < 1e-5
     for a, b in zip(*gradients, strict=True):

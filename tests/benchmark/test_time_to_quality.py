@@ -1,4 +1,4 @@
-"""Time to quality: what counts as time, the points of a training, the tables, and what is kept."""
+"""Time to quality: the time that counts, the points of a run, the tables, reuse of runs."""
 
 import csv
 from pathlib import Path
@@ -24,7 +24,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 @pytest.fixture
 def config():
-    """The benchmark's configuration, with more options."""
+    """Composes the benchmark's configuration with the given options."""
 
     def composed(*options):
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -46,7 +46,7 @@ def test_scoring_takes_no_time(monkeypatch):
 
 @pytest.mark.slow
 def test_a_training_is_scored_along_its_way_and_not_changed_by_it(tiny, monkeypatch):
-    """The losses of the steps are those of a training that nobody scores."""
+    """The losses of all steps equal those of a training without scoring."""
     settings = plain(tiny("trainer.max_steps=4", "avatar.refresh_every=1"))
     job = OmegaConf.create({"train": settings, "shares": [0.5, 1], "most_frames": 1})
     job.lpips_net = None
@@ -92,7 +92,7 @@ def test_schedules_are_compared_pair_by_pair(tmp_path):
     slow, fast, best = ends(RESULTS, order, metrics)[1:]
     assert slow == ["slow", "2", "20", "2", "4", "22.00", "2"]
     assert fast == ["fast", "2", "10", "1", "2", "22.00", "1 of 2 do"]
-    assert best[-1] == "0", "one is as good before its first step, the other after a second"
+    assert best[-1] == "0", "one reaches the score at 0 s, the other at 1 s"
     assert gaps(RESULTS, order, metrics)[1:] == [
         ["fast", "2", "+0.00 ± 1.00"], ["best", "2", "+2.00 ± 1.00"],
     ]  # fmt: skip
@@ -152,4 +152,4 @@ def test_runs_that_are_there_are_kept_and_one_that_fails_stops_none(config, tmp_
         run_quality(options, tmp_path, "x")
         assert calls == ["photo_dress_0"]
         (other,) = plan(changed)
-    assert trainings.kept_result(other, tmp_path) is None, "of other settings"
+    assert trainings.kept_result(other, tmp_path) is None, "its settings differ"

@@ -1,4 +1,4 @@
-"""A run that the tests of the commands share."""
+"""A trained run that the tests of the commands share."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, tiny_settings, subjects) -> dict:
-    """``folder``, ``metrics`` and ``system`` of a short run, for tests that only look at it."""
+    """``folder``, ``metrics`` and ``system`` of a short run; tests must not change them."""
     from persona.commands.experiment import (
         train_system,
     )  # Its shapes are checked if imported by now.

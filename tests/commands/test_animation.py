@@ -25,7 +25,7 @@ SIZE = (48, 40)
 
 @pytest.fixture(scope="module")
 def system(tiny_settings) -> Fit:
-    """An untrained avatar with colours."""
+    """An untrained system whose avatar has random colours and pose-driven offsets."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", overrides=tiny_settings)
     torch.manual_seed(0)
@@ -101,12 +101,15 @@ def test_background_under_the_render_is_the_composite(system, scene, kind):
     flat = list(render_motion(system, poses, camera, background=background))
     for rgba, rgb in zip(render_motion(system, poses, camera), flat, strict=True):
         assert rgb.shape == (*SIZE, 3)
-        # Straight alpha is rounded before it is laid over, once more than here.
+        # 2, as ``composite`` gets rounded straight alpha: one rounding more than the direct path.
         assert np.abs(composite(rgba, background).astype(int) - rgb).max() <= 2
 
 
 def test_nothing_is_asked_of_the_host_between_frames(system, scene):
-    """No ``.item()``, no tensor of host values: what stops a GPU's queue. The rasteriser apart."""
+    """No ``.item()`` and no tensor of host values, which stall a GPU's queue.
+
+    The rasteriser is replaced: it is not tested here.
+    """
     poses, camera = scene
     system.renderer.forward, kept = (
         lambda gaussians, view, channels: _blank(view),

@@ -1,4 +1,4 @@
-"""From photo to video: what is checked before the long work, and what is handed on."""
+"""From photo to video: checks before the long work, and the options that each stage gets."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ NAMES = ["me=1", "clip (1)", "José", "a,b", "it's"]
 
 @pytest.fixture
 def long_work(monkeypatch):
-    """What the long work is called with, instead of the work."""
+    """Replaces the long work by stand-ins, and records their arguments."""
     calls = {}
     monkeypatch.setattr(module, "preprocess", lambda config: calls.setdefault("photo", Path("x")))
 
@@ -36,7 +36,7 @@ def long_work(monkeypatch):
 
 @pytest.fixture
 def create(tmp_path):
-    """Runs it on a photograph of nothing."""
+    """Runs the command on a black photograph."""
     write_png(tmp_path / "photo.png", np.zeros((64, 64, 3), np.uint8))
 
     def run(folder=tmp_path / "run", **values):
@@ -112,7 +112,7 @@ def test_everything_is_checked_before_the_long_work(create, long_work, values, m
 
 
 def test_a_feed_forward_method_needs_no_generated_frames(create, long_work, monkeypatch):
-    """It is trained on nobody: clips of the person would be made for nothing."""
+    """It is not trained on the subject, so generated clips of the person would not be used."""
     seen = []
     monkeypatch.setattr(module, "preprocess", lambda config: seen.append(config) or Path("x"))
     create(method="lhm", train=["model.random=true", "model.num_points=100"])
@@ -131,7 +131,7 @@ def test_missing_weights_are_said_before_the_long_work(create, long_work):
 def test_of_a_video_frames_become_photos_and_its_motion_is_animated(
     create, long_work, tmp_path, monkeypatch
 ):
-    """The tracking itself is a stand-in."""
+    """With a stand-in for the tracking itself."""
     stills = [tmp_path / "a.png", tmp_path / "b.png"]
     seen = []
     monkeypatch.setattr(module, "check_track", lambda config: (config.video, None))

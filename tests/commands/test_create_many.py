@@ -1,4 +1,4 @@
-"""Many people: what is begun, kept, told and left alone; create.py itself is a stub."""
+"""Many people at once, with a stub in place of create.py: what is run, kept and reported."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ scores = {"init/fg_psnr": 20.0, "test/fg_psnr": 21.5}
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """Three of them, one of which shows nobody, and a create.py that takes no time."""
+    """Three photos, one of which shows nobody, and a stub for create.py."""
     stub = tmp_path / "stub.py"
     stub.write_text(STUB)
     monkeypatch.setitem(module.SCRIPTS, "create", str(stub))
@@ -43,7 +43,7 @@ def photos(tmp_path, monkeypatch):
 
 
 def config(photos: Path, *options: str) -> DictConfig:
-    """The command's, writing beside the photos."""
+    """The command's configuration; it writes beside the photos."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         found = compose("create_many", list(options))
     found.photos = str(photos / "*.jpg")
@@ -70,14 +70,16 @@ def test_one_bad_photo_stops_nobody_and_what_is_there_is_kept(photos, capsys):
     assert "2 avatars in" in capsys.readouterr().out
     (many / "people/ann/kept").touch()
     (photos / "bob (2).jpg").write_text("good")
-    assert create_many(options), "the failed one is tried again, in a folder of its own"
+    assert create_many(options), "the failed person is tried again"
     assert (many / "people/ann/kept").exists()
     (photos / "ann.jpg").write_text("good, another")
     assert create_many(options)
-    assert not (many / "people/ann/kept").exists(), "another photo, another avatar"
-    assert list(many.glob("people/ann-*/kept")), "the one before is kept"
+    assert not (many / "people/ann/kept").exists(), "another photo makes a new avatar"
+    assert list(many.glob("people/ann-*/kept")), "the earlier avatar is kept under another name"
     (photos / "ann.jpg").write_text("good")
-    assert create_many(options) and (many / "people/ann/kept").exists(), "and comes back"
+    assert create_many(options) and (many / "people/ann/kept").exists(), (
+        "the first photo brings its avatar back"
+    )
 
 
 def test_a_photo_that_is_gone_by_then_stops_nobody(photos, monkeypatch):

@@ -1,4 +1,4 @@
-"""Edits that are asked for by name: which are refused, and with what word."""
+"""Edits chosen by name: which are refused, and by which message."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ NAMES = ("9999_source", "0001_hair_short_curls", "0002_hair_long", "0003_nose_wi
 
 @pytest.fixture
 def head():
-    """A head of four people, without its avatar."""
+    """An ``EditableHead`` with four named people, but without an avatar."""
     head = object.__new__(EditableHead)
     head.system = SimpleNamespace(method=SimpleNamespace(people=NAMES), device="cpu")
     return head

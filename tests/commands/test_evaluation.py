@@ -23,7 +23,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 @pytest.fixture
 def run(trained):
-    """A short run, shared by the tests."""
+    """A short run that the tests share."""
     return trained
 
 
@@ -71,14 +71,14 @@ def test_fit_brings_moved_poses_back(run, mode):
     start = PoseTable.from_poses(system.body, moved.poses(expression))
 
     def error(table: PoseTable) -> float:
-        """Across the view, metres: a single camera hardly sees the distance."""
+        """Error across the view in metres; a single camera hardly sees errors of the distance."""
         return float((table.trans.detach() - store.poses.trans)[:, :2].norm(dim=1).mean())
 
     assert error(start) > 0.02
     assert error(fitted) < 0.5 * error(start)
     assert psnr(system, moved, fitted) > psnr(system, moved, start) + 0.1
     assert not any(p.requires_grad for p in fitted.parameters())
-    # The avatar is as it was.
+    # The fit leaves the avatar unchanged.
     assert system.losses is losses
     assert [p.requires_grad for p in system.avatar.parameters()] == flags
     for key, value in system.state_dict().items():
@@ -87,7 +87,7 @@ def test_fit_brings_moved_poses_back(run, mode):
 
 @torch.no_grad()
 def psnr(system, frames: FrameDataset, table: PoseTable) -> float:
-    """Mean over frames, both on white under the truth's mask."""
+    """Mean PSNR over frames of the render and the truth, both on white."""
     system.test_table = table
     metric = system.val_metrics["alpha_psnr"]
     metric.reset()

@@ -1,4 +1,4 @@
-"""Training end to end on a tiny subject."""
+"""Training on a tiny subject, from configuration to run folder."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from persona.systems.fit import Fit
 
 @pytest.fixture
 def run(trained):
-    """Shared between the tests that only look at a run."""
+    """A run that tests share; they must not change it."""
     return trained
 
 
@@ -96,7 +96,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatc
 
 
 def interrupted(config, folder, number):
-    """The status of a run that a signal ends; its handler is put back."""
+    """Exit status of a run that a signal ends; restores the signal's handler."""
     handler = signal.getsignal(number)
     try:
         with pytest.raises(SystemExit) as ended:
@@ -122,7 +122,7 @@ def test_allocator_settings_go_on_with_a_run(tiny, tmp_path, monkeypatch):
 
 def test_torch_takes_allocator_settings(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    set_allocator("nonsense:1")  # There is nothing to set.
+    set_allocator("nonsense:1")  # Without CUDA nothing is set or checked.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for value in ("expandable_segments:True", "expandable_segments:False"):
         set_allocator(value)
@@ -134,7 +134,7 @@ def test_torch_takes_allocator_settings(monkeypatch):
 
 @pytest.mark.parametrize(("every", "told"), [(1, "python train.py resume="), (9, "start anew")])
 def test_ctrl_c_tells_how_to_go_on(tiny, tmp_path, monkeypatch, capsys, every, told):
-    """Lightning then ignores further interrupts and exits: a sweep must not go on behind it."""
+    """Exit status 1, as Lightning swallows the interrupt and a sweep must not continue."""
 
     def stopped(self, batch, batch_idx):
         if self.global_step == 2:
@@ -148,7 +148,7 @@ def test_ctrl_c_tells_how_to_go_on(tiny, tmp_path, monkeypatch, capsys, every, t
 
 
 def test_a_run_that_is_told_to_end_says_how_to_go_on(tiny, tmp_path, monkeypatch, capsys):
-    """By a scheduler, say: it ends behind its step, and not as if it were done."""
+    """SIGTERM, as a scheduler sends it, ends a run after its current step with status 143."""
 
     def told(self, batch, batch_idx):
         if self.global_step == 2:
@@ -227,7 +227,7 @@ def test_checkpoint_of_another_body_or_size(run, tmp_path, change, message):
 
 @pytest.mark.slow
 def test_the_start_does_not_depend_on_what_else_is_built(tiny, tmp_path, monkeypatch):
-    """LPIPS, where its weights are, draws random numbers too."""
+    """LPIPS draws random numbers when it is built, which happens only if its weights are there."""
     states = []
     for draws in (0, 5):
         monkeypatch.setattr(experiment, "missing_lpips", lambda _, n=draws: list(torch.rand(n)[:0]))

@@ -1,4 +1,4 @@
-"""Exporting a run: files show what the avatar's own render shows; bad options."""
+"""Exporting a run: files look like the avatar's own render; bad options are refused."""
 
 import shutil
 import subprocess
@@ -25,7 +25,7 @@ DOWN = np.float32([1, -1, -1])
 
 @pytest.fixture
 def write(seen_system, tmp_path, monkeypatch):
-    """Exports the avatar as if it lay in a run folder; that is loaded as for animate.py."""
+    """Exports the avatar as if it had been loaded from a run folder."""
     monkeypatch.setattr("persona.commands.export.load_system", lambda folder, device: seen_system)
     monkeypatch.setattr("persona.commands.export.load_config", lambda folder: {"name": "tiny"})
 
@@ -43,7 +43,7 @@ def psnr(first, second):
 
 @torch.no_grad()
 def drawn_and_own(seen_system, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frame 4 from a .ply that plyfile reads, and the avatar drawn in the same pose."""
+    """Renders of frame 4, first from a .ply as plyfile reads it, then by the avatar itself."""
     plyfile = pytest.importorskip("plyfile", reason="needs persona[export]")
     vertex = plyfile.PlyData.read(path)["vertex"]
     column = {p.name: torch.from_numpy(np.array(vertex[p.name])) for p in vertex.properties}
@@ -54,9 +54,9 @@ def drawn_and_own(seen_system, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     motion = load_motion("squat", seen_system.body, fps=30)
     poses, camera = frame_motion(seen_system, motion.pose[4:5], 96, 72)
     own = over_white(*seen_system.render(matrix_pose(seen_system.body, poses)[0], camera))
-    assert own.min() < 0.5, "someone stands there"
+    assert own.min() < 0.5, "the render shows nobody"
     rest = seen_system.body.shape(seen_system.identity)[1][0]
-    at_origin = motion.pose.trans[4] + rest  # Of the root, in the world.
+    at_origin = motion.pose.trans[4] + rest  # The root's place in the world.
     shift = poses.trans[0] + rest - at_origin * torch.from_numpy(DOWN)
     points = Gaussians(
         columns("x", "y", "z") + shift,
@@ -70,7 +70,7 @@ def drawn_and_own(seen_system, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_a_ply_looks_as_the_avatar_does(write, seen_system):
-    """Read by plyfile and drawn, against the avatar drawn in the same pose: alike to 50 dB."""
+    """Read by plyfile and drawn, it equals the avatar's render in the same pose to 50 dB."""
     (path,) = write("frame=4")
     assert path.name == "tiny.ply"
     assert psnr(*drawn_and_own(seen_system, path)) > 50
@@ -79,7 +79,7 @@ def test_a_ply_looks_as_the_avatar_does(write, seen_system):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["spz", "spz4", "sog", "ply_compressed", "splat"])
 def test_small_files_look_as_the_avatar_does(write, seen_system, tmp_path, kind):
-    """Read by PlayCanvas's splat-transform and drawn: alike to 35 dB."""
+    """Read by PlayCanvas's splat-transform and drawn; 35 dB, as these formats are lossy."""
     program = shutil.which("splat-transform")
     if program is None:
         pytest.skip("needs npm install --global @playcanvas/splat-transform")
@@ -108,15 +108,15 @@ def test_without_a_motion_the_avatar_rests(write):
         joints = file["joints"]
         assert file["skin_weights"].shape[1] == 8
         assert not file["clip_trans"].any() and (file["clip_rotations"][0, :22, 0] == 1).all()
-        # In the T-pose the wrists are as high as the shoulders, about.
+        # In the T-pose the wrists are about as high as the shoulders.
         assert abs(joints[20, 1] - joints[16, 1]) < 0.1
-        # What is posed lies where the rest pose's joints say.
+        # The posed Gaussians surround the joints of the rest pose.
         assert abs(file["posed_means"][0].mean(0) - joints[:22].mean(0)).max() < 0.25
 
 
 @torch.no_grad()
 def test_the_mesh_shows_the_person(seen_system):
-    """Drawn as engines would, it is the picture of its Gaussians to 20 dB."""
+    """Drawn as a textured mesh, it looks like its Gaussians to 20 dB; white alone is below 15."""
     exporter = AvatarExport(seen_system, load_motion("squat", seen_system.body)[:1], Settings())
     rig = exporter.rig(0)
     mesh = bake_mesh(rig, 128)
@@ -126,7 +126,9 @@ def test_the_mesh_shows_the_person(seen_system):
     assert psnr(mesh_image, splats) > 20
     assert psnr(torch.ones_like(splats), splats) < 15
     corners = mesh.source[mesh.faces]
-    assert (corners == rig.surface.faces).all(), "the split mesh has the triangles of the whole"
+    assert (corners == rig.surface.faces).all(), (
+        "the mesh split at seams has other triangles than the surface"
+    )
 
 
 @pytest.mark.parametrize(

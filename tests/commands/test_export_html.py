@@ -1,4 +1,4 @@
-"""The page in a real browser without a display: what it draws is what the avatar draws."""
+"""The exported page in headless Chromium draws what the avatar draws."""
 
 import shutil
 import subprocess
@@ -34,7 +34,7 @@ def browse(page, profile, options: str, *asked: str) -> subprocess.CompletedProc
 
 
 def orbit(yaw: float, pitch: float) -> Camera:
-    """The viewer's camera, by its own description."""
+    """The viewer's camera, computed independently from its definition."""
     forward = -np.array([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
     right = np.array([np.cos(yaw), 0, -np.sin(yaw)])
     turn = np.stack([right, np.cross(forward, right), forward])
@@ -57,7 +57,7 @@ def own_render(exporter, frame, camera):
 @pytest.mark.slow
 @torch.no_grad()
 def test_the_browser_shows_the_avatar(seen_system, tmp_path):
-    """Three poses from three sides, offsets baked: 30 dB and more against the avatar's own."""
+    """Three poses from three sides with baked offsets: above 30 dB against the avatar's renders."""
     motion = load_motion("dance", seen_system.body)
     exporter = AvatarExport(seen_system, motion, Settings())
     for frame, yaw, pitch in ((0, 0.0, 0.0), (40, 0.7, 0.2), (90, 2.5, -0.1)):
@@ -72,5 +72,5 @@ def test_the_browser_shows_the_avatar(seen_system, tmp_path):
         assert shot.is_file(), done.stderr
         shown = cv2.imread(str(shot))[:HEIGHT, :WIDTH, ::-1] / 255.0
         own = own_render(exporter, frame, orbit(yaw, pitch))
-        assert own.min() < 0.6, "someone stands there"
+        assert own.min() < 0.6, "the render shows nobody"
         assert -10 * np.log10(np.square(shown - own).mean()) > 30

@@ -1,4 +1,4 @@
-"""Photograph to controls to a video model's clip to a trained avatar, with tiny random weights."""
+"""From a photograph by a video model's clip to a trained avatar, with tiny random weights."""
 
 import importlib
 import shutil
@@ -23,14 +23,14 @@ FRAMES = 3
 
 @pytest.fixture
 def tiny_weights(monkeypatch):
-    """The helper module of the networks' tests."""
+    """Module ``tests/modules/diffusion/tiny_weights.py``."""
     pytest.importorskip("diffusers")
     monkeypatch.syspath_prepend(str(ROOT / "tests/modules/diffusion"))
     return importlib.import_module("tiny_weights")
 
 
 class Silhouette(Annotator):
-    """Random weights show nobody: the person is where the posed body is."""
+    """Takes the posed body's silhouette for the person, as random weights draw nobody."""
 
     provides = frozenset({"alpha", "parts"})
 

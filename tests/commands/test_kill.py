@@ -1,4 +1,4 @@
-"""kill -9 in the middle of training, then resume."""
+"""A training that is killed by SIGKILL and resumed."""
 
 import csv
 import os
@@ -30,7 +30,7 @@ def finish(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
 
 
 def kill_when(command: list[str], cwd: Path, ready: Callable[[Path], bool]) -> Path:
-    """Starts it and kills its process group once its run folder is ``ready``."""
+    """Starts a command and kills its process group once its run folder is ``ready``."""
     cwd.mkdir()
     with (cwd / "log").open("w") as log:
         process = subprocess.Popen(
@@ -50,7 +50,7 @@ def kill_when(command: list[str], cwd: Path, ready: Callable[[Path], bool]) -> P
 
 
 def losses(folder: Path) -> dict[int, dict[str, float]]:
-    """Every loss term by step, of the latest log."""
+    """Each loss term by step, from the latest log."""
     log = max((folder / "logs").glob("version_*/metrics.csv"))
     rows = [row for row in csv.DictReader(log.open()) if row["train/loss"]]
     return {
@@ -76,7 +76,7 @@ def test_killed_and_resumed_equals_uninterrupted(command, tmp_path):
             saves.add(checkpoint.stat().st_ino)
         if len(saves) < 2:
             return False
-        time.sleep(0.15)  # A few steps, which the kill undoes.
+        time.sleep(0.15)  # Time for a few steps that the checkpoint lacks.
         return True
 
     cut = kill_when(run, tmp_path / "cut", between_checkpoints)
@@ -90,7 +90,7 @@ def test_killed_and_resumed_equals_uninterrupted(command, tmp_path):
     again, straight = losses(cut), losses(whole)
     assert sorted(again) == list(range(saved, STEPS))
     for step, terms in again.items():
-        # A row repeats earlier values of the terms that its frame lacks.
+        # A row of the whole run may hold more terms: earlier values of those its frame lacks.
         assert terms == pytest.approx({k: straight[step][k] for k in terms}, rel=1e-6), step
     ends = state(cut), state(whole)
     assert ends[0]["global_step"] == ends[1]["global_step"] == STEPS

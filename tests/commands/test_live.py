@@ -1,4 +1,4 @@
-"""Looking at a training: errors before it begins, and the same numbers as without."""
+"""Watching a training in the viewer: early errors, and the same numbers as without viewer."""
 
 import copy
 import csv
@@ -52,23 +52,23 @@ def test_numbers_are_those_of_a_training_that_nobody_looks_at(
         return True
 
     monkeypatch.setattr(LiveView, "looked_at", looked_at)
-    # Every step is logged; weights are looked up in every second one.
+    # Every step is logged; skinning weights are refreshed in every second one.
     options = "trainer.log_every_n_steps=1", "avatar.refresh_every=2"
     seen = train(tiny(*options, "viewer=true", f"viewer_port={free_port}"), tmp_path / "seen")
     unseen = train(tiny(*options), tmp_path / "unseen")
     assert pages == [200] and len(shown) == 4
-    assert abs(shown[3] - shown[0]).max() > 0, "it is the avatar as it learns"
+    assert abs(shown[3] - shown[0]).max() > 0, "the viewer's avatar did not change during training"
     assert losses(tmp_path / "seen") == losses(tmp_path / "unseen")
     assert len(losses(tmp_path / "seen")) == 4
     timeless = [{k: v for k, v in m.items() if "seconds" not in k} for m in (seen, unseen)]
     assert timeless[0] == timeless[1]
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", free_port))  # It is given back.
+        probe.bind(("127.0.0.1", free_port))  # The training has released the port.
 
 
 @pytest.fixture
 def looking(tiny_settings, free_port):
-    """The configuration of a training that is looked at."""
+    """Configuration of a training with the viewer."""
     options = [*tiny_settings, "viewer=true", f"viewer_port={free_port}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", overrides=options)
@@ -100,7 +100,7 @@ def test_what_is_amiss_is_said_before_the_training(looking, tmp_path, free_port,
 
 
 def test_a_picture_that_fails_stops_no_training(caplog):
-    """A browser may turn a joint while the avatar is posed; parts keep the mode they were in."""
+    """It may fail if a browser turns a joint meanwhile; modules return to their former modes."""
 
     class Fails:
         dirty = False

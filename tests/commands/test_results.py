@@ -1,4 +1,4 @@
-"""What a run says of itself."""
+"""The warnings and the table that a run prints at its end."""
 
 from persona.commands.results import no_gain, print_table
 

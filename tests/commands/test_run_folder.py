@@ -1,4 +1,4 @@
-"""Run folders: whose they are, what is stored in them, and what goes on with them."""
+"""Run folders: one run each, their stored configuration, and how a run is resumed."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from persona.runtime.checkpoint import AtomicCheckpointIO
 
 @pytest.mark.parametrize("trains", [experiment, train_perception])
 def test_the_runs_own_configuration_says_what_goes_on(tiny, tmp_path, monkeypatch, trains):
-    """The command line holds ``resume=`` alone, and with it another entry."""
+    """The stored ``entry`` is used, not the default one of the command line with ``resume=``."""
     called = []
     for module in (experiment, train_perception):
         monkeypatch.setattr(module, "train", lambda c, f, m=module: called.append(m) or {})

@@ -1,4 +1,4 @@
-"""Sweeps whose jobs are processes of their own: scripts/sweep.py and submitit."""
+"""Sweeps that run each job in a process of its own: scripts/sweep.py and submitit."""
 
 import csv
 import os
@@ -67,7 +67,7 @@ def test_a_failed_job_of_two_processes_costs_the_next_nothing(command, tmp_path)
 
 @pytest.mark.slow
 def test_two_jobs_through_submitit(command, tmp_path):
-    """The local executor: processes that a job's pickled function starts in, as on a cluster."""
+    """By the local executor, which runs pickled functions in new processes, as a cluster does."""
     pytest.importorskip("submitit")
     job = command("trainer.max_steps=1", "hydra/launcher=submitit_local", "seed=0,1")
     done = launch([*job[:2], "-m", *job[2:]], tmp_path)

@@ -1,4 +1,4 @@
-"""Video files: order, alpha, sound, and what is left after an error."""
+"""Video files: order of frames, alpha, sound, and no files left after an error."""
 
 import subprocess
 import threading
@@ -43,7 +43,7 @@ def test_failed_frames_leave_no_video(tmp_path):
 
 
 def test_background_calls_are_bounded_and_raise():
-    """The producer waits for slow threads, and hears of their errors."""
+    """The producer waits for slow threads, and gets their errors."""
     gate, done, handed = threading.Event(), [], []
 
     def slow(i: int) -> None:
@@ -58,7 +58,11 @@ def test_background_calls_are_bounded_and_raise():
 
     producer = threading.Thread(target=produce)
     producer.start()
-    time.sleep(0.3)
+    deadline = time.monotonic() + 10
+    while len(handed) < QUEUE:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.1)  # Time in which an unbounded queue would take the rest.
     assert len(handed) == QUEUE and not done
     gate.set()
     producer.join(10)
@@ -72,13 +76,13 @@ def test_background_calls_are_bounded_and_raise():
 
 
 def ffmpeg(*arguments) -> str:
-    """What ffmpeg says."""
+    """Runs ffmpeg; returns its messages."""
     command = [FFMPEG, "-hide_banner", "-nostdin", "-y", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True).stderr
 
 
 def fading(count: int = 6) -> list[np.ndarray]:
-    """Orange, whose right half is half transparent."""
+    """Orange frames; the right half is half transparent."""
     frame = np.zeros((32, 48, 4), np.uint8)
     frame[..., :3], frame[..., 3] = (200, 120, 40), 255
     frame[:, 24:, 3] = 128
@@ -89,7 +93,7 @@ def fading(count: int = 6) -> list[np.ndarray]:
     ("name", "decoder"), [("v.webm", ("-c:v", "libvpx-vp9")), ("v.mov", ()), ("v.webp", None)]
 )
 def test_alpha_survives(tmp_path, name, decoder):
-    """Read back by ffmpeg's own decoder, or Pillow."""
+    """Files are read by ffmpeg's own decoder or Pillow."""
     path = tmp_path / name
     assert write_video(path, fading(), 25, None) == 6
     if decoder is None:
@@ -118,7 +122,7 @@ def test_a_gif_has_all_frames_and_the_background(tmp_path):
         left = read[1][16, 12, ::-1]
         count += 1
     assert count == 4
-    assert np.abs(left.astype(int) - (100, 60, 20)).max() < 12, "half of orange on black"
+    assert np.abs(left.astype(int) - (100, 60, 20)).max() < 12, "half-transparent orange on black"
 
 
 def test_no_alpha_where_there_is_none(tmp_path):

@@ -1,4 +1,4 @@
-"""The viewer: a puppet's pose worked out by SciPy, a page that answers, a port that is taken."""
+"""The viewer: a pose compared with SciPy's, a page that answers, a port that is in use."""
 
 import socket
 import urllib.request
@@ -41,11 +41,11 @@ def test_a_joint_turns_on_top_of_the_motion(puppet):
     assert changed == [INDEX["left_elbow"]]
     jaw = puppet.expressions.index("jawOpen")
     assert moved.expression[0, jaw] - still.expression[0, jaw] == 0.5
-    assert len(puppet.motion) > 3, "the motion itself is left as it was"
+    assert len(puppet.motion) > 3, "the motion was changed"
 
 
 def test_a_pose_is_of_what_was_asked_at_its_beginning(puppet, monkeypatch):
-    """Whoever looks turns joints and changes the motion while a picture is made."""
+    """A user may turn joints and change the motion in another thread while a picture is made."""
     puppet.load("squat")
     puppet.turns["left_elbow"] = (10.0, -40.0, 5.0)
     expected = puppet.pose(3)
@@ -88,7 +88,7 @@ def test_the_page_answers_and_its_controls_move_the_avatar(puppet, free_port, tm
             assert page.status == 200 and b"<html" in page.read().lower()
         viewer.step()
         viewer.step()
-        assert len(shown) == 1, "nothing is sent again where nothing moved"
+        assert len(shown) == 1, "splats that did not move were sent again"
         viewer.puppet.face = {}
         viewer.face["jawOpen"].value = 0.7
         viewer.pull_face()
@@ -96,7 +96,7 @@ def test_the_page_answers_and_its_controls_move_the_avatar(puppet, free_port, tm
         viewer.turns[1].value = -90
         viewer.turn()
         viewer.step()
-        assert np.abs(shown[1][1] - shown[0][1]).max() > 0.1, "the forearm went elsewhere"
+        assert np.abs(shown[1][1] - shown[0][1]).max() > 0.1, "the forearm did not move"
         viewer.reset()
         assert not viewer.puppet.turns and viewer.turns[1].value == 0
         viewer.take_file(SimpleNamespace(name="absent.txt", content=b"not a motion"))
@@ -104,7 +104,7 @@ def test_the_page_answers_and_its_controls_move_the_avatar(puppet, free_port, tm
         viewer.take("squat")
         assert viewer.told.content == "" and viewer.frame.max == len(puppet.motion) - 1
         viewer.frame.value = 0
-        viewer.last -= 0.1  # A tenth of a second goes by.
+        viewer.last -= 0.1  # As if 0.1 s had passed: 3 frames at 30 fps.
         viewer.step()
         assert viewer.frame.value >= 2
     finally:

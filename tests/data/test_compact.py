@@ -1,4 +1,4 @@
-"""16-bit maps: their values by hand, their errors, and the way to PERSONA's raw files and back."""
+"""16-bit maps: values by hand, errors, and conversion to PERSONA's raw files and back."""
 
 import cv2
 import numpy as np
@@ -38,8 +38,8 @@ def test_normals_by_hand(tmp_path):
     np.testing.assert_allclose(found, normals, atol=0.51 * STEP)
 
 
-def test_a_person_takes_a_tenth_of_the_bytes(tmp_path):
-    """A sphere before nothing, as smooth as bodies are."""
+def test_compact_maps_take_less_than_a_quarter_of_the_bytes(tmp_path):
+    """A sphere on an empty background, about as smooth as a body."""
     y, x = np.mgrid[-1:1:256j, -1:1:192j].astype(np.float32)
     z = np.sqrt(np.clip(1 - x**2 - y**2, 0, 1))
     normals = np.stack([x, -y, z], -1) * (z > 0)[..., None]
@@ -136,6 +136,6 @@ def test_to_personas_raw_layout_and_back(compact):
     assert not list(compact.rglob("*.npy"))
     again = Subject(compact).frame("generated_0", 0)
     np.testing.assert_allclose(again.depth, before[0].depth, atol=1e-6)
-    assert np.array_equal(again.normal, before[0].normal), "what 16 bits hold comes back"
+    assert np.array_equal(again.normal, before[0].normal), "16-bit values changed in a round trip"
     with pytest.raises(UserError, match="form=zip is unknown"):
         convert_maps(compact, "zip")

@@ -1,4 +1,4 @@
-"""CONTRIBUTING's examples of data, pasted as a new user would, and the places each one touches."""
+"""CONTRIBUTING's examples about data work when pasted, and each has the promised files."""
 
 import importlib
 import shutil
@@ -39,13 +39,13 @@ def files(name: str) -> list[Path]:
 
 @pytest.fixture
 def pasted(tmp_path, monkeypatch):
-    """Pastes examples into the package and a copy of conf/; gives what composes a run."""
+    """Adds examples to the package and to a copy of conf/; returns a function that composes."""
 
     def paste(*names: str):
         conf = tmp_path / "conf"
         shutil.copytree(ROOT / "conf", conf)
         for name, path in [(example, path) for example in names for path in files(example)]:
-            assert not (ROOT / path).exists(), "an example adds a file and changes none"
+            assert not (ROOT / path).exists(), "an example must add files and change none"
             if path.suffix == ".yaml":
                 shutil.copyfile(EXAMPLES / name / path, tmp_path / path)
                 continue
@@ -93,7 +93,7 @@ def test_a_dataset(pasted, tmp_path):
 
 
 def write_studio(folder: Path, body: SmplxBody) -> None:
-    """Three frames of a person who turns."""
+    """Writes a recording of three frames of a turning person."""
     camera = Camera.identity(torch.full((2,), 130.0), torch.tensor([30.0, 40.0]), 80, 60)
     for number in range(3):
         pose = BodyPose.zero(body.num_expression)

@@ -37,7 +37,7 @@ def image_of(array, scale=255):
 
 
 def test_a_frame_is_what_persona_trains_on(pristine):
-    """Against the definitions of persona.md, computed here from the written frame."""
+    """A frame's tensors equal PERSONA's definitions, computed here from the written frame."""
     wrote = random_frame(0, captured=True)
     frame = load_frames(Subject(pristine), "captured").frame([0], offset=7)
     valid = {k: wrote.mask & getattr(wrote, f"{k}_mask") for k in ("depth", "normal", "seg")}
@@ -52,7 +52,7 @@ def test_a_frame_is_what_persona_trains_on(pristine):
     for key, value in wanted.items():
         assert torch.allclose(getattr(frame, key)[0], value.float(), atol=1e-6), key
     normal = image_of((wrote.normal + 1) / 2 * valid["normal"][..., None], 1)
-    assert torch.allclose(frame.normal[0], normal, atol=5e-4)  # kept as float16
+    assert torch.allclose(frame.normal[0], normal, atol=5e-4)  # stored as float16
     assert frame.patch_box_px[0].tolist() == wrote.patch_box_px.tolist()
     assert frame.index.tolist() == [7] and frame.role == ("captured",)
     assert torch.equal(frame.camera.cam_from_world[0], wrote.camera.cam_from_world)
@@ -232,7 +232,7 @@ def test_a_source_makes_the_folder(tmp_path):
 
 
 class Recorder(lightning.LightningModule):
-    """Notes which frames it was given."""
+    """Records the epoch and names of the frames that it gets."""
 
     def __init__(self):
         super().__init__()
@@ -252,7 +252,7 @@ class Recorder(lightning.LightningModule):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("stop", [1, 4, 5, 7, 10])
 def test_lightning_resumes_at_the_very_batch(pristine, tmp_path, stop):
-    """Two epochs of 5 steps, resumed within and between epochs."""
+    """Two epochs of 5 steps, resumed inside an epoch, between epochs and at the end."""
 
     def fit(folder, checkpoint=None):
         keep = ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
@@ -272,7 +272,7 @@ def test_lightning_resumes_at_the_very_batch(pristine, tmp_path, stop):
 
 
 def test_a_batch_says_what_its_frames_count_for(pristine):
-    """The photograph once in half of the steps, for half of the loss."""
+    """The photograph is in half of the batches, once each, and counts for all of their loss."""
     loader = SubjectDataModule(root=pristine, batch_size=3).train_dataloader()
     batches, share = list(loader), {"captured": 0.0, "generated": 0.0}
     for batch in batches:

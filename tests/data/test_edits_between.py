@@ -1,4 +1,4 @@
-"""Pictures between two edits: level sets, colours, folders."""
+"""Pictures between two edits: outlines from level sets, colours, subject folders."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ def disc(radius, centre=(26, 24)):
 
 
 def head(radius, colour):
-    """A head, and a cap of some size above it; without one where the radius is 0."""
+    """A head with a cap of this radius above it, or without a cap if the radius is 0."""
     face = disc(12, (32, 24))
     edit = disc(radius, (16, 24)) if radius else np.zeros((SIDE, SIDE), bool)
     image = np.full((SIDE, SIDE, 3), 250, np.uint8)
@@ -46,7 +46,9 @@ def test_outlines_go_evenly_from_one_to_the_other():
         colour = made.image[16, 24].astype(float)
         assert colour == pytest.approx((1 - share) * np.array(RED) + share * np.array(BLUE), abs=1)
         below = made.mask & ~made.edit
-        assert (made.image[below] == SKIN).all(), "what is uncovered is the head of the first"
+        assert (made.image[below] == SKIN).all(), (
+            "where the cap is gone, the first picture's head must show"
+        )
     for share, end in ((0.0, first), (1.0, second)):
         made = morph(first, end if share else second, share)
         assert (made.edit == end.edit).all() and (made.mask == end.mask).all()
@@ -77,7 +79,7 @@ def test_ends_are_of_one_attribute():
 
 
 def write(root, layers, label, betas, numbers=(0, 1)):
-    """A subject folder of some equal frames."""
+    """Writes a subject folder with equal frames of these numbers."""
     writer = SubjectWriter(root, fresh=True)
     writer.write_identity(
         BodyIdentity(torch.full((2,), betas), torch.zeros(4, 3), torch.zeros(5, 3))
@@ -111,11 +113,11 @@ def test_folders_of_what_lies_between(tmp_path):
     assert areas == sorted(areas) and made[0].frame_ids(CAPTURED) == [0, 1]
     hat = disc(10, (16, 24))
     believed = made[0].frame(CAPTURED, 0).others["edit"]
-    assert (believed == hat).all(), "all that the hat covers at the end"
+    assert (believed == hat).all(), "the edit's map is the whole hat of the end"
     times = [(root / "subject.json").stat().st_mtime_ns for root in data.roots[2:]]
     data.prepare_data()
     assert times == [(root / "subject.json").stat().st_mtime_ns for root in data.roots[2:]]
-    # The edits test as before; what lies between them trains and has no truth.
+    # Folders between the edits have no truth, so they add training frames but no test frames.
     assert len(data.train_frames) == 2 + 3 + 3 * 2
     assert len(data.test_frames) == 2 + 3
     write(roots[1], head(10, RED), "hat", 1.0, numbers=(5,))

@@ -21,7 +21,7 @@ def test_a_machine_without_it_says_what_to_do(monkeypatch):
 
 
 def test_nothing_else_imports_it():
-    """At the top of a module it would keep a machine without it from training."""
+    """A module that imported it at its top would stop training on machines that lack it."""
     root = Path(persona.__file__).parent
     found = [p.name for p in root.rglob("*.py") if "import imageio_ffmpeg" in p.read_text()]
     found += [p.name for p in root.rglob("*.py") if "from imageio_ffmpeg" in p.read_text()]

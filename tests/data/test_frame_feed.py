@@ -1,4 +1,4 @@
-"""Frames that stay on the host: what arrives, in which order, and that no copy is overtaken."""
+"""Frames that stay on the host: values, order, and that no copy overwrites rows in use."""
 
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -26,7 +26,7 @@ HALF = {"captured": 0.5}
 
 
 class HostFeed(FrameFeed):
-    """A feed without a device, whose rows turn to rubbish once they were used."""
+    """A feed without a device; it overwrites rows after their use, and records all calls."""
 
     def __init__(self, device=None):
         self.staged, self.calls, self.device = None, [], device
@@ -57,7 +57,7 @@ def data(tmp_path_factory):
 
 
 def equal(a: Frame, b: Frame) -> bool:
-    """Bit for bit, on the host."""
+    """Whether two batches are equal bit for bit."""
     a, b = a.to("cpu"), b.to("cpu")
     pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in fields(Frame) if f.name != "camera"]
     pairs += [(getattr(a.camera, f.name), getattr(b.camera, f.name)) for f in fields(a.camera)]
@@ -100,11 +100,11 @@ def test_each_batch_travels_during_the_one_before(data):
         taken = []
         for batch in loader:
             taken.append(tuple(batch.index.tolist()))
-            # While the step runs, the next batch's copy has been started already.
+            # During the step, the copy of the next batch must already have started.
             done = fed.feed.calls[-1]
             assert done[0] == ("stage" if len(taken) < len(loader) else "take")
         late = [key for what, key in fed.feed.calls if what == "late"]
-        assert late == taken[:1], "only the first batch is waited for"
+        assert late == taken[:1], "only the first batch may be copied late"
         assert [key for what, key in fed.feed.calls if what == "take"] == taken
 
 
@@ -176,16 +176,16 @@ class TestOnTheDevice:
         assert fed[[0]].image.device == device
         for rows in ([0], [5, 0], [1, 2, 3], []):
             assert equal(fed[rows], resident[rows])
-            # The device multiplies by 1 / 255.
+            # Not to the bit: the device multiplies by 1 / 255, the host divides.
             torch.testing.assert_close(fed[rows].image.cpu(), host[rows].image)
             assert fed[rows].name == host[rows].name
         sampler = BalancedSampler(host.roles, host.sizes, shares=HALF, batch_size=3, seed=1)
         for batch in BalancedLoader(fed, sampler):
-            # Weights are the sampler's.
+            # Only batches of the sampler have weights.
             assert equal(replace(batch, weight=()), resident[batch.index.tolist()])
 
     def test_no_copy_overtakes_a_reader(self):
-        """Large rows, a device far behind the host, and memory that is reused at once."""
+        """With large rows, a device far behind the host, and memory that is reused at once."""
         device, generator = torch.device("cuda", 0), torch.Generator().manual_seed(0)
         rows = torch.randint(0, 256, (8, 10_000_000), dtype=torch.uint8, generator=generator)
         pin_in_place(rows)
@@ -196,17 +196,17 @@ class TestOnTheDevice:
             busy = (busy @ busy).clamp(-1, 1)
             with feed.take([row], [rows[row]]) as (data,):
                 found.append(data.long().sum())
-                data.fill_(255)  # What a late reader would see.
+                data.fill_(255)  # A read that comes too late gets 255.
             poison = torch.full((10_000_000,), 7, dtype=torch.uint8, device=device)
             del poison
             if i + 1 < len(order) and i % 7:
                 feed.stage([order[i + 1]], [rows[order[i + 1]]])
             elif i % 7 == 0:
-                feed.stage([-1], [rows[0]])  # A batch that nobody takes.
+                feed.stage([-1], [rows[0]])  # A batch that is never taken.
         torch.testing.assert_close(torch.stack(found).cpu(), sums[order])
 
     def test_a_dropped_feed_leaves_its_memory_alone(self):
-        """A copy under way when the feed dies must not write into what is allocated next."""
+        """A copy that is running when the feed is deleted must not write into new tensors."""
         device = torch.device("cuda", 0)
         rows = torch.full((1, 200_000_000), 9, dtype=torch.uint8)
         pin_in_place(rows)
@@ -220,7 +220,7 @@ class TestOnTheDevice:
             del mine
 
     def test_handing_out_does_not_wait(self, data):
-        """The host is done with a batch while the device still works on what came before."""
+        """The host hands batches out while the device is still busy with earlier work."""
         device = torch.device("cuda", 0)
         fed = data.train_frames.place(device, "host")
         fed[[0]], fed.stage([1]), fed[[1]]

@@ -1,4 +1,4 @@
-"""The fit of a head finds what drew the landmarks."""
+"""The fit of a head finds the parameters from which landmarks were drawn."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ CAMERA = Camera.identity(torch.tensor([900.0, 900.0]), torch.tensor([150.0, 150.
 
 
 def drawn(body: HeadBody) -> tuple[list[Face], _Unknowns]:
-    """Two pictures of a person."""
+    """Landmarks of one person in two pictures, and the true unknowns."""
     start = _Unknowns.zero(body, torch.tensor([[0.0, 0.05, 1.6], [0.03, 0.06, 1.7]]))
     start.betas[:4] = torch.tensor([0.8, -0.6, 0.5, 0.3])
     start.neck[0, 1], start.neck[1, 1] = 0.4, 0.3
@@ -26,7 +26,7 @@ def drawn(body: HeadBody) -> tuple[list[Face], _Unknowns]:
 
 
 def test_a_few_vertices_have_the_landmarks_of_all():
-    """The whole body, posed by the same unknowns, is the oracle."""
+    """The oracle is the complete body, posed by the same unknowns; bound in pixels."""
     body = HeadBody()
     zero = _Unknowns.zero(body, torch.tensor([[0.0, 0.05, 1.6]]))
     noise = 0.3 * torch.rand(zero.flat.shape, generator=torch.manual_seed(0))
@@ -42,7 +42,7 @@ def test_a_few_vertices_have_the_landmarks_of_all():
 
 @pytest.mark.slow
 def test_the_fit_finds_turn_and_mouth():
-    """How far away a head is and how large it is cannot be told apart, so neither is asked for."""
+    """Distance and size are not checked: landmarks cannot distinguish them."""
     body = HeadBody()
     faces, truth = drawn(body)
     fit = fit_head(body, faces, CAMERA)
@@ -50,9 +50,9 @@ def test_the_fit_finds_turn_and_mouth():
     assert (fit.poses.body[:, 11] - truth.neck).abs().max() < 0.05
     opened = fit.poses.expression[:, body.expression_names.index("jawOpen")]
     assert (0.3 * opened + fit.poses.jaw[:, 0] - 0.15).abs().max() < 0.05
-    # Where the eyeball lies in the head is fitted too.
+    # A looser bound, as the eyeball's place in the head is fitted too.
     assert (fit.poses.left_eye[:, 1] - 0.2).abs().max() < 0.08
-    # Both halves of the face are alike in truth.
+    # The true face is symmetric.
     left, right = (body.expression_names.index(f"mouthSmile{side}") for side in ("Left", "Right"))
     assert (fit.poses.expression[:, left] - fit.poses.expression[:, right]).abs().max() < 0.05
 

@@ -182,7 +182,7 @@ def test_heic_photos_are_named_or_read(tmp_path, monkeypatch):
         io.read_image(path)
 
     def register():
-        """As pillow-heif does: from here on Pillow knows the format."""
+        """Stand-in for pillow-heif's function that teaches Pillow the format."""
         monkeypatch.setattr(
             io.Image, "open", lambda file: Image.fromarray(np.full((2, 3, 3), 7, np.uint8))
         )

@@ -1,4 +1,4 @@
-"""Several makers of one folder."""
+"""Making a folder: several processes at once, interruptions and what they leave."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from persona.data.making import final_place, one_maker, whole_folder
 
 
 def test_one_makes_and_the_others_find_it_made(tmp_path):
-    """Without the lock both would look before either has made it."""
+    """Without the lock all would see that it is absent before the first has made it."""
     root, made = tmp_path / "subjects" / "me", []
 
     def prepare(name):
@@ -56,7 +56,7 @@ def test_the_new_replaces_the_old_and_what_a_kill_has_left(tmp_path):
 
 
 def test_what_is_not_replaced_stays(tmp_path):
-    """A photograph that lies in the folder that is made of it."""
+    """For example, a photograph inside the subject folder that is made from it."""
     root = tmp_path / "me"
     (root / "generated_1").mkdir(parents=True)
     for name in ("photo.jpg", "subject.json"):
@@ -70,7 +70,7 @@ def test_what_is_not_replaced_stays(tmp_path):
 
 
 def test_a_neighbour_with_a_longer_name_is_left_alone(tmp_path):
-    """``me`` is made while ``me.2`` and ``me[1]`` are."""
+    """Making ``me`` removes no temporary folder of ``me.2`` or ``me[1]``."""
     others = [tmp_path / ".me.2.12345678.making", tmp_path / ".me[1].12345678.making"]
     for folder in others:
         folder.mkdir()
@@ -87,7 +87,7 @@ def test_what_a_kill_between_the_swaps_has_left_is_put_back(tmp_path):
     with pytest.raises(RuntimeError), whole_folder(root, ("sheet.png",)):
         raise RuntimeError
     assert (root / "photo.jpg").read_text() == "mine" and not old.exists()
-    # Killed a moment later: the new folder is there, the photo not yet in it.
+    # A kill a moment later: the new folder exists, but the photo is not yet in it.
     old.mkdir()
     (root / "photo.jpg").rename(old / "photo.jpg")
     with whole_folder(root, ("sheet.png",)) as folder:

@@ -1,4 +1,4 @@
-"""A row of the table of maps is all that a new map needs, beside what makes it."""
+"""A new map needs only a row in the table of maps and code that makes it."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ WARMTH = MapSpec(
 
 
 def with_new_maps(frame: FrameData) -> FrameData:
-    """The producer: the one other place that knows of the maps."""
+    """Makes the new maps: the only other place that knows of them."""
     rows, columns = np.indices(frame.mask.shape, dtype=np.float32)
     flow = np.stack((columns, rows), -1)
     return replace(frame, others={"flow": flow, "warmth": frame.image[..., 0].copy()})
@@ -75,7 +75,9 @@ def test_new_maps_are_shrunk_and_pasted(root):
     frame = subject.frame("captured", 0)
     mean = cv2.resize(frame.map("warmth"), (12, 16), interpolation=cv2.INTER_AREA)
     assert torch.equal(small.others["warmth"][0, 0], torch.from_numpy(mean) / 255)
-    assert set(small.others["flow"].unique().tolist()) <= set(range(32))  # Nearest, not mixed.
+    assert set(small.others["flow"].unique().tolist()) <= set(
+        range(32)
+    )  # Nearest neighbours, no mixtures.
     whole = paste(frame, (3, 5, 24, 32), (40, 30))
     assert np.array_equal(whole.map("warmth")[5:37, 3:27], frame.map("warmth"))
     assert (whole.map("warmth")[:5] == 7).all() and not whole.map("flow")[:5].any()

@@ -1,4 +1,4 @@
-"""Crops of PERSONA's test split come back onto the whole image."""
+"""Crops, as in PERSONA's test split, are pasted back onto the complete image."""
 
 import json
 

@@ -27,7 +27,7 @@ CAMERA = Camera.identity(torch.full((2,), 320.0), torch.full((2,), SIDE / 2), SI
 
 @pytest.fixture(scope="module")
 def head():
-    """The mean head before the camera: body, pose, vertices, maps."""
+    """The mean head in front of the camera: body, pose, vertices, maps."""
     body = HeadBody()
     pose = replace(
         BodyPose.zero(body.num_expression), root=torch.tensor(FACING),
@@ -43,7 +43,7 @@ def face_of(body, vertices):
 
 
 def portrait(head, hair_px):
-    """Skin-coloured head with dark hair around its upper part, before white."""
+    """Image, mask and hair of a skin-coloured head with dark hair above, on white."""
     body, _, vertices, maps = head
     grown = cv2.dilate(maps.mask.astype(np.uint8), np.ones((2 * hair_px + 1,) * 2)) > 0
     brow = float(face_of(body, vertices).points[[19, 24], 1].mean())
@@ -64,7 +64,7 @@ def test_hair_is_what_has_the_colour_over_the_forehead(head):
 
 
 def test_hair_is_as_high_as_the_outline_says(head):
-    """Five pixels at 1.1 m and a focal length of 320 pixels are 17 mm."""
+    """Five pixels at 1.1 m and a focal length of 320 pixels are 17 mm; at most 7 mm off."""
     body, _, vertices, _ = head
     _, _, hair = portrait(head, 5)
     rest = rest_head(body, body.zero_identity())
@@ -75,7 +75,7 @@ def test_hair_is_as_high_as_the_outline_says(head):
 
 
 def test_what_is_not_seen_is_its_mirror_image(head):
-    """Half of the picture is enough for a symmetric head."""
+    """Half of the picture determines the texture of a symmetric head."""
     body, pose, vertices, maps = head
     rows, columns = np.mgrid[:SIDE, :SIDE]
     image = np.full((SIDE, SIDE, 3), 200, np.uint8)

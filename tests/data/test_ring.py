@@ -1,4 +1,4 @@
-"""The ring: its views stray by what was asked for, its test frames not at all."""
+"""The ring: its views have errors of the requested size, its test frames have none."""
 
 import json
 from dataclasses import replace
@@ -38,7 +38,7 @@ def test_is_a_whole_subject_of_views_and_exact_frames(made, body):
     assert made.frame_ids("captured") == [0]
     assert made.frame_ids(RING) == [1, 2]
     assert made.original_names("test") == ["ring 3 view 0", "ring 3 pose 0"]
-    # The body of every view is in one pose, a third of a turn from the one before.
+    # All views show one pose of the body, from different directions.
     roots = [made.pose(s, n).root for s, n in (("captured", 0), (RING, 1), (RING, 2))]
     poses = [made.pose(s, n).body for s, n in (("captured", 0), (RING, 1), (RING, 2))]
     assert all(torch.equal(pose, poses[0]) for pose in poses)
@@ -62,7 +62,7 @@ def test_same_settings_are_left_alone_and_others_made_anew(made, body):
 
 
 def test_swim_slides_and_warp_has_its_size():
-    """On a sphere, whose smooth normals are known."""
+    """On a unit sphere, whose normals equal its points."""
     rng = np.random.default_rng(0)
     points = torch.from_numpy(rng.normal(size=(500, 3))).float()
     outward = torch.nn.functional.normalize(points, dim=-1)
@@ -83,7 +83,7 @@ def test_errors_of_views_are_independent_and_smooth():
 
 
 def test_normals_without_details_are_those_of_the_whole(body):
-    """The fingers of an open hand do not show; the chest's normals point ahead."""
+    """Smoothed normals have length 1, and point forwards at the front of the body."""
     rest, _ = body.shape(body.zero_identity())
     normals = smooth_normals(rest, body.faces)
     torch.testing.assert_close(normals.norm(dim=-1), torch.ones(len(rest)))

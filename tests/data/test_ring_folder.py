@@ -1,4 +1,4 @@
-"""A folder of views becomes a recording whose body is where its cameras see it."""
+"""A folder of views becomes a recording whose body projects as in each view's camera."""
 
 import math
 
@@ -18,7 +18,7 @@ VIEWS = 9
 
 
 def camera_at(azimuth):
-    """Looks at the origin from three metres, y up in the world."""
+    """A camera that looks at the origin from 3 m; y points up in the world."""
     flip = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
     view = torch.eye(4)
     view[:3, :3] = flip @ matrix_from_axis_angle(torch.tensor([0.0, -azimuth, 0.0]))

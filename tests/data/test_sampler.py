@@ -59,7 +59,7 @@ def test_one_kind_of_frame_alone(captured, generated):
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_the_order_depends_on_seed_and_epoch_alone(batch_size):
     def order(seed):
-        """Of the generated frames."""
+        """All batches of each epoch, and the order of the generated frames alone."""
         steps = epochs(make(seed=seed, batch_size=batch_size))
         return steps, [[row for row in flat(epoch) if row >= 2] for epoch in steps]
 
@@ -71,7 +71,7 @@ def test_the_order_depends_on_seed_and_epoch_alone(batch_size):
 
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 0.8])
 def test_the_photograph_is_spread_over_the_epoch(ratio):
-    """One in each of as many equal parts of the epoch."""
+    """Cut into as many equal parts as the photograph has places, each part has it once."""
     for steps in epochs(make(1, 200, captured_ratio=ratio, batch_size=4)):
         seen = [0 in step for step in steps]
         assert sum(seen) == round(ratio * len(steps))
@@ -108,7 +108,7 @@ def test_weights_make_up_for_what_a_step_shows_once(captured, batch_size, genera
         assert together <= {0, min(captured, batch_size)}
         if generated >= batch_size:
             assert all(len(set(step)) == batch_size for step in steps)
-        if generated == 360:  # As many frames as in steps of one; few may need more.
+        if generated == 360:  # As many frames as with a batch size of 1; short epochs may add some.
             frames = generated + round(generated * ratio / (1 - ratio))
             assert len(steps) == -(-frames // batch_size)
 
@@ -205,7 +205,7 @@ def test_a_state_from_the_end_of_an_epoch_starts_the_next_whole():
 def test_a_state_of_other_batches_is_refused():
     state = make(batch_size=2).state_dict()
     other = {"batch_size": 1, "rank": 1, "world_size": 2}
-    make(**other).load_state_dict(state)  # The same two frames a step.
+    make(**other).load_state_dict(state)  # Both have two frames a step.
     with pytest.raises(UserError, match="another version of persona"):
         make(**other).load_state_dict({k: v for k, v in state.items() if k != "order"})
     unbalanced = {**other, "captured_ratio": None}
@@ -217,7 +217,7 @@ def test_a_state_of_other_batches_is_refused():
     with pytest.raises(UserError, match="another number of processes"):
         make(**other, sizes=sizes).load_state_dict(make(batch_size=2, sizes=sizes).state_dict())
     earlier = make().state_dict()
-    del earlier["order"], earlier["sizes"]  # Steps of one frame have kept their order.
+    del earlier["order"], earlier["sizes"]  # The order of one-frame steps never changed.
     make().load_state_dict(earlier)
     with pytest.raises(UserError, match=r"made with 2 frames a step .* this run has 4"):
         make(batch_size=2, world_size=2).load_state_dict(state)
@@ -244,7 +244,7 @@ def test_bad_arguments_are_named(arguments, said):
 
 
 def test_without_generated_frames_an_epoch_repeats_the_captured():
-    """Whatever the ratio: there is nothing to balance against."""
+    """At any ratio, as there are no other frames to balance against."""
     for ratio in (0.5, 0.0, None):
         sampler = make(2, 0, captured_ratio=ratio, repeats=3)
         assert len(sampler) == 6
@@ -259,7 +259,7 @@ def test_repeats_do_nothing_beside_generated_frames():
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_several_groups_have_their_shares(batch_size):
-    """A few photographs, real frames and many generated ones."""
+    """Few photographs, few real frames and many generated frames."""
     groups = ["captured"] * 2 + ["real"] * 3 + ["generated"] * 40
     shares = {"captured": 0.25, "real": 0.25}
     sampler = BalancedSampler(groups, [SMALL] * 45, shares=shares, batch_size=batch_size)

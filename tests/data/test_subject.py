@@ -73,7 +73,7 @@ def test_round_trip_is_exact(root):
 
 
 def test_files_are_personas(root):
-    """The published layout, by hand."""
+    """Files have the names, shapes and types of PERSONA's published layout."""
     pose = json.loads((root / "test/smplx_optimized/smplx_params/0.json").read_text())
     shapes = {key: np.shape(value) for key, value in pose.items()}
     assert shapes == {
@@ -99,7 +99,7 @@ def test_files_are_personas(root):
 
 
 def test_a_joint_offset_of_the_root_does_not_count(root):
-    """It would be a translation, which poses have."""
+    """It would only translate the body, as poses already do."""
     path = root / "captured/smplx_optimized/joint_offset.json"
     offsets = json.loads(path.read_text())
     offsets[0] = [0.1, 0.2, 0.3]
@@ -141,7 +141,7 @@ def test_writer_checks_its_input(tmp_path):
         writer.write_frame("test", 0, replace(frame, seg=frame.image))
     with pytest.raises(ValueError, match="the camera and the image"):
         writer.write_frame("test", 0, replace(frame, camera=frame.camera.resize(16, 12)))
-    vars(frame)["depth"] = frame.depth[:-1]  # past the shape check that only tests have
+    vars(frame)["depth"] = frame.depth[:-1]  # Bypasses the shape check, which only tests have.
     with pytest.raises(ValueError, match="depth is"):
         writer.write_frame("test", 0, frame)
     assert {p.name for p in tmp_path.iterdir()} == {"unfinished"}
@@ -193,7 +193,7 @@ def test_palette_inverts():
     assert len(np.unique(palette.PART_COLOURS, axis=0)) == 28
 
 
-# Bad input: one line that names the file and the remedy.
+# Bad input gives one line that names the file and the remedy.
 
 
 def refused(root, *words, reader=None):

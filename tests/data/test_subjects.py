@@ -31,7 +31,7 @@ def test_a_batch_mixes_subjects_and_says_whose_each_frame_is(roots):
     assert batch.role == ("generated", "generated", "captured")
     assert batch[1:].subject.tolist() == [0, 1]
     image = torch.from_numpy(random_frame(101).image).permute(2, 0, 1) / 255
-    assert torch.equal(batch.image[0], image)  # The second generated frame of either.
+    assert torch.equal(batch.image[0], image)  # Both subjects have equal frames.
     assert frames.poses(EXPRESSIONS).trans.shape == (8, 3)
     seen = {(int(s), n) for b in data.train_dataloader() for s, n in zip(b.subject, b.name)}  # noqa: B905
     assert seen == {(int(n.startswith("bob")), n) for n in frames.names}
@@ -58,7 +58,7 @@ def test_subjects_of_two_sizes_share_no_batch(roots, tmp_path):
 
 
 class Latents(lightning.LightningModule):
-    """A latent code for each subject, which shifts a shared colour."""
+    """A colour that all subjects share, plus a latent shift for each subject."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def test_a_method_over_people_trains(roots, tmp_path):
     )  # fmt: skip
     trainer.fit(model, datamodule=data)
     moved = (model.codes.weight - before).abs().amax(1)
-    assert (moved > 0).all(), "a step moved the code of each subject"
+    assert (moved > 0).all(), "a subject's code got no update"
 
 
 def test_faults_are_named(roots):
@@ -93,6 +93,6 @@ def test_faults_are_named(roots):
         SubjectsDataModule(roots=[roots[0], roots[0]])
     with pytest.raises(UserError, match="has 2 subjects and this system makes an avatar of one"):
         _ = SubjectsDataModule(roots=roots).subject
-    # What a training's report asks for at its end.
+    # A training's report reads this at its end.
     assert SubjectsDataModule(roots=roots).test_split in ("test", "captured")
     assert SubjectsDataModule(roots=roots[:1]).subject.name == "ann"

@@ -1,4 +1,4 @@
-"""The synthetic subject: its truth, its clothes, its imitated video errors, its folder."""
+"""The synthetic subject: its truth, its clothes, its simulated video errors, its folder."""
 
 from dataclasses import replace
 
@@ -20,7 +20,6 @@ from persona.data.synthetic.surface import boundary, cut, drape, inflate_to_hull
 from persona.data.synthetic.video_errors import VideoErrors
 from persona.data.synthetic.wardrobe import OUTFITS, Style, dress
 from persona.errors import UserError
-from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.render.mesh import rasterize
 from persona.types import BodyPose, Camera
 
@@ -31,13 +30,8 @@ CLEAN = replace(TINY, drift=0.0, blur=0.0, flicker=0.0, misalignment=0.0, pose_n
 
 
 @pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
-
-
-@pytest.fixture(scope="module")
 def made(body, tmp_path_factory):
-    """A subject with all the errors, and its person."""
+    """A person, and a subject of it with all simulated errors."""
     root = tmp_path_factory.mktemp("synthetic") / "errors"
     return make_synthetic_subject(root, body, TINY), Subject(root)
 
@@ -90,7 +84,7 @@ def test_cut_keeps_exactly_the_positive_side():
     kept = sheet.features(points)
     assert (sheet.features(field) > -1e-12).all()
     assert area(kept, sheet.faces) == pytest.approx(0.32, abs=1e-9)
-    # Both sides together are the whole, with their faces the same way round.
+    # The other side has the rest of the area, and faces keep their orientation.
     other = cut(faces, -field)
     assert area(other.features(points), other.faces) == pytest.approx(0.68, abs=1e-9)
     assert (normals_of(kept, sheet.faces)[:, 1] > 0.99).all()
@@ -151,7 +145,7 @@ def test_activations_are_what_they_are_named_for(person):
     ],
 )
 def test_cloth_leaves_linear_blend_skinning(person, joint, axis, angle):
-    """By more than a centimetre somewhere, and far less where the joint does not matter."""
+    """A bent joint moves cloth by over 1 cm (under 12 cm) beyond skinning, and hair not at all."""
 
     def beyond_skinning(pose):
         count = len(person.body.template)
@@ -216,7 +210,7 @@ def test_light_is_in_the_image_and_not_in_the_albedo(person):
     )
     assert np.array_equal(left.albedo, right.albedo)
     assert np.abs(left.image - right.image)[left.mask].mean() > 0.03
-    # The camera's normals: unit, towards it, up is up.
+    # Normals in the camera's frame have length 1, point to the camera, and y is up.
     normal = left.normal[left.mask]
     assert np.allclose(np.linalg.norm(normal, axis=-1), 1, atol=1e-4)
     assert (normal[:, 2] > -0.05).mean() > 0.98
@@ -224,7 +218,7 @@ def test_light_is_in_the_image_and_not_in_the_albedo(person):
 
 
 def test_a_cast_shadow_darkens_what_lies_behind(person):
-    """An arm before the chest takes the sun from it."""
+    """An arm in front of the chest shades it from the sun."""
     studio = Studio(person.surface, person.rest, person.look, 1)
     pose = poses.a_pose(person.body.num_expression, 1)
     pose.body[:, poses.R_SHOULDER, 1], pose.body[:, poses.R_SHOULDER, 2] = 1.3, 0.2
@@ -285,7 +279,7 @@ def test_all_parts_of_a_clothed_person_are_there(subject):
 
 
 def test_normals_have_x_right_and_y_up(subject):
-    """On the head, a tenth of the person, they turn with the place in the image."""
+    """On the head, the person's upper tenth, they change with the place as on a sphere."""
     normal, known = subject.normal("captured", 0)
     rows, columns = np.nonzero(known)
     head = rows < rows.min() + 0.1 * np.ptp(rows)
@@ -295,7 +289,7 @@ def test_normals_have_x_right_and_y_up(subject):
 
 
 def test_depth_at_the_silhouette_is_that_of_the_surface(subject, body):
-    """Also where only a part of a pixel's rays hit."""
+    """Also in pixels in which only some of the rays hit the person."""
     vertices, _ = body(subject.identity(body), subject.pose("captured", 0))
     depth = subject.depth("captured", 0)[0][subject.mask("captured", 0)]
     assert depth.min() > vertices[:, 2].min() - 0.1 and depth.max() < vertices[:, 2].max() + 0.1
@@ -311,7 +305,7 @@ def test_every_pose_stands_on_one_ground(clean, body):
 
 
 def test_same_seed_same_bytes_other_seed_other_person(body, subject, clean):
-    """Both subjects were made from the same seed, each from nothing."""
+    """Both subjects were made from the same seed, independently of each other."""
     for split in ("captured", "test"):
         files = sorted((subject.root / split).rglob("*.*"))
         assert len(files) > 10
@@ -322,7 +316,7 @@ def test_same_seed_same_bytes_other_seed_other_person(body, subject, clean):
 
 
 def test_without_errors_generated_frames_are_clean_renders(clean, person, body):
-    """Rendering the poses on file gives the frames on file."""
+    """Rendering the stored pose gives the stored frame."""
     frame = clean.frame("generated_1", 1)
     studio = Studio(person.surface, person.rest, person.look, CLEAN.supersample)
     light = Light(torch.tensor([0.0, 0.0, -1.0]))
@@ -344,7 +338,7 @@ def test_errors_change_the_frames_but_not_the_test_set(clean, subject):
 
 
 def test_a_warp_moves_every_map_alike():
-    """By a twelfth of the height, which is 8 of 96 pixels, down and half as many to the right."""
+    """Down by a twelfth of the height, which is 8 of 96 pixels, and 4 pixels to the right."""
     errors = VideoErrors(TINY, 3, np.random.default_rng(0))
     errors._flow[1] = -np.array([4.0, 8.0]) / 96
     random = np.random.default_rng(1)
@@ -384,7 +378,7 @@ def test_prepare_makes_once_and_again_when_settings_change(body, tmp_path, monke
 
 
 def test_outfits_are_cut_as_they_are_called(person):
-    """Lowest points of shirt and trousers against the joints they should reach."""
+    """Ends of shirt and trousers are compared with the joints that they should reach."""
     joints = person.rest_body.joints
     reach = {}
     for outfit in OUTFITS:
@@ -407,7 +401,7 @@ def test_outfits_are_cut_as_they_are_called(person):
 
 
 def test_default_cuts_are_drawn_as_ever():
-    """Recorded figures hang on seed 0: the order of the draws and their ranges."""
+    """Published results depend on the order and the ranges of the random draws."""
     style, rng = Style.random(np.random.default_rng(5)), np.random.default_rng(5)
     ends = ((0.55, 0.85), (0.18, 0.26), (0.05, 0.08), (0.8, 0.95), (0.026, 0.036))
     assert style == Style(*(rng.uniform(*pair) for pair in ends))

@@ -1,4 +1,4 @@
-"""A synthetic head and edits of it, as one data module."""
+"""A synthetic head and its edits in one data module."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_folders_are_named_as_edits(data):
 
 
 def test_frames_show_where_the_edit_is(data):
-    """The map is the label's pixels, and there the pictures differ."""
+    """The map ``edit`` has the pixels of the attribute's labels, where the pictures differ."""
     frames = data.train_frames
     source = frames[[0]]
     assert (

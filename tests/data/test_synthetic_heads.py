@@ -1,4 +1,4 @@
-"""Synthetic heads: what a swap changes and what it leaves, their meshes, and their folders."""
+"""Synthetic heads: what a swap of an attribute changes, meshes, motions and folders."""
 
 import json
 from dataclasses import replace
@@ -49,7 +49,7 @@ def person(body):
 
 @pytest.fixture(scope="module")
 def folders(body, tmp_path_factory):
-    """A head, and the same with another's hair."""
+    """Subject of a head, and subject of the same head with another person's hair."""
     root = tmp_path_factory.mktemp("heads")
     for name, swaps in (("plain", {}), ("hair", {"hair": OTHER})):
         SyntheticHead(body, HeadConfig(person=PERSON, swaps=swaps, **SIZE)).prepare(root / name)
@@ -72,7 +72,7 @@ def test_a_swap_takes_one_attribute_and_leaves_the_others(attribute):
 
 
 def test_attributes_are_those_of_the_table():
-    """One table: every attribute is one of it, and what people may lack is the same there."""
+    """Synthetic attributes agree with the table of attributes, also on which may be absent."""
     assert set(ATTRIBUTES) <= set(TABLE)
     assert set(WORN) == {name for name in ATTRIBUTES if TABLE[name].worn}
     labels = np.arange(len(LABELS))
@@ -175,7 +175,7 @@ def test_an_edit_changes_the_hair_and_keeps_the_rest(folders):
         either = ((labels[0] == hair) | (labels[1] == hair)).astype(np.uint8)
         around = cv2.dilate(either, np.ones((3, 3), np.uint8)).astype(bool)
         assert (labels[0] == labels[1])[~around].all()
-        # Beyond it only the hair's shadow differs.
+        # Outside the hair only its shadow may differ.
         assert (changed[~around] < 1).mean() > 0.9
         assert changed[either > 0].mean() > 10 * changed[~around].mean()
         pair = [s.keypoints("captured", number) for s in folders]

@@ -1,4 +1,4 @@
-"""A subject folder of a few 32 x 24 frames with random but legal content."""
+"""A subject folder of a few 32 x 24 frames with random but valid content."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ VERTICES, BETAS, EXPRESSIONS = 20, 10, 5
 
 @dataclass
 class TinyBody:
-    """What a subject asks of a body."""
+    """The attributes of a body that a subject reads."""
 
     name: str = "tiny"
     digest: str = "0123456789"
@@ -31,7 +31,7 @@ def random_pose(generator, num_expression=EXPRESSIONS):
 
 
 def random_frame(seed, height=32, width=24, captured=False):
-    """A frame whose every field is random."""
+    """A frame of which all fields are random."""
     random, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
 
     def pixels(h=height, w=width):

@@ -60,7 +60,7 @@ def test_state_survives_a_checkpoint():
 
 
 def moved(gradients: list[float]) -> torch.Tensor:
-    """A row after updates with these gradients."""
+    """A row of a table after updates with these gradients."""
     table = torch.zeros(2, 1, requires_grad=True)
     optimizer = RowAdam([{"params": [table], "rows": True}], lr=0.1)
     for gradient in gradients:
@@ -70,7 +70,7 @@ def moved(gradients: list[float]) -> torch.Tensor:
 
 
 def test_a_row_moves_as_far_whatever_the_number_of_processes():
-    """DDP divides the gradient of a row that one of N processes saw by N; Adam takes it out."""
+    """DDP divides a row's gradient by the number of processes; Adam's scale removes this."""
     gradients = [0.3, -0.1, 0.2, 0.5]
     for processes in (2, 4, 64):
         shared = [g / processes for g in gradients]
@@ -78,8 +78,10 @@ def test_a_row_moves_as_far_whatever_the_number_of_processes():
 
 
 def test_a_row_seen_by_several_processes_counts_by_its_share():
-    """Where a step has a frame twice, that step weighs double in the row's moments; the row's
-    movement still stays near its rate per step."""
+    """A step that has a frame twice counts double in the row's moments.
+
+    The row still moves by about its rate per step: at most 30 % differently.
+    """
     gradients = [0.3, 0.3, 0.3, 0.3]
     unequal = moved([g * share for g, share in zip(gradients, (1, 2, 1, 2), strict=True)])
     assert 0 < (unequal - moved(gradients)).abs() < 0.3 * moved(gradients).abs()
@@ -87,7 +89,7 @@ def test_a_row_seen_by_several_processes_counts_by_its_share():
 
 @pytest.mark.parametrize("rows", [False, True])
 def test_an_optimiser_goes_on_with_other_rows(rows):
-    """Kept rows move as if nothing had happened, new ones as in a first step of their own."""
+    """Kept rows move as if nothing had happened, new rows as in their first step."""
 
     def make(values):
         table, other = nn.Parameter(values.clone()), nn.Parameter(torch.ones(2))

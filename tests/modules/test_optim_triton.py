@@ -1,4 +1,4 @@
-"""The kernel for a table's rows against the plain update."""
+"""The kernel that updates a table's rows equals the plain update."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def test_rows_move_as_the_plain_ones(shape):
     for turn in range(12):
         grad = torch.randn(shape, generator=g)
         grad[turn % 3 + 1 :] = 0
-        grad[:, ..., -1] *= turn % 2  # Single zeros are gradients like others.
+        grad[:, ..., -1] *= turn % 2  # Single zeros must not count as an unused row.
         optim.update_rows(plain[0], grad, *plain[1:], **SETTINGS)
         optim_triton.update_rows(there[0], grad.to(DEVICE), *there[1:], **SETTINGS)
     for a, b in zip(there, plain, strict=True):

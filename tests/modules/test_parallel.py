@@ -1,4 +1,4 @@
-"""Branches: plain code outside a capture, forked and joined streams inside."""
+"""Branches run in order outside a capture, and on forked and joined streams inside."""
 
 import gc
 import weakref
@@ -13,7 +13,7 @@ from persona.modules.parallel import branches, hold_gradients, side_streams
 
 @pytest.fixture
 def trunk(monkeypatch):
-    """Notes work on the current stream, and says what was done before it."""
+    """A function that records work on the current stream and returns all work done before it."""
     used = count_streams(monkeypatch)
 
     def work(what):
@@ -25,7 +25,7 @@ def trunk(monkeypatch):
 
 
 def run(work):
-    """What had to be done before each piece of work."""
+    """The work that is done before each piece of work."""
     before = {"start": work("start")}
     with branches() as branch:
         with branch() as first:
@@ -73,7 +73,7 @@ def test_without_streams_nothing_is_forked(trunk, streams):
 
 
 def test_saved_tensors_live_until_the_end(trunk):
-    """A stream may read them after another, which made them, would have used their place again."""
+    """Otherwise one stream could reuse their memory while another still reads them."""
     x = torch.ones(1000, requires_grad=True)
     with side_streams([Stream()]):
         middle = x.exp()
@@ -88,7 +88,7 @@ def test_saved_tensors_live_until_the_end(trunk):
 
 @pytest.mark.parametrize("fails", [None, "forward", "backward"])
 def test_nothing_is_held_afterwards(trunk, fails):
-    """Operations that save their own result, one of them beside the loss."""
+    """Neither results that autograd saves nor those unused by the loss stay alive."""
     x = torch.ones(1000, requires_grad=True)
 
     def work():
@@ -118,7 +118,7 @@ def test_streams_are_forgotten_after_an_error(trunk):
 
 
 class Reads(torch.autograd.Function):
-    """What a branch does: in its backward pass it reads the gradient that it is given."""
+    """Stands for a branch: records the address of the gradient that its backward pass reads."""
 
     @staticmethod
     def forward(ctx, x, places):
@@ -133,11 +133,11 @@ class Reads(torch.autograd.Function):
 
 @pytest.mark.parametrize("streams", [[], [Stream()]], ids=["no streams", "streams"])
 def test_a_gradient_that_a_branch_reads_is_not_added_onto(trunk, streams):
-    """``both`` hands one gradient to ``base``, which gets a second one, and to the branch."""
+    """``both`` gives one gradient to the branch and to ``base``, which gets a second one too."""
     x, y, places = torch.ones(1000, requires_grad=True), torch.ones(1000, requires_grad=True), []
     with side_streams(streams):
         base = 3 * x
-        first = 5 * base  # Made first, its backward pass comes last.
+        first = 5 * base  # As it is made first, its backward pass runs last.
         both = base + Reads.apply(2 * y, places)
         total = (7 * both).sum() + first.sum()
         base.register_hook(lambda grad: places.append(grad.data_ptr()))
@@ -145,5 +145,5 @@ def test_a_gradient_that_a_branch_reads_is_not_added_onto(trunk, streams):
         grads = torch.autograd.grad(total, (x, y))
     torch.testing.assert_close(grads, (torch.full([1000], 36.0), torch.full([1000], 28.0)))
     read, summed = places
-    # Without streams autograd may save the memory: what reads it has done so.
+    # Without streams autograd may add in place, as the branch has already read the gradient.
     assert (read == summed) == (not streams)

@@ -1,4 +1,4 @@
-"""Torch and the kernels take as many threads as they are told."""
+"""``use_threads`` sets the threads of Torch and of numba's kernels."""
 
 from pathlib import Path
 

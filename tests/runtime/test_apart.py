@@ -1,4 +1,4 @@
-"""Work side by side: slots are nobody else's, results come here, an error begins nothing else."""
+"""Work in threads and processes: each item has its own slot; after an error no item is started."""
 
 import os
 import threading
@@ -52,7 +52,7 @@ def test_an_error_begins_nothing_else(where):
 
 
 def squared(number: int) -> tuple[int, int]:
-    """And the process that it was squared in."""
+    """The square, and the id of the process that computed it."""
     return number**2, os.getpid()
 
 
@@ -66,7 +66,7 @@ def killed(number: int) -> int:
 
 @pytest.mark.slow
 def test_a_killed_process_is_said():
-    """A pool of multiprocessing would wait for it for ever."""
+    """``multiprocessing.Pool`` would wait forever for a worker that was killed."""
     with pytest.raises(UserError, match="was killed"):
         result_apart(killed, 1)
     with pytest.raises(UserError, match=r"was killed.*jobs=1"):
@@ -74,7 +74,10 @@ def test_a_killed_process_is_said():
 
 
 def share(folder: Path) -> tuple[str, int, int]:
-    """GPU and threads of the process, once all three are at work: none takes another's item."""
+    """GPU and thread counts of this process.
+
+    It waits until all three processes work, so that none of them takes two items.
+    """
     (folder / str(os.getpid())).touch()
     deadline = time.monotonic() + 300
     while len(list(folder.iterdir())) < 3:

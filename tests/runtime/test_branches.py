@@ -1,4 +1,7 @@
-"""A step's branches on streams that only count: each operation is behind what it reads."""
+"""Each operation of a step's branches waits for the operations that it depends on.
+
+The streams are stand-ins that only record the order of operations.
+"""
 
 from itertools import count
 
@@ -12,10 +15,11 @@ from persona.modules.parallel import branches, side_streams
 
 
 class Order(TorchDispatchMode):
-    """Keeps who wrote and who read each memory, and what was not ordered.
+    """Records which operations wrote and read each memory, and which of them were not ordered.
 
-    Of the CPU's code paths, which branch as CUDA's do; what numba reads shows by its detached
-    arguments. The backward pass is autograd's to order.
+    It watches the code paths of the CPU, which branch like those of CUDA. What numba kernels read
+    is seen through their detached arguments. Autograd orders the backward pass, which is not
+    watched.
     """
 
     def __init__(self, streams):
@@ -40,7 +44,7 @@ class Order(TorchDispatchMode):
             self.read.setdefault(place, []).append(now)
         result = func(*args, **kwargs)
         for tensor in tensors(result):
-            self.alive.append(tensor)  # So that no other takes its place.
+            self.alive.append(tensor)  # Keeps its memory from being used by another tensor.
             if memory(tensor) not in self.written and memory(tensor) not in self.read:
                 changed.add(memory(tensor))
         self.written |= dict.fromkeys(changed, now)
@@ -74,7 +78,7 @@ def test_what_waits_too_little_is_seen(order):
             with branch():
                 y = 2 * x
             with branch() as lane:
-                x.add_(1)  # The other may not have read it.
+                x.add_(1)  # The other branch may not have read x yet.
             z = x + 1
             lane.join()
             z = z + x
@@ -90,7 +94,7 @@ def test_each_operation_of_a_step_is_behind_what_it_reads(tiny, built, order, lo
     system, data = built(tiny(f"avatar.refined_lookup={look_ups == 2}", *overrides))
     frames = data.train_frames
     frame = frames[[next(i for i, n in enumerate(frames.names) if n.startswith(split))]]
-    expected, _ = system.frame_loss(frame)  # What is kept between steps is made here.
+    expected, _ = system.frame_loss(frame)  # Fills the caches that are kept between steps.
     wrong, (total, _) = wrongs(order, lambda: system.frame_loss(frame))
     assert not wrong
     torch.testing.assert_close(total, expected)

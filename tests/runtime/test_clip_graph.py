@@ -1,4 +1,4 @@
-"""Animated frames replayed from a CUDA graph are those drawn one by one.
+"""Animated frames replayed from a CUDA graph equal frames that are drawn one by one.
 
 Pieces of an image are added atomically, in any order, so two drawings of a frame may differ in the
 last bit of a sum: by one level of 255, in few pixels.
@@ -75,9 +75,9 @@ def test_a_row_on_the_device_is_that_row(system, scene):
 
 
 def same(a, b, background):
-    """Whether two frames differ in rounding alone; RGBA is judged over black."""
+    """Whether two frames differ only by rounding; RGBA is compared over black."""
     a, b = (x.astype(np.float32) for x in (a, b))
-    if background is None:  # What is hardly there has any colour.
+    if background is None:  # Where alpha is near zero, the colour is arbitrary.
         a, b = (np.concatenate((x[..., :3] * x[..., 3:] / 255, x[..., 3:]), -1) for x in (a, b))
     apart = np.abs(a - b)
     return apart.max() <= 1.51 and (apart > 0.01).mean() < 0.01
@@ -88,7 +88,7 @@ class TestOnTheDevice:
 
     @pytest.fixture
     def graphs(self, monkeypatch):
-        """Captures that were made."""
+        """List of the graphs that were captured."""
         captures, plain = [], clip_graph.ClipGraph._capture
 
         def capture(graph):
@@ -111,7 +111,7 @@ class TestOnTheDevice:
         plain = list(render_motion(system, poses, camera, background=background))
         assert len(fast) == len(plain) == len(poses.trans)
         assert all(same(a, b, background) for a, b in zip(fast, plain, strict=True))
-        # A frame late would be noticed.
+        # Frames that came one too late would not pass the comparison.
         assert not any(same(a, b, background) for a, b in zip(fast, plain[1:], strict=False))
 
     def test_too_little_room_is_noticed_and_drawn_again(self, system, scene, graphs, monkeypatch):

@@ -1,4 +1,4 @@
-"""Two processes against one: gloo on the CPU, through Lightning's own launcher."""
+"""Training on two processes equals training on one: gloo on the CPU, started by Lightning."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ TWO_GPUS = [
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory, body) -> Path:
-    """A subject with three test frames: one process has one more than the other."""
+    """A subject with three test frames, so that one process has one more than the other."""
     root = tmp_path_factory.mktemp("odd")
     config = SyntheticConfig(
         height=64, width=48, num_generated=4, num_test=3, texture_size=128, patch_size=32
@@ -84,11 +84,12 @@ def test_two_processes_train_as_one_with_twice_the_batch(
     assert weights[0].keys() == weights[1].keys()
     for key, value in weights[0].items():
         if exact:
-            # Halving is exact: here both agree bit for bit; another library may round otherwise.
+            # Halving is exact. On the development machine both agree bit for bit; other libraries
+            # may round differently.
             torch.testing.assert_close(weights[1][key], value, atol=1e-5, rtol=1e-5, msg=key)
         elif value.is_floating_point():
-            # Sums in another order differ in their last bits, and Adam makes steps of a full rate
-            # (1e-4 to 1e-3) of gradients that are nothing but that.
+            # Sums in another order differ in their last bits. Where a gradient is only such
+            # rounding, Adam still takes a step of the full learning rate (1e-4 to 1e-3).
             apart = (weights[1][key] - value).abs()
             print(f"{key}: mean {apart.mean():.1e}, largest {apart.max():.1e}")
             assert apart.mean() < (1e-5 if device == "cpu" else 1e-4), key
@@ -99,13 +100,13 @@ def test_two_processes_train_as_one_with_twice_the_batch(
     for key in metrics[0].keys() - {"train/seconds", "train/build_seconds"}:
         assert metrics[1][key] == pytest.approx(metrics[0][key], abs=near), key
 
-    # Three frames over two processes: the mean is over frames, not over processes.
+    # With three frames on two processes, a mean over frames differs from one over processes.
     scores = [[row["val/psnr"] for row in table(f / "logs/version_0/metrics.csv")
                if row["val/psnr"]] for f in (one, two)]  # fmt: skip
     scores = [[float(score) for score in found] for found in scores]
     assert scores[0] and scores[1] == pytest.approx(scores[0], abs=2e-5 if exact else near)
 
-    # The loss and each of its terms are those of all processes' frames.
+    # The logged loss and each of its terms cover the frames of all processes.
     logs = [
         [{k: float(v) for k, v in row.items() if v and k.startswith("train/loss")}
          for row in table(f / "logs/version_0/metrics.csv") if row["train/loss"]]
@@ -116,7 +117,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(
     for first, second in zip(*logs, strict=True):
         assert second == pytest.approx(first, rel=share, abs=1e-6)
 
-    # Every frame once and in order, and its scores are the single process's.
+    # Every frame appears once and in order, with the scores of the single process.
     rows = [table(folder / "frames.csv") for folder in (one, two)]
     assert [row["frame"] for row in rows[1]] == ["test/0", "test/1", "test/2"]
     for first, second in zip(*rows, strict=True):
@@ -151,7 +152,7 @@ def kill_one(
     by: signal.Signals = signal.SIGKILL,
     after_s: float = 0.0,
 ) -> tuple[Path, list[str]]:
-    """Ends one of two processes once the run is ``ready``; returns its folder and what it said.
+    """Ends one of two processes once the run is ``ready``; returns its folder and its messages.
 
     The other must end by itself within seconds.
     """
@@ -164,7 +165,7 @@ def kill_one(
         deadline = time.monotonic() + 180
         while not any(ready(folder) for folder in cwd.glob("outputs/tiny/*")):
             assert process.poll() is None, (cwd / "log").read_text()
-            assert time.monotonic() < deadline, "never got there"
+            assert time.monotonic() < deadline, "the run did not become ready"
             time.sleep(0.02)
         (other,) = (pid for pid in children(process.pid) if "train.py" in command_of(pid))
         time.sleep(after_s)
@@ -172,7 +173,7 @@ def kill_one(
         os.kill((process.pid, other)[rank], by)
         status = process.wait(20)
         while alive(other):
-            assert time.monotonic() < killed + 20, "an orphan"
+            assert time.monotonic() < killed + 20, "the other process still runs"
             time.sleep(0.05)
     finally:
         with suppress(ProcessLookupError):
@@ -204,7 +205,7 @@ def test_a_dead_process_ends_the_run_and_resume_goes_on(command, tmp_path):
     ]
     assert not (cut / "metrics.json").exists()
 
-    # Other processes than it was made with: the rest of the epoch would be another one.
+    # With another number of frames a step, the rest of the epoch would have other frames.
     config = (cut / "config.yaml").read_text()
     (cut / "config.yaml").write_text(config.replace("batch_size: 1", "batch_size: 2"))
     refused = launch([*run[:2], f"resume={cut}"], tmp_path / "other")
@@ -229,14 +230,14 @@ def test_the_first_process_dies(command, tmp_path):
 
 @pytest.mark.parametrize("after_s", [0.0, 0.13, 0.41, 0.77])
 def test_processes_that_are_told_to_end_do_so(command, tmp_path, after_s):
-    """Whatever they are at: one that waited for the others would wait for good."""
+    """At whatever point SIGTERM comes; a process that waited for the others would never end."""
     run = command(*DDP, "checkpoint_every=2", "trainer.max_steps=5000")
     _, said = kill_one(run, tmp_path / "cut", 0, has_checkpoint, signal.SIGTERM, after_s)
     assert said == ["interrupted; go on with: python train.py resume=RUN_FOLDER"]
 
 
 def test_torchrun_starts_the_processes(command, tmp_path):
-    """As the README says for several nodes, here with one."""
+    """The command that the README gives for several nodes, here with one node."""
     run = command(*DDP, "trainer.max_steps=2", "pictures.turntable_frames=0")
     run = [run[0], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *run[1:]]
     nameless = launch(run, tmp_path / "nameless")

@@ -1,4 +1,7 @@
-"""A head of PERSE on two processes is that of one with twice the batch, while points grow."""
+"""PERSE trains to the same head on two processes as on one with twice the batch.
+
+Points are added during the training.
+"""
 
 import json
 import subprocess
@@ -36,12 +39,13 @@ def test_two_processes_grow_a_head_as_one_with_twice_the_batch(tmp_path, device)
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     one, two = (weights(tmp_path / name) for name in ways)
-    # Growth made the first 300 into 800, less what was pruned and filled up again.
+    # Growth turned the first 300 points into 800; pruned points were replaced by others.
     assert len(one["avatar.points"]) == len(two["avatar.points"]) == 800
     assert one.keys() == two.keys()
     for key, value in one.items():
         if value.is_floating_point() and value.numel():
-            # On a GPU sums are in any order, and Adam makes steps of a full rate of the noise.
+            # On a GPU sums are in any order. Where a gradient is only the noise of that, Adam still
+            # takes a step of the full learning rate.
             apart = (two[key] - value).abs().mean()
             print(f"{key}: {apart:.1e}")
             near = 1e-5 if device == "cpu" else 5e-3

@@ -1,4 +1,4 @@
-"""Captured frames whose features are kept: the loss stays, in graphs as well."""
+"""Keeping the features of captured frames does not change the loss, with CUDA graphs or without."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -43,7 +43,7 @@ def test_each_captured_frame_is_served_its_own_features(tiny, device, net):
     system, frames = make_system(tiny(*options), device)
     rows = [frames.roles.index(role) for role in ("captured", "generated")]
     first, generated = (frames[[row]] for row in rows)
-    # Another photo of the same person: its window lies elsewhere too.
+    # Another photo of the same person, in which the person stands elsewhere.
     second = replace(
         first, image=first.image.flip(3), albedo=first.albedo.flip(1), patch=first.patch.flip(2),
         mask=first.mask.roll(5, 2), name=("captured/1",),
@@ -54,12 +54,12 @@ def test_each_captured_frame_is_served_its_own_features(tiny, device, net):
     loss = GraphedLoss(system) if device == "cuda" else system.batch_loss
     for frame, (total, (terms,)) in zip(order, expected, strict=True):
         kept_total, (kept_terms,) = loss(frame)
-        # Features are bfloat16 on CUDA, and other batches round otherwise.
+        # Features are bfloat16 on CUDA, and another batch size rounds differently.
         tolerance = {"rtol": 1e-2 if device == "cuda" else 1e-4, "atol": 1e-5}
         torch.testing.assert_close(kept_total, total, **tolerance)
         for name, value in terms.items():
             torch.testing.assert_close(kept_terms[name], value, **tolerance, msg=name)
-    # Image and albedo, and the patch, of both.
+    # For both photos, one entry for the image with the albedo and one for the patch.
     assert len(system.losses.kept) == 4
     assert abs(expected[0][0] - expected[1][0]) > 0.02 * expected[0][0]
     if device == "cuda":
@@ -81,7 +81,7 @@ def test_graphs_are_for_one_captured_frame_where_features_are_kept(tiny):
 
 
 def test_graphs_of_an_interrupted_fit_are_dropped_where_the_avatar_moves(tiny):
-    """They would go on reading the memory that its parameters had."""
+    """They would go on reading the memory that the parameters had before they were moved."""
     config = tiny()
     system, data = instantiate(config.system), instantiate(config.data)
     system.trainer = trainer = SimpleNamespace(datamodule=data)

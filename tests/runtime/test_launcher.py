@@ -1,4 +1,7 @@
-"""Only the strategy's own watch may end rank 0: Lightning's would, and without a word."""
+"""Lightning's watcher of child processes must see none of ours.
+
+It would end rank 0 without a message; the strategy's own watcher ends it with one.
+"""
 
 import signal
 import subprocess
@@ -13,7 +16,8 @@ from persona.runtime.ddp import Launcher
 
 def test_lightnings_watch_sees_no_process(monkeypatch):
     watched = []
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # Else the launcher sets it, for all that follows.
+    # Otherwise the launcher would set this variable for all tests that follow.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("LOCAL_RANK", raising=False)
 
     def start_one(launcher):

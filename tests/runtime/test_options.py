@@ -1,4 +1,4 @@
-"""Options against the signatures of what takes them."""
+"""Options are checked against the signatures of the classes that take them."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def composed(*overrides):
 
 
 def test_what_is_right_passes():
-    """And every experiment does, see ``tests/test_configs.py``."""
+    """``tests/test_configs.py`` checks that every experiment passes."""
     check_options(composed("trainer=ddp", "data=neuman", "data.path=x", "name=123"))
 
 
@@ -51,5 +51,5 @@ def test_paths_are_made_absolute(tmp_path, monkeypatch):
     assert (
         found.body.path == found.system.method.body.path == str(tmp_path / "models/SMPLX_MALE.npz")
     )
-    assert config.data.root == "data/subjects/me", "the one given stays"
+    assert config.data.root == "data/subjects/me", "the given configuration was changed"
     assert found.trainer == config.trainer and found.avatar == config.avatar

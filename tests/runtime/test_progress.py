@@ -1,4 +1,4 @@
-"""What a run shows, and that showing it costs no waiting."""
+"""What a run shows while it trains, and that showing it does not wait for the GPU."""
 
 import lightning as L
 import pytest
@@ -12,14 +12,14 @@ from persona.systems.fit import Fit
 
 @pytest.mark.parametrize("bar", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_only_logged_steps_ask_for_a_value(tiny, tmp_path, monkeypatch, bar):
-    """On CUDA every such question waits until the step is done."""
+    """On CUDA, reading a tensor's value waits until the step is done."""
     asked, step = [], []
 
     def watched(name):
         plain = getattr(torch.Tensor, name)
         return lambda *args, **options: asked.append(len(step)) or plain(*args, **options)
 
-    # The renderers of the CPU ask for arrays: .cpu() and .numpy() are theirs.
+    # .cpu() and .numpy() are not watched: the CPU renderer needs them.
     for name in ("item", "__float__", "__int__", "__bool__"):
         monkeypatch.setattr(torch.Tensor, name, watched(name))
     training_step = Fit.training_step
@@ -31,12 +31,13 @@ def test_only_logged_steps_ask_for_a_value(tiny, tmp_path, monkeypatch, bar):
                f"trainer.enable_progress_bar={bar}")  # fmt: skip
     train(tiny(*options, "pictures.turntable_frames=0"), tmp_path)
     assert len(step) == 11
-    # Steps are counted as they begin: what the last one asks follows with the test.
+    # Steps are counted as they begin, so reads during step 11 cannot be told from those of the
+    # evaluation after it.
     assert set(asked) & set(range(1, 11)) == {5, 10}
 
 
 def test_what_ddp_leaves_out_of_lightning_is_there():
-    """By another name it would come back unnoticed, and every step would wait again."""
+    """If Lightning renamed it, our override would do nothing and every step would wait again."""
     assert hasattr(_TrainingEpochLoop, "_broadcast_sigterm_tensor")
 
 

@@ -1,4 +1,4 @@
-"""Steps replayed from CUDA graphs train as plain ones do."""
+"""Steps replayed from CUDA graphs train like plain steps."""
 
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,10 +26,10 @@ OPTIONS = (
 SQUEEZE = ["perceptual=squeeze", "perceptual.random_weights=true"]
 TURNS = 6
 FAR = 0.2
-"""A third of what the gradients of two frames are apart."""
+"""A third of the relative distance between the gradients of two different frames."""
 FLOOR, FAULT = 5e-3, 0.08
-"""Relative distances of gradients: three times the largest that chance has made, and what a fault
-makes at least."""
+"""Relative distances of gradients: three times the largest seen from rounding alone, and the
+smallest that a fault causes."""
 
 
 @pytest.mark.parametrize(
@@ -42,14 +42,14 @@ makes at least."""
     ids=["no network", "float32", "bfloat16"],
 )
 def test_fifty_steps_equal_plain_ones(tiny, tmp_path, monkeypatch, network, bound):
-    """In each state of a training by graphs, a plain step has the same loss and gradients.
+    """In each state of a training with graphs, a plain step has the same loss and gradients.
 
-    Two trainings cannot be compared: atomic sums differ in their last bits, which training grows
-    until two plain runs end far apart. Where such a bit changes which value a pooling takes, a
-    gradient moves further: by 1e-2 of its length once in fifty steps on an H200. So nine steps of
-    ten stay within ``bound``, and all within ``FAR``: a graph that reads another frame, old
-    parameters or memory that was freed moves gradients by about their own length. What bfloat16 is
-    worth against float32 say ``test_perceptual.py`` for a distance and
+    Two trainings cannot be compared: atomic sums differ in their last bits, and training amplifies
+    this until even two plain runs end far apart. Where such a bit changes which value a pooling
+    layer takes, a gradient moves further: by 1e-2 of its length once in fifty steps on an H200. So
+    nine of ten steps must stay within ``bound``, and all within ``FAR``: a graph that reads another
+    frame, old parameters or freed memory moves gradients by about their own length. How bfloat16
+    compares with float32 is tested by ``test_perceptual.py`` for a distance and by
     ``benchmarks/fast_vs_plain.py`` for a training.
     """
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
@@ -71,7 +71,7 @@ def test_fifty_steps_equal_plain_ones(tiny, tmp_path, monkeypatch, network, boun
     monkeypatch.setattr(Fit, "graphed_loss", both)
     train(tiny(*OPTIONS, *network), tmp_path)
     fast, plain = torch.tensor(losses).T
-    assert len(fast) == 50 and len(set(losses[i][0] for i in range(50))) > 25, "it trains"
+    assert len(fast) == 50 and len(set(losses[i][0] for i in range(50))) > 25, "it does not train"
     torch.testing.assert_close(fast, plain, rtol=bound / 5, atol=0)
     checked = 0
     for name in gradients[0]:
@@ -79,7 +79,7 @@ def test_fifty_steps_equal_plain_ones(tiny, tmp_path, monkeypatch, network, boun
         assert all((a is None) == (b is None) for a, b in pairs), name
         used = [(a.double(), b.double()) for a, b in pairs if b is not None and b.any()]
         if used:
-            # Where a gradient nearly vanishes in one step, errors go by its usual length.
+            # Where a gradient nearly vanishes in one step, its usual length bounds the error.
             usual = torch.stack([b.norm() for _, b in used]).mean()
             apart = sorted(float((a - b).norm() / (b.norm() + usual)) for a, b in used)
             print(f"{name}: gradients at most {apart[-1]:.1e} apart in {len(used)} steps")
@@ -89,7 +89,7 @@ def test_fifty_steps_equal_plain_ones(tiny, tmp_path, monkeypatch, network, boun
 
 
 def test_batches_and_growing_room(tiny, tmp_path, monkeypatch):
-    """Several frames a step, and a renderer that at first has too little room."""
+    """Trains with two frames a step and a renderer whose buffers are too small at first."""
     from persona.modules.render import cuda_backend
     from persona.systems import fit
 
@@ -109,12 +109,12 @@ def test_batches_and_growing_room(tiny, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("split", ["captured", "generated"])
 def test_branches_give_what_one_stream_gives(tiny, tmp_path, monkeypatch, split):
-    """Though each part sleeps once: what waits too little, or reuses memory too early, then shows.
+    """Each part sleeps in one turn, which reveals missing waits and memory reused too early.
 
-    Atomic sums differ in their last bits, which in float32 may change which value a pooling takes:
-    seldom, and then by 1.8e-3 of a gradient on an H200. So the bound is not what one stream happens
-    to do with one frame: it is four times the largest noise of any of its replays, of both frames,
-    with images shaken by their last bit, and ``FLOOR`` at least. It stays below ``FAULT``.
+    Atomic sums differ in their last bits. In float32 this seldom changes which value a pooling
+    layer takes, and then moves a gradient by 1.8e-3 of its length on an H200. So the bound is four
+    times the largest distance that replays on one stream had from their mean, over both frames and
+    with the images' last bits changed at random, and ``FLOOR`` at least. It stays below ``FAULT``.
     """
     graph, shown = branched_step(tiny, tmp_path, monkeypatch, split)
     middle, bounds = noise(graph(0), shown)
@@ -122,13 +122,13 @@ def test_branches_give_what_one_stream_gives(tiny, tmp_path, monkeypatch, split)
         with sleeps(monkeypatch, turn):
             branched = graph(12)
         for found, mean in zip(replays(branched, shown, 10), middle, strict=True):
-            for values, *_ in found:  # Each term, however small.
+            for values, *_ in found:  # The total and each term of the loss.
                 torch.testing.assert_close(values, mean[0], rtol=1e-3, atol=1e-6)
             assert not beyond(found, mean, bounds), f"turn {turn}"
 
 
 def test_a_planted_fault_is_beyond_what_one_stream_does(tiny, tmp_path, monkeypatch):
-    """Gradients that nobody holds are written onto too early; one of the turns must show it."""
+    """Without ``hold_gradients``, gradients are overwritten too early, which one turn must show."""
     for split in ("captured", "generated"):
         graph, shown = branched_step(tiny, tmp_path / split, monkeypatch, split)
         middle, bounds = noise(graph(0), shown)
@@ -142,7 +142,7 @@ def test_a_planted_fault_is_beyond_what_one_stream_does(tiny, tmp_path, monkeypa
 
 
 def branched_step(tiny, folder, monkeypatch, split):
-    """What captures the step of a trained avatar on so many lanes, and two frames of one kind."""
+    """A function that captures a trained avatar's step on some lanes; two frames of one kind."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: None)
     overrides = ("avatar.refined_lookup=true", "perceptual=vgg", "perceptual.random_weights=true",
@@ -156,12 +156,12 @@ def branched_step(tiny, folder, monkeypatch, split):
     def graph(lanes):
         return GraphedLoss(load_system(folder, "cuda").train(), lanes).graph(frame)
 
-    # Another one in turn: what waits too little may read what the last replay left.
+    # Two frames take turns, so that a missing wait reads the values of the other frame.
     return graph, (frame, replace(frame, image=frame.image.flip(-1)))
 
 
 def noise(graph, shown):
-    """Mean of each frame's values on one stream, and how far each value may be from it."""
+    """Means of each frame's values on one stream, and how far each value may be from its mean."""
     plain = replays(graph, shown, 30, shaken)
     middle = [[torch.stack(ts).mean(0) for ts in zip(*frame, strict=True)] for frame in plain]
     spread = [farthest(frame, mean) for frame, mean in zip(plain, middle, strict=True)]
@@ -171,13 +171,13 @@ def noise(graph, shown):
 
 
 def shaken(frame):
-    """The frame, the last bits of whose image are other ones, as those of atomic sums are."""
+    """The frame with the last bits of its image changed at random, as atomic sums change theirs."""
     bits = torch.randint(-1, 2, frame.image.shape, device=frame.image.device)
     return replace(frame, image=frame.image * (1 + bits * torch.finfo(torch.float32).eps))
 
 
 def beyond(found, mean, bounds):
-    """Which of the loss (0) and the gradients that are used are too far from the mean."""
+    """Indices of the values too far from the mean: 0 is the loss, the others are gradients."""
     apart = farthest(found, mean)
     print(f"loss {apart[0]:.1e}, gradients at most {max(apart[1:]):.1e} apart; bounds "
           f"{bounds[0]:.1e}, {max(bounds[1:]):.1e}")  # fmt: skip
@@ -186,7 +186,7 @@ def beyond(found, mean, bounds):
 
 @contextmanager
 def sleeps(monkeypatch, turn, hold=hold_gradients):
-    """Pauses of 0.1 ms before branches and nodes of the backward pass; each place has its turn."""
+    """Pauses 0.1 ms before branches and backward nodes; each turn pauses at every sixth place."""
     place = count()
 
     def sleep(*_):
@@ -195,7 +195,7 @@ def sleeps(monkeypatch, turn, hold=hold_gradients):
 
     def lanes(streams):
         for stream in cycle(streams):
-            sleep()  # What the branch is begun from.
+            sleep()  # On the stream that the branch starts from.
             with torch.cuda.stream(stream):
                 sleep()
             yield stream
@@ -212,7 +212,7 @@ def sleeps(monkeypatch, turn, hold=hold_gradients):
 
 
 def replays(graph, frames, times, change=lambda frame: frame):
-    """Loss and terms, then gradients, of each replay, by frame; the frames take turns."""
+    """For each frame, a list over replays of loss terms and gradients; the frames take turns."""
     found = [[] for _ in frames]
     for _ in range(times):
         for frame, values in zip(frames, found, strict=True):

@@ -1,4 +1,4 @@
-"""SIGTERM ends a command, wherever it is and whoever else has a handler."""
+"""SIGTERM ends a command at any point, even if another library has installed a handler."""
 
 import os
 import signal
@@ -89,7 +89,7 @@ SWALLOWED = """
 
 
 def ended(tmp_path: Path, body: str, **variables: str) -> tuple[int, str, str]:
-    """Status, and what a program printed before and after SIGTERM to stdout, and to stderr."""
+    """Exit status of a program that gets SIGTERM, its stdout without "ready", and its stderr."""
     script = tmp_path / "script.py"
     script.write_text(HEAD + "    " + body.strip() + "\n")
     process = subprocess.Popen(
@@ -112,7 +112,7 @@ def test_ends_with_one_line(tmp_path, body):
 
 
 def test_lightning_ends_a_training_behind_its_step(tmp_path):
-    """Even if it then takes longer than a step may to clean up."""
+    """Cleaning up after the step may take longer than ``STEP_S``."""
     assert ended(tmp_path, BETWEEN_STEPS) == (1, "", "behind its step\n")
 
 
@@ -149,7 +149,8 @@ def test_commands_end_with_it(tmp_path, monkeypatch):
             assert not waiting.done()
             time.sleep(0.01)
         ending.set()
-        with pytest.raises(SystemExit):  # Nobody may keep it as an outcome.
+        # Unlike an ``Exception``, it cannot be stored as the outcome of a cell.
+        with pytest.raises(SystemExit):
             waiting.result(timeout=30)
 
 

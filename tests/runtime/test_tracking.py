@@ -1,4 +1,4 @@
-"""W&B online: what becomes of a run without a network, without a login, and of one offline."""
+"""W&B's logger without a network, without a login, and offline."""
 
 import http.server
 import threading
@@ -17,7 +17,7 @@ SETTINGS = {
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
-    """Starts the logger against the server at an address, without a login."""
+    """Starts the logger with a server's address and without a login."""
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -38,7 +38,7 @@ def start(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server():
-    """Answers whatever it is asked with 404, and counts."""
+    """A server that answers every request with 404 and counts them."""
     asked = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -60,18 +60,18 @@ def test_without_a_network_it_logs_offline(start, tmp_path, caplog):
     started = time.monotonic()
     logger = start("http://127.0.0.1:9")
     logger.log_metrics({"loss": 1.0})
-    assert time.monotonic() - started < 60, "W&B alone takes minutes"
+    assert time.monotonic() - started < 60, "W&B's own time-out of minutes was waited for"
     assert logger.experiment.settings._offline
     assert list(tmp_path.glob("wandb/offline-run-*"))
     (line,) = [r.getMessage() for r in caplog.records if "W&B" in r.getMessage()]
     assert "127.0.0.1:9" in line and "wandb sync" in line and "\n" not in line
-    assert "anonymous" not in logger._wandb_init, "W&B warns of it"
+    assert "anonymous" not in logger._wandb_init, "W&B warns of this option"
 
 
 def test_without_a_login_it_logs_offline(start, server, caplog):
     address, asked = server
     logger = start(address)
-    assert asked, "the server was there"
+    assert asked, "the server got no request"
     assert logger.experiment.settings._offline
     (line,) = [r.getMessage() for r in caplog.records if "W&B" in r.getMessage()]
     assert "API key" in line and "\n" not in line

@@ -1,4 +1,4 @@
-"""What two processes see, for one."""
+"""A stream that gives one process the batches of two."""
 
 from dataclasses import fields
 
@@ -9,7 +9,7 @@ from persona.data.people.portraits import Portraits
 
 
 class BothRanks(PortraitStream):
-    """Batches of the first process and of the second as one."""
+    """Joins the batches of the first and the second process into one."""
 
     def __iter__(self):
         batches = []
@@ -24,7 +24,7 @@ class BothRanks(PortraitStream):
 
 
 def _started(batches):
-    """A generator that has run to its first batch, which fixes the rank that it reads."""
+    """Runs a generator up to its first batch, which is when it reads the rank."""
     first = next(batches)
 
     def rest():

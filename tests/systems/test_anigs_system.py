@@ -1,4 +1,4 @@
-"""AniGS-style trains from its configuration, keeps the canonical person, and beats averaging."""
+"""AniGS-style trains, draws only the canonical person, and is better than averaging its views."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def composed(*overrides):
 
 @pytest.mark.slow
 def test_run_loads_again_and_shows_the_canonical_person(subjects, tmp_path):
-    """Any subject's frames are views: here those of the tiny one."""
+    """Any subject's frames can be the views; here they are those of the tiny subject."""
     small = ["avatar.levels=0", "avatar.edge_m=null", "avatar.anchors=60", "avatar.field_from=1"]
     where = ["data=subject", "name=tiny", f"subjects_dir={subjects}", f"hydra.run.dir={tmp_path}"]
     common = [setting for setting in RING if not setting.startswith(("data.", "avatar."))]
@@ -41,7 +41,7 @@ def test_run_loads_again_and_shows_the_canonical_person(subjects, tmp_path):
     subject = Subject(config.data.root)
     assert system.avatar.size() == {"views": 9} and system.avatar.steps == 3
     rows = torch.cat([plane.time.detach().flatten(1) for plane in system.avatar.field.planes], 1)
-    # Two steps had offsets, in each of which one view's rows moved.
+    # Offsets were trained for two steps, each of which changes the rows of one view.
     assert 1 <= int((rows != 1).any(1).sum()) <= 2
     pose, camera = matrix_pose(system.body, subject.pose("test", 0)), subject.camera("test", 0)
     with torch.no_grad():

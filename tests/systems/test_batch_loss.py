@@ -1,4 +1,4 @@
-"""A batch's loss: each frame by its weight, step by step and replayed."""
+"""A batch's loss weighs each frame by its weight, in plain steps and in replayed ones."""
 
 from dataclasses import replace
 
@@ -15,9 +15,9 @@ CUDA = [
 
 
 class Uncaptured:
-    """What a graph would replay, done each time: for what is made of replays, on any device."""
+    """Stands in for ``StepGraph`` on any device: computes what a graph would replay, every time."""
 
-    __class__ = StepGraph  # What a type check sees.
+    __class__ = StepGraph  # For run-time type checks of arguments.
 
     def __init__(self, loss, frame, parameters, *place):
         parameters = {k: p.detach().requires_grad_() for k, p in parameters.items()}
@@ -32,7 +32,7 @@ class Uncaptured:
             self.places = found
         for place, grad in zip(self.places, found, strict=True):
             if grad is not None:
-                place.copy_(grad.clone())  # A replay writes where the last one did.
+                place.copy_(grad.clone())  # Every replay writes to the same memory.
         self.grads = self.places
         return torch.stack([total.detach(), *terms.values()])
 
@@ -51,7 +51,7 @@ def test_a_frame_of_weight_counts_as_its_copies(tiny, built, monkeypatch, path):
     photo = frames.roles.index("captured")
     others = [row for row, role in enumerate(frames.roles) if role == "generated"][:2]
     parameters = [p for p in system.to(device).parameters() if p.requires_grad]
-    with torch.no_grad():  # Networks begin with zeros, whose gradients say little.
+    with torch.no_grad():  # Networks begin with zeros, for which most gradients vanish.
         for parameter in parameters:
             parameter.add_(1e-3 * torch.randn_like(parameter))
     if path == "replayed":
@@ -76,7 +76,7 @@ def test_a_frame_of_weight_counts_as_its_copies(tiny, built, monkeypatch, path):
     result = found(loss, weighed)
     close(result, found(system.batch_loss, frames[[photo] * 3 + others]))
     assert abs(result[0] - found(system.batch_loss, replace(weighed, weight=()))[0]) > 1e-3
-    # Alone, as with a frame for each process.
+    # A single frame, as each process has with one frame a step.
     total, grads = found(system.batch_loss, frames[[photo]])
     alone = found(loss, replace(frames[[photo]], weight=(1.5,)))
     close(alone, (1.5 * total, [1.5 * grad for grad in grads]))

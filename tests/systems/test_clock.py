@@ -1,4 +1,4 @@
-"""A training by the clock, with a clock that is set by hand."""
+"""A training that is limited by time; the test sets the clock."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from persona.systems.clock import TrainingClock
 
 @pytest.fixture
 def at(monkeypatch):
-    """Sets the time."""
+    """Function that sets the time that the clock reads."""
     now = SimpleNamespace(s=1000.0)
     monkeypatch.setattr(clock.time, "monotonic", lambda: now.s)
 
@@ -23,7 +23,7 @@ def at(monkeypatch):
 
 
 class Trainer(lightning.Trainer):
-    """One of several processes; ``others`` says whether another's time is over."""
+    """A trainer of one of several processes; ``others``: whether another process's time is over."""
 
     should_stop, asked = False, 0
     world_size, global_step, log_every_n_steps = 1, 7, 50
@@ -40,10 +40,10 @@ class Trainer(lightning.Trainer):
 def test_the_share_is_the_steps_or_the_times_whichever_is_ahead(at):
     training = TrainingClock(steps=100, minutes=1.0)
     at(30)
-    assert training.trained_s == 0 and training.done(10) == 0.1, "not begun"
+    assert training.trained_s == 0 and training.done(10) == 0.1, "it has not started"
     training.start()
     at(75)
-    training.start()  # Again changes nothing.
+    training.start()  # Starting again changes nothing.
     assert training.trained_s == 45 and training.done(10) == 0.75 and training.done(90) == 0.9
     at(3000)
     assert training.done(10) == 1.0
@@ -56,7 +56,7 @@ def test_the_time_of_calls_adds_up(at):
     at(40)
     first.stop()
     at(500)
-    assert first.trained_s == 40, "stopped"
+    assert first.trained_s == 40, "the clock has been stopped"
     second = TrainingClock(steps=100, minutes=2.0, call_minutes=0.5)
     second.earlier_s = first.trained_s
     second.start()
@@ -81,7 +81,7 @@ def test_ends_when_its_time_or_its_calls_is_over(at, limits, last, over):
     assert trainer.should_stop
     at(0)
     training.end(trainer)
-    assert trainer.should_stop, "what else has stopped it is not undone"
+    assert trainer.should_stop, "a trainer that is to stop is not started again"
 
 
 def test_all_processes_end_with_the_first_and_none_waits_without_a_limit(at):
@@ -89,7 +89,7 @@ def test_all_processes_end_with_the_first_and_none_waits_without_a_limit(at):
     trainer.world_size = 2
     training.start()
     training.end(trainer)
-    assert not trainer.should_stop and not trainer.asked, "they agree every 50 steps"
+    assert not trainer.should_stop and not trainer.asked, "processes agree only every 50 steps"
     trainer.global_step = 100
     training.end(trainer)
     assert trainer.should_stop

@@ -1,4 +1,4 @@
-"""A skirt, from the frames of ``generator=cloth`` to an avatar that learns where it hangs."""
+"""A skirt, from the frames of ``generator=cloth`` to an avatar that learns its shape."""
 
 import shutil
 
@@ -19,7 +19,7 @@ from persona.modules.diffusion.cloth import ClothGenerator
 
 @pytest.fixture
 def skirted(subjects, body, tmp_path):
-    """The tiny subject in a skirt, with a simulated clip of 3 frames in place of its own two."""
+    """The tiny subject in a skirt, whose two clips are replaced by a simulated one of 3 frames."""
     root = tmp_path / "skirted"
     shutil.copytree(subjects / "tiny", root)
     for split in root.glob("generated_*"):

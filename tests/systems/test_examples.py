@@ -1,4 +1,4 @@
-"""CONTRIBUTING's examples, pasted as a new user would, and the places that each one touches."""
+"""The examples of CONTRIBUTING.md work when pasted into the package, and touch few places."""
 
 import importlib
 import os
@@ -31,27 +31,27 @@ GROW = ["density.first=2", "density.every=2", "density.gradient=1e-4", "density.
 
 
 def files(name: str) -> list[Path]:
-    """An example's files, as paths inside the repository."""
+    """Paths of an example's files inside the repository."""
     folder = EXAMPLES / name
     found = (p.relative_to(folder) for p in folder.rglob("*") if p.suffix in (".py", ".yaml"))
     return sorted(found)
 
 
 def packages(name: str) -> list[Path]:
-    """Folders of the package that the example has a module in."""
+    """Folders of the package to which the example adds a module."""
     return sorted({path.parent for path in files(name) if path.suffix == ".py"})
 
 
 @pytest.fixture
 def pasted(tmp_path, monkeypatch, subjects, tiny_settings):
-    """Pastes an example into the package and a copy of conf/; gives what composes a run of it."""
+    """Pastes an example into the package and a copy of conf/; returns a function to compose it."""
 
     def paste(name: str):
         conf = tmp_path / "conf"
         shutil.copytree(ROOT / "conf", conf, dirs_exist_ok=True)
         for path in files(name):
             if path.suffix == ".yaml":
-                assert not (tmp_path / path).exists(), "an example adds a file and changes none"
+                assert not (tmp_path / path).exists(), "an example may only add files"
                 shutil.copyfile(EXAMPLES / name / path, tmp_path / path)
         for folder in packages(name):
             package = importlib.import_module(".".join(folder.parts))
@@ -114,7 +114,7 @@ def test_a_trained_system(pasted, tmp_path):
     composed = pasted("system_trained")
     metrics = train(composed("system=one_color", "trainer.max_steps=8"), tmp_path / "run")
     system = load_system(tmp_path / "run")
-    assert (system.avatar.color != 0).all(), "the colour was trained"
+    assert (system.avatar.color != 0).all(), "the colour was not trained"
     assert set(system.avatar.state_dict()) == {"color"}
     assert metrics["test/fg_psnr"] > metrics["init/fg_psnr"]
     fitted = f"run={tmp_path / 'run'}", "device=cpu", "num_images=1", "pose_fit=image", "updates=2"
@@ -210,7 +210,7 @@ train(config, Path(folder, "run"))
 
 @pytest.mark.slow
 def test_two_processes_grow_alike(pasted, subjects, tmp_path, tiny_settings):
-    """They see different frames; the first one decides for both."""
+    """The processes see different frames; the first one decides for both where points grow."""
     pasted("system_growing")
     script = tmp_path / "rank.py"
     script.write_text(RANK)
@@ -236,5 +236,5 @@ def test_two_processes_grow_alike(pasted, subjects, tmp_path, tiny_settings):
     assert len(moments) == len(others)
     for one, other in zip(moments, others, strict=True):
         assert torch.equal(one, other)
-    assert len(first["avatar.vertex"]) > len(first["avatar.vertex"].unique()), "some were split"
+    assert len(first["avatar.vertex"]) > len(first["avatar.vertex"].unique()), "none was split"
     assert (first["avatar.rgb_logit"] != 0).any()

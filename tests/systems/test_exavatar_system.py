@@ -48,7 +48,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def run(finished, tiny):
-    """A short run, shared by the tests that only look at it."""
+    """A short run, shared by the tests that do not change it."""
     if finished["metrics"] is None:
         finished["metrics"] = train(tiny(), finished["folder"])
     return finished
@@ -99,7 +99,7 @@ def test_the_person_is_trained_and_saved(run, tiny):
 
 @pytest.mark.slow
 def test_interrupted_and_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatch):
-    """Backgrounds and the warm-up's end included."""
+    """The run goes past the end of the warm-up and draws random backgrounds."""
     config = tiny("checkpoint_every=3", "trainer.max_steps=8", "avatar.warmup_steps=6")
     train(config, tmp_path / "whole")
     plain = Fit.training_step
@@ -129,7 +129,7 @@ def test_training_lowers_the_loss(tiny, tmp_path):
     rows = list(csv.DictReader((tmp_path / "logs/version_0/metrics.csv").open()))
     losses = [float(row["train/loss/img_refined"]) for row in rows if row["train/loss"]]
     assert len(losses) == 100
-    # The first ones after the warm-up, when the person is a grey cloud.
+    # Compared with the first steps after the warm-up, when the person is a grey cloud.
     assert sum(losses[-10:]) < 0.75 * sum(losses[25:35])
 
 
@@ -213,15 +213,18 @@ def test_two_processes_train_as_one_with_twice_the_batch(subjects, tmp_path):
     assert weights[0].keys() == weights[1].keys()
     for key, value in weights[0].items():
         difference = (weights[1][key].double() - value.double()).abs()
-        # Where a joint hardly matters, rounding decides the sign of its gradient and with it Adam's
-        # step: single entries may be a step of 1e-3 apart.
+        # Where a joint hardly matters, rounding decides the sign of its gradient and so of Adam's
+        # step: single entries may differ by a step of 1e-3.
         assert difference.mean() < 1e-5 and difference.max() < 3e-3, key
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_captured_steps_equal_plain_ones(tiny, tmp_path, caplog):
-    """Beyond the warm-up, after which more is drawn. Two plain runs differ as well."""
+    """Trains past the warm-up, after which more is drawn.
+
+    The bound is three times the difference between two plain runs.
+    """
     options = ("renderer=cuda", "trainer.accelerator=gpu", "trainer.max_steps=20",
                "trainer.log_every_n_steps=1", "avatar.warmup_steps=6",
                "pictures.turntable_frames=0")  # fmt: skip

@@ -1,4 +1,4 @@
-"""First points inside outlines: which places count, and how they are spread."""
+"""The first points of a head are put inside the outlines and spread evenly."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def test_points_are_put_far_from_all_there_are():
     line = torch.stack([torch.linspace(0, 1, 101), torch.zeros(101), torch.zeros(101)], 1)
     found = scattered(line, present, 3)
     assert [round(x, 2) for x in found[:, 0].tolist()] == [1.0, 0.5, 0.25]
-    # No more than the room takes.
+    # No more points than fit at a distance of ``CLOSE``.
     many = scattered(line, present, 101)
     gaps = torch.cdist(many, torch.cat([present, many])).sort(1).values[:, 1]
     assert len(many) < 101 and gaps.min() >= CLOSE
@@ -32,7 +32,7 @@ def test_what_a_picture_cuts_off_is_not_outside_the_outline():
 
 @pytest.mark.slow
 def test_a_head_learns_which_points_each_edit_has(monkeypatch):
-    """The first edit lacks what is above, which the second one has."""
+    """The first edit lacks the points above 0.3; the second edit has them."""
     torch.manual_seed(0)
     body = HeadBody()
     builder = PerseBuilder(
@@ -56,4 +56,4 @@ def test_a_head_learns_which_points_each_edit_has(monkeypatch):
     opacities = [avatar.look.canonical(high, z).opacity.sigmoid().mean() for z in latents]
     assert opacities[0] < 0.2 and opacities[1] > 0.8
     for one, other in zip(before, avatar.deformer.parameters(), strict=True):
-        assert torch.equal(one, other), "what moves points has learnt nothing yet"
+        assert torch.equal(one, other), "the deformer was trained"

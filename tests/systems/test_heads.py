@@ -58,7 +58,7 @@ GROWTH = {
 
 
 def fitted(system, steps, *overrides, folder=None, lora=False, accelerator="cpu"):
-    """A system after some steps, and its trainer."""
+    """A system after some training steps, its trainer and its data."""
     lightning.seed_everything(0, verbose=False)
     fit = instantiate(config(system, *GROWTH[system], *overrides, lora=lora))
     data = TinyHeads(TinyHead(), people=1 if system == "pointavatar" else 2)
@@ -72,7 +72,7 @@ def fitted(system, steps, *overrides, folder=None, lora=False, accelerator="cpu"
 
 
 def error(fit, data):
-    """Mean square over the training frames, on white."""
+    """Mean squared error over the training frames, on white."""
     with torch.no_grad():
         values = []
         for row in range(len(data.train_frames)):
@@ -94,15 +94,15 @@ def test_a_head_trains_grows_and_loads(system, tmp_path, monkeypatch):
     assert host.files == set()
     avatar = fit.avatar
     assert error(fit, data) < 0.92 * error(start, data)
-    # Growth: two times, and the optimiser goes on with the points that there are.
+    # Points grew twice, and the optimiser's state has grown with them.
     assert len(avatar.points) > 60 and float(avatar.radius) < float(start.avatar.radius)
     state = trainer.optimizers[0].state[avatar.points]
     assert state["exp_avg"].shape == avatar.points.shape
     assert float(state["step"]) == STEPS[system]
-    assert (fit.table.expression != start.table.expression).any(), "poses are trained"
+    assert (fit.table.expression != start.table.expression).any(), "poses were not trained"
     if system != "pointavatar":
         moved = avatar.edits.slots.source - start.avatar.edits.slots.source
-        assert moved.abs().min() > 0, "tables are trained"
+        assert moved.abs().min() > 0, "tables were not trained"
         latents = [avatar.edits(torch.tensor(i)).latent for i in range(2)]
         assert torch.equal(latents[0], avatar.edits.as_photographed().latent)
         assert not torch.equal(*latents)
@@ -120,20 +120,20 @@ def test_a_head_trains_grows_and_loads(system, tmp_path, monkeypatch):
 
 
 def test_points_stay_in_the_last_steps():
-    """Epochs of four steps would change them after the fourth, the eighth and the last one."""
+    """Without ``rest`` they would change after each epoch of four steps, also after the last."""
     fit, _, _ = fitted("perse", 12, "system.schedule.rest=0.5")
     assert fit.density.rests_after == 6 and len(fit.avatar.points) == 100
 
 
 class OneFrame(TinyHeads):
-    """Every step shows the same: where a training goes on in an epoch makes no difference."""
+    """Every step sees the same frame, so the order of frames after a resume does not matter."""
 
     def train_dataloader(self):
         return FrameLoader(self.train_frames, [[len(self.train_frames) - 1]] * 6)
 
 
 class StopsAt(lightning.Callback):
-    """Ends a training before its last step, as a full disk would."""
+    """Ends a training after a step, before its last one."""
 
     def __init__(self, step):
         self.step = step
@@ -144,7 +144,7 @@ class StopsAt(lightning.Callback):
 
 @pytest.mark.slow
 def test_a_training_that_is_gone_on_with_changes_points_as_an_unbroken_one(tmp_path):
-    """Stopped in the middle of an epoch; after it points change once more, and then rest."""
+    """It is stopped within an epoch; later the points change once more and then stay."""
 
     def trained(callbacks=(), start=None):
         lightning.seed_everything(0, verbose=False)
@@ -171,7 +171,7 @@ def test_a_training_that_is_gone_on_with_changes_points_as_an_unbroken_one(tmp_p
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_captured_steps_of_perse_equal_plain_ones(monkeypatch):
-    """Points change twice, and each time the steps are captured anew."""
+    """Points change twice, and each time the steps are captured again."""
     captured = []
     begin = StepGraph.__init__
     monkeypatch.setattr(StepGraph, "__init__", lambda *a, **k: captured.append(begin(*a, **k)))
@@ -180,7 +180,7 @@ def test_captured_steps_of_perse_equal_plain_ones(monkeypatch):
                f"system.cuda_graph={graph}", accelerator="gpu")[0]
         for graph in (True, False, False)
     )  # fmt: skip
-    # Once for the first points and once after each change; the last steps are not watched.
+    # One capture for the first points and one after each of the two changes.
     assert len(captured) == 3
     points = [fit.avatar.points.detach() for fit in (graph, plain, again)]
     assert len(points[0]) == len(points[1]) > 60
@@ -202,7 +202,7 @@ def test_edits_of_a_run_are_drawn_and_interpolated(tmp_path):
     options = OmegaConf.create({"run": str(run), "frame": 0, "device": "cpu"})
     strengths = {"edits": None, "mix": None, "strengths": [0.0, 1.0]}
     sheet = cv2.imread(str(edit(OmegaConf.merge(options, strengths), tmp_path)))
-    # One edit at two strengths, beside names of 28 pixels.
+    # One edit at two strengths, with margins of 28 pixels for names.
     assert sheet.shape == (SIDE + 28, 2 * SIDE + 28, 3)
     pair = {"start": NAMES[0], "end": NAMES[1], "num_images": 3, "lpips_net": "alex"}
     interpolate(OmegaConf.merge(options, pair), tmp_path)
@@ -239,7 +239,7 @@ def test_edits_of_a_run_are_drawn_and_interpolated(tmp_path):
 
 
 def test_points_and_colours_follow_the_root(tmp_path):
-    """A turn of the root turns what is drawn, Gaussians included."""
+    """Turning the root turns the points and the Gaussians."""
     fit, _, _ = fitted("perse", 1)
     pose = fit.table(torch.tensor(0))
     turn = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
@@ -280,7 +280,7 @@ def test_wrong_options_of_heads(system, override, message):
 
 
 def test_a_run_starts_from_another_and_low_rank_additions_alone_learn(tmp_path):
-    """Edits are taken over by name; what was learnt before stays but for the additions."""
+    """Edits are taken over by name, and only the low-rank additions change."""
     first, trainer, _ = fitted("perse", 6, folder=tmp_path)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     start = f"system.method.start={tmp_path}"
@@ -292,7 +292,7 @@ def test_a_run_starts_from_another_and_low_rank_additions_alone_learn(tmp_path):
         if key not in ("steps", "edits.partly"):
             assert torch.equal(value, new[key]), key
     ups = [value for key, value in additions.items() if key.endswith("up.weight")]
-    assert all(value.abs().max() > 0 for value in ups), "every layer's addition was trained"
+    assert all(value.abs().max() > 0 for value in ups), "a layer's addition was not trained"
     pose, view = first.table(torch.tensor(0)), View(subject=torch.tensor(1))
     with torch.no_grad():
         before = first.avatar(pose, view).points.means

@@ -1,4 +1,4 @@
-"""LHM as a method: one pass makes a run that is driven and scored like any other."""
+"""LHM as a method: one forward pass makes a run that is animated and scored like any other."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ SMALL = [
 
 @pytest.fixture
 def weights(tiny, tmp_path):
-    """Untrained weights in a file, which copy what the photograph shows."""
+    """An override with a file of untrained weights, whose colours are those of the photograph."""
     torch.manual_seed(0)
     model = instantiate(tiny(*SMALL).model).fresh()
     save_file(model.state_dict(), str(tmp_path / "small.safetensors"))
@@ -47,7 +47,7 @@ def test_one_pass_makes_a_run(tiny, weights, tmp_path):
 
 
 def test_the_photograph_is_read_where_the_body_stands(tiny, weights, tmp_path):
-    """What points in front show is in the photograph; what is hidden is not trusted."""
+    """Points that face the camera take their colour from the photograph; hidden ones do not."""
     system, data = instantiate(tiny(*SMALL, weights).system), instantiate(tiny().data)
     method = system.method
     method.build(data.subject.identity(method.body))
@@ -55,8 +55,9 @@ def test_the_photograph_is_read_where_the_body_stands(tiny, weights, tmp_path):
     assert photo.image.shape == (3, 140, 84) and photo.head.shape == (3, 28, 28)
     colour, mask, facing, free, *_ = photo.sight.split(SIGHT_PARTS, -1)
     seen = (free > 0.5) & (facing > 0.3)
-    assert 0.2 < float(seen.float().mean()) < 0.6, "half of a body faces a camera"
-    # Fingers are thinner than what a hidden point must lie behind.
+    assert 0.2 < float(seen.float().mean()) < 0.6, "about half of a body faces a camera"
+    # Some points on the back of fingers count as seen: fingers are thinner than the depth margin
+    # beyond which a point is hidden.
     assert mask[seen].mean() > 0.9 and free[facing < -0.3].mean() < 0.3
     image = torch.from_numpy(data.subject.image("captured", 0)).float() / 255
     person = image[torch.from_numpy(data.subject.mask("captured", 0))]

@@ -1,4 +1,4 @@
-"""Whether what the photograph does not show can be learnt at all: two people by heart."""
+"""LHM can learn the sides that the photograph does not show: it overfits two people."""
 
 import itertools
 from dataclasses import fields, replace
@@ -18,7 +18,7 @@ STEPS, RATE = 250, 1e-3
 
 
 def halved(people):
-    """Views of half the size, for speed."""
+    """The same people with views of half the size, for speed."""
     count = people.colour.shape[:2]
     colour = F.avg_pool2d(people.colour.flatten(0, 1).float(), 2).round().byte()
     mask = F.avg_pool2d(people.mask.flatten(0, 1)[:, None].float(), 2)[:, 0].round().byte()

@@ -1,4 +1,4 @@
-"""LHM's training killed and gone on with, and by two processes: the same weights as at one go."""
+"""LHM's training has the same weights after a kill and resume, and on two processes."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ STEPS = 6
 
 @pytest.fixture
 def command(subjects, tmp_path):
-    """Command line of a training over two subjects into a run folder, with more overrides."""
+    """Builds the command line of a training on two subjects, with more overrides."""
     for name in ("one", "two"):
         shutil.copytree(subjects / "tiny", tmp_path / name)
     roots = f"data.source.roots=[{tmp_path / 'one'},{tmp_path / 'two'}]"
@@ -67,7 +67,7 @@ def test_killed_and_resumed_equals_uninterrupted(command, tmp_path):
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    assert 0 < state(cut)["global_step"] < STEPS, "killed in the middle"
+    assert 0 < state(cut)["global_step"] < STEPS, "it was not killed in the middle"
     run([sys.executable, str(ROOT / "train.py"), f"resume={cut}"], tmp_path)
     whole, resumed = state(tmp_path / "whole"), state(cut)
     assert resumed["global_step"] == STEPS
@@ -75,7 +75,7 @@ def test_killed_and_resumed_equals_uninterrupted(command, tmp_path):
 
 
 def test_two_processes_take_the_steps_of_one(command, tmp_path):
-    """One process that is given both batches of each step, after one another, as one batch."""
+    """They are compared with one process that gets both batches of each step as one batch."""
     options = ["system.lr=1e-3", "trainer.gradient_clip_val=null"]
     two = ["trainer=ddp", "trainer.devices=2", "trainer.strategy.find_unused_parameters=false"]
     run(command(tmp_path / "two_run", *two, *options), tmp_path)

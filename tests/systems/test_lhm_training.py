@@ -1,4 +1,4 @@
-"""LHM's training: over subject folders on a CPU, gone on with, and its weights put to use."""
+"""LHM trains on subject folders on a CPU, resumes, and its weights make avatars."""
 
 import logging
 import shutil
@@ -22,7 +22,7 @@ NETWORK = [word for word in SMALL if word.startswith("model.")]
 
 @pytest.fixture
 def settings(subjects, tmp_path):
-    """Composes the training over two subjects, with more overrides."""
+    """Composes a training on two subjects, with more overrides."""
     from hydra import compose, initialize_config_dir
 
     for name in ("one", "two"):
@@ -46,7 +46,7 @@ def settings(subjects, tmp_path):
 
 @pytest.fixture
 def batch(settings):
-    """Two people, as the training sees them, and what trains."""
+    """The system that trains, and a batch of two people."""
     config = settings()
     stream = instantiate(config.data)
     system = instantiate(config.system)
@@ -58,7 +58,7 @@ def batch(settings):
 
 
 def test_views_show_the_body_where_it_is_posed(batch):
-    """An avatar of nothing but the body covers most of what the masks show, in every view."""
+    """An opaque avatar without offsets from the body covers most of the mask in every view."""
     system, people = batch
     assert isinstance(people, Portraits) and people.colour.shape == (2, 2, 3, *VIEW)
     with torch.no_grad():
@@ -76,7 +76,7 @@ def test_views_show_the_body_where_it_is_posed(batch):
 
 
 def test_every_parameter_learns(batch):
-    """From every term: after a step has moved the heads that start at zero."""
+    """After a step has moved the output layers from zero, every parameter has a gradient."""
     system, people = batch
     optimizer = torch.optim.AdamW(system.net.parameters(), 1e-3)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""How learning rates grow with the frames of a step."""
+"""How learning rates grow with the number of frames in a step."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Learning rates over a training, by hand."""
+"""Learning rates over a training, against values computed by hand."""
 
 import pytest
 import torch
@@ -15,5 +15,5 @@ def test_rates_warm_up_and_fall_along_a_cosine():
         optimizer.step()
         schedule.step()
     assert rates[0] == pytest.approx(0.2) and max(rates) < 2
-    assert rates[50] == pytest.approx(2 * (0.01 + 0.99 / 2)), "half of the way"
+    assert rates[50] == pytest.approx(2 * (0.01 + 0.99 / 2)), "the middle of the cosine"
     assert rates[100] == rates[120] == pytest.approx(0.02)

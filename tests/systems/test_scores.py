@@ -46,7 +46,7 @@ def test_the_result_has_no_prefix_and_means_are_over_frames():
     truth = frame(2)
     scores.add(truth, {a: off_by(truth, 0.1) for a in ("base", "refined")})
     assert len(scores.rows) == 1
-    assert float(scores.means()["fg_psnr"]) == pytest.approx(second["fg_psnr"]), "means begin anew"
+    assert float(scores.means()["fg_psnr"]) == pytest.approx(second["fg_psnr"]), "only frame 2"
 
 
 def test_rows_of_all_processes_lie_in_the_order_of_the_frames(monkeypatch):

@@ -1,4 +1,4 @@
-"""SplattingAvatar trains on a small synthetic head, from its configuration to its checkpoint."""
+"""SplattingAvatar trains on a small synthetic head, and its checkpoint loads."""
 
 from pathlib import Path
 

@@ -1,8 +1,8 @@
-"""A gate: a few training steps of each system cost what they did when this was last written.
+"""The losses of a few training steps of each system equal the stored ones.
 
-A refactoring must leave ``stored_losses.json`` alone. A change of numbers that is meant rewrites it
-in the same commit, with the reason: ``python -m pytest tests/systems/test_stored_losses.py
---store-losses``.
+A refactoring must not change ``stored_losses.json``. An intended change of numbers rewrites it in
+the same commit, whose message gives the reason:
+``python -m pytest tests/systems/test_stored_losses.py --store-losses``.
 """
 
 import json
@@ -30,9 +30,9 @@ SHARED = [
     "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=-1",
     f"trainer.max_steps={STEPS}", "trainer.log_every_n_steps=1", "logger=none",
 ]  # fmt: skip
-# Tolerances stand well above what another instruction set changes (SSE in place of AVX: 1e-5 of a
-# first value, 2e-4 of a step, 0.7 % of a mean, since Adam's first steps follow the sign of the
-# smallest gradient). Symmetry starts at zero and is all such signs: 3 %.
+# Tolerances are far above what another instruction set changes (SSE instead of AVX: 1e-5 of a first
+# value, 2e-4 of a step's loss and 0.7 % of a mean, since Adam's first steps depend only on the sign
+# of a gradient, even of the smallest). Symmetry starts at zero and is all such steps: 3 %.
 LOOSE = {"joint_symmetry": 0.2}
 FIELD = ["avatar.field_resolution=16", "avatar.field_steps=5", "avatar.refresh_every=1"]
 RUNS = {
@@ -53,7 +53,7 @@ RUNS = {
 
 
 class Losses(Logger):
-    """Keeps the losses that are logged, by name."""
+    """Keeps the logged losses by name."""
 
     name = version = "losses"
 
@@ -71,11 +71,11 @@ class Losses(Logger):
 
 
 def losses(subjects: Path, run: str) -> dict[str, object]:
-    """The loss of each step, and each term's first value and mean over the steps that have it."""
+    """The loss of each step, and the first value and the mean of each term."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", overrides=[*RUNS[run], *SHARED, f"subjects_dir={subjects}"])
     quiet_libraries()
-    shared_perceptual.cache_clear()  # Weights as this seed draws them.
+    shared_perceptual.cache_clear()  # So that the network's weights are drawn with this seed.
     L.seed_everything(config.seed, verbose=False)
     system, data, logger = instantiate(config.system), instantiate(config.data), Losses()
     trainer = instantiate(config.trainer, logger=logger, enable_checkpointing=False)
@@ -86,7 +86,7 @@ def losses(subjects: Path, run: str) -> dict[str, object]:
     assert len(steps) == STEPS
     assert {name[1:] for name in named} == set(
         config.system.losses
-    )  # Each had a frame that it is for.
+    )  # Every term applied to at least one frame.
     first, mean = (
         {n[1:]: of(v) for n, v in sorted(named.items())} for of in (itemgetter(0), fmean)
     )
@@ -94,9 +94,11 @@ def losses(subjects: Path, run: str) -> dict[str, object]:
 
 
 def test_each_system_that_trains_avatars_has_its_run():
-    """LHM and the textured mesh are not trained on a person; two more make no avatar of one person.
+    """Systems without a run of stored losses are left out on purpose.
 
-    Heads of canonical points are held by their parity with the public code and train on a head.
+    LHM and the textured mesh are not trained on a person, and ``lhm_training`` and ``perception``
+    train networks for any person. The heads of canonical points need the data of a head; tests of
+    parity with the public code cover them.
     """
     systems = {path.stem for path in (CONF / "system").glob("*.yaml")}
     without = {"textured_mesh", "lhm", "lhm_training", "perception"}
@@ -107,7 +109,7 @@ def test_each_system_that_trains_avatars_has_its_run():
 def test_a_few_steps_cost_what_they_did(subjects, run, request, monkeypatch):
     host = watch_steps(monkeypatch)
     found = losses(subjects, run)
-    # On CUDA, kernels take the place of these two.
+    # On CUDA, kernels replace the host work of these two files.
     assert host.files <= {"functional.py", "skinning_field.py"}
     stored = json.loads(STORED.read_text()) if STORED.is_file() else {}
     if request.config.getoption("store_losses"):

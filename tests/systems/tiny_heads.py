@@ -1,4 +1,4 @@
-"""A head of five joints, frames of it and of an edit with a hat, and what trains on them."""
+"""A tiny head with five joints, frames of it with and without a hat, and their data module."""
 
 from dataclasses import fields
 from types import SimpleNamespace
@@ -19,11 +19,11 @@ from persona.types import BodyIdentity, BodyPose, Camera, Channel, Frame, Gaussi
 VERTICES, SIDE = 120, 24
 NAMES = ("9999_source", "0001_hat_red_pointed")
 FRAMES = 3
-"""Of each."""
+"""Frames of each of the two people."""
 
 
 class TinyHead(Body):
-    """Vertices all over a ball of 10 cm; the lower half follows the jaw."""
+    """Vertices spread over a sphere with a radius of 10 cm; the lower half follows the jaw."""
 
     num_expression, num_betas, num_vertices = 2, 2, VERTICES
     first_hand, name, digest = 5, "tiny_head", "0" * 16
@@ -66,7 +66,7 @@ class TinyHead(Body):
 
 
 def head_poses(count, seed=0):
-    """Upright before the camera, turning, mouth opening."""
+    """Poses of an upright head that turns and opens its mouth in front of the camera."""
     generator = torch.Generator().manual_seed(seed)
     pose = BodyPose.zero(2, (count,))
     parts = {f.name: getattr(pose, f.name) for f in fields(pose)}
@@ -81,7 +81,7 @@ def head_poses(count, seed=0):
 
 
 def draw(body, pose, hat):
-    """Truth: the vertices as opaque balls, coloured by where they are; a hat is red."""
+    """Renders the true frame: vertices as opaque balls coloured by position; the hat is red."""
     state, identity = matrix_pose(body, pose), body.zero_identity()
     rest, joints = body.shape(identity)
     rest = rest + body.expr_dirs @ state.expression
@@ -118,7 +118,7 @@ def frame(body, poses, row, subject, index):
 
 
 class Frames(FrameDataset):
-    """What ``Fit`` asks of frames."""
+    """The parts of a frame data set that ``Fit`` uses."""
 
     roles = stores = lengths = ()
     feed = None
@@ -144,7 +144,7 @@ class Frames(FrameDataset):
 
 
 class Edit(Subject):
-    """What methods ask of a subject's folder, without a folder."""
+    """The parts of a subject that methods use, without a folder."""
 
     name = ""
 
@@ -165,7 +165,7 @@ class Edit(Subject):
 
 
 class TinyHeads(lightning.LightningDataModule):
-    """The person, and the person with a hat."""
+    """Data of the person without and with a hat."""
 
     batch_size, test_split = 1, "test"
 

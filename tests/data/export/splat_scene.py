@@ -1,4 +1,4 @@
-"""A scene of a few random Gaussians on three joints, whose files are read back by others."""
+"""A scene of a few random Gaussians on three joints, for tests that export it."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def random_rig(seed: int = 5) -> RiggedSplats:
     first = random.random(COUNT, dtype=np.float32)
     bones = np.stack([random.permutation(3)[:2] for _ in range(COUNT)])
     dirs = random.normal(size=(2, COUNT, 3)).astype(np.float32) * 0.1
-    dirs[0, 3:] = 0  # Most of an expression is still.
+    dirs[0, 3:] = 0  # Most expressions move only a few Gaussians.
     binds = np.tile(np.eye(4, dtype=np.float32), (3, 1, 1))
     binds[1, :3, :3] = Rotation.from_rotvec([0, 0, 0.3]).as_matrix()
     binds[1, :3, 3] = 0.1, 0.2, 0.0
@@ -68,7 +68,7 @@ def random_scene(frame: int = 1) -> Scene:
 
 
 def whole_body_scene(frame: int = 1) -> Scene:
-    """The same Gaussians on 55 joints, each of which hangs on one before it."""
+    """The same Gaussians on 55 joints; each joint's parent comes before it."""
     random, scene = np.random.default_rng(3), random_scene(frame)
     turns = Rotation.random(FRAMES * 55, random).as_quat(scalar_first=True)
     rig = replace(
@@ -84,7 +84,7 @@ def whole_body_scene(frame: int = 1) -> Scene:
 
 
 def world_joints(rig: RiggedSplats, clip: Clip, frame: int) -> list[np.ndarray]:
-    """Each joint's frame in the world: SciPy's rotations and 4 x 4 products."""
+    """World transform of each joint, by SciPy's rotations and products of 4 x 4 matrices."""
     world = []
     for joint, parent in enumerate(rig.parents):
         local = np.eye(4)
@@ -99,7 +99,7 @@ def world_joints(rig: RiggedSplats, clip: Clip, frame: int) -> list[np.ndarray]:
 
 
 def skinned(rig: RiggedSplats, clip: Clip, frame: int, points=None, source=None) -> np.ndarray:
-    """Where the points lie in a frame, joint by joint."""
+    """Skinned places of points in a frame, as an independent oracle."""
     world = world_joints(rig, clip, frame)
     moves = []
     for joint, place in enumerate(rig.joints):

@@ -1,4 +1,4 @@
-"""Both kinds of .glb, read back by pygltflib and moved by a skinning of the tests' own."""
+"""Both kinds of .glb, read by pygltflib and animated by the tests' own skinning."""
 
 import io
 import json
@@ -21,7 +21,7 @@ SIZES = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 
 
 class Reader:
-    """Arrays of a file."""
+    """Reads arrays of a .glb file."""
 
     def __init__(self, path):
         self.file = pygltflib.GLTF2().load(str(path))
@@ -54,7 +54,7 @@ class Reader:
         return self.array(getattr(self.primitive.attributes, name))
 
     def frame(self, index):
-        """Positions in a key frame of the animation, as glTF says it."""
+        """Positions in a key frame of the animation, by glTF's definition of skinning."""
         nodes, (skin,) = self.file.nodes, self.file.skins
         places = {n: (np.array(node.translation), np.array(node.rotation or [0, 0, 0, 1]))
                   for n, node in enumerate(nodes) if node.translation}  # fmt: skip
@@ -111,7 +111,7 @@ def test_every_frame_lies_where_skinning_puts_it(written):
     assert reader.mesh.extras["targetNames"] == ["jawOpen", "eyeBlinkLeft"]
     assert [n.name for n in reader.file.nodes[:3]] == list(rig.joint_names)
     np.testing.assert_allclose(reader.attribute("WEIGHTS_0").sum(1), 1, atol=1e-6)
-    # What shows no animation shows the frame that was asked for.
+    # Viewers that show no animation show the requested frame.
     np.testing.assert_allclose(reader.file.nodes[1].rotation,
                                np.roll(scene.clip.rotations[1, 1], -1), atol=1e-6)  # fmt: skip
 
@@ -132,11 +132,13 @@ def test_gaussians_by_the_extension(tmp_path):
     color = reader.attribute(f"{name}:SH_DEGREE_0_COEF_0") * 0.28209479177387814 + 0.5
     np.testing.assert_allclose(color, own.rgb, atol=1e-6)
     light = reader.attribute("COLOR_0")
-    assert light[own.rgb < 0.9].max() < own.rgb.max(), "light of a display value is less"
+    assert light[own.rgb < 0.9].max() < own.rgb.max(), (
+        "COLOR_0 must be linear light, which is below a display value"
+    )
 
 
 def test_light_of_display_values():
-    """Known pairs of the standard."""
+    """Known pairs of the sRGB standard."""
     values = np.float32([0, 0.04045, 0.5, 1])
     np.testing.assert_allclose(srgb_to_linear(values), [0, 0.0031308, 0.2140411, 1], atol=1e-6)
 
@@ -148,7 +150,7 @@ def test_the_mesh_is_one_that_others_read(tmp_path):
     mesh = scene.meshed()
     np.testing.assert_array_equal(found.faces, mesh.faces)
     np.testing.assert_allclose(found.vertices, mesh.vertices, atol=1e-6)
-    np.testing.assert_allclose(found.visual.uv, mesh.uv, atol=1e-6)  # Trimesh turns v back.
+    np.testing.assert_allclose(found.visual.uv, mesh.uv, atol=1e-6)  # Trimesh flips v again.
     image = np.asarray(found.visual.material.baseColorTexture.convert("RGB"))
     np.testing.assert_array_equal(image, mesh.texture)
     reader = Reader(tmp_path / "a.glb")
@@ -164,7 +166,7 @@ validator.validateBytes(new Uint8Array(data)).then(r => console.log(JSON.stringi
 
 
 def test_the_validator_knows_nothing_but_the_extension(written):
-    """Khronos' own, where node has it (NODE_PATH); it is older than the extension."""
+    """Khronos's validator, if node finds it (NODE_PATH), only complains of the newer extension."""
     if shutil.which("node") is None:
         pytest.skip("needs node")
     _, path = written

@@ -1,4 +1,4 @@
-"""The page: its data read back in Python, and that it asks nobody for anything."""
+"""The exported page: its data, read by Python, and that it loads nothing from a network."""
 
 import base64
 import gzip
@@ -12,7 +12,7 @@ from persona.data.export.html import write_html
 
 
 def parts(page: str):
-    """The description and the arrays of a page."""
+    """Description and arrays of a page."""
     meta = json.loads(re.search(r'<script id="meta"[^>]*>(.*?)</script>', page, re.S)[1])
     text = re.search(r'<script id="data"[^>]*>(.*?)</script>', page, re.S)[1]
     data = gzip.decompress(base64.b64decode(text))

@@ -1,4 +1,4 @@
-"""LAM's zip put together again as its page does, by zipfile, pygltflib and plyfile."""
+"""LAM's zip, read by zipfile, pygltflib and plyfile, and combined as LAM's page does."""
 
 import io
 import json
@@ -24,7 +24,7 @@ plyfile = pytest.importorskip("plyfile", reason="needs persona[export]")
 
 
 def head_scene():
-    """The random Gaussians on a head's five joints."""
+    """Random Gaussians on a head's five joints, and the clip without expressions."""
     scene = random_scene()
     rig = scene.rigged()
     binds = np.tile(np.eye(4, dtype=np.float32), (5, 1, 1))
@@ -35,7 +35,7 @@ def head_scene():
     )
     turns = Rotation.random(FRAMES * 5, np.random.default_rng(8)).as_quat(scalar_first=True)
     clip = replace(scene.clip, rotations=turns.reshape(FRAMES, 5, 4).astype(np.float32))
-    # In the frame, the Gaussians lie where skinning puts them without an expression.
+    # The posed Gaussians are those that skinning gives without an expression.
     still = replace(clip, expression=np.zeros((FRAMES, 2), np.float32))
     means = skinned(rig, still, 1).astype(np.float32)
     splats = replace(rig.splats, means=means)
@@ -55,7 +55,7 @@ def opened(scene, tmp_path):
 
 
 def test_the_page_sees_the_frame_and_its_expressions(tmp_path):
-    """Vertex + offset + weighted expressions is what skinning says, up to one shift for all."""
+    """Vertex + offset + weighted expressions equals skinning, up to one common shift."""
     scene, still = head_scene()
     content = opened(scene, tmp_path)
     vertex = plyfile.PlyData.read(io.BytesIO(content["offset.ply"]))["vertex"]
@@ -89,7 +89,7 @@ def test_the_head_turns_as_in_the_motion_and_nothing_else_moves(tmp_path):
     file = Reader.__new__(Reader)
     file.file = __import__("pygltflib").GLTF2().load(str(tmp_path / "animation.glb"))
     file.blob = file.file.binary_blob()
-    assert len(file.file.animations) == 12, "hello 2, idle 1, speak 6, think 3"
+    assert len(file.file.animations) == 12, "LAM's page wants hello 2, idle 1, speak 6, think 3"
     animation = file.file.animations[5]
     assert [channel.target.node for channel in animation.channels] == [head]
     turns = Rotation.from_quat(file.array(animation.samplers[0].output))
@@ -103,7 +103,7 @@ def test_a_whole_body_stands_still_with_the_eyes_where_the_page_looks(tmp_path):
     opened(scene, tmp_path)
     skin = Reader(tmp_path / "skin.glb")
     assert skin.attribute("POSITION").shape == scene.posed(1).means.shape
-    # skin.glb has the places, offset.ply what is added to them: nothing here.
+    # skin.glb has the places; offset.ply is added to them, and is zero here.
     moved = skin.attribute("POSITION").mean(0) - scene.posed(scene.frame).means.mean(0)
     rig = scene.rigged()
     world = world_from_joints(rig, scene.clip, scene.frame)[:, :3, 3]
@@ -124,7 +124,7 @@ def test_expressions_that_do_not_fit_are_told(tmp_path, monkeypatch, caplog):
 
 @pytest.mark.parametrize("name", ["skin.glb", "animation.glb"])
 def test_the_validator_finds_no_fault(tmp_path, name):
-    """Khronos' own, where node has it (NODE_PATH)."""
+    """Khronos's validator, if node finds it (NODE_PATH)."""
     if shutil.which("node") is None:
         pytest.skip("needs node")
     opened(head_scene()[0], tmp_path)

@@ -1,5 +1,4 @@
-"""PLY, SPZ, SOG, .splattie and npz read back: by plyfile, by readers after the formats'
-descriptions, by NumPy, and by PlayCanvas's splat-transform where that is installed."""
+"""Splat files, read by other libraries or by readers written from the formats' descriptions."""
 
 import gzip
 import io
@@ -28,7 +27,7 @@ C0 = 0.28209479177387814
 
 
 def same_turns(found, expected, tolerance):
-    """Rotations given as (w, x, y, z)."""
+    """Asserts that rotations (w, x, y, z) differ by less than ``tolerance`` radians."""
     a, b = (Rotation.from_quat(q, scalar_first=True) for q in (found, expected))
     assert (a.inv() * b).magnitude().max() < tolerance
 
@@ -67,9 +66,9 @@ def test_gsplat_writes_the_same_ply(tmp_path):
 
 
 def nearest_of(found, splats):
-    """Which Gaussian each point is: the files have an order of their own."""
+    """Index of the Gaussian nearest to each point, as files change the order."""
     away = np.linalg.norm(found[:, None] - splats.means, axis=-1)
-    assert sorted(away.argmin(1)) == list(range(COUNT)), "each once"
+    assert sorted(away.argmin(1)) == list(range(COUNT)), "a Gaussian is missing or repeated"
     return away.argmin(1)
 
 
@@ -87,7 +86,7 @@ def test_splat_is_read_back(tmp_path):
 
 
 def test_compressed_ply_is_read_back(tmp_path):
-    """After PlayCanvas's description: bounds of a chunk, then 32 bits each of four things."""
+    """By PlayCanvas's description: bounds of a chunk, then four packed values of 32 bits each."""
     plyfile = pytest.importorskip("plyfile", reason="needs persona[export]")
     write_compressed_ply(random_scene(frame=2), tmp_path / "a.compressed.ply")
     file = plyfile.PlyData.read(tmp_path / "a.compressed.ply")
@@ -112,7 +111,7 @@ def test_compressed_ply_is_read_back(tmp_path):
     truth = random_splats(2).turned_about_x()
     means = between("packed_position", "xyz")
     who = nearest_of(means, truth)
-    np.testing.assert_allclose(means, truth.means[who], atol=0.005)  # 5 m in 2**10 steps.
+    np.testing.assert_allclose(means, truth.means[who], atol=0.005)  # About 5 m in 2**10 steps.
     scales = np.exp(between("packed_scale", ["scale_x", "scale_y", "scale_z"]))
     np.testing.assert_allclose(scales, truth.scales[who], rtol=0.01)
     colour = bits("packed_color", 8, 8, 8, 8)
@@ -129,7 +128,7 @@ def test_compressed_ply_is_read_back(tmp_path):
 
 
 def read_spz(path):
-    """A reader after the description of version 3, one Gaussian after the other."""
+    """A plain reader of version 3, written from the format's description."""
     data = gzip.decompress(path.read_bytes())
     magic, version, count, degree, bits, flags, reserved = struct.unpack("<4sIIBBBB", data[:16])
     assert (magic, version, degree, flags, reserved) == (b"NGSP", 3, 0, 1, 0)
@@ -199,7 +198,7 @@ def test_spz_says_where_it_ends(tmp_path):
 
 
 def read_sog(path):
-    """A reader after the format's description, in the file's axes."""
+    """A plain reader, written from the format's description; keeps the file's axes."""
     archive = zipfile.ZipFile(path)
     meta = json.loads(archive.read("meta.json"))
     assert (meta["version"], meta["antialias"]) == (2, True)
@@ -227,7 +226,7 @@ def read_sog(path):
 
 
 def paired(found, own):
-    """Rows of ``found`` that lie where ``own``'s do: the file has an order of its own."""
+    """``found`` in the order of ``own``, by nearest means, as the file changes the order."""
     rows = np.linalg.norm(own.means[:, None] - found["means"], axis=-1).argmin(1)
     assert sorted(rows) == list(range(COUNT))
     return {name: values[rows] for name, values in found.items()}
@@ -239,14 +238,14 @@ def test_sog_keeps_what_its_bytes_can_hold(tmp_path):
     found = paired(read_sog(tmp_path / "a.sog"), own)
     np.testing.assert_allclose(found["means"], own.means, atol=4e-4)
     np.testing.assert_allclose(found["opacities"], own.opacities, atol=0.5 / 255 + 1e-6)
-    # 120 numbers have 256 values to choose from.
+    # Close, as the codebook has 256 values for 120 numbers.
     np.testing.assert_allclose(found["rgb"], own.rgb, atol=0.01)
     np.testing.assert_allclose(found["scales"], own.scales, rtol=0.03)
     same_turns(found["quaternions"], own.quaternions, 0.02)
 
 
 def test_a_codebook_is_as_good_as_one_can_be():
-    """Against Panter and Dite's 1951 optimum of many levels for normal numbers, to a tenth."""
+    """At most 10 % above Panter and Dite's (1951) optimum for normally distributed numbers."""
     values = np.random.default_rng(0).normal(size=(3000, 3)).astype(np.float32)
     codes, book = _coded(values)
     error = np.array(book)[codes] - values
@@ -271,7 +270,7 @@ def covariances(scales, quaternions):
     ],
 )
 def test_others_read_the_same(tmp_path, write, ending, places, sizes):
-    """PlayCanvas's splat-transform turns the file into a .ply, which plyfile reads."""
+    """PlayCanvas's splat-transform converts the file to a .ply, which plyfile reads."""
     program = shutil.which("splat-transform")
     if program is None:
         pytest.skip("needs npm install --global @playcanvas/splat-transform")
@@ -320,7 +319,7 @@ def test_splattie_has_the_frame_its_joints_and_bones(tmp_path):
     vertex = plyfile.PlyData.read(io.BytesIO(archive.read(named[0])))["vertex"]
     own = scene.posed(1)
     places = np.stack([vertex[k] for k in "xyz"], 1)
-    # The widget looks at the origin: all lies about it, within its view.
+    # The widget looks at the origin, so all Gaussians must be around it and in view.
     middle = (own.means.min(0) + own.means.max(0)) / 2
     np.testing.assert_allclose(places, own.means - middle, atol=1e-6)
     states = json.loads(archive.read(named[3]))

@@ -1,4 +1,4 @@
-"""A hand-made person: SMPL-X's joints at plausible places, and no mesh."""
+"""A hand-made person: SMPL-X's joints at plausible places, without a mesh."""
 
 import torch
 
@@ -64,7 +64,7 @@ def parents() -> tuple[int, ...]:
 
 
 def person(num_expression: int = 4) -> TargetSkeleton:
-    """The target of the tests; the mean hand is slightly curled."""
+    """The target skeleton of the tests; its mean hand is slightly curled."""
     joints = rest_joints()
     mean = torch.zeros(30, 3, dtype=torch.float64)
     mean[:15, 2], mean[15:, 2] = -0.3, 0.3

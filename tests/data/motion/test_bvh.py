@@ -40,7 +40,7 @@ def test_hand_made_file_has_exact_answers(tmp_path):
     clip = read_bvh(write(tmp_path, ARM))
     assert clip.names == ("Hips", "Left Arm", "Left Arm_end")
     assert clip.fps == pytest.approx(25)
-    # Frame 0: the root turns 90 degrees about z, so that +y offsets go to -x, and +x to +y.
+    # Frame 0: the root turns 90 degrees about z, so +y offsets point to -x, and +x to +y.
     expected = torch.tensor([[1.0, 2, 3], [-1, 2, 3], [-1, 3, 3]], dtype=torch.float64)
     torch.testing.assert_close(clip.positions[0], expected)
     # Frame 1: y(90) @ z(90) takes x to y.

@@ -1,4 +1,4 @@
-"""AMASS, kimodo, ARKit and PERSONA folders, and the door to all kinds."""
+"""``load_motion`` on AMASS, kimodo and ARKit files, and on folders of PERSONA and LHM."""
 
 import json
 
@@ -41,7 +41,7 @@ def amass_arrays(width, rate_key="mocap_framerate"):
 @pytest.mark.parametrize(("width", "key"), [(156, "mocap_framerate"), (165, "mocap_frame_rate")])
 def test_amass_is_turned_upright_and_its_hands_made_relative(tmp_path, body, width, key):
     arrays = amass_arrays(width, key)
-    # An upright person of AMASS: z is up, so that the root turns y up to z up.
+    # A person who is upright in AMASS, where z is up: the root rotates y to z.
     arrays["poses"][:, :3] = [np.pi / 2, 0, 0]
     np.savez(tmp_path / "a.npz", **arrays)
     motion = load_motion(tmp_path / "a.npz", body, fps=None)
@@ -79,7 +79,7 @@ def test_the_user_may_say_what_is_up(tmp_path, body):
     np.savez(tmp_path / "y_up.npz", **amass_arrays(165))
     motion = load_motion(tmp_path / "y_up.npz", body, fps=None, up="y")
     root = torch.from_numpy(amass_arrays(165)["poses"][:, :3]).float()
-    # Only the heading of the first frame is set.
+    # Only the heading may change, so the up axis of each frame is as given.
     found, given = (matrix_from_axis_angle(r)[:, 1] for r in (motion.pose.root, root))
     torch.testing.assert_close(found[:, 1], given[:, 1], atol=1e-5, rtol=0)
     with pytest.raises(UserError, match="up=w is unknown: choose x, -x, y"):
@@ -99,7 +99,7 @@ def test_persona_folder_comes_back_in_camera_coordinates(tmp_path, body):
 
 
 def test_lhm_folder_has_the_same_pose_with_flat_hands_as_zero(tmp_path, body, caplog):
-    """A frame of ours rewritten as LHM would: hands from the flat hand, its keys, no face."""
+    """PERSONA's files rewritten as LHM's: flat hands are zero, LHM's keys, no expression."""
     pose = random_pose(body.num_expression, frames=3)
     for frame in range(3):
         path = tmp_path / "smplx_params" / f"{frame + 1:05d}.json"
@@ -157,7 +157,7 @@ def test_arkit_times_in_milliseconds_are_said(tmp_path, body, caplog):
         frame["time"] *= 1000
     path.write_text(json.dumps(data))
     motion = load_motion(path, body)
-    assert len(motion) == 7, "0.2 s at 30 frames per second, both ends"
+    assert len(motion) == 7, "0.2 s at 30 frames per second, with both ends"
     assert "taken as milliseconds" in caplog.text
 
 
@@ -196,7 +196,7 @@ def test_shared_recordings(shared_data, body, name, frames, limit_deg):
     some = motion.pose[:: max(len(motion) // 8, 1)]
     vertices, joints = body(body.zero_identity(), some)
     assert vertices.isfinite().all()
-    # Upright: the head is above the hips above the feet in nearly all frames.
+    # Upright: the head is above the hips, and these are above the feet.
     assert (joints[:, 15, 1] > joints[:, 0, 1]).all()
     assert (joints[:, 0, 1] > joints[:, 7:9, 1].amin(-1)).all()
 

@@ -1,4 +1,4 @@
-"""glTF animations: a file made by pygltflib says what the clip says that it was made from."""
+"""glTF animations: a file that pygltflib makes from a clip is read as the same clip."""
 
 import json
 import struct
@@ -27,7 +27,7 @@ def mixamo_name(joint):
 
 
 class Written:
-    """A file in the making: joints with axes of their own under a turned and scaled armature."""
+    """Makes a file whose joints have random axes, under a rotated and scaled armature."""
 
     def __init__(self, target, local, *, skinned, seed=3):
         random = np.random.default_rng(seed)
@@ -38,7 +38,7 @@ class Written:
         self.file.nodes.append(
             pygltflib.Node(name="Armature", rotation=armature.as_quat().tolist(), scale=[0.01] * 3)
         )
-        # Inside, z is up.
+        # In the armature's frame z is up.
         inside = armature.inv().as_matrix()
         places, rest = places @ inside.T, inside @ self.own
         self.turns = []
@@ -51,7 +51,7 @@ class Written:
                 name=mixamo_name(name), translation=away.tolist(),
                 rotation=Rotation.from_matrix(base).as_quat().tolist(),
             ))  # fmt: skip
-            # A turn L about world axes at rest is own^T L own in the joint's.
+            # A rotation L about world axes at rest is own^T L own in the joint's axes.
             turned = base @ self.own[j].T @ local[:, j].numpy() @ self.own[j]
             self.turns.append(Rotation.from_matrix(turned).as_quat())
         for j, p in enumerate(parents):
@@ -98,7 +98,7 @@ class Written:
 
 @pytest.mark.parametrize("skinned", [False, True])
 def test_the_same_motion_as_the_clip_it_was_made_from(target, tmp_path, skinned):
-    """By Mixamo's names, each joint in axes of its own: to a tenth of a degree."""
+    """Joints with Mixamo's names and random axes are read to a tenth of a degree."""
     local = natural_rotations(6)
     clip = read_gltf(Written(target, local, skinned=skinned).save(tmp_path / "a.glb"))
     assert clip.fps == pytest.approx(FPS, rel=1e-4) and len(clip.rotations) == 6
@@ -109,7 +109,7 @@ def test_the_same_motion_as_the_clip_it_was_made_from(target, tmp_path, skinned)
 
 
 def test_what_is_exported_comes_back(body, tmp_path):
-    """An avatar's own .glb drives another: as the motion that went in, to 5 degrees on average."""
+    """An exported .glb, read as a motion, has the exported joint angles to 5 degrees on average."""
     from persona.data.export.gltf import Glb
     from persona.data.export.scene import Clip, RiggedSplats, Skin, Splats
     from persona.modules.avatar.pose_table import full_rotations

@@ -17,7 +17,7 @@ def test_joints_are_those_of_smplx():
 
 
 def test_joints_by_number_are_those_of_the_names():
-    """Of the table of numbers, which belongs to the body, against the names of rigs."""
+    """The body's table of joint numbers agrees with the names that rigs use."""
     for constant in ("PELVIS", "NECK", "HEAD", "JAW"):
         assert JOINTS[getattr(joints, constant)] == constant.lower()
     for side in ("LEFT", "RIGHT"):
@@ -108,7 +108,7 @@ def test_two_schemes_in_one_file():
     found = {target: names[index] for target, index in mapping.items()}
     assert found["left_knee"] == "LeftKnee" and found["right_ankle"] == "RightAnkle"
     assert found["right_collar"] == "RightShoulder" and found["right_shoulder"] == "RightArm"
-    # A toe of another rig that hangs on a hand is none.
+    # A joint called toes whose parent is a hand is not taken.
     assert "RightToes" not in found.values()
 
 

@@ -10,7 +10,7 @@ NAMES = [name for name in BUILTIN if name != "still"]
 
 @pytest.fixture(scope="module")
 def played(target):
-    """Each motion with its global rotations and joint positions in the world."""
+    """Each built-in motion with its global rotations and its joints' positions in the world."""
     result = {}
     for name in BUILTIN:
         motion = builtin_motion(name, target, 30)
@@ -25,7 +25,7 @@ def test_loops_are_continuous(played, name):
     assert len(motion) == round(BUILTIN[name][0] * 30)
     steps = (joints.roll(-1, 0) - joints).norm(dim=-1).amax(-1)
     assert steps[-1] <= 1.5 * steps[:-1].max() + 1e-6
-    assert steps.max() < 0.25  # metres a frame: nothing teleports
+    assert steps.max() < 0.25  # Metres per frame, so no joint jumps.
     local = matrix_from_axis_angle(motion.pose.joints)
     change = (local.roll(-1, 0) - local).flatten(2).norm(dim=-1).amax(-1)
     assert change[-1] <= 1.5 * change[:-1].max() + 1e-5
@@ -92,7 +92,7 @@ def test_fists_close_towards_the_palm(target, played):
         palm_down = -rotations[:, wrist, :, 1]
         tip = joints[:, INDEX[f"{side}_middle3"]] - joints[:, INDEX[f"{side}_middle1"]]
         depth = (tip * palm_down).sum(-1)
-        assert depth.max() > 0.03  # into the palm at the fist
+        assert depth.max() > 0.03  # A fist's fingertips point into the palm.
         assert depth.argmax() / len(depth) == pytest.approx(0.53, abs=0.08)
 
 

@@ -1,7 +1,7 @@
-"""Files of AIST++, GVHMR, WHAM and 4D-Humans of a motion that is known; pickles that run nothing.
+"""Files of AIST++, GVHMR, WHAM and 4D-Humans with a known motion, and pickles that run code.
 
-``files`` are small ones in the layouts of WHAM and PHALP, by joblib 1.5 itself: two people, the
-other one shorter, and a frame without anybody.
+``files`` has small files in the layouts of WHAM and PHALP, written by joblib 1.5: two people, one
+of whom is seen in fewer frames, and a frame without anybody.
 """
 
 import pickle
@@ -20,7 +20,7 @@ FRAMES = 6
 
 @pytest.fixture
 def smpl():
-    """Somebody y up, who faces +z and bends the left elbow (SMPL-X joint 18) frame by frame."""
+    """A person, y up and facing +z, who walks 0.5 m and bends the left elbow (SMPL joint 18)."""
     poses = np.zeros((FRAMES, 72))
     poses[:, 3 * 18 + 1] = np.linspace(0, -1, FRAMES)
     trans = np.stack([np.zeros(FRAMES), np.ones(FRAMES), np.linspace(0, 0.5, FRAMES)], 1)
@@ -28,7 +28,7 @@ def smpl():
 
 
 def check(motion, poses):
-    """Limbs as they are, the walk in metres, fingers of the mean hand."""
+    """Asserts the elbow's angles, the walk in metres, and fingers at the mean hand."""
     elbow = motion.pose.body[:, 17, 1].numpy()
     np.testing.assert_allclose(elbow, poses[:, 3 * 18 + 1], atol=1e-5)
     walked = motion.pose.trans[-1] - motion.pose.trans[0]
@@ -61,7 +61,7 @@ def test_gvhmr(tmp_path, body, smpl):
 
 @pytest.mark.parametrize(("name", "travel"), [("wham_output", (0, 0.5)), ("phalp", (0.5, 0))])
 def test_results_of_several_people(body, caplog, name, travel):
-    """The same elbow, five frames; the third is between its neighbours."""
+    """The same elbow in five frames; the missing third frame is interpolated."""
     motion = load_motion(Path(__file__).parent / f"files/{name}.pkl", body, fps=None)
     assert (len(motion), motion.fps) == (5, 30)
     elbow = motion.pose.body[:, 17, 1].numpy()
@@ -69,7 +69,7 @@ def test_results_of_several_people(body, caplog, name, travel):
     others = motion.pose.body.clone()
     others[:, 17] = 0
     assert float(others.abs().max()) < 1e-4
-    assert float(motion.pose.root.abs().max()) < 1e-4, "upright, facing +z"
+    assert float(motion.pose.root.abs().max()) < 1e-4, "the person must be upright and face +z"
     walked = (motion.pose.trans[-1] - motion.pose.trans[0])[[0, 2]]
     np.testing.assert_allclose(walked.numpy(), travel, atol=1e-4)
     assert "seen longest" in caplog.text and "1 of 5 frames lack the person" in caplog.text
@@ -78,14 +78,17 @@ def test_results_of_several_people(body, caplog, name, travel):
 def test_joblib_arrays_that_are_cut_off_or_objects(body, tmp_path):
     whole = (Path(__file__).parent / "files/wham_output.pkl").read_bytes()
     path = tmp_path / "a.pkl"
-    for content in (whole[:3000], whole.replace(b"numpy_pickle", b"numpy_puckle")):
+    for content, message in (
+        (whole[:3000], "not a whole"),
+        (whole.replace(b"numpy_pickle", b"numpy_puckle"), "wants to run"),
+    ):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"a\.pkl: (wants to run|not a whole)"):
+        with pytest.raises(UserError, match=rf"a\.pkl: {message}"):
             load_motion(path, body)
 
 
 class Program:
-    """A pickle of it makes a file when it is read."""
+    """Reading a pickle of this object creates a file."""
 
     def __init__(self, path):
         self.path = path
@@ -139,7 +142,7 @@ def test_bytes_are_never_read_as_objects(tmp_path, body):
 
 
 def person(**changes):
-    """One frame of 4D-Humans."""
+    """One frame in the layout of 4D-Humans."""
     turns = np.tile(np.eye(3), (24, 1, 1))
     frame = {
         "tid": [1], "smpl": [{"global_orient": turns[:1], "body_pose": turns[1:]}],

@@ -16,7 +16,7 @@ SPREAD = {"shoulder": 0.7, "elbow": 0.0, "hip": 0.4, "knee": 0.0, "neck": 0.2, "
 
 
 def natural_rotations(frames, seed=0):
-    """Local rotations whose elbows and knees bend about their hinges, forwards and backwards."""
+    """Random local rotations whose elbows and knees bend only about their hinges."""
     generator = torch.Generator().manual_seed(seed)
     angles = torch.zeros(frames, 55, 3, dtype=torch.float64)
     for name, index in INDEX.items():
@@ -32,14 +32,14 @@ def natural_rotations(frames, seed=0):
 
 
 def clip_of(target, local, scale=1.0, turns=None):
-    """The target as a recording of another size, its joints' own axes turned by ``turns``."""
+    """A recording of the target at another scale, with the joints' own axes turned by ``turns``."""
     parents = torch.tensor(target.parents)
     offsets = (target.rest_joints - target.rest_joints[parents.clamp(min=0)]) * scale
     rotations, positions = forward_kinematics(
         target.parents, offsets.repeat(len(local), 1, 1), local
     )
     if turns is not None:
-        # The same bodies in space, told in other joint frames.
+        # The same motion, expressed in other joint frames.
         rotations = rotations @ turns
         offsets = torch.cat([offsets[:1], (turns[parents[1:]].mT @ offsets[1:, :, None])[..., 0]])
     return SkeletonClip(JOINTS, target.parents, offsets, rotations, positions, 30.0, "made")
@@ -66,7 +66,7 @@ Y_TO_Z = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
 
 
 def turned(clip, turn):
-    """The same recording with other axes: positions, joint frames and rest pose turn alike."""
+    """The same recording in other world axes: positions, joint frames and rest pose rotate."""
     return replace(
         clip,
         offsets=clip.offsets @ turn.T,
@@ -85,13 +85,13 @@ def test_z_up_recordings_are_turned(target):
 
 
 def heights(target, motion):
-    """Of head and ankles over the floor, metres."""
+    """Heights of head and ankles above the floor, metres."""
     joints = target.pose(target.local_rotations(motion.pose))[1] + motion.pose.trans[:, None]
     return joints[:, INDEX["head"], 1], joints[:, [INDEX["left_ankle"], INDEX["right_ankle"]], 1]
 
 
 def acrobat(target, turn):
-    """A recording, y up, of a person who is turned as a whole."""
+    """A recording, y up, of a person whose whole body is rotated by ``turn``."""
     clip = clip_of(target, natural_rotations(4))
     return replace(clip, rotations=turn @ clip.rotations, positions=clip.positions @ turn.T)
 
@@ -102,7 +102,7 @@ def test_who_lies_stays_lying_with_a_word(target, caplog):
     head, _ = heights(target, motion)
     assert (head < 0.6).all()
     assert "made: the person lies" in caplog.text and "up=z would stand it up" in caplog.text
-    # Said to be z up, the same file is a person who stands.
+    # Read with up=z, the same file shows a standing person.
     standing = retarget(lying, target, up="z")
     plain = retarget(clip_of(target, natural_rotations(4)), target)
     torch.testing.assert_close(standing.pose.joints, plain.pose.joints, atol=1e-4, rtol=0)
@@ -113,7 +113,7 @@ def test_a_handstand_stays_upside_down(target, caplog):
     motion = settle(retarget(acrobat(target, upside_down), target), target)
     head, ankles = heights(target, motion)
     assert (head < ankles.amin(-1)).all()
-    # Whatever is lowest carries the person.
+    # The lowest joint, here a hand, stands on the floor.
     joints = target.pose(target.local_rotations(motion.pose))[1] + motion.pose.trans[:, None]
     assert joints[..., 1].amin(-1).quantile(0.05).abs() < 1e-4
     assert "upside down" in caplog.text
@@ -133,16 +133,16 @@ def test_a_rest_pose_with_hanging_arms_keeps_the_bones(target):
         rest[0, INDEX[f"{side}_shoulder"]] = torch.from_numpy(turn)
     bound, _ = target.pose(rest)
     local = natural_rotations(6)
-    # Joints whose axes are the world's in the hanging pose: its zero pose is that pose.
+    # Joint axes equal the world's in the pose with hanging arms, so this is the rest pose.
     clip = clip_of(target, local, turns=bound[0].mT)
     motion = retarget(clip, target)
     assert motion.retarget_error_deg < 0.01
-    # The twist about a bone is the least turn's, not the made one's.
+    # 8 degrees, as the twist about a bone cannot be known: the least rotation is taken.
     assert angles_deg(target.local_rotations(motion.pose)[:, :22], local[:, :22]).max() < 8
 
 
 def test_a_meaningless_rest_pose_is_calibrated_from_the_motion(target):
-    # Every bone along its joint's own x axis, as in many optical systems' exports.
+    # Every bone lies along its joint's own x axis, as many optical systems export it.
     turn = torch.from_numpy(Rotation.from_euler("xz", [90, 90], degrees=True).as_matrix())
     turns = torch.eye(3, dtype=torch.float64).repeat(55, 1, 1)
     turns[3:] = turn
@@ -169,7 +169,7 @@ def test_whole_multiples_of_the_rate_are_thinned(target):
 
 def test_unknown_joints_are_named(target):
     clip = clip_of(target, natural_rotations(2))
-    # A leg of no length is no leg: the shape does not say what the names do not.
+    # A leg of length 0 prevents that the skeleton's shape replaces the names.
     offsets = clip.offsets.clone()
     for part in ("knee", "ankle", "foot"):
         offsets[INDEX[f"left_{part}"]] = 0
@@ -183,7 +183,7 @@ def test_unknown_joints_are_named(target):
 
 
 def test_names_that_say_nothing_are_made_up_for_by_the_shape(target, caplog):
-    """A whole skeleton of numbers, and one strange name in a known rig: the same motion."""
+    """Numbers for all names, or one unknown name in a known rig, give the same motion."""
     local = natural_rotations(4)
     clip = clip_of(target, local, scale=12.0)
     for names in (
@@ -218,7 +218,7 @@ RIG_FILES = (
 
 @pytest.mark.parametrize("rig", RIGS, ids=lambda rig: rig.name)
 def test_every_rig_tells_one_motion(target, rig):
-    """The same clip by the names of each: the body's joints to half a degree on average."""
+    """A clip with each rig's names gives the body's joints to half a degree on average."""
     local = natural_rotations(2)
     named = {}
     for joint, pattern in rig.joints.items():
@@ -242,7 +242,7 @@ def test_shape_and_names_agree(shared_data, name):
 
 @pytest.mark.parametrize("name", RIG_FILES)
 def test_the_trials_tell_one_motion(shared_data, target, name):
-    """The same clip by other names, and in other spellings."""
+    """Files of the same clip with other names or spellings give the same motion."""
     plain, found = (
         retarget(read_bvh(shared_data / "trials" / f"{file}.bvh"), target)
         for file in ("fps_frame_time_1", name)
@@ -274,7 +274,7 @@ def test_real_recordings(shared_data, body, name, frames, limit_deg):
     motion = retarget(clip, target)
     assert len(motion) == frames
     assert motion.retarget_error_deg < limit_deg
-    # Knees and elbows bend their own way only.
+    # Where knees bend strongly, they bend backwards only.
     local = target.pose(target.local_rotations(motion.pose))[1]
     at = {n: local[:, INDEX[n]] for n in JOINTS}
     for side in ("left", "right"):

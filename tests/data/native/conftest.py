@@ -1,17 +1,10 @@
-"""Tiny datasets, written once."""
+"""Tiny datasets, which are written once per session."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 from tiny_datasets import write_exavatar, write_neuman, write_xhumans
-
-from persona.modules.body.smplx_body import SmplxBody
-
-
-@pytest.fixture(scope="session")
-def body() -> SmplxBody:
-    return SmplxBody()
 
 
 @pytest.fixture(scope="session")
@@ -25,5 +18,5 @@ def pristine(tmp_path_factory, body) -> Path:
 
 @pytest.fixture
 def datasets(pristine, tmp_path) -> Path:
-    """A copy to break: ``neuman/bike``, ``xhumans/00028`` and ``exavatar/me``."""
+    """A copy that a test may damage: ``neuman/bike``, ``xhumans/00028`` and ``exavatar/me``."""
     return Path(shutil.copytree(pristine, tmp_path / "datasets"))

@@ -1,4 +1,4 @@
-"""Tiny datasets from disk to a trained and scored avatar, by the real entry points."""
+"""Tiny datasets from disk to a trained and scored avatar, and ``check_data``."""
 
 import os
 import subprocess
@@ -45,7 +45,7 @@ def test_training(pristine, tmp_path, dataset, options, frames):
     )  # fmt: skip
     metrics = train(config, tmp_path / "run")
     assert metrics["train/steps"] == 4
-    assert metrics["init/mask_iou"] > 0.6  # the body lies where the masks are
+    assert metrics["init/mask_iou"] > 0.6  # The body must lie inside the masks.
     lines = (tmp_path / "run/frames.csv").read_text().splitlines()
     assert len(lines) == frames + 1
     assert read_json(tmp_path / "run/metrics.json")["test/psnr"] > 10
@@ -55,7 +55,7 @@ def test_training(pristine, tmp_path, dataset, options, frames):
 
 @pytest.mark.slow
 def test_generated_frames_on_request(pristine, tmp_path):
-    """PERSONA's own training: half photograph, half generated frames."""
+    """As PERSONA trains: on the photograph and on generated frames."""
     config = composed(
         *TINY, "data=neuman", f"data.path={pristine / 'neuman'}", f"subjects_dir={tmp_path}",
         "+clips@data.source.conversion.clips=driven",
@@ -83,7 +83,7 @@ def test_check_data_says_what_is_ready(pristine):
 
 
 def test_check_data_of_the_chosen_video(pristine):
-    """ExAvatar's layout has no list of recordings: the one that is asked for."""
+    """ExAvatar's layout has no list of recordings, so only the given one is checked."""
     (finding,) = check(
         "data=exavatar", f"data.path={pristine / 'exavatar'}", "data.subject=me"
     ).values()
@@ -105,7 +105,7 @@ def test_check_data_finds_what_is_broken(datasets):
 
 
 def test_check_data_names_a_wrong_path_and_a_wrong_body(tmp_path):
-    """The body is read first; its fault is not the only one."""
+    """Both are reported, although the body is read first."""
     wrong = (f"data.path={tmp_path / 'nowhere'}", "body=smplx", f"body.path={tmp_path / 'no.npz'}")
     found = check("data=neuman", "recordings=[bike]", *wrong)["neuman bike"]
     path, body = found.problems

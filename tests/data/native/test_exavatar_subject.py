@@ -1,4 +1,4 @@
-"""A video in ExAvatar's Custom layout, read, converted, and broken in every way."""
+"""A video in ExAvatar's Custom layout: reading, conversion, and damaged folders."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def source(datasets, body, conversion=VIDEO, **options):
 
 
 def colmap_instead(folder):
-    """COLMAP's cameras in place of one file a frame."""
+    """Replaces the camera files of frames by COLMAP's model."""
     shutil.rmtree(folder / "cam_params")
     (folder / "sparse").mkdir()
     lines = []
@@ -119,7 +119,7 @@ def camera_without_focal(folder):
     ],
 )  # fmt: skip
 def test_broken_folder(datasets, body, tmp_path, spoil, message):
-    """One line that names the file."""
+    """The error is one line that names the file."""
     spoil(datasets / "exavatar/me")
     with pytest.raises(UserError, match=message) as caught:
         source(datasets, body).prepare(tmp_path / "me")

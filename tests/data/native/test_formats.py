@@ -1,4 +1,4 @@
-"""COLMAP's text model and pickles, against hand values and hostile files."""
+"""COLMAP's text model and pickles: values by hand, and damaged or malicious files."""
 
 import pickle
 import subprocess
@@ -35,7 +35,7 @@ def test_camera_of_known_quaternions(tmp_path):
     assert cameras["00004.png"].focal_px.tolist() == [1000.5, 1001.5]
     assert cameras["00004.png"].center_px.tolist() == [640.25, 360.75]
     assert (cameras["00004.png"].height, cameras["00004.png"].width) == (720, 1280)
-    # World point (0, 0, 0) seen at depth 5 lies on the principal point.
+    # The world's origin, at depth 5 on the optical axis, projects to the principal point.
     pixel = cameras["00000.png"].project(torch.zeros(1, 3))
     assert torch.allclose(pixel, torch.tensor([[640.25, 360.75]]))
 
@@ -118,7 +118,7 @@ def test_a_pickle_that_wants_to_execute_something(tmp_path, protocol):
     with pytest.raises(UserError, match=r"evil\.pkl: wants to run \w+\.check_output"):
         read_arrays(path, "again")
     assert victim.exists()
-    pickle.loads(path.read_bytes())  # it would have done it
+    pickle.loads(path.read_bytes())  # Proves that the file is malicious.
     assert not victim.exists()
 
 

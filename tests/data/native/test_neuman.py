@@ -1,4 +1,4 @@
-"""A tiny NeuMan sequence, read, converted, and broken in every way."""
+"""A tiny NeuMan sequence: reading, conversion, and damaged folders."""
 
 import json
 from dataclasses import replace
@@ -37,7 +37,7 @@ def prepared(pristine, body, tmp_path_factory):
 def test_recording_is_what_was_written(pristine, body):
     recording = source(pristine, body).read()
     assert [frame.label for frame in recording.train] == ["0", "1", "3", "4", "5", "6", "8", "9"]
-    assert [frame.label for frame in recording.test] == ["2"]  # 7 validates
+    assert [frame.label for frame in recording.test] == ["2"]  # Frame 7 is for validation.
     identity = recording.identity
     for frame in (recording.train[3], recording.test[0]):
         number = int(frame.label)
@@ -45,7 +45,7 @@ def test_recording_is_what_was_written(pristine, body):
         assert torch.allclose(frame.camera.cam_from_world, camera.cam_from_world, atol=1e-5)
         assert torch.allclose(frame.camera.focal_px, torch.tensor(FOCAL))
         assert torch.allclose(frame.camera.center_px, torch.tensor(CENTRE))
-        # 0 is the person in the file, True here.
+        # In the file 0 is the person; here it is True.
         _, mask, _ = photograph(body, identity, pose, camera)
         assert np.array_equal(frame.read_mask(), mask)
         vertices, _ = body(identity, pose)
@@ -64,11 +64,11 @@ def test_what_file_systems_hide_beside_the_images_is_none(datasets, body):
 
 
 def test_subject_folder(prepared, pristine, body):
-    """The input by rule, the test frames on their whole images, the body on its pixels."""
+    """The input frame by its rule, test frames on complete images, the body inside the mask."""
     subject = Subject(prepared)
     subject.validate(subject.splits)
     assert subject.splits == ("captured", "test")
-    assert subject.info.input_frames == "4"  # turned most towards the camera
+    assert subject.info.input_frames == "4"  # It faces the camera most.
     assert subject.info.provenance.startswith("neuman bike; setting single_image, input 4")
     assert subject.original_names("captured") == ["4"]
     assert subject.original_names("test") == ["2"]
@@ -82,7 +82,7 @@ def test_subject_folder(prepared, pristine, body):
         expected = camera_of(number).cam_from_world
         assert torch.allclose(frame.camera.cam_from_world, expected, atol=1e-5)
         assert frame.depth[frame.depth_mask].min() > 3
-        assert frame.normal[frame.normal_mask][:, 2].mean() > 0.5  # towards the camera
+        assert frame.normal[frame.normal_mask][:, 2].mean() > 0.5  # Normals point to the camera.
     assert subject.frame("captured", 0).albedo is not None
     assert subject.patch("captured", 0) is not None and subject.patch("test", 0) is None
     image, mask, _ = photograph(body, identity, pose_in_world(body, 2), camera_of(2))
@@ -94,7 +94,7 @@ def test_subject_folder(prepared, pristine, body):
 
 
 def test_texture_shows_the_paint(prepared, body):
-    """Texels that the input frame sees hold the colour painted there."""
+    """Texels that the input frame sees have the colour that was painted there."""
     from persona.data.preprocess.unwrap import UvMesh, texels_of
 
     textures = Subject(prepared).textures("captured")
@@ -135,7 +135,7 @@ def test_an_interrupted_conversion_is_made_again(datasets, body, tmp_path):
     broken.write_bytes(content[:60])
     with pytest.raises(UserError, match=r"segmentations/00002\.png: broken"):
         source(datasets, body).prepare(root)
-    # Nothing half is left behind.
+    # No incomplete folder remains.
     assert not root.exists() and not list(tmp_path.glob(".bike.*.making"))
     broken.write_bytes(content)
     source(datasets, body).prepare(root)
@@ -148,7 +148,7 @@ def test_video_setting_takes_all_training_frames(pristine, body, tmp_path):
     assert subject.frame_ids("captured") == list(range(8))
     assert subject.original_names("captured") == ["0", "1", "3", "4", "5", "6", "8", "9"]
     assert subject.info.input_frames == "8 training frames"
-    assert len(load_frames(subject, "captured")) == 8  # all of one size
+    assert len(load_frames(subject, "captured")) == 8  # All frames have one size.
 
 
 def test_flat_hands_are_converted(datasets, body):
@@ -160,7 +160,9 @@ def test_flat_hands_are_converted(datasets, body):
 
 def write_splits(datasets, train, val, test):
     for split, numbers in (("train", train), ("val", val), ("test", test)):
-        lines = "\n".join(f"{number:05d}.png" for number in numbers)  # no newline at the end
+        lines = "\n".join(
+            f"{number:05d}.png" for number in numbers
+        )  # Without a newline at the end.
         (datasets / f"neuman/bike/{split}_split.txt").write_text(lines)
 
 
@@ -174,13 +176,13 @@ def test_split_files_win_over_the_rule(datasets, body):
 def test_exavatars_masks_train_and_the_datasets_test(datasets, body):
     masks = datasets / "neuman/bike/masks"
     masks.mkdir()
-    for number in (1, 2):  # their names have no leading zeros, white is the person
+    for number in (1, 2):  # Their names have no leading zeros, and the person is white.
         white = np.full((HEIGHT, WIDTH), 255, np.uint8)
         Image.fromarray(white).save(masks / f"{number}.png")
     recording = source(datasets, body).read()
     train = {frame.label: frame.read_mask() for frame in recording.train}
     assert train["1"].all() and not train["3"].all()
-    assert not recording.test[0].read_mask().all()  # frame 2
+    assert not recording.test[0].read_mask().all()  # Frame 2 keeps the dataset's mask.
 
 
 def test_parameters_may_lie_elsewhere(datasets, body, tmp_path):
@@ -317,10 +319,10 @@ def test_a_persona_folder_is_used_as_it_is(prepared, body, datasets):
 
 def test_boxes_of_one_size_inside_the_image():
     masks = np.zeros((2, 100, 80), bool)
-    masks[0, 20:60, 30:50] = True  # 20 x 40
-    masks[1, 0:10, 70:80] = True  # at the corner
+    masks[0, 20:60, 30:50] = True  # A box of 20 x 40.
+    masks[1, 0:10, 70:80] = True  # A box at the corner.
     boxes = common_boxes(list(masks))
-    # The larger is 40 high: 1.25 * 40 = 50, and three quarters of that wide.
+    # The larger box is 40 high: height 1.25 * 40 = 50, width three quarters of that.
     assert boxes == [(21, 15, 38, 50), (42, 0, 38, 50)]
     whole = np.ones((1, 100, 80), bool)
     assert common_boxes(list(whole)) == [(0, 0, 80, 100)]

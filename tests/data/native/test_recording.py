@@ -1,4 +1,4 @@
-"""Splits by hand, hands of both conventions, and poses brought into a camera."""
+"""Splits by hand, both conventions of hand poses, and poses in a camera's frame."""
 
 from dataclasses import replace
 
@@ -16,13 +16,7 @@ from persona.data.native.recording import (
 )
 from persona.data.parameters import from_flat_hands, to_flat_hands
 from persona.errors import UserError
-from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose
-
-
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
 
 
 @pytest.mark.parametrize(
@@ -44,7 +38,7 @@ def test_split_rule_by_hand(count, held_out, test):
 
 
 def test_split_rule_is_theirs_for_every_length():
-    """NeuMan writes the step as int(1 / num_val * count)."""
+    """The oracle is NeuMan's formula of the step, int(1 / num_val * count)."""
     for count in range(10, 400):
         train, validation, test = neuman_split(count)
         step = int(1 / (count // 5) * count)
@@ -64,7 +58,7 @@ def test_hands_of_both_conventions(body):
     ours = from_flat_hands(flat, body.hands_mean)
     assert torch.equal(ours.left_hand, -body.hands_mean[:15])
     assert torch.equal(ours.right_hand, -body.hands_mean[15:])
-    # Our body adds the mean, so that all hand joints are unbent.
+    # Our body adds the mean hand, which gives straight fingers.
     assert torch.equal(body.full_pose(ours)[25:], torch.zeros(30, 3))
     mean = to_flat_hands(BodyPose.zero(3), body.hands_mean)
     assert torch.equal(mean.joints[25:], body.hands_mean)
@@ -74,7 +68,7 @@ def test_hands_of_both_conventions(body):
 
 
 def test_world_pose_in_a_camera_moves_every_vertex(body):
-    """Posed in the camera is posed in the world, then seen by the camera."""
+    """Posing in the camera's frame equals posing in the world, then moving to the camera."""
     identity, pose, camera = person(body), pose_in_world(body, 4), camera_of(3)
     root = body.shape(identity)[1][0]
     placed = in_camera(pose, camera.cam_from_world, root, root)

@@ -1,4 +1,4 @@
-"""A tiny X-Humans subject, read, converted, and broken in every way."""
+"""A tiny X-Humans subject: reading, conversion, and damaged folders."""
 
 import pickle
 from dataclasses import replace
@@ -35,7 +35,7 @@ def source(datasets, body, conversion=SMALL):
 
 
 def test_recording_is_what_was_written(pristine, body):
-    """Takes and frames in numerical order, masks of the depth, poses brought into the camera."""
+    """Takes and frames are in numerical order, masks come from depths, poses are the camera's."""
     recording = source(pristine, body).read()
     assert [frame.label for frame in recording.train] == TRAIN
     assert [frame.label for frame in recording.test] == ["test 1 1", "test 1 2"]
@@ -88,7 +88,7 @@ def test_flat_hands_are_converted(pristine, body):
 
 
 def test_a_frames_own_betas_place_its_root(datasets, body):
-    """The mean shape is posed, but where the frame's own shape has its pelvis."""
+    """The mean shape is posed so that its pelvis is where the frame's own shape has it."""
     folder = datasets / "xhumans/00028/train/Take2/SMPLX"
     path, pose = folder / "mesh-f00001_smplx.pkl", pose_in_world(body, 5)
     recording = source(datasets, body).read()
@@ -102,7 +102,7 @@ def test_a_frames_own_betas_place_its_root(datasets, body):
 
 
 def test_parameters_numbered_by_the_scan(datasets, body):
-    """The renderer counts from 1, whatever the scan's first number."""
+    """Images count from 1 even if the scans' numbers begin elsewhere."""
     folder = datasets / "xhumans/00028/train/Take2/SMPLX"
     before = source(datasets, body).read().train
     for number in (3, 2, 1):
@@ -184,7 +184,7 @@ def test_bad_input_is_one_line_that_names_the_file(datasets, body, tmp_path, har
 
 
 def test_a_gap_between_frames(datasets, body):
-    """An image and its camera are lost: the order still tells that one is missing."""
+    """If an image and its camera are both lost, the numbers still show that one is missing."""
     folder = datasets / "xhumans/00028"
     (folder / "train/Take2/render/image/color_000002.png").unlink()
     cameras(folder, extrinsic=np.stack([np.eye(4)] * 2))

@@ -1,6 +1,6 @@
-"""NeuMan, X-Humans and ExAvatar's subjects in their native formats, a few frames of a painted body.
+"""Tiny subjects in the native formats of NeuMan, X-Humans and ExAvatar, of a painted body.
 
-Written without the readers: quaternions by scipy, tiff by Pillow, Python 2's pickle by opcodes.
+Independent of the readers: quaternions by SciPy, TIFF by Pillow, Python 2's pickle by opcodes.
 """
 
 import json
@@ -22,7 +22,7 @@ GREY = 120
 
 
 def person(body, seed=0):
-    """Someone's shape."""
+    """A random shape."""
     betas = torch.zeros(body.num_betas)
     betas[:10] = torch.randn(10, generator=torch.Generator().manual_seed(seed)) * 0.3
     zero = body.zero_identity()
@@ -30,9 +30,9 @@ def person(body, seed=0):
 
 
 def pose_in_world(body, number):
-    """Arms lowered, turned a little in every frame, in a world of y up and 0.4 m aside."""
+    """Arms lowered, turned a little in every frame; the world has y up, the person is aside."""
     pose = BodyPose.zero(body.num_expression)
-    pose.root[1] = 0.15 * (number - 6)  # frame 4 faces its camera most squarely
+    pose.root[1] = 0.15 * (number - 6)  # Frame 4 faces its camera best.
     pose.body[15, 2], pose.body[16, 2] = -1.1 + 0.03 * number, 1.1 - 0.02 * number
     pose.left_hand[:, 2] = 0.2
     pose.jaw[0] = 0.05
@@ -41,7 +41,7 @@ def pose_in_world(body, number):
 
 
 def camera_of(number):
-    """From 4 m in front of the person, moving aside."""
+    """A camera 4 m in front of the person, which moves sideways."""
     rotation = Rotation.from_euler("yx", [4.0 * number, 3.0], degrees=True).as_matrix()
     rotation = np.diag([1.0, -1.0, -1.0]) @ rotation
     target = np.array([0.4, 0.78, -0.3])
@@ -53,7 +53,7 @@ def camera_of(number):
 
 
 def photograph(body, identity, pose, camera):
-    """Image, mask and depth (0 where empty) of the body painted by position."""
+    """Image, mask and depth (0 outside) of the body, painted by rest position."""
     vertices, _ = body(identity, pose)
     render = rasterize(vertices, body.faces, camera)
     paint = 0.5 + 0.4 * torch.sin(body.template * torch.tensor([9.0, 14.0, 11.0]))
@@ -63,7 +63,7 @@ def photograph(body, identity, pose, camera):
 
 
 def camera_pose(body, identity, pose, camera):
-    """Root rotation and translation of a world pose in a camera (numpy, by hand)."""
+    """Root rotation and translation of a world pose in a camera's frame, by NumPy and SciPy."""
     matrix = camera.cam_from_world.double().numpy()
     rest_root = body.shape(identity)[1][0].double().numpy()
     turn = Rotation.from_matrix(matrix[:3, :3]) * Rotation.from_rotvec(pose.root.double().numpy())
@@ -72,13 +72,13 @@ def camera_pose(body, identity, pose, camera):
 
 
 def write_neuman(root, body, sequence="bike", count=NEUMAN_FRAMES, smplx=True):
-    """A sequence of the dataset with ExAvatar's parameters in it."""
+    """Writes a sequence of NeuMan with ExAvatar's parameters."""
     folder = root / sequence
     for name in ("images", "segmentations", "sparse", "smplx_optimized/smplx_params"):
         (folder / name).mkdir(parents=True)
     identity = person(body)
     lines = ["# Image list with two lines of data per image:", ""]
-    for number in reversed(range(count)):  # COLMAP does not sort
+    for number in reversed(range(count)):  # As COLMAP does not sort.
         camera = camera_of(number)
         pose = pose_in_world(body, number)
         image, mask, _ = photograph(body, identity, pose, camera)
@@ -100,7 +100,7 @@ def write_neuman(root, body, sequence="bike", count=NEUMAN_FRAMES, smplx=True):
 
 
 def write_identity(folder, identity):
-    """ExAvatar's files of a person's shape."""
+    """Writes ExAvatar's files of a person's shape."""
     for file, value in (
         ("shape_param", identity.betas),
         ("face_offset", identity.face_offset),
@@ -110,7 +110,7 @@ def write_identity(folder, identity):
 
 
 def write_exavatar(root, body, subject="me", count=6):
-    """A video in ExAvatar's Custom layout; the fits before smoothing lie a decimetre beside."""
+    """Writes a video in ExAvatar's Custom layout; unsmoothed fits are shifted by 10 cm."""
     folder, identity = root / subject, person(body)
     for name in ("frames", "masks", "cam_params", f"{FITTED}_smoothed", FITTED):
         (folder / name).mkdir(parents=True)
@@ -133,7 +133,7 @@ def write_exavatar(root, body, subject="me", count=6):
 
 
 def write_smplx(folder, number, body, identity, pose, camera, place=FITTED):
-    """ExAvatar's parameters of one frame, in camera coordinates."""
+    """Writes ExAvatar's parameters of one frame, in camera coordinates."""
     root, trans = camera_pose(body, identity, pose, camera)
     values = {
         "root_pose": root.tolist(), "body_pose": pose.body.tolist(), "jaw_pose": pose.jaw.tolist(),
@@ -144,7 +144,7 @@ def write_smplx(folder, number, body, identity, pose, camera, place=FITTED):
 
 
 def write_xhumans(root, body, subject="00028", counts=None):
-    """A subject with a render of each take; ``counts`` are frames by (split, take)."""
+    """Writes an X-Humans subject; ``counts`` are numbers of frames by (split, take)."""
     counts = counts or {("train", 2): 3, ("train", 10): 2, ("test", 1): 2}
     folder, identity = root / subject, person(body)
     for (split, take), count in counts.items():
@@ -169,7 +169,7 @@ def write_xhumans(root, body, subject="00028", counts=None):
 
 
 def xhumans_parameters(pose, identity):
-    """The dictionary of one frame, flat vectors as the dataset has them."""
+    """Parameters of one frame as flat vectors, as the dataset stores them."""
     arrays = {
         "global_orient": pose.root, "transl": pose.trans, "body_pose": pose.body.flatten(),
         "left_hand_pose": pose.left_hand.flatten(), "right_hand_pose": pose.right_hand.flatten(),
@@ -180,10 +180,10 @@ def xhumans_parameters(pose, identity):
 
 
 def python2_pickle(arrays):
-    """What Python 2's cPickle (protocol 2) makes of a dictionary of float32 arrays."""
+    """A dictionary of float32 arrays as Python 2's cPickle (protocol 2) writes it."""
 
     def text(value):
-        return b"U" + bytes([len(value)]) + value  # SHORT_BINSTRING: Python 2's str
+        return b"U" + bytes([len(value)]) + value  # SHORT_BINSTRING, Python 2's str.
 
     def integer(value):
         return b"J" + struct.pack("<i", value)

@@ -8,16 +8,10 @@ from persona.data.palette import PART_INDEX
 from persona.data.people.makehuman import _Base, read_wearable
 from persona.data.people.wearable import tailored
 from persona.errors import UserError
-from persona.modules.body.smplx_body import SmplxBody
-
-
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
 
 
 def write_garment(folder, rows, faces="f 1/1 2/2 3/3\n"):
-    """A garment of one triangle."""
+    """Writes a garment of one triangle."""
     head = "# made by a test\nname t\nobj_file t.obj\nx_scale 5399 11998 1.4\n"
     (folder / "t.mhclo").write_text(
         head + "verts 0\n" + "\n".join(rows) + "\ndelete_verts\n0 - 20\n"
@@ -37,14 +31,14 @@ def test_a_vertex_of_the_base_mesh_lies_where_the_body_has_it(body, tmp_path):
 
 
 def test_offsets_are_in_reference_lengths(body, tmp_path):
-    """The x axis is scaled by the distance of two vertices of this base over the garment's own."""
+    """x offsets scale with two vertices' distance on this base over that in the garment's file."""
     base = _Base.load()
     vertex = int(base.body_index[5000])
     apart = abs(base.rest[5399, 0] - base.rest[11998, 0]) * 10 / 1.4
     rows = [f"{vertex} {vertex} {vertex} 1 0 0 {dx} 0 0" for dx in (0, 0.5, 1.0)]
     garment = read_wearable(write_garment(tmp_path, rows), body, "clothes")
     moved = (garment.rest[1:] - garment.rest[0]).norm(dim=-1)
-    # A rigid part moves to the T-pose without stretching.
+    # The part is rigid, so moving it to the T-pose does not stretch it.
     np.testing.assert_allclose(moved, [0.05 * apart, 0.1 * apart], rtol=2e-3)
 
 

@@ -1,4 +1,4 @@
-"""Random people: exact maps, places in the picture, mirrors and damage."""
+"""Random people: exact maps, photographs, training batches, and errors."""
 
 from dataclasses import replace
 
@@ -21,14 +21,8 @@ from persona.data.people.scene import Casting, Stance, frame_by, stand
 from persona.data.people.shots import Sample, Shots
 from persona.data.people.stream import PeopleStream, compose, mirror
 from persona.errors import UserError
-from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.render.mesh import rasterize
 from persona.types import BodyPose
-
-
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +32,7 @@ def casting(shared_data, body):
 
 @pytest.fixture(scope="module")
 def shot(casting, body):
-    """Somebody before a camera: mesh, posed vertices, camera and maps."""
+    """A person in front of a camera: person, posed vertices, camera and maps."""
     person = casting.person(np.random.default_rng(3))
     joints = casting.pose(np.random.default_rng(4))
     pose = stand(body, joints, Stance(0.3))
@@ -64,7 +58,7 @@ def test_maps_agree_with_the_mesh(shot):
     person, vertices, camera, maps = shot
     mesh = person.outfit.mesh
     render = rasterize(vertices, mesh.faces, camera)
-    # Strands with holes show what is behind them, or nothing.
+    # Slot 4, hair with holes, shows what is behind it, or nothing.
     assert not (maps.mask & ~render.mask).any()
     solid = render.mask & (mesh.slot[render.face.clamp(min=0)] != 4)
     torch.testing.assert_close(maps.depth[solid], render.depth[solid], atol=1e-4, rtol=0)
@@ -76,7 +70,7 @@ def test_maps_agree_with_the_mesh(shot):
 
 
 def test_the_place_on_the_body_projects_to_its_pixel(shot, body):
-    """Skin shows its own vertex: its projection is the pixel."""
+    """The body vertex nearest to a pixel's place on the surface projects to that pixel."""
     _, vertices, camera, maps = shot
     hand = maps.part == PART_INDEX["Left_Hand"]
     row, column = hand.nonzero().unbind(-1)
@@ -88,7 +82,7 @@ def test_the_place_on_the_body_projects_to_its_pixel(shot, body):
 
 
 def test_a_photo_of_other_settings_is_made_again(tmp_path, monkeypatch):
-    """And stays where the settings are the same; a whole person stays as it is."""
+    """With the same settings the photo is kept; a complete person is not made again."""
     assets, out = tmp_path / "assets", tmp_path / "out"
     (assets / "hair/bob").mkdir(parents=True)
     made, photo = [], out / "person_7/photo.jpg"
@@ -106,18 +100,20 @@ def test_a_photo_of_other_settings_is_made_again(tmp_path, monkeypatch):
         return made.pop()
 
     assert not write(photos_only=True)
-    assert write() and write(height=64) and write(num_poses=1), "the photo depends on none of these"
+    assert write() and write(height=64) and write(num_poses=1), (
+        "the photo does not depend on these options"
+    )
     assert not write(own=0.2) and write(own=0.2)
     assert not write(own=0.2, motions=["dance"]) and write(own=0.2, motions=["dance"])
     (assets / "hair/curls").mkdir()
     assert not write(own=0.2, motions=["dance"])
     (out / "person_7/photo.json").unlink()
-    assert not write(own=0.2, motions=["dance"]), "nobody knows what made it"
+    assert not write(own=0.2, motions=["dance"]), "a photo without its settings is made again"
     (out / "person_7/meta.json").write_text('{"walk": false}')
     write_people(assets, out, count=1, seed=7, motions=["walk"])
     assert not made and photo.is_file()
     write(walk=True)
-    assert not (out / "person_7/meta.json").exists(), "its views were of the other kind"
+    assert not (out / "person_7/meta.json").exists(), "views of the other kind are removed"
 
 
 @pytest.mark.slow
@@ -133,7 +129,7 @@ def test_a_person_goes_on_from_the_photo(shared_data, tmp_path):
     assert {path.name for path in alone.iterdir()} == {"photo.jpg", "photo.json", "truth.npz"}
     photo = (alone / "photo.jpg").read_bytes()
     kept = alone / "photo.jpg"
-    kept.write_bytes(photo + b"x")  # As of another machine, whose roundings are others.
+    kept.write_bytes(photo + b"x")  # As if another machine, which rounds differently, had made it.
     write(tmp_path / "a", height=64)
     assert kept.read_bytes() == photo + b"x"
     whole = write(tmp_path / "b", height=64)
@@ -146,7 +142,7 @@ def test_a_person_goes_on_from_the_photo(shared_data, tmp_path):
 
 
 def test_light_turns_with_somebody(casting, body):
-    """A lamp before who faces the camera is behind who has turned away; its height stays."""
+    """A lamp in front of a person who turns to the back is behind in the view; heights stay."""
     joints = torch.zeros(55, 3)
     before, after = (stand(body, joints, Stance(yaw)) for yaw in (0.0, np.pi))
     lamps = torch.nn.functional.normalize(torch.tensor([[0.0, 0.5, 1.0], [1.0, 0.0, 0.0]]), dim=-1)
@@ -155,7 +151,7 @@ def test_light_turns_with_somebody(casting, body):
     turned = light_turned(replace(look, lamp=lamps), before, after)
     torch.testing.assert_close(turned.lamp, lamps * torch.tensor([-1.0, 1, -1]), atol=1e-5, rtol=0)
     side = light_turned(replace(look, lamp=lamps), before, stand(body, joints, Stance(np.pi / 2)))
-    # Who turns to the picture's right takes a lamp before them along.
+    # If the person turns to the picture's right, a lamp in front of them goes there too.
     assert side.lamp[0, 0] > 0.8 and abs(side.lamp[0, 2]) < 1e-5
 
 
@@ -176,14 +172,14 @@ def test_framed_people_fill_the_picture(shot):
     assert 0.8 < share < 1.0 and low.min() > 0 and (high < torch.tensor([192.0, 256.0])).all()
 
 
-def test_every_kind_of_outfit_can_be_made(casting):
-    """Among forty people every draw of the wardrobe comes up: own, MakeHuman's, cut, long hair."""
+def test_outfits_vary_between_people(casting):
+    """Forty people get more than 20 outfits with different numbers of faces."""
     sizes = {len(casting.person(np.random.default_rng(s)).outfit.mesh.faces) for s in range(40)}
     assert len(sizes) > 20
 
 
 def test_long_skirts_reach_below_the_knee_and_hide_the_legs(casting):
-    """Of a dress that only skins, legs would come out at every stride."""
+    """Legs under a long skirt are hidden, as they would cross the skinned cloth at each stride."""
     body = casting.body
     knee = float((body.joint_regressor @ body.template)[4, 1])
     lower = torch.tensor([1, 2, 4, 5, 7, 8, 10, 11])
@@ -195,7 +191,7 @@ def test_long_skirts_reach_below_the_knee_and_hide_the_legs(casting):
         assert hem < knee and not (mesh.part == PART_INDEX["Lower_Clothing"]).any()
         skin = mesh.faces[mesh.slot == SLOTS.index("skin")]
         legs = mesh.rest[skin[mesh.weights[skin][..., lower].sum(-1).amin(1) > 0.99]]
-        assert float(legs[..., 1].amax(1).min()) < hem + 0.1, "the foot of the legs is shown"
+        assert float(legs[..., 1].amax(1).min()) < hem + 0.1, "legs are missing below the hem"
         assert not ((legs[..., 1] > hem + 0.1) & (legs[..., 1] < knee + 0.2)).all(1).any()
     plain = [random_outfit(casting.assets, body, np.random.default_rng(1), **o) for o in (
         {}, {"long_skirts": 0.0},
@@ -211,7 +207,7 @@ def test_same_seed_same_person(casting):
 
 @pytest.fixture(scope="module")
 def samples(casting):
-    """Two renders, as a worker makes them."""
+    """Two renders of people, as a worker process makes them."""
     torch.manual_seed(0)
     shots = iter(Shots(casting, num_outfits=1))
     return Sample(*map(torch.cat, zip(*(tuple(vars(next(shots)).values()) for _ in range(2)),
@@ -245,7 +241,7 @@ def test_batches(casting, small):
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_joints_lie_in_the_person_at_both_sizes(samples, stride):
-    """Pelvis, spine and chest are seen as part of the person, where the truth says."""
+    """Pixels at the true places of pelvis, spine and chest show the person."""
     grounds = torch.zeros(1, 3, 512, 384, dtype=torch.uint8)
     truth = compose(samples, grounds, np.random.default_rng(1), stride).truth
     height, width = truth.alpha.shape[2:]

@@ -1,4 +1,4 @@
-"""Random people as a feed-forward network sees them."""
+"""Random people as training data of a feed-forward network."""
 
 from dataclasses import dataclass
 
@@ -32,9 +32,9 @@ def casting(shared_data):
 
 
 def test_rendered_people(casting, monkeypatch):
-    """Points that the photograph shows lie on the person; every view holds the whole of them."""
+    """Visible points lie inside the mask, and every view contains the complete person."""
     for noise in ("_FIT_TURN", "_FIT_SHIFT_M", "_FIT_BETAS"):
-        monkeypatch.setattr(rendered, noise, 0.0)  # Of a fit that is off, some lie beside it.
+        monkeypatch.setattr(rendered, noise, 0.0)  # With noise, some points lie outside the mask.
     torch.manual_seed(0)
     stream = PortraitStream(RenderedPeople(casting), batch_size=2, views=2, first=2, ring=4)
     stream.aim(Size(), torch.device("cpu"))
@@ -52,13 +52,15 @@ def test_rendered_people(casting, monkeypatch):
                 _joints(casting.body, people, person, view)
             )
             column, row = pixels[[0, 3, 6, 9]].long().unbind(-1)
-            assert alpha[row, column].float().mean() > 0.7, "the trunk's joints lie in the person"
+            assert alpha[row, column].float().mean() > 0.7, (
+                "joints of the trunk lie outside the person"
+            )
             border = torch.cat((alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]))
             assert not border.any()
             outside = people.colour[person, view][:, ~alpha & (people.mask[person, view] == 0)]
             assert (outside == 255).all()
             values = people.mask[person, view]
-            assert ((values > 20) & (values < 235)).sum() > 100, "outlines are smooth"
+            assert ((values > 20) & (values < 235)).sum() > 100, "outlines must be smooth"
 
 
 def _joints(body, people, person, view):
@@ -80,7 +82,7 @@ def test_a_fitted_body_is_a_little_off_and_the_true_one_stays():
     for seed in range(20):
         found, shape = as_fitted(true, identity, np.random.default_rng(seed))
         assert set(found.mask.unique().tolist()) == {0.0, 1.0}
-        assert found.pose.trans[2] == 0, "what lies along the line of sight is not seen"
+        assert found.pose.trans[2] == 0, "a fit's depth must not change"
         assert (shape.betas[:12] != 0).all() and (shape.betas[12:] == 0).all()
         turns.append(found.pose.body)
         shifts.append(found.pose.trans[:2])
@@ -91,7 +93,7 @@ def test_a_fitted_body_is_a_little_off_and_the_true_one_stays():
 
 
 def test_another_size_keeps_points_where_they_are():
-    """The camera follows the picture: a white square stays where its corner projects."""
+    """The camera changes with the picture: a white square's corner is where it projects."""
     image = torch.zeros(3, 40, 20)
     image[:, 10:20, 4:12] = 1
     camera = Camera.identity(torch.tensor([30.0, 30.0]), torch.tensor([10.0, 20.0]), 40, 20)

@@ -61,10 +61,10 @@ def test_face_patch_shows_its_box():
     canvas = person_canvas(photo(), detection(), photo_camera(300, 200), 128, 96)
     patch, box = face_patch(canvas)
     assert patch.shape == (PATCH_PX, PATCH_PX, 3) and abs(box[2] - box[3]) < 1e-4
-    # The box holds the face and lies around it, a little high.
+    # The box contains all points of the face.
     face = canvas.keypoints[wholebody.FACE, :2].numpy()
     assert (face > box[:2]).all() and (face < box[:2] + box[2:]).all()
-    # The patch's middle row shows what the canvas shows there (green is the row of the photo).
+    # Patch and canvas show the same place in the middle; green is the photo's row.
     row = int(box[1] + box[3] / 2)
     column = int(box[0] + box[2] / 2)
     assert abs(int(patch[128, 128, 1]) - int(canvas.image[row, column, 1])) < 6
@@ -88,11 +88,15 @@ def test_maps_come_along_on_another_grid():
         np.zeros((4, 3, 3), np.uint8), np.ones((4, 3), np.float32), photo_camera(4, 3),
         torch.zeros(133, 3), np.zeros((8, 6, 3), np.uint8),
     ).with_maps({"parts": parts, "surface": surface, "alpha": alpha})  # fmt: skip
-    assert half.parts.shape == (4, 3) and set(np.unique(half.parts)) == {0, 22}, "no class mixed"
-    assert (half.parts[1:, 2] == 22).all() and (half.parts[0] == 0).all(), "none beyond the matte"
+    assert half.parts.shape == (4, 3) and set(np.unique(half.parts)) == {0, 22}, (
+        "classes must not be mixed"
+    )
+    assert (half.parts[1:, 2] == 22).all() and (half.parts[0] == 0).all(), (
+        "no class outside the matte"
+    )
     assert (half.alpha[0] == 0).all() and (half.alpha[1:] == 1).all()
     kept = half.maps["surface"][..., 0]
-    assert (np.isnan(kept) | (kept == 0.5)).all(), "no point between the body and nothing"
+    assert (np.isnan(kept) | (kept == 0.5)).all(), "points of body and background are mixed"
 
 
 def test_the_largest_piece_is_kept():

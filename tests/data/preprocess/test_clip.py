@@ -1,4 +1,4 @@
-"""Clips of a fitted person: a generator sees the photograph, the maker makes the rest."""
+"""Clips of a fitted person: what ``ClipMaker`` gives to a generator and makes of its frames."""
 
 import json
 from dataclasses import replace
@@ -46,7 +46,7 @@ class Painter(VideoGenerator):
 
 
 class DarkParts(Annotator):
-    """All that is not white is a torso."""
+    """Calls all pixels that are not white a torso."""
 
     provides = frozenset({"alpha", "parts"})
 
@@ -92,19 +92,19 @@ def test_a_generator_sees_the_photograph(tmp_path, person, reference):
     frame = subject.frame("generated_0", 1)
     assert frame.image.shape == (64, 48, 3)  # Multiples of 16, next to 70 x 45.
     assert (frame.image[frame.mask] == COLOUR).all()
-    # Annotators say mask and parts, the body depth and normals.
+    # Mask and parts come from annotators, depth and normals from the body.
     assert (frame.mask == (frame.image < 250).any(-1)).all() and 0.02 < frame.mask.mean() < 0.5
     assert (frame.seg[frame.mask] == colours_from_classes(np.full(1, TORSO, np.uint8))).all()
     assert (
         frame.depth_mask.sum() > 0.9 * frame.mask.sum() and not frame.depth_mask[~frame.mask].any()
     )
-    # The texture is of the generated frames, not of the photograph.
+    # The texture is made from generated frames, not from the photograph.
     textures = subject.textures("generated_0")
     assert abs(textures.texture[textures.mask].astype(float).mean(0) - COLOUR).max() < 2
 
 
 def test_frames_of_a_video_model_follow_each_other(tmp_path, person, reference):
-    """At its own rate: 3 of 15 frames a second are 0.13 s of the turntable, a small turn."""
+    """Frames are 1/15 s apart, the model's rate, so the turntable turns little between them."""
     subject = made(tmp_path, person, reference, painted())
     roots = [subject.pose("generated_0", i).root for i in range(3)]
     steps = [float((b - a).norm()) for a, b in pairwise(roots)]
@@ -112,7 +112,7 @@ def test_frames_of_a_video_model_follow_each_other(tmp_path, person, reference):
 
 
 class CutOut(Painter):
-    """The same, ten pixels higher than the body and cut out."""
+    """``Painter`` with frames that have alpha and are ten pixels higher than the body."""
 
     cut_out = True
     native_fps = None
@@ -124,7 +124,7 @@ class CutOut(Painter):
 
 
 class Untouched(Gate):
-    """Is not to be asked."""
+    """Fails if it is called."""
 
     def __call__(self, controls, frames, masks):
         raise AssertionError("the gate was asked")
@@ -134,7 +134,7 @@ def test_nobody_looks_at_frames_that_are_cut_out(tmp_path, person, reference):
     options = {"motions": ("turntable",), "num_frames": 2, "gate": Untouched()}
     subject = made(tmp_path, person, reference, ClipMaker(generator=CutOut(), **options))
     frame = subject.frame("generated_0", 1)
-    # Mask and colours are the generator's, parts those of the body nearby.
+    # Mask and colours come from the generator, parts from the nearest place of the body.
     assert (frame.image[frame.mask] == COLOUR).all() and (frame.image[~frame.mask] == 255).all()
     assert (frame.seg[frame.mask] == colours_from_classes(np.full(1, TORSO, np.uint8))).all()
     inside = person.colour(subject.pose("generated_0", 1), frame.camera)[1]
@@ -163,7 +163,7 @@ def test_gate_and_refit(tmp_path, person, reference):
     plain = painted()._place("turntable", person, subject.camera("generated_0", 0), 0)[0]
     moved = subject.pose("generated_0", 2).trans - plain[2].trans
     assert moved[2] == pytest.approx(0.5, abs=1e-4)
-    # What was dropped is named, and shown.
+    # The dropped frame is listed and shown.
     folder = tmp_path / "generated_0"
     assert json.loads((folder / "dropped.json").read_text()) == {"1": "dull"}
     assert read_image(folder / "dropped.png").std() > 0
@@ -172,7 +172,7 @@ def test_gate_and_refit(tmp_path, person, reference):
 
 
 class Second(Gate):
-    """The second of three frames is wrong; holds the masks against the frames."""
+    """Drops the second of three frames; asserts that masks fit the frames."""
 
     def __call__(self, controls, frames, masks):
         for mask, frame in zip(masks, frames, strict=True):
@@ -219,18 +219,18 @@ def test_a_generator_is_held_to_its_promise(person, reference):
 
 
 def test_all_controls_of_one_frame(person):
-    """The silhouette, its depth and its parts are of one body."""
+    """All control maps show the same body."""
     camera = Camera.identity(torch.full((2,), 90.0), torch.tensor([24.0, 32.0]), 64, 48)
     poses, camera, _ = painted(num_frames=1)._place("turntable", person, camera, 0)
     names = frozenset({"colour", "mask", "depth", "normal", "parts", "bones", "keypoints"})
     maps = person.controls(poses, camera, names).maps
     assert set(maps) == names
     body = maps["depth"][0] > 0
-    assert (body ^ maps["mask"][0]).sum() < 0.2 * body.sum()  # They differ at the rim alone.
+    assert (body ^ maps["mask"][0]).sum() < 0.2 * body.sum()  # They differ only at the rim.
     assert (maps["parts"][0][body] == TORSO).all() and not maps["parts"][0][~body].any()
     bones = maps["bones"][0]
     assert not bones[~body].any() and bones[body].min() >= 1
-    # The head's joint (number 15) and its neighbours are in the upper half alone.
+    # Pixels of the head's joint (number 15) are in the upper half only.
     assert (bones == 16).any() and np.nonzero(bones == 16)[0].max() < np.nonzero(body)[0].mean()
     length = np.linalg.norm(maps["normal"][0][body], axis=-1)
     assert np.allclose(length, 1, atol=1e-4)
@@ -239,7 +239,7 @@ def test_all_controls_of_one_frame(person):
 
 
 class Draped(TexturedMeshGenerator):
-    """Clothes that hang five centimetres to the left, and are tangled in the second frame."""
+    """Shifts clothes by 5 cm, and reports a fault in the second frame."""
 
     def drape(self, body, identity, motion, fps, frames, seed, photographed=None):
         assert len(motion.trans) > len(frames) and fps == 30
@@ -251,11 +251,11 @@ class Draped(TexturedMeshGenerator):
 def test_clothes_hang_in_frames_and_files(tmp_path, person, reference, caplog):
     maker = ClipMaker(generator=Draped(), motions=("turntable",), num_frames=3)
     subject = made(tmp_path, person, reference, maker)
-    assert subject.frame_ids("generated_0") == [0, 2]  # The tangled one is dropped, and named.
+    assert subject.frame_ids("generated_0") == [0, 2]  # The faulty frame is dropped.
     assert "knotted" in (tmp_path / "generated_0" / "dropped.json").read_text()
     vertices, offset = subject.surface_offset("generated_0", 2)
     assert np.abs(offset - [0.05, 0, 0]).max() < 1e-4 and len(offset) == len(vertices)
-    # The picture is that of a body of this very shape.
+    # The frame shows the body with these offsets, not the plain body.
     frame, pose = subject.frame("generated_0", 0), subject.pose("generated_0", 0)
     dense = torch.zeros(person.body.num_vertices, 3)
     dense[vertices] = torch.from_numpy(offset)

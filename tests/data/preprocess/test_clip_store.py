@@ -1,4 +1,4 @@
-"""Finished clips survive a killed run, and several are made side by side."""
+"""Finished clips survive a killed run, and several are made in parallel."""
 
 import os
 from dataclasses import replace
@@ -16,7 +16,7 @@ SIZE = 8
 
 
 class Drawn(VideoGenerator):
-    """Random frames by the seed; says how often it was asked."""
+    """Draws random frames from the seed; records the seeds that it was called with."""
 
     asked = None
 
@@ -32,7 +32,7 @@ class Drawn(VideoGenerator):
 
 
 class Killed(VideoGenerator):
-    """Takes more memory than there is."""
+    """Ends its process, as the system does when memory is short."""
 
     def __call__(self, reference, controls, *, seed):
         os._exit(9)
@@ -55,7 +55,7 @@ def test_a_finished_clip_is_not_made_again(tmp_path):
     first = store.frames(job(1, generator))
     assert (ClipStore(tmp_path / "me").frames(job(1, generator)) == first).all() and asked == [1]
     store.frames(job(2, generator))
-    # What a kill left of a clip is no clip.
+    # An empty folder, as a kill may leave it, is not a finished clip.
     whole = store.folder / job(3, generator).digest
     whole.mkdir()
     assert (store.frames(job(3, generator)) != first).any() and asked == [1, 2, 3]
@@ -93,7 +93,7 @@ def test_other_weights_at_the_same_path_tell_clips_apart(tmp_path):
 
 
 def test_what_frames_do_not_depend_on_finds_the_clip_again():
-    """``gate=none`` needs fewer maps, ``generator.offload`` is a matter of memory."""
+    """The digest ignores unused maps (``gate=none`` has fewer) and ``generator.offload``."""
     base, generator = job(1), Drawn()
     more = {**base.controls.maps, "bones": np.ones((3, SIZE, SIZE), np.uint8)}
     assert replace(base, controls=replace(base.controls, maps=more)).digest == base.digest

@@ -11,16 +11,10 @@ from persona.data.preprocess.fit_starts import FACING_CAMERA
 from persona.data.preprocess.fit_state import rest_body_pose
 from persona.modules.body.regions import body_regions
 from persona.modules.body.rotation import axis_angle_from_matrix
-from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import vertex_normals
 from persona.modules.detect import Detection
 from persona.modules.render.mesh import rasterize
 from persona.types import BodyPose
-
-
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +42,7 @@ def test_dress_moves_the_skin_and_no_joint(body, fit):
 
 
 def test_another_photo_is_dressed_where_its_own_naked_fit_stands(body, fit):
-    """Not where the first one stands: a clothed body in its naked place slides by centimetres."""
+    """The translation is corrected: without that the clothed body would shift by centimetres."""
     rest, _ = body.shape(fit.identity)
     offset = torch.tensor([0.01, 0.02, 0.03]).expand_as(rest)
     first = dress(body, fit, offset)
@@ -114,4 +108,6 @@ def test_sleeves_and_trouser_legs_stand_off_less_than_the_trunk(body):
     assert limit[of[:, [0, 3, 6]].sum(-1) > 0.999].max() == pytest.approx(0.1, abs=1e-5)
     skirt = replace(cover, skirt=of[:, [1, 2]].sum(-1) > 0.999)
     wide = ClothingFit()._limits(body, rest, regions, skirt)
-    assert (wide[skirt.skirt] == limit.max()).float().mean() > 0.9, "a skirt is no trouser leg"
+    assert (wide[skirt.skirt] == limit.max()).float().mean() > 0.9, (
+        "the limit of trouser legs must not apply to skirts"
+    )

@@ -1,4 +1,4 @@
-"""Part classes, albedo and texture filling, on scenes whose truth is known."""
+"""Part classes, albedo and texture filling, on scenes with known truth."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -18,20 +18,14 @@ from persona.data.preprocess.parts import PARTS, agrees, bare_vertices, limb_of_
 from persona.data.preprocess.texture_fill import SHOE_COLOUR, _islands, fill_unseen
 from persona.data.preprocess.unwrap import UvMesh, texels_of
 from persona.modules.body.regions import body_regions
-from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import wholebody
 from persona.types import Camera
 
 SKIN, SHIRT, TROUSERS, HAIR = (205, 160, 135), (60, 110, 180), (40, 40, 45), (30, 22, 20)
 
 
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
-
-
 def scene():
-    """A person of rectangles: hair, face, shirt with a low hem, trousers."""
+    """A person made of rectangles: hair, face, shirt with a low hem, trousers."""
     image = np.full((240, 120, 3), 255, np.uint8)
     limbs = np.full((240, 120), -1)
     bands = (
@@ -64,7 +58,9 @@ def test_skin_has_the_face_colour():
     skin = skin_mask(image, mask, keypoints)
     assert skin[38, 60] and skin[215, 60]
     assert not skin[80, 60] and not skin[160, 60]
-    assert not skin_mask(image, mask, torch.zeros(133, 3)).any(), "no face, no skin colour"
+    assert not skin_mask(image, mask, torch.zeros(133, 3)).any(), (
+        "without a face the skin's colour is unknown"
+    )
 
 
 def test_hidden_vertices_are_bare_like_the_seen_one_before_them():
@@ -81,11 +77,13 @@ def test_strays_are_the_minority_colour_of_an_arm():
     limbs[:, 5:] = PARTS.index("Torso")
     skin = np.ones((10, 10), bool)
     skin[0, :] = False
-    assert strays(skin, limbs).sum() == 5, "one row of cloth on the arm; the trunk is not judged"
-    assert not strays(np.zeros((10, 10), bool), limbs).any(), "no skin colour known"
+    assert strays(skin, limbs).sum() == 5, "one row of cloth on the arm; the trunk is ignored"
+    assert not strays(np.zeros((10, 10), bool), limbs).any(), "skin colour is unknown"
     hand = np.full((10, 10), PARTS.index("Left_Hand"))
     skin[:, 2:] = False
-    assert (strays(skin, hand) == ~skin).all(), "a hand that lies mostly on a shirt"
+    assert (strays(skin, hand) == ~skin).all(), (
+        "on a hand, cloth is the stray even if it is the majority"
+    )
 
 
 def test_a_pixel_counts_where_its_part_fits_the_limb():
@@ -98,7 +96,7 @@ def test_a_pixel_counts_where_its_part_fits_the_limb():
     assert agrees(classes, limbs)[0].tolist() == [
         True, False, False, True, False, True, True, False,
     ]  # fmt: skip
-    assert not agrees(classes, np.full_like(limbs, -1)).any(), "no body, no limb"
+    assert not agrees(classes, np.full_like(limbs, -1)).any(), "without a body no pixel agrees"
 
 
 def test_feet_out_of_frame_wear_shoes_and_no_trousers(dressed):
@@ -173,7 +171,7 @@ def test_pixels_behind_a_limb_are_not_trusted():
 
 @pytest.fixture(scope="module")
 def dressed(body):
-    """The front half is seen: skin on the face, hair above it, a shirt striped by height.
+    """A textured body of which the front is seen: skin, hair, a shirt with horizontal stripes.
 
     On the chest the shirt has a red print, and a V-neck shows skin.
     """
@@ -231,7 +229,7 @@ def test_fill_keeps_what_is_seen_and_gives_the_head_hair(body, dressed):
     d = dressed
     result, _ = d.fill(Cover.none(len(body.template)))
     kept = (result[d.front] == d.colour[d.front]).all(-1)
-    assert kept.mean() > 0.95, "what is seen stays, but for specks"
+    assert kept.mean() > 0.95, "seen texels changed, other than specks"
     back_of_head = d.head & ~d.front & ~d.face & (d.place[:, 2] < -0.02)
     to_hair = np.abs(result[back_of_head] - HAIR).sum(-1)
     assert np.median(to_hair) < 10 and (to_hair < 60).mean() > 0.9, (
@@ -242,17 +240,17 @@ def test_fill_keeps_what_is_seen_and_gives_the_head_hair(body, dressed):
 def test_the_back_has_the_stripes_but_not_the_print_nor_the_neckline(body, dressed):
     d = dressed
     result, part = d.fill(Cover.none(len(body.template)))
-    # Away from the stripes' edges and from what is seen, where colours go on.
+    # Away from edges of stripes, and from seen texels, whose colours continue.
     back = d.trunk & (d.place[:, 2] < np.median(d.place[:, 2]) - 0.06)
     back &= np.abs(d.place[:, 1] / 0.2 - np.round(d.place[:, 1] / 0.2)) > 0.2
     middle = np.abs(d.place[:, 0]) < 0.05
     lower = back & (d.below > 0.12)
     right = np.linalg.norm(result - np.where(d.stripe, SHIRT, TROUSERS), axis=-1) < 60
-    assert right[lower].mean() > 0.85, "stripes go around"
+    assert right[lower].mean() > 0.85, "the back lacks the stripes"
     printed = lower & middle & (d.below > 0.15) & (d.below < 0.3)
     assert printed.sum() > 50
     red = result[printed][:, 0] - result[printed][:, 1]
-    assert (red < 30).mean() > 0.98, "the print stays in front"
+    assert (red < 30).mean() > 0.98, "the back has the front's print"
     nape = d.trunk & middle & (d.below < 0.08) & (d.below > 0) & (d.place[:, 2] < -0.05)
     assert nape.sum() > 5
     assert (part[nape, 0] == PART_INDEX["Upper_Clothing"]).mean() > 0.9
@@ -269,7 +267,7 @@ def test_cover_makes_skirts_the_cloth_that_is_seen_of_them_and_long_hair_hair(bo
     assert (part[covered] == PART_INDEX["Hair"]).all()
     assert np.median(np.abs(result[covered] - HAIR).sum(-1)) < 40
     cloth = skirt[d.texels.corners].all(-1).numpy()
-    # What is seen of it in front is the shirt, which hangs down that far.
+    # Seen in front it is the shirt, which hangs that low.
     assert (part[cloth & ~d.front] == PART_INDEX["Upper_Clothing"]).all()
 
 
@@ -294,7 +292,7 @@ def test_stripes_are_a_print_and_a_badge_or_a_shadow_is_not():
     stripes, badge, shadow = ground.copy(), ground.copy(), np.full((8000, 3), 220.0)
     stripes[place[:, 1] % 0.06 < 0.025] = 230
     badge[np.linalg.norm(place - (0.25, 0.3, 0), axis=1) < 0.06] = 230
-    # From light to dark over the whole garment.
+    # A gradient from light to dark over the whole garment.
     shadow *= np.linspace(0.3, 1.1, 8000)[np.argsort(np.argsort(place[:, 0]))][:, None]
     assert texture_fill._is_print(stripes, place)
     assert not texture_fill._is_print(ground, place)

@@ -1,4 +1,4 @@
-"""Skirts, hair and socks on the naked body, and the hulls they are made of."""
+"""Skirts, hair and socks on the naked body, and the hulls from which they are made."""
 
 import numpy as np
 import pytest
@@ -15,14 +15,8 @@ from persona.data.preprocess.skirt import find_skirt, leg_vertices, skirt_offset
 from persona.modules.body.hull import circle, reach, sphere, support
 from persona.modules.body.regions import body_regions
 from persona.modules.body.rotation import axis_angle_from_matrix
-from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.render.mesh import rasterize
 from persona.types import BodyPose
-
-
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +35,7 @@ def rest(body):
 
 
 def standing(body, spread_rad=0.1, turn=0.0, offset=0.0):
-    """Vertices of a body with its legs apart, 4.5 m before the camera."""
+    """Vertices of a body with its legs apart, 4.5 m in front of the camera."""
     pose = BodyPose.zero(body.num_expression)
     pose.root[:] = axis_angle_from_matrix(FACING_CAMERA)
     if turn:
@@ -69,7 +63,7 @@ def find(body, rest, limbs, person):
 
 
 def closed_to(body, rest, share):
-    """The naked silhouette, and it closed between the legs down to a share of its height."""
+    """The naked silhouette, with the gap between the legs filled down to a share of its height."""
     posed = standing(body)
     naked = seen(body, posed)
     rows = np.nonzero(naked.any(1))[0]
@@ -130,7 +124,7 @@ def test_a_skirt_is_closed_from_all_sides_and_with_legs_apart(body, rest, limbs,
         rows = np.nonzero(naked.any(1))[0]
         part = slice(int(rows[0] + 0.6 * np.ptp(rows)), int(rows[0] + 0.82 * np.ptp(rows)))
         runs = [ndimage.label(row)[1] for row in dressed[part]]
-        assert max(runs) == 1, "one piece of cloth in every row"
+        assert max(runs) == 1, "cloth must be one piece in every row"
         if turn != 1.2 and spread:
             assert max(ndimage.label(row)[1] for row in naked[part]) == 2
 
@@ -161,7 +155,7 @@ def test_long_hair_falls_around_the_neck_but_not_in_front(body, rest, limbs, reg
     offset, covered = curtain(rest, body.faces, limbs, regions, hair, visible, end_m)
     back = neck & (rest[:, 2] < rest[neck, 2].quantile(0.1))
     assert offset[back].norm(dim=-1).median() > 0.008 and covered[back].float().mean() > 0.9
-    assert (offset[back, 2] <= 0).all(), "backwards"
+    assert (offset[back, 2] <= 0).all(), "hair must not move forwards"
     throat = neck & visible & ~hair & (rest[:, 0].abs() < 0.02)
     assert offset[throat].norm(dim=-1).max() < 0.01 and not covered[throat].any()
     assert (offset[~(head | neck)] == 0).all()
@@ -176,31 +170,33 @@ def test_socks_close_the_toes_and_bare_feet_stay(body, rest, limbs):
     assert offset.norm(dim=-1).max() < 0.05
     hull = ConvexHull(rest[toes].numpy())
     inside = (rest + offset)[toes].numpy() @ hull.equations[:, :3].T + hull.equations[:, 3]
-    assert inside.max() < 0.004, "no larger than the hull"
-    assert np.quantile(inside.max(-1), 0.05) > -0.01, "and on it"
+    assert inside.max() < 0.004, "the sock leaves the hull of the toes"
+    assert np.quantile(inside.max(-1), 0.05) > -0.01, "the sock is not on the hull"
 
 
 def flared_to(body, rest, share, flare_m):
-    """The silhouette closed to a share of its height, and wider from the crotch to there."""
+    """``closed_to``, with the skirt getting wider from the crotch to its hem."""
     person, camera = closed_to(body, rest, share), photo_camera(400, 300)
     rows = np.nonzero(person.any(1))[0]
     first, last = (int(rows[0] + s * np.ptp(rows)) for s in (0.5, share))
     per_m = float(camera.focal_px[0]) / 4.5
     for row in range(first, last):
         width = flare_m * (row - first) / (last - first) * per_m
-        (columns,) = np.nonzero(person[row, 60:-60])  # Of the trunk, not of the arms.
+        (columns,) = np.nonzero(person[row, 60:-60])  # Columns without the arms.
         person[row, round(60 + columns[0] - width) : round(61 + columns[-1] + width)] = True
     return person
 
 
 def test_a_skirt_is_as_wide_as_its_outline(body, rest, limbs):
-    """An A-line of 15 cm at the hem: read off, put on, and seen from the side as well."""
+    """A flare of 15 cm at the hem is measured, and the skirt gets it sideways and in depth."""
     joints = body.shape(body.zero_identity())[1]
     straight, flared = (find(body, rest, limbs, flared_to(body, rest, 0.8, m)) for m in (0, 0.15))
     more = flared.flare_m - straight.flare_m
     assert float(more[-6:].mean()) == pytest.approx(0.14, abs=0.02)
     assert float(more[:6].abs().max()) < 0.04 and (more.diff() > -0.01).all()
-    assert 0 < flared.hem_m - straight.hem_m < 0.04, "the hem in front is nearer to the camera"
+    assert 0 < flared.hem_m - straight.hem_m < 0.04, (
+        "the front of a flared hem is nearer to the camera, so it looks lower"
+    )
     size = {}
     for name, skirt in (("straight", straight), ("flared", flared)):
         offset, cloth = skirt_offset(rest, joints, leg_vertices(limbs), skirt)
@@ -208,7 +204,7 @@ def test_a_skirt_is_as_wide_as_its_outline(body, rest, limbs):
         size[name] = low.amax(0) - low.amin(0)
     wider = size["flared"] - size["straight"]
     assert float(wider[0]) == pytest.approx(0.28, abs=0.06)
-    assert 0.15 < float(wider[2]) < 0.34, "few vertices lie just in front of the hem"
+    assert 0.15 < float(wider[2]) < 0.34, "loose, as few vertices lie exactly in front"
 
 
 def test_beside_an_arm_no_outline_is_read(body, rest, limbs):

@@ -1,4 +1,4 @@
-"""Exposure of several photographs: found where it differs, and not taken for light."""
+"""Exposures of several photographs: found if they differ, and distinguished from light."""
 
 import numpy as np
 import pytest
@@ -11,14 +11,14 @@ COUNT = 3000
 
 
 def body(seed=0):
-    """Colours of texels, and their directions on a body."""
+    """Colours of texels, and their normals on a body."""
     random = np.random.default_rng(seed)
     colour = torch.from_numpy(random.uniform(0.25, 0.5, (COUNT, 3))).float()
     return colour, normalize(torch.from_numpy(random.normal(size=(COUNT, 3))).float(), dim=-1)
 
 
 def photo(albedo, direction, yaw, light=(0.0, 0.0, 0.0), exposure=0.0):
-    """What a camera shows of somebody turned by ``yaw``; light in its frame, in logarithms."""
+    """Photo of a body turned by ``yaw``; light (in the camera's frame) and exposure are logs."""
     cosine, sine = np.cos(yaw), np.sin(yaw)
     turn = torch.tensor([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]]).float()
     normal = direction @ turn.T
@@ -46,9 +46,9 @@ def test_an_exposure_is_found_and_evened_where_both_see():
 
 
 def test_light_that_stays_while_somebody_turns_round_is_no_exposure():
-    """Each side is lit from where the next one is dark; taken in turn, it would add up."""
+    """Light from one side looks like exposure in each pair, and would add up around the body."""
     photos = [photo(*body(), yaw, SIDE_LIGHT) for yaw in ROUND]
-    assert len(pairs_of(photos)) == 4, "front and back share nothing"
+    assert len(pairs_of(photos)) == 4, "front and back share no texels"
     assert float(found(photos).abs().max()) < 0.02
 
 
@@ -62,7 +62,7 @@ def test_exposures_are_found_beside_light():
 
 
 def test_another_shirt_is_no_exposure():
-    """A red shirt and a blue one above the same trousers: gains of ten would turn skin orange."""
+    """A red and a blue shirt, same trousers: gains of ten would make skin orange."""
     red, blue = torch.tensor([0.8, 0.1, 0.1]), torch.tensor([0.1, 0.1, 0.8])
     _, direction = body()
     shirt = torch.arange(COUNT)[:, None] < 0.7 * COUNT
@@ -83,10 +83,10 @@ def test_photos_that_share_with_each_other_alone_keep_their_exposures():
 
 
 def test_two_sides_lit_alike_are_told_from_two_exposures():
-    """Front, left and right, without a back that would close the round."""
+    """Front, left and right, without a photo of the back that would link left and right."""
     photos = [photo(*body(), yaw, SIDE_LIGHT) for yaw in (0.0, np.pi / 2, -np.pi / 2)]
     lit = float(found(photos).abs().max())
-    assert lit < 0.12, "in light; half of 0.5 and more without the model of it"
+    assert lit < 0.12, "without a model of light it is over 0.25"
 
 
 def test_some_texels_of_another_garment_change_little():

@@ -1,4 +1,4 @@
-"""The fit against bodies whose pose and shape are known."""
+"""The fit of a body to a photo, on bodies with known pose and shape."""
 
 from dataclasses import replace
 
@@ -40,22 +40,17 @@ from persona.types import BodyIdentity, BodyPose
 HEIGHT, WIDTH = 640, 480
 
 
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
-
-
 def known_person(body, yaw=0.3):
-    """Identity, pose and what a perfect detector would give."""
+    """Identity, pose, camera, and the detection of a perfect detector."""
     generator = torch.Generator().manual_seed(3)
     zero = body.zero_identity()
     betas = torch.randn(body.num_betas, generator=generator)
     identity = BodyIdentity(betas, zero.face_offset, zero.joint_offset)
     pose = BodyPose.zero(body.num_expression)
     pose.body[:] = rest_body_pose()
-    pose.body[15, 2] = -0.6  # an arm half raised
-    pose.body[18, 1] = 1.2  # an elbow bent
-    pose.body[0] = torch.tensor([-0.5, 0.0, 0.2])  # a leg forward
+    pose.body[15, 2] = -0.6  # An arm is half raised.
+    pose.body[18, 1] = 1.2  # An elbow is bent.
+    pose.body[0] = torch.tensor([-0.5, 0.0, 0.2])  # A leg is forward.
     pose.body[3, 0] = 0.6
     turn = FACING_CAMERA @ matrix_from_axis_angle(torch.tensor([0.0, yaw, 0.0]))
     pose.root[:] = axis_angle_from_matrix(turn)
@@ -86,7 +81,7 @@ def test_sampled_body_is_the_full_body(body):
 
 
 def test_fit_recovers_a_known_pose(body):
-    """Stated: joints within 4 cm (root-relative, mean), keypoints within 1 % of the crop."""
+    """Joints to 4 cm (mean, relative to the root), keypoints to 1 % of the crop, mask IoU 0.9."""
     identity, pose, camera, detection = known_person(body)
     steps = []
     fit = PhotoFit(iterations=(40, 120, 160))(body, detection, camera, steps.append)
@@ -118,7 +113,7 @@ def test_what_is_known_is_kept_and_the_place_is_fitted(body):
 def test_fit_finds_the_turn_without_a_guess(body, yaw):
     _, pose, camera, detection = known_person(body, yaw)
     keypoints = detection.keypoints.clone()
-    keypoints[wholebody.FACE, 2] = float(yaw < 1)  # no face is seen from behind
+    keypoints[wholebody.FACE, 2] = float(yaw < 1)  # From behind no face is seen.
     blind = Detection(detection.mask, keypoints, torch.zeros(133, 4))
     fit = PhotoFit(iterations=(60, 150, 100))(body, blind, camera)
     turn = matrix_from_axis_angle(pose.root).T @ matrix_from_axis_angle(fit.pose.root)
@@ -150,7 +145,7 @@ def test_the_user_can_say_the_facing(body, facing):
 
 
 def mislabelled(detection, face):
-    """Left and right exchanged, and the depth with them: as good a reading of the same picture."""
+    """Left and right are swapped and depth is mirrored, which explains the picture as well."""
     order = list(wholebody.flip_order())
     keypoints = detection.keypoints[order]
     keypoints[wholebody.FACE] = detection.keypoints[wholebody.FACE]
@@ -160,7 +155,7 @@ def mislabelled(detection, face):
 
 
 def test_a_face_overrules_exchanged_sides(body):
-    """A ghost's labels, fitted as they are, turn the person back to front."""
+    """Fitted as they are, swapped labels would turn the person back to front."""
     _, pose, camera, detection = known_person(body)
     fit = PhotoFit(iterations=(40, 100, 60))(body, mislabelled(detection, face=1.0), camera)
     turn = matrix_from_axis_angle(pose.root).T @ matrix_from_axis_angle(fit.pose.root)
@@ -180,7 +175,7 @@ def test_no_face_does_not_turn_a_person(body):
 
 
 def read_crop(body, detection, camera, joints, spread_m=0.02):
-    """The whole photograph as a crop, with joints that an annotator has read off it."""
+    """The whole photograph as a crop, with joints as an annotator estimates them."""
     pixels = camera.project(joints[:22]) / torch.tensor([WIDTH, HEIGHT])
     depth = joints[:22, 2:] - joints[:1, 2:]
     read = torch.cat((pixels, depth, torch.full((22, 1), spread_m)), -1)
@@ -199,7 +194,9 @@ def test_exchanged_sides_are_put_right_and_a_profile_is_left(body):
     others = [i for i in range(133) if i not in range(23, 91)]
     assert torch.equal(mended.keypoints[others], detection.keypoints[others])
     assert torch.equal(mended.points_m[others], detection.points_m[others])
-    assert torch.equal(mended.keypoints[23:91], flipped.keypoints[23:91]), "the face is its own"
+    assert torch.equal(mended.keypoints[23:91], flipped.keypoints[23:91]), (
+        "the face must not be swapped"
+    )
     assert with_agreed_sides(detection, read_crop(body, detection, camera, joints)) is detection
     aside = joints.clone()
     aside[:, 0] = 0.05 * aside[:, 0]
@@ -218,11 +215,13 @@ def test_read_joints_become_the_guess_in_metres(body):
     ours = torch.nn.functional.normalize(wrist - elbow, dim=0)
     true = torch.nn.functional.normalize(joints[20] - joints[18], dim=0)
     assert ours @ true > 0.99
-    # The scale comes from the mean body; this one is another.
+    # To 15 %, as the scale comes from the mean body, which this one is not.
     assert 0.85 < (wrist - elbow).norm() / (joints[20] - joints[18]).norm() < 1.15
     assert read.points_m[wholebody.NOSE, 3] == 0 and read.keypoints is detection.keypoints
     unsure = with_read_joints(detection, read_crop(body, detection, camera, joints, 5.0), body)
-    assert unsure.points_m[wholebody.LEFT_ELBOW, 3] > 0.3, "the least that counts as a guess"
+    assert unsure.points_m[wholebody.LEFT_ELBOW, 3] > 0.3, (
+        "0.3 is the least score that counts as a guess"
+    )
 
 
 def test_the_joints_term_is_the_mean_distance_in_depth(body):
@@ -239,7 +238,7 @@ def test_the_joints_term_is_the_mean_distance_in_depth(body):
 
 
 def test_detectors_see_a_short_lower_leg_and_the_rest_as_it_is():
-    """Hip, knee, ankle and heel on a line of one metre; the wrist does not move."""
+    """Hip, knee, ankle and heel lie on a line; the detector's offsets do not move the wrist."""
     points = torch.zeros(1, 133, 3)
     for point, down_m in ((11, 0.0), (13, 0.4), (15, 0.8), (19, 0.9)):
         points[0, point, 1] = down_m
@@ -252,7 +251,7 @@ def test_detectors_see_a_short_lower_leg_and_the_rest_as_it_is():
 
 
 def test_points_are_expected_where_their_detector_puts_them(body):
-    """The true pose explains the points of either detector, if it is known whose they are."""
+    """The true pose explains each detector's points, but only with that detector's offsets."""
     identity, pose, camera, own = known_person(body)
     points = body.keypoints(*body(identity, pose))
     moved = camera.project(as_detected(points[None], OFFSETS["mediapipe"])[0])
@@ -276,7 +275,7 @@ def test_the_joints_place_is_the_mean_distance_in_the_picture(body):
     joints = body(identity, pose)[1]
     box = torch.tensor([100.0, 50.0, 300.0, 500.0])
     crop = read_crop(body, detection, camera, joints)
-    small = camera.crop(box, 250, 150)  # Of half the photo's resolution.
+    small = camera.crop(box, 250, 150)  # Half of the photo's resolution.
     read = crop.maps[JOINTS].copy()
     read[:, :2] = small.project(joints[:22]) / torch.tensor([150, 250])
     read[[7, 10], 3] = np.inf
@@ -300,7 +299,7 @@ def test_a_seated_person_starts_seated_and_in_place(body):
     fitter = PhotoFit()
     problem = fitter.problem(body, seated, camera, read_crop(body, seated, camera, joints))
     state = initial_state(body, problem.starts, camera)
-    assert (state.trans[0] - pose.trans).norm() > 0.3, "as resting, too small and too far away"
+    assert (state.trans[0] - pose.trans).norm() > 0.3, "in the rest pose it starts too far away"
     fitter._descend(40, 0.06, (state.root, state.body), problem.directions, state)
     problem.place(state)
     assert (state.body[0, [0, 1], 0] < -0.7).all() and (state.body[0, [3, 4], 0] > 0.7).all()
@@ -313,7 +312,7 @@ def test_limbs_out_of_sight_are_not_believed(body):
     seen = read_crop(body, detection, camera, joints)
     keypoints = detection.keypoints.clone()
     keypoints[wholebody.LEFT_ANKLE, 2] = 0
-    seen.maps[JOINTS][21, :2] = (0.4, 1.2)  # a hand below the picture
+    seen.maps[JOINTS][21, :2] = (0.4, 1.2)  # A hand below the picture.
     read = believed_joints(seen, keypoints, body).maps[JOINTS]
     assert np.isinf(read[[7, 10, 21], 3]).all() and np.isfinite(read[:, 3]).sum() == 19
     far = torch.full((1, 55, 3), 4.0)
@@ -329,12 +328,12 @@ def test_who_stands_in_the_picture_is_drawn_upright(body):
     identity, pose, camera, detection = known_person(body)
     seen = read_crop(body, detection, camera, body(identity, pose)[1])
     bent = believed_joints(seen, detection.keypoints, body).maps[JOINTS]
-    assert np.array_equal(bent, seen.maps[JOINTS]), "one leg is apart: as read"
+    assert np.array_equal(bent, seen.maps[JOINTS]), "unchanged, as one leg is apart"
     points = detection.keypoints.clone()
     points[[13, 15], 0], points[[14, 16], 0] = points[11, 0], points[12, 0]
     rest = (body.joint_regressor @ body.template)[:22].numpy()
     read = seen.maps[JOINTS]
-    read[:, 2], read[:, 3] = 4 - rest[:, 2], 0.05  # Faces the camera, straight
+    read[:, 2], read[:, 3] = 4 - rest[:, 2], 0.05  # Straight, facing the camera.
     read[1, 2] = read[2, 2] = 4 - rest[[1, 2], 2].mean()
     straight = read[:, 2].copy()
     above = (read[0, 1] - read[:, 1]).clip(min=0)
@@ -342,7 +341,9 @@ def test_who_stands_in_the_picture_is_drawn_upright(body):
     read[[5, 8], 2] += (0.15, 0.4)  # and the right leg strides.
     leaning = read[:, 2].copy()
     out = believed_joints(seen, points, body).maps[JOINTS]
-    assert abs(out[12, 2] - straight[12]) < 0.02, "4 cm are less than the reading may be off"
+    assert abs(out[12, 2] - straight[12]) < 0.02, (
+        "4 cm are within the annotator's error, so the lean is removed"
+    )
     assert abs((out[7, 2] - out[1, 2]) - (straight[7] - straight[1])) < 0.03
     stride, was = (x[[5, 8, 11]] - x[2] for x in (out[:, 2], leaning))
     np.testing.assert_allclose(stride, was, atol=0.003)
@@ -353,17 +354,17 @@ def test_who_stands_in_the_picture_is_drawn_upright(body):
     assert np.array_equal(out[:, [0, 1, 3]], read[:, [0, 1, 3]])
     tall_m = (rest[12, 1] - rest[0, 1]) / (read[0, 1] - read[12, 1])
     slope = 0.15 * tall_m * (read[:, 1] - read[0, 1])
-    read[:, 2] = straight + slope  # Before a camera that looks down.
+    read[:, 2] = straight + slope  # As seen by a camera that looks down.
     leaning = read[:, 2].copy()
     out = believed_joints(seen, points, body).maps[JOINTS][:, 2]
     left = (out - straight) / slope.clip(min=1e-3)
-    assert 0.5 < left[7] < 1 and abs(left[4] - left[7]) < 0.2, "it leans as one"
-    read[[4, 7], :2] = 1.2  # A leg that is out of the crop: no reading, no nan.
+    assert 0.5 < left[7] < 1 and abs(left[4] - left[7]) < 0.2, "the leg must lean as a whole"
+    read[[4, 7], :2] = 1.2  # A leg outside the crop must not give NaN.
     assert np.isfinite(believed_joints(seen, points, body).maps[JOINTS][:, 2]).all()
 
 
 def test_read_joints_set_a_leaning_guess_right(body):
-    """The detector's guess leans by 17 degrees; the annotator knows better."""
+    """The detector's guess leans by 17 degrees; the annotator's joints correct it."""
     identity, pose, camera, detection = known_person(body)
     leaning = detection.points_m.clone()
     leaning[:, 2] += 0.3 * leaning[:, 1]
@@ -383,7 +384,7 @@ def test_state_rotations_are_those_of_its_pose(body):
     rotations = state.rotations(body.hands_mean)
     torch.testing.assert_close(rotations, expected, atol=1e-5, rtol=0)
     rotations.square().sum().backward()
-    assert torch.isfinite(state.root.grad).all(), "half turns have gradients"
+    assert torch.isfinite(state.root.grad).all(), "gradients must be finite at half turns"
 
 
 def test_named_expressions_stay_blend_weights(body):
@@ -418,7 +419,7 @@ def test_silhouette_does_not_judge_outside_the_photo(body):
 def test_upright_guess_straightens_a_leaning_stander():
     _, _, _, detection = known_person(SmplxBody())
     guess = detection.points_m.clone()
-    guess[:, 2] += 0.3 * guess[:, 1]  # everything leans along the view
+    guess[:, 2] += 0.3 * guess[:, 1]  # All points lean along the line of sight.
     straight = upright_guess(guess)
     assert abs(float(straight[[5, 6], 2].mean())) < 1e-5
     assert (straight[[13, 15], 2] == straight[11, 2]).all()
@@ -428,7 +429,7 @@ def test_upright_guess_straightens_a_leaning_stander():
 def test_standing_needs_straight_legs_in_view(body):
     _, _, _, detection = known_person(body)
     points = detection.keypoints
-    assert not is_standing(points), "one leg is bent forward and apart"
+    assert not is_standing(points), "not standing: one leg is bent forwards and apart"
     straight = points.clone()
     straight[[13, 15], 0] = points[11, 0]
     straight[[14, 16], 0] = points[12, 0]

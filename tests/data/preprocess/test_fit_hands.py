@@ -1,4 +1,4 @@
-"""Hands where the picture shows them."""
+"""The fit places hands and arms where the picture shows them."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def camera():
 
 
 def crop_of(camera, parts, keypoints, joints, spread_m=0.02):
-    """The photo's middle at half the pixels a side, with parts and joints that were read."""
+    """The photo at half its size, with given parts and joints."""
     small = camera.crop(torch.tensor([0.0, 0.0, WIDTH, HEIGHT]), HEIGHT // 2, WIDTH // 2)
     image = np.zeros((HEIGHT // 2, WIDTH // 2, 3), np.uint8)
     points = keypoints * torch.tensor([0.5, 0.5, 1.0])
@@ -84,7 +84,7 @@ def test_an_arm_put_on_the_other_one_is_taken_from_where_it_is_read(camera):
         read[joint] = keypoints[point, :2] + 5
     read[18], read[20] = torch.tensor([300.0, 200]), torch.tensor([350.0, 300])
     keypoints[[7, 9], :2] = torch.tensor([[100.0, 200], [80, 300]])
-    read[4] += 200  # A knee alone is no limb.
+    read[4] += 200  # One wrong knee is not a wrong limb.
     parts = np.zeros((HEIGHT // 2, WIDTH // 2), np.uint8)
     found = detection_of(keypoints)
     mended = with_agreed_limbs(found, crop_of(camera, parts, keypoints, read), camera)
@@ -94,7 +94,7 @@ def test_an_arm_put_on_the_other_one_is_taken_from_where_it_is_read(camera):
     assert torch.equal(mended.keypoints[others], keypoints[others])
     placed = replace(found, offsets=OFFSETS["mediapipe"])
     offsets = with_agreed_limbs(placed, crop_of(camera, parts, keypoints, read), camera).offsets
-    # What is read lies at the joints; what the detector says of other points stays.
+    # The replaced elbow has no offset of the detector any more; other points keep theirs.
     assert offsets[:, 0].tolist() == [p for p in OFFSETS["mediapipe"][:, 0].tolist() if p != 7]
     unsure = crop_of(camera, parts, keypoints, read, spread_m=0.3)
     assert with_agreed_limbs(found, unsure, camera) is found
@@ -102,7 +102,7 @@ def test_an_arm_put_on_the_other_one_is_taken_from_where_it_is_read(camera):
 
 def test_a_hand_that_is_seen_lies_before_what_it_covers(camera):
     parts = np.full((HEIGHT // 2, WIDTH // 2), PART_INDEX["Torso"], np.uint8)
-    parts[150:170, 110:130] = PART_INDEX["Left_Hand"]  # In the photo's middle.
+    parts[150:170, 110:130] = PART_INDEX["Left_Hand"]  # In the middle of the photo.
     keypoints = spread_keypoints()
     keypoints[wholebody.LEFT_WRIST, :2] = HALF
     seen = crop_of(camera, parts, keypoints, torch.full((22, 2), 5.0))
@@ -113,4 +113,6 @@ def test_a_hand_that_is_seen_lies_before_what_it_covers(camera):
     joints = torch.zeros(2, 55, 3)
     joints[:, LEFT_HAND, 2] = torch.tensor([[4.1], [3.9]])
     torch.testing.assert_close(term(vertices, joints), torch.tensor([0.13, 0.0]))
-    assert term(vertices + torch.tensor([1.0, 0, 0]), joints).tolist() == [0, 0], "beside the body"
+    assert term(vertices + torch.tensor([1.0, 0, 0]), joints).tolist() == [0, 0], (
+        "beside the body there is no penalty"
+    )

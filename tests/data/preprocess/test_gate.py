@@ -1,4 +1,4 @@
-"""Frames with faults of known kinds, among frames with a video model's usual errors."""
+"""The gate finds planted faults among frames with a video model's usual errors."""
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ FRAMES, FAULTY = 20, range(2, 20, 4)
 
 
 def dressed(seed: int) -> TexturedPerson:
-    """In clothes of a coarse random pattern."""
+    """A person in clothes of a coarse random pattern."""
     random = np.random.default_rng(seed)
     base = random.uniform(60, 190, 3)
     pattern = base + random.normal(size=(16, 16, 3)) * 25
@@ -33,7 +33,7 @@ def dressed(seed: int) -> TexturedPerson:
 
 @pytest.fixture(scope="module")
 def clip() -> tuple[Controls, np.ndarray]:
-    """Controls of a dance, and the same dance by somebody in other clothes."""
+    """Controls of a dance, and its renders with another person's clothes in faulty frames."""
     camera = Camera.identity(torch.full((2,), 250.0), torch.tensor([48.0, 64.0]), 128, 96)
     person, other = dressed(1), dressed(5)
     maker = ClipMaker(generator=TexturedMeshGenerator(), num_frames=FRAMES)
@@ -46,7 +46,7 @@ def clip() -> tuple[Controls, np.ndarray]:
 
 
 def drawn(images: np.ndarray, seed: int) -> np.ndarray:
-    """What a video model makes of renders: a little noise, tint, blur, and a pixel off."""
+    """Renders with a video model's usual errors: noise, tint, blur, shift by up to a pixel."""
     random = np.random.default_rng(seed)
     out = []
     for image in images:

@@ -1,4 +1,4 @@
-"""Findings that are kept in files."""
+"""Detections that are kept in files."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from persona.modules.detect.offsets import OFFSETS
 
 
 class Counting(Detector):
-    """Finds something at random, and counts how often it is asked."""
+    """Returns random detections, and records its calls."""
 
     def __init__(self, person="auto"):
         self.person, self.asked = person, []
@@ -50,7 +50,7 @@ def test_a_photo_is_looked_at_once_whatever_it_is_called(tmp_path):
     assert inner.calls == 2 and len(list(folder.iterdir())) == 2
     second = Counting(person=2)
     KeptDetector(folder, second)(image, str(photo))
-    assert second.calls == 1, "another person is meant"
+    assert second.calls == 1, "another person was chosen"
 
 
 def test_damage_and_a_wrong_size_are_told(tmp_path):
@@ -78,7 +78,7 @@ def test_what_older_versions_kept_is_mediapipes(tmp_path):
 
 
 class Blind(Counting):
-    """Sees nobody."""
+    """Finds nobody."""
 
     def __call__(self, image, source="the image"):
         super().__call__(image, source)

@@ -1,4 +1,4 @@
-"""Prints that run on around a tube of cloth, against patterns known all round."""
+"""Prints continue around a tube of cloth, compared with known patterns."""
 
 import numpy as np
 import pytest
@@ -15,12 +15,12 @@ from persona.data.preprocess.prints import (
 
 
 def tube_points(edge, arm=False):
-    """Points on an elliptic tube, its angles, and which are seen from the front."""
+    """Points on an elliptic tube, their heights and angles, and which are seen from the front."""
     axis, angle = np.meshgrid(np.arange(0, 0.4, 0.004), np.arange(-np.pi, np.pi, 0.02))
     axis, angle = axis.ravel(), angle.ravel()
     aside, ahead = 0.15 * np.sin(angle) + 0.05, 0.1 * np.cos(angle) - 0.02
     place = np.stack((axis, aside, ahead) if arm else (aside, axis, ahead), -1)
-    # The angle about the ellipse's middle is what the tube is unrolled by.
+    # Tubes are unrolled by the angle about the ellipse's centre.
     turn = np.arctan2(0.15 * np.sin(angle), 0.1 * np.cos(angle))
     return place, axis, turn, np.abs(turn) < edge
 
@@ -40,13 +40,15 @@ def test_a_print_goes_on_at_the_edge_and_leaves_the_middle_to_the_front():
     pattern = np.repeat(turn[:, None], 3, 1).astype(np.float32)
     colour = np.where(seen[:, None], pattern, 9).astype(np.float32)
     run_around(colour, place, np.full(len(place), TRUNK), seen, ~seen)
-    # The edge is the 95 % quantile of what is seen: 1.14. Two fifths of it stay in front.
+    # The edge is the 95 % quantile of seen angles, 1.14; two fifths of that stay in front.
     just_behind = (np.abs(turn) > 1.22) & (np.abs(turn) < 1.3)
     assert np.abs(np.abs(colour[just_behind, 0]) - 1.1).max() < 0.1
     half = np.abs(np.abs(turn) - (1.14 + np.pi) / 2) < 0.02
     assert np.abs(np.abs(colour[half, 0]) - 0.7 * 1.14).max() < 0.06
-    assert (np.sign(colour[half, 0]) == np.sign(turn[half])).all(), "each side goes on by itself"
-    # Here the sides are each other's negative: where they have faded, nothing is left.
+    assert (np.sign(colour[half, 0]) == np.sign(turn[half])).all(), (
+        "each side must continue its own pattern"
+    )
+    # The two sides have opposite signs, so their blend in the middle is 0.
     assert np.abs(colour[np.abs(turn) > 3.12, 0]).max() < 0.1
 
 

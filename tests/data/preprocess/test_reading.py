@@ -1,4 +1,4 @@
-"""What the annotator's maps do for mask and fit."""
+"""How the annotator's maps change mask and fit."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from persona.data.preprocess.fit import photo_camera
 from persona.data.preprocess.fit_surface import SurfaceTerm
 from persona.data.preprocess.fit_terms import CropSpace
 from persona.data.preprocess.matte import refine_mask
-from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Annotator, Detection
 from persona.modules.render.mesh import interpolate, rasterize
 from persona.types import BodyPose
@@ -18,13 +17,8 @@ HEIGHT, WIDTH = 320, 240
 
 
 @pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
-
-
-@pytest.fixture(scope="module")
 def person(body):
-    """Posed vertices, what each pixel shows of the template, and a perfect detection."""
+    """Posed vertices, camera, each pixel's place on the template, and a perfect detection."""
     pose = BodyPose.zero(body.num_expression)
     pose.root[0] = torch.pi
     pose.body[15, 2], pose.body[16, 2] = -1.0, 0.7
@@ -61,7 +55,7 @@ def test_the_true_pose_costs_least(body, person):
     turned = (vertices - centre) * torch.tensor([-1.0, 1.0, -1.0]) + centre
     moved = vertices + torch.tensor([0.05, 0, 0])
     assert true < 0.06 and energy(found, moved[index]) > true + 0.04
-    # Who is turned around looks the same in outline, and costs most.
+    # A body turned around has the same outline, but costs most.
     assert energy(found, turned[index]) > energy(found, moved[index])
 
 
@@ -96,7 +90,7 @@ def test_gradient_reaches_the_vertices(body, person):
 
 
 class Told(Annotator):
-    """Gives a matte that it was told, on the crop's grid."""
+    """Returns a given matte on the crop's grid."""
 
     provides = frozenset({"alpha"})
 
@@ -112,7 +106,7 @@ class Told(Annotator):
 
 
 def test_a_matte_that_disagrees_grossly_is_believed(person):
-    """The detector took the person and a post beside; the annotator sees the person."""
+    """The detector's mask has a post beside the person; the annotator's has the person alone."""
     _, _, _, detection = person
     true = detection.mask.numpy() > 0.5
     post = detection.mask.clone()
@@ -126,7 +120,7 @@ def test_a_matte_that_disagrees_grossly_is_believed(person):
 
 
 def test_places_that_one_of_the_two_misses_are_settled_and_outlines_are_shared(person):
-    """A hem that the detector misses, things beside the person that it takes for some of them."""
+    """The detector misses a hem, and includes two objects beside the person."""
     _, _, _, detection = person
     true = detection.mask.numpy() > 0.5
     rows, columns = np.nonzero(true)
@@ -147,7 +141,7 @@ def test_places_that_one_of_the_two_misses_are_settled_and_outlines_are_shared(p
     mended = refine_mask(image, wrong, told).mask.numpy() > 0.5
     assert mended[hem].mean() > 0.9
     assert mended[beside].mean() < 0.1
-    assert mended[doubted].mean() > 0.9, "the annotator is not sure"
+    assert mended[doubted].mean() > 0.9, "kept, as the annotator is unsure there"
     assert (mended & true).sum() / (mended & ~doubted | true).sum() > 0.95
 
 

@@ -1,4 +1,4 @@
-"""People whom only the annotator sees."""
+"""People that only the annotator finds, not the detector."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ HEIGHT, WIDTH = 400, 300
 
 
 class Sees(Annotator):
-    """Sees a grey person before white: a lighter head, joints down the middle."""
+    """Finds a grey person on white: a lighter head, joints along the middle."""
 
     provides = frozenset({"alpha", "parts", JOINTS})
 
@@ -39,7 +39,7 @@ def picture():
     image = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
     image[100:300, 200:240] = 150
     image[100:140, 200:240] = 220
-    image[150:160, 20:30] = 150  # A speck, no part of the person.
+    image[150:160, 20:30] = 150  # A speck beside the person.
     return image
 
 
@@ -52,7 +52,7 @@ def test_who_is_seen_has_mask_and_joints_of_the_photo(picture):
     assert (mask & true).sum() / (mask | true).sum() > 0.95
     points = found.keypoints[[wholebody.LEFT_HIP, wholebody.LEFT_ANKLE]]
     assert (points[:, 0] - 220).abs().max() < 2
-    # Joints 1 and 7 of 22, evenly down the person.
+    # Joints 1 and 7 of 22 joints, which are evenly spaced along the person.
     torch.testing.assert_close(points[:, 1], 100 + 200 * torch.tensor([1, 7]) / 21, atol=4, rtol=0)
     assert (points[:, 2] == 1).all() and (found.keypoints[wholebody.FACE, 2] == 0).all()
     assert "nobody" in found.warnings[0] and len(annotator.told) == 2
@@ -62,7 +62,7 @@ def test_who_is_seen_has_mask_and_joints_of_the_photo(picture):
 @pytest.mark.parametrize("annotator", [Sees(spread_m=0.3), Sees(head="Lower_Clothing")])
 def test_what_is_unsure_or_has_no_head_is_nobody(picture, annotator):
     assert look_again(picture, annotator, "a.jpg") is None
-    assert annotator.told, "it was asked"
+    assert annotator.told, "the annotator was not called"
 
 
 def test_nothing_and_annotators_that_need_a_body_see_nobody(picture):

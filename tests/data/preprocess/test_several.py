@@ -1,4 +1,4 @@
-"""Textures of several photographs: the best view wins, light is evened, strangers are told."""
+"""Fits and textures of several photographs of one person."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from persona.types import BodyPose
 
 
 def sums(colour, weight):
-    """Of texels with a weight and a colour each."""
+    """``Sums`` of texels with a weight and a colour each."""
     weight = torch.as_tensor(weight, dtype=torch.float32)
     colour = torch.as_tensor(colour, dtype=torch.float32)
     out = Sums.empty(len(weight))
@@ -63,7 +63,7 @@ def test_one_shape_nearer_to_the_better_fit(body):
 
 
 def test_the_part_of_a_texel_is_what_most_see_well():
-    """Hair that one misfit photograph lays over a face is outvoted."""
+    """Two photographs outvote one that wrongly shows hair on a face."""
     face, hair = 2, 1
 
     def seen(part, weight):
@@ -118,7 +118,7 @@ def test_a_head_turned_backwards_is_that_of_the_other_photograph(body):
 
 @pytest.mark.slow
 def test_photographs_fitted_together_agree_on_stance_and_shape(body):
-    """A lean towards the camera, which one from the side shows, reaches the front's fit."""
+    """A lean towards the camera, which only the side view shows, reaches the front's fit."""
     camera, zero = photo_camera(320, 240), body.zero_identity()
     true = BodyPose.zero(body.num_expression)
     true.body[:] = rest_body_pose()
@@ -149,7 +149,7 @@ def test_photographs_fitted_together_agree_on_stance_and_shape(body):
 
 @pytest.mark.parametrize("faults", [(), ("the joints lie 30 % of the person's size off",)])
 def test_a_fit_that_fails_together_leaves_each_by_itself(body, monkeypatch, caplog, faults):
-    """No accepted photograph is refused because the others pull at it; the user is told."""
+    """If the joint fit has a fault, the separate fits are kept, and the user is told."""
     pose = BodyPose.zero(body.num_expression)
     alone = BodyFit(body.zero_identity(), pose, 2.0, 0.01)
     together = [replace(alone, start="together"), replace(alone, start="together", faults=faults)]

@@ -1,4 +1,4 @@
-"""Photographs of other people are told by the colours of the parts, other exposures are not."""
+"""Photographs of other people are recognised by colours of parts; other exposures are not."""
 
 import math
 
@@ -13,7 +13,7 @@ RED, BLUE, GREY, SKIN = (0.7, 0.2, 0.2), (0.2, 0.25, 0.6), (0.45, 0.45, 0.45), (
 
 
 def photo(shirt, legs, gain=1.0, seed=0):
-    """Colours of parts, with noise."""
+    """Colours of parts of a noisy photograph."""
     random = np.random.default_rng(seed)
     colour = torch.zeros(len(PART), 3)
     for number, value in ((SHIRT, shirt), (LEGS, legs), (FACE, SKIN)):

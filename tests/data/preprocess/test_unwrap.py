@@ -1,4 +1,4 @@
-"""Unwrapping of rendered frames back to the texture they were painted with."""
+"""Unwrapping rendered frames gives the texture that they were painted with."""
 
 import math
 from dataclasses import replace
@@ -20,7 +20,7 @@ UPPER, LOWER = PART_INDEX["Upper_Clothing"], PART_INDEX["Lower_Clothing"]
 
 
 def ball(rows=24, columns=48):
-    """A sphere of radius 0.5 m with a cut from pole to pole in its texture."""
+    """A sphere of radius 0.5 m whose texture has a seam from pole to pole."""
     v, u = torch.meshgrid(
         torch.linspace(0.02, 0.98, rows), torch.linspace(0, 1, columns + 1), indexing="ij"
     )
@@ -46,7 +46,7 @@ def paint(points):
 
 
 def view_of(mesh, angle, mirror_x=False):
-    """The ball turned about y, 3 m away, with the paint that belongs to its rest pose."""
+    """The ball turned about y, 3 m away, painted by its rest positions."""
     c, s = math.cos(angle), math.sin(angle)
     turn = torch.tensor([[c, 0, s], [0, 1, 0], [-s, 0, c]])
     vertices = mesh.rest @ turn.T + torch.tensor([0.0, 0.0, 3.0])
@@ -103,10 +103,10 @@ def test_unseen_texels_are_black_before_and_filled_after():
 
 
 def test_holes_are_filled_across_the_cut():
-    """A hole beside the cut takes the colour from the other edge of the texture."""
+    """A hole beside the seam takes its colour from the other edge of the texture."""
     mesh = ball()
     texels, rest = truth(mesh)
-    # The turn hides u in about (0, 0.2): what is nearest to it lies at u near 1.
+    # Texels with u in about (0, 0.2) are hidden; their nearest seen texels have u near 1.
     textures = unwrap([view_of(mesh, math.pi / 2 + a) for a in (0.6, -0.6)], mesh, SIZE)
     mask = textures.mask.reshape(-1)[texels.index]
     filled = torch.from_numpy(textures.inpaint).flatten(0, 1)[texels.index].float() / 255
@@ -118,7 +118,7 @@ def test_holes_are_filled_across_the_cut():
 
 
 def test_hidden_texels_are_not_seen():
-    """A second ball in front leaves its shadow out of the first one's mask."""
+    """A second ball in front hides texels of the first one."""
     front, back = ball(), ball()
     count = len(front.rest)
     rest = torch.cat((front.rest * 0.4 - torch.tensor([0.0, 0.0, 1.0]), back.rest))
@@ -163,7 +163,7 @@ def test_nothing_in_view_is_an_error():
 
 
 def test_several_photographs_become_one_texture_in_the_light_of_the_first():
-    """Each view shows more of the ball; dark ones and a blurred one leave the paint as it is."""
+    """Views add texels; darker ones and a blurred one hardly change the colours."""
     mesh, views = ball(), []
     for angle, light in ((0.0, 1.0), (1.3, 0.6), (2.6, 1.0), (4.2, 0.7)):
         view = view_of(mesh, angle)
@@ -177,11 +177,11 @@ def test_several_photographs_become_one_texture_in_the_light_of_the_first():
         textures = unwrap_photos(views[:count], mesh, SIZE, list("abcd")[:count])
         mask = torch.from_numpy(textures.mask).flatten()[texels.index]
         shares.append(float(mask.float().mean()))
-    # What is more oblique than an angle of 84 degrees, and the poles, nobody sees.
+    # No view shows the poles, or faces at angles above 84 degrees.
     assert shares[0] < 0.4 and shares[0] + 0.1 < shares[1] < shares[2] - 0.2
     found = torch.from_numpy(textures.texture).flatten(0, 1)[texels.index].float() / 255
     error = (found - paint(rest)).abs().mean(-1)
-    # The blurred one is alone somewhere, and a little of the exposures is taken for light.
+    # Not 0: some texels have only the blurred view, and some exposure is mistaken for light.
     assert error[mask].mean() < 0.045, error[mask].mean()
     plain = unwrap(views, mesh, SIZE)
     found = torch.from_numpy(plain.texture).flatten(0, 1)[texels.index].float() / 255

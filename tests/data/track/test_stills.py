@@ -1,4 +1,4 @@
-"""Which frames of a video become photographs."""
+"""The choice of a video's frames that become photographs."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from persona.types import BodyPose
 
 
 def turned_pose(body, degrees):
-    """Standing four metres off, turned about the vertical."""
+    """A person 4 m away, turned about the vertical."""
     turn = matrix_from_axis_angle(torch.tensor([0.0, np.radians(degrees), 0.0]).float())
     pose = BodyPose.zero(body.num_expression)
     root = axis_angle_from_matrix(turn @ FACING_CAMERA)
@@ -69,7 +69,7 @@ def test_the_box_holds_the_person_and_knows_what_is_cut_off(body):
 
 
 def test_files_are_the_frames_that_were_chosen(body, tmp_path):
-    """Frame 1 of the video is frame 0 of the motion; a bridged frame is no photograph."""
+    """Frame 1 of the video is frame 0 of the motion; interpolated frames are not used."""
     from persona.commands.video_file import write_video
 
     rng = np.random.default_rng(0)

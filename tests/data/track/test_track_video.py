@@ -1,4 +1,4 @@
-"""Videos as they come: rotated, large, of varying rate, cut, of one frame, or none at all."""
+"""Videos of all kinds: rotated, large, with varying rate or cuts, of one frame, unreadable."""
 
 import subprocess
 
@@ -19,7 +19,7 @@ def ffmpeg(*arguments):
 
 
 def clip(path, *scenes, fps=10, size=(64, 48), bar=255):
-    """Scenes of (colour, frames), one after the other, each with a bright bar that moves."""
+    """Writes a video of scenes, (colour, number of frames), each with a moving bar."""
     height, width = size
     pixels = []
     for color, count in scenes:
@@ -48,7 +48,7 @@ def test_frames_are_counted_from_any_start(tmp_path):
 
 
 def test_large_frames_become_small_and_keep_their_shape(tmp_path):
-    """4K, by its longer side."""
+    """4K is shrunk to 1280 pixels on its longer side."""
     path = tmp_path / "large.mp4"
     ffmpeg("-f", "lavfi", "-i", "color=red:size=3840x2160:rate=10:duration=0.2", path)
     (first, _) = Video.open(path).frames()
@@ -57,20 +57,20 @@ def test_large_frames_become_small_and_keep_their_shape(tmp_path):
 
 
 def test_a_turned_telephone(tmp_path):
-    """Frames stored lying, with the note to turn them, come upright."""
+    """Frames that are stored sideways with a rotation in the metadata are read upright."""
     path = clip(tmp_path / "lying.mp4", ((0, 0, 0), 2), size=(48, 96))
     turned = tmp_path / "turned.mp4"
     ffmpeg("-display_rotation", "90", "-i", path, "-c", "copy", turned)
     assert next(Video.open(path).frames()).shape == (48, 96, 3)
     frame = next(Video.open(turned).frames())
     assert frame.shape == (96, 48, 3)
-    # The bar at the left side of the stored frame lies at the bottom after a turn to the left.
+    # Turned left, the bar at the left side of the stored frame is at the bottom.
     assert frame[-4:].mean() > 150 > frame[:-8].mean()
     assert next(Video.open(turned, longest_px=64).frames()).shape == (64, 32, 3)
 
 
 def test_varying_rate_becomes_steady(tmp_path):
-    """A frame that stays for half a second is there as often as it is seen."""
+    """A frame that is shown for half a second is repeated accordingly."""
     source = clip(tmp_path / "even.mp4", ((30, 30, 30), 10))
     path = tmp_path / "uneven.mkv"
     late = "setpts='if(lt(N,5),N,N+5)/10/TB'"

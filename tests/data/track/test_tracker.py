@@ -1,4 +1,4 @@
-"""From a video to a motion's folder, with stand-ins for the networks; and end to end (slow)."""
+"""From a video to a motion's folder, with stand-ins for networks, and end to end (slow)."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ class Nobody(Detector):
 
 
 class Somebody(Detector):
-    """Finds the second of two people."""
+    """Finds two people and takes the second."""
 
     def __call__(self, image, source="the image"):
         told = (f"{source}: 2 people; number 2 from the left is taken",)
@@ -49,7 +49,10 @@ def video(tmp_path_factory):
 
 @pytest.fixture
 def watched(body, monkeypatch):
-    """What is seen of the mean person in the T-pose, but in the second frame; counts the frames."""
+    """Replaces ``Watcher``: the mean person in the T-pose, but nobody in a shot's second frame.
+
+    Returns the list of frames that were looked at.
+    """
     from persona.data.preprocess.fit_state import resting_keypoints
 
     points = resting_keypoints(body) @ torch.diag(torch.tensor([1.0, -1.0, -1.0]))
@@ -118,16 +121,16 @@ def test_an_interrupted_run_goes_on(body, video, watched, tmp_path, monkeypatch)
             tracker.run(video, root)
     assert not (root / "motion.npz").exists() and len(watched) == 5
     tracker.run(video, root)
-    assert len(watched) == 5, "frames are looked at once"
+    assert len(watched) == 5, "frames were looked at twice"
     other = Tracker(body=body, detector=Somebody(), iterations=(1, 2))
     other.run(video, root)
-    assert len(watched) == 10, "other settings begin anew"
+    assert len(watched) == 10, "other settings must begin again"
 
 
 def test_parts_of_a_video(body, video, watched, tmp_path):
     tracker = Tracker(body=body, detector=Somebody(), iterations=(1, 1))
     tracked, _ = tracker.run(video, tmp_path / "me", Cut(0, 1))
-    assert tracked.frames == range(0, 1), "one frame is a motion, too"
+    assert tracked.frames == range(0, 1), "one frame is a motion too"
     with pytest.raises(UserError, match=r"two shots.mp4: 7 frames can be read, none from start=9"):
         tracker.run(video, tmp_path / "me", Cut(9))
 
@@ -159,7 +162,7 @@ def test_boxes_of_people():
 
 @pytest.mark.slow
 def test_a_film_end_to_end(shared_data, body, tmp_path):
-    """Joints within 9 cm of the truth of a film, by the project's own detectors."""
+    """Mean error of joints below 9 cm on a rendered film with exact truth."""
     pytest.importorskip("mediapipe")
     from persona.commands.video_file import write_video
     from persona.data.people.film import FilmPlan, draw_film, plan_film

@@ -1,4 +1,4 @@
-"""The AniGS-style avatar: without offsets the canonical person, who learns from every view."""
+"""The AniGS-style avatar: a canonical person, with offsets for each training view."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def pose(body):
 
 
 def stir(avatar):
-    """Gives each view something to say."""
+    """Gives each view offsets of its own."""
     with torch.no_grad():
         for plane in avatar.field.planes:
             plane.time.uniform_(0.5, 1.5)
@@ -115,7 +115,7 @@ def test_anchors_are_spread_and_mixed():
     nearest = torch.cdist(points, anchors.places).amin(1)
     assert gaps.min() >= nearest.max() - 1e-6
     torch.testing.assert_close(anchors.mix(torch.ones(40, 2)), torch.ones(300, 2))
-    # A point that is an anchor has its value, and a field that is linear nearly keeps its values.
+    # An anchor keeps its value, and a linear field is interpolated almost exactly.
     mixed = anchors.mix(anchors.places)
     torch.testing.assert_close(mixed[0], points[0], atol=1e-4, rtol=0)
     assert (mixed - points).norm(dim=-1).mean() < 0.5 * nearest.mean() + 0.03

@@ -1,4 +1,4 @@
-"""What an avatar gets for nothing, and how its number of Gaussians changes."""
+"""The base class of avatars: defaults, learning rates, and changes of the number of Gaussians."""
 
 import importlib
 import inspect
@@ -13,7 +13,7 @@ from persona.types import PLAIN_VIEW
 
 
 class Cloud(Avatar):
-    """Points with a colour, a count that is no parameter, and a network for all of them."""
+    """Points with colours, a buffer per point, and a network that all points share."""
 
     per_gaussian = ("points", "look.rgb", "age")
 
@@ -86,7 +86,7 @@ def test_a_checkpoint_of_another_size_loads():
 
 
 def test_every_avatar_is_posed_alike():
-    """No method needs to know whose avatar it poses."""
+    """All avatars have the same signature, so methods can pose any of them."""
     for module in ("avatar.exavatar", "avatar.splatting_avatar", "head.avatar", "lhm.avatar"):
         importlib.import_module(f"persona.modules.{module}")
     importlib.import_module("persona.systems.textured_mesh")

@@ -1,4 +1,4 @@
-"""Skinning and normals that training corrects: they begin as the body's, and learn what is true."""
+"""Learnt corrections of skinning and normals: zero at first, and able to learn known truth."""
 
 import math
 
@@ -43,7 +43,7 @@ def corrected(body):
 
 @pytest.fixture
 def learnt(corrected):
-    """As if training had changed all that it can."""
+    """The avatar with random corrections."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in (corrected.skinning.log_factor, corrected.normals.tilt):
@@ -85,13 +85,13 @@ def test_only_near_joints_and_never_hands_or_face(body, learnt):
     main = template.weights[:own].argmax(1)
     far = ~kinematic_ring(body.parents, NEAR_EDGES)[main]
     new = far & (template.weights[:own] == 0)
-    assert weights[:own][new].max() == 0, "no weight grows from a joint further off"
+    assert weights[:own][new].max() == 0, "a vertex got weight from a distant joint"
     skin = LearntSkinning(template)
     assert not skin.allowed[main == LEFT_ANKLE, HEAD].any()
 
 
 def test_a_skirt_over_the_thigh_learns_to_follow_the_pelvis(body, corrected):
-    """The thigh's points that truly hang from the pelvis are told apart by positions alone."""
+    """From positions alone it learns that points of the thigh follow the pelvis."""
     template = corrected.template
     skin = LearntSkinning(template)
     hangs = template.weights[:, LEFT_HIP] > 0.5
@@ -123,7 +123,7 @@ def test_a_skirt_over_the_thigh_learns_to_follow_the_pelvis(body, corrected):
 
 @torch.no_grad()
 def test_tilts_turn_with_the_skin(body, learnt):
-    """Against the sum written out; and a person and a camera that turn alike look as before."""
+    """Equals the formula; and turning person and camera together does not change colours."""
     template, pose = learnt.template, stride(body, 0.7)
     posed = learnt(pose)
     weights = learnt.skinning_weights(posed.refined_canonical, posed.scales)
@@ -142,7 +142,7 @@ def test_tilts_turn_with_the_skin(body, learnt):
 
 
 def test_normals_are_learnt_from_shades_of_one_light(body, corrected):
-    """A patch whose true normals lean off the mesh is found from four turns in one light."""
+    """Tilted normals of the chest are learnt from shading in three turns under one light."""
     template, light = corrected.template, corrected.light
     normals, tilts = LearntNormals(template), LearntNormals(template)
     chest = template.coarse_vertices[:, 1] > 0
@@ -199,7 +199,7 @@ def test_the_priors_see_what_is_rough_and_what_is_large(corrected):
     assert prior_of(step, "normals", 1.0) - rough == pytest.approx(0.25 / 3)
     rough = prior_of(step, "skinning", 0.0)
     size = prior_of(step, "skinning", 1.0) - rough
-    assert rough > size, "one vertex alone is rougher than it is large"
+    assert rough > size, "a single changed vertex must cost more by roughness than by size"
 
 
 def test_what_was_pushed_below_zero_comes_back_and_goes_no_further(corrected):

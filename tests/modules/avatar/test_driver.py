@@ -1,4 +1,4 @@
-"""The frozen avatar against the plain one."""
+"""``PoseDriver``, the avatar prepared for inference, equals the plain avatar."""
 
 import pytest
 import torch
@@ -18,13 +18,8 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def body() -> SmplxBody:
-    return SmplxBody()
-
-
 def used_avatar(body: SmplxBody, settings: dict) -> GaussianAvatar:
-    """An avatar that training has moved: nothing is at its start."""
+    """An avatar with random changes of all parameters, as after training."""
     torch.manual_seed(0)
     options = {"field_resolution": 16, "field_steps": 2, "triplane_resolution": 8}
     avatar = AvatarBuilder(**options, **settings).build(body, body.zero_identity())
@@ -56,14 +51,16 @@ def test_same_gaussians_as_the_plain_avatar(body, name, asset):
             torch.testing.assert_close(
                 getattr(fast, field), getattr(plain, field), atol=1e-6, rtol=0
             )
-        torch.testing.assert_close(driver.rgb, posed.rgb, atol=1e-6, rtol=0)  # Vectorised or not.
+        torch.testing.assert_close(
+            driver.rgb, posed.rgb, atol=1e-6, rtol=0
+        )  # Not to the bit: vectorised code rounds differently.
     base, refined = posed.base, posed.refined
     if name != "no offsets":
-        assert (base - refined).abs().max() > 1e-3, "the offsets must have something to show"
+        assert (base - refined).abs().max() > 1e-3, "offsets must change the avatar in this test"
 
 
 def test_constants_are_computed_once(body):
-    """The weights of the base are looked up when the driver is made, never for a pose."""
+    """Weights of the base are looked up once, when the driver is made, not per pose."""
     avatar, poses = used_avatar(body, SETTINGS["paper"]), clip_poses(body)
     calls = []
     plain = avatar.skinning_weights

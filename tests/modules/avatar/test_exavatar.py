@@ -20,11 +20,6 @@ from persona.types import BodyPose, Camera, View
 SMALL = {"levels": 0, "triplane_resolution": 8, "width": 16, "texture_size": 32}
 
 
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
-
-
 def built(body: SmplxBody, **options) -> ExAvatar:
     torch.manual_seed(0)
     return ExAvatarBuilder(**(SMALL | options)).build(body, body.zero_identity())
@@ -91,7 +86,7 @@ def test_refined_is_base_at_zero_heads(body):
 
 
 def test_without_offsets_every_gaussian_sits_on_its_vertex(body):
-    """Up to the hips, where blending into the wide canonical pose and back is not the identity."""
+    """Except near hips and legs, as blending to the wide canonical pose and back is inexact."""
     avatar, pose = built(body, mean_gain=0.0), random_pose(body)
     posed = avatar(matrix_pose(body, pose))
     vertices, _ = body(body.zero_identity(), pose)
@@ -105,7 +100,7 @@ def test_offsets_are_not_used_on_hands_and_face(body):
     avatar, template = built(body), built(body).template
     posed = avatar(matrix_pose(body, random_pose(body)))
     moved = (posed.refined - posed.base).norm(dim=1)
-    # The packaged body has no pose blend shapes.
+    # 0, as the packaged body has no pose blend shapes.
     assert moved[template.fixed].max() < 1e-6
     assert moved[~template.fixed].min() > 1e-6
     assert (posed.mean_offset_offset.norm(dim=1) > 0).all()
@@ -136,7 +131,7 @@ def test_packaged_body_keeps_no_pose_blend_shapes(body):
 
 
 def test_regions_grow_by_an_edge(body, fine):
-    """A midpoint belongs if either end does; PERSONA wants both."""
+    """A midpoint belongs to a region if one end does; in PERSONA both ends must."""
     coarse = body_regions(body)
     edge = fine.subdivision.edges_0
     for name in ("hand", "face", "face_expr"):
@@ -147,7 +142,7 @@ def test_regions_grow_by_an_edge(body, fine):
 
 
 def test_triplane_of_the_head(avatar):
-    """The head reads its own planes and the rest the body's."""
+    """Points of the head read the face's planes, all others the body's."""
     with torch.no_grad():
         avatar.body_planes.planes.fill_(1)
         avatar.face_planes.planes.fill_(2)
@@ -163,7 +158,7 @@ def test_triplane_of_the_head(avatar):
 
 
 def test_skinning_is_the_nearest_vertex(body):
-    """Brute force: a displaced Gaussian goes where the nearest vertex's bones take it."""
+    """By brute force: a displaced Gaussian moves with the bones of its nearest vertex."""
     avatar, pose = built(body), matrix_pose(body, random_pose(body))
     posed = avatar(replace(pose, expression=torch.zeros(body.num_expression)))
     template = avatar.template
@@ -190,7 +185,7 @@ def test_nearest_vertex_by_tree_and_by_all_pairs():
 
 def test_every_parameter_gets_a_gradient(body):
     avatar = built(body)
-    with torch.no_grad():  # At the start they are zero, and hide their columns of the networks.
+    with torch.no_grad():  # Planes start at zero, which gives no gradient to the networks' columns.
         for planes in (avatar.body_planes, avatar.face_planes):
             planes.planes.normal_()
     posed = avatar(matrix_pose(body, random_pose(body)))
@@ -201,7 +196,7 @@ def test_every_parameter_gets_a_gradient(body):
     for name, parameter in avatar.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
     assert all(p.grad.isfinite().all() for p in avatar.parameters())
-    assert (avatar.joint_offset.grad[0] == 0).all()  # The root's offset is not used.
+    assert (avatar.joint_offset.grad[0] == 0).all()  # The root has no offset.
     assert (avatar.joint_offset.grad[1:].norm(dim=1) > 0).all()
 
 
@@ -214,12 +209,12 @@ def test_shape_moves_the_avatar_as_it_moves_the_body(body):
     posed = avatar(matrix_pose(body, pose))
     vertices, _ = body(avatar.identity.detach(), pose)
     legs = body.weights[:, [1, 2, 4, 5, 7, 8, 10, 11]].sum(1)
-    # The nearest vertex of a vertex is itself.
+    # Each Gaussian's nearest vertex is its own.
     assert (posed.base - vertices).norm(dim=1)[legs == 0].max() < 3e-5
 
 
 def test_pose_is_steered_by_the_body_but_not_through_the_code(body):
-    """Offsets, scales and colours depend on the pose without a gradient to it."""
+    """Offsets, scales and colours depend on the pose, but give it no gradient."""
     avatar = built(body)
     state = matrix_pose(body, random_pose(body))
     rotations = state.rotations.clone().requires_grad_()
@@ -234,7 +229,7 @@ def test_pose_is_steered_by_the_body_but_not_through_the_code(body):
 
 
 def test_shading_turns_with_the_camera(body):
-    """The same person in the same world, seen from two cameras, has the same colours."""
+    """A person who turns together with the camera keeps the same colours."""
     avatar, pose = built(body, mean_gain=0.0), random_pose(body)
     state = matrix_pose(body, pose)
     turn = matrix_from_axis_angle(torch.tensor([0.3, -0.8, 0.2]))
@@ -253,7 +248,7 @@ def test_warm_up_limits_what_is_rendered_and_not_what_is_learned(body):
     pose = matrix_pose(body, random_pose(body))
     for step in range(4):
         posed = avatar(pose)
-        assert posed.base_scale.max() > 0.1  # exp of a number near zero
+        assert posed.base_scale.max() > 0.1  # exp of a number near zero.
         for asset in ("base", "refined"):
             scales = posed.gaussians(asset).scales
             assert (scales.max() == 1e-3) == (step <= 2)
@@ -294,7 +289,7 @@ def camera(side: int = 48) -> Camera:
 
 
 def textured(body: SmplxBody) -> tuple[TexturedFace, torch.Tensor]:
-    """A face whose texture holds its own coordinates, and the head in front of a camera."""
+    """A face whose texture is its texture coordinates, and the head's vertices at 4 m."""
     regions = body_regions(body)
     face = TexturedFace(body, regions.face, 256)
     ramp = (torch.arange(256) + 0.5) / 256
@@ -308,7 +303,7 @@ def textured(body: SmplxBody) -> tuple[TexturedFace, torch.Tensor]:
 
 
 def test_textured_face_shows_the_texture_where_the_mesh_is(body):
-    """A vertex in view has the colour that its texture coordinate has."""
+    """A visible vertex shows its own texture coordinate."""
     face, vertices = textured(body)
     image, known = face(vertices, camera())
     assert image.shape == (3, 48, 48) and 300 < known.sum() < 48 * 48
@@ -325,7 +320,7 @@ def test_textured_face_shows_the_texture_where_the_mesh_is(body):
 
 
 def test_textured_face_gradient_moves_the_mesh(body):
-    """Against finite differences along a shift: the picture moves with the mesh."""
+    """The gradient by a shift of the mesh equals finite differences to 10 %."""
     face, vertices = textured(body)
     moving = vertices.clone().requires_grad_()
     image, known = face(moving, camera())
@@ -346,7 +341,7 @@ def test_unseen_texels_count_for_nothing(body):
 
 
 def test_pixels_beside_the_mesh_share_no_face(body, monkeypatch):
-    """A GPU adds the gradients of one vertex one after another: here half a second a step."""
+    """A GPU adds gradients of one vertex serially: if all shared a face, half a second a step."""
     face, vertices = textured(body)
     seen = []
     plain = textured_face.barycentric

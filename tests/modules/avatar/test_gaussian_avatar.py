@@ -14,11 +14,6 @@ from persona.types import BodyPose, Camera, Gaussians
 
 
 @pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
-
-
-@pytest.fixture(scope="module")
 def avatar(body):
     torch.manual_seed(0)
     builder = AvatarBuilder(levels=0, diffused_skinning=False, triplane_resolution=8)
@@ -34,10 +29,9 @@ def random_pose(body: SmplxBody, seed: int = 0) -> BodyPose:
 
 
 def test_fresh_base_is_the_body(avatar, body):
-    """Zero offsets and plain skinning: every Gaussian sits on its SMPL-X vertex.
+    """Without offsets and with the mesh's skinning, each Gaussian is on its SMPL-X vertex.
 
-    Up to the hips: there a vertex between two bones is blended into the canonical pose first and
-    out of it again, which is not quite the identity.
+    At the hips the bound is 1 cm: blending to the canonical pose and back is not the identity.
     """
     pose = random_pose(body)
     vertices, _ = body(body.zero_identity(), pose)
@@ -53,7 +47,7 @@ def test_refined_differs_from_base_only_where_cloth_may_move(avatar, body):
     offset = (posed.refined_canonical - posed.base_canonical).norm(dim=1)
     assert (offset[avatar.template.fixed] == 0).all()
     assert offset[~avatar.template.fixed].min() > 0
-    assert offset.max() < 0.03  # an untrained network, divided by 100
+    assert offset.max() < 0.03  # The network is untrained, and its output is divided by 100.
 
 
 def test_without_gain_the_refined_avatar_starts_as_the_base_and_still_learns(body):
@@ -144,12 +138,12 @@ def test_long_edges_alone_are_split_and_their_offsets_are_carried_on(body):
     shaped = body.zero_identity()
     shaped.face_offset[:] = torch.rand_like(shaped.face_offset) * 0.1
     other = builder.build(body, shaped).template
-    assert torch.equal(other.faces, template.faces)  # whoever it is: checkpoints fit
+    assert torch.equal(other.faces, template.faces)  # For any person, so that checkpoints fit.
 
 
 @pytest.mark.slow
 def test_surface_cover_has_the_outline_of_the_mesh(body):
-    """In a view from the front, against the rasterised mesh; on the surface it would be fatter."""
+    """From the front, the render's outline is the mesh's; plain Gaussians make it wider."""
     camera = Camera.identity(torch.tensor([500.0, 500.0]), torch.tensor([128.0, 160.0]), 320, 256)
     place = torch.tensor([0.0, 0.3, 3.0])
     overlap = {}

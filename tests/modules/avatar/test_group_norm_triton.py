@@ -1,4 +1,4 @@
-"""The fused GroupNorm and ReLU against the plain ones."""
+"""The fused GroupNorm and ReLU equal the plain ones."""
 
 import pytest
 import torch

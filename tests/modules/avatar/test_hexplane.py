@@ -1,4 +1,4 @@
-"""HexPlanes against a slow twin, and what their rows are for."""
+"""HexPlanes equal a slow twin, and do not depend on time at first."""
 
 import torch
 
@@ -6,7 +6,7 @@ from persona.modules.avatar.hexplane import PLANES, HexPlane
 
 
 def bilinear(plane, x, y):
-    """Of (c, h, w) at node coordinates."""
+    """Interpolates a plane (c, h, w) at node coordinates."""
     low = [min(int(v), n - 2) for v, n in ((x, plane.shape[2]), (y, plane.shape[1]))]
     a, b = x - low[0], y - low[1]
     corner = plane[:, low[1] : low[1] + 2, low[0] : low[0] + 2]

@@ -1,4 +1,4 @@
-"""What an avatar is told of motion: alike at every frame rate and wherever the camera stands."""
+"""The motion that an avatar gets is the same at each frame rate and for each camera."""
 
 import math
 
@@ -14,14 +14,14 @@ from persona.types import Pose
 
 HISTORY = History(15.0)
 L_HIP, ROOT_TURN, TRAVEL, DOWN = 0, -3, -2, -1
-"""Rows of the motion."""
+"""Rows of a motion."""
 
 
 def clip(seconds: torch.Tensor, sideways: float = 0.0) -> Pose:
-    """A leg that swings, on somebody who turns about the vertical and walks along x.
+    """A person who is turned about the vertical, walks along x and swings a leg.
 
-    Between the fifteenths of a second all moves evenly, so that any multiple of the rate sees the
-    same motion.
+    The motion is linear between fifteenths of a second, so that multiples of this rate sample
+    the same motion.
     """
     knots = torch.arange(0, 3.1, 1 / 15)
     place = seconds * 15
@@ -49,7 +49,7 @@ def test_an_even_turn_is_told_as_its_speed_and_remembered_for_a_while():
     pose = Pose(matrix_from_axis_angle(joints), torch.zeros(len(seconds), 1), 0 * joints[:, 0])
     knee = HISTORY.motion(pose, fps=30.0)[:, 3].unflatten(1, (3, 3))
     assert knee[119, :, 0].tolist() == pytest.approx([0.5 * TURN_SCALE] * 3, rel=0.01)
-    # A time constant later a filter remembers 1/e.
+    # After one time constant a filter has decayed to 1/e.
     assert (knee[120 + 6, 1, 0] / knee[120, 1, 0]).item() == pytest.approx(math.exp(-1), rel=0.02)
     assert knee[-1, 0].abs().max() < 1e-4 < knee[-1, 2, 0]
 
@@ -65,7 +65,7 @@ def test_a_clip_begins_at_rest_wherever_it_lies():
 
 
 def test_who_turns_with_the_camera_moves_alike():
-    """About the vertical: the walk goes along another axis of the camera, not of the body."""
+    """Person and camera turn together about the vertical: the walk keeps its axis in the body."""
     seconds = torch.arange(0, 1, 1 / 15)
     plain = clip(seconds)
     turn = matrix_from_axis_angle(torch.tensor([0.0, 0.7, 0.0]))
@@ -79,7 +79,7 @@ def test_who_turns_with_the_camera_moves_alike():
 
 def test_down_is_told_in_the_bodys_frame():
     joints = torch.zeros(1, 55, 3)
-    joints[0, 0, 0] = math.pi  # As poses before an OpenCV camera stand: y is up in the body.
+    joints[0, 0, 0] = math.pi  # Upright in an OpenCV camera's frame; the body's own y is up.
     rest = HISTORY.at_rest(Pose(matrix_from_axis_angle(joints), torch.zeros(1, 1), joints[:, 0]))
     torch.testing.assert_close(rest[0, DOWN, :3], torch.tensor([0.0, -1, 0]), atol=1e-6, rtol=0)
     assert rest[0, :DOWN].abs().max() == 0

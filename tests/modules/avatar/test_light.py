@@ -1,4 +1,4 @@
-"""Light by nine harmonics: against brute force, and on an avatar that turns within it."""
+"""Light by nine harmonics, compared with brute force, and on an avatar that turns in it."""
 
 import math
 import shutil
@@ -21,7 +21,7 @@ from persona.types import BodyPose, View
 
 
 def sphere(count: int = 4000) -> torch.Tensor:
-    """Directions spread evenly (Fibonacci's spiral)."""
+    """Evenly spread directions, on Fibonacci's spiral."""
     i = torch.arange(count, dtype=torch.float64) + 0.5
     z, turn = 1 - 2 * i / count, i * math.pi * (1 + 5**0.5)
     ring = (1 - z * z).sqrt()
@@ -37,7 +37,7 @@ def test_harmonics_are_orthogonal():
 
 
 def test_sun_and_sky_come_near_to_what_falls_on_a_matte_ball():
-    """They are the projection of the true light, which is a tenth of the sun's off at most."""
+    """Coefficients are the true light's projection; the error is at most a tenth of the sun."""
     up, toward = torch.tensor([0.0, -1, 0]).double(), torch.tensor([2.0, -3, -1]).double()
     normals = sphere()
     cosine = (normals @ toward / toward.norm()).clamp(min=0)
@@ -76,12 +76,12 @@ def test_even_light_changes_nothing_and_a_sun_lights_the_side_that_faces_it(body
     ratio = (front.rgb / front.albedo).mean(1), (back.rgb / back.albedo).mean(1)
     facing = vertex_normals(front.refined, lit.template.faces)[:, 0] > 0.7
     assert ratio[0][facing].min() > 1.3 * ratio[1][facing].max()
-    assert (front.rgb_aux / even.rgb_aux).std() > 0.05, "what is drawn of the video is lit as well"
+    assert (front.rgb_aux / even.rgb_aux).std() > 0.05, "the auxiliary colours must be lit as well"
 
 
 @torch.no_grad()
 def test_the_light_stays_in_the_world_of_the_view(body, lit):
-    """Camera and person turned alike: the person looks as before."""
+    """Turning person and camera together does not change colours."""
     turn = matrix_from_axis_angle(torch.tensor([0.3, -0.5, 0.2]))
     pose = turned(body, 0.4)
     rotations = pose.rotations.clone()
@@ -130,7 +130,7 @@ def test_a_fit_finds_the_light_of_the_seen_half_and_keeps_the_rest_low():
 
 @torch.no_grad()
 def test_light_taken_off_the_colours_shows_them_again_from_the_same_side(body, lit):
-    """A hand that is as light as it can be stays so."""
+    """Except where the colour without light would be brighter than white."""
     pose, before = turned(body, math.pi), lit.rgb_logit.clone()
     shown = before.sigmoid()
     lit.light.coefficients.copy_(
@@ -160,7 +160,7 @@ def test_a_method_starts_with_the_light_between_photo_and_albedo(tiny, subjects,
     relit = (frame.albedo[mask] * factor - frame.image[mask]) / 255
     flat = (frame.albedo[mask] * factor.mean() - frame.image[mask]) / 255
     assert np.abs(relit).mean() < 0.6 * np.abs(flat).mean()
-    # It stays, and is not known without an albedo.
+    # The light is not trained, and cannot be computed without an albedo.
     groups = method.avatar.parameter_groups({"means": 1.0, "appearance": 2.0, "network": 3.0})
     given = {id(p) for group in groups for p in group["params"]}
     assert id(light.coefficients) not in given and not light.coefficients.requires_grad

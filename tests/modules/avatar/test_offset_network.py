@@ -12,8 +12,8 @@ def network() -> OffsetNetwork:
 def test_triplane_reads_the_planes_bilinearly():
     triplane = Triplane(channels=1, resolution=2, extent_m=2.0)
     with torch.no_grad():
-        triplane.planes[0, 0] = torch.tensor([[0.0, 1.0], [2.0, 3.0]])  # rows y, columns x
-    # Texel centres of a 2 x 2 plane over [-1, 1] lie at +-0.5.
+        triplane.planes[0, 0] = torch.tensor([[0.0, 1.0], [2.0, 3.0]])  # Rows are y, columns x.
+    # Texel centres of a 2 x 2 plane over [-1, 1] are at +-0.5.
     points = torch.tensor([[-0.5, -0.5, 0.3], [0.5, -0.5, 0.3], [0.0, 0.0, 0.3], [0.5, 9.0, 0.3]])
     torch.testing.assert_close(triplane(points)[:, 0], torch.tensor([0.0, 1.0, 1.5, 3.0]))
     assert (triplane(points)[:, 1:] == 0).all()
@@ -46,7 +46,7 @@ def test_gradient_reaches_planes_and_layers():
 
 
 def test_equals_the_plain_network():
-    """Against concatenated inputs and torch's own GroupNorm."""
+    """Equals a network with concatenated inputs and torch's own GroupNorm."""
     net, points = network(), torch.rand(7, 3) - 0.5
     torch.nn.init.normal_(net.triplane.planes)
     ring, code = (torch.rand(7, 21) > 0.5).float(), torch.randn(21, 6)

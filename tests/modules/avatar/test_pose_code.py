@@ -12,15 +12,15 @@ def test_ring_counts_bones():
     ring = kinematic_ring(PARENTS, 4)
     left_knee, left_hip, left_foot, right_knee, right_ankle = 4, 1, 10, 5, 8
     assert ring[left_knee, left_hip] and ring[left_knee, left_foot]
-    assert ring[left_knee, right_knee]  # knee, hip, pelvis, hip, knee: 4 bones
+    assert ring[left_knee, right_knee]  # Knee, hip, pelvis, hip, knee: 4 bones.
     assert not ring[left_knee, right_ankle]
     assert torch.equal(ring, ring.T)
 
 
 def test_ring_mask_leaves_out_root_and_far_joints():
     weights = torch.zeros(2, 55)
-    weights[0, 20] = 1  # left wrist
-    weights[1, 7] = 1  # left ankle
+    weights[0, 20] = 1  # Left wrist.
+    weights[1, 7] = 1  # Left ankle.
     mask = ring_mask(weights, PARENTS)
     assert mask.shape == (2, 21)
     assert mask[0, 18 - 1] == 1 and mask[0, 4 - 1] == 0

@@ -1,4 +1,4 @@
-"""A rig is the avatar without what depends on the pose; any pose of it is plain skinning."""
+"""A rig is the avatar without pose-dependent parts, and is posed by plain skinning."""
 
 import pytest
 import torch
@@ -10,13 +10,7 @@ from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.exavatar import ExAvatarBuilder
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.avatar.rig import Rig, multiply
-from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose, Gaussians
-
-
-@pytest.fixture(scope="module")
-def body():
-    return SmplxBody()
 
 
 @pytest.fixture(scope="module", params=["persona", "exavatar"])
@@ -42,14 +36,14 @@ def random_state(body, seed=0):
 
 @torch.no_grad()
 def test_a_rig_poses_as_the_avatar_does(avatar, body):
-    """The base in every pose, and the refined asset in the pose that is baked in."""
+    """The base in any pose, and the refined asset in the baked pose."""
     state = random_state(body)
     posed = avatar(state)
     for rig, asset in ((avatar.rig(), "base"), (avatar.rig(state), "refined")):
         bones = body.transforms_from_matrices(rig.joints, state.rotations)
         own = posed.gaussians(asset)
         found = rig.posed(bones, state.expression, state.trans)
-        # The refined Gaussians look their weights up where they are, the rig where it is bound.
+        # Loose for refined: its weights are looked up at other places than the rig's.
         far = (found.means - own.means).norm(dim=1)
         assert far.median() < 1e-5 and far.max() < (1e-4 if asset == "base" else 0.02)
         torch.testing.assert_close(found.scales, own.scales)
@@ -74,7 +68,7 @@ def test_triangles_and_charts_go_together(avatar, body):
 
 
 def test_one_bone_turns_a_gaussian_rigidly():
-    """Worked out by SciPy: the covariance turns with the bone."""
+    """By SciPy's rotations: a Gaussian's rotation is the bone's times its own."""
     turn, own = Rotation.from_rotvec([0.3, -0.8, 0.5]), Rotation.from_rotvec([1.0, 0.2, -0.4])
     quaternion = torch.tensor(own.as_quat(scalar_first=True)[None], dtype=torch.float32)
     points = Gaussians(torch.tensor([[0.1, 0.2, 0.3]]), torch.tensor([[1.0, 2, 3]]), quaternion,

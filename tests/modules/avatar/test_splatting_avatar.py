@@ -1,4 +1,4 @@
-"""Gaussians on triangles: rest, rigid motions, gradients, walking and splitting."""
+"""Gaussians on triangles: rest pose, rigid motions, gradients, walking and splitting."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def test_at_rest_they_are_as_they_are_stored(avatar, body):
 
 
 def test_they_follow_a_rigid_motion(avatar, body):
-    """Turned as far as a person is who looks into a camera."""
+    """With a turn of almost half a circle, as of a person who faces the camera."""
     still, moved = avatar(state(body)).points, avatar(state(body, TURN, trans=(0.1, 0.2, 2))).points
     turn, root = matrix_from_axis_angle(TURN), avatar.joints[0]
     expected = (still.means - root) @ turn.T + root + torch.tensor([0.1, 0.2, 2])
@@ -72,18 +72,18 @@ def test_an_expression_carries_them(avatar, body):
 
 @pytest.mark.parametrize("stretch", ["root", "log", "none"])
 def test_scales_under_a_stretch(body, stretch):
-    """Of a mesh that is twice as large everywhere; the published rule is in its own unit."""
+    """The mesh is enlarged by two; the published rule, ``log``, depends on the unit of length."""
     avatar = SplattingAvatar(body, body.zero_identity(), count=COUNT, stretch=stretch)
     before, after = (avatar._scales(size * avatar.rest) for size in (1, 2))
     ratio = ((2 * avatar.rest).diff(dim=0).norm() / avatar.rest.diff(dim=0).norm()) ** 2
     assert torch.isclose(ratio, torch.tensor(4.0))
     if stretch == "none":
         torch.testing.assert_close(after, before)
-    elif stretch == "root":  # Slivers less: the floor under both areas calms them.
+    elif stretch == "root":  # Less for slivers, as a constant is added to both areas.
         assert ((after / before) > 1).all() and ((after / before) <= 2.001).all()
         assert (after / before).mean() > 1.3
     else:
-        assert (after < before).all()  # Smaller than the unit: raised to a power above one.
+        assert (after < before).all()  # Areas below 1 m2 get an exponent above one.
 
 
 def test_an_unknown_stretch_is_refused(body):

@@ -1,4 +1,4 @@
-"""The template's constants, against values worked out by hand."""
+"""The template's constants, compared with values worked out by hand."""
 
 import math
 
@@ -9,11 +9,6 @@ from persona.modules.avatar.template import OPEN_MOUTH_RAD, AvatarTemplate
 from persona.modules.body.smplx_body import SmplxBody
 
 LEFT_HIP, LEFT_KNEE, JAW = 1, 4, 22
-
-
-@pytest.fixture(scope="module")
-def body() -> SmplxBody:
-    return SmplxBody()
 
 
 def make(body: SmplxBody, **options: object) -> AvatarTemplate:
@@ -29,14 +24,14 @@ def template(body) -> AvatarTemplate:
 
 @pytest.fixture(scope="module")
 def middles(template, body) -> torch.Tensor:
-    """Ends of the edges whose middles are the new vertices: unique pairs, in rising order."""
+    """Ends of each edge that gets a new vertex in its middle, in ascending order."""
     faces = body.faces.tolist()
     pairs = {tuple(sorted((f[i], f[i - 1]))) for f in faces for i in range(3)}
     return torch.tensor(sorted(pairs))
 
 
 def turned(point: torch.Tensor, center: torch.Tensor, axis: int, angle: float) -> torch.Tensor:
-    """A point turned about an axis through a centre by the right-hand rule."""
+    """Rotates points about an axis through ``center`` by the right-hand rule."""
     u, v = (axis + 1) % 3, (axis + 2) % 3
     result = point - center
     x, y = result[..., u].clone(), result[..., v].clone()
@@ -46,7 +41,7 @@ def turned(point: torch.Tensor, center: torch.Tensor, axis: int, angle: float) -
 
 
 def followers(body: SmplxBody, joint: int) -> torch.Tensor:
-    """Vertices that move with one joint alone."""
+    """Vertices that move with this joint only."""
     rows = (body.weights[:, joint] > 1 - 1e-6).nonzero()[:, 0]
     assert len(rows) > 5
     return rows
@@ -89,7 +84,7 @@ def test_canonical_legs_are_a_third_of_a_radian_apart(template, body):
 
 
 def test_the_networks_points_have_an_open_mouth_and_no_identity(body, template):
-    """Centred; the jaw turned down about its joint, the legs apart as in the canonical pose."""
+    """Points are centred, have an open jaw, and legs apart as in the canonical pose."""
     points = template._feature_points()
     torch.testing.assert_close(points.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
     mean, joints = body.shape(body.zero_identity())
@@ -107,7 +102,7 @@ def test_the_networks_points_have_an_open_mouth_and_no_identity(body, template):
 
 @pytest.mark.parametrize("edges, seen", [(1, {4, 7, 10}), (2, {1, 4, 7, 10}), (4, None)])
 def test_what_is_offset_and_which_joints_it_sees(body, edges, seen):
-    """A vertex of the left foot (joint 7) sees the joints so many bones up and down its leg."""
+    """A vertex of the left foot (joint 7) sees joints up to ``edges`` bones away."""
     template = make(body, levels=0, ring_edges=edges)
     regions = template.coarse_regions
     still = regions.hand | regions.face_expr | regions.eye
@@ -119,7 +114,7 @@ def test_what_is_offset_and_which_joints_it_sees(body, edges, seen):
         rows = getattr(template, f"{hand}_rows")
         assert torch.equal(rows, getattr(regions, hand).nonzero()[:, 0])
     assert body.template[template.left_hand_rows, 0].min() > 0.3
-    # From the foot over knee, hip and pelvis (no body joint) to the other hip and the spine.
+    # From the foot by knee, hip and pelvis (not a body joint) to the other hip and the spine.
     seen = seen or {1, 2, 3, 4, 7, 10}
     foot = (body.weights[template.moving].argmax(1) == 7).nonzero()[0, 0]
     assert {i + 1 for i in template.moving_ring[foot].nonzero()[:, 0].tolist()} == seen
@@ -147,15 +142,15 @@ def test_regions_and_neighbours_are_of_their_mesh(template, body, middles):
     assert set(index[5][valid[5]].tolist()) == {
         i for pair in middles.tolist() if 5 in pair for i in pair
     } - {5}
-    # On the subdivided mesh the ends of an edge are no neighbours: its middle lies between.
+    # On the subdivided mesh an edge's ends are not neighbours, as its middle is between them.
     index, valid = template.neighbours
     assert len(index) == template.num_gaussians
     around = set(index[5][valid[5]].tolist())
     assert around == {num_body + i for i, pair in enumerate(middles.tolist()) if 5 in pair}
 
 
-def test_what_is_made_once_is_made_again_after_a_move(body):
-    template, made = make(body, levels=0), []
+def test_what_is_made_once_is_made_again_after_a_move():
+    template, made = make(SmplxBody(), levels=0), []  # ``double`` changes its body as well.
 
     def make_it() -> torch.Tensor:
         made.append(template.vertices.dtype)

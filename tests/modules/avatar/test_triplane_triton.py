@@ -1,4 +1,4 @@
-"""Gathers of fixed points against grid_sample."""
+"""The gather kernel for fixed points equals grid_sample."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def planes_and_points(channels, resolution, count):
     triplane = Triplane(channels=channels, resolution=resolution)
     with torch.no_grad():
         triplane.planes.copy_(torch.randn(triplane.planes.shape, generator=generator))
-    # Some lie beyond the planes, some on a texel's centre, many on one texel.
+    # Some are outside the planes, one is on a texel's centre, many share one texel.
     points = torch.randn(count, 3, generator=generator)
     points[: count // 4] = 0.1 + 0.01 * torch.rand(count // 4, 3, generator=generator)
     points[count // 4] = (torch.tensor([2.0, 3.0, 0.0]) + 0.5) * 2 / resolution - 1

@@ -29,7 +29,7 @@ def test_vertices_off_the_seam_take_the_texture():
 
 def test_seam_vertices_take_the_mean_of_their_neighbours():
     colors = texture_colors(ramp(), UV, UV_FACES, FACES, Subdivision(FACES, 0))
-    expected = (UV[1] + UV[5]) / 2  # neighbours off the seam: vertices 1 and 3
+    expected = (UV[1] + UV[5]) / 2  # The neighbours off the seam are vertices 1 and 3.
     for vertex in (0, 2):
         torch.testing.assert_close(colors[vertex, :2], expected, atol=1e-5, rtol=0)
 
@@ -39,6 +39,6 @@ def test_subdivided_charts_stay_apart():
     colors = texture_colors(ramp(), UV, UV_FACES, FACES, mesh)
     middle = [v for v in range(mesh.num_vertices) if v >= 4]
     inside = torch.stack([colors[v, :2] for v in middle])
-    # No middle lies in the gap between the charts but on the diagonal, which is a seam.
+    # Only the middle of the diagonal, which is a seam, may lie in the gap between the charts.
     gap = ((inside > 0.42) & (inside < 0.58)).all(1)
     assert gap.sum() <= 1

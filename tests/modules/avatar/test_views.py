@@ -1,4 +1,4 @@
-"""Views of a few triangles, worked out by hand."""
+"""Views of a few triangles, compared with values worked out by hand."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,8 +14,8 @@ from persona.modules.body.regions import BodyRegions
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.types import Camera, Render
 
-# Three triangles before a camera (x right, y down, z forward), counter-clockwise seen from outside:
-# the first looks at the camera, the second up, the third right.
+# Three triangles in front of a camera (x right, y down, z forward), counter-clockwise from outside:
+# the first faces the camera, the second up, the third right.
 BASE = torch.tensor(
     [
         [[0.0, 0, 2], [0, 1, 2], [1, 0, 2]],
@@ -28,7 +28,7 @@ LEFT, RIGHT = torch.tensor([0, 1, 2]), torch.tensor([7, 8])
 
 
 class Recorder(GaussianRenderer):
-    """Remembers what it was to render."""
+    """Records the arguments of ``forward``."""
 
     name, device_type = "recorder", "cpu"
 
@@ -63,7 +63,7 @@ def avatar() -> GaussianAvatar:
 def posed() -> PosedAvatar:
     generator = torch.Generator().manual_seed(0)
     random = {n: torch.rand(9, 3, generator=generator) for n in ("rgb", "rgb_aux", "albedo", "seg")}
-    # Refined: turned half about the z axis and farther, so that what it looks at turns too.
+    # Refined is turned by half a circle about z and farther away, so its normals differ too.
     return PosedAvatar(
         base_canonical=torch.arange(27.0).view(9, 3) + torch.tensor([2.0, -1.0, 0.5]),
         refined_canonical=torch.zeros(9, 3),
@@ -108,7 +108,7 @@ def test_normals_have_x_right_y_up_z_to_the_camera(avatar, posed, camera):
 
 
 def test_positions_are_canonical_about_the_templates_middle(avatar, posed, camera):
-    """The template's middle is (12, 13, 14), the base lies (2, -1, 0.5) m off the template."""
+    """The template's middle is (12, 13, 14), the base is (2, -1, 0.5) m from the template."""
     (base, refined) = (
         channels(avatar, posed, camera, view, "position")[0] for view in ("base", "refined")
     )
@@ -162,9 +162,9 @@ def test_an_unknown_channel_is_named(avatar, posed, camera):
 
 @pytest.fixture
 def masks() -> tuple[BodyMasks, AvatarTemplate]:
-    """Two upright squares of 2 m: the left hand's at z = 4, half of it behind the face's at z = 2.
+    """Two squares of 2 m: the left hand's at z = 4, half of it behind the face's at z = 2.
 
-    The face's is split from its lower left to its upper right; the lower half is the eye's too.
+    The face's diagonal is from lower left to upper right; the lower triangle is the eye's too.
     """
     square = torch.tensor([[-1.0, -1, 0], [-1, 1, 0], [1, 1, 0], [1, -1, 0]])
     vertices = torch.cat([square + torch.tensor([0.0, 0, 2]), square + torch.tensor([2.0, 0, 4])])
@@ -179,7 +179,7 @@ def masks() -> tuple[BodyMasks, AvatarTemplate]:
         AvatarTemplate,
         coarse_vertices=vertices,
         coarse_regions=BodyRegions(**regions),
-        # The subdivided mesh has a vertex more, which is none of the body's.
+        # The subdivided mesh has one vertex more than the body.
         expr_dirs=torch.cat([torch.full((8, 3, 2), 0.5), torch.full((1, 3, 2), 9.0)]),
         weights=torch.ones(9, 1),
     )
@@ -188,7 +188,7 @@ def masks() -> tuple[BodyMasks, AvatarTemplate]:
 
 
 def test_the_mesh_of_the_masks_is_posed_with_its_expression(masks, posed):
-    """Turned half about z after an expression of 0.5 (1 + 3) = 2 m along each axis, then moved."""
+    """An expression of 0.5 (1 + 3) = 2 m along each axis, half a turn about z, a translation."""
     body_masks, template = masks
     turn = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0]))[None]
     pose = replace(
@@ -215,7 +215,7 @@ def test_masks_of_regions_by_hand(masks):
     assert torch.equal(seen["left_hand"], far & ~near)
     assert torch.equal(body_masks.alone(template.coarse_vertices, camera, "left_hand"), far)
     assert not body_masks.alone(template.coarse_vertices, camera, "right_hand").any()
-    # Beneath the diagonal from the lower left corner to the upper right one.
+    # Below the diagonal from the lower left to the upper right corner.
     row, column = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
     assert torch.equal(seen["eye"][row + column > 7], near[row + column > 7])
     assert not seen["eye"][row + column < 7].any()

@@ -1,4 +1,4 @@
-"""Anny itself, posed with SMPL-X rotations: the oracle of the packaged body.
+"""Anny, posed with SMPL-X rotations, as the oracle of the packaged body.
 
 ``python tests/modules/body/anny_oracle.py`` (needs the ``bake`` extra) rewrites the stored sample
 that the fast test compares with.
@@ -27,14 +27,14 @@ def load_bake():
 
 
 def random_poses(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Axis-angle (count, 55, 3) of all joints; jaw and eyes within what a face can do."""
+    """Axis-angle (count, 55, 3) of all joints; jaw and eyes turn less, as in real faces."""
     poses = rng.normal(scale=POSE_SIGMA_RAD, size=(count, 55, 3))
     poses[:, 22:25] *= 0.4
     return poses
 
 
 def pose_anny(bake, rig, coefficients: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """Vertices (V, 3) by Anny's own kinematics and 163-bone skinning, pelvis as in the template.
+    """Vertices (V, 3) by Anny's own kinematics and 163-bone skinning; pelvis at the template's.
 
     Each Anny bone takes the world rotation of the joint it is merged to; every bone still turns
     about its own head.
@@ -57,7 +57,7 @@ def pose_anny(bake, rig, coefficients: np.ndarray, pose: np.ndarray) -> np.ndarr
     delta = torch.eye(4, dtype=torch.float64).repeat(len(merged), 1, 1)
     delta[:, :3, :3] = world[merged] @ rest[:, :3, :3]
     delta[0, :3, 3] = rest[0, :3, 3]
-    call = super(type(model), model).forward  # takes the coefficients as they are
+    call = super(type(model), model).forward  # Takes coefficients unchanged.
     vertices = bake.to_smplx(call(delta[None], c, "world-orient")["vertices"][0].numpy())
 
     joints, root = rig.rest(coefficients)[1], bake.to_smplx(rest[0, :3, 3].numpy())

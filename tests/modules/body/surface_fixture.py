@@ -1,4 +1,4 @@
-"""Reads what SplattingAvatar's public code computed, and a small mesh to walk on."""
+"""Values computed by SplattingAvatar's public code, and a small mesh to walk on."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from persona.modules.body.surface_points import SurfacePoints
 
 
 def splatting_fixture(shared_data: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What was given and what came out, by name."""
+    """Inputs and outputs of the public code, by name."""
     path = shared_data / "parity" / "splatting_avatar" / f"{name}.safetensors"
     if not path.is_file():
         pytest.skip(f"needs the reference data at {path}")
@@ -27,7 +27,7 @@ def given_points(given: dict[str, Tensor]) -> SurfacePoints:
 
 
 def grid(side: int) -> tuple[Tensor, Tensor]:
-    """A square of side x side cells of one, each two triangles, in the plane z = 0."""
+    """A square of side x side unit cells, two triangles each, in the plane z = 0."""
     row, column = torch.meshgrid(torch.arange(side + 1), torch.arange(side + 1), indexing="ij")
     vertices = torch.stack([column, row, torch.zeros_like(row)], -1).float().flatten(0, 1)
     corner = (torch.arange(side)[:, None] * (side + 1) + torch.arange(side)).flatten()

@@ -1,4 +1,4 @@
-"""Fused linear blend skinning against the plain one."""
+"""Fused linear blend skinning equals the plain one."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A body of five joints goes where SMPL-X's goes: pose table, skinning, render, a training step."""
+"""A body of five joints works everywhere: pose table, skinning, render, a training step."""
 
 import math
 
@@ -16,11 +16,11 @@ from persona.modules.render.cpu import CpuRenderer
 from persona.types import BodyIdentity, Camera, Channel, Gaussians, Pose
 
 PARENTS = [-1, 0, 1, 1, 1]
-"""As FLAME's: root, neck, jaw and two eyes."""
+"""FLAME's joints: root, neck, jaw and two eyes."""
 
 
 class Head(Body):
-    """A ring of vertices around each joint, each following its joint."""
+    """A ring of vertices around each joint, which moves with it."""
 
     num_expression, first_hand = 2, 5
 
@@ -87,7 +87,7 @@ def test_the_pose_table_has_the_bodys_joints(head):
 
 
 def test_weights_of_any_skeleton_are_diffused(head, tmp_path):
-    for _ in range(2):  # The second is read from the cache.
+    for _ in range(2):  # The second time it is read from the cache.
         field = SkinningField.build(
             head.vertices, head.weights, resolution=8, steps=3, cache_dir=tmp_path
         )
@@ -96,7 +96,7 @@ def test_weights_of_any_skeleton_are_diffused(head, tmp_path):
 
 
 def test_a_training_step_moves_pose_and_colour(head):
-    """From pose over skinning to a picture and back, with the table's own optimiser."""
+    """Gradients flow from a render by skinning to pose and colour."""
     table = PoseTable.from_pose(head, states(2))
     color = nn.Parameter(torch.full((30, 3), 0.5))
     rest, joints = head.shape(identity())
@@ -120,5 +120,5 @@ def test_a_training_step_moves_pose_and_colour(head):
     optimizer.step()
     moved = (table.joints.detach() - start).abs().amax((1, 2))
     assert loss() < before
-    assert moved[1] > 0 and moved[0] == 0  # The row of the frame alone.
+    assert moved[1] > 0 and moved[0] == 0  # Only the row of this frame.
     assert color.detach()[:, 0].mean() > 0.5

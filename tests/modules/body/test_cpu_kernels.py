@@ -1,4 +1,4 @@
-"""Skinning and the Laplacian by numba against the plain ones in double precision."""
+"""Skinning and the Laplacian by numba equal the plain ones in double precision."""
 
 import inspect
 
@@ -19,18 +19,18 @@ from persona.modules.body.topology import (
 
 def test_skinning_and_its_gradients_are_the_plain_ones():
     generator = torch.Generator().manual_seed(0)
-    count = CHUNK + 37  # More than one chunk, of which one is not full.
+    count = CHUNK + 37  # Two chunks; the last one is not full.
     rest, grad = torch.randn(2, count, 3, generator=generator)
     bones = torch.randn(7, 4, 4, generator=generator)
     weights = torch.rand(count, 7, generator=generator)
     weights *= torch.rand(count, 7, generator=generator) < 0.4
-    weights[5] = 0  # Nothing moves it.
+    weights[5] = 0  # No bone moves it.
     found = []
     for kind in (torch.float64, torch.float32):
         leaves = [t.to(kind).requires_grad_() for t in (rest, bones)]
         value = blend_skin(leaves[0], weights.to(kind), leaves[1])
         found.append([value, *torch.autograd.grad(value, leaves, grad.to(kind))])
-    assert "BlendSkin" in type(found[1][0].grad_fn).__name__, "the kernel has run"
+    assert "BlendSkin" in type(found[1][0].grad_fn).__name__, "the kernel has not run"
     for exact, own in zip(*found, strict=True):
         scale = exact.detach().abs().max()
         torch.testing.assert_close(own / scale, (exact / scale).float(), atol=2e-6, rtol=0)
@@ -49,13 +49,13 @@ def test_the_laplacian_and_its_gradient_are_the_plain_ones():
         leaf = values.to(kind).requires_grad_()
         value = uniform_laplacian(leaf, table)
         found.append([value, *torch.autograd.grad(value, leaf, grad.to(kind))])
-    assert (found[1][0][-5:] == 0).all(), "those without neighbours"
+    assert (found[1][0][-5:] == 0).all(), "vertices without neighbours must give 0"
     for exact, own in zip(*found, strict=True):
         torch.testing.assert_close(own, exact.float(), atol=2e-6, rtol=0)
 
 
 def test_a_laplacian_of_another_number_of_values_is_refused():
-    """The kernel would read and write beyond them; runs have no type checks before it."""
+    """Without the check the kernel would access memory outside, as runs do not check shapes."""
     index, _ = neighbours(torch.tensor([[0, 1, 2]]), 3)
     for count in (2, 4):
         with pytest.raises(ValueError, match=f"{count} values for 3 vertices"):
@@ -64,7 +64,7 @@ def test_a_laplacian_of_another_number_of_values_is_refused():
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_what_the_kernels_make_has_no_second_derivative_and_says_so(weighted):
-    """Also where the value itself is differentiated, whose own gradient is a constant."""
+    """Also if the gradient of the value is a constant, as for a plain sum."""
     generator = torch.Generator().manual_seed(2)
     faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
     points, bones = torch.randn(4, 3, generator=generator), torch.eye(4).expand(2, 4, 4).clone()
@@ -79,6 +79,6 @@ def test_what_the_kernels_make_has_no_second_derivative_and_says_so(weighted):
         (gradient,) = torch.autograd.grad(value, x, create_graph=True)
         with pytest.raises(RuntimeError, match=rf"{name} has no second derivative: its gradient"):
             gradient.square().sum().backward()
-        # Once is as ever, and leaves nothing behind that could be differentiated.
+        # The first derivative works as usual, and cannot be differentiated.
         (plain,) = torch.autograd.grad(kernel(x).square().sum() if weighted else kernel(x).sum(), x)
         assert torch.equal(plain, gradient) and not plain.requires_grad

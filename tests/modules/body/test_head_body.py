@@ -1,4 +1,4 @@
-"""The head against the plain smplx package's blend skinning, its files, and its own contract."""
+"""The head equals the smplx package's blend skinning; its files and errors."""
 
 import pickle
 import sys
@@ -24,7 +24,7 @@ def head():
 
 
 def flame_arrays(seed=0):
-    """Random arrays of FLAME's shapes."""
+    """Random arrays with FLAME's shapes."""
     rng = np.random.default_rng(seed)
     weights = rng.random((VERTICES, 5))
     regressor = rng.random((5, VERTICES)) * (rng.random((5, VERTICES)) < 0.3) + 1e-3
@@ -84,7 +84,7 @@ def test_pose_correctives_of_one_joint(licensed):
 
 @pytest.fixture
 def chumpy(monkeypatch):
-    """As much of chumpy as a pickle of its arrays names."""
+    """A stand-in for the class that pickles of chumpy's arrays name."""
     module, package = types.ModuleType("chumpy.ch"), types.ModuleType("chumpy")
 
     class Ch:
@@ -207,7 +207,7 @@ def test_landmarks_lie_where_the_face_has_them(head):
 
 
 def test_a_whole_bodys_neck_and_skull_turn_the_head(head):
-    """A head that is turned by both joints turns by their product."""
+    """A head pose that is given by both joints is their product."""
     pose = BodyPose.zero(head.num_expression)
     body = pose.body.clone()
     body[11, 1], body[14, 1] = 0.2, 0.3

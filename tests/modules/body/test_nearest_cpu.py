@@ -1,4 +1,4 @@
-"""The nearest points of a grid against all distances."""
+"""The nearest point of each grid node, compared with all distances."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from persona.modules.body.nearest_cpu import nearest_points
 
 @pytest.mark.parametrize("shape", [(16, 32, 16), (17, 9, 21), (1, 2, 40)])
 def test_equals_the_least_of_all_distances(shape):
-    """Boxes that are whole, cut, and flat; points within, beside and far from the grid."""
+    """Boxes that are complete, cut, and flat; points inside, beside and far from the grid."""
     rng = np.random.default_rng(0)
     points = rng.normal(size=(300, 3)) * [0.6, 0.2, 1.0] + [0, 0, 0.5]
     axes = [np.linspace(-1, 1, count, dtype=np.float32) for count in shape]

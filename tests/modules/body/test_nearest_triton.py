@@ -1,4 +1,4 @@
-"""The kernel of nearest vertices against the plain comparison of all pairs."""
+"""The kernel of nearest vertices equals the plain comparison of all pairs."""
 
 import pytest
 import torch

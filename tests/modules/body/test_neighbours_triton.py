@@ -1,4 +1,4 @@
-"""The Laplacian's kernel against the plain one."""
+"""The Laplacian's kernel equals the plain Laplacian."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ pytestmark = MARKS
 @pytest.mark.parametrize("channels", [1, 3])
 def test_equals_the_plain_laplacian(channels):
     generator = torch.Generator().manual_seed(0)
-    # Some vertices have no face, some more edges than slots.
+    # Some vertices have no face, one has more edges than slots.
     faces = torch.cat(
         [
             torch.randint(0, 70, (60, 3), generator=generator).sort(1).values,

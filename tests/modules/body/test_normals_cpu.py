@@ -1,4 +1,4 @@
-"""Vertex normals gathered by numba against the plain ones."""
+"""Vertex normals gathered by numba equal the plain ones."""
 
 import pytest
 import torch
@@ -9,10 +9,10 @@ from persona.modules.body.topology import vertex_fans, vertex_normals
 
 @pytest.fixture
 def mesh():
-    """Points and faces at random, so that corners, fans and degrees are of every kind."""
+    """Random points and faces, so that all kinds of corners and fans occur."""
     generator = torch.Generator().manual_seed(3)
     faces = torch.stack([torch.randperm(40, generator=generator)[:3] for _ in range(90)])
-    return torch.randn(41, 3, generator=generator), faces  # The last is of no face.
+    return torch.randn(41, 3, generator=generator), faces  # The last point has no face.
 
 
 def test_normals_and_gradients_are_the_plain_ones(mesh):
@@ -26,7 +26,9 @@ def test_normals_and_gradients_are_the_plain_ones(mesh):
         by_points += torch.autograd.grad(values[-1], own, grad)
     torch.testing.assert_close(values[1], values[0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(by_points[1], by_points[0], atol=1e-5, rtol=1e-5)
-    assert by_points[0].norm() > 1 and not torch.equal(by_points[0], by_points[1]), "two ways"
+    assert by_points[0].norm() > 1 and not torch.equal(by_points[0], by_points[1]), (
+        "not to the bit: both ways must have been used"
+    )
 
 
 def test_no_area_gives_no_normal_and_no_gradient(mesh):

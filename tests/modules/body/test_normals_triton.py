@@ -1,4 +1,4 @@
-"""Gathered vertex normals against the plain ones."""
+"""Gathered vertex normals equal the plain ones."""
 
 import torch
 from triton_mode import DEVICE, MARKS

@@ -1,4 +1,4 @@
-"""Regions on a made-up head whose mouth is known, and on the packaged body."""
+"""Regions on an artificial head with a known mouth, and on the packaged body."""
 
 from dataclasses import fields
 
@@ -17,7 +17,7 @@ AROUND = 32
 
 
 def profile(sac_rings: int) -> list[tuple[float, float]]:
-    """(radius, z) from the back of a ball to its mouth at the front and into a sac behind it."""
+    """(radius, z) from the back of a ball to the mouth in front, then into the mouth's sac."""
     angle = torch.linspace(0.02, 2.7, 60)
     skin = list(zip((0.1 * angle.sin()).tolist(), (-0.1 * angle.cos()).tolist(), strict=True))
     sac = [(0.036, 0.088), (0.038, 0.084), (0.042, 0.075), (0.05, 0.06), (0.05, 0.04), (0.03, 0.02)]
@@ -41,7 +41,7 @@ def lathe(curve: list[tuple[float, float]]) -> tuple[torch.Tensor, torch.Tensor]
 
 
 class BallHead(SmplxBody):
-    """What ``body_regions`` reads of a body, made by hand."""
+    """An artificial body with all that ``body_regions`` reads."""
 
     def __init__(self, vertices, faces, owner, motion, keypoints):
         nn.Module.__init__(self)
@@ -93,11 +93,11 @@ def test_mouth_of_the_ball_head(ball_head):
     ring = torch.arange(count) // AROUND
     sac = ring >= 60
     assert found.mouth_in[:count][sac].all()
-    assert found.mouth_in[count : count + 4].all(), "the tongue is inside"
-    assert not found.mouth_in[count + 4 :].any(), "the eyeball is not"
+    assert found.mouth_in[count : count + 4].all(), "the tongue is not inside the mouth"
+    assert not found.mouth_in[count + 4 :].any(), "the eyeball is inside the mouth"
     inside = ring[found.mouth_in[:count]]
     first = int(inside.min())
-    assert 57 <= first <= 60, "two rings of lip skin at most"
+    assert 57 <= first <= 60, "more than two rings of lip skin are inside"
     assert found.mouth_out.nonzero()[:, 0].tolist() == list(
         range((first - 1) * AROUND, first * AROUND)
     )

@@ -1,4 +1,4 @@
-"""Rotations against SciPy, at the places where formulas break."""
+"""Rotations equal SciPy's, also at angles at which formulas are singular."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,8 @@ def test_quaternion_is_scalar_first_and_unit():
 def test_sixd_survives_the_round_trip_and_any_six_numbers_give_a_rotation():
     matrix = matrix_from_axis_angle(vectors([0.7, 2.5]))
     torch.testing.assert_close(matrix_from_sixd(sixd_from_matrix(matrix)), matrix)
-    free = matrix_from_sixd(torch.randn(20, 6, dtype=torch.float64))
+    generator = torch.Generator().manual_seed(0)
+    free = matrix_from_sixd(torch.randn(20, 6, dtype=torch.float64, generator=generator))
     eye = torch.eye(3, dtype=torch.float64).expand(20, 3, 3)
     torch.testing.assert_close(free @ free.transpose(-1, -2), eye)
     torch.testing.assert_close(torch.linalg.det(free), torch.ones(20, dtype=torch.float64))
@@ -77,12 +78,12 @@ def test_gradients_are_right_and_finite_at_rest(scale):
 
 
 def test_gradcheck_of_the_sixd_form():
-    x = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(matrix_from_sixd, x)
+    x = torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(matrix_from_sixd, x.requires_grad_())
 
 
 def test_axis_angle_gradient_is_finite_at_half_turns():
-    """A person who faces the camera stands exactly there."""
+    """A person who faces the camera has exactly this root rotation."""
     matrix = torch.diag(torch.tensor([1.0, -1.0, -1.0])).requires_grad_()
     axis_angle_from_matrix(matrix).sum().backward()
     assert torch.isfinite(matrix.grad).all()

@@ -1,4 +1,4 @@
-"""Linear blend skinning against its definition."""
+"""Linear blend skinning equals its definition."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The diffused field against scipy, and the life of its cache."""
+"""The diffused field equals SciPy's diffusion; and its cache."""
 
 import logging
 
@@ -40,7 +40,7 @@ def node_positions(field):
 
 
 def slow_weights(field, means, scales):
-    """The 13-point average by scipy's interpolation."""
+    """The average over 13 points by SciPy's interpolation."""
     low, high = field.low.double().numpy(), field.high.double().numpy()
     grid, last = field.grid.double().numpy(), np.array(field.grid.shape[:3]) - 1
     total = 0
@@ -81,7 +81,7 @@ def test_grid_matches_a_slow_diffusion(body, field):
             grid[..., joint] += 0.1 * free * laplace(grid[..., joint], mode="nearest")
     grid = grid.clip(0)
     grid /= grid.sum(-1, keepdims=True)
-    # float16 on disk: 11 bits, rounded twice.
+    # Stored as float16, with 11 bits, and rounded twice.
     np.testing.assert_allclose(field.grid.numpy(), grid, atol=6e-4)
     np.testing.assert_allclose(field.grid.numpy()[~free], weights[nearest][~free], atol=6e-4)
 
@@ -134,7 +134,7 @@ def test_weights_are_a_partition(field):
 
 
 def test_surface_keeps_its_weights(body, tmp_path):
-    """With voxels finer than the surface's features the field returns the mesh weights."""
+    """With fine voxels the field returns the mesh's weights on the surface."""
     vertices, weights = body
     centers = torch.stack([torch.zeros(55), torch.linspace(-0.5, 0.5, 55), torch.zeros(55)], 1)
     weights = torch.softmax(-torch.cdist(vertices, centers).square() / 0.05, 1)

@@ -1,4 +1,4 @@
-"""The field's look-up on CUDA against the sums over all 13 samples."""
+"""The field's look-up kernel equals the sum over all 13 samples."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def test_equals_the_sum_over_all_samples():
     field, generator = make_field(), torch.Generator().manual_seed(1)
     means = torch.randn(200, 3, generator=generator) * torch.tensor([0.6, 0.6, 0.2])
     sigmas = 0.12 * torch.rand(200, generator=generator)
-    # Most Gaussians are small: they lie in one cell along every axis.
+    # Most Gaussians are small, so all their samples are in one cell.
     sigmas[:150] *= 0.05
     plain = field(means, sigmas)
     scale = field.last_node / (field.high - field.low)
@@ -47,7 +47,7 @@ def test_given_weights_are_kept():
     means = torch.randn(70, 3, generator=generator) * torch.tensor([0.6, 0.6, 0.2])
     sigmas = 0.05 * torch.rand(70, generator=generator)
     given = torch.rand(70, generator=generator) < 0.5
-    given[16:32] = True  # All that one program holds.
+    given[16:32] = True  # All rows of one program.
     own = torch.rand(70, 55, generator=generator)
     expected = field(means, sigmas, given=given, own=own)
     torch.testing.assert_close(expected[given], own[given])

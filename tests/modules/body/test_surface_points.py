@@ -1,4 +1,4 @@
-"""Points tied to a mesh, against the public code and against rigid motions."""
+"""Points tied to a mesh equal the public code's, and follow rigid motions."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def test_parity_of_the_embedding(shared_data):
     base = points.blend(turns, faces)
     close(base, wanted["base_quat_unnormalised"])
     product = F.normalize(multiply_quaternions(base, given["rotation_raw"]), dim=-1)
-    # The public product has a positive real part; either sign is the same rotation.
+    # The public code makes the real part positive; both signs are the same rotation.
     close(torch.where(product[:, :1] < 0, -product, product), wanted["rotation"])
     ratio = area_ratios(canonical, posed, faces, 1e-4)[:, None]
     close(ratio, wanted["face_area_ratio"])
@@ -70,8 +70,8 @@ def test_parity_of_embedding_again(shared_data):
     ours = closest_points(given["new_xyz"], start, *mesh)
     feet = ours.blend(given["cano_verts"], faces)
     error = (feet - wanted["surface_xyz"]).abs().amax(1)
-    # Where the first walk ends on a side, rounding decides in the public code whether the second
-    # leaves it: such a foot may differ, and the public one lies on that side.
+    # If the first walk ends on a side, rounding decides in the public code whether the second
+    # leaves it. So one point may differ, if the public one is on that side.
     differs = error > 1e-5
     assert differs.sum() <= 1
     assert (wanted["uv"][differs].amin(1) == 0).all()
@@ -82,7 +82,7 @@ def test_parity_of_embedding_again(shared_data):
 
 @pytest.mark.parametrize("angle", [0.4, 3.1, 3.1415])
 def test_turns_and_positions_follow_a_rigid_motion(angle):
-    """Near half a turn too, where the sign of a quaternion's w is a matter of rounding."""
+    """Also near half a turn, where rounding decides the sign of a quaternion's w."""
     vertices, faces = grid(3)
     vertices = vertices + 0.1 * torch.randn(
         vertices.shape, generator=torch.Generator().manual_seed(0)
@@ -134,6 +134,6 @@ def test_random_points_lie_on_all_faces_alike():
     _, faces = grid(2)
     points = random_points(faces, 8000, torch.Generator().manual_seed(5))
     share = torch.bincount(points.face, minlength=len(faces)) / 8000
-    assert (share - 1 / len(faces)).abs().max() < 0.03  # Nine standard deviations.
+    assert (share - 1 / len(faces)).abs().max() < 0.03  # 0.03 is nine standard deviations.
     assert (points.barycentric.mean(0) - 1 / 3).abs().max() < 0.02
     assert (points.barycentric >= 0).all()

@@ -1,4 +1,4 @@
-"""Walking on triangles, against the public code, a plain loop and straight lines."""
+"""Walks on triangles equal the public code's, a plain loop's, and straight lines."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ CUBE = torch.tensor([
 
 
 def plain_walk(faces, face, place, step):
-    """One point, one side at a time, over Python lists."""
+    """Walks a single point, side by side, in plain Python."""
     faces = faces.tolist()
     place, way = list(place), [*step, -sum(step)]
     while True:
@@ -50,8 +50,8 @@ def test_parity_of_three_walks(shared_data):
         ended = walk(across, points.face, points.barycentric, given[f"delta_uv_{number}"])
         ours = on_mesh(given["cano_verts"], faces, *ended)
         assert (ours - wanted[f"xyz_cano_{number}"]).abs().max() < 1e-3
-        assert (ended[0] == wanted[f"face_idx_{number}"]).float().mean() > 0.9  # But for ties.
-        # The next walk begins where the public one ended.
+        assert (ended[0] == wanted[f"face_idx_{number}"]).float().mean() > 0.9  # Ties may differ.
+        # The next walk begins where the public code's ended.
         points = SurfacePoints(wanted[f"face_idx_{number}"], wanted[f"bary_{number}"])
 
 
@@ -82,7 +82,7 @@ def test_like_a_plain_loop_on_a_closed_mesh():
 
 
 def test_a_straight_line_on_a_regular_mesh():
-    """All its triangles are halves of parallelograms; but for the decay, steps keep direction."""
+    """Steps keep their direction on it; the decay at sides only shortens them."""
     vertices, faces = grid(8)
     centre = int(((vertices[faces].mean(1) - torch.tensor([4.4, 4.4, 0])).norm(dim=1)).argmin())
     start = torch.full((2, 3), 1 / 3)

@@ -1,4 +1,4 @@
-"""The cloth solver against mechanics that are solved on paper, and against its twin in NumPy."""
+"""The cloth solver equals analytic solutions, and its twin in NumPy."""
 
 import numpy as np
 import pytest
@@ -12,19 +12,19 @@ NO_AIR = xpbd.Air(drag=0.0, friction=0.0)
 
 
 def chain(x, compliance=0.0):
-    """Springs along a row of particles."""
+    """Springs between consecutive particles."""
     ends = np.stack((np.arange(len(x) - 1), np.arange(1, len(x))), 1)
     return xpbd.springs_of(ends, x, np.full(len(ends), compliance))
 
 
 def drive(x, cones=((),)):
-    """What is held stays where it is, all else falls."""
+    """Held particles do not move, all others fall."""
     body = np.array(cones, float).reshape(1, -1, 8).repeat(2, 0)
     return xpbd.Drive(np.stack((x, x)), np.broadcast_to(DOWN, x.shape).copy(), body)
 
 
 def test_a_pendulum_keeps_its_period_and_its_energy():
-    """Of 0.1 rad: 2 pi sqrt(l / g), and 0.06 % more for the amplitude."""
+    """The period is 2 pi sqrt(l / g), plus 0.06 % for an amplitude of 0.1 rad."""
     length, angle = 0.5, 0.1
     x = np.array([[0.0, 0, 0], [length * np.sin(angle), -length * np.cos(angle), 0]])
     v, free, at = np.zeros_like(x), np.array([0.0, 1.0]), drive(x)
@@ -37,7 +37,9 @@ def test_a_pendulum_keeps_its_period_and_its_energy():
         if before > 0 >= x[1, 0]:
             crossings.append((i + before / (before - x[1, 0])) * dt)
     assert np.diff(crossings) == pytest.approx(period, rel=0.01)
-    assert max(energy) < 1.02 * energy[0]  # Mean losses are of the scheme's first order.
+    assert (
+        max(energy) < 1.02 * energy[0]
+    )  # The scheme is of first order, so it loses a little energy.
     assert max(energy[-60:]) > 0.9 * energy[0]
 
 
@@ -46,7 +48,7 @@ def test_a_chain_hangs_as_a_catenary():
     knots = 33
     x = np.zeros((knots, 3))
     x[:, 0] = np.linspace(0, 0.6, knots)
-    # At first along two straight lines, of the chain's length.
+    # It starts as two straight lines of the chain's length.
     x[:, 1] = -0.8 * np.minimum(np.linspace(0, 1, knots), np.linspace(1, 0, knots))
     v, free = np.zeros_like(x), np.ones(knots)
     free[[0, -1]] = 0
@@ -61,7 +63,7 @@ def test_a_chain_hangs_as_a_catenary():
 
 
 def test_a_spring_gives_as_much_as_its_compliance_says():
-    """A weight of 1 on a compliance c hangs lower by c g."""
+    """A mass of 1 on a spring of compliance c hangs lower by c g."""
     x = np.array([[0.0, 0, 0], [0, -0.3, 0]])
     v, free, springs = np.zeros_like(x), np.array([0.0, 1.0]), chain(x, 5e-3)
     at = drive(x)
@@ -71,7 +73,7 @@ def test_a_spring_gives_as_much_as_its_compliance_says():
 
 
 def sheet(side=7):
-    """A square of cloth, 0.3 m, level, with diagonals; one corner is held."""
+    """A level square of cloth of 0.3 m with diagonal springs, held at one corner."""
     grid = np.arange(side * side).reshape(side, side)
     u, w = np.meshgrid(np.linspace(0, 0.3, side), np.linspace(0, 0.3, side))
     x = np.stack((u.ravel(), np.full(u.size, 0.2), w.ravel()), 1)
@@ -117,7 +119,7 @@ def test_nothing_that_is_free_enters_the_body():
         share = np.clip((x - cone[:3]) @ axis / (axis @ axis), 0, 1)
         distance = np.linalg.norm(x - cone[:3] - share[:, None] * axis, axis=1)
         outside = distance - cone[6] - share * (cone[7] - cone[6])
-        # Friction moves along the tangent, which enters a round body in second order.
+        # Not 0: friction moves along the tangent, which enters a round body a little.
         assert outside[free > 0].min() > -1e-4
         touched += (outside < 1e-4).sum()
     assert touched > 20

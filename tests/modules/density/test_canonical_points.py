@@ -1,4 +1,4 @@
-"""Canonical points grow by the published tables, and those that nobody sees go."""
+"""Canonical points grow by the published tables, and points that no frame shows are removed."""
 
 import json
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ EPOCH = 2
 
 
 class Cloud(Avatar):
-    """Points and a radius."""
+    """An avatar of random points with a radius."""
 
     per_gaussian = ("points",)
 
@@ -37,7 +37,7 @@ def schedule(shared_data, name):
 
 
 def follow(density, rows):
-    """Applies the rule epoch by epoch, nothing pruned, and compares with the rows."""
+    """Applies the rule epoch by epoch without pruning, and compares with the rows."""
     _, count, radius = rows[0]
     wanted, first = {epoch: (n, r) for epoch, n, r in rows}, (count, radius)
     density.epoch_steps = EPOCH
@@ -78,14 +78,14 @@ def test_perse_schedule_parity(shared_data):
 
 
 def step_of(**parts):
-    """A step that has nothing but these."""
+    """A ``Step`` with only these attributes and an avatar."""
     step = object.__new__(Step)
     vars(step).update(parts, avatar=Cloud(1, 0.1))
     return step
 
 
 def opaque(*opacities):
-    """What a step tells ``TopUp``."""
+    """A step whose Gaussians have these opacities."""
     gaussians = SimpleNamespace(opacities=torch.tensor(opacities))
     return step_of(posed=SimpleNamespace(gaussians=lambda view: gaussians))
 
@@ -93,7 +93,7 @@ def opaque(*opacities):
 def test_points_that_no_frame_shows_go_and_new_ones_lie_around_the_others():
     cloud = Cloud(4, 0.1)
     density = TopUp(every=1, counts=((1, 9),), least_opacity=0.5)
-    assert not density.decides(2), "it has not seen how long an epoch is"
+    assert not density.decides(2), "the length of an epoch is still unknown"
     density.watch(opaque(0.9, 0.1, 0.1, 0.2))
     assert [step for step in range(1, 7) if density.decides(step)] == [2, 4, 6]
     density.watch(opaque(0.1, 0.1, 0.6, 0.2))
@@ -105,7 +105,7 @@ def test_points_that_no_frame_shows_go_and_new_ones_lie_around_the_others():
     assert len(fresh) == 7
     nearest = (fresh[:, None] - cloud.points.detach()[change.keep]).abs().amax(-1).amin(1)
     assert nearest.max() <= 0.05 and fresh.unique(dim=0).shape == (7, 3)
-    # The table's last epoch takes a tenth off the radius.
+    # At the table's last epoch the radius shrinks by a tenth.
     assert float(change.settings["radius"]) == pytest.approx(0.09)
     again = TopUp(every=1, counts=((1, 9),))
     again.load_state_dict({"seen": torch.tensor([True, False, True, False])})
@@ -115,7 +115,7 @@ def test_points_that_no_frame_shows_go_and_new_ones_lie_around_the_others():
 
 @pytest.mark.parametrize("rule", [TopUp(every=2), Doubling()])
 def test_the_last_steps_change_nothing_and_are_not_watched(rule):
-    """Epochs end at every second step; the number is to stay after the ninth."""
+    """Epochs have two steps; after step 9 the number of points must not change."""
     rule.epoch_steps, rule.rests_after = EPOCH, 9.5
     between = EPOCH * rule.period
     changes = [step for step in range(1, 31) if rule.decides(step)]
@@ -124,11 +124,11 @@ def test_the_last_steps_change_nothing_and_are_not_watched(rule):
     cloud = Cloud(4, 0.1)
     assert rule(cloud, 20) is None
     rule.rests_after = 30
-    assert rule(cloud, 20) is not None, "it would have changed"
+    assert rule(cloud, 20) is not None, "without rests_after it must change"
 
 
 def test_what_was_seen_is_noted_where_a_graph_writes():
-    """A replayed graph knows the memory that it was captured with, until points change."""
+    """A replayed graph writes to the memory of its capture, so the buffer must stay there."""
     density, cloud = TopUp(every=1, counts=((9, 3),), least_opacity=0.5), Cloud(3, 0.1)
     assert density.replayable
     density.watch(opaque(0.9, 0.1, 0.9))
@@ -136,7 +136,7 @@ def test_what_was_seen_is_noted_where_a_graph_writes():
     density.watch(opaque(0.1, 0.9, 0.1))
     density.unite(lambda here: here.clone())
     assert density.seen.all() and density.seen.data_ptr() == place
-    assert density(cloud, 2) is None, "the table says nothing of the first epoch"
+    assert density(cloud, 2) is None, "the table has no entry for the first epoch"
     assert not density.seen.any() and density.seen.data_ptr() == place
     density.watch(opaque(0.9, 0.1, 0.9))
     assert density(cloud, 4).keep.tolist() == [0, 2] and density.seen is None
@@ -151,7 +151,7 @@ def test_what_another_process_saw_stays():
 
 
 def test_a_checkpoint_has_what_all_processes_saw(monkeypatch):
-    """The first one writes it, and each reads it again."""
+    """The first process writes it, and all processes read it."""
     saved, others = {}, torch.tensor([0.0, 0.0, 1.0])
     monkeypatch.setattr(AvatarModule, "on_save_checkpoint", lambda self, kept: kept.update(saved))
     density, fit = TopUp(every=1, counts=((1, 3),), least_opacity=0.5), object.__new__(Fit)
@@ -181,7 +181,7 @@ def test_a_doubling_has_each_point_once():
     assert change.keep.tolist() == list(range(5))
     assert ((change.fresh["points"] - cloud.points.detach()).abs() <= 0.1).all()
     cloud.resize(change.keep, change.fresh)
-    assert density(cloud, 4) is None, "not even half of another doubling is left"
+    assert density(cloud, 4) is None, "another doubling would exceed max_points"
     density.fill = True
     assert len(density(cloud, 4).fresh["points"]) == 2
 

@@ -1,4 +1,4 @@
-"""Who grows, who goes, and by which gradient."""
+"""Which Gaussians are cloned, split or removed, and the gradient that decides it."""
 
 from types import SimpleNamespace
 
@@ -23,13 +23,13 @@ def camera() -> Camera:
 
 
 class Seen(SimpleNamespace):
-    """As much of a step as a density looks at."""
+    """A stand-in for ``Step`` with the attributes that a density reads."""
 
-    __class__ = Step  # What a type check sees.
+    __class__ = Step  # For run-time type checks.
 
 
 class Recorded(Avatar):
-    """Says what it was asked to split."""
+    """Records the arguments of ``split``."""
 
     def split(self, rows, shift, shrink):
         self.asked = rows, shift, shrink
@@ -37,7 +37,7 @@ class Recorded(Avatar):
 
 
 def step_of(means, scales, opacities=None):
-    """A step whose Gaussians lie about, with the gradients that ``pull`` gives."""
+    """A step with these Gaussians."""
     opacities = torch.ones(len(means)) if opacities is None else opacities
     turns = torch.eye(1, 4).expand(len(means), 4)
     gaussians = Gaussians(means, scales[:, None].expand(-1, 3), turns, opacities)
@@ -48,7 +48,7 @@ def step_of(means, scales, opacities=None):
 
 
 def pulled(policy, pulls, scales, opacities=None, step=2):
-    """One step in which each Gaussian has a gradient along x of the image; what is decided."""
+    """Change and avatar after a step in which each Gaussian has a gradient along image x."""
     leaf = torch.tensor([[0.0, 0, 2.0]]).repeat(len(scales), 1).requires_grad_()
     means = leaf * 1
     policy.watch(step_of(means, scales, opacities))
@@ -65,7 +65,7 @@ def test_the_default_changes_nothing():
 
 
 def test_the_gradient_is_the_projections():
-    """Against autograd through the projection, depth held."""
+    """It equals autograd through the projection with constant depth."""
     generator = torch.Generator().manual_seed(0)
     means = (torch.rand(5, 3, generator=generator) + torch.tensor([0, 0, 1.0])).requires_grad_()
     pull = torch.randn(5, 2, generator=generator)
@@ -86,12 +86,12 @@ def test_small_ones_are_cloned_large_ones_split_and_faint_ones_go():
     scales = torch.tensor([SMALL, LARGE, SMALL, LARGE, SMALL])
     opacities = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.001])
     change, avatar = pulled(policy, [0.6, 0.7, 0.4, 0.3, 9.0], scales, opacities)
-    assert change.keep.tolist() == [0, 2, 3]  # 1 is split, 4 is pruned whatever pulls at it.
+    assert change.keep.tolist() == [0, 2, 3]  # 1 is split; 4 is removed despite its gradient.
     rows, shift, shrink = avatar.asked
     assert rows.tolist() == [0, 1, 1]
     assert (shift[0] == 0).all() and (shift[1:] != 0).all() and not torch.equal(*shift[1:])
     assert shrink.tolist() == pytest.approx([1, SHRINK, SHRINK])
-    assert policy.state_dict() == {}, "counting starts anew"
+    assert policy.state_dict() == {}, "the counts must be reset"
 
 
 def test_large_ones_go_where_there_is_a_limit():
@@ -134,7 +134,7 @@ def test_when():
 
 
 def test_grows_and_prunes_as_gsplat_does():
-    """The same gradients over two frames, by gsplat's strategy on the CPU."""
+    """gsplat's strategy, with the same gradients in two frames, makes the same changes."""
     count, generator = 200, torch.Generator().manual_seed(5)
     draw = lambda: torch.rand(count, generator=generator)  # noqa: E731
     pulls = [(draw() * (draw() > 0.3)).tolist() for _ in range(2)]
@@ -168,4 +168,4 @@ def test_grows_and_prunes_as_gsplat_does():
     whole = sorted(params["row"][after > 0.99].tolist())
     assert split == sorted(rows[shrink > 1].tolist()) and len(split) > 20
     assert whole == sorted([*change.keep.tolist(), *rows[shrink == 1].tolist()])
-    assert len(whole) > len(set(whole)), "some are cloned"
+    assert len(whole) > len(set(whole)), "none was cloned"

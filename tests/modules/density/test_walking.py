@@ -1,4 +1,4 @@
-"""When they walk and turn transparent, and what the optimiser then forgets."""
+"""When Gaussians walk and get transparent, and what the optimiser then forgets."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from persona.modules.optim import RowAdam, forget, replace_rows
 
 
 class Walker(Avatar):
-    """Four Gaussians; a walk puts them on face 9."""
+    """An avatar of four Gaussians, whose walks end on face 9."""
 
     per_gaussian = ("face", "slide", "opacity_logit")
 
@@ -28,14 +28,14 @@ class Walker(Avatar):
 
 def test_walks_and_resets_have_their_own_steps():
     density = WalkingGradient(walk_every=10, reset_every=30, first=25, every=5, last=60)
-    assert density.decides(10) and not density.grows(10)  # Before the first change.
+    assert density.decides(10) and not density.grows(10)  # Growing begins at 25.
     assert density(Walker(), 9) is None
     walk, both = density(Walker(), 10), density(Walker(), 30)
     assert set(walk.anew) == {"face", "slide"} and not walk.fresh
     assert set(both.anew) == {"face", "slide", "opacity_logit"}
     most = torch.tensor(RESET_OPACITY).logit()
     torch.testing.assert_close(both.anew["opacity_logit"], Walker().opacity_logit.clamp(max=most))
-    assert density.decides(70) and not density.watches(70)  # They walk to the end.
+    assert density.decides(70) and not density.watches(70)  # Walks continue until the end.
     assert set(density(Walker(), 90).anew) == {"face", "slide"}
 
 

@@ -1,4 +1,4 @@
-"""The interface of what sees a picture pixel by pixel."""
+"""The interface of annotators, which give maps of a picture."""
 
 import numpy as np
 import pytest

@@ -39,13 +39,13 @@ def test_mask_overlaps_the_truth(ryota):
 
 @photos
 def test_keypoint_order_on_a_photo(ryota):
-    """Names of the order checked by where they must lie on a man who faces the camera."""
+    """Each named point has the right place relative to others on a man who faces the camera."""
     x, y, score = ryota.keypoints.unbind(-1)
     assert (score[wholebody.BODY] > 0.5).all()
     for left in (1, 3, 5, 7, 9, 11, 13, 15):
         assert x[left] > x[left + 1], "the subject's left is on the image's right"
     assert y[wholebody.NOSE] < y[5] < y[7] < y[9] and y[11] < y[13] < y[15] < y[17]
-    # 68-point set, at 23: contour, brows, nose, eyes, mouth; the subject's right side first.
+    # The 68 points from 23: contour, brows, nose, eyes, mouth; the subject's right side first.
     face_x, face_y = x[wholebody.FACE], y[wholebody.FACE]
     assert face_x[0] < face_x[8] < face_x[16] and face_y[8] == face_y.max()
     assert (face_x[17:27].diff() > 0).all() and (face_y[27:31].diff() > 0).all()
@@ -65,11 +65,11 @@ def test_hands_start_at_their_wrists(ryota):
         (wholebody.LEFT_HAND, wholebody.LEFT_WRIST, wholebody.RIGHT_WRIST),
         (wholebody.RIGHT_HAND, wholebody.RIGHT_WRIST, wholebody.LEFT_WRIST),
     ):
-        assert (ryota.keypoints[hand, 2] > 0.3).all(), "found, on a second look if need be"
+        assert (ryota.keypoints[hand, 2] > 0.3).all(), "the hand was not found"
         root = points[hand][0]
         assert (root - points[wrist]).norm() < 12 < (root - points[other]).norm()
         tips = points[hand][[8, 12, 16, 20]]
-        assert (tips[:, 1] > root[1]).all(), "hanging fingers point down"
+        assert (tips[:, 1] > root[1]).all(), "fingers must point down"
 
 
 @photos
@@ -158,13 +158,8 @@ def test_refine_recovers_a_clear_outline():
     noise = np.random.default_rng(0).integers(0, 20, (200, 200, 3))
     image = (np.where(truth[..., None], 200, 40) + noise).astype(np.uint8)
     soft = cv2.GaussianBlur(truth.astype(np.float32), (0, 0), 6)
-    soft = np.roll(soft, 2, 1)  # blurred, and off by two pixels
+    soft = np.roll(soft, 2, 1)  # Blurred, and shifted by two pixels.
     out = refine_mask(image, soft) > 0.5
     before = ((soft > 0.5) & truth).sum() / ((soft > 0.5) | truth).sum()
     after = (out & truth).sum() / (out | truth).sum()
     assert after > 0.99 > before
-
-
-def test_an_unknown_rule_of_who_is_meant_is_refused():
-    with pytest.raises(UserError, match=r"detector\.person=tallest: give a number from the left"):
-        MediapipeDetector(person="tallest")

@@ -1,4 +1,4 @@
-"""Who is found and who is taken, with ghosts planted: no network but in the last test."""
+"""Which people are found and taken, with planted ghosts; only the last test uses networks."""
 
 from types import ModuleType, SimpleNamespace
 
@@ -15,7 +15,7 @@ SIZE = (200, 300)
 
 
 def person(x, y, w, h, visibility=0.9, grown=0):
-    """An ellipse of a person."""
+    """A person with an elliptic mask in this box."""
     rows, columns = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
     off = ((columns - x - w / 2) / (w / 2 + grown)) ** 2
     off += ((rows - y - h / 2) / (h / 2 + grown)) ** 2
@@ -26,18 +26,22 @@ def test_the_hole_that_somebody_left_is_nobody_new():
     first = person(40, 20, 50, 160)
     assert is_new(first, [])
     assert not is_new(first, [first])
-    assert not is_new(person(40, 20, 50, 160, grown=5), [first]), "the silhouette is larger"
-    assert not is_new(person(30, 10, 30, 60), [first, person(20, 10, 30, 60)]), "between two"
+    assert not is_new(person(40, 20, 50, 160, grown=5), [first]), (
+        "the same person with a larger silhouette"
+    )
+    assert not is_new(person(30, 10, 30, 60), [first, person(20, 10, 30, 60)]), (
+        "a box between two people"
+    )
 
 
 def test_somebody_who_touches_another_is_new():
     first = person(40, 20, 50, 160)
     assert is_new(person(88, 20, 50, 160), [first])
-    assert is_new(person(75, 20, 50, 160), [first]), "even behind a shoulder"
+    assert is_new(person(75, 20, 50, 160), [first]), "a person who is partly behind another"
 
 
 class PlantedPose:
-    """Finds the given masks one after the other, whatever the picture shows."""
+    """Returns the given people one after the other, for any picture."""
 
     def __init__(self, people):
         self.people = list(people)
@@ -76,12 +80,14 @@ def test_planted_ghosts_are_passed_over_and_people_behind_them_found():
 def test_of_several_the_large_central_and_clear_one_is_taken():
     left, middle, right = person(5, 30, 50, 140), person(125, 40, 46, 130), person(250, 80, 30, 80)
     people = [left, middle, right]
-    assert choose(people, "auto", "a.png") == 1, "hardly smaller, but in the middle"
+    assert choose(people, "auto", "a.png") == 1, (
+        "hardly smaller than the largest, and in the middle"
+    )
     assert choose(people, "largest", "a.png") == 0
     assert [choose(people, r, "a.png") for r in ("left", "right", "center")] == [0, 2, 1]
     assert [choose(people, n, "a.png") for n in (1, 2, 3)] == [0, 1, 2]
     vague = person(125, 40, 46, 130, visibility=0.4)
-    assert choose([left, vague, right], "auto", "a.png") == 0, "in the middle, but unclear"
+    assert choose([left, vague, right], "auto", "a.png") == 0, "the one in the middle is unclear"
     for number in (0, 4):
         with pytest.raises(UserError, match="give 1 to 3, counted from the left"):
             choose(people, number, "a.png")
@@ -114,8 +120,8 @@ def test_erasing_takes_the_colours_around_and_their_grain():
     inside, truth = out[hole].astype(float), np.broadcast_to(slope, out.shape)[hole]
     assert abs(inside.mean(0) - truth.mean(0)).max() < 6
     low, high = out[:, 122:127][hole[:, 122:127]], out[:, 163:168][hole[:, 163:168]]
-    assert high.mean() - low.mean() > 8, "the slope goes on"
-    assert 6 < (inside - truth).std() < 24, "no flat silhouette"
+    assert high.mean() - low.mean() > 8, "the slope does not continue"
+    assert 6 < (inside - truth).std() < 24, "the filled area lacks grain"
     far = ~person(120, 30, 50, 140, grown=8).seen
     assert (out[far] == pixels[far]).all()
 

@@ -1,4 +1,4 @@
-"""Turning pictures of people who are upside down or lie."""
+"""Turning pictures of people who are upside down or lying."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from persona.modules.detect.turning import quarter_turns, turn_detection
 
 
 def stander(size=(60, 40)):
-    """Feet below, marked by one mask pixel at the nose."""
+    """Detection of a standing person, whose mask is one pixel at the nose."""
     keypoints = torch.zeros(133, 3)
     for rows, y in (((5, 6), 15.0), ((11, 12), 30.0), ((15, 16), 55.0)):
         for row, x in zip(rows, (25.0, 15.0), strict=True):
@@ -28,7 +28,7 @@ def test_turns_are_found_and_undone(turns):
     upright = stander()
     assert quarter_turns(upright.keypoints) == 0
     turned = turn_detection(upright, turns)
-    # An independent oracle: the pixel under the nose goes with torch's own turn.
+    # The oracle is torch.rot90: the mask's pixel must stay under the nose.
     assert torch.equal(turned.mask, torch.rot90(upright.mask, turns))
     x, y = turned.keypoints[wholebody.NOSE, :2].long()
     assert turned.mask[y, x] == 1
@@ -39,7 +39,7 @@ def test_turns_are_found_and_undone(turns):
     head = turned.points_m[wholebody.NOSE, :2] @ turned.keypoints[wholebody.NOSE, :2].sub(
         turned.keypoints[[11, 12], :2].mean(0)
     )
-    assert head > 0, "the 3D guess points where the picture does"
+    assert head > 0, "the 3D guess must turn with the picture"
 
 
 @pytest.mark.parametrize("turns", [0, 2])

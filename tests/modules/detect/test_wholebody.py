@@ -17,8 +17,8 @@ def test_flip_is_an_involution_that_swaps_sides():
     assert torch.equal(order[order], torch.arange(133))
     assert order[wholebody.LEFT_WRIST] == wholebody.RIGHT_WRIST
     assert order[17] == 20 and order[19] == 22
-    assert order[23] == 39 and order[31] == 31  # jaw ends, chin
-    assert order[59] == 68 and order[71] == 77  # outer eye corners, mouth corners
+    assert order[23] == 39 and order[31] == 31  # Ends of the jaw; chin.
+    assert order[59] == 68 and order[71] == 77  # Outer corners of the eyes; corners of the mouth.
     assert torch.equal(order[wholebody.LEFT_HAND], torch.arange(112, 133))
 
 

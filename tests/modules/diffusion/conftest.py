@@ -1,4 +1,4 @@
-"""Reads parity fixtures: what the public code computed at tiny sizes with random weights."""
+"""Fixtures with results of the public code, at tiny sizes and with random weights."""
 
 import gzip
 import json
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass
 class Fixture:
-    """What was run, its weights and its tensors; all as float32."""
+    """A description of the run, its weights, inputs and outputs; numbers are float32."""
 
     about: dict
     weights: dict[str, Tensor]
@@ -23,7 +23,7 @@ class Fixture:
 
 @pytest.fixture(scope="session")
 def parity(shared_data):
-    """Function from a fixture's name to it."""
+    """A function that reads a fixture by its name."""
     folder = shared_data / "parity"
     if not folder.is_dir():
         pytest.skip(f"needs the reference data at {folder}")
@@ -32,7 +32,7 @@ def parity(shared_data):
 
 @pytest.fixture(scope="session")
 def published_shapes(shared_data):
-    """Function from a published weights file to the shape of each of its keys."""
+    """A function from a published weights file to the shape of each key."""
     folder = shared_data / "parity" / "generator_keys"
     if not folder.is_dir():
         pytest.skip(f"needs the reference data at {folder}")
@@ -55,6 +55,6 @@ def shapes(network: torch.nn.Module) -> dict[str, list[int]]:
 
 
 def assert_agree(ours: Tensor, theirs: Tensor, bound: float = 1e-5) -> None:
-    """Largest difference, relative to the largest value."""
+    """Asserts that the largest difference, relative to the largest value, is in the bound."""
     assert ours.shape == theirs.shape
     assert (ours - theirs).abs().max() <= bound * theirs.abs().max()

@@ -1,4 +1,4 @@
-"""A photograph and controls for generators, of a person who is dots."""
+"""A photograph and controls for tests of generators; the person has random keypoints."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ POINTS = np.random.default_rng(0).uniform(8, 56, (133, 2))
 
 
 def scene(shift=0.0, colour=120):
-    """The person of the clip is shifted by ``shift`` pixels a frame; the body is a slope."""
+    """Keypoints shift by ``shift`` pixels per frame; the body is an inclined rectangle."""
     points = np.concatenate((POINTS, np.ones((133, 1))), 1).astype(np.float32)
     clip = np.stack([points + np.float32([shift * i, 0, 0]) for i in range(FRAMES)])
     image = np.full((SIZE, SIZE, 3), colour, np.uint8)

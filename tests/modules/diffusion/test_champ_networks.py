@@ -1,4 +1,4 @@
-"""Champ's networks against the public code."""
+"""Champ's networks equal the public code's."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def motion_arguments(config: dict) -> dict:
 
 
 def two_dimensional(config: dict) -> dict:
-    """Names of diffusers' blocks for those of the public code."""
+    """The public code's configuration with the names of diffusers' blocks."""
     config = dict(config)
     for key in ("down_block_types", "up_block_types"):
         config[key] = [name.replace("3D", "2D") for name in config[key]]

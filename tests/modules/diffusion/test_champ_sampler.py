@@ -1,4 +1,4 @@
-"""Champ's whole generator and its schedule against the public code."""
+"""Champ's complete generator and its schedule equal the public code's."""
 
 import pytest
 import torch
@@ -76,7 +76,7 @@ def test_conditions_of_champ_parity(parity, sampler):
 
 @pytest.mark.parametrize("half_bank", [False, True])
 def test_champ_parity(parity, sampler, monkeypatch, half_bank):
-    """As it should be, and with the bank in half precision as the public code has it."""
+    """With the bank in full precision, and in half precision as in the public code."""
     case = parity("champ/pipeline")
     assert case.about["scheduler"] == DDIM_CHAMP
     suffix = "_bank_fp16" if half_bank else ""

@@ -1,4 +1,4 @@
-"""Weights files: whole, broken, of another version; and what works without the packages."""
+"""Weights files: complete, broken, of other versions; and imports without the packages."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The kernel against PyTorch's GELU."""
+"""The kernel equals PyTorch's GELU."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ pytestmark = MARKS
 
 @pytest.mark.parametrize("shape", [(2, 3, 40), (700, 6)])
 def test_half_gates_the_other(shape):
-    # The module compiles its kernels when it is read.
+    # A late import, as the module compiles its kernels when imported.
     from persona.modules.diffusion.networks.geglu_triton import gated
 
     both = 2 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -30,6 +30,6 @@ def test_in_8_bits_it_is_the_rounded_product():
     wanted, wanted_scale = _rounded(gated(both).flatten(0, 1))
     assert small.dtype == wanted.dtype and small.shape == (10, 24)
     torch.testing.assert_close(scale, wanted_scale, rtol=1e-5, atol=0)
-    # A value that lies between two may fall to either.
+    # Values halfway between two 8-bit numbers may be rounded either way.
     apart = (small.float() - wanted.float()).abs() / wanted.float().abs().clamp_min(1)
     assert apart.max() < 0.13 and (apart > 0).float().mean() < 0.02

@@ -1,4 +1,4 @@
-"""The kernels against PyTorch's GroupNorm in float64."""
+"""The kernels equal PyTorch's GroupNorm in float64."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ pytestmark = MARKS
     ("shape", "groups", "silu"), [((2, 96, 7, 13), 32, True), ((1, 32, 40, 33), 4, False)]
 )
 def test_agrees_though_the_mean_is_large(shape, groups, silu):
-    # The module compiles its kernels when it is read.
+    # A late import, as the module compiles its kernels when imported.
     from persona.modules.diffusion.networks.group_norm_silu_triton import group_norm_silu
 
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""The generator from tiny files in the public layout: what it obeys, and what it says is wrong."""
+"""The generator with tiny files in the public layout: inputs it depends on, and errors."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def copied(weights, tmp_path):
-    """Writable links to all files; a test replaces one."""
+    """A folder of links to all files; a test replaces one."""
     for file in WEIGHTS["mimicmotion"].files:
         (tmp_path / file.path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file.path).symlink_to(weights / file.path)
@@ -54,7 +54,7 @@ def test_a_clip_follows_skeleton_photograph_and_seed(weights, frames):
         assert (other != frames).mean() > 0.1
 
 
-@pytest.mark.slow  # bfloat16 is slow on a CPU
+@pytest.mark.slow  # bfloat16 is slow on a CPU.
 def test_tiles_and_half_precision_make_as_many_frames(weights, frames):
     tiled = generate(made(weights, tile=3, overlap=2), *scene(), seed=3)
     half = generate(made(weights, dtype="bfloat16"), *scene(), seed=3)
@@ -155,7 +155,7 @@ def test_too_small_a_gpu_is_one_line_that_says_what_to_set(weights, monkeypatch)
 
 def test_layers_that_wait_on_the_cpu_make_the_same_clip(weights, frames):
     moved = generate(made(weights, offload="sequential"), *scene(), seed=3)
-    # Its blocks are diffusers' own: what is rounded up there may be rounded down elsewhere.
+    # 1, as this uses diffusers' own blocks, which round differently.
     assert np.abs(moved.astype(int) - frames).max() <= 1
 
 

@@ -1,4 +1,4 @@
-"""Faster networks: the same results where nothing is said to round, and nearly so where it is."""
+"""Faster networks give the same results, or nearly the same if they use 8 bits."""
 
 import copy
 import os
@@ -33,7 +33,7 @@ def no_gradients():
 
 
 def called(identity, clips=1, frames=3):
-    """A UNet with weights that all matter, and a call of it; one clip has poses."""
+    """A UNet of which all weights matter, and a call of it; with poses if it has one clip."""
     torch.manual_seed(0)
     network = make_unet(UNET | {"block_out_channels": (32, 64)}, identity=identity).eval()
     for value in network.parameters():
@@ -129,7 +129,7 @@ def test_eight_bits_are_near_and_take_half_the_memory():
     assert small[0].weight.element_size() == 1 and small[0].weight_scale.shape == (32, 1)
     out = small[0](tokens) - layer.bias
     wanted = F.linear(tokens, layer.weight)
-    # Three bits of mantissa each, whatever a token's size.
+    # Relative errors are those of 3-bit mantissas, for tokens of all sizes.
     off = (out - wanted).norm(dim=-1) / wanted.norm(dim=-1)
     assert 1e-4 < off.max() < 0.06
     beside = [nn.Linear(64, 32), nn.Linear(64, 16)]
@@ -138,7 +138,7 @@ def test_eight_bits_are_near_and_take_half_the_memory():
     torch.testing.assert_close(side_by_side(beside, tokens), together)
     network, call = called(identity=True)
     assert 1e-5 < error(call(changed(network, Speed(fp8=True))), call(network)) < 0.05
-    kernels = changed(network, Speed(fp8=True, fused=True))  # Without a GPU, the same function.
+    kernels = changed(network, Speed(fp8=True, fused=True))  # Without a GPU it uses no kernels.
     assert error(call(kernels), call(network)) < 0.05
     narrow = [m for n, m in kernels.named_modules() if n.endswith("ff.net.2")]
     assert narrow and all(isinstance(layer, Fp8Linear) for layer in narrow)
@@ -154,7 +154,7 @@ def test_outermost_blocks_are_compiled_once_each(monkeypatch):
     assert all(how == {"dynamic": False} for _, how in asked)
 
 
-@pytest.mark.slow  # A process of its own: the tests' type checks cannot be traced.
+@pytest.mark.slow  # In a process of its own, as the tests' type checks cannot be traced.
 def test_compiled_blocks_are_whole_graphs():
     code = """
 import torch

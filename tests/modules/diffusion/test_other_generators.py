@@ -1,4 +1,4 @@
-"""StableAnimator and Champ from tiny files in the public layout."""
+"""StableAnimator and Champ with tiny files in the public layout."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from persona.modules.diffusion.weights import WEIGHTS
 
 @pytest.fixture(scope="module")
 def tiny_identity():
-    """Small while the module's tests run."""
+    """Makes the identity network small for this module's tests."""
     with pytest.MonkeyPatch.context() as patch:
         shrink_identity_net(patch)
         yield

@@ -1,4 +1,4 @@
-"""MimicMotion's and StableAnimator's networks against the public code."""
+"""MimicMotion's and StableAnimator's networks equal the public code's."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_mimicmotion_unet_parity(parity):
     assert_agree(network(*inputs, pose), case.wanted["with_pose"])
     alone = network(*inputs, pose, image_only=True)
     assert_agree(alone, case.wanted["with_pose_image_only"])
-    # Nothing of a call stays behind.
+    # A call has no effect on later ones.
     assert_agree(network(*inputs), case.wanted["no_pose"])
     quicken(network)
     assert_agree(network(*inputs, pose), case.wanted["with_pose"])

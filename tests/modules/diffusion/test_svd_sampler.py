@@ -1,4 +1,4 @@
-"""Whole generators of Stable Video Diffusion's parts against the public code."""
+"""Complete generators from Stable Video Diffusion's parts equal the public code's."""
 
 import pytest
 import torch
@@ -61,10 +61,10 @@ def options_of(call: dict) -> SvdOptions:
 
 
 def run(sampler, case, drawings, monkeypatch, face=None):
-    """Frames; each step is held against the public code's and goes on from its latents.
+    """Returns frames; compares each step with the public code's, and continues from its latents.
 
-    A step takes the difference of numbers as large as the latents before it, 700 times the noise at
-    first: 1e-5 of those is the precision that float32 leaves to what remains.
+    A step subtracts numbers as large as its input latents, 700 times the noise at first, so the
+    bound is 1e-5 of those: float32 leaves no more precision to the difference.
     """
     number = 0
     original = EulerDiscreteScheduler.step
@@ -113,7 +113,7 @@ def test_stable_animator_parity(parity, monkeypatch):
 
 
 def test_face_refinement_parity(parity):
-    """One step with the clean clip moved towards a face, and without."""
+    """One step with the clean clip moved towards a face, and one without."""
     case = parity("stable_animator/hjb_step")
     config = case.about["config"]
     scheduler = EulerDiscreteScheduler(**EULER_SVD)
@@ -143,7 +143,7 @@ def test_face_refinement_parity(parity):
     moved = refine(clean, rate)
     stepped = towards(latents, moved, scheduler.sigmas[number : number + 2])
     theirs = case.wanted["pred_original_sample"]
-    # Adam follows a gradient's sign: where that is nearly 0, single elements go the other way.
+    # Adam follows the gradient's sign, so elements whose gradient is nearly 0 may differ.
     close = (moved - theirs).abs() <= 1e-3
     assert close.float().mean() > 0.97 and (moved - theirs).abs().max() <= 6 * rate
     assert (moved - clean).abs().mean() > 0.5 * rate
@@ -169,7 +169,7 @@ def test_latents_and_schedule_are_exact_whatever_the_networks_compute_in(parity,
     frames = sampler(reference, drawings, options, generator=torch.Generator().manual_seed(0))
     assert frames.dtype == torch.float32 and frames.isfinite().all()
     assert {tensor.dtype for pair in seen for tensor in pair} == {torch.float32}
-    # Numbers that half precision could not hold.
+    # Latents have more digits than half precision can hold.
     _, latents = seen[1]
     assert (latents != latents.bfloat16().float()).float().mean() > 0.9
 

@@ -1,4 +1,4 @@
-"""Tiles and windows against the public code, and for other lengths what they must do."""
+"""Tiles and windows equal the public code's, and cover clips of any length."""
 
 import json
 

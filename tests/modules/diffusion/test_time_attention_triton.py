@@ -1,4 +1,4 @@
-"""The kernel against PyTorch's attention in float64."""
+"""The kernel equals PyTorch's attention in float64."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ pytestmark = MARKS
     ("shape", "heads"), [((1, 5, 3, 96), 2), ((2, 17, 2, 60), 1), ((1, 37, 2, 48), 1)]
 )
 def test_each_place_sees_its_own_frames(shape, heads):
-    # The module compiles its kernels when it is read.
+    # A late import, as the module compiles its kernels when imported.
     from persona.modules.diffusion.networks.time_attention_triton import time_attention
 
     qkv = 3 * torch.randn(shape, generator=torch.Generator().manual_seed(0))

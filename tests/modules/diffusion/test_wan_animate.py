@@ -1,4 +1,4 @@
-"""Wan-Animate through diffusers' pipeline, from tiny files in the published layout."""
+"""Wan-Animate by diffusers' pipeline, with tiny files in the published layout."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Tiny random weights in the folders that the generators' authors publish."""
+"""Tiny random weights in the published folder layouts of the generators."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ from persona.modules.diffusion.networks.svd_sampler import EULER_SVD
 
 SMALL_IDENTITY = (1, 1, 1, 1), (4, 4, 4, 4)
 WIDTH = 64
-"""Of contexts: heads of the face encoder are as wide."""
+"""Width of contexts, and of the face encoder's heads."""
 UNET = {
     "in_channels": 8,
     "block_out_channels": (32, 32),
@@ -75,11 +75,11 @@ CLIP = {
 
 
 def write_mimicmotion(folder: Path) -> Path:
-    """Every file that ``generator=mimicmotion`` asks for, in half precision as published."""
+    """Writes all files of ``generator=mimicmotion``, in half precision as published."""
     torch.manual_seed(0)
     write_svd(folder)
     unet, pose_net = make_unet(UNET), PoseNet(UNET["block_out_channels"][0])
-    torch.nn.init.normal_(pose_net.final_proj.weight)  # Zero would make the pose matter nothing.
+    torch.nn.init.normal_(pose_net.final_proj.weight)  # With zeros, poses would have no effect.
     state = {f"unet.{k}": v.half() for k, v in unet.unet.state_dict().items()}
     state |= {f"pose_net.{k}": v.half() for k, v in pose_net.state_dict().items()}
     torch.save(state, folder / "MimicMotion_1-1.pth")
@@ -87,7 +87,7 @@ def write_mimicmotion(folder: Path) -> Path:
 
 
 def write_stable_animator(folder: Path) -> Path:
-    """Every file that ``generator=stable_animator`` asks for; call ``shrink_identity_net``."""
+    """Writes all files of ``generator=stable_animator``; call ``shrink_identity_net`` too."""
     torch.manual_seed(0)
     write_svd(folder)
     unet, pose_net = make_unet(UNET, identity=True), PoseNet(UNET["block_out_channels"][0])
@@ -103,12 +103,12 @@ def write_stable_animator(folder: Path) -> Path:
 
 
 def shrink_identity_net(monkeypatch) -> None:
-    """Has the loader expect that, in place of 260 MB."""
+    """Makes the loader expect the small identity network instead of one of 260 MB."""
     monkeypatch.setattr(published, "IRESNET_100", SMALL_IDENTITY)
 
 
 def write_champ(folder: Path) -> Path:
-    """Every file that ``generator=champ`` asks for, the VAE's attention by its older names."""
+    """Writes all files of ``generator=champ``; the VAE's attention has its older names."""
     torch.manual_seed(0)
     denoising = DenoisingUNet(SD)
     state = denoising.unet.state_dict()
@@ -138,7 +138,7 @@ def write_champ(folder: Path) -> Path:
 
 
 def write_wan_animate(folder: Path) -> Path:
-    """The published folder of ``generator=wan_animate``, each network in one file."""
+    """Writes the published folder of ``generator=wan_animate``, one file per network."""
     torch.manual_seed(0)
     transformer = WanAnimateTransformer3DModel(
         num_attention_heads=2, attention_head_dim=12, text_dim=16, freq_dim=16, ffn_dim=16,
@@ -183,7 +183,7 @@ def write_configs(folder: Path, configs: dict[str, dict]) -> None:
 
 
 def write_svd(folder: Path) -> None:
-    """Stable Video Diffusion's folders."""
+    """Writes Stable Video Diffusion's folders."""
     vae = AutoencoderKLTemporalDecoder(**VAE)
     clip = CLIPVisionModelWithProjection(CLIPVisionConfig(**CLIP))
     configs = {

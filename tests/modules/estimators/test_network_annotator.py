@@ -1,4 +1,4 @@
-"""Published estimators from tiny random files in their own layout, in our conventions."""
+"""Published estimators, with tiny random files in their layout, follow our conventions."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ CLASSES = {
 
 
 class Everybody(Annotator):
-    """All of the picture is one torso, facing the camera."""
+    """Calls the whole picture a torso that faces the camera."""
 
     provides = frozenset({"alpha", "parts", "normal"})
 
@@ -68,9 +68,9 @@ def photo():
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_sapiens_maps_keep_their_promise(name, tmp_path, photo):
-    """The form of each map is ``annotate``'s to check."""
+    """``annotate`` checks shape and type of each map."""
     named = load_estimator(name, write_sapiens(tmp_path, name))
-    if name == "normal":  # Random ones may face away: hold the check apart from the form.
+    if name == "normal":  # Random normals may face away, which ``annotate`` refuses.
         assert np.allclose(np.linalg.norm(named(photo[0]), axis=-1), 1, atol=1e-4)
         return
     annotator = NetworkAnnotator(base=Everybody(), **{name: str(tmp_path)})

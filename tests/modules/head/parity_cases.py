@@ -1,4 +1,4 @@
-"""Fixtures of the public heads: where they lie, and how our parts take their weights."""
+"""Fixtures with results of the public heads, and how our parts take their weights."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ from persona.modules.body.rotation import matrix_from_axis_angle
 
 @dataclass
 class Case:
-    """What was run, its weights and its tensors."""
+    """A description of the run, its weights, inputs and outputs."""
 
     about: dict
     weights: dict[str, Tensor]
@@ -26,7 +26,7 @@ class Case:
         return matrix_from_axis_angle(self.given["flame_pose"][0].view(-1, 3))
 
     def part(self, prefix):
-        """Weights of one network."""
+        """Weights of one network, without their prefix."""
         return {k.removeprefix(prefix): v for k, v in self.weights.items() if k.startswith(prefix)}
 
 
@@ -56,7 +56,7 @@ def published_keys(shared_data, name):
 
 
 def assert_close(ours, theirs, bound):
-    """Largest difference, relative to the largest value."""
+    """Asserts that the largest difference, relative to the largest value, is in the bound."""
     assert ours.shape == theirs.shape
     assert (ours - theirs).abs().max() <= bound * theirs.abs().max(), float(
         (ours - theirs).abs().max() / theirs.abs().max()
@@ -67,7 +67,7 @@ NETWORK, WARP, NORMAL = 1e-5, 2e-4, 1e-3
 
 
 def in_one_frame(avatar, case, who):
-    """The avatar as public code poses it: what does not bend stays when the root turns."""
+    """The avatar posed as the public code does: without the root's turn and translation."""
     betas = case.given["shape"][0] if len(who.betas) else who.betas
     posed = avatar.template.pose(case.rotations, case.given["expression"][0], betas)
     return avatar.in_pose(posed, who, torch.eye(3), torch.zeros(3))

@@ -1,4 +1,4 @@
-"""Networks, warp, latents, additions and whole heads against the public code."""
+"""Networks, warp, latents, LoRA and complete heads equal the public code's."""
 
 import pytest
 import torch
@@ -143,7 +143,7 @@ def test_latents_parity(shared_data):
 
 
 def models(case):
-    """Weights of the model, without those of the tables."""
+    """Weights of the model without those of the tables of codes."""
     return {k: v for k, v in case.weights.items() if not k.startswith(TABLES)}
 
 
@@ -157,7 +157,7 @@ def perse_head(case):
         code_width=weights["clip_regression_network.lin0.weight_v"].shape[0],
         features=weights["clip_regression_network.lin0.weight_v"].shape[1],
         code=weights["zero_latent_codes.weight"].shape[1],
-        # As released: quaternions do not turn, and there is no offset to the subject.
+        # As in the released code: quaternions are not rotated, and no offset to the subject.
         turned=False, as_released=True, moves_canonical=False, start="sphere",
         **slots_of(case),
     )  # fmt: skip
@@ -230,7 +230,7 @@ def test_points_parity(shared_data, system):
     if system == "pointavatar":
         builder = PointAvatarBuilder(**settings)
     else:
-        # Two slots of 2 + 10 numbers make the latent's 24.
+        # The latent has two slots of 2 + 10 numbers.
         slots = {"categories": ("hair", "hat"), "source": ("hair",), "code": 10}
         builder = PegasusBuilder(**settings, **slots)
     avatar = point_head(case, builder)

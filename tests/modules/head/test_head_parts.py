@@ -1,4 +1,4 @@
-"""Heads' parts without fixtures: layers, warp, latents, additions, starts."""
+"""Parts of heads, tested without reference data: layers, warp, latents, LoRA, initial points."""
 
 import math
 
@@ -37,8 +37,8 @@ from persona.modules.head.template import HeadTemplate, warp
 PARENTS = (-1, 0, 1, 1, 1)
 
 
-@pytest.fixture
-def rng():
+@pytest.fixture(autouse=True)
+def seeded():
     torch.manual_seed(0)
 
 
@@ -59,7 +59,7 @@ def random_pose(template, angle=0.3):
     return template.pose(rotations, torch.randn(4), torch.randn(3))
 
 
-def test_weight_norm_against_torch(rng):
+def test_weight_norm_against_torch():
     ours = WeightNormLinear(7, 5)
     theirs = nn.utils.parametrizations.weight_norm(nn.Linear(7, 5))
     names = {"bias": "bias", "parametrizations.weight.original0": "weight_g",
@@ -79,7 +79,7 @@ def test_position_encoding_by_hand():
     assert float(encoded[9]) == pytest.approx(math.sin(0.2))
 
 
-def test_derivatives_of_points_against_autograd(rng):
+def test_derivatives_of_points_against_autograd():
     network = Deformer(latent=2, generic=True, width=16)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -87,12 +87,12 @@ def test_derivatives_of_points_against_autograd(rng):
     found = point_jacobian(lambda x: network(x, latent)[0], points)
     whole = torch.autograd.functional.jacobian(lambda x: network(x, latent)[0], points)
     assert torch.allclose(found, whole[range(5), :, range(5)], atol=1e-5)
-    # It is part of a loss: the networks get gradients through it.
+    # A loss uses it, so networks must get gradients through it.
     found.square().sum().backward()
     assert network.get_submodule("lin0").weight_v.grad.abs().max() > 0
 
 
-def test_small_inverses_and_rotations(rng):
+def test_small_inverses_and_rotations():
     matrices = torch.randn(20, 3, 3) + 2 * torch.eye(3)
     assert torch.allclose(inverse(matrices) @ matrices, torch.eye(3).expand(20, 3, 3), atol=1e-3)
     first, second = matrix_from_axis_angle(torch.randn(2, 20, 3))
@@ -104,7 +104,7 @@ def test_small_inverses_and_rotations(rng):
     assert torch.allclose(nearest_rotation(blended), left @ right, atol=1e-4)
 
 
-def test_vertices_are_warped_as_the_body_model_moves_them(rng):
+def test_vertices_are_warped_as_the_body_model_moves_them():
     template = random_template()
     canonical, posed = template.canonical_pose(torch.randn(4)), random_pose(template)
     rows = torch.arange(40)
@@ -114,7 +114,7 @@ def test_vertices_are_warped_as_the_body_model_moves_them(rng):
     assert torch.allclose(moved, template.posed_vertices(posed), atol=1e-5)
 
 
-def test_the_still_bone_keeps_points_where_they_are(rng):
+def test_the_still_bone_keeps_points_where_they_are():
     template = random_template()
     canonical, posed = template.canonical_pose(torch.randn(4)), random_pose(template)
     points = torch.randn(6, 3)
@@ -125,7 +125,7 @@ def test_the_still_bone_keeps_points_where_they_are(rng):
     assert torch.allclose(turn, torch.eye(3).expand(6, 3, 3), atol=1e-6)
 
 
-def test_the_first_surface_is_a_sphere(rng):
+def test_the_first_surface_is_a_sphere():
     network = SurfaceNetwork(latent=5, width=256)
     points = 0.6 * F.normalize(torch.randn(200, 3), dim=-1)
     latent = torch.randn(5)
@@ -135,7 +135,7 @@ def test_the_first_surface_is_a_sphere(rng):
     assert F.cosine_similarity(gradient, points).mean() > 0.9
 
 
-def test_slots_by_hand(rng):
+def test_slots_by_hand():
     slots = Slots(categories=("hair", "hat", "nose"), source=("hair", "nose"), code=2)
     code = torch.tensor([5.0, 6.0])
     latent = slots.edited(torch.tensor(1), code).view(3, 5)
@@ -168,9 +168,9 @@ class Two(nn.Module):
         return self.layers(x)
 
 
-def test_first_codes_are_spread_as_asked(rng):
+def test_first_codes_are_spread_as_asked():
     codes = FeatureCodes(4, CodeNetwork(20, 3, 16), 20)
-    alike = torch.rand(20, generator=rng) + 1e-2 * torch.rand(4, 20, generator=rng)
+    alike = torch.rand(20) + 1e-2 * torch.rand(4, 20)
     codes.features.copy_(alike)
     before = torch.stack([codes(torch.tensor(i)) for i in range(4)])
     codes.spread(0.5)
@@ -178,23 +178,23 @@ def test_first_codes_are_spread_as_asked(rng):
     assert before.std(0, correction=0).max() < 0.05
     torch.testing.assert_close(after.mean(0), torch.zeros(3), atol=1e-3, rtol=0)
     assert float(after.detach().std(0, correction=0).mean()) == pytest.approx(0.5, rel=1e-3)
-    # Each lies where it lay, seen from the middle.
+    # Directions from the mean are unchanged.
     offsets = before - before.mean(0)
     torch.testing.assert_close(after / after.norm(), offsets / offsets.norm(), atol=1e-3, rtol=0)
-    # One edit, and edits that look the same: there is nothing to tell apart.
+    # A single edit, or edits with equal features, cannot be spread.
     for alike in (FeatureCodes(n, CodeNetwork(20, 3, 16), 20) for n in (1, 4)):
         weights = [p.clone() for p in alike.parameters()]
         alike.spread(0.5)
         assert all(torch.equal(*pair) for pair in zip(weights, alike.parameters(), strict=True))
 
 
-def test_additions_change_nothing_until_trained(rng):
+def test_additions_change_nothing_until_trained():
     network = Two()
     x = torch.randn(3, 6)
     before = network(x)
     attach_lora(network, {"layers.0": "first", "layers.1": "second"})
     assert torch.equal(network(x), before)
-    # The second is narrower than the rank.
+    # The second layer has fewer outputs than the rank, which sets its shape.
     assert network.first.down.weight.shape == (4, 6) and network.second.down.weight.shape == (5, 8)
     for pair in (network.first, network.second):
         assert isinstance(pair, LoraPair)
@@ -208,7 +208,7 @@ def test_additions_change_nothing_until_trained(rng):
 
 
 @pytest.mark.parametrize("start", ["template", "sphere"])
-def test_first_points_and_their_radius(rng, start):
+def test_first_points_and_their_radius(start):
     template = random_template(vertices=400)
     avatar = PerseBuilder(
         rates={}, start=start, start_points=200, width=64, features=8,
@@ -230,7 +230,7 @@ def test_a_body_of_many_joints_is_refused(body):
         PointAvatarBuilder(rates={}).build(body, body.zero_identity())
 
 
-def test_the_stand_in_tells_edits_apart(rng):
+def test_the_stand_in_tells_edits_apart():
     encoder = LocalEncoder(size=64)
     image = torch.rand(3, 20, 30)
     first = encoder(image, "A person with red hair")

@@ -1,4 +1,4 @@
-"""Whom a head shows: by the number of an edit, by a latent, or as photographed."""
+"""What a head shows: an edit by its number, a given latent, or the person as photographed."""
 
 import torch
 
@@ -22,7 +22,7 @@ def test_a_view_says_whom_to_show():
 
 
 def test_an_edit_can_lie_between_two_others():
-    """Codes are blended; an end that is the person as photographed has the slot's own code."""
+    """Codes are blended; the code of the person as photographed is the slot's own."""
     torch.manual_seed(0)
     slots = Slots(categories=("hair", "hat"), source=("hair",), code=2)
     edits = Edits(5, 0, slots, TableCodes(5, 2, 1.0))
@@ -37,7 +37,7 @@ def test_an_edit_can_lie_between_two_others():
     assert torch.equal(between.latent.view(2, 4)[0, 2:], between.code)
     assert between.partly == 1 and edits(torch.tensor(1)).partly == 0
     assert torch.allclose(edits(torch.tensor(4)).code, (present[1] + table[1]) / 2)
-    # The others are as they are without any that lie between.
+    # Other edits are the same with and without blending.
     for number in (0, 1):
         edits.blends = True
         blended = edits(torch.tensor(number))

@@ -1,4 +1,4 @@
-"""LHM's fixtures."""
+"""Fixtures with LHM's reference data."""
 
 import pytest
 import torch
@@ -15,13 +15,13 @@ def lhm_folder(shared_data):
 
 @pytest.fixture(scope="session")
 def lhm_case(lhm_folder):
-    """Function from a fixture's name to it."""
+    """A function that reads a reference case by its name."""
     return lambda name: read_case(lhm_folder, name)
 
 
 @pytest.fixture(scope="session")
 def lhm_keys(lhm_folder):
-    """Function from a published model's name to the shape of each of its keys."""
+    """A function from a published model's name to the shape of each key."""
     return lambda name: published_shapes(lhm_folder, name)
 
 

@@ -1,4 +1,4 @@
-"""Reads LHM's parity fixtures: what the public code computed at tiny sizes with random weights."""
+"""Reads results of LHM's public code, at tiny sizes and with random weights."""
 
 import gzip
 import json
@@ -19,7 +19,7 @@ class Case:
     wanted: dict[str, Tensor]
 
     def under(self, prefix: str) -> dict[str, Tensor]:
-        """Weights of a part, by their names inside it."""
+        """Weights of a part, without their prefix."""
         return {k.removeprefix(prefix): v for k, v in self.weights.items() if k.startswith(prefix)}
 
 
@@ -43,6 +43,6 @@ def loaded(network: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
 
 
 def assert_close(ours: Tensor, theirs: Tensor, bound: float = 1e-5) -> None:
-    """Largest difference, relative to the largest value."""
+    """Asserts that the largest difference, relative to the largest value, is in the bound."""
     assert ours.shape == theirs.shape
     assert (ours - theirs).abs().max() <= bound * theirs.abs().max()

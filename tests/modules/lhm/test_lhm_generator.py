@@ -1,4 +1,4 @@
-"""``generator=lhm`` draws what the network makes of the photograph, in the poses of the clip."""
+"""``generator=lhm`` makes an avatar from the photograph and draws it in the clip's poses."""
 
 from dataclasses import replace
 
@@ -26,13 +26,13 @@ RED = (200, 30, 30)
 
 def posed(body, yaw):
     joints = torch.zeros(55, 3)
-    joints[1:22] = rest_body_pose()  # Arms down.
+    joints[1:22] = rest_body_pose()  # Arms hang down.
     pose = stand(body, joints, Stance(yaw))
     return replace(pose, trans=pose.trans + torch.tensor([0.0, 0.3, 3.5]))
 
 
 def over_black(frames):
-    """What is hardly there has any colour; over black it does not show."""
+    """RGBA over black, as colours of almost transparent pixels are arbitrary."""
     rgba = frames.astype(float)
     return np.concatenate((rgba[..., :3] * rgba[..., 3:] / 255, rgba[..., 3:]), -1)
 
@@ -44,7 +44,7 @@ def silhouette(body, pose, camera):
 
 @pytest.fixture(scope="module")
 def clip(body):
-    """Somebody red who faces the camera, and two poses to draw."""
+    """A red person who faces the camera, and controls of two poses."""
     middle = torch.full((2,), PIXELS / 2)
     camera = Camera.identity(torch.full((2,), 1.3 * PIXELS), middle, PIXELS, PIXELS)
     standing = posed(body, 0.0)
@@ -59,7 +59,7 @@ def clip(body):
 
 
 def test_frames_show_the_photographed_person_in_each_pose(clip):
-    """Untrained, the network paints the photograph on the body."""
+    """An untrained network paints the photograph on the body."""
     reference, controls = clip
     torch.manual_seed(0)
     generator = LhmGenerator(SmallLhm(**SIZE, random=True), device="cpu")
@@ -68,17 +68,17 @@ def test_frames_show_the_photographed_person_in_each_pose(clip):
     for number, rgba in enumerate(frames):
         frame, alpha = rgba[..., :3], rgba[..., 3]
         shown, mask = (frame < 250).any(-1), masks[number]
-        assert ((alpha > 5) >= shown).all()  # What is not white is not empty.
+        assert ((alpha > 5) >= shown).all()  # Pixels that are not white must have alpha.
         own, other = ((shown & m).sum() / (shown | m).sum() for m in (mask, masks[1 - number]))
-        # Two thousand Gaussians are a thick skin.
+        # A low bound, as 2000 Gaussians are so large that they widen the outline.
         assert own > 0.55 and own > other + 0.1
-        # Red, paled by what is thin; untrained colours are a fifth of the mixture.
+        # A loose bound: thin places are paler, and a fifth of the colour is untrained.
         assert np.abs(frame[mask].astype(float).mean(0) - RED).max() < 70
         assert (frame[~shown] > 249).all()
 
 
 def test_the_body_stays_where_it_is(clip, monkeypatch):
-    """Others use it too, on the CPU, while the network runs on a GPU."""
+    """The body must stay on the CPU, where other code uses it, while the network is on a GPU."""
 
     def moved(*args, **kwargs):
         raise AssertionError("the body was moved")
@@ -93,12 +93,12 @@ def test_a_gpu_draws_what_the_cpu_draws(clip):
     reference, controls = clip
     frames = []
     for device in ("cpu", "cuda", "cuda"):
-        torch.manual_seed(0)  # Each call makes its network, of random weights here.
+        torch.manual_seed(0)  # Each call makes a network, here with random weights.
         generator = LhmGenerator(SmallLhm(**SIZE, random=True), device=device)
         frames.append(over_black(generator(reference, controls, seed=0)))
-    assert np.abs(frames[1] - frames[2]).mean() < 0.1  # A GPU adds in any order.
+    assert np.abs(frames[1] - frames[2]).mean() < 0.1  # A GPU adds in varying order.
     assert np.abs(frames[0] - frames[1]).mean() < 2
-    assert np.abs(frames[1][0] - frames[1][1]).mean() > 4  # Other poses.
+    assert np.abs(frames[1][0] - frames[1][1]).mean() > 4  # The poses differ.
 
 
 def test_a_clip_drawn_again_is_the_same(clip):

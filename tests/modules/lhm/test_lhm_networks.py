@@ -1,4 +1,4 @@
-"""LHM's networks against the public code, and what must hold whatever the weights."""
+"""LHM's networks equal the public code's, and have invariants for any weights."""
 
 import pytest
 import torch
@@ -128,7 +128,7 @@ def test_fresh_heads_parity(lhm_case):
 
 
 def network_of(about: dict, head_dim: int) -> LhmNetwork:
-    """The network of a fixture, with an encoder that it does not run."""
+    """The network of a reference case, with a small encoder that is not used."""
     dim = about["transformer_dim"]
     return LhmNetwork(
         encoder=FusedEncoder(VisionTransformer(dim=8, depth=1, heads=1), (0,), head_dim),
@@ -151,7 +151,7 @@ def test_merge_parity(lhm_case):
 
 
 def test_points_may_come_in_any_order(lhm_case):
-    """Inside the body and inside the head: attention knows no order."""
+    """Attention ignores the order of points inside body and head."""
     case = lhm_case("bh_transformer")
     network = loaded(transformer_of(case.about), case.weights)
     first = case.about["n_body_points"]

@@ -1,4 +1,4 @@
-"""LHM's published sizes have the listed keys, and what does not fit is refused."""
+"""LHM's published sizes have the listed keys; weights that do not fit are refused."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def test_full_sizes_have_the_published_keys_parity(lhm_folder, size):
 
 @pytest.fixture
 def tiny_published(monkeypatch):
-    """The published networks at a size that a test can write."""
+    """Replaces the published networks by tiny ones."""
     from persona.modules.lhm.network import LhmNetwork
     from persona.modules.lhm.transformer import BodyHeadTransformer
     from persona.modules.lhm.vit import FusedEncoder, VisionTransformer

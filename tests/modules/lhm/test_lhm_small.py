@@ -1,4 +1,4 @@
-"""The small LHM: whose points lie together, which show the same, and what it starts from."""
+"""The small LHM: order of points, partners of points, and the untrained network."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def template(body):
 
 
 def photo_of(template, seed=0):
-    """Random colours, and points that face the camera where they face forward."""
+    """A photo with random colours, and which points face forward and are visible."""
     generator = torch.Generator().manual_seed(seed)
     count = len(template.points)
     sight = torch.rand(1, count, sum(SIGHT_PARTS), generator=generator)
@@ -42,12 +42,12 @@ def test_neighbours_follow_each_other():
         groups = points[rows[: 1001 // GROUP * GROUP]].unflatten(0, (-1, GROUP))
         return (groups - groups.mean(1, keepdim=True)).norm(dim=-1).mean()
 
-    # Four of a thousand points in a cube share a box of a sixth of its side.
+    # Groups of 4 of 1000 points in a unit cube fill boxes of about a sixth of its side.
     assert spread(order) < 0.13 < 3 * spread(order) < spread(torch.arange(1001))
 
 
 def test_partners_lie_on_the_other_face_and_across(body):
-    """On points of a cylinder that is open above: what is before and behind is known."""
+    """On points of an open cylinder, for which front, back and mirrored points are known."""
     angle = torch.arange(0.05, 6.28, 0.1)
     normals = torch.stack((angle.sin(), torch.zeros_like(angle), angle.cos()), 1)
     points = torch.cat([normals + torch.tensor([0.0, y, 0.0]) for y in (0.0, 1.0)])
@@ -61,7 +61,7 @@ def test_partners_lie_on_the_other_face_and_across(body):
 
 
 def test_it_starts_from_the_photograph_on_the_body(template):
-    """Points that are seen have their colour, hidden ones that of their partner before them."""
+    """Visible points have their own colour, hidden points that of their partner in front."""
     torch.manual_seed(0)
     model = SmallLhm(**SIZE).fresh().eval()
     photo, front = photo_of(template)
@@ -79,7 +79,7 @@ def test_it_starts_from_the_photograph_on_the_body(template):
 
 
 def test_no_gaussian_is_finer_than_a_quarter_of_the_points_distance(template):
-    """Whatever the network says: specks of 2 mm were learnt without it."""
+    """For any output of the network; without this bound, specks of 2 mm were learnt."""
     model = SmallLhm(**SIZE).fresh().eval()
     scaling = model.network.renderer.gs_net["out_layers"]["scaling"]
     photo, _ = photo_of(template)
@@ -116,7 +116,7 @@ def test_weights_of_another_size_name_the_model_to_choose(tmp_path):
 
 
 def test_the_outline_takes_the_colour_inside_it():
-    """A red person before green, whose outermost pixels are a mixture; nothing inside moves."""
+    """A red person on green with mixed pixels at the outline; pixels inside do not change."""
     person = torch.zeros(300, 100, dtype=torch.bool)
     person[10:290, 30:70] = True
     red, green = torch.tensor([1.0, 0, 0])[:, None, None], torch.tensor([0, 1.0, 0])[:, None, None]
@@ -128,4 +128,4 @@ def test_the_outline_takes_the_colour_inside_it():
     assert torch.equal(cleaned[:, 20:280, 35:65], image[:, 20:280, 35:65])
     thin = torch.zeros_like(person)
     thin[10:290, 50] = True
-    assert torch.equal(clean_outline(image, thin.numpy()), image), "nothing is inside of a line"
+    assert torch.equal(clean_outline(image, thin.numpy()), image), "a line has no inside"

@@ -1,4 +1,4 @@
-"""LHM's warp, image, losses and weights in space against the public code; points on a body."""
+"""LHM's warp, image, losses and skinning weights equal the public code's; points on a body."""
 
 import math
 
@@ -29,7 +29,7 @@ WARP = 2e-4
 
 
 class FixtureBody:
-    """Posing of the fixture's random body, from its file's arrays alone."""
+    """Poses the reference case's random body, from its arrays alone."""
 
     def __init__(self, case):
         given = case.given
@@ -55,7 +55,7 @@ class FixtureBody:
 
 
 def motion(given):
-    """Expression, axis-angle of all joints and translation of each view."""
+    """Expression, axis-angle of all joints, and translation, by view."""
     parts = ("root", "body", "jaw", "leye", "reye", "lhand", "rhand")
     joints = [given[f"smplx_{part}_pose"][0] for part in parts]
     joints = torch.cat([j if j.dim() == 3 else j[:, None] for j in joints], 1)
@@ -63,7 +63,7 @@ def motion(given):
 
 
 def same_turn(ours, theirs):
-    """Quaternions up to their sign."""
+    """Asserts that quaternions are equal up to their sign."""
     sign = (ours * theirs).sum(-1, keepdim=True).sign()
     assert_close(ours * sign, theirs, WARP)
 
@@ -176,7 +176,7 @@ def test_weights_in_space_parity(lhm_case):
 
 
 def test_camera_parity(lhm_case):
-    """LHM's rasteriser sees what our camera does with its principal point in the middle."""
+    """LHM's projection equals our camera's with the principal point in the middle."""
     case = lhm_case("camera")
     height, width = 512, 384
     assert f"height {height} width {width}" in case.about["meaning"]
@@ -199,11 +199,13 @@ def anny():
 
 def test_sampled_points_lie_on_body_then_head(anny):
     points = sample_points(anny, 400)
-    assert torch.equal(points, sample_points(anny, 400)), "seeded"
-    assert (points[300:, 1].min() - points[:300, 1].max()).abs() < 0.15, "they meet at the neck"
+    assert torch.equal(points, sample_points(anny, 400)), "sampling must be deterministic"
+    assert (points[300:, 1].min() - points[:300, 1].max()).abs() < 0.15, (
+        "body and head must meet at the neck"
+    )
     gap = torch.cdist(points, anny.template).min(1).values
-    assert gap.max() < 0.03, "on the surface: no farther from a vertex than a face is wide"
-    # Evenly: as many points above the waist's height as there is surface, within chance.
+    assert gap.max() < 0.03, "a point is farther from all vertices than a face is wide"
+    # Points are evenly spread: the legs' share of points is near their share of the area.
     corners = anny.template[anny.faces]
     area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     low = corners.mean(1)[:, 1] < points[300:, 1].min()
@@ -213,7 +215,7 @@ def test_sampled_points_lie_on_body_then_head(anny):
 
 
 def test_a_body_without_clothes_goes_where_its_mesh_goes(anny):
-    """Points on vertices that are given no offset are the posed vertices of ``SmplxBody``."""
+    """Points on vertices, without offsets, equal the posed vertices of ``SmplxBody``."""
     rows = torch.arange(0, anny.num_vertices, 97)
     template, vertex = template_on(anny, anny.template[rows])
     assert torch.equal(anny.template[vertex], anny.template[rows])
@@ -235,7 +237,7 @@ def test_a_body_without_clothes_goes_where_its_mesh_goes(anny):
     posed = template.pose(still, shape, pose.expression, bones, pose.trans)
     vertices, _ = anny(identity, pose)
     error = (posed.means - vertices[rows]).abs().amax(1)
-    # Blended matrices do not undo each other, so where leg and trunk share a point it is off.
+    # Inverse and forward blends do not cancel exactly where leg and trunk share a point.
     legs = template.weights[:, [1, 2, 4, 5, 7, 8, 10, 11]].sum(1)
     shared = (legs > 1e-3) & (legs < 1 - 1e-3)
     assert shared.sum() < 0.2 * count

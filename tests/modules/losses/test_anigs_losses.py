@@ -1,4 +1,4 @@
-"""Losses of the AniGS-style avatar, by hand."""
+"""Losses of the AniGS-style avatar equal values worked out by hand."""
 
 from types import SimpleNamespace
 

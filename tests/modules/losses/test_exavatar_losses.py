@@ -1,4 +1,4 @@
-"""Every term of conf/loss/exavatar on one small step of a synthetic person."""
+"""All terms of conf/loss/exavatar on one small step of a synthetic person."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from persona.types import Render
 CONF = Path(__file__).parents[3] / "conf"
 NAMES = sorted(p.stem for p in (CONF / "loss/exavatar").glob("*.yaml"))
 
-# What each term moves: networks by name, shape (betas), joints, pose (of the frame).
+# Parameters that get a gradient of each term: networks, shape (betas), joints, the frame's pose.
 LOOK = {"geo", "rgb", "shape", "joints", "pose"}
 REFINED = LOOK | {"geo_offset", "rgb_offset"}
 MOVES = {
@@ -52,7 +52,7 @@ MOVES = {
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """System, settings and a step, a little off the start."""
+    """System, settings and a step, with parameters changed a little from their start."""
     body = SmplxBody()
     root = tmp_path_factory.mktemp("subjects")
     config = SyntheticConfig(
@@ -132,13 +132,13 @@ def test_images_lie_on_the_same_colour_and_are_cropped(world):
 
 
 class SquaredDifference(nn.Module):
-    """In LPIPS's place: a distance that is easily said."""
+    """A simple distance in place of LPIPS."""
 
     def features(self, images, window):
-        raise NotImplementedError  # Nothing is kept here.
+        raise NotImplementedError  # These tests keep no targets.
 
     def forward(self, x, y, which, window, kept):
-        assert window is None  # The images are cut already.
+        assert window is None  # The images are already cropped.
         return (x - y[list(which)]).square().mean((1, 2, 3))
 
 
@@ -174,7 +174,7 @@ def test_background_does_not_matter_to_a_perfect_render(world):
 
 
 def test_region_weights(world):
-    """Those of the paper, region by region, absolute."""
+    """Absolute weights of each region equal the paper's."""
     system, settings, _ = world
     template = system.avatar.template
     body = ~(template.hand | template.face)
@@ -197,7 +197,7 @@ def test_region_weights(world):
 
 
 def test_regularisers_by_hand(world):
-    """On the plain arrays, loops over regions left to the test above."""
+    """Formulas on plain arrays; ``test_region_weights`` checks the weights of regions."""
     system, settings, step = world
     avatar, template, posed = system.avatar, system.avatar.template, step.posed
 
@@ -215,7 +215,7 @@ def test_regularisers_by_hand(world):
     torch.testing.assert_close(value("mean_offset"), square.mean())
     square = (posed.base_scale**2 + posed.scale_offset**2) * regions("scale")
     torch.testing.assert_close(value("scale"), square.mean())
-    # Means minus the template's, the mesh itself taken along: it cancels.
+    # Any mesh may be added: its own Laplacian cancels.
     mesh = 0.3 * torch.randn_like(offset)
     base = (lap(mesh + offset) - lap(mesh)) ** 2 * regions("lap_mean")
     refined = (lap(mesh + offset + pose_offset) - lap(mesh)) ** 2 * regions("lap_mean")
@@ -233,7 +233,7 @@ def test_regularisers_by_hand(world):
 
 
 def test_joint_offsets_are_counted_from_where_they_began(world):
-    """All of the body 2 cm from there, all of the fingers 1 cm, along one axis of three."""
+    """Body joints are 2 cm from their start, fingers 1 cm, along one of three axes."""
     system, settings, step = world
     avatar, loss = system.avatar, instantiate(settings.loss.joint_offset)
     kept = avatar.initial_joint_offset.clone()
@@ -253,7 +253,7 @@ def test_the_face_in_its_texture_is_compared_on_the_person_alone(world):
     mask = step.frame.mask
     rows = mask[0, 0].any(1).nonzero()[:, 0]
     upper = mask.clone()
-    upper[:, :, : int(rows[0]) + len(rows) // 16] = 0  # Without the top of the head.
+    upper[:, :, : int(rows[0]) + len(rows) // 16] = 0  # Mask without the top of the head.
     values = [
         float(loss(replace(step, frame=replace(step.frame, mask=m))).detach())
         for m in (mask, upper, 0 * mask)
@@ -295,7 +295,7 @@ def test_undersides_of_arms_take_the_mean_of_the_upper_sides(world):
 
 
 def test_joint_symmetry_by_hand(world):
-    """Wrists 1 cm out on both sides are symmetric; one of them alone is not."""
+    """Mirrored offsets of both wrists cost nothing; an offset of one wrist does."""
     system, settings, step = world
     loss = instantiate(settings.loss.joint_symmetry)
     kept = system.avatar.joint_offset.detach().clone()
@@ -306,11 +306,12 @@ def test_joint_symmetry_by_hand(world):
             system.avatar.joint_offset[21] = torch.tensor([-0.01, 0.02, 0.03])
             assert float(loss(step)) == pytest.approx(0, abs=1e-12)
             system.avatar.joint_offset[21] = 0
-            pairs = 24  # 9 of body and eyes, 15 of fingers
+            pairs = 24  # 9 of body and eyes, 15 of fingers.
             expected = (0.01**2 + 0.02**2 + 0.03**2) / (pairs * 3)
             assert float(loss(step)) == pytest.approx(expected, rel=1e-5)
             system.avatar.joint_offset.zero_()
-            system.avatar.joint_offset[[0, 3, 6, 9, 12, 15, 22]] = 1.0  # The middle has no twin.
+            # Joints in the middle of the body have no pair.
+            system.avatar.joint_offset[[0, 3, 6, 9, 12, 15, 22]] = 1.0
             assert float(loss(step)) == 0
     finally:
         with torch.no_grad():
@@ -318,7 +319,7 @@ def test_joint_symmetry_by_hand(world):
 
 
 def test_the_face_in_its_texture_costs_less_where_it_belongs(world):
-    """The frame's own texture on the tracked pose: a shift of the head makes it worse."""
+    """With the frame's own texture and the tracked pose, any shift of the head costs more."""
     _, settings, step = world
     loss = instantiate(settings.loss.face)
     here = float(loss(step).detach())
@@ -338,7 +339,7 @@ def test_every_frame_and_step_has_its_own_background(world):
     assert torch.equal(background(step.frame, 0), same)
     other = replace(step.frame, index=step.frame.index + 1)
     assert not torch.equal(background(other, 0), same)
-    # Test poses are fitted in many updates of no step.
+    # Fitting test poses makes many updates at the same step.
     assert not torch.equal(background(step.frame, 1), same)
     system.avatar.begin_step()
     assert not torch.equal(background(step.frame, 0), same)
@@ -351,7 +352,7 @@ def test_every_frame_and_step_has_its_own_background(world):
 @pytest.mark.parametrize(
     "box, size, start",
     [
-        ((40, 50, 50, 100), (128, 64), (36, 33)),  # 120 and 60, up to the grid.
+        ((40, 50, 50, 100), (128, 64), (36, 33)),  # 120 and 60, rounded up to the grid.
         ((0, 0, 10, 10), (32, 32), (0, 0)),
         ((180, 240, 12, 16), (32, 32), (224, 160)),
         ((3, 3, 186, 250), (256, 192), (0, 0)),
@@ -379,7 +380,7 @@ def test_the_warm_up_limits_scales_and_is_not_captured(world, monkeypatch):
 
 @pytest.mark.slow
 def test_crops_have_few_sizes():
-    """Each is a CUDA graph of its own."""
+    """As each size needs a CUDA graph of its own."""
     sizes = {crop_size((0, 0, w, h), 1.2, 1024, 576) for w in range(1, 577) for h in range(1, 1025)}
     assert len(sizes) <= MOST_SIDES**2
     assert all(rows <= 1024 and columns <= 576 for rows, columns in sizes)
@@ -396,7 +397,7 @@ def test_the_step_is_about_the_crop(world):
 
 
 class AsksTheHost(TorchDispatchMode):
-    """Refuses what waits for the device on CUDA, or copies to it: no capture may hold it."""
+    """Fails on operations that wait for a GPU or copy to it, as graphs cannot capture them."""
 
     WAITS = (
         "aten::_local_scalar_dense", "aten::nonzero", "aten::lift_fresh", "aten::masked_select",
@@ -406,12 +407,14 @@ class AsksTheHost(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         assert func._schema.name not in self.WAITS, func
         if func._schema.name in ("aten::index", "aten::index_put", "aten::index_put_"):
-            assert all(i is None or i.dtype != torch.bool for i in args[1]), "mask as an index"
+            assert all(i is None or i.dtype != torch.bool for i in args[1]), (
+                "a mask used as an index waits for the device"
+            )
         return func(*args, **(kwargs or {}))
 
 
 def test_a_step_asks_the_host_for_nothing(world, monkeypatch):
-    """All but the rasterisers, which have twins on CUDA."""
+    """Without rasterisers and nearest vertices, which have other code on CUDA."""
     system, _, step = world
     frame = step.frame
     monkeypatch.setattr(exavatar, "nearest_vertex", nearest_of_all)

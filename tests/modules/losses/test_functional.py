@@ -19,7 +19,7 @@ from persona.modules.losses.geometry import normal_error
 
 @pytest.mark.parametrize("border", ["reflect", "zero"])
 def test_blur_by_blocks_is_that_by_whole_matrices(border):
-    """Sides that are no multiple of a block, below and above one; values and gradients."""
+    """Values and gradients, with sides shorter and longer than a block and no multiple of it."""
     images = torch.rand(2, 3, 150, 41, dtype=torch.float64, requires_grad=True)
     weight = torch.rand_like(images)
     rows, columns = (
@@ -39,7 +39,7 @@ def test_ssim_equals_skimage():
     _, theirs = structural_similarity(
         x, y, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
     )
-    # skimage extends the border by symmetric reflection, ours leaves the edge pixel out.
+    # Only the inner part: skimage's reflection at the border repeats the edge pixel, ours not.
     np.testing.assert_allclose(ours[6:-6, 6:-6], theirs[6:-6, 6:-6], atol=1e-7)
 
 
@@ -120,7 +120,7 @@ def test_boundary_marks_canonical_jumps_but_not_the_face():
     boundary = occlusion_boundary(position, nothing, side_px=3)
     assert boundary[0, :, 8:12].all() and not boundary[0, :, :7].any()
     assert not occlusion_boundary(position, ~nothing, side_px=3).any()
-    # A step of h is a gradient of h / 2: the threshold of 0.02 lies at 0.04.
+    # A step of h is a gradient of h / 2, so the threshold of 0.02 is a step of 0.04.
     assert occlusion_boundary(0.1 * position, nothing, side_px=3).any()
     assert not occlusion_boundary(0.06 * position, nothing, side_px=3).any()
 
@@ -131,7 +131,7 @@ def test_total_variation_stays_inside_the_mask():
     inside = torch.zeros(1, 6, 6, dtype=torch.bool)
     inside[:, :, :3] = True
     assert total_variation(image, inside) == 0
-    # One of five pairs of columns jumps by 1; turned, one of five pairs of rows.
+    # One of five pairs of columns (or, transposed, of rows) differs by 1.
     for turned in (image, image.transpose(1, 2)):
         value = total_variation(turned, torch.ones_like(inside))
         assert float(value) == pytest.approx(1 / 5)

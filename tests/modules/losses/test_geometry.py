@@ -1,4 +1,4 @@
-"""Geometry losses on images of a few pixels, worked out by hand."""
+"""Geometry losses on images of a few pixels equal values worked out by hand."""
 
 from types import SimpleNamespace
 
@@ -22,14 +22,14 @@ def pixels(*values: list[float]) -> torch.Tensor:
 
 
 def test_normal_error_by_hand():
-    """Towards the camera, known and seen sideways; half transparent; unknown; unseen.
+    """Four pixels: opaque with a wrong normal, half transparent, unknown truth, not drawn.
 
-    Encoded (0.5, 0.5, 1) and (1, 0.5, 0.5) differ by 1/3 in the mean, and their cosine is 0.
+    First pixel: encoded (0.5, 0.5, 1) and (1, 0.5, 0.5) differ by 1/3 on average; cosine 0.
     """
     image = pixels([0.0, 0, 1], [0.5, 0, 0], [0, 0, 1], [0, 0, 0])
     alpha = pixels([1.0], [0.5], [1.0], [0.0])
     truth = pixels([1.0, 0.5, 0.5], [1, 0.5, 0.5], [0, 0, 0], [1, 0.5, 0.5])
-    # The half transparent one is (0.5, 0, 0) before a background of -1: (0.5, 0.25, 0.25).
+    # Half transparent: (0.5, 0, 0) over a background of -1, encoded, is (0.5, 0.25, 0.25).
     difference = [1 / 3, (0.5 + 0.25 + 0.25) / 3]
     cosine = [0.0, 0.0 * 1 + (-0.5) * 0 + (-0.5) * 0]
     expected = sum(d + 1 - c for d, c in zip(difference, cosine, strict=True)) / 4
@@ -37,7 +37,7 @@ def test_normal_error_by_hand():
 
 
 def test_geometry_error_by_hand():
-    """Parts count inside the mask alone, the silhouette everywhere."""
+    """Parts count only inside the mask, the silhouette everywhere."""
     alpha, mask = pixels([1.0], [0.25], [0.0], [0.5]), pixels([1.0], [1.0], [0.0], [0.0])
     depth, true_depth = pixels([2.0], [3.0], [0.0], [4.0]), pixels([1.0], [1.5], [0.0], [0.5])
     normal = pixels([0.0, 0, 1], [0, 0, 0.25], [0, 0, 0], [0, 0, 0])
@@ -47,7 +47,7 @@ def test_geometry_error_by_hand():
     truths = {"depth": true_depth, "normal": truth, "seg": torch.zeros(3, 1, 4)}
     silhouette = (0.75 + 0.5) / 4
     parts = (0.3 + 0.6) / 12
-    # The one known normal is right: its error is 0.
+    # The only known normal is right, so normals add 0.
     bracket = 0.5 * float(depth_silog(depth, true_depth)) + parts
     for weight in (0.0, 0.1, 2.0):
         value = geometry_error(alpha, images, mask, truths, weight, 0.5)
@@ -64,7 +64,7 @@ def step_of(view: str, **values: object) -> Step:
 
 @pytest.mark.parametrize("view", ["base", "patch"])
 def test_the_faces_first_colours_lie_on_the_image_by_hand(view):
-    """Where no face is the image does not count, where half of one is it counts half."""
+    """Pixels count by their share of the face: 1, 0.5 and 0."""
     image = pixels([0.8, 0.6, 0.4], [0.2, 0.2, 0.2], [0.9, 0.9, 0.9])
     other = torch.zeros_like(image)
     patch, whole = (image, other) if view == "patch" else (other, image)

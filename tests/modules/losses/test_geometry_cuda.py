@@ -1,4 +1,4 @@
-"""The fused geometry error against the plain one."""
+"""The fused geometry error equals the plain one."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def scene(height=45, width=67):
 
     mask = (rand(1) > 0.4).double()
     alpha = (mask * (0.5 + 0.5 * rand(1)) + 0.1 * rand(1)).clamp(0, 1)
-    alpha[:, :9] = 0  # Nothing is drawn there.
+    alpha[:, :9] = 0  # Rows in which nothing is drawn.
     images = {
         "depth": (2 + rand(1)) * alpha, "normal": (2 * rand(3) - 1) * alpha, "seg": rand(3) * alpha,
     }  # fmt: skip

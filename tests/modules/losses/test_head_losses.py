@@ -1,4 +1,4 @@
-"""Losses of heads against the public code and by hand."""
+"""Losses of heads equal the public code's."""
 
 import json
 
@@ -26,7 +26,7 @@ def case(shared_data, name):
 
 
 def bases(given, prefix, vertices):
-    """Predicted ones and those of the body model, which has no still bone."""
+    """Predicted bases, and those of the body model with a still bone of weight 0 added."""
     weights = given[f"{prefix}flame_lbs_weights"][vertices]
     pose = given[f"{prefix}flame_posedirs"].unflatten(1, (-1, 3)).transpose(0, 1)
     model = Bases(
@@ -38,7 +38,7 @@ def bases(given, prefix, vertices):
 
 
 def images(flat, like):
-    """(1, pixels, c) or (1, h, w, c) as (c, h, w)."""
+    """Reshapes (1, pixels, c) or (1, h, w, c) to (c, h, w)."""
     height, width = like.shape[1:3]
     return flat.reshape(height, width, -1).permute(2, 0, 1)
 
@@ -110,7 +110,7 @@ def test_points_loss_parity(shared_data, system):
     assert float(total) == pytest.approx(wanted["loss"], rel=BOUND)
 
 
-@pytest.mark.slow  # torchvision draws all of VGG's weights.
+@pytest.mark.slow  # torchvision initialises all of VGG's weights.
 def test_features_of_a_network_with_random_weights():
     torch.manual_seed(0)
     network = VggFeatures(random_weights=True)
@@ -121,6 +121,6 @@ def test_features_of_a_network_with_random_weights():
     kept = network.features(images[1:])
     assert len(kept) == 4 and kept[0].shape == (1, 64, 224, 224)
     assert torch.allclose(network(images[:1], images[:0], (0,), None, kept), first)
-    # Two targets, of which the second is kept: rows count through both.
+    # The second of two targets is kept; rows are numbered through both.
     both = network(images, images[:1], (0, 1), None, kept)
     assert torch.allclose(both, torch.zeros(2))

@@ -1,4 +1,4 @@
-"""Every loss of conf/loss on one small step of a synthetic person."""
+"""All losses of conf/loss on small steps of a synthetic person."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +18,11 @@ from persona.modules.losses.functional import ssim_map
 
 CONF = Path(__file__).parents[3] / "conf"
 SETS = ("persona", "exavatar", "pointavatar", "pegasus", "perse", "anigs")
-OPTIONAL = ("surface_offset",)  # Tested on its own: it needs simulated clothes.
+OPTIONAL = ("surface_offset",)  # It needs simulated clothes; test_surface_offset.py tests it.
 NAMES = sorted(p.stem for p in (CONF / "loss").glob("*.yaml") if p.stem not in SETS + OPTIONAL)
 
-# What each loss is for and what it moves: means, scales, rgb, aux, seg, network (pose offsets).
-# Geometry (means, scales) follows rgb images and masks but never a fixed channel.
+# Frames to which each loss applies, and parameters that get its gradient (network: pose offsets).
+# Means and scales get gradients of rgb images and masks, but never of a fixed channel.
 LOOK = {"means", "scales", "rgb"}
 SHAPE = {"means", "scales"}
 MOVES = {
@@ -54,7 +54,7 @@ MOVES = {
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """System, frames and steps of a captured and a generated frame."""
+    """System, settings, frames, and rows of a captured and a generated frame."""
     body = SmplxBody()
     root = tmp_path_factory.mktemp("subjects")
     config = SyntheticConfig(
@@ -75,7 +75,7 @@ def world(tmp_path_factory):
     system.method.initialise(data.subject)
     system.table.load_state_dict(PoseTable.from_poses(system.body, poses).state_dict())
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():  # Off the start, where differences of colours and shapes are zero.
+    with torch.no_grad():  # At the start, differences of colours and shapes would be zero.
         for parameter in (system.avatar.mean_offset, system.avatar.log_scale):
             parameter += 1e-3 * torch.randn(parameter.shape, generator=generator)
         for parameter in (system.avatar.rgb_logit, system.avatar.seg_logit):
@@ -147,7 +147,7 @@ def test_only_what_is_needed_is_rendered(world):
                         {"position"} if kind == "captured" and "boundary" in asked[view] else set()
                     )
                     colours = asked[view] - {"alpha", "mesh", "boundary"}
-                    # A hand alone is rendered with its colours whatever is asked.
+                    # A hand's view always has its colours.
                     extra |= {"rgb_fixed"} if view.endswith("hand") else set()
                     assert set(render.images) == colours | extra, name
                     if step.captured and "boundary" in asked[view]:
@@ -178,17 +178,17 @@ def test_sum_applies_weights_once(world, steps):
 
 
 class SquaredDifference(nn.Module):
-    """In LPIPS's place: a distance that is easily said."""
+    """A simple distance in place of LPIPS."""
 
     def features(self, images, window):
-        raise NotImplementedError  # Nothing is kept here.
+        raise NotImplementedError  # These tests keep no targets.
 
     def forward(self, x, y, which, window, kept):
         return (x - y[list(which)]).square().mean((1, 2, 3))
 
 
 def compared(name: str, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
-    """The images that the LPIPS of a term compares."""
+    """The two images that a term compares by LPIPS."""
     view = name.split("_")[-1] if name.endswith("refined") else name.split("_")[0]
     view = {"img": "base"}.get(view, view)
     render = step.renders[view]
@@ -202,7 +202,7 @@ def compared(name: str, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_lpips_counts_by_the_terms_weight_and_its_own(world, steps):
-    """All terms of a step in one batch; no two have the same weights."""
+    """All terms of a step are in one batch, each with different weights."""
     _, settings, *_ = world
     names = [name for name in NAMES if "perceptual" in settings.loss[name]]
     assert len(names) == 8
@@ -245,7 +245,7 @@ def test_photograph_counts_a_tenth_inside_the_boundary(world, steps):
 
 
 def test_the_avatars_maps_follow_the_conventions_of_the_data(world, steps):
-    """Normals, and depth up to scale: the photo's were made by another renderer, with clothes."""
+    """Normals and depths correlate with the data's, made by another renderer and with clothes."""
     render, frame = steps["captured"].renders["base"], steps["captured"].frame
     inside = (render.alpha[0] > 0.95) & (frame.normal[0].sum(0) > 0) & (frame.depth[0, 0] > 0)
     assert inside.sum() > 500
@@ -266,7 +266,7 @@ def test_seam_pulls_rgb_only_inside_the_boundary(world, steps):
 
 
 def test_truth_without_error_costs_nothing(world, steps):
-    """A render of the truth's colours over the truth is the truth."""
+    """A render of the true colours costs nothing."""
     _, settings, *_ = world
     step = steps["generated"]
     truth = step.frame.image[0]
@@ -277,7 +277,7 @@ def test_truth_without_error_costs_nothing(world, steps):
 
 
 def test_bracket_of_geometry_by_kind_of_frame(world, steps):
-    """captured=0 leaves the silhouette alone."""
+    """With weight 0 of the bracket only the silhouette counts."""
     _, settings, *_ = world
     loss = instantiate(settings.loss.geo, captured=0.0, generated=0.0)
     for step in steps.values():

@@ -1,4 +1,4 @@
-"""The kernels of VGG's LPIPS against the plain twins."""
+"""The kernels of VGG's LPIPS equal their plain twins."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ pytestmark = MARKS
 
 
 def levels(*shape, seed=0):
-    """Results of a ReLU of so few values that many are equal, and dead pixels."""
+    """Results of a ReLU with few distinct values, so that ties occur, and with dead pixels."""
     values = (
         torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).mul(2).round().relu()
     )
@@ -34,12 +34,12 @@ def on_device(*tensors):
 @pytest.mark.parametrize("channels", [64, 24])
 @pytest.mark.parametrize("pool", [True, False])
 def test_a_layer_equals_distance_pool_and_relu(size, channels, pool):
-    before = levels(5, channels, *size).sub(0.5)  # 0.5, 1.5 ... where alive, below zero elsewhere.
+    before = levels(5, channels, *size).sub(0.5)  # 0.5, 1.5 ... if alive, else below zero.
     before = before[:3].requires_grad_(), before[3:]
     kept = levels(2, channels, *size, seed=1)
     generator = torch.Generator().manual_seed(2)
     weight, grad = (torch.rand(n, generator=generator) for n in (channels, 3))
-    # Two that are in the batch, behind the predictions, and one that was kept.
+    # Two targets in the batch, after the predictions, and one kept target.
     which = torch.tensor([4, 6, 3])
     x, y = (values.relu() for values in before)
     plain = layer_distance(x, torch.cat([x.detach(), y, kept]), which, weight)

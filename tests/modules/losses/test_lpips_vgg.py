@@ -1,4 +1,4 @@
-"""The whole of VGG's LPIPS, backward by hand, against autograd through the plain network."""
+"""VGG's complete LPIPS, with its own backward pass, equals autograd on the plain network."""
 
 import copy
 import gc
@@ -18,7 +18,7 @@ SHIFT, SCALE = torch.tensor([-0.03, -0.09, -0.19]), torch.tensor([0.46, 0.45, 0.
 
 
 def make_network(dead=False):
-    """Slices as VGG has them, narrow; half of the channels are dead where asked."""
+    """Narrow slices with VGG's structure; with ``dead``, half of the channels are always 0."""
     torch.manual_seed(0)
     slices, widths = [], iter((3, 8, 8, 16, 12, 24, 16))
     before = next(widths)
@@ -36,7 +36,7 @@ def make_network(dead=False):
 
 
 def plain(network, x, y, which, window=None):
-    """By autograd, in float64."""
+    """The distance by autograd in float64."""
     slices, weights = copy.deepcopy(network[0]).double(), network[1]
     cut = window.cut if window else lambda images: images
     x, y = ((cut(v.double()) * 2 - 1 - SHIFT[:, None, None]) / SCALE[:, None, None] for v in (x, y))
@@ -48,7 +48,7 @@ def plain(network, x, y, which, window=None):
 
 
 def assert_near(fused, plain):
-    """Up to a share of the largest: the unit feature of a nearly dead pixel moves with rounding."""
+    """Bounds are relative to the largest value, as unit features of nearly dead pixels vary."""
     atol = 1e-4 * plain.abs().max().item()
     torch.testing.assert_close(fused, plain, atol=atol, rtol=1e-3, check_dtype=False)
 
@@ -75,7 +75,7 @@ def place(size, window=None):
 
 @pytest.fixture(autouse=True)
 def exact():
-    """float32 is float32 on CUDA too."""
+    """Disables TF32 on CUDA."""
     with torch.backends.cudnn.flags(allow_tf32=False):
         yield
 
@@ -119,12 +119,12 @@ def test_equal_images_have_no_distance_and_a_finite_gradient():
     rows = torch.tensor([1], device=DEVICE)
     value = vgg_distances(fused(make_network(dead=True)), x, x.detach(), rows, *place(size))
     (grad,) = torch.autograd.grad(value.sum(), x)
-    # The two are convolved in one batch, whose rows may differ in their last bits.
+    # Not 0: rows of a batch may be rounded differently.
     assert abs(value.item()) < 1e-12 and grad.abs().max() < 1e-6
 
 
 def test_nothing_outlives_the_backward_pass(monkeypatch):
-    """What it computed on the way is freed by backward, and by dropping the result unused."""
+    """Intermediate results are freed by backward, or when the result is dropped."""
     from persona.modules.losses import lpips_vgg
 
     seen, convolve = [], lpips_vgg._convolve
@@ -138,7 +138,7 @@ def test_nothing_outlives_the_backward_pass(monkeypatch):
     made, size = fused(make_network()), (8, 8)
     x, y = images(1, size).to(DEVICE).requires_grad_(), images(1, size, seed=1).to(DEVICE)
     rows = torch.tensor([1], device=DEVICE)
-    gc.disable()  # References alone must do.
+    gc.disable()  # Reference counts alone must free them.
     try:
         value = vgg_distances(made, x, y, rows, *place(size)).sum()
         value.backward()

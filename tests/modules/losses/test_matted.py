@@ -1,4 +1,4 @@
-"""The person before a random colour, and thin Gaussians, by hand."""
+"""The person on a random colour, and thin Gaussians, with values by hand."""
 
 from types import SimpleNamespace
 
@@ -29,7 +29,7 @@ def test_a_right_cut_out_costs_nothing_before_any_colour():
 
 
 def test_what_is_not_the_person_must_be_transparent():
-    """Even where it has the colour that the photograph shows there."""
+    """Also where the render has the photograph's background colour."""
     mask, image = torch.zeros(1, 2, 2), torch.full((3, 2, 2), 0.5)
     loss = MattedImage(weight=1.0, view="points", l1=1.0, square=10.0)
     made = step(image, torch.ones(1, 2, 2), image, mask, steps=7)

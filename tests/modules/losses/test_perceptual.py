@@ -1,4 +1,4 @@
-"""LPIPS as a loss: against the lpips package, and batches of pairs."""
+"""LPIPS as a loss: equal to the lpips package; windows, kept targets, batches."""
 
 import warnings
 
@@ -47,7 +47,7 @@ def test_half_precision_is_near():
 
 
 class MeanDifference(nn.Module):
-    """A network whose distance is easily said; remembers what it saw."""
+    """A network with a simple distance, which records its inputs."""
 
     def __init__(self):
         super().__init__()
@@ -83,7 +83,7 @@ def test_the_window_holds_the_person_and_the_mean_stays(top, left):
     mask[top : top + 12, left : left + 10] = 1
     step, network = make_step(mask, (20, 24)), MeanDifference()
     truth = images(1, size=(32, 40))[0]
-    # They differ where the person is, as a render over its image does.
+    # They differ only at the person, like a render over its image.
     render = truth + 0.3 * mask
     step.compare(network, render, truth, 1.0)
     (value,) = distances(step)
@@ -113,7 +113,7 @@ def test_one_target_is_looked_at_once():
     target = images(2, size=(32, 40))
     renders = images(3, seed=1, size=(32, 40))
     for render, row in zip(renders, (0, 1, 0), strict=True):
-        # A view of its own each time, as the losses take them.
+        # A new tensor view each time, as losses use them.
         step.compare(network, render, target[row], 1.0)
     values = distances(step)
     assert network.seen[1] == (2, 3, 32, 40) and network.seen[2] == (0, 1, 0)
@@ -128,7 +128,7 @@ def person_at(top, size=(32, 40)):
 
 
 def compare_all(name, seed, network, kept, top=4):
-    """A frame whose data and a made target are compared; the distances and the right ones."""
+    """Distances of a frame with and without kept targets; one target is computed again."""
     data, renders = images(3, seed=seed, size=(32, 40)), images(5, seed=99, size=(32, 40))
     step = make_step(person_at(top), (20, 24), name, data)
     made = data[0] * person_at(top)
@@ -145,11 +145,11 @@ def test_kept_targets_are_looked_at_once_and_belong_to_their_frame():
     for name, seed, top in (("captured/0", 1, 4), ("captured/7", 2, 15), ("captured/0", 1, 4)):
         fast, plain = compare_all(name, seed, network, kept, top)
         torch.testing.assert_close(fast, plain)
-    # Image and albedo, and the patch, of two frames.
+    # Of two frames: features of image and albedo, and of the patch.
     assert len(kept) == 4
     looks = network.looks
     compare_all("captured/7", 2, network, kept, 15)
-    # Renders 4 + 1 and the made target; then, without what was kept, 4 + 1 and 3 + 1.
+    # Kept: 4 + 1 renders and the computed target. Not kept: 4 + 1 renders and 3 + 1 targets.
     assert network.looks - looks == 6 + 9
     (features,) = kept[next(iter(kept))]
     assert features.shape == (2, 3, 20, 24)
@@ -223,7 +223,7 @@ def test_one_by_one_is_the_batch(which):
 
 
 def test_the_gradient_of_a_gradient_is_refused():
-    """One by one, the inner graph is gone by then: its share would be missing without a word."""
+    """The inner graph is already freed, so its share would silently be missing."""
     x, network = images(1).requires_grad_(), OneByOne(Perceptual("squeeze", random_weights=True))
     value = network(x, images(1, seed=1)).square().sum()
     (grad,) = torch.autograd.grad(value, x, create_graph=True)
@@ -236,7 +236,7 @@ def test_one_by_one_keeps_an_image_and_no_activation():
     x = images(3).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         value = network(x, images(3, seed=1)).sum()
-    # The hooks see the inner graph too; what the outer one holds is freed with it.
+    # Hooks see the inner graphs too; only tensors of the outer graph may stay.
     held = {id(t) for t in _saved(value.grad_fn)}
     shapes = {tuple(t.shape) for t in kept if id(t) in held}
     assert shapes == {(1, *x.shape[1:])}
@@ -244,7 +244,7 @@ def test_one_by_one_keeps_an_image_and_no_activation():
 
 
 def _saved(node) -> list[torch.Tensor]:
-    """Tensors that the functions behind a value saved."""
+    """Tensors saved by a node of the graph and its predecessors."""
     if node is None:
         return []
     own = list(getattr(node, "saved_tensors", ()))

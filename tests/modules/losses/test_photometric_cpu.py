@@ -1,4 +1,4 @@
-"""L1 and SSIM by the CPU's kernels against the plain ones in double precision."""
+"""L1 and SSIM by the CPU's kernels equal the plain ones in double precision."""
 
 import inspect
 
@@ -30,7 +30,7 @@ def test_values_and_gradients_equal_the_plain_ones(shape, same, weighted):
     generator = torch.Generator().manual_seed(0)
     x, noise = (torch.rand(shape, generator=generator) for _ in range(2))
     y = 0.7 * x + 0.3 * noise
-    if same is not None:  # Different there alone.
+    if same is not None:  # The images differ only there.
         inside = torch.zeros(shape[1:], dtype=torch.bool)
         inside[same] = True
         x = torch.where(inside, x, y)
@@ -59,7 +59,7 @@ def test_what_is_not_a_number_is_not_left_out():
 
 
 def test_the_gradient_of_a_gradient_is_refused():
-    """Even of the value alone, which is not linear: a penalty on it would be left out."""
+    """Otherwise a penalty on the gradient would silently be ignored."""
     x, y = torch.rand(2, 3, 20, 20, generator=torch.Generator().manual_seed(0))
     (gradient,) = torch.autograd.grad(
         photometric(x.requires_grad_(), y, None, 0.8, 0.2), x, create_graph=True
@@ -70,7 +70,7 @@ def test_the_gradient_of_a_gradient_is_refused():
 
 @pytest.mark.parametrize("channels", [(3, 1), (1, 3), (2, 3)])
 def test_images_of_other_channels_never_reach_the_kernel(channels, monkeypatch):
-    """It would read beyond them; runs have no type checks before it."""
+    """The kernel would read outside memory, as runs do not check shapes."""
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.rand(c, 20, 20, generator=generator) for c in channels)
     monkeypatch.setattr(functional.photometric_cpu, "photometric", lambda *of: pytest.fail("read"))

@@ -1,4 +1,4 @@
-"""The fused L1 and SSIM against the plain ones."""
+"""The fused L1 and SSIM equal the plain ones."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_values_and_gradients_equal_the_plain_ones(shape, weighted):
 
 
 def test_numbers_that_graphs_read_are_never_freed():
-    """A captured graph does not look them up again: it reads where they were."""
+    """A captured graph reads them at their first address."""
     device = torch.device("cpu")
     first = on_device((0.25, 0.75), device)
     for i in range(500):

@@ -1,4 +1,4 @@
-"""The regularisers on a strip of six vertices, worked out with plain matrices and loops."""
+"""The regularisers on a strip of six vertices equal formulas with plain matrices."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ REGIONS = {
 
 
 def laplacian(edges: list[tuple[int, int]], count: int) -> torch.Tensor:
-    """The matrix of: value minus the mean of the neighbours."""
+    """The matrix that maps values to value minus mean of neighbours."""
     adjacent = torch.zeros(count, count)
     for a, b in edges:
         adjacent[a, b] = adjacent[b, a] = 1
@@ -72,7 +72,7 @@ def mean_of_squares(values: torch.Tensor, weights: list[float]) -> torch.Tensor:
 
 
 def test_means_keep_the_templates_shape_where_it_is_fixed(step):
-    """Fine 7 on face_expr and eyes; hands 3 on hands and the boundary, which lies in face_expr."""
+    """Weight 7 (fine) on face_expr and eyes; 3 (hands) on hands and on the boundary."""
     change = FINE @ step.posed.base_canonical
     rest = FINE @ step.avatar.template.vertices
     change[:4] -= rest[:4]
@@ -110,17 +110,17 @@ def test_the_mouth_takes_the_mean_colour_of_the_lips(step):
 
 
 def test_what_colours_are_pulled_to_is_not_pulled(step):
-    """Neither the lips by the mouth's inside, nor the auxiliary colours by the hands."""
+    """The mouth's inside does not change the lips, nor hands the auxiliary colours."""
     rgb, aux = (getattr(step.posed, name).requires_grad_() for name in ("rgb", "rgb_aux"))
     (MouthColor(weight=1.0)(step) + HandColor(weight=1.0)(step)).backward()
-    assert rgb.grad[[0, 2, 5]].abs().amin() > 0, "inside of the mouth, and the hand"
+    assert rgb.grad[[0, 2, 5]].abs().amin() > 0, "mouth's inside and hand must get gradients"
     assert not rgb.grad[[3, 4]].any() and aux.grad is None
 
 
 def test_hands_vary_little_where_they_are_opaque():
-    """Both pixels of a pair must be: of the left one pair of rows and one of columns are.
+    """A pair counts if both pixels are opaque: in the left hand, one of rows and one of columns.
 
-    Means over all 3 pairs of rows and 4 of columns; every channel is alike.
+    Means are over all 3 pairs of rows and 4 of columns; all channels are equal.
     """
     left = torch.tensor([[0.1, 0.3, 0.9], [0.6, 0.8, 0.0]])
     left_alpha = torch.tensor([[0.95, 0.95, 0.5], [0.95, 0.89, 0.95]])
@@ -132,7 +132,7 @@ def test_hands_vary_little_where_they_are_opaque():
             ("left_hand", left, left_alpha), ("right_hand", right, right_alpha)
         )
     }  # fmt: skip
-    # Of the left |0.6 - 0.1| and |0.3 - 0.1|, of the right |0.4 - 0.1|.
+    # Left: |0.6 - 0.1| and |0.3 - 0.1|; right: |0.4 - 0.1|.
     expected = 0.5 / 3 + 0.2 / 4 + 0.3 / 4
     step = PersonaStep.__new__(PersonaStep)
     step.renders = renders

@@ -1,4 +1,4 @@
-"""Gaussians are drawn to where simulated clothes hang."""
+"""The loss that pulls Gaussians to the surface of simulated clothes."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def avatar():
 
 @pytest.fixture(scope="module")
 def hanging(avatar):
-    """Shins, up to eight centimetres apart from their skin."""
+    """Vertices of a shin, with offsets of up to 8 cm along each axis."""
     generator = torch.Generator().manual_seed(0)
     vertices = (avatar.template.body.weights[:, 4] > 0.995).nonzero()[:, 0]
     return vertices, 0.08 * torch.rand(len(vertices), 3, generator=generator)
@@ -36,13 +36,13 @@ def pose(avatar):
 
 
 def test_what_hangs_there_costs_nothing(avatar, hanging, pose):
-    """Independently: a body whose shape has the offsets, its joints held."""
+    """The oracle skins a rest shape with the offsets, with unchanged joints."""
     truth, template = SurfaceTruth(avatar.template, [None, hanging]), avatar.template
     body, (vertices, offset) = template.body, hanging
     bones = body.transforms_from_matrices(template.rest_joints, pose.rotations)
     rest = template.rest_vertices.clone()
     rest[vertices] += offset
-    # Of vertices with one bone: no blend enters the way from rest to canonical.
+    # The vertices follow a single bone, so no blending is involved.
     assert (body.weights[vertices].amax(-1) > 0.995).all()
     moved = torch.einsum("pj,jab->pab", body.weights, bones)
     where = (moved[:, :3, :3] @ rest[..., None])[..., 0] + moved[:, :3, 3] + pose.trans
@@ -61,5 +61,5 @@ def test_the_offset_network_learns_by_it(avatar, hanging, pose):
     start.backward()
     network = [p.grad for p in avatar.offsets.parameters()]
     assert any(g is not None and g.abs().max() > 0 for g in network)
-    # A frame of which nothing is known costs nothing.
+    # A frame without stored offsets costs nothing.
     assert float(truth.distance(torch.tensor(0), avatar.template, avatar(pose))) == 0

@@ -18,7 +18,7 @@ def test_interval_equals_scipy():
 def test_frames_first_then_subjects():
     """A subject with many frames weighs no more than one with few."""
     assert estimate([[1.0] * 99, [3.0]]).mean == 2
-    assert estimate([[1.0] * 99, [3.0]]).low == 2  # Nothing varies within a subject.
+    assert estimate([[1.0] * 99, [3.0]]).low == 2  # Frames of each subject are equal.
 
 
 def test_seeded_and_narrower_with_more_frames():

@@ -1,4 +1,4 @@
-"""Smoothness and disentanglement by hand."""
+"""Smoothness and disentanglement equal values worked out by hand."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from persona.modules.metrics.interpolation import (
 
 
 class Brightness(nn.Module):
-    """A distance whose values can be told."""
+    """A simple distance with known values."""
 
     def forward(self, x, y, which, window, kept):
         return (x - y[list(which)]).abs().mean((1, 2, 3))
@@ -52,12 +52,12 @@ def test_disentanglement_by_hand():
     assert perfect.edit_size == pytest.approx(0.8)
     nothing = disentanglement(plain, plain, hat, plain)
     assert nothing.edit_error == pytest.approx(0.8) and nothing.drift == 0
-    # The hat is there, and a quarter of the rest has changed by 0.4 as well.
+    # The hat is right, but a quarter of the rest has changed by 0.4.
     spilt = hat.clone()
     spilt[:, 1:, :1] += 0.4
     leaky = disentanglement(spilt, plain, hat, plain)
     assert leaky.edit_error == 0 and leaky.drift == pytest.approx(0.1)
-    # What is drawn wrongly with and without the edit is no drift.
+    # An error that is the same with and without the edit is no drift.
     wrong = disentanglement(hat + 0.1, plain + 0.1, hat, plain)
     assert wrong.drift == 0 and wrong.edit_error == pytest.approx(0.1)
     given = torch.zeros(1, 4, 4)

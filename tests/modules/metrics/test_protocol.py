@@ -35,7 +35,7 @@ def white(image, mask):
 
 @pytest.fixture
 def soft(images):
-    """The same with pixels that are the person's in part: less and more than half."""
+    """The images with soft mask values below and above 0.5."""
     pred, alpha, truth, mask = images
     mask[:, :, 7:10, 12:36], mask[:, :, 50:53, 12:36] = 0.3, 0.7
     return pred, alpha, truth, mask
@@ -72,7 +72,7 @@ def test_ssim_variants_equal_skimage(images):
         )  # fmt: skip
         return image
 
-    # The two pad differently, but the border is white in both images.
+    # skimage pads differently, but the border is white in both images.
     def full(pred, alpha, truth, mask):
         return ssim(white(truth, mask), white(pred, mask)).mean()
 
@@ -88,7 +88,7 @@ def test_ssim_variants_equal_skimage(images):
         metric.update(*images)
         found.append(float(metric.compute()))
         assert found[-1] == pytest.approx(mean_over_frames(oracle, *images), abs=1e-4)
-    assert np.ptp(found) > 0.1  # The variants tell each other's faults.
+    assert np.ptp(found) > 0.1  # The variants differ on these images.
 
 
 def test_truth_against_itself_is_perfect(images):
@@ -119,7 +119,7 @@ def test_mask_iou_by_hand(images):
 
 
 def test_half_opaque_is_inside(images):
-    """Of the mask's 24 columns 12 are opaque and 12 are 0.4; 6 beside it are 0.6."""
+    """12 of the mask's 24 columns are opaque, 12 have alpha 0.4; 6 columns beside it have 0.6."""
     _, _, truth, mask = images
     alpha = torch.zeros_like(mask)
     alpha[:, :, 10:50, 12:24] = 1
@@ -131,7 +131,7 @@ def test_half_opaque_is_inside(images):
 
 
 def test_person_box_by_hand():
-    """Rows 20 to 75, columns 24 to 55: 56 is more than 32 / 0.75. Lying, the width decides."""
+    """The box has aspect 0.75: the height decides for a tall person, the width for a lying one."""
     mask = torch.zeros(1, 96, 80)
     mask[:, 20:76, 24:56] = 1
     assert person_box(mask).tolist() == [40 - 52.5 / 2, 48 - 35, 52.5, 70]
@@ -168,7 +168,7 @@ def test_lpips_squeeze(images, torch_home):
 
 
 def test_lpips_of_the_foreground_looks_at_the_masks_box_alone(torch_home):
-    """On the whole image the same error is diluted by white."""
+    """On the whole image, white pixels dilute the same error."""
     generator = torch.Generator().manual_seed(3)
     pred, truth = torch.rand(2, 1, 3, 128, 160, generator=generator)
     mask = torch.zeros(1, 1, 128, 160)
@@ -195,7 +195,7 @@ def test_unknown_variant():
         PSNR(variant="box")
 
 
-# One frame with a person whose place, colours and silhouette can be spoilt one at a time.
+# Tests on one frame, of which place, colours or silhouette are changed one at a time.
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def test_every_number_of_a_perfect_frame(frame, torch_home):
 
 
 def test_crop_equals_skimage_on_the_box(frame):
-    """Box by PERSONA's rule: the mask's, width 0.75 of the height, grown by 1.25."""
+    """PERSONA's box is the mask's, with a width of 0.75 of the height, enlarged by 1.25."""
     truth, mask = frame
     pred = truth + 0.05 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(2))
     pred = pred.clamp(0, 1)
@@ -239,14 +239,14 @@ def test_crop_equals_skimage_on_the_box(frame):
         use_sample_covariance=False,
     )  # fmt: skip
     assert values["crop_ssim"] == pytest.approx(image.mean(), abs=1e-4)
-    # The same error on less white: the more background, the better the figure.
+    # The larger the share of white background, the better the score of the same error.
     assert values["fg_psnr"] < values["crop_psnr"] < values["psnr"]
 
 
 def test_given_box_is_what_crop_sees(frame):
     truth, mask = frame
     pred = truth.clone()
-    pred[:, 70:76] = 0  # Wrong feet only.
+    pred[:, 70:76] = 0  # Only the feet are wrong.
     metrics = protocol_metrics(None)
     head = torch.tensor([8.0, 0.0, 64.0, 64.0])
     seen = quantize(pred * mask + 1 - mask)
@@ -276,7 +276,7 @@ def test_missing_silhouette_shows_everywhere(frame):
     alpha[:, 20:76, 50:56] = 0
     values = numbers(truth, alpha, truth, mask)
     assert values["mask_iou"] == pytest.approx(26 / 32)
-    # In white where the person is: the same squared error, spread over ever fewer pixels.
+    # The person is white there: the same squared error, averaged over different areas.
     squared = ((1 - truth[:, 20:76, 50:56]) ** 2).sum().item()
     for name, pixels in (("psnr", 96 * 80), ("alpha_psnr", 96 * 80), ("crop_psnr", 70 * 64),
                          ("fg_psnr", 56 * 32)):  # fmt: skip
@@ -284,7 +284,7 @@ def test_missing_silhouette_shows_everywhere(frame):
 
 
 def test_shift_and_blur_cost_every_variant(frame, torch_home):
-    """One pixel costs less than three; a shift moves the mask, a blur of the colours does not."""
+    """A shift by one pixel costs less than by three; a blur of colours keeps the mask."""
     truth, mask = frame
     one, three = (
         numbers(truth.roll(n, 2), mask.roll(n, 2), truth, mask, "squeeze") for n in (1, 3)

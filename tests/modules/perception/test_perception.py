@@ -31,6 +31,7 @@ def test_maps_have_the_crops_size():
 
 
 def test_every_parameter_learns():
+    torch.manual_seed(0)
     net = PerceptionNet()
     out = net(torch.rand(1, 3, 64, 64), torch.rand(1, PROMPT_CHANNELS, 64, 64))
     torch.cat([t.flatten() for t in out]).square().sum().backward()
@@ -111,7 +112,7 @@ def test_a_training_by_the_clock_begins_with_its_first_batch(monkeypatch):
     other.on_load_checkpoint(kept)
     assert other.clock.trained_s == system.clock.trained_s > 0
     other.on_load_checkpoint({})
-    assert other.clock.trained_s == 0, "of a version before"
+    assert other.clock.trained_s == 0, "an older checkpoint has no time"
 
 
 def test_the_scale_that_costs_least_is_the_mean_error():
@@ -126,7 +127,7 @@ def test_the_scale_that_costs_least_is_the_mean_error():
 
 
 def test_joints_are_read_where_they_look():
-    """With a look at one pixel, a joint's place is that pixel; the rest is a correction."""
+    """If attention is on one pixel and the correction is 0, the joint is at that pixel."""
     reader = JointReader(4, 8, inner=12, layers=1)
     torch.nn.init.zeros_(reader.out.weight)
     torch.nn.init.zeros_(reader.out.bias)
@@ -183,7 +184,7 @@ def annotator():
 
 
 def test_reads_somebody_it_has_never_seen(annotator, shared_data):
-    """A person of the given eight, before white: no prompt but the whole picture."""
+    """A person who was not in its training data, on white, without a prompt."""
     folder = shared_data / "people/person_108/views"
     image = cv2.cvtColor(cv2.imread(str(folder / "000.png")), cv2.COLOR_BGR2RGB)
     true = cv2.imread(str(folder / "000_mask.png"), cv2.IMREAD_GRAYSCALE) > 127
@@ -203,7 +204,7 @@ def test_reads_somebody_it_has_never_seen(annotator, shared_data):
     assert ((x > 0) & (x < 1) & (y > 0) & (y < 1)).all() and y[15] < y[0] < y[7]
     assert np.abs(depth_m).max() < 0.5 and (off_m > 0).all() and (off_m < 0.3).all()
     assert x[16] > x[17], "the left shoulder is at the right of the picture"
-    # Who faces the camera has the left hand at the right of the picture.
+    # The left hand of a person who faces the camera is at the right of the picture.
     left = maps["surface"][..., 0] > 0.3
     right = maps["surface"][..., 0] < -0.3
     assert np.nonzero(left)[1].mean() > centre > np.nonzero(right)[1].mean()

@@ -1,4 +1,4 @@
-"""Pure-PyTorch twin of the Gaussian renderers: every pixel meets every Gaussian."""
+"""Pure-PyTorch twin of the Gaussian renderers, which tests each pixel with each Gaussian."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def render(
     far: float = 100.0,
     eps2d: float = 0.1,
 ) -> tuple[Render, torch.Tensor]:
-    """The rendering and, per pixel, how near its closest threshold is, relative."""
+    """The rendering, and for each pixel the smallest log ratio to a threshold that it meets."""
     depth = gaussians.means @ camera.cam_from_world[2, :3] + camera.cam_from_world[2, 3]
     order = depth.detach().float().argsort(stable=True)
     order = order[(depth[order] >= near) & (depth[order] <= far)]
@@ -62,7 +62,7 @@ def render(
     visible = raw >= ALPHA_MIN
     alpha = torch.where(visible, raw.clamp_max(ALPHA_MAX), 0)
     after = torch.cumprod(1 - alpha, 1)
-    # The splat that would end the pixel is itself left out.
+    # The splat at which a pixel ends is itself left out.
     kept = (after > TRANSMITTANCE_MIN).cumprod(1).bool()
     alpha = torch.where(kept, alpha, 0)
     before = torch.cat([torch.ones_like(alpha[:, :1]), torch.cumprod(1 - alpha, 1)], 1)

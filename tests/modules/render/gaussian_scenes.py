@@ -1,4 +1,4 @@
-"""Gaussians, cameras and comparisons for the renderer tests."""
+"""Gaussians, cameras and comparisons for tests of renderers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from persona.types import Camera, Channel, Gaussians
 
 
 def cloud(count=120, seed=0, dtype=torch.float64, opacity=None, depth=2.0) -> Gaussians:
-    """Random anisotropic Gaussians in front of an identity camera, some beyond its edges."""
+    """Random anisotropic Gaussians in front of an identity camera, some outside the picture."""
     g = torch.Generator().manual_seed(seed)
 
     def uniform(*shape):
@@ -25,7 +25,7 @@ def cloud(count=120, seed=0, dtype=torch.float64, opacity=None, depth=2.0) -> Ga
 
 
 def shell(count=14_000, opacity=1.0) -> Gaussians:
-    """An opaque surface of Gaussians as large as their spacing, as an avatar is, in float32."""
+    """An opaque sphere of Gaussians as large as their spacing, like an avatar, in float32."""
     g = torch.Generator().manual_seed(3)
     means = torch.nn.functional.normalize(torch.randn(count, 3, generator=g), dim=-1) * 0.4
     means[:, 2] += 2
@@ -35,7 +35,7 @@ def shell(count=14_000, opacity=1.0) -> Gaussians:
 
 
 def camera(height=38, width=53, dtype=torch.float64, focal=50.0) -> Camera:
-    """Off-centre principal point, oblong pixels, partial tiles."""
+    """A camera with an off-centre principal point, oblong pixels, and partial tiles."""
     focal_px = torch.tensor([focal, 1.1 * focal], dtype=dtype)
     return Camera.identity(focal_px, torch.tensor([24.3, 20.1], dtype=dtype), height, width)
 
@@ -61,7 +61,7 @@ def leaves(gaussians: Gaussians, values: dict[str, Channel]):
 
 
 def gradients(render, gaussians: Gaussians, view: Camera, values: dict[str, Channel], mask=None):
-    """Gradients of a fixed random functional of the rendering (where mask), by name."""
+    """Gradients by name of a fixed random functional of the rendering, inside ``mask``."""
     gaussians, values = leaves(gaussians, values)
     result = render(gaussians, view, values)
     g = torch.Generator().manual_seed(2)

@@ -91,11 +91,11 @@ def test_cuda_lists_the_same(grid, slots):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_cuda_counts_more_pairs_than_32_bits_hold():
-    """Gaussians of a training that diverged: each covers the whole image."""
+    """The Gaussians of a training that has diverged may each cover the whole image."""
     count, grid, slots = 60_000, (250, 250), 100_000
     means = torch.full((count, 2), 1000.0, device="cuda")
     radii = torch.full((count, 2), 5000, dtype=torch.int32, device="cuda")
     bins = bin_splats(means, radii, torch.arange(count).float().cuda(), grid, TILE, slots)
     assert bins.overflowed and count * grid[0] * grid[1] > 2**31
-    # The first covers all tiles, the second what room is left.
+    # The first Gaussian fills one slot of every tile, the second takes the slots that are left.
     assert bins.members.max() == 1 and bins.starts[0, 0] == 0

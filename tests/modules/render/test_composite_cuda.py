@@ -14,7 +14,7 @@ SIZE = (21, 30)
 
 
 def dense(means, conics, opacities, values, moves):
-    """The twin; rows are sorted near to far."""
+    """The same compositing in plain PyTorch; the Gaussians are sorted from near to far."""
     rows, columns = (torch.arange(n) + 0.5 for n in SIZE)
     pixel = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1).view(-1, 1, 2)
     dx, dy = (means - pixel).unbind(-1)
@@ -31,7 +31,7 @@ def dense(means, conics, opacities, values, moves):
 def scene(count, channels, opacity=None):
     g = torch.Generator().manual_seed(count)
     means = torch.rand(count, 2, generator=g) * torch.tensor([34.0, 25.0]) - 2
-    # A third of them on one spot, as on a hand seen from afar.
+    # A third of them lie on one spot, as those of a hand do that is seen from far away.
     means[: count // 3] = torch.tensor([11.0, 12.0]) + torch.randn(count // 3, 2, generator=g)
     root = torch.randn(count, 2, 2, generator=g) * 0.8
     cov = root @ root.mT + 0.5 * torch.eye(2)

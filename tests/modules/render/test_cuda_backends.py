@@ -48,7 +48,8 @@ def test_without_cuda_it_says_so(name):
 def test_equals_cpu_away_from_thresholds(cpu, backend, count, opacity):
     gaussians = scenes.cloud(count, opacity=opacity)
     view, values = scenes.camera(), scenes.channels(count)
-    # A splat at 1/255 is drawn or not by rounding, and so is the one that would end a pixel.
+    # Rounding decides whether a Gaussian with an opacity near 1/255 is drawn, and which Gaussian is
+    # the last one of a pixel. Only pixels that are away from both thresholds are compared.
     sure = oracle.render(gaussians, view, values)[1] > 3e-4
     assert sure.float().mean() > 0.9
     scene = (
@@ -104,7 +105,7 @@ def test_any_number_of_channels(cpu, backend, count):
 
 @gpu
 def test_gradients_of_more_channels_than_a_pass_takes(cpu, backend):
-    """Passes of 26 channels: all moving, some of them, none."""
+    """60 channels take 3 passes of 26: with all, some and none of their channels moving."""
     gaussians, view = scenes.cloud(), scenes.camera()
     values = torch.randn(120, 60, generator=torch.Generator().manual_seed(0))
     channels = {"still": Channel(values[:, 40:], False), "moving": Channel(values[:, :40], True)}
@@ -133,7 +134,7 @@ def test_detached_channels_reach_only_their_values(backend):
 
 @gpu
 def test_work_is_shared(backend, monkeypatch):
-    """One projection, one sort and one pass, whatever the channels."""
+    """All channels share one projection, one sort and one compositing pass."""
     from persona.modules.render import cuda_backend
 
     calls = []
@@ -199,7 +200,7 @@ def test_tensors_elsewhere_are_refused(backend):
 
 @gpu
 def test_pictures_of_a_sheet_are_those_of_one_pass_each(backend):
-    """Values and gradients, also where Gaussians reach beyond their picture."""
+    """Compares values and gradients, also of Gaussians that reach beyond their picture."""
     scenes_ = [scenes.cloud(300).to(torch.float32).to("cuda") for _ in range(3)]
     for index, scene in enumerate(scenes_):
         scene.means[:, 0] += 0.2 * index

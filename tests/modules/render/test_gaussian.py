@@ -27,7 +27,7 @@ def test_equals_twin(renderer, dtype, tolerance, count, opacity):
     gaussians = scenes.cloud(count, opacity=opacity)
     values, camera = scenes.channels(count), scenes.camera()
     expected, margin = oracle.render(gaussians, camera, values)
-    # Where a threshold lies within rounding, either side of it is right.
+    # A pixel whose value is within rounding of a threshold may fall on either side of it.
     sure = margin > (1e-12 if dtype == torch.float64 else 1e-4)
     assert sure.float().mean() > 0.99
     cast = {n: Channel(c.values.to(dtype), c.geometry) for n, c in values.items()}
@@ -49,7 +49,7 @@ def test_the_opaque_scene_stops_early():
 
 
 def smooth_scene():
-    """Few Gaussians, every pixel far from each threshold, one opacity at the clamp's far side."""
+    """A few Gaussians for which every pixel is far from each threshold of the renderer."""
     means = torch.tensor([[0.0, 0.0, 2.0], [0.05, -0.1, 2.2], [-0.1, 0.05, 2.5]]).double()
     scales = torch.tensor([[0.3, 0.5, 0.4], [0.5, 0.3, 0.6], [0.6, 0.5, 0.4]]).double()
     quaternions = torch.tensor([[1.0, 0.2, 0.1, 0], [0.5, 0.5, -0.2, 0.1], [2, 0, 0.3, 0.7]])
@@ -77,7 +77,7 @@ def test_gradcheck(renderer):
 
 
 def test_gradcheck_beside_the_image(renderer):
-    """Slopes past the margin are clamped, and the gradient knows."""
+    """Slopes beyond the margin around the image are clamped, and so is their gradient."""
     gaussians, view = smooth_scene()
     means = gaussians.means + torch.tensor([1.3, 0.2, -1.0])
     values = {"c": Channel(torch.ones(3, 1).double())}
@@ -130,7 +130,7 @@ def test_any_number_of_channels(renderer, count):
 
 @pytest.mark.parametrize("rows", [119, 121])
 def test_a_channel_of_other_gaussians_is_refused(renderer, rows):
-    """The kernel would read beyond it, or leave some out."""
+    """Otherwise the kernel would read beyond the channel's memory or leave Gaussians out."""
     values = {
         "rgb": Channel(torch.rand(120, 3).double()),
         "c": Channel(torch.rand(rows, 1).double()),
@@ -167,7 +167,7 @@ def test_moving_world_and_camera_together_changes_nothing(renderer):
 
 
 def test_energy_of_a_subpixel_gaussian_is_kept(renderer):
-    """The compensated filter paints about 2 pi sigma^2 of opacity, however small sigma."""
+    """With the compensated filter the alpha sums to about 2 pi sigma^2, however small sigma is."""
     view = Camera.identity(torch.full((2,), 100.0).double(), torch.full((2,), 8.0).double(), 16, 16)
     for sigma_px in (0.15, 0.3):
         g = Gaussians(

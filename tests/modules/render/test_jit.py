@@ -1,4 +1,4 @@
-"""What `make setup` compiles is what training runs."""
+"""`make setup` compiles every kernel that a training runs."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 LATER = {"persona.modules.cloth.xpbd"}
-"""Compiled by those who simulate cloth."""
+"""Modules whose kernels are compiled when cloth is simulated for the first time."""
 SCRIPT = """
 import importlib, runpy, sys
 from numba.core.dispatcher import Dispatcher

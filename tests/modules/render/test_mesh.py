@@ -69,7 +69,7 @@ def cast_rays(vertices, faces, camera, near=0.01):
 
 
 def assert_agrees(render, face, bary, depth):
-    # Pixel centres within rounding of an edge may go either way; there are next to none.
+    # A pixel centre within rounding of an edge may go to either face; at most one does.
     same = render.face == face
     assert (~same).sum() <= 1
     torch.testing.assert_close(render.barycentric[same].double(), bary[same], atol=2e-5, rtol=0)
@@ -116,6 +116,7 @@ def test_torch_path_equals_the_bands(seed, cull, monkeypatch):
         torch.testing.assert_close(a[same], b[same])
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_cuda_equals_cpu():
     vertices, faces = triangle_soup(80, 1)
@@ -186,7 +187,7 @@ def test_closed_surface_has_no_cracks():
     faces = torch.tensor(sphere.faces)
     camera = Camera.identity(torch.tensor([160.0, 160.0]), torch.tensor([48.0, 48.0]), 96, 96)
     render = rasterize(vertices, faces, camera, cull_backfaces=True)
-    # A hole would show the far side, or nothing once it is culled.
+    # A hole would show the far side or, with culling, nothing.
     full = rasterize(vertices, faces, camera)
     assert torch.equal(render.face, full.face)
     assert visible_faces(render, len(faces)).float().mean() < 0.5
@@ -194,7 +195,7 @@ def test_closed_surface_has_no_cracks():
 
 def test_culling_keeps_the_faces_whose_normal_meets_the_camera():
     front = torch.tensor([[-1.0, -1, 2], [-1, 1, 2], [1, 0, 2]])
-    # y points down, so this order is counter-clockwise seen from the camera.
+    # y points down, so this order is counter-clockwise as seen from the camera.
     faces = torch.tensor([[0, 1, 2]])
     normal = torch.linalg.cross(front[1] - front[0], front[2] - front[0])
     assert normal[2] < 0

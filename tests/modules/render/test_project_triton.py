@@ -16,7 +16,7 @@ BOUNDS = {"near_m": 0.2, "far_m": 3.0, "eps2d": 0.1}
 
 
 def twin(gaussians, camera):
-    """By autograd, and which Gaussians are drawn."""
+    """Projects in plain PyTorch; returns the splats and which Gaussians are drawn."""
     centre, cov, factor, depth = oracle.splat(gaussians, camera, BOUNDS["eps2d"])
     inverse = cov.inverse()
     conic = torch.stack([inverse[:, 0, 0], inverse[:, 0, 1], inverse[:, 1, 1]], 1)
@@ -30,7 +30,7 @@ def twin(gaussians, camera):
 
 
 def far_and_near():
-    """A cloud that reaches behind the camera and beyond the far plane, some of it faint."""
+    """A cloud that reaches behind the camera and beyond the far plane; some Gaussians are faint."""
     gaussians = scenes.cloud(400, seed=5, depth=1.6)
     means = gaussians.means * torch.tensor([1.5, 1.5, 4.0])
     means[:, 2] -= 4.8
@@ -63,7 +63,7 @@ def test_equals_twin(name):
     assert drawn.sum() > 20 and (name == "cloud" or drawn.sum() < len(drawn) - 20)
     assert torch.equal((found.radii > 0).all(1), drawn)
     assert all(not t[~drawn].any() for t in found)
-    # Rounded up: a unit in the last place may be a pixel.
+    # Radii are rounded up, so a difference in the last bit may change one by a pixel.
     boxes = (found.radii - expected.radii)[drawn].abs()
     assert boxes.max() <= 1 and boxes.double().mean() < 0.01
     for name in ("means", "conics", "opacities", "depths"):
@@ -77,7 +77,7 @@ def test_gradients_equal_those_of_the_twin(name):
     drawn = twin(gaussians, camera)[1]
     g = torch.Generator().manual_seed(0)
     weights = [torch.randn(len(drawn), k, generator=g).double() for k in (2, 3, 1)]
-    weights[1] *= 20  # Inverse covariances are small numbers.
+    weights[1] *= 20  # Conics (inverse covariances) are small numbers.
 
     def gradients(splats, leaves, mask):
         parts = (splats.means, splats.conics, splats.opacities[:, None])
@@ -99,7 +99,7 @@ def test_gradients_equal_those_of_the_twin(name):
 
 
 def test_thin_footprints_keep_their_determinant():
-    """Needles a thousand times as long as thick: a difference of products is noise."""
+    """Needles a thousand times as long as thick, for which ``a * c - b * b`` is only rounding."""
     count = 64
     means = torch.zeros(count, 3).double()
     means[:, 2] = 2
@@ -145,7 +145,7 @@ def test_what_is_not_finite_is_not_drawn(field):
 
 
 def test_one_scale_for_all_axes_is_not_copied():
-    """An avatar's Gaussians are round: their scales are a column, repeated."""
+    """An avatar's Gaussians are round: their three scales are an expanded view of one column."""
     gaussians, camera = on_device(scenes.cloud(50), scenes.camera())
     column = gaussians.scales[:, :1].clone().requires_grad_()
     round_ones = project(replace(gaussians, scales=column.expand(-1, 3)), camera, **BOUNDS)

@@ -1,4 +1,4 @@
-"""Champ's pictures of a body."""
+"""Champ's guidance maps of a body."""
 
 import cv2
 import numpy as np
@@ -36,7 +36,7 @@ def test_normals_are_right_up_and_to_the_camera():
 
 
 def test_limbs_have_the_colours_of_smpls_joints():
-    """Fingers are the hand's; colours are OpenCV's scale, ten places apart, as RGB."""
+    """Fingers count as the hand; colours are OpenCV's scale at steps of ten, as RGB."""
     picture = guidance_maps(maps())["semantic_map"][0]
 
     def scale(joint):

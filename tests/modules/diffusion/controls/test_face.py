@@ -1,17 +1,17 @@
-"""Faces upright in ArcFace's crop, and where a clip's are."""
+"""Faces are upright in ArcFace's crop; boxes of a clip's faces."""
 
 import numpy as np
 import torch
 
 from persona.modules.diffusion.controls.face import aligned_face, face_boxes, network_face
 
-# Right eye, left eye, nose, corners of the mouth, where ArcFace has them.
+# ArcFace's places of right eye, left eye, nose and corners of the mouth.
 WANTED = np.array([[38.29, 51.70], [73.53, 51.50], [56.03, 71.74], [41.55, 92.37], [70.73, 92.20]])
 COLOURS = np.array([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0], [0, 250, 250]])
 
 
 def photo(angle: float, scale: float):
-    """Coloured squares at a face's five points, turned, enlarged and shifted."""
+    """Image and keypoints: coloured squares at a face's five points, turned and enlarged."""
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     places = (WANTED - 56) @ turn.T + [150, 140]
     image = np.zeros((300, 300, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""The photograph is brought to the clip's person."""
+"""The photograph is aligned with the clip's person."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ SCALE, SHIFT = 0.5, np.array([20.0, 10.0])
 
 @pytest.fixture
 def photo():
-    """A dot at each keypoint's place is what a picture must move with."""
+    """A photograph with a red rectangle and random keypoints."""
     random = np.random.default_rng(1)
     image, alpha = np.zeros((80, 60, 3), np.uint8), np.ones((80, 60), np.float32)
     image[40:60, 20:30] = 250, 10, 10
@@ -30,7 +30,7 @@ def test_a_known_move_is_found(photo):
     placed = align_reference(photo, moved(photo.keypoints)[None].repeat(3, 0), (90, 70))
     assert placed.image.shape == (90, 70, 3)
     np.testing.assert_allclose(placed.keypoints, moved(photo.keypoints), atol=1e-3)
-    # Rows 40 to 60 and columns 20 to 30 of the photograph, at half the size and shifted.
+    # Rows 40 to 60 and columns 20 to 30 of the photograph, halved and shifted by (20, 10).
     rows, columns = np.nonzero((placed.image == (250, 10, 10)).all(-1))
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (30, 40, 30, 35)
     assert (

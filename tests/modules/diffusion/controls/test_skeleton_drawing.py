@@ -1,4 +1,4 @@
-"""Drawings against those of the public generators, and what a drawing must do whatever the size."""
+"""Drawings of skeletons equal those of the public generators."""
 
 import json
 
@@ -35,13 +35,13 @@ def test_parity_of_drawings(drawings):
         ours = draw_skeletons(points, scores, size, swap_red_blue=True, **options)
         theirs = np.array(Image.open(path.with_suffix(".png")).convert("RGB"))
         assert share_of_other_pixels(ours, theirs) <= 0.005, path.name
-        # The bound is on all pixels, most of which are black: hold the drawn ones as well.
+        # Most pixels are black, so the drawn ones have a bound of their own.
         drawn = theirs.max(-1) > 8
         assert share_of_other_pixels(ours[drawn], theirs[drawn]) <= 0.02, path.name
 
 
 def test_parity_of_the_published_look(drawings):
-    """StableAnimator's drawings: red and blue as published."""
+    """StableAnimator's drawings, with red and blue as published."""
     pictures = list(drawings.glob("*_stable_animator.png"))
     assert pictures
     for picture in pictures:
@@ -54,10 +54,10 @@ def test_parity_of_the_published_look(drawings):
 
 
 def test_parity_of_openpose_joints(drawings):
-    for path in sorted(drawings.glob("*.json")):
-        case = json.loads(path.read_text())
-        if "openpose18" not in case:
-            continue
+    cases = [json.loads(path.read_text()) for path in sorted(drawings.glob("*.json"))]
+    cases = [case for case in cases if "openpose18" in case]
+    assert cases
+    for case in cases:
         people = len(case["keypoints"])
         size = np.array([case["width"], case["height"]])
         theirs = np.array(case["openpose18"]).reshape(people, 18, 2)
@@ -69,7 +69,9 @@ def test_parity_of_openpose_joints(drawings):
 
 
 def test_parity_of_the_driver_fit(drawings):
-    for path in drawings.glob("*driver_rescale*.json"):
+    paths = list(drawings.glob("*driver_rescale*.json"))
+    assert paths
+    for path in paths:
         case = json.loads(path.read_text())
         reference, video = case["reference"], case["video"]
         frames = [np.array(people) for people in video["keypoints"]]
