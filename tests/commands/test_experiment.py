@@ -126,8 +126,9 @@ def test_torch_takes_allocator_settings(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for value in ("expandable_segments:True", "expandable_segments:False"):
         set_allocator(value)
-        found = getattr(torch._C, "_accelerator_getAllocatorSettings", lambda value=value: value)
-        assert found() == value
+        # Versions of torch without this getter show by the error below alone that they take values.
+        if hasattr(torch._C, "_accelerator_getAllocatorSettings"):
+            assert torch._C._accelerator_getAllocatorSettings() == value
     with pytest.raises(UserError, match=r"^allocator=nonsense:1: .*nonsense"):
         set_allocator("nonsense:1")
 

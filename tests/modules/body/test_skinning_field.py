@@ -101,6 +101,7 @@ def test_differentiable_path_agrees(field):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compares a GPU with the CPU")
 def test_cuda_agrees(field):
     means, scales = samples(field)
     on_gpu = SkinningField(field.grid, field.low, field.high).cuda()

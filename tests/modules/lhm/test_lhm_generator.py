@@ -89,6 +89,7 @@ def test_the_body_stays_where_it_is(clip, monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compares a GPU with the CPU")
 def test_a_gpu_draws_what_the_cpu_draws(clip):
     reference, controls = clip
     frames = []
