@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Bool, Float32, UInt8
 from numpy import ndarray
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
-from persona.data.preprocess.canvas import person_box, person_canvas
+from persona.data.preprocess.canvas import Canvas, person_box, person_canvas
 from persona.data.preprocess.fit import photo_camera
 from persona.modules.detect import Annotator, Detection, annotate
 
@@ -24,6 +25,10 @@ _OUTLINE = 0.01
 _SURE = 0.1
 """Regions where the annotator sees nobody are removed if their mean matte is below this. Where it
 is merely unsure, there may be an unusual coat or hair."""
+_LIKE, _ALIKE = 8.0, 0.5
+"""Missed places are those where such a share of the pixels has a colour that is that close (CIE
+Lab) to one of the same part in the mask: without a prompt, pavement and seats are clothes too."""
+_SAMPLES = 4000
 
 
 def refine_mask(
@@ -33,9 +38,17 @@ def refine_mask(
 
     Places wider than an outline that the annotator sees and the detector misses are added, as the
     ends of dark or wide clothes; places where the annotator is sure of background are removed.
+    What both miss is added if the annotator sees it when it is told neither mask nor keypoints,
+    and if it looks like the same part in the mask, as a skirt behind seated legs does.
+
+    Args:
+        image: The photograph.
+        detection: What was found in it.
+        annotator: Must work without a fitted body and provide matte and parts.
     """
     canvas = person_canvas(image, detection, photo_camera(*image.shape[:2]), *_SIZE)
-    matte = annotate(annotator, canvas.image, canvas.alpha, canvas.keypoints)["alpha"]
+    told = annotate(annotator, canvas.image, canvas.alpha, canvas.keypoints)
+    matte = told["alpha"]
     both = (matte > 0.5) & canvas.mask
     overlap = both.sum() / max(1, ((matte > 0.5) | canvas.mask).sum())
     if not both.any():
@@ -46,6 +59,8 @@ def refine_mask(
         mean = (mask + detection.mask.numpy()) / 2
         own = _believed(mask, detection.mask.numpy() > 0.5, width)
         mask = np.where(own, mask, mean)
+    missed = _missed(canvas, matte > 0.5, told["parts"], annotator)
+    mask = np.maximum(mask, laid_back(missed, box, image.shape[:2]))
     return replace(detection, mask=torch.from_numpy(mask))
 
 
@@ -59,6 +74,52 @@ def laid_back(
     x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, size[1]), min(y + h, size[0])
     mask[y0:y1, x0:x1] = large[y0 - y : y1 - y, x0 - x : x1 - x]
     return mask
+
+
+def _missed(
+    canvas: Canvas,
+    seen: Bool[ndarray, "h w"],
+    parts: UInt8[ndarray, "h w"],
+    annotator: Annotator,
+) -> Float32[ndarray, "h w"]:
+    """Matte of the person's places that are missed, zero elsewhere.
+
+    A detector's mask is part of what the annotator is told, which therefore repeats its faults.
+
+    Args:
+        canvas: The person's crop.
+        seen: What the annotator takes for the person if it is told the mask.
+        parts: And the part of each of its pixels.
+        annotator: Is asked again.
+    """
+    width = max(1, round(_OUTLINE * seen.shape[0]))
+    nowhere, unseen = np.zeros_like(canvas.alpha), canvas.keypoints.clone()
+    unseen[:, 2] = 0
+    matte, untold_parts = np.ones_like(canvas.alpha), parts
+    for keypoints in (unseen, canvas.keypoints):
+        untold = annotate(annotator, canvas.image, nowhere, keypoints)
+        matte, untold_parts = np.minimum(matte, untold["alpha"]), untold["parts"]
+        missed = _wide((matte > 0.5) & ~seen, width)
+        if not missed.any():
+            return nowhere
+    soft = cv2.GaussianBlur(canvas.image, (0, 0), 1).astype(np.float32) / 255
+    lab = cv2.cvtColor(soft, cv2.COLOR_RGB2LAB)
+    inner = ndimage.binary_erosion(seen, iterations=width)
+    alike = np.zeros(seen.shape, np.float32)
+    for part in np.unique(untold_parts[missed]):
+        here = missed & (untold_parts == part)
+        alike[here] = _alike(lab[here], lab[inner & (parts == part)])
+    around = (4 * width + 1, 4 * width + 1)
+    share = cv2.blur(alike, around) / cv2.blur(missed.astype(np.float32), around).clip(1e-6)
+    kept = _wide(missed & (share > _ALIKE), width)
+    return np.where(ndimage.binary_dilation(kept, iterations=2), matte, 0).astype(np.float32)
+
+
+def _alike(colours: Float32[ndarray, "n 3"], known: Float32[ndarray, "m 3"]) -> Bool[ndarray, "n"]:
+    """Which of the colours are near to one of the known ones."""
+    if not len(known):
+        return np.zeros(len(colours), bool)
+    return cKDTree(known[:: 1 + len(known) // _SAMPLES]).query(colours)[0] < _LIKE
 
 
 def _believed(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from persona.data.palette import PART_INDEX
 from persona.data.preprocess.canvas import person_canvas
 from persona.data.preprocess.fit import photo_camera
 from persona.data.preprocess.fit_surface import SurfaceTerm
@@ -98,7 +99,7 @@ def test_gradient_reaches_the_vertices(body, person):
 class Told(Annotator):
     """Gives a matte that it was told, on the crop's grid."""
 
-    provides = frozenset({"alpha"})
+    provides = frozenset({"alpha", "parts"})
 
     def __init__(self, image, mask, detection):
         camera = photo_camera(*image.shape[:2])
@@ -108,7 +109,21 @@ class Told(Annotator):
         self.matte[canvas.image.min(-1) > 254] = 1.0
 
     def __call__(self, image, alpha, keypoints, prior=None):
-        return {"alpha": self.matte}
+        return {"alpha": self.matte, "parts": np.zeros(alpha.shape, np.uint8)}
+
+
+class Repeats(Annotator):
+    """Sees the mask that it is told; told none, everything that is not white."""
+
+    provides = frozenset({"alpha", "parts"})
+
+    def __call__(self, image, alpha, keypoints, prior=None):
+        there = image.min(-1) < 240
+        if not (keypoints[:, 2] > 0).any():
+            there |= (image[..., 0] > 240) & (image[..., 1] < 60)  # Red: only if told nothing.
+        person = alpha > 0.5 if alpha.any() else there
+        parts = np.where(person, PART_INDEX["Upper_Clothing"], 0).astype(np.uint8)
+        return {"alpha": person.astype(np.float32), "parts": parts}
 
 
 def test_a_matte_that_disagrees_grossly_is_believed(person):
@@ -149,6 +164,25 @@ def test_places_that_one_of_the_two_misses_are_settled_and_outlines_are_shared(p
     assert mended[beside].mean() < 0.1
     assert mended[doubted].mean() > 0.9, "the annotator is not sure"
     assert (mended & true).sum() / (mended & ~doubted | true).sum() > 0.95
+
+
+def test_what_was_missed_is_added_where_it_looks_like_the_rest(person):
+    """A skirt of the coat's colour, a seat of another; a red bag is seen in one reading alone."""
+    _, _, _, detection = person
+    image = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    coat, skirt, seat, bag = (np.zeros((HEIGHT, WIDTH), bool) for _ in range(4))
+    coat[60:180, 100:140] = True
+    coat[180:260, [*range(100, 108), *range(132, 140)]] = True  # Legs
+    skirt[180:220, 108:132] = True
+    seat[140:200, 140:170] = True
+    bag[80:120, 60:90] = True
+    image[coat | skirt], image[seat], image[bag] = (30, 40, 120), (60, 160, 150), (250, 20, 20)
+    found = torch.from_numpy(coat.astype(np.float32))
+    wrong = Detection(found, detection.keypoints, detection.points_m)
+    mended = refine_mask(image, wrong, Repeats()).mask.numpy() > 0.5
+    assert mended[skirt].mean() > 0.95 and mended[coat].mean() > 0.95
+    assert not mended[seat].any() and not mended[bag].any()
+    assert (mended & ~(coat | skirt)).sum() < 0.05 * coat.sum()
 
 
 def test_an_empty_matte_changes_nothing(person):
