@@ -123,6 +123,8 @@ class Repeats(Annotator):
             there &= (image[..., 0] < 38) | (image[..., 0] > 55)  # The bag's red.
         person = alpha > 0.5 if alpha.any() else there
         parts = np.where(person, PART_INDEX["Upper_Clothing"], 0).astype(np.uint8)
+        for part, red in (("Left_Lower_Arm", 200), ("Left_Hand", 210)):
+            parts[person & (np.abs(image[..., 0] - float(red)) < 5)] = PART_INDEX[part]
         return {"alpha": person.astype(np.float32), "parts": parts}
 
 
@@ -183,6 +185,28 @@ def test_what_was_missed_is_added_where_it_looks_like_the_rest(person):
     assert mended[skirt].mean() > 0.95 and mended[coat].mean() > 0.95
     assert not mended[seat].any() and not mended[bag].any()
     assert (mended & ~(coat | skirt)).sum() < 0.05 * coat.sum()
+
+
+def test_a_hand_at_the_end_of_an_arm_is_given_back(person):
+    """Another one of the same colours, which is nobody's, is not."""
+    _, _, _, detection = person
+    image = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    coat, arm, hand, alone = (np.zeros((HEIGHT, WIDTH), bool) for _ in range(4))
+    coat[60:260, 100:140] = True
+    arm[120:132, 140:165] = True
+    hand[118:134, 165:180] = True
+    alone[200:216, 150:165] = True
+    image[coat], image[arm], image[hand | alone] = (30, 40, 120), (200, 150, 120), (210, 158, 128)
+    found = torch.from_numpy((coat | arm).astype(np.float32))
+    wrong = Detection(found, detection.keypoints, detection.points_m)
+    unlike = image.copy()
+    unlike[hand] = (210, 40, 200)
+    mended, kept = (
+        refine_mask(picture, wrong, Repeats()).mask.numpy() > 0.5 for picture in (image, unlike)
+    )
+    assert mended[hand].mean() > 0.9 and mended[arm].mean() > 0.9
+    assert kept[arm].mean() > 0.9 and kept[hand].mean() < 0.2
+    assert not mended[alone].any()
 
 
 def test_an_empty_matte_changes_nothing(person):
