@@ -61,7 +61,7 @@ class FitWeights:
     surface: float = 2.0
     joint_depth: float = 3.0
     joint_place: float = 1.0
-    hand_place: float = 0.1
+    hand_place: float = 0.4
     hand_before: float = 1.0
 
 

@@ -12,12 +12,21 @@ from persona.data.palette import PART_INDEX
 from persona.data.preprocess.canvas import Canvas, largest_piece, photo_px
 from persona.data.preprocess.fit_starts import MIN_SCORE
 from persona.data.preprocess.fit_terms import CROP_SIDE, CropSpace
-from persona.modules.body.joints import LEFT_HAND, LEFT_WRIST, RIGHT_HAND, RIGHT_WRIST
+from persona.data.preprocess.seen_wrists import is_spot_at_elbow
+from persona.modules.body.joints import (
+    LEFT_ELBOW,
+    LEFT_HAND,
+    LEFT_WRIST,
+    RIGHT_ELBOW,
+    RIGHT_HAND,
+    RIGHT_WRIST,
+)
 from persona.modules.detect import wholebody
 from persona.modules.detect.annotator import JOINTS
 from persona.types import Camera
 
-_HANDS = (("Left_Hand", LEFT_HAND), ("Right_Hand", RIGHT_HAND))
+_HANDS = (("Left", LEFT_ELBOW, LEFT_HAND), ("Right", RIGHT_ELBOW, RIGHT_HAND))
+"""Side, the elbow's joint and the hand's joints."""
 _WRISTS = ((LEFT_WRIST, wholebody.LEFT_WRIST), (RIGHT_WRIST, wholebody.RIGHT_WRIST))
 """Joint and COCO-WholeBody point of each wrist, in the order of the hands."""
 _LEAST = 0.001
@@ -96,17 +105,26 @@ def believed_hands(seen: Canvas) -> list[tuple[list[int], Float[Tensor, "2"]]]:
     """Joints and middle (pixels of the crop) of each hand that is seen near its wrist.
 
     If the hands are nearer to each other's wrists, left and right are exchanged: neither is used.
+    What is cut off at the elbow, as where a mask ends, is not either.
     """
-    middles = [seen_middle(seen.parts, PART_INDEX[name]) for name, _ in _HANDS]
     own, exchanged, found = 0.0, 0.0, []
-    for side, middle in enumerate(middles):
-        if middle is not None:
+    for side, (name, elbow, joints) in enumerate(_HANDS):
+        middle = seen_middle(seen.parts, PART_INDEX[f"{name}_Hand"])
+        if middle is not None and not _is_spot(seen, name, elbow):
             near = _wrist_distance(middle, seen, *_WRISTS[side])
             if near < _NEAR:
                 own += near
                 exchanged += _wrist_distance(middle, seen, *_WRISTS[1 - side])
-                found.append((list(_HANDS[side][1]), middle))
+                found.append((list(joints), middle))
     return found if own < exchanged else []
+
+
+def _is_spot(seen: Canvas, side: str, elbow: int) -> bool:
+    """Whether what is taken for a hand lies at the elbow's side of its forearm, as it is read."""
+    if JOINTS not in seen.maps:
+        return False
+    size = np.array([seen.camera.width, seen.camera.height], np.float32)
+    return is_spot_at_elbow(seen.parts, side, seen.maps[JOINTS][elbow, :2] * size)
 
 
 def seen_middle(parts: UInt8[ndarray, "h w"], part: int) -> Float[Tensor, "2"] | None:

@@ -42,6 +42,7 @@ from persona.data.preprocess.parts import (
 )
 from persona.data.preprocess.prior import TexturePrior
 from persona.data.preprocess.second_look import look_again
+from persona.data.preprocess.seen_wrists import with_seen_wrists
 from persona.data.preprocess.several import Sight, shared_identity, unwrap_photos, upright
 from persona.data.preprocess.sheet import write_sheet
 from persona.data.preprocess.texture_fill import fill_unseen
@@ -216,6 +217,10 @@ class PhotoPreprocessor:
             if detection is not sided:
                 log.info("%s: a limb taken from where the picture is read", photo)
                 fine = self._fine_canvas(image, detection, camera).with_maps(fine.maps)
+            limbed = detection
+            detection, fine = with_seen_wrists(limbed, fine, camera)
+            if detection is not limbed:
+                log.info("%s: a wrist taken from where forearm and hand are seen", photo)
         return Sight(photo, image, detection, camera, fine)
 
     def _fit(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from persona.data.palette import PART_INDEX
 from persona.data.preprocess.canvas import person_canvas
 from persona.data.preprocess.fit import photo_camera
 from persona.data.preprocess.fit_surface import SurfaceTerm
@@ -92,7 +93,7 @@ def test_gradient_reaches_the_vertices(body, person):
 class Told(Annotator):
     """Returns a given matte on the crop's grid."""
 
-    provides = frozenset({"alpha"})
+    provides = frozenset({"alpha", "parts"})
 
     def __init__(self, image, mask, detection):
         camera = photo_camera(*image.shape[:2])
@@ -102,7 +103,23 @@ class Told(Annotator):
         self.matte[canvas.image.min(-1) > 254] = 1.0
 
     def __call__(self, image, alpha, keypoints, prior=None):
-        return {"alpha": self.matte}
+        return {"alpha": self.matte, "parts": np.zeros(alpha.shape, np.uint8)}
+
+
+class Repeats(Annotator):
+    """Sees the mask that it is told; told none, all that is not white, if told points, no bag."""
+
+    provides = frozenset({"alpha", "parts"})
+
+    def __call__(self, image, alpha, keypoints, prior=None):
+        there = image.min(-1) < 240
+        if (keypoints[:, 2] > 0).any():
+            there &= (image[..., 0] < 38) | (image[..., 0] > 55)  # The bag's red.
+        person = alpha > 0.5 if alpha.any() else there
+        parts = np.where(person, PART_INDEX["Upper_Clothing"], 0).astype(np.uint8)
+        for part, red in (("Left_Lower_Arm", 200), ("Left_Hand", 210)):
+            parts[person & (np.abs(image[..., 0] - float(red)) < 5)] = PART_INDEX[part]
+        return {"alpha": person.astype(np.float32), "parts": parts}
 
 
 def test_a_matte_that_disagrees_grossly_is_believed(person):
@@ -143,6 +160,47 @@ def test_places_that_one_of_the_two_misses_are_settled_and_outlines_are_shared(p
     assert mended[beside].mean() < 0.1
     assert mended[doubted].mean() > 0.9, "kept, as the annotator is unsure there"
     assert (mended & true).sum() / (mended & ~doubted | true).sum() > 0.95
+
+
+def test_what_was_missed_is_added_where_it_looks_like_the_rest(person):
+    """A skirt of the coat's colour, a seat of another; a bag like the coat in one reading alone."""
+    _, _, _, detection = person
+    image = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    coat, skirt, seat, bag = (np.zeros((HEIGHT, WIDTH), bool) for _ in range(4))
+    coat[60:180, 100:140] = True
+    coat[180:260, [*range(100, 108), *range(132, 140)]] = True  # Legs
+    skirt[180:220, 108:132] = True
+    seat[140:200, 140:170] = True
+    bag[80:120, 60:90] = True
+    image[coat | skirt], image[seat], image[bag] = (30, 40, 120), (60, 160, 150), (45, 40, 120)
+    found = torch.from_numpy(coat.astype(np.float32))
+    wrong = Detection(found, detection.keypoints, detection.points_m)
+    mended = refine_mask(image, wrong, Repeats()).mask.numpy() > 0.5
+    assert mended[skirt].mean() > 0.95 and mended[coat].mean() > 0.95
+    assert not mended[seat].any() and not mended[bag].any()
+    assert (mended & ~(coat | skirt)).sum() < 0.05 * coat.sum()
+
+
+def test_a_hand_at_the_end_of_an_arm_is_given_back(person):
+    """Another one of the same colours, which is nobody's, is not."""
+    _, _, _, detection = person
+    image = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    coat, arm, hand, alone = (np.zeros((HEIGHT, WIDTH), bool) for _ in range(4))
+    coat[60:260, 100:140] = True
+    arm[120:132, 140:165] = True
+    hand[118:134, 165:180] = True
+    alone[200:216, 150:165] = True
+    image[coat], image[arm], image[hand | alone] = (30, 40, 120), (200, 150, 120), (210, 158, 128)
+    found = torch.from_numpy((coat | arm).astype(np.float32))
+    wrong = Detection(found, detection.keypoints, detection.points_m)
+    unlike = image.copy()
+    unlike[hand] = (210, 40, 200)
+    mended, kept = (
+        refine_mask(picture, wrong, Repeats()).mask.numpy() > 0.5 for picture in (image, unlike)
+    )
+    assert mended[hand].mean() > 0.9 and mended[arm].mean() > 0.9
+    assert kept[arm].mean() > 0.9 and kept[hand].mean() < 0.2
+    assert not mended[alone].any()
 
 
 def test_an_empty_matte_changes_nothing(person):

@@ -1,0 +1,91 @@
+"""Wrists where forearm and hand are seen."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from persona.data.palette import PART_INDEX
+from persona.data.preprocess.canvas import Canvas
+from persona.data.preprocess.fit import photo_camera
+from persona.data.preprocess.fit_hands import believed_hands
+from persona.data.preprocess.seen_wrists import with_seen_wrists
+from persona.modules.body.joints import LEFT_ELBOW, LEFT_HAND, LEFT_WRIST
+from persona.modules.detect import Detection, wholebody
+from persona.modules.detect.annotator import JOINTS
+from persona.modules.detect.offsets import OFFSETS
+
+HEIGHT, WIDTH = 320, 240
+
+
+def parts_of(hand_rows):
+    """A left forearm down from (100, 100), 60 pixels long, and a hand on some rows of its column.
+
+    The arm lies on a trunk.
+    """
+    parts = np.full((HEIGHT, WIDTH), PART_INDEX["Torso"], np.uint8)
+    parts[100:160, 92:108] = PART_INDEX["Left_Lower_Arm"]
+    parts[hand_rows, 92:108] = PART_INDEX["Left_Hand"]
+    return parts
+
+
+@pytest.fixture
+def camera():
+    return photo_camera(2 * HEIGHT, 2 * WIDTH)
+
+
+def seen_of(camera, parts, wrist):
+    """Detection and crop (half the photo's pixels a side); all points lie at the wrist as read."""
+    small = camera.crop(torch.tensor([0.0, 0.0, 2 * WIDTH, 2 * HEIGHT]), HEIGHT, WIDTH)
+    joints = torch.full((22, 4), 0.02)
+    joints[:, :2] = torch.tensor(wrist)
+    joints[LEFT_ELBOW, :2] = torch.tensor([100.0, 100.0])
+    joints[:, :2] /= torch.tensor([WIDTH, HEIGHT])
+    points = torch.tensor([*wrist, 1.0]).repeat(133, 1)
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    maps = {JOINTS: joints.numpy(), "parts": parts}
+    found = points * torch.tensor([2.0, 2, 1])
+    detection = Detection(torch.zeros(2 * HEIGHT, 2 * WIDTH), found, torch.zeros(133, 4))
+    detection = replace(detection, offsets=OFFSETS["mediapipe"])
+    return detection, Canvas(image, (parts > 0).astype(np.float32), small, points, image, maps)
+
+
+def test_a_wrist_is_where_forearm_and_hand_meet(camera):
+    found, seen = seen_of(camera, parts_of(slice(160, 180)), (130.0, 130.0))
+    mended, crop = with_seen_wrists(found, seen, camera)
+    at = torch.tensor([100.0, 160.0])
+    read = torch.from_numpy(crop.maps[JOINTS])[LEFT_WRIST, :2] * torch.tensor([WIDTH, HEIGHT])
+    point = wholebody.LEFT_WRIST
+    torch.testing.assert_close(read, at, atol=1, rtol=0)
+    torch.testing.assert_close(crop.keypoints[point, :2], at, atol=1, rtol=0)
+    torch.testing.assert_close(mended.keypoints[point, :2], 2 * at, atol=2, rtol=0)
+    assert (mended.keypoints[wholebody.LEFT_HAND, 2] == 0).all()
+    others = [i for i in range(112) if i != point and not 91 <= i < 112]
+    assert mended.keypoints[others].equal(found.keypoints[others])
+    assert point not in mended.offsets[:, 0].tolist() and len(mended.offsets)
+    assert believed_hands(crop)[0][0] == list(LEFT_HAND)
+
+
+def test_of_a_spot_beside_the_elbow_only_the_forearm_counts(camera):
+    """A mask that ends in the forearm leaves a few pixels of a hand at its rim."""
+    found, seen = seen_of(camera, parts_of(slice(96, 104)), (100.0, 104.0))
+    assert believed_hands(seen) == []
+    mended, _ = with_seen_wrists(found, seen, camera)
+    x, y = mended.keypoints[wholebody.LEFT_WRIST, :2] / 2
+    assert abs(x - 100) < 1 and 150 < y < 160
+
+
+@pytest.mark.parametrize(
+    ("hand", "wrist"),
+    [
+        (slice(160, 180), (105.0, 152.0)),  # Read near it.
+        (slice(160, 180), (220.0, 300.0)),  # Read on another arm.
+        (slice(200, 220), (130.0, 130.0)),  # A hand apart from the forearm.
+        (slice(0, 0), (130.0, 130.0)),
+    ],
+)
+def test_what_is_read_stays_if_the_parts_do_not_say_otherwise(camera, hand, wrist):
+    found, seen = seen_of(camera, parts_of(hand), wrist)
+    mended, crop = with_seen_wrists(found, seen, camera)
+    assert mended is found and crop is seen
