@@ -15,6 +15,7 @@ from persona.data.preprocess.colour_rules import classify, skin_mask
 from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.maps import body_maps, near_occlusion
 from persona.data.preprocess.parts import PARTS, agrees, bare_vertices, limb_of_vertices, strays
+from persona.data.preprocess.plain_fill import is_print
 from persona.data.preprocess.texture_fill import SHOE_COLOUR, _islands, fill_unseen
 from persona.data.preprocess.unwrap import UvMesh, texels_of
 from persona.modules.body.regions import body_regions
@@ -296,10 +297,10 @@ def test_stripes_are_a_print_and_a_badge_or_a_shadow_is_not():
     badge[np.linalg.norm(place - (0.25, 0.3, 0), axis=1) < 0.06] = 230
     # From light to dark over the whole garment.
     shadow *= np.linspace(0.3, 1.1, 8000)[np.argsort(np.argsort(place[:, 0]))][:, None]
-    assert texture_fill._is_print(stripes, place)
-    assert not texture_fill._is_print(ground, place)
-    assert not texture_fill._is_print(badge, place)
-    assert not texture_fill._is_print(shadow, place)
+    assert is_print(stripes, place)
+    assert not is_print(ground, place)
+    assert not is_print(badge, place)
+    assert not is_print(shadow, place)
 
 
 def test_what_falls_around_the_legs_is_named_by_what_is_seen_of_it():
