@@ -39,6 +39,8 @@ _SOFT_M = 0.004
 """Width of the hairline."""
 _SMOOTH_M, _MOST_DETAIL = 0.008, 30.0
 """Size (metres) and contrast (of 255) up to which differences between hairs are detail."""
+_EDGE_M, _THICK = 0.008, 0.2
+"""Width of the edge of hair in which skin shows through, and the share that must be left."""
 _THIN = 3
 _SAMPLES, _SMOOTH_SAMPLES = 12_000, 3000
 
@@ -108,7 +110,7 @@ def grow_hair(
     known: Bool[ndarray, "k"],
     where: Head,
 ) -> None:
-    """Decides between hair and skin on the head where nothing is known of it, in place.
+    """Decides between hair and skin where nothing is known of head and nape, in place.
 
     Above the ears the nearer of the two wins; hair surely covers what lies behind the ears, down to
     a line that leads to the nape. Hair that is seen lower than that goes on as low behind.
@@ -136,8 +138,21 @@ def grow_hair(
         for each in (hair | behind, skin | under)
     )
     part[unknown & ~is_bare(part)] = _SKIN
-    part[behind] = _HAIR
+    part[behind | (where.neck & ~known & (aside[:, 2] < line) & (aside[:, 1] > low))] = _HAIR
     part[np.flatnonzero(rest)[to_hair < to_skin]] = _HAIR
+
+
+def inner_hair(
+    hair: Bool[ndarray, "k"], skin: Bool[ndarray, "k"], place: Float[ndarray, "k 3"]
+) -> Bool[ndarray, "k"]:
+    """Hair that does not mix with skin, as it does at its edges; all where it is hardly wider."""
+    if not hair.any() or not skin.any():
+        return hair
+    index = np.flatnonzero(hair)
+    away, _ = cKDTree(place[skin]).query(place[index], distance_upper_bound=_EDGE_M, workers=-1)
+    inner = np.zeros_like(hair)
+    inner[index[np.isinf(away)]] = True
+    return inner if inner.sum() > max(_FEW, _THICK * len(index)) else hair
 
 
 def end_clothes(part: UInt8[ndarray, "k"], seen: Bool[ndarray, "k"], where: Head) -> None:
@@ -158,7 +173,7 @@ def end_clothes(part: UInt8[ndarray, "k"], seen: Bool[ndarray, "k"], where: Head
         behind = where.trunk & ~seen & (where.place[:, 2] < nape[:, 2].mean())
         away, _ = cKDTree(nape[::_THIN]).query(where.place[behind], workers=-1)
         part[np.flatnonzero(behind)[away < _YOKE_M]] = _CLOTH[0]
-    unseen = where.neck & ~seen
+    unseen = where.neck & ~seen & (part != _HAIR)
     part[unseen & (height > collar)] = _SKIN
     part[unseen & (height <= collar)] = _CLOTH[0]
 

@@ -17,14 +17,15 @@ ARM, BODY = 4, 5
 """Groups of texels in which a garment has its rows across the arm, or across trunk and legs."""
 GARMENTS = [PART_INDEX[name] for name in ("Upper_Clothing", "Lower_Clothing")]
 _COVERS = [*GARMENTS, *(PART_INDEX[name] for name in ("Hair", "Left_Shoe", "Right_Shoe"))]
+_SKIN = PART_INDEX["Face_Neck"]
 _ROW_M = 0.02
 """Height of the rows in which a garment's own pattern (hem, stripes) is looked for."""
 _SHADING = 36.0
 """Difference (RGB distance, 0 to 442) within one garment that light alone may make."""
 _CONTINUE_M = 0.05
 """Filled colours become the plain colour over about this distance from the seen texels."""
-_GAP_M = 0.15
-"""The same for gaps between seen texels."""
+_GAP_M = 0.06
+"""Half the width of gaps between seen texels that are filled with what surrounds them."""
 _APART, _ALIKE = 0.3, 0.7
 """Cosines between the normals of a texel and of the nearest seen one from which it begins to lie in
 a gap, and from which it wholly does."""
@@ -41,7 +42,7 @@ _PRINT_M, _LOCAL = 0.03, 30.0
 _PROBES = 12_000
 
 
-def plain_fill(  # noqa: PLR0913 (texels and what is known of them)
+def plain_fill(
     colour: Float32[ndarray, "k 3"],
     part: UInt8[ndarray, "k"],
     seen: Bool[ndarray, "k"],
@@ -66,8 +67,6 @@ def plain_fill(  # noqa: PLR0913 (texels and what is known of them)
     kind = _kinds(part)
     for label in np.unique(kind[made_up]):
         source, target = seen & (kind == label), made_up & (kind == label)
-        if label == PART_INDEX["Hair"]:
-            source = core_of_hair(source, colour)
         if source.sum() < _MIN_SEEN:
             continue  # Copied colours stay.
         if label in GARMENTS and is_print(colour[source], place[source]):
@@ -102,20 +101,12 @@ def is_print(colour: ndarray, place: ndarray) -> bool:
     return bool((away > _CONTRAST).mean() > _ALL_OVER and busy > _ALL_OVER)
 
 
-def core_of_hair(source: Bool[ndarray, "k"], colour: ndarray) -> Bool[ndarray, "k"]:
-    """The 70 % of hair nearest to its median colour: without its edges to skin."""
-    if not source.any():
-        return source
-    difference = np.linalg.norm(colour - np.median(colour[source], 0), axis=-1)
-    return source & (difference <= np.quantile(difference[source], 0.7))
-
-
 def _kinds(part: UInt8[ndarray, "k"]) -> UInt8[ndarray, "k"]:
     """Kind of surface: upper or lower garment, hair, a shoe, skin; the parts say which.
 
     Colour cannot: blue jeans under a blue shirt are jeans.
     """
-    return np.where(np.isin(part, _COVERS), part, PART_INDEX["Face_Neck"])
+    return np.where(np.isin(part, _COVERS), part, _SKIN)
 
 
 def _rows(colour: ndarray, along: ndarray, wanted: ndarray, patterned: bool) -> ndarray:
@@ -190,5 +181,6 @@ def _continued(
     if normal is not None:
         alike = (normal[chosen[index[:, 0]]] * normal[target]).sum(-1, keepdims=True)
         share = ((alike - _APART) / (_ALIKE - _APART)).clip(0, 1)
-        out = out + share * (faded(rest, _GAP_M) - out)
+        share = share * (1 - distance[:, :1] / _GAP_M).clip(0, 1)
+        out = out + share * (faded(rest, np.inf) - out)
     return out

@@ -22,12 +22,13 @@ from persona.data.preprocess.head_fill import (
     Head,
     end_clothes,
     grow_hair,
+    inner_hair,
     mirror_face,
     soften,
     strands,
 )
 from persona.data.preprocess.parts import LIMBS_OF_KIND, PARTS
-from persona.data.preprocess.plain_fill import ARM, BODY, GARMENTS, core_of_hair, plain_fill
+from persona.data.preprocess.plain_fill import ARM, BODY, GARMENTS, plain_fill
 from persona.data.preprocess.prints import tubes
 from persona.data.preprocess.unwrap import Texels, UvMesh, texels_of
 from persona.modules.body.regions import BodyRegions
@@ -128,7 +129,8 @@ def fill_unseen(
         _default_feet(colour, part, made_up & feet, place)
     tube = tubes(limb, place[:, 0], cloth)
     plain_fill(colour, part, known, made_up, place, normal, group, tube)
-    strands(colour, core_of_hair(hair & seen & head.head, colour), made_up & hair, place)
+    source = inner_hair(hair & seen & head.head, seen & head.head & ~hair, place)
+    strands(colour, source, made_up & hair, place)
     soften(colour, part, made_up, head)
     # The region's rim, two rings wide, is lips: only what lies deeper is dark.
     lips = rings(mesh.faces, ~regions.mouth_in, 2)
