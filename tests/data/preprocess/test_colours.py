@@ -24,6 +24,7 @@ from persona.modules.detect import wholebody
 from persona.types import Camera
 
 SKIN, SHIRT, TROUSERS, HAIR = (205, 160, 135), (60, 110, 180), (40, 40, 45), (30, 22, 20)
+MOLE = (90, 20, 120)
 
 
 @pytest.fixture(scope="module")
@@ -211,12 +212,16 @@ def dressed(body):
         square, seen.reshape(size, size), square, colours_from_classes(classes.reshape(size, size))
     )
 
-    def fill(cover, hidden=None):
+    def fill(cover, hidden=None, mole=None):
         given = known
+        if mole is not None:
+            marked = image.copy()
+            marked[index[mole]] = MOLE
+            given = known._replace(inpaint=marked.reshape(size, size, 3))
         if hidden is not None:
             mask = known.mask.reshape(-1).copy()
             mask[index[hidden]] = False
-            given = known._replace(mask=mask.reshape(size, size))
+            given = given._replace(mask=mask.reshape(size, size))
         filled = fill_unseen(given, mesh, canonical, limbs, regions, cover)
         maps = (filled.inpaint, classes_from_colours(filled.seg_inpaint)[..., None])
         return (m.reshape(size**2, -1)[index].astype(int) for m in maps)
@@ -238,6 +243,21 @@ def test_fill_keeps_what_is_seen_and_gives_the_head_hair(body, dressed):
     assert np.median(to_hair) < 10 and (to_hair < 60).mean() > 0.9, (
         "no face on the back of the head"
     )
+
+
+def test_a_cheek_that_is_turned_away_has_what_the_other_one_shows(body, dressed):
+    d = dressed
+    x, y, _ = d.place.T
+    level = np.abs(y - (y[d.face].max() - 0.08))
+    lips = d.texels.features(body_regions(body).mouth_in.float()).numpy() > 0
+    cheek = d.face & d.front & (level < 0.015) & ~lips
+    mole = cheek & (x > 0.02) & (x < 0.04)
+    result, _ = d.fill(Cover.none(len(body.template)), d.head & d.front & (x < -0.005), mole)
+    inner = cheek & (x < -0.024) & (x > -0.036) & (level < 0.01)
+    other = cheek & (x < -0.044) & (x > -0.055)
+    assert inner.sum() > 10 and other.sum() > 10
+    assert np.median(np.abs(result[inner] - MOLE).sum(-1)) < 30
+    assert np.median(np.abs(result[other] - SKIN).sum(-1)) < 30
 
 
 def test_the_back_has_the_stripes_but_not_the_print_nor_the_neckline(body, dressed):

@@ -10,12 +10,12 @@ from persona.data.preprocess.prints import TRUNK
 SHIRT = PART_INDEX["Upper_Clothing"]
 
 
-def tube():
-    """Places on a trunk of 15 cm, their normals, and their angles from the front."""
+def tube(radius):
+    """Places on a trunk, their normals, and their angles from the front."""
     angle, height = np.meshgrid(np.linspace(-np.pi, np.pi, 200), np.linspace(0, 0.5, 60))
     angle, height = angle.ravel(), height.ravel()
     normal = np.stack((np.sin(angle), 0 * angle, np.cos(angle)), -1)
-    return 0.15 * normal + height[:, None] * (0, 1, 0), normal, np.abs(angle)
+    return radius * normal + height[:, None] * (0, 1, 0), normal, np.abs(angle)
 
 
 def filled(colour, seen, place, normal):
@@ -27,8 +27,8 @@ def filled(colour, seen, place, normal):
 
 
 def test_behind_an_open_jacket_is_the_jacket():
-    place, normal, angle = tube()
-    colour = np.where((angle < 0.4)[:, None], (240, 240, 235), (40, 45, 60))
+    place, normal, angle = tube(0.25)
+    colour = np.where((angle < 0.7)[:, None], (240, 240, 235), (40, 45, 60))
     shown = filled(colour, angle < 1.3, place, normal)
     back = angle > 2.2
     assert np.abs(shown[back] - (40, 45, 60)).max() < 12
@@ -37,7 +37,7 @@ def test_behind_an_open_jacket_is_the_jacket():
 @pytest.mark.parametrize("tone", [(200, 60, 60), (60, 60, 60)])
 def test_a_gap_in_front_is_like_what_surrounds_it(tone):
     """A wide lapel of another tone; an arm hid a part of it."""
-    place, normal, angle = tube()
+    place, normal, angle = tube(0.15)
     right = (place[:, 0] > 0.02) & (angle < 1.5)
     colour = np.where(right[:, None], tone, (130, 130, 130))
     gap = (np.abs(place[:, 0] - 0.08) < 0.02) & (np.abs(place[:, 1] - 0.25) < 0.1)
