@@ -32,6 +32,7 @@ from persona.data.preprocess.fit_joints import with_agreed_limbs, with_agreed_si
 from persona.data.preprocess.fit_together import STEPS, fit_together
 from persona.data.preprocess.maps import near_occlusion
 from persona.data.preprocess.matte import refine_mask
+from persona.data.preprocess.part_order import in_order
 from persona.data.preprocess.parts import (
     PARTS,
     agrees,
@@ -258,7 +259,8 @@ class PhotoPreprocessor:
         """The crop that is unwrapped, with the annotator's maps."""
         image, detection, camera = sight.image, sight.detection, sight.camera
         read = sight.fine or self._annotated(image, detection, camera, fit)
-        return self._fine_canvas(image, detection, camera).with_maps(read.maps)
+        maps = {**read.maps, "parts": in_order(read.parts)}
+        return self._fine_canvas(image, detection, camera).with_maps(maps)
 
     def _annotated(
         self,

@@ -7,12 +7,10 @@ are not repeated on the back. Around what is seen it blends into the seen colour
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from scipy.ndimage import binary_opening, gaussian_filter1d
+from scipy.ndimage import binary_opening
 from scipy.ndimage import label as label_regions
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -20,8 +18,18 @@ from torch import Tensor
 from persona.data.layout import Textures
 from persona.data.palette import PART_INDEX, classes_from_colours, colours_from_classes
 from persona.data.preprocess.cover import Cover
+from persona.data.preprocess.head_fill import (
+    Head,
+    end_clothes,
+    grow_hair,
+    inner_hair,
+    mirror_face,
+    soften,
+    strands,
+)
 from persona.data.preprocess.parts import LIMBS_OF_KIND, PARTS
-from persona.data.preprocess.prints import run_around, tubes, weighted_mean
+from persona.data.preprocess.plain_fill import ARM, BODY, GARMENTS, plain_fill
+from persona.data.preprocess.prints import tubes
 from persona.data.preprocess.unwrap import Texels, UvMesh, texels_of
 from persona.modules.body.regions import BodyRegions
 from persona.modules.body.topology import rings, vertex_normals
@@ -35,30 +43,12 @@ _NEAREST = 16
 _MAX_SOURCES = 40_000
 _NECK_OPENING_M = 0.09
 """Half width of a neckline, which is cut lower in front than at the back."""
-_ROW_M = 0.02
-"""Height of the rows in which a garment's own pattern (hem, stripes) is looked for."""
-_SHADING = 36.0
-"""Difference (RGB distance, 0 to 442) within one garment that light alone may make."""
-_CONTINUE_M = 0.05
-"""Filled colours become the plain colour over about this distance from the seen texels."""
-_FEATHER_M = 0.012
-"""Within about this distance it is the seen colour itself."""
-_SMOOTH_NEAREST = 48
-"""How many seen texels (of a thinned set) are averaged: single creases are not continued."""
 _MIN_ISLAND = 4e-4
 """Share of the texture below which a seen speck of body or sleeve is made up as well."""
 _MIN_WIDTH = 0.012
 """The same for the width of a seen part, in sides of the texture."""
-_MIN_SEEN = 50
-_CONTRAST, _ALL_OVER = 54.0, 0.25
-"""A print: this share of a garment differs by this much (RGB distance) from its plain colour."""
-_PRINT_M, _LOCAL = 0.03, 30.0
-"""And as much of it varies by this much (standard deviation) within this distance."""
-_PROBES = 12_000
 _TROUSERS = 0.3
 """Share of what is seen below a skirt's hem that makes it trousers, if it is another garment."""
-_EAR_M = 0.085
-"""How far behind the eyes the ears begin."""
 _FEW = 0.05
 """Share of the feet seen below which they count as out of sight."""
 SHOE_COLOUR = (62, 56, 52)
@@ -103,12 +93,12 @@ def fill_unseen(
         )
         below = below[texels.corners].any(-1).numpy() & ~cloth
         garment = _falling(part[cloth & seen])
-        trousers = below & seen & np.isin(part, _PATTERNED) & (part != garment)
+        trousers = below & seen & np.isin(part, GARMENTS) & (part != garment)
         if trousers.sum() < _TROUSERS * (below & seen).sum():
             # Bare legs: cloth seen on them is the skirt, seen through a misfit.
             group[below] = _FEET
-            seen = seen & ~(below & np.isin(part, _PATTERNED))
-    seen = seen & ~(cloth & ~np.isin(part, _PATTERNED))
+            seen = seen & ~(below & np.isin(part, GARMENTS))
+    seen = seen & ~(cloth & ~np.isin(part, GARMENTS))
     seen = seen & ~(_islands(textures.mask)[texels.index.numpy()] & np.isin(group, (_ARM, _BODY)))
     place = texels.features(canonical).numpy()
     normal = texels.features(vertex_normals(canonical, mesh.faces)).numpy()
@@ -116,26 +106,32 @@ def fill_unseen(
     for label in np.unique(group):
         here = group == label
         source = here & seen
-        if label == _HEAD:
-            # Before the ears the other side, or what is next to it, shows skin and hair alike.
-            front = here & ~seen & (place[:, 2] > float(canonical[regions.eye, 2].mean()) - _EAR_M)
-            around = seen & np.isin(group, (_HEAD, _FACE))
-            if front.any() and around.any():
-                colour[front], part[front] = _borrow(points, lookup[front], colour, part, around)
-            here, source = here & ~front, _hair(source, colour, part)
-        elif label == _BODY and cover.hair.any():
+        if label == _BODY and cover.hair.any():
             source = source & (part != PART_INDEX["Hair"])  # ``cover`` says how far hair falls
         target = here & ~seen
         if target.any() and source.any():
             colour[target], part[target] = _borrow(points, lookup[target], colour, part, source)
+    heaviest = texels.corners.gather(1, texels.weights.argmax(1, keepdim=True))[:, 0]
+    limb = limbs[heaviest].numpy()
+    head = Head(
+        place, np.isin(group, (_HEAD, _FACE)), limb == PARTS.index("Neck"),
+        limb == PARTS.index("Torso"), canonical[regions.eye].mean(0).numpy(),
+    )  # fmt: skip
+    known = seen | mirror_face(colour, part, seen, head)
+    grow_hair(part, known, head)
+    end_clothes(part, seen, head)
     part[cloth], part[fall & ~seen] = garment, PART_INDEX["Hair"]
-    made_up = ~seen & (group != _FACE)
+    hair = part == PART_INDEX["Hair"]
+    # A face is not plain: skin on it is like the skin next to it.
+    made_up = ~known & ((group != _FACE) | hair)
     feet = group == _FEET
     if feet.any() and seen[feet].mean() < _FEW:
         _default_feet(colour, part, made_up & feet, place)
-    heaviest = texels.corners.gather(1, texels.weights.argmax(1, keepdim=True))[:, 0]
-    tube = tubes(limbs[heaviest].numpy(), place[:, 0], cloth)
-    _plain(colour, part, seen, made_up, place, group, tube)
+    tube = tubes(limb, place[:, 0], cloth)
+    plain_fill(colour, part, known, made_up, place, normal, group, tube)
+    source = inner_hair(hair & seen & head.head, seen & head.head & ~hair, place)
+    strands(colour, source, made_up & hair, place)
+    soften(colour, part, made_up, head)
     # The region's rim, two rings wide, is lips: only what lies deeper is dark.
     lips = rings(mesh.faces, ~regions.mouth_in, 2)
     lining = texels.features((~lips).float()).numpy() > 0.5
@@ -172,9 +168,7 @@ def _inside(texels: Texels, mask: Bool[Tensor, "p"]) -> Bool[np.ndarray, "k"]:
     return mask[texels.corners].all(-1).numpy()
 
 
-_FACE, _HEAD, _HAND, _ARM, _BODY, _FEET = range(6)
-_PATTERNED = [PART_INDEX[name] for name in ("Upper_Clothing", "Lower_Clothing")]
-_COVERS = [*_PATTERNED, *(PART_INDEX[name] for name in ("Hair", "Left_Shoe", "Right_Shoe"))]
+_FACE, _HEAD, _HAND, _FEET, _ARM, _BODY = *range(4), ARM, BODY
 
 
 def _groups(texels: Texels, limbs: Int[Tensor, "p"], regions: BodyRegions) -> Int[np.ndarray, "k"]:
@@ -187,20 +181,6 @@ def _groups(texels: Texels, limbs: Int[Tensor, "p"], regions: BodyRegions) -> In
     group[limbs == PARTS.index("Face_Neck")] = _HEAD
     group[regions.face_expr | regions.eye] = _FACE
     return group[heaviest].numpy()
-
-
-def _hair(
-    source: Bool[np.ndarray, "k"], colour: np.ndarray, part: np.ndarray
-) -> Bool[np.ndarray, "k"]:
-    """The hair among seen texels, without its edges to skin; all where there is hardly any."""
-    hair = source & (part == PART_INDEX["Hair"])
-    return _core(hair, colour) if hair.sum() > 50 else source
-
-
-def _core(chosen: Bool[np.ndarray, "k"], colour: np.ndarray) -> Bool[np.ndarray, "k"]:
-    """The 70 % of texels nearest to their median colour."""
-    difference = np.linalg.norm(colour - np.median(colour[chosen], 0), axis=-1)
-    return chosen & (difference <= np.quantile(difference[chosen], 0.7))
 
 
 def _behind_neckline(
@@ -250,100 +230,10 @@ def _sample(mask: Bool[np.ndarray, "k"]) -> Int[np.ndarray, "m"]:
     return index[:: max(1, len(index) // _MAX_SOURCES)]
 
 
-def _plain(
-    colour: np.ndarray,
-    part: np.ndarray,
-    seen: Bool[np.ndarray, "k"],
-    made_up: Bool[np.ndarray, "k"],
-    place: np.ndarray,
-    group: Int[np.ndarray, "k"],
-    tube: Int[np.ndarray, "k"],
-) -> None:
-    """Gives made-up texels their kind's plain colour or print, in place."""
-    kind = _kinds(part)
-    for label in np.unique(kind[made_up]):
-        source, target = seen & (kind == label), made_up & (kind == label)
-        if source.sum() < _MIN_SEEN:
-            continue  # Copied colours stay.
-        if label in _PATTERNED and _is_print(colour[source], place[source]):
-            run_around(colour, place, tube, source, target)
-            continue
-        plain = np.zeros_like(colour)
-        for limb in np.unique(group[target | source]):
-            here = group == limb
-            local = label in _PATTERNED and (source & here).sum() >= _MIN_SEEN
-            near = source & here if local else source
-            # Sleeves lie along x in the canonical pose, everything else along y.
-            along = np.abs(place[:, 0]) if limb == _ARM else place[:, 1]
-            rows = (target | source) & here
-            plain[rows] = _rows(colour[near], along[near], along[rows], label in _PATTERNED)
-        rest = _continued((colour - plain)[source], place[source], place[target])
-        colour[target] = plain[target] + rest
-
-
-def _is_print(colour: np.ndarray, place: np.ndarray) -> bool:
-    """Whether a garment has a pattern all over, and not a plain ground with a badge or shadows.
-
-    Shadows change colours over a hand's breadth, prints over a finger's.
-    """
-    chosen = np.linspace(0, len(colour) - 1, min(len(colour), _PROBES)).astype(int)
-    colour, place = colour[chosen], place[chosen]
-    away = np.linalg.norm(colour - np.median(colour, 0), axis=-1)
-    near = cKDTree(place).query_ball_point(place[::8], _PRINT_M)
-    local = [np.linalg.norm(colour[i].std(0)) for i in near if len(i) > 5]
-    busy = np.mean(np.array(local) > _LOCAL) if local else 0.0
-    return bool((away > _CONTRAST).mean() > _ALL_OVER and busy > _ALL_OVER)
-
-
 def _falling(part: UInt8[np.ndarray, "k"]) -> int:
     """Class of what hangs around the legs, by its seen texels: a skirt, or a long shirt."""
     upper, lower = (PART_INDEX[f"{name}_Clothing"] for name in ("Upper", "Lower"))
     return upper if (part == upper).sum() > (part == lower).sum() else lower
-
-
-def _kinds(part: UInt8[np.ndarray, "k"]) -> UInt8[np.ndarray, "k"]:
-    """Kind of surface: upper or lower garment, hair, a shoe, skin; the parts say which.
-
-    Colour cannot: blue jeans under a blue shirt are jeans.
-    """
-    return np.where(np.isin(part, _COVERS), part, PART_INDEX["Face_Neck"])
-
-
-def _rows(colour: np.ndarray, along: np.ndarray, wanted: np.ndarray, patterned: bool) -> np.ndarray:
-    """Median colour at each wanted height, as far as it differs by more than light explains."""
-    tone = np.median(colour, 0)
-    out = np.broadcast_to(tone, (len(wanted), 3)).astype(np.float32)
-    if not patterned:
-        return out
-    low = along.min()
-    row = ((along - low) / _ROW_M).astype(int)
-    order = np.argsort(row, kind="stable")
-    first = np.searchsorted(row[order], np.arange(row.max() + 2))
-    centre, median = [], []
-    for index, (start, stop) in enumerate(pairwise(first)):
-        if stop - start >= 20:
-            centre.append(low + (index + 0.5) * _ROW_M)
-            median.append(np.median(colour[order[start:stop]], 0) - tone)
-    if not centre:
-        return out
-    change = gaussian_filter1d(np.array(median), 0.7, axis=0, mode="nearest")
-    size = np.linalg.norm(change, axis=-1, keepdims=True)
-    change = change * np.clip(1 - _SHADING / np.maximum(size, 1e-6), 0, None)
-    return out + np.stack([np.interp(wanted, centre, c) for c in change.T], -1)
-
-
-def _continued(rest: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """What the nearest seen texels differ from plain by, smoothed, and fading with distance."""
-    chosen = _sample(np.ones(len(source), bool))[:: max(1, len(source) // 8000)]
-    tree, rest = cKDTree(source[chosen]), rest[chosen].clip(-_SHADING, _SHADING)
-    _, near = tree.query(source[chosen], min(_SMOOTH_NEAREST, len(chosen)), workers=-1)
-    smooth = rest[near.reshape(len(chosen), -1)].mean(1)
-    distance, index = tree.query(target, min(8, len(chosen)), workers=-1)
-    distance, index = distance.reshape(len(target), -1), index.reshape(len(target), -1)
-    mixed = weighted_mean(smooth[index], 1 / (distance + 0.01) ** 2)
-    close = weighted_mean(rest[index[:, :4]], 1 / (distance[:, :4] + 1e-3))
-    mixed += np.exp(-distance[:, :1] / _FEATHER_M) * (close - mixed)
-    return mixed * np.exp(-distance[:, :1] / _CONTINUE_M)
 
 
 def _bleed(

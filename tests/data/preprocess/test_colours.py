@@ -15,6 +15,7 @@ from persona.data.preprocess.colour_rules import classify, skin_mask
 from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.maps import body_maps, near_occlusion
 from persona.data.preprocess.parts import PARTS, agrees, bare_vertices, limb_of_vertices, strays
+from persona.data.preprocess.plain_fill import is_print
 from persona.data.preprocess.texture_fill import SHOE_COLOUR, _islands, fill_unseen
 from persona.data.preprocess.unwrap import UvMesh, texels_of
 from persona.modules.body.regions import body_regions
@@ -22,6 +23,7 @@ from persona.modules.detect import wholebody
 from persona.types import Camera
 
 SKIN, SHIRT, TROUSERS, HAIR = (205, 160, 135), (60, 110, 180), (40, 40, 45), (30, 22, 20)
+MOLE = (90, 20, 120)
 
 
 def scene():
@@ -208,12 +210,16 @@ def dressed(body):
         square, seen.reshape(size, size), square, colours_from_classes(classes.reshape(size, size))
     )
 
-    def fill(cover, hidden=None):
+    def fill(cover, hidden=None, mole=None):
         given = known
+        if mole is not None:
+            marked = image.copy()
+            marked[index[mole]] = MOLE
+            given = known._replace(inpaint=marked.reshape(size, size, 3))
         if hidden is not None:
             mask = known.mask.reshape(-1).copy()
             mask[index[hidden]] = False
-            given = known._replace(mask=mask.reshape(size, size))
+            given = given._replace(mask=mask.reshape(size, size))
         filled = fill_unseen(given, mesh, canonical, limbs, regions, cover)
         maps = (filled.inpaint, classes_from_colours(filled.seg_inpaint)[..., None])
         return (m.reshape(size**2, -1)[index].astype(int) for m in maps)
@@ -235,6 +241,21 @@ def test_fill_keeps_what_is_seen_and_gives_the_head_hair(body, dressed):
     assert np.median(to_hair) < 10 and (to_hair < 60).mean() > 0.9, (
         "no face on the back of the head"
     )
+
+
+def test_a_cheek_that_is_turned_away_has_what_the_other_one_shows(body, dressed):
+    d = dressed
+    x, y, _ = d.place.T
+    level = np.abs(y - (y[d.face].max() - 0.08))
+    lips = d.texels.features(body_regions(body).mouth_in.float()).numpy() > 0
+    cheek = d.face & d.front & (level < 0.015) & ~lips
+    mole = cheek & (x > 0.02) & (x < 0.04)
+    result, _ = d.fill(Cover.none(len(body.template)), d.head & d.front & (x < -0.005), mole)
+    inner = cheek & (x < -0.024) & (x > -0.036) & (level < 0.01)
+    other = cheek & (x < -0.044) & (x > -0.055)
+    assert inner.sum() > 10 and other.sum() > 10
+    assert np.median(np.abs(result[inner] - MOLE).sum(-1)) < 30
+    assert np.median(np.abs(result[other] - SKIN).sum(-1)) < 30
 
 
 def test_the_back_has_the_stripes_but_not_the_print_nor_the_neckline(body, dressed):
@@ -294,10 +315,10 @@ def test_stripes_are_a_print_and_a_badge_or_a_shadow_is_not():
     badge[np.linalg.norm(place - (0.25, 0.3, 0), axis=1) < 0.06] = 230
     # A gradient from light to dark over the whole garment.
     shadow *= np.linspace(0.3, 1.1, 8000)[np.argsort(np.argsort(place[:, 0]))][:, None]
-    assert texture_fill._is_print(stripes, place)
-    assert not texture_fill._is_print(ground, place)
-    assert not texture_fill._is_print(badge, place)
-    assert not texture_fill._is_print(shadow, place)
+    assert is_print(stripes, place)
+    assert not is_print(ground, place)
+    assert not is_print(badge, place)
+    assert not is_print(shadow, place)
 
 
 def test_what_falls_around_the_legs_is_named_by_what_is_seen_of_it():
