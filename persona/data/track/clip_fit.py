@@ -35,6 +35,7 @@ from persona.data.track.clip_start import guesses, mirrored, places, read_mirror
 from persona.data.track.clip_state import ClipState
 from persona.data.track.clip_terms import (
     ClipWeights,
+    mouth_term,
     sliding,
     smoothness,
     standing,
@@ -142,7 +143,7 @@ class ClipProblem:
     def _priors(self, state: ClipState) -> Float[Tensor, ""]:
         w, pose = self.weights, state.pose()
         energy = w.pose * pose_term(pose) + w.hand * hand_term(pose)
-        face = pose.expression.square().sum(-1) + pose.jaw.square().sum(-1)
+        face = pose.expression.square().sum(-1) + mouth_term(pose.jaw)
         shape = w.shape * state.betas.square().mean(-1)
         shape = shape + w.joint_offset * joint_offset_term(state.joint_offset)
         return (energy + w.face * face).mean() + shape.mean()

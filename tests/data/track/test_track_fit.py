@@ -189,6 +189,20 @@ def test_terms_know_still_feet_and_jitter():
     assert float(smoothness(joints, 10)) > 0.05
 
 
+@pytest.mark.parametrize("axis, cost", [(0, 0.1), (1, 1.0), (2, 1.0)])
+def test_a_jaw_is_held_as_a_photographs_is_and_more_from_moving_aside(body, walk, axis, cost):
+    """Lips of a small face are noise: it opened by 16 degrees, and moved aside."""
+    _, _, camera, sightings = walk
+    fit, state = ClipFit(body, camera, FPS), ClipState(body, torch.eye(3)[None], torch.zeros(1, 3))
+    problem = ClipProblem(
+        body, fit._data(sightings[:1])[0], camera, FPS, fit.weights, fit.offsets
+    )  # fmt: skip
+    shut = problem._priors(state)
+    state.jaw.data[0, axis] = 0.1
+    moved = (problem._priors(state) - shut) / fit.weights.face
+    assert float(moved.detach()) == pytest.approx(cost, rel=1e-3)
+
+
 def test_eyes_follow_the_pupils():
     """A pupil off by a tenth of the eye's width is a turn of 14 degrees; less in a small face."""
     points = torch.zeros(5, 133, 3)
