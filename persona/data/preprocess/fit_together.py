@@ -2,9 +2,7 @@
 
 A photograph gives little information about depth, but one from the side shows the depth of one from
 the front. So all photographs are taken to show one stance, seen from where each was taken. If the
-keypoints then show that a limb was moved between photographs, it is fitted freely in that one. At
-the end each photograph moves the stance a little, to where its own pixels show it: a texture is
-taken from there.
+keypoints then show that a limb was moved between photographs, it is fitted freely in that one.
 """
 
 from __future__ import annotations
@@ -46,13 +44,7 @@ _MOVED = 0.1
 crop."""
 _ROUNDS = (150, 100)
 """Steps with one stance, and with moved limbs free."""
-_OWN = 60
-"""Steps in which the stance of each photograph leaves the shared one a little."""
-STEPS = sum(_ROUNDS) + _OWN
-_NEAR_RAD, _TETHER = 0.1, 0.01
-"""By how much stances differ as a rule, and the energy of such a difference in all joints."""
-_FIRST = 2.0
-"""How much more the photograph counts that the avatar is trained to show."""
+STEPS = sum(_ROUNDS)
 _LR = 0.02
 _MEDIAN_ROUNDS, _NEAR = 30, 0.05
 """Rounds of Weiszfeld's median, and the distance (radians) below which a stance counts no more."""
@@ -95,8 +87,6 @@ def fit_together(
             )
             for state, joints, stance in zip(states, free, own, strict=True):
                 state.body.data[0, joints] = stance[joints]
-    shared = [state.body.detach().clone() for state in states]
-    _descend(_OWN, problems, states, torch.ones_like(free), advance, shared)
     return [fit_result(p, s, fit.start) for p, s, fit in zip(problems, states, fits, strict=True)]
 
 
@@ -106,27 +96,14 @@ def _descend(
     states: Sequence[FitState],
     free: Bool[Tensor, "k 21"],
     advance: Callable[[int], None],
-    near: Sequence[Float[Tensor, "1 21 3"]] | None = None,
 ) -> None:
-    """Moves all photographs down their energies, joints that are not free as one.
-
-    Args:
-        steps: Number of steps.
-        problems: The photographs' energies.
-        states: Their fits.
-        free: Joints that each photograph has to itself.
-        advance: Called after each step.
-        near: A stance for each photograph that it leaves only a little.
-    """
+    """Moves all photographs down their energies, joints that are not free as one."""
     parameters = {id(p): p for state in states for p in state.parameters()}
     optimizer = torch.optim.Adam(list(parameters.values()), lr=_LR)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, _LR / 10)
     for _ in range(steps):
         optimizer.zero_grad(set_to_none=True)
         energies = [p.full(s).sum() for p, s in zip(problems, states, strict=True)]
-        energies[0] = _FIRST * energies[0]
-        if near is not None:
-            energies += [tether(s.body, stance) for s, stance in zip(states, near, strict=True)]
         torch.stack(energies).sum().backward()
         tie([state.body for state in states], free)
         optimizer.step()
@@ -144,11 +121,6 @@ def tie(stances: Sequence[torch.nn.Parameter], free: Bool[Tensor, "k 21"]) -> No
     mean = (gradients * tied).sum(0) / tied.sum(0).clamp(min=1)
     for stance, own, mine in zip(stances, gradients, tied, strict=True):
         stance.grad = torch.where(mine, mean, own)[None]
-
-
-def tether(stance: Float[Tensor, "1 21 3"], near: Float[Tensor, "1 21 3"]) -> Float[Tensor, ""]:
-    """Energy of leaving a stance."""
-    return _TETHER * ((stance - near) / _NEAR_RAD).square().mean()
 
 
 def median_stance(stances: Float[Tensor, "k 21 3"]) -> Float[Tensor, "21 3"]:
