@@ -1,6 +1,5 @@
 """The exported page in headless Chromium draws what the avatar draws."""
 
-import shutil
 import subprocess
 from urllib.parse import quote
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from persona.benchmark.browser import browser, page_rate
 from persona.commands.avatar_export import AvatarExport, Settings
 from persona.commands.export_loss import over_white
 from persona.data.export.html import FIELD_OF_VIEW, write_html
@@ -21,11 +21,11 @@ TARGET, DISTANCE = (0.0, 0.9, 0.0), 4.2
 
 def browse(page, profile, options: str, *asked: str) -> subprocess.CompletedProcess:
     """Opens a page in headless Chromium, which draws in software."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if browser is None:
+    program = browser()
+    if program is None:
         pytest.skip("needs Chromium (Debian: apt-get install chromium)")
     return subprocess.run(
-        [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--use-angle=swiftshader",
+        [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--use-angle=swiftshader",
          "--enable-unsafe-swiftshader", "--hide-scrollbars", "--force-device-scale-factor=1",
          "--virtual-time-budget=4000", f"--user-data-dir={profile}", "--window-size=640,640",
          *asked, f"{page.as_uri()}#{quote(options, safe='=&,.')}"],
@@ -74,3 +74,21 @@ def test_the_browser_shows_the_avatar(seen_system, tmp_path):
         own = own_render(exporter, frame, orbit(yaw, pitch))
         assert own.min() < 0.6, "the render shows nobody"
         assert -10 * np.log10(np.square(shown - own).mean()) > 30
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_the_rate_of_a_page_is_that_of_what_is_drawn(seen_system, tmp_path):
+    """It plays in a real browser, whose own clock counts the pictures."""
+    pytest.importorskip("websockets", reason="needs the extra viewer")
+    if browser() is None:
+        pytest.skip("needs Chromium (Debian: apt-get install chromium)")
+    exporter = AvatarExport(seen_system, load_motion("dance", seen_system.body), Settings())
+    scene, page = exporter.scene("tiny", 0), tmp_path / "tiny.html"
+    write_html(scene, page)
+    rate = page_rate(page, f"{WIDTH}x{HEIGHT}", 0.5, True, tmp_path / "profile")
+    assert rate.count == len(scene.rigged().splats.means)
+    assert "SwiftShader" in rate.drawn_by
+    # A picture cannot be shown before it is drawn.
+    assert 0 < rate.host_ms <= rate.whole_ms and rate.order_ms > 0
+    assert 0 < rate.frames_per_s < 61

@@ -27,6 +27,7 @@ from persona.data.track.watch import Watcher
 from persona.data.track.windows import Fitted, read_sightings
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.detect.following import Follower
 from persona.modules.perception.annotator import PerceptionAnnotator
 from persona.modules.threads import use_threads
 from persona.runtime.apart import results_of
@@ -99,7 +100,7 @@ def score_film(plan: FilmPlan, assets: str, folder: Path) -> list[Row]:
     for way in WAYS:
         camera = film.camera if "known" in way else guessed
         start = time.perf_counter()
-        fit = ClipFit(body, camera, plan.fps, alone=way == WAYS[0])
+        fit = ClipFit(body, camera, plan.fps, alone=way == WAYS[0], offsets=Follower.offsets)
         state = fit(seen)
         took_s = time.perf_counter() - start
         fitted = Fitted(

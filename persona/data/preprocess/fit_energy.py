@@ -120,7 +120,7 @@ class FitProblem:
         if seen is None or JOINTS not in seen.maps:
             return terms
         depth = JointDepthTerm(seen.maps[JOINTS])
-        place = JointPlaceTerm(seen, self.camera, self.crop)
+        place = JointPlaceTerm.of_crop(seen, self.camera, self.crop)
         return [
             *terms,
             lambda posed: self.weights.joint_depth * depth(posed.joints),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 from numpy import ndarray
 from torch import Tensor
 
@@ -72,14 +73,21 @@ def believed_joints(seen: Canvas, keypoints: Float[Tensor, "133 3"], body: Smplx
     """
     read = seen.maps[JOINTS].copy()
     away = np.any(np.abs(read[:, :2] - 0.5) > 0.5, axis=1)
-    for joint, point in _LIMB_POINTS:
-        away[joint] |= bool(keypoints[point, 2] <= MIN_SCORE)
+    away |= hidden_joints(keypoints).numpy()
     away[0] = False
     read[away, 3] = np.inf
     if is_standing(keypoints):
         rest = (body.joint_regressor @ body.template)[: len(read)].cpu().numpy()
         read[:, 2] = _straightened(read, rest)
     return replace(seen, maps={**seen.maps, JOINTS: read})
+
+
+def hidden_joints(keypoints: Float[Tensor, "*t 133 3"]) -> Bool[Tensor, "*t 22"]:
+    """Joints of limbs that a detector does not see: what an annotator reads of them is a guess."""
+    joints, points = (list(side) for side in zip(*_LIMB_POINTS, strict=True))
+    hidden = torch.zeros(*keypoints.shape[:-2], 22, dtype=torch.bool)
+    hidden[..., joints] = keypoints[..., points, 2] <= MIN_SCORE
+    return hidden
 
 
 def _straightened(
@@ -152,7 +160,7 @@ class JointDepthTerm:
     def __init__(self, joints: Float32[ndarray, "*t 22 4"]):
         read = torch.from_numpy(joints)
         self.depth_m: Float[Tensor, "*t 22"] = read[..., 2] - read[..., :1, 2]
-        self.weight: Float[Tensor, "*t 22"] = (_SURE_M / read[..., 3]).clamp(max=1)
+        self.weight: Float[Tensor, "*t 22"] = sureness(read[..., 3])
         self.weight[..., 0] = 0  # The pelvis is where depth is measured from.
 
     def __call__(self, joints: Float[Tensor, "b 55 3"]) -> Float[Tensor, "b"]:
@@ -168,23 +176,46 @@ class JointPlaceTerm:
     side (measured, benchmarks/results/photo.md), and it finds them less surely.
 
     Args:
-        seen: The person's crop with an annotator's maps; joints out of sight do not count.
-        camera: The photograph's camera.
-        space: Crop units of the fit.
+        target: Where they are read, crop units; of one picture, or of each frame.
+        weight: How much each counts, [0, 1]; 0 where nothing was read.
+        place: From points in the camera's frame to crop units.
     """
 
-    def __init__(self, seen: Canvas, camera: Camera, space: CropSpace):
+    def __init__(
+        self,
+        target: Float[Tensor, "*t 22 2"],
+        weight: Float[Tensor, "*t 22"],
+        place: Callable[[Tensor], Tensor],
+    ):
+        self.weight, self.place = weight, place
+        # What was not read may be anywhere, also at infinity.
+        self.target = torch.where(weight[..., None] > 0, target, 0.0)
+        self.known: Float[Tensor, "*t"] = (weight > 0).sum(-1).clamp(min=1)
+
+    @classmethod
+    def of_crop(cls, seen: Canvas, camera: Camera, space: CropSpace) -> JointPlaceTerm:
+        """Of a photograph.
+
+        Args:
+            seen: The person's crop with an annotator's maps; joints out of sight do not count.
+            camera: The photograph's camera.
+            space: Crop units of the fit.
+        """
         read = torch.from_numpy(seen.maps[JOINTS])
         pixels = read[:, :2] * torch.tensor([seen.camera.width, seen.camera.height])
-        self.target: Float[Tensor, "22 2"] = space.points(photo_px(pixels, seen.camera, camera))
-        self.weight: Float[Tensor, "22"] = read[:, 3].isfinite().float()
-        self.camera, self.space = camera, space
+        target = space.points(photo_px(pixels, seen.camera, camera))
+        sure = read[:, 3].isfinite().float()
+        return cls(target, sure, lambda points: space.points(camera.project(points)))
 
     def __call__(self, joints: Float[Tensor, "b 55 3"]) -> Float[Tensor, "b"]:
         """Energy of each candidate, from its joints in the camera's frame."""
-        points = self.space.points(self.camera.project(joints[:, : len(self.target)]))
-        distance = (points - self.target).abs().sum(-1) * self.weight
-        return distance.sum(-1) / self.weight.sum().clamp(min=1)
+        points = self.place(joints[:, : self.weight.shape[-1]])
+        return ((points - self.target).abs().sum(-1) * self.weight).sum(-1) / self.known
+
+
+def sureness(spread_m: Float[Tensor, "*t"]) -> Float[Tensor, "*t"]:
+    """How much a reading counts that may be off by so much, (0, 1]."""
+    return (_SURE_M / spread_m).clamp(max=1)
 
 
 def with_agreed_sides(detection: Detection, seen: Canvas) -> Detection:

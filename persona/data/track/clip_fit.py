@@ -7,7 +7,7 @@ surface; frames are tied together by one shape, by small accelerations and by fe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -15,7 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.data.preprocess.fit_body import SampledBody, SampledPose
-from persona.data.preprocess.fit_joints import JointDepthTerm
+from persona.data.preprocess.fit_joints import (
+    JointDepthTerm,
+    JointPlaceTerm,
+    hidden_joints,
+    sureness,
+)
 from persona.data.preprocess.fit_state import resting_keypoints
 from persona.data.preprocess.fit_terms import (
     CROP_SIDE,
@@ -30,6 +35,7 @@ from persona.data.track.clip_start import guesses, mirrored, places, read_mirror
 from persona.data.track.clip_state import ClipState
 from persona.data.track.clip_terms import (
     ClipWeights,
+    mouth_term,
     sliding,
     smoothness,
     standing,
@@ -38,6 +44,7 @@ from persona.data.track.clip_terms import (
 from persona.data.track.sightings import Sightings
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import wholebody
+from persona.modules.detect.offsets import OFFSETS, as_detected
 from persona.types import BodyIdentity, Camera
 
 REFRESH = 40
@@ -56,6 +63,7 @@ class ClipData:
     weights: Float[Tensor, "t 133"]
     guess: Float[Tensor, "t 133 4"]
     depth: JointDepthTerm
+    place: JointPlaceTerm
     scale: float
     """Crop units of a pixel."""
     turns: Float[Tensor, "t 3 3"]
@@ -71,6 +79,7 @@ class ClipProblem:
         camera: Camera of the frames.
         fps: Frames per second; None makes every frame stand alone.
         weights: Weight of each term.
+        offsets: Where the detector puts its points; see ``OFFSETS``.
     """
 
     def __init__(
@@ -80,9 +89,10 @@ class ClipProblem:
         camera: Camera,
         fps: float | None,
         weights: ClipWeights,
+        offsets: Float[Tensor, "k 3"],
     ):
         self.body, self.data, self.camera, self.fps = body, data, camera, fps
-        self.weights = weights
+        self.weights, self.offsets = weights, offsets
         # Only keypoints are compared, but the class needs some vertices: two.
         self.sampled = SampledBody(body, samples=2)
         self.steps = 0
@@ -94,7 +104,8 @@ class ClipProblem:
         rotations = state.rotations(self.body.hands_mean)
         betas = state.betas.expand(count, -1)
         offset = state.free_offset().expand(count, -1, -1)
-        return self.sampled(betas, offset, rotations, state.expression, state.trans), rotations
+        posed = self.sampled(betas, offset, rotations, state.expression, state.trans)
+        return posed._replace(points=as_detected(posed.points, self.offsets)), rotations
 
     def placement(self, state: ClipState) -> Float[Tensor, ""]:
         """Root and translation alone."""
@@ -107,6 +118,7 @@ class ClipProblem:
         energy = self._keypoints(posed)
         energy = energy + w.bone * bone_term(posed.points, self.data.guess).mean()
         energy = energy + w.joint_depth * self.data.depth(posed.joints).mean()
+        energy = energy + w.joint_place * self.data.place(posed.joints).mean()
         energy = energy + self._priors(state)
         if self.fps is None:
             return energy
@@ -131,7 +143,7 @@ class ClipProblem:
     def _priors(self, state: ClipState) -> Float[Tensor, ""]:
         w, pose = self.weights, state.pose()
         energy = w.pose * pose_term(pose) + w.hand * hand_term(pose)
-        face = pose.expression.square().sum(-1) + pose.jaw.square().sum(-1)
+        face = pose.expression.square().sum(-1) + mouth_term(pose.jaw)
         shape = w.shape * state.betas.square().mean(-1)
         shape = shape + w.joint_offset * joint_offset_term(state.joint_offset)
         return (energy + w.face * face).mean() + shape.mean()
@@ -148,6 +160,7 @@ class ClipFit:
         iterations: Steps of the stages (placement, everything).
         lr: Adam's rate at the start of each stage; it falls to a tenth along a cosine.
         alone: Fits every frame as if it were a photograph, to compare with.
+        offsets: Where the detector of the sightings puts its points; see ``OFFSETS``.
     """
 
     def __init__(
@@ -159,8 +172,10 @@ class ClipFit:
         iterations: tuple[int, int] = (60, 300),
         lr: tuple[float, float] = (0.03, 0.03),
         alone: bool = False,
+        offsets: Float[Tensor, "k 3"] = OFFSETS["body"],
     ):
         self.body, self.camera, self.fps, self.alone = body, camera, fps, alone
+        self.offsets = offsets
         self.weights = weights or ClipWeights()
         first, second = iterations  # Hydra gives a list.
         self.iterations, self.lr = (first, second), tuple(lr)
@@ -186,7 +201,7 @@ class ClipFit:
         trans = places(self._righted(sightings, data), roots, self.resting, pelvis, self.camera)
         state = ClipState(self.body, roots, trans, identity, self.alone)
         fps = self.fps if tied and not self.alone else None
-        problem = ClipProblem(self.body, data, self.camera, fps, self.weights)
+        problem = ClipProblem(self.body, data, self.camera, fps, self.weights, self.offsets)
         held = slice(0, 0 if kept is None else len(kept["root"]))
 
         def hold() -> None:
@@ -206,20 +221,28 @@ class ClipFit:
 
     def _data(self, sightings: Sightings) -> tuple[ClipData, Float[Tensor, "t 3 3"]]:
         """What was seen, with mirrored frames set right, and root rotations."""
+        doubt = sightings.joints[..., 3:].clone()
+        doubt[hidden_joints(sightings.keypoints)] = torch.inf
+        joints = torch.cat((sightings.joints[..., :3], doubt), -1)
+        sightings = replace(sightings, joints=joints)
         guess = guesses(sightings, self.body)
         flips, roots = read_mirrored(guess, self.resting)
         if self.alone:
             flips[:] = False
             roots = torch.stack([read_mirrored(g[None], self.resting)[1][0] for g in guess])
-        keypoints, joints = sightings.keypoints.clone(), sightings.joints.clone()
+        keypoints = sightings.keypoints.clone()
         for i in flips.nonzero()[:, 0].tolist():
             keypoints[i], guess[i] = mirrored(keypoints[i]), mirrored(guess[i])
             joints[i, :, 3] = torch.inf
         scale = CROP_SIDE / (_extent_px(keypoints) * _PADDING)
+        place = JointPlaceTerm(
+            joints[..., :2] * scale, sureness(joints[..., 3]),
+            lambda points: self.camera.project(points) * scale,
+        )  # fmt: skip
         return ClipData(
             target=keypoints[..., :2] * scale,
             weights=torch.stack([keypoint_weights(k) for k in keypoints]),
-            guess=guess, depth=JointDepthTerm(joints.numpy()), scale=scale,
+            guess=guess, depth=JointDepthTerm(joints.numpy()), place=place, scale=scale,
             turns=chained(sightings.turn),
         ), roots  # fmt: skip
 

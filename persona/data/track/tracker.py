@@ -31,7 +31,7 @@ from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Annotator, Detector
 from persona.modules.detect.annotator import JOINTS
-from persona.modules.detect.following import body_box
+from persona.modules.detect.following import Follower, body_box
 from persona.types import Camera
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,9 @@ class Tracker:
             files = self._clip(video, shot, count, work)
             for note in notes:
                 log.warning(note)
-            fit = ClipFit(self.body, camera, video.fps, iterations=self.iterations)
+            fit = ClipFit(
+                self.body, camera, video.fps, iterations=self.iterations, offsets=Follower.offsets
+            )
             task = progress.add_task("fitting the shape", total=1)
             identity = fit_shape(fit, files)
             progress.advance(task)

@@ -28,6 +28,8 @@ _READ_PX = (256, 192)
 """Size of the crop from which joints are read."""
 _PATIENCE = 3
 """Frames without the person after which the whole picture is searched."""
+_FORGETS = 20
+"""And after which nothing is known of their size any more."""
 _MIN_MASK = 0.002
 """Least share of the picture that the mask of a person covers."""
 
@@ -108,8 +110,8 @@ class Watcher:
 
     def _look(self, follower: Follower, frame: UInt8[ndarray, "h w 3"], index: int) -> Sightings:
         """Looks for the person near where they last were; in the whole frame once they are lost."""
-        lost = self.box is None or self.missing >= _PATIENCE
-        found = follower.find(frame, None if lost else self.box)
+        last = self.box if self.missing < _FORGETS else None
+        found = follower.find(frame, last, anywhere=self.missing >= _PATIENCE)
         if found is None or (found.mask > 0.5).float().mean() < _MIN_MASK:
             self.missing += 1
             return nothing()

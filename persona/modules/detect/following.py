@@ -14,10 +14,14 @@ from persona.modules.detect.detection import Detection
 from persona.modules.detect.offsets import OFFSETS
 from persona.modules.detect.runtime import load_solutions, quiet
 
-_PADDING = 0.2
-"""Margin around the person's last box, as a share of its longer side."""
+_PADDINGS = (0.4, 0.2)
+"""Margins around the person's last box to try in turn, as shares of its longer side. A close crop
+loses people who fill it; a wide one may show others."""
 _MIN_OVERLAP = 0.25
 """Least overlap of the same person's boxes in two frames (intersection over the smaller)."""
+_MAX_RESIZED = 1.7
+"""Most by which the same person's box grows or shrinks from one sight to the next. Behind an
+obstacle whole bodies are found in what is left to see, a pair of feet or a skirt."""
 _MIN_VISIBLE = 0.35
 """Mean score of the body points below which nobody is there."""
 
@@ -30,6 +34,8 @@ class Follower:
     Args:
         confidence: Least detection confidence [0, 1].
     """
+
+    offsets = OFFSETS["mediapipe"]
 
     def __init__(self, confidence: float = 0.5) -> None:
         self.solutions, self.confidence = load_solutions(), confidence
@@ -45,16 +51,34 @@ class Follower:
     def __exit__(self, *_: object) -> None:
         self._holistic.close()
 
-    def find(self, pixels: UInt8[ndarray, "h w 3"], box: Box | None = None) -> Detection | None:
-        """The person near ``box``, or without a box the most prominent one; None if nobody.
+    def find(
+        self, pixels: UInt8[ndarray, "h w 3"], last: Box | None = None, anywhere: bool = False
+    ) -> Detection | None:
+        """The person near ``last``, or without it the most prominent one; None if nobody.
 
         Args:
             pixels: The picture.
-            box: Where the person was.
+            last: Where the person was last seen; somebody of another size is somebody else.
+            anywhere: The person may have moved elsewhere since.
         """
         height, width = pixels.shape[:2]
-        whole = (0, 0, width, height)
-        place = whole if box is None else pad(box, _PADDING, height, width)
+        places = [(0, 0, width, height)]
+        if last is not None and not anywhere:
+            places = list(dict.fromkeys(pad(last, share, height, width) for share in _PADDINGS))
+        for place in places:
+            found = self._in(pixels, place)
+            if found is None:
+                continue
+            box = body_box(found.keypoints)
+            if box is None or last is None:
+                return None if box is None else found
+            if same_size(box, last) and (anywhere or overlap(box, last) >= _MIN_OVERLAP):
+                return found
+        return None
+
+    def _in(self, pixels: UInt8[ndarray, "h w 3"], place: Box) -> Detection | None:
+        """The most prominent person in a crop."""
+        height, width = pixels.shape[:2]
         with quiet():
             view = holistic_view(self._holistic, pixels, place, False)
         if view is None:
@@ -62,11 +86,8 @@ class Follower:
         keypoints = wholebody.drop_outside(view[1], width, height)
         if keypoints[wholebody.BODY, 2].mean() < _MIN_VISIBLE:
             return None
-        found = body_box(keypoints)
-        if found is None or (box is not None and overlap(found, box) < _MIN_OVERLAP):
-            return None
         mask = torch.from_numpy(paste(view[0], place, (height, width)))
-        return Detection(mask, *view[1:], offsets=OFFSETS["mediapipe"])
+        return Detection(mask, *view[1:], offsets=self.offsets)
 
 
 def body_box(keypoints: torch.Tensor) -> Box | None:
@@ -78,6 +99,12 @@ def body_box(keypoints: torch.Tensor) -> Box | None:
     low, high = seen.amin(0).floor().int(), seen.amax(0).ceil().int()
     x, y, right, bottom = (int(v) for v in (*low, *high))
     return max(0, x), max(0, y), max(1, right - max(0, x)), max(1, bottom - max(0, y))
+
+
+def same_size(a: Box, b: Box) -> bool:
+    """Whether the longer sides of two boxes differ by no more than a person's do."""
+    sides = max(a[2:]), max(b[2:])
+    return max(sides) <= _MAX_RESIZED * min(sides)
 
 
 def overlap(a: Box, b: Box) -> float:

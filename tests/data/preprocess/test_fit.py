@@ -281,7 +281,7 @@ def test_the_joints_place_is_the_mean_distance_in_the_picture(body):
     read[[7, 10], 3] = np.inf
     seen = Canvas(crop.image, crop.alpha, small, crop.keypoints, crop.source, {JOINTS: read})
     space = CropSpace(detection.keypoints)
-    term = JointPlaceTerm(seen, camera, space)
+    term = JointPlaceTerm.of_crop(seen, camera, space)
     both = torch.stack((joints, joints))
     both[1, 20, 0] += 0.1
     both[1, 7] += 1.0  # Out of sight.

@@ -16,14 +16,16 @@ from persona.data.motion.settle import settle
 from persona.data.motion.target import TargetSkeleton
 from persona.data.preprocess.fit_state import resting_keypoints
 from persona.data.track.camera_turn import TurnReader
-from persona.data.track.clip_fit import ClipFit, chained
+from persona.data.track.clip_fit import ClipFit, ClipProblem, chained
 from persona.data.track.clip_start import read_mirrored
+from persona.data.track.clip_state import ClipState
 from persona.data.track.clip_terms import sliding, smoothness, standing
 from persona.data.track.gaze import gaze
 from persona.data.track.sightings import Sightings, nothing
 from persona.data.track.windows import LEAD, TAIL, bridged, windows
 from persona.data.track.world import turned, upward, world_from_camera
 from persona.modules.body.rotation import matrix_from_axis_angle
+from persona.modules.detect.offsets import OFFSETS, as_detected
 from persona.types import Camera
 
 FPS, COUNT = 15.0, 10
@@ -107,6 +109,45 @@ def test_windows_hold_on_to_what_is_settled(body, walk):
         torch.testing.assert_close(getattr(again, name).detach()[:3], kept[name])
 
 
+def test_read_places_count_by_their_doubt_and_behind_an_obstacle_not_at_all(body, walk):
+    _, true, camera, sightings = walk
+    keypoints, joints = sightings.keypoints.clone(), sightings.joints.clone()
+    keypoints[2, 15, 2] = 0.1  # An ankle behind something, which is read elsewhere.
+    joints[2, [7, 10], :2] += 200
+    joints[3, 4, 3] = 0.2
+    joints[5:, :, 3] = torch.inf
+    joints[5:, :, :2] = torch.nan
+    seen = replace(sightings, keypoints=keypoints, joints=joints)
+    place = ClipFit(body, camera, FPS)._data(seen)[0].place
+    assert place.weight[2, [7, 10]].tolist() == [0, 0] and place.weight[2].sum() == 20
+    assert float(place.weight[3, 4]) == pytest.approx(0.25)
+    assert float(place(true).max()) < 1e-4, "nothing pulls at the truth"
+    elsewhere = true.clone()
+    elsewhere[2, [7, 10]] += 1.0
+    elsewhere[5:] += 1.0
+    torch.testing.assert_close(place(elsewhere), place(true))
+    elsewhere[2, 8] += 0.1
+    assert float(place(elsewhere)[2]) > 0.01
+
+
+def test_a_detector_that_puts_its_points_elsewhere_is_no_error_of_the_pose(body, walk):
+    pose, _, camera, sightings = walk
+    vertices, joints = body(body.zero_identity(), pose)
+    points = as_detected(body.keypoints(vertices, joints), OFFSETS["mediapipe"])
+    keypoints = torch.cat((camera.project(points), sightings.keypoints[..., 2:]), -1)
+    keypoints[:, 91:, 2] = 0  # Fingers are not compared.
+    seen = replace(sightings, keypoints=keypoints)
+    lost = []
+    for name in ("mediapipe", "body"):
+        fit = ClipFit(body, camera, FPS, offsets=OFFSETS[name])
+        root = matrix_from_axis_angle(pose.root)
+        state = ClipState(body, root, pose.trans, body.zero_identity())
+        state.body.data[:] = pose.body
+        problem = ClipProblem(body, fit._data(seen)[0], camera, FPS, fit.weights, fit.offsets)
+        lost.append(float(problem.placement(state).detach()))
+    assert lost[0] < 0.1 * lost[1]
+
+
 @pytest.mark.parametrize("count", [1, 5, 96, 97, 111, 112, 113, 500])
 def test_windows_settle_every_frame_once(count):
     settled, before = [], 0
@@ -146,6 +187,20 @@ def test_terms_know_still_feet_and_jitter():
     assert float(smoothness(joints, 10)) == pytest.approx(0, abs=1e-6), "steady motion is no jitter"
     joints[4] += 0.1
     assert float(smoothness(joints, 10)) > 0.05
+
+
+@pytest.mark.parametrize("axis, cost", [(0, 0.1), (1, 1.0), (2, 1.0)])
+def test_a_jaw_is_held_as_a_photographs_is_and_more_from_moving_aside(body, walk, axis, cost):
+    """Lips of a small face are noise: it opened by 16 degrees, and moved aside."""
+    _, _, camera, sightings = walk
+    fit, state = ClipFit(body, camera, FPS), ClipState(body, torch.eye(3)[None], torch.zeros(1, 3))
+    problem = ClipProblem(
+        body, fit._data(sightings[:1])[0], camera, FPS, fit.weights, fit.offsets
+    )  # fmt: skip
+    shut = problem._priors(state)
+    state.jaw.data[0, axis] = 0.1
+    moved = (problem._priors(state) - shut) / fit.weights.face
+    assert float(moved.detach()) == pytest.approx(cost, rel=1e-3)
 
 
 def test_eyes_follow_the_pupils():

@@ -1,0 +1,140 @@
+"""Plays an exported page in headless Chromium and counts the pictures that it shows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+from persona.errors import UserError
+
+_START_S, _ANSWER_S = 60.0, 600.0
+_MEASURED = 9
+"""Frames whose parts the page itself measures before it plays."""
+_READY = "document.body.dataset.ms || ''"
+_DRAWN_BY = """(() => {
+  const gl = document.querySelector('canvas').getContext('webgl2');
+  const info = gl.getExtension('WEBGL_debug_renderer_info');
+  return gl.getParameter(info ? info.UNMASKED_RENDERER_WEBGL : gl.RENDERER);
+})()"""
+_COUNTED = """new Promise((done) => {
+  let frames = -1, began = 0;
+  const tick = () => {
+    const now = performance.now();
+    if (++frames === 0) began = now;
+    if (now - began >= SECONDS * 1000 && frames) done(frames * 1000 / (now - began));
+    else requestAnimationFrame(tick);
+  };
+  requestAnimationFrame(tick);
+})"""
+
+
+@dataclass(frozen=True)
+class PageRate:
+    """What was measured; milliseconds are medians."""
+
+    drawn_by: str
+    """What the browser draws with: a GPU, or its software."""
+    count: int
+    """Number of Gaussians."""
+    frames_per_s: float
+    """Pictures shown while the motion plays; at most what the screen shows, mostly 60."""
+    host_ms: float
+    """Of the page's thread, a frame."""
+    order_ms: float
+    """Of the worker, an order."""
+    whole_ms: float
+    """Of a frame, until it is drawn and read back."""
+
+
+def browser() -> str | None:
+    """Chromium's program; None without one."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def page_rate(page: Path, size: str, seconds: float, software: bool, profile: Path) -> PageRate:
+    """Opens a page of ``format=html`` and lets its motion play.
+
+    Args:
+        page: The page.
+        size: Width and height of the picture in pixels, as ``480x640``.
+        seconds: How long frames are counted; at least two frames are.
+        software: Keeps the browser from a GPU.
+        profile: An empty folder for the browser.
+
+    Raises:
+        UserError: no such page, no Chromium, or the page does not run.
+    """
+    if not page.is_file():
+        raise UserError(f"{page}: no such page; scripts/export.py format=html writes one")
+    program = browser()
+    if program is None:
+        raise UserError("no Chromium here; install it (Debian: apt-get install chromium)")
+    drawing = ["--disable-gpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    process = subprocess.Popen(
+        [program, "--headless=new", "--no-sandbox", "--hide-scrollbars", "--mute-audio",
+         "--force-device-scale-factor=1", "--remote-debugging-port=0", "--window-size=1280,1280",
+         f"--user-data-dir={profile}", *(drawing if software else ()), "about:blank"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        port = _until(lambda: _port(profile), _START_S, "Chromium does not start")
+        return _measured(port, f"{page.resolve().as_uri()}#bare&size={size}", seconds)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _measured(port: int, address: str, seconds: float) -> PageRate:
+    # Of an optional extra, which only this needs.
+    from websockets.sync.client import connect
+
+    with urlopen(f"http://127.0.0.1:{port}/json") as answer:
+        target = next(t for t in json.load(answer) if t["type"] == "page")
+    with connect(target["webSocketDebuggerUrl"], max_size=None) as socket:
+        numbers = iter(range(1, 1_000_000))
+
+        def ask(method: str, **values: Any) -> Any:
+            number = next(numbers)
+            socket.send(json.dumps({"id": number, "method": method, "params": values}))
+            while (told := json.loads(socket.recv(timeout=_ANSWER_S))).get("id") != number:
+                pass  # Events that nobody asked for.
+            return told["result"]
+
+        def value(text: str) -> Any:
+            told = ask("Runtime.evaluate", expression=text, awaitPromise=True, returnByValue=True)
+            return told["result"].get("value")
+
+        ask("Page.navigate", url=f"{address}&time={_MEASURED}")
+        _until(lambda: value(_READY), _ANSWER_S, f"{address}: the page does not run")
+        frames_per_s = float(value(_COUNTED.replace("SECONDS", str(seconds))))
+        times = [float(value(f"document.body.dataset.{n}")) for n in ("host", "order", "ms")]
+        return PageRate(str(value(_DRAWN_BY)), int(value("meta.count")), frames_per_s, *times)
+
+
+def _port(profile: Path) -> int | None:
+    """The port that Chromium has written into its profile."""
+    path = profile / "DevToolsActivePort"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return int(lines[0]) if lines else None
+
+
+def _until(get: Callable[[], Any], limit_s: float, told: str) -> Any:
+    """The first true value.
+
+    Raises:
+        UserError: there was none in time.
+    """
+    end = time.monotonic() + limit_s
+    while not (value := get()):
+        if time.monotonic() > end:
+            raise UserError(f"{told} in {limit_s:.0f} s; close other programs and try again")
+        time.sleep(0.2)
+    return value
