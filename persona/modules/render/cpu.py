@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 import torch
+from numba import prange
 from torch import Tensor
 
 from persona.modules.first_order import first_order
@@ -20,6 +21,8 @@ from persona.types import Camera, Gaussians
 
 _PACKED_ROWS = 2048
 """Gaussians whose channels are packed at a time: they stay in the processor's cache."""
+_PACKED_ARRAYS = 12
+"""Groups of channels that are packed by one call."""
 
 
 @dataclass(frozen=True)
@@ -94,25 +97,33 @@ def _arrays(tensors: Iterable[Tensor]) -> tuple[np.ndarray, ...]:
 
 def _pack(values: tuple[Tensor, ...], count: int, dtype: np.dtype) -> np.ndarray:
     """Channels side by side, zero-padded to whole lanes."""
-    # By numpy: torch's threads would keep spinning for milliseconds on cores that numba needs next.
-    packed = np.zeros((count, _padded(sum(v.shape[1] for v in values))), dtype)
-    arrays = _arrays(values)
-    for low in range(0, count, _PACKED_ROWS):
-        first = 0
-        for array in arrays:
-            if len(array) != count:
-                raise ValueError(f"a channel of {len(array)} rows for {count} Gaussians")
-            _put(array, low, min(low + _PACKED_ROWS, count), packed, first)
-            first += array.shape[1]
+    # By numba: torch's threads would keep spinning for milliseconds on cores that it needs next.
+    packed = np.empty((count, _padded(sum(v.shape[1] for v in values))), dtype)
+    arrays = list(_arrays(values))
+    for array in arrays:
+        if len(array) != count:
+            raise ValueError(f"a channel of {len(array)} rows for {count} Gaussians")
+    arrays.append(np.zeros((count, packed.shape[1] - sum(a.shape[1] for a in arrays)), dtype))
+    # Always as many arrays, so that the kernel is compiled once.
+    none, first = np.empty((count, 0), dtype), 0
+    for low in range(0, len(arrays), _PACKED_ARRAYS):
+        some = arrays[low : low + _PACKED_ARRAYS]
+        _put((*some, *[none] * (_PACKED_ARRAYS - len(some))), packed, first)
+        first += sum(array.shape[1] for array in some)
     return packed
 
 
-@kernel()
-def _put(array, low, high, packed, first):
-    """Copies rows into the columns from ``first`` on."""
-    for row in range(low, high):
-        for column in range(array.shape[1]):
-            packed[row, first + column] = array[row, column]
+@kernel(parallel=True)
+def _put(arrays, packed, first):
+    """Copies arrays side by side into the columns from ``first`` on."""
+    count = len(packed)
+    for block in prange((count + _PACKED_ROWS - 1) // _PACKED_ROWS):
+        low, high, start = block * _PACKED_ROWS, min((block + 1) * _PACKED_ROWS, count), first
+        for array in arrays:
+            for row in range(low, high):
+                for column in range(array.shape[1]):
+                    packed[row, start + column] = array[row, column]
+            start += array.shape[1]
 
 
 def _threads() -> int:
