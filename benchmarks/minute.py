@@ -2,7 +2,8 @@
 
 Takes the options of conf/create.yaml. Writes ``stages.json`` into the run's folder and prints it as
 a table, with the wall-clock seconds and the CPU seconds of each stage, without those of stages
-inside it. The first row is the start of Python and all imports. Caches are left as they are: to
+inside it, and when each video was there, seconds from the start. The first row is the start of
+Python and all imports. Caches are left as they are: to
 time the first run of a fresh machine, point PERSONA_CACHE, NUMBA_CACHE_DIR and TRITON_CACHE_DIR at
 empty folders.
 """
@@ -35,11 +36,18 @@ def before() -> float:
     return STARTED - ticks / 100
 
 
+def elapsed() -> float:
+    """Seconds since the start of this process."""
+    return time.clock_gettime(_CLOCK) - STARTED + before()
+
+
 class Stages:
     """Times of named stages without those inside them, in the order in which they first began."""
 
     def __init__(self) -> None:
         self.times: dict[str, list[float]] = {}
+        self.ready: dict[str, float] = {}
+        """When each video was there, seconds from the start."""
         self._open: list[str] = []
         self._last = self._now()
 
@@ -84,7 +92,7 @@ def watch(stages: Stages) -> None:
     """Times the stages of ``create``."""
     import lightning as L
 
-    from persona.commands import create, experiment
+    from persona.commands import create, drive, experiment
     from persona.data.preprocess import photo
     from persona.data.preprocess.clip import ClipMaker
     from persona.data.preprocess.dresser import Dresser
@@ -92,6 +100,15 @@ def watch(stages: Stages) -> None:
     from persona.modules.body.skinning_field import SkinningField
     from persona.systems.fit import Fit
 
+    plain = drive.animate
+
+    @functools.wraps(plain)
+    def animate(*args, **kwargs) -> Path:
+        video = plain(*args, **kwargs)
+        stages.ready[video.stem] = elapsed()
+        return video
+
+    drive.animate = animate
     preprocessor = photo.PhotoPreprocessor
     stages.timed(preprocessor, "_read", "person found, parts read")
     stages.timed(preprocessor, "_fit", "body fitted")
@@ -127,12 +144,12 @@ def main(config: DictConfig) -> None:
 
     stages = Stages()
     watch(stages)
-    start = time.clock_gettime(_CLOCK) - STARTED + before()
-    imports = {"start and imports": [start, time.process_time()]}
+    imports = {"start and imports": [elapsed(), time.process_time()]}
     folder = output_folder()
     create(config, folder)
     times = imports | stages.finished()
-    found: dict[str, object] = {"threads": torch.get_num_threads(), "stages": times}
+    found: dict[str, object] = {"threads": torch.get_num_threads(), "ready_s": stages.ready}
+    found["stages"] = times
     if torch.cuda.is_available():
         found["device"] = torch.cuda.get_device_name()
         found["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30

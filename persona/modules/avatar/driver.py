@@ -67,10 +67,15 @@ class PoseDriver:
     @torch.no_grad()
     def means(self, pose: ClipPoses) -> Float[Tensor, "n 3"]:
         """Means in one pose, metres, camera frame."""
-        return self._skinned(pose)[0]
+        rest, weights = self.unskinned(pose)
+        return blend_skin(rest, weights, pose.bones) + pose.trans
 
-    def _skinned(self, pose: ClipPoses) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n j"]]:
-        """The means, and the weights by which they are skinned."""
+    @torch.no_grad()
+    def unskinned(self, pose: ClipPoses) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n j"]]:
+        """Canonical means in a pose, and the weights by which they are skinned.
+
+        Neither depends on the bones or on trans, so that a person who only turns keeps them.
+        """
         rest, weights = self.base, self.weights
         if self.offsets is not None and self.unposed is not None:
             template = self.avatar.template
@@ -78,15 +83,21 @@ class PoseDriver:
             rest = rest + template.carry_offsets(moved)
             if self.avatar.refined_lookup:
                 weights = self.avatar.skinning_weights(rest, self.scales)
-        rest = rest.index_add(0, self.mimic, self.expr_dirs @ pose.expression)
-        return blend_skin(rest, weights, pose.bones) + pose.trans, weights
+        return rest.index_add(0, self.mimic, self.expr_dirs @ pose.expression), weights
 
     @torch.no_grad()
     def drawn(
-        self, pose: ClipPoses, view: View = PLAIN_VIEW
+        self,
+        pose: ClipPoses,
+        view: View = PLAIN_VIEW,
+        unskinned: tuple[Float[Tensor, "n 3"], Float[Tensor, "n j"]] | None = None,
     ) -> tuple[Gaussians, Float[Tensor, "n 3"]]:
-        """The asset's Gaussians in one pose, camera frame, and their colours in [0, 1]."""
-        means, weights = self._skinned(pose)
+        """The asset's Gaussians in one pose, camera frame, and their colours in [0, 1].
+
+        unskinned: of the pose, where it is known.
+        """
+        rest, weights = unskinned or self.unskinned(pose)
+        means = blend_skin(rest, weights, pose.bones) + pose.trans
         colors = self.rgb
         if self.avatar.light is not None:
             colors = (colors * self.avatar.shade(means, weights, pose.bones, view)).clamp(0, 1)
@@ -112,11 +123,14 @@ class ClipDrawer:
     ) -> None:
         self.driver, self.renderer = driver, renderer
         self.poses, self.view = driver.clip(poses), view
+        same = all(bool((t == t[:1]).all()) for t in (self.poses.code, self.poses.expression))
+        # A turntable turns the root alone.
+        self.unskinned = driver.unskinned(self.poses.row(0)) if same and len(poses.trans) else None
 
     def __call__(
         self, row: int | Int[Tensor, "1"], camera: Camera
     ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]:
         """Premultiplied colour and alpha. A row on the device can be captured as a CUDA graph."""
-        gaussians, colors = self.driver.drawn(self.poses.row(row), self.view)
+        gaussians, colors = self.driver.drawn(self.poses.row(row), self.view, self.unskinned)
         render = self.renderer(gaussians, camera, {"rgb": Channel(colors)})
         return render.images["rgb"], render.alpha

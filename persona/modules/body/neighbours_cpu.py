@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numba import prange
@@ -42,15 +43,17 @@ def _differ_back(
     out: Float[ndarray, "n c"],
 ) -> None:
     """The adjoint: the table is symmetric, so each row gathers from those that it gave to."""
+    share = np.empty_like(out)
+    for row in prange(len(index)):
+        for channel in range(grad.shape[1]):
+            share[row, channel] = grad[row, channel] / degree[row]
     for row in prange(len(index)):
         for slot in range(index.shape[1]):
             other = index[row, slot]
             if other == row:
                 continue
             for channel in range(grad.shape[1]):
-                out[row, channel] += (
-                    grad[row, channel] / degree[row] - grad[other, channel] / degree[other]
-                )
+                out[row, channel] += share[row, channel] - share[other, channel]
 
 
 class _Laplacian(torch.autograd.Function):

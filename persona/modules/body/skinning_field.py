@@ -145,9 +145,12 @@ class SkinningField(nn.Module):
 
             return look_up(self._packed(), points, sigmas, self.grid.shape[-1], given, own)
         weights = torch.empty(len(points), self.grid.shape[-1])
+        keeps = torch.zeros(len(points), dtype=torch.bool)
+        if given is not None and own is not None:
+            weights, keeps = own.float().clone(memory_format=torch.contiguous_format), given
         arrays = (t.float().numpy() for t in (self.grid, points, sigmas))
-        _sample(*arrays, weights.numpy())
-        return _with_own(weights, given, own)
+        _sample(*arrays, keeps.numpy(), weights.numpy())
+        return weights
 
     def _packed(self) -> Float16[Tensor, "x y z padded"]:
         """The grid as CUDA reads it, made once: half (it is kept as half), joints padded."""
@@ -235,9 +238,14 @@ def _diffuse(values, rate, steps):
 
 
 @kernel(parallel=True)
-def _sample(grid, points, sigmas, weights):
-    """Fills ``weights`` (n, j) from ``grid``; points (n, 3) and sigmas (n, 3) in voxels."""
+def _sample(grid, points, sigmas, keeps, weights):
+    """Fills ``weights`` (n, j) from ``grid``, but for the rows that keep (n,) what they hold.
+
+    points (n, 3) and sigmas (n, 3) in voxels.
+    """
     for i in prange(len(points)):
+        if keeps[i]:
+            continue
         row = weights[i]
         row[:] = 0
         x, y, z = points[i]

@@ -183,7 +183,16 @@ def sobel_magnitude(image: Float[Tensor, "c h w"]) -> Float[Tensor, "1 h w"]:
 def dilate(mask: Bool[Tensor, "1 h w"], side_px: int) -> Bool[Tensor, "1 h w"]:
     """Dilation by a square; an even side is taken one pixel larger."""
     side = side_px | 1
-    return F.max_pool2d(mask[None].float(), side, stride=1, padding=side // 2)[0] > 0
+    found = F.pad(mask, [side // 2] * 4)
+    # A square is a column of rows, and each of these grows by unions of shorter ones.
+    for dim in (1, 2):
+        length = 1
+        while length < side:
+            shift = min(length, side - length)
+            left = found.shape[dim] - shift
+            found = found.narrow(dim, 0, left) | found.narrow(dim, shift, left)
+            length += shift
+    return found
 
 
 def occlusion_boundary(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numba
 import numpy as np
 import torch
+from numba import prange
 from torch import Tensor
 
 from persona.modules.first_order import first_order
 from persona.modules.render import cpu_composite, cpu_project, cpu_tiles
-from persona.modules.render.cpu_project import FOOTPRINT_GRADS, TILE
+from persona.modules.render.cpu_project import TILE
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.modules.render.jit import kernel
 from persona.modules.render.simd import LANES
@@ -20,6 +21,8 @@ from persona.types import Camera, Gaussians
 
 _PACKED_ROWS = 2048
 """Gaussians whose channels are packed at a time: they stay in the processor's cache."""
+_PACKED_ARRAYS = 12
+"""Groups of channels that are packed by one call."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,15 @@ class _Setup:
     """(near, far, eps2d, height, width)."""
     sizes: tuple[int, ...]
     """Channels of each group of values; the geometry groups come first."""
-    geometry: int
-    """How many channels move the geometry."""
+    moving: int
+    """How many groups, and as many images, move the geometry."""
+    shown: tuple[int, ...]
+    """Which group each image shows."""
+
+    @property
+    def geometry(self) -> int:
+        """How many channels move the geometry."""
+        return sum(self.sizes[: self.moving])
 
 
 class CpuRenderer(GaussianRenderer):
@@ -44,14 +54,20 @@ class CpuRenderer(GaussianRenderer):
     def _rasterize(
         self, gaussians: Gaussians, camera: Camera, moving: list[Tensor], still: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        g, values = gaussians, [*moving, *still]
+        g, values = gaussians, list(moving)
+        shown = [*range(len(moving))]
+        for tensor in still:  # A tensor that moves the geometry as well is composited once.
+            place = next((i for i, own in enumerate(values) if own is tensor), len(values))
+            values += [tensor] if place == len(values) else []
+            shown.append(place)
         # Half precision, which autocast may hand in, is too coarse to sort by depth.
         dtype = torch.promote_types(g.means.dtype, torch.float32)
         setup = _Setup(
             view=_view(camera),
             bounds=(self.near_m, self.far_m, self.eps2d, camera.height, camera.width),
             sizes=tuple(v.shape[1] for v in values),
-            geometry=sum(v.shape[1] for v in moving),
+            moving=len(moving),
+            shown=tuple(shown),
         )
         inputs = (g.means, g.scales, g.quaternions, g.opacities, *values)
         alpha, *images = _Rasterize.apply(setup, *(t.to(dtype) for t in inputs))
@@ -81,26 +97,33 @@ def _arrays(tensors: Iterable[Tensor]) -> tuple[np.ndarray, ...]:
 
 def _pack(values: tuple[Tensor, ...], count: int, dtype: np.dtype) -> np.ndarray:
     """Channels side by side, zero-padded to whole lanes."""
-    # By numpy: torch's threads would keep spinning for milliseconds on cores that numba needs next.
-    total = sum(v.shape[1] for v in values)
-    packed = np.zeros((count, -(-max(total, 1) // LANES) * LANES), dtype)
-    arrays = _arrays(values)
-    for low in range(0, count, _PACKED_ROWS):
-        first = 0
-        for array in arrays:
-            if len(array) != count:
-                raise ValueError(f"a channel of {len(array)} rows for {count} Gaussians")
-            _put(array, low, min(low + _PACKED_ROWS, count), packed, first)
-            first += array.shape[1]
+    # By numba: torch's threads would keep spinning for milliseconds on cores that it needs next.
+    packed = np.empty((count, _padded(sum(v.shape[1] for v in values))), dtype)
+    arrays = list(_arrays(values))
+    for array in arrays:
+        if len(array) != count:
+            raise ValueError(f"a channel of {len(array)} rows for {count} Gaussians")
+    arrays.append(np.zeros((count, packed.shape[1] - sum(a.shape[1] for a in arrays)), dtype))
+    # Always as many arrays, so that the kernel is compiled once.
+    none, first = np.empty((count, 0), dtype), 0
+    for low in range(0, len(arrays), _PACKED_ARRAYS):
+        some = arrays[low : low + _PACKED_ARRAYS]
+        _put((*some, *[none] * (_PACKED_ARRAYS - len(some))), packed, first)
+        first += sum(array.shape[1] for array in some)
     return packed
 
 
-@kernel()
-def _put(array, low, high, packed, first):
-    """Copies rows into the columns from ``first`` on."""
-    for row in range(low, high):
-        for column in range(array.shape[1]):
-            packed[row, first + column] = array[row, column]
+@kernel(parallel=True)
+def _put(arrays, packed, first):
+    """Copies arrays side by side into the columns from ``first`` on."""
+    count = len(packed)
+    for block in prange((count + _PACKED_ROWS - 1) // _PACKED_ROWS):
+        low, high, start = block * _PACKED_ROWS, min((block + 1) * _PACKED_ROWS, count), first
+        for array in arrays:
+            for row in range(low, high):
+                for column in range(array.shape[1]):
+                    packed[row, start + column] = array[row, column]
+            start += array.shape[1]
 
 
 def _threads() -> int:
@@ -108,18 +131,35 @@ def _threads() -> int:
     return min(torch.get_num_threads(), numba.get_num_threads())
 
 
-def _output_gradients(
-    setup: _Setup, dtype: np.dtype, g_alpha: Tensor | None, g_images: tuple[Tensor | None, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients by all images (k, h, w) and by the alpha (h, w); zeros where autograd gave None."""
-    packed = np.zeros((sum(setup.sizes), *setup.bounds[3:]), dtype)
-    rows = np.cumsum((0, *setup.sizes))
-    for gradient, first, last in zip(g_images, rows, rows[1:], strict=False):
-        if gradient is not None:
-            packed[first:last] = gradient.numpy()
-    if g_alpha is None:
-        return packed, np.zeros(setup.bounds[3:], dtype)
-    return packed, _arrays(g_alpha)[0]
+def _padded(channels: int) -> int:
+    """Channels in whole lanes, at least one."""
+    return -(-max(channels, 1) // LANES) * LANES
+
+
+def _image_gradients(
+    setup: _Setup,
+    dtype: np.dtype,
+    groups: Sequence[int],
+    images: Sequence[int],
+    grads: tuple[Tensor | None, ...],
+) -> np.ndarray:
+    """Sums of the gradients by some images (k, h, w), in the rows of the groups that they show.
+
+    Args:
+        setup: Of the rendering.
+        dtype: Of the result.
+        groups: That have rows, in this order.
+        images: That count.
+        grads: By all images; None where autograd gave none.
+    """
+    ends = np.cumsum([0, *(setup.sizes[group] for group in groups)])
+    packed = np.zeros((ends[-1], *setup.bounds[3:]), dtype)
+    for image in images:
+        gradient, group = grads[image], setup.shown[image]
+        if gradient is not None and group in groups:
+            place = groups.index(group)
+            packed[ends[place] : ends[place + 1]] += gradient.numpy()
+    return packed
 
 
 def _near_to_far(depths: np.ndarray) -> np.ndarray:
@@ -161,34 +201,43 @@ class _Rasterize(torch.autograd.Function):
         ctx.arrays = (splats, values, tiles, starts, members, places, first, clear, ends, used)
         ctx.set_materialize_grads(False)
         alpha = 1 - torch.from_numpy(clear)[None]
-        return alpha, *torch.from_numpy(images).split(setup.sizes)
+        rows = np.cumsum((0, *setup.sizes))
+        return alpha, *(torch.from_numpy(images[rows[i] : rows[i + 1]]) for i in setup.shown)
 
     @staticmethod
     @first_order
     def backward(ctx, g_alpha: Tensor | None, *g_images: Tensor | None):
         splats, values, tiles, starts, members, places, first, clear, ends, used = ctx.arrays
         setup, inputs = ctx.setup, ctx.saved_tensors
-        count, channels = values.shape
-        moves = any(ctx.needs_input_grad[1:5])
+        needed, own = ctx.needs_input_grad[1:5], ctx.needs_input_grad[5:]
+        # Constants, such as masks, may move the geometry but take no gradient themselves.
+        groups = [group for group in range(len(own)) if own[group]]
+        moving = range(setup.moving if any(needed) else 0)
+        g_outputs = (
+            _image_gradients(setup, values.dtype, groups, range(len(setup.shown)), g_images),
+            _image_gradients(setup, values.dtype, moving, moving, g_images),
+            np.zeros_like(clear) if g_alpha is None else _arrays(g_alpha)[0],
+        )
         offsets = np.concatenate(([0], np.cumsum(used)))
-        pairs = np.zeros((offsets[-1], channels + FOOTPRINT_GRADS), values.dtype)
-        g_outputs = _output_gradients(setup, values.dtype, g_alpha, g_images)
+        columns = _padded(len(g_outputs[0]))
+        pairs = np.zeros((offsets[-1], columns + LANES), values.dtype)
         cpu_composite.composite_backward(
             splats, values, starts, members, (clear, ends, offsets),
-            (*g_outputs, setup.geometry, moves), _threads(), pairs,
+            (*g_outputs, any(needed)), _threads(), pairs,
         )  # fmt: skip
-        g_values = np.zeros((count, sum(setup.sizes)), values.dtype)
-        g_splats = np.zeros((count, FOOTPRINT_GRADS), values.dtype)
+        sums = np.empty((len(values), columns + LANES), values.dtype)
         tiles_x = -(-setup.bounds[4] // TILE)
-        cpu_composite.gather(
-            pairs, tiles, tiles_x, (starts, places, first, offsets), g_values, g_splats
-        )
-        g_gaussians: tuple[Tensor | None, ...] = (None,) * 4
-        if moves:
-            made = tuple(torch.zeros_like(t).contiguous() for t in inputs[:4])
+        cpu_composite.gather(pairs, tiles, tiles_x, (starts, places, first, offsets), sums)
+        found: list[Tensor | None] = [None] * len(inputs)
+        if any(needed):
+            grads = tuple(torch.zeros_like(t).contiguous() for t in inputs[:4])
             cpu_project.project_backward(
-                _arrays(inputs[:4]), setup.view, setup.bounds[2], tiles, g_splats,
-                _arrays(made),
+                _arrays(inputs[:4]), setup.view, setup.bounds[2], tiles, sums[:, columns:],
+                _arrays(grads), needed[2],
             )  # fmt: skip
-            g_gaussians = made
-        return None, *g_gaussians, *torch.from_numpy(g_values).split(setup.sizes, 1)
+            found[:4] = (g if wanted else None for g, wanted in zip(grads, needed, strict=True))
+        by_values = torch.from_numpy(sums[:, : len(g_outputs[0])])
+        sizes = [setup.sizes[group] for group in groups]
+        for group, gradient in zip(groups, by_values.split(sizes, 1), strict=True):
+            found[4 + group] = gradient
+        return None, *found

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from numba import prange
 from numpy import ndarray
 
-from persona.modules.render.cpu_project import ALPHA_MIN, FOOTPRINT_GRADS, TILE
+from persona.modules.render.cpu_project import ALPHA_MIN, TILE
 from persona.modules.render.jit import kernel
 from persona.modules.render.simd import LANES, add_scaled_lanes, inner_lanes
 
@@ -105,7 +105,7 @@ def _add_scaled(out, i, values, j, weight):
 
 @kernel()
 def _inner(a, i, b, j):
-    """Dot product of a[i] and b[j] over the channels of ``b``."""
+    """Dot product of a[i] and b[j] over the channels of ``b``, of which ``a`` may have more."""
     total = a.dtype.type(0)
     for column in range(0, b.shape[1], LANES):
         total += inner_lanes(a, i, b, j, column)  # type: ignore[call-arg]
@@ -243,9 +243,10 @@ def _tile_gradient(
         pixels: ends (TILE^2,) as the forward pass left it; clear (TILE^2,), the transmittance
             left, which ends as ones; behind (TILE^2,), minus ``clear`` times the gradient of the
             alpha, which becomes the sum of weight * <value, gradient> behind the current splat;
-            g_colours (TILE^2, c), gradient of the colours; g_moving (TILE^2, m), the same of the
-            first m channels with zeros where the geometry does not move; falloff (TILE,).
-        pairs: Output, c + FOOTPRINT_GRADS numbers each; must be zero.
+            g_colours (TILE^2, k), gradient of the colours that take one; g_moving (TILE^2, m), the
+            gradient of the first m channels by which the geometry moves, m is 0 if it does not;
+            falloff (TILE,).
+        pairs: Output, k numbers by colours and FOOTPRINT_GRADS each; must be zero.
         first: Row of ``pairs`` of the first member.
     """
     ends, clear, behind, g_colours, g_moving, falloff = pixels
@@ -253,7 +254,7 @@ def _tile_gradient(
     half, one, zero = real(0.5), real(1), real(0)
     alpha_max, alpha_min = real(ALPHA_MAX), real(ALPHA_MIN)
     top, bottom, left, right = box
-    channels, moves = values.shape[1], g_moving.shape[1] > 0
+    channels, moves = g_colours.shape[1], g_moving.shape[1] > 0
     for rank in range(len(members) - 1, -1, -1):
         g = members[rank]
         opacity, a, b, c = splats[g, 5], splats[g, 2], splats[g, 3], splats[g, 4]
@@ -306,7 +307,7 @@ def composite_backward(
     starts: Int[ndarray, "tiles_and_1"],
     members: Int[ndarray, "intersections"],
     saved: tuple[ndarray, ndarray, ndarray],
-    g_outputs: tuple[ndarray, ndarray, int, bool],
+    g_outputs: tuple[ndarray, ndarray, ndarray, bool],
     threads: int,
     pairs: Float[ndarray, "pairs _"],
 ) -> None:
@@ -319,21 +320,23 @@ def composite_backward(
         members: As in ``composite``.
         saved: clear and ends as ``composite`` wrote them; offsets (tiles + 1,), the cumulated
             ``used``.
-        g_outputs: (images (k, h, w), alpha (h, w), geometry channels, moves), where moves is
-            False if no geometry needs a gradient.
+        g_outputs: (colours (k, h, w), moving (m, h, w), alpha (h, w), moves): gradients of the
+            colours that take one, of the first m channels by which the geometry moves, and whether
+            it takes a gradient.
         threads: Number of threads to share the tiles among.
-        pairs: Output, c + FOOTPRINT_GRADS numbers for each of ``offsets[-1]``; must be zero.
+        pairs: Output for each of ``offsets[-1]``, must be zero: k numbers padded to whole lanes,
+            and FOOTPRINT_GRADS padded to LANES.
     """
     clear, ends, offsets = saved
-    g_images, g_alpha, geometry, moves = g_outputs
-    count, height, width = g_images.shape
+    by_colours, by_moving, g_alpha, moves = g_outputs
+    count, (geometry, height, width) = len(by_colours), by_moving.shape
     tiles_x = (width + TILE - 1) // TILE
     dtype = splats.dtype
     moving = (max(1, geometry) + LANES - 1) // LANES * LANES if moves else 0
     for thread in prange(threads):
         tile_ends, falloff = np.empty(TILE * TILE, np.int32), np.empty(TILE, dtype)
         tile_clear, behind = np.empty(TILE * TILE, dtype), np.empty(TILE * TILE, dtype)
-        g_colours = np.zeros((TILE * TILE, values.shape[1]), dtype)
+        g_colours = np.zeros((TILE * TILE, pairs.shape[1] - LANES), dtype)
         g_moving = np.zeros((TILE * TILE, moving), dtype)
         pixels = (tile_ends, tile_clear, behind, g_colours, g_moving, falloff)
         for tile in range(thread, len(starts) - 1, threads):
@@ -347,9 +350,9 @@ def composite_backward(
                     tile_clear[p] = clear[row, column]
                     behind[p] = -g_alpha[row, column] * clear[row, column]
                     for k in range(count):
-                        g_colours[p, k] = g_images[k, row, column]
+                        g_colours[p, k] = by_colours[k, row, column]
                     for k in range(geometry if moves else 0):
-                        g_moving[p, k] = g_images[k, row, column]
+                        g_moving[p, k] = by_moving[k, row, column]
             last = starts[tile] + offsets[tile + 1] - offsets[tile]
             _tile_gradient(
                 splats, values, members[starts[tile] : last], box, pixels, pairs, offsets[tile]
@@ -362,31 +365,26 @@ def gather(
     tiles: Int[ndarray, "n 4"],
     tiles_x: int,
     lists: tuple[ndarray, ndarray, ndarray, ndarray],
-    g_values: Float[ndarray, "n k"],
-    g_splats: Float[ndarray, "n 6"],
+    sums: Float[ndarray, "n _"],
 ) -> None:
     """Sums the gradients of each Gaussian over its tiles, always in the same order.
 
     Args:
-        pairs: Gradients of the used pairs, c + FOOTPRINT_GRADS numbers each.
+        pairs: Gradients of the used pairs, in whole lanes.
         tiles: As ``project`` wrote them.
         tiles_x: Tiles per row.
         lists: (starts, places, first, offsets), see ``cpu_tiles`` and ``composite_backward``.
-        g_values: Output, k <= c; must be zero.
-        g_splats: Output, FOOTPRINT_GRADS numbers each; must be zero.
+        sums: Output, as wide as ``pairs``.
     """
     starts, places, first, offsets = lists
-    channels = pairs.shape[1] - FOOTPRINT_GRADS
+    one = pairs.dtype.type(1)
     for g in prange(len(tiles)):
         place = first[g]
+        sums[g] = 0
         for ty in range(tiles[g, 2], tiles[g, 3]):
             for tx in range(tiles[g, 0], tiles[g, 1]):
                 tile = ty * tiles_x + tx
                 pair = places[place] - starts[tile] + offsets[tile]
                 place += 1
-                if pair >= offsets[tile + 1]:
-                    continue
-                for k in range(g_values.shape[1]):
-                    g_values[g, k] += pairs[pair, k]
-                for k in range(FOOTPRINT_GRADS):
-                    g_splats[g, k] += pairs[pair, channels + k]
+                if pair < offsets[tile + 1]:
+                    _add_scaled(sums, g, pairs, pair, one)

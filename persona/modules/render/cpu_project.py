@@ -337,14 +337,44 @@ def _turn_grad(turn, scale, quat, norm, g_local):
     return g_scale, _rotation_grad(quat, norm, g_turn)
 
 
+@kernel()
+def _unturned(quats, i):
+    """Whether a quaternion is (1, 0, 0, 0), as all of an avatar's are."""
+    return quats[i, 0] == 1 and quats[i, 1] == 0 and quats[i, 2] == 0 and quats[i, 3] == 0
+
+
+@kernel()
+def _turn(quats, i):
+    """Rotation, normalised quaternion and its length."""
+    if _unturned(quats, i):
+        return ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), (1.0, 0.0, 0.0, 0.0), 1.0
+    quat, norm = _unit_quaternion(quats, i)
+    return _rotation(quat), quat, norm
+
+
+@kernel()
+def _turned_axes(quats, i, rotation, turn):
+    """The product of two rotations, of which the second is the quaternion's."""
+    return rotation if _unturned(quats, i) else _product(rotation, turn)
+
+
+@kernel(error_model="numpy")
+def _scale_and_turn_grad(quats, i, by_quats, turn, scale, quat, norm, g_local):
+    """As ``_turn_grad``; the quaternion's is zero where nobody wants it and nothing is turned."""
+    if by_quats or not _unturned(quats, i):
+        return _turn_grad(turn, scale, quat, norm, g_local)
+    return (g_local[0][0], g_local[1][1], g_local[2][2]), (0.0, 0.0, 0.0, 0.0)
+
+
 @kernel(parallel=True, error_model="numpy")
 def project_backward(
     gaussians: Arrays,
     view: Float[ndarray, "20"],
     eps: float,
     tiles: Int[ndarray, "n 4"],
-    g_splats: Float[ndarray, "n 6"],
+    g_splats: Float[ndarray, "n _"],
     grads: Arrays,
+    by_quats: bool,
 ) -> None:
     """Carries splat gradients back to the Gaussians.
 
@@ -353,8 +383,9 @@ def project_backward(
         view: As in ``project``.
         eps: Variance of the 2D filter.
         tiles: As ``project`` wrote them; a Gaussian without tiles has no gradient.
-        g_splats: FOOTPRINT_GRADS numbers each.
+        g_splats: FOOTPRINT_GRADS numbers each, and what may be behind them.
         grads: Outputs; must be zero.
+        by_quats: Whether anybody wants the gradient of the quaternions; if not, it may stay zero.
     """
     means, scales, quats, opacities = gaussians
     g_means, g_scales, g_quats, g_opacities = grads
@@ -364,9 +395,9 @@ def project_backward(
         seen = _unpack_view(view)
         world, scale = _vector(means, i), _vector(scales, i)
         mean = _camera_point(world, seen)
-        quat, norm = _unit_quaternion(quats, i)
-        turn = _rotation(quat)
-        footprint = _footprint(mean, scale, _product(seen[0], turn), seen)
+        turn, quat, norm = _turn(quats, i)
+        axes = _turned_axes(quats, i, seen[0], turn)
+        footprint = _footprint(mean, scale, axes, seen)
         x, y = footprint[3]
         cov = (_dot(x, x), _dot(x, y), _dot(y, y))
         g = g_splats[i]
@@ -381,7 +412,7 @@ def project_backward(
         g_mean, g_axes = _projection_grad(mean, footprint, g_rows, (float(g[0]), float(g[1])), seen)
         g_world = _row_times(g_mean, seen[0])
         g_local = _product(_transpose(seen[0]), g_axes)
-        g_scale, g_quat = _turn_grad(turn, scale, quat, norm, g_local)
+        g_scale, g_quat = _scale_and_turn_grad(quats, i, by_quats, turn, scale, quat, norm, g_local)
         for k in range(3):
             g_means[i, k], g_scales[i, k] = g_world[k], g_scale[k]
         for k in range(4):

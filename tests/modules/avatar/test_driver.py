@@ -1,14 +1,17 @@
 """``PoseDriver``, the avatar prepared for inference, equals the plain avatar."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from persona.modules.avatar.builder import AvatarBuilder
-from persona.modules.avatar.driver import PoseDriver
+from persona.modules.avatar.driver import ClipDrawer, PoseDriver
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.smplx_body import SmplxBody
-from persona.types import BodyPose
+from persona.modules.render.cpu import CpuRenderer
+from persona.types import BodyPose, Camera
 
 SETTINGS = {
     "paper": {"levels": 0},
@@ -72,3 +75,35 @@ def test_constants_are_computed_once(body):
         for i in range(3):
             assert not driver.means(clip[i]).requires_grad
         assert len(calls) == 3 * per_frame
+
+
+@pytest.mark.parametrize("moves", [None, "joints", "expression"])
+def test_a_person_who_only_turns_is_unskinned_once(body, moves):
+    """And is drawn as in any other clip."""
+    avatar, poses = used_avatar(body, SETTINGS["demo"]), clip_poses(body)
+    turning = matrix_pose(body, poses)
+    rotations = turning.rotations[:1].repeat(3, 1, 1, 1)
+    rotations[:, 0] = turning.rotations[:, 0]
+    if moves == "joints":
+        rotations[2, 16] = turning.rotations[2, 16]
+    expression = turning.expression[:1].repeat(3, 1)
+    if moves == "expression":
+        expression[2] = turning.expression[2]
+    turning = replace(turning, rotations=rotations, expression=expression)
+    driver, drawn, calls = PoseDriver(avatar, "refined"), [], []
+    plain = driver.unskinned
+    driver.unskinned = lambda pose: calls.append(1) or plain(pose)
+
+    class Keeper(CpuRenderer):
+        def forward(self, gaussians, camera, channels):
+            drawn.append(gaussians.means)
+            return super().forward(gaussians, camera, channels)
+
+    draw = ClipDrawer(driver, Keeper(), turning)
+    camera = Camera.identity(torch.tensor([8.0, 8.0]), torch.tensor([4.0, 4.0]), 8, 8)
+    for row in range(3):
+        draw(row, camera)
+        with torch.no_grad():
+            means = avatar(turning.row(row)).refined
+        torch.testing.assert_close(drawn[row], means, atol=1e-6, rtol=0)
+    assert len(calls) == (3 if moves else 1)

@@ -107,6 +107,46 @@ def test_a_detached_channel_does_not_change_the_others(renderer):
     assert torch.equal(alone["means"], both["means"])
 
 
+def test_one_tensor_in_two_channels_is_as_two_tensors(renderer):
+    camera, tensor, other = scenes.camera(), *torch.rand(2, 120, 3).double()
+
+    def sums(moving, fixed):
+        gaussians, _ = scenes.leaves(scenes.cloud(), {})
+        leaves = [
+            t.requires_grad_() for t in {id(t): t for t in (moving, fixed, other.clone())}.values()
+        ]
+        channels = {
+            "fixed": Channel(fixed, False),
+            "other": Channel(leaves[-1]),
+            "moving": Channel(moving),
+        }
+        images = renderer(gaussians, camera, channels).images
+        (
+            images["moving"].square().sum() + images["fixed"].pow(3).sum() + images["other"].sum()
+        ).backward()
+        colour = moving.grad if moving is fixed else moving.grad + fixed.grad
+        return images, (gaussians.means.grad, gaussians.scales.grad, colour, leaves[-1].grad)
+
+    shared = tensor.clone()
+    once, twice = sums(shared, shared), sums(tensor.clone(), tensor.clone())
+    for name, image in twice[0].items():
+        assert torch.equal(once[0][name], image)
+    for ours, theirs in zip(once[1], twice[1], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_constant_values_move_the_geometry(renderer):
+    grads = []
+    for constant in (True, False):
+        gaussians, values = scenes.leaves(scenes.cloud(), scenes.channels(120))
+        values["depth"].values.requires_grad_(not constant)
+        images = renderer(gaussians, scenes.camera(), values).images
+        (images["depth"].square().sum() + images["rgb"].sum()).backward()
+        grads.append([gaussians.means.grad, gaussians.scales.grad, values["rgb"].values.grad])
+        assert (values["depth"].values.grad is None) == constant
+    assert all(map(torch.equal, *grads))
+
+
 def test_only_values_require_gradients(renderer):
     values = torch.rand(120, 3).double().requires_grad_()
     result = renderer(scenes.cloud(), scenes.camera(), {"rgb": Channel(values)})
