@@ -20,14 +20,11 @@ from persona.data.track.folder import NPZ
 from persona.data.track.stills import FOLDER, write_stills
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.threads import at_most_threads
 from persona.runtime.options import check_options, experiment_of, folder_name
 from persona.systems.method import Method
 
 REPORT_MOTION = "turntable"
 """A motion that the training's report draws anyway."""
-PREPROCESS_THREADS = 4
-"""Most CPU threads of preprocessing, whose many small operations are slower with more."""
 MIN_SIDE_PX = 64
 """Least side of a photograph; no person can be found in a smaller one."""
 
@@ -40,7 +37,7 @@ def preprocess(config: DictConfig) -> Path:
     """
     root = subject_folder(config)
     preprocessor: PhotoPreprocessor = instantiate(config.preprocess)
-    with one_maker(root), at_most_threads(PREPROCESS_THREADS):
+    with one_maker(root):
         preprocessor.run(photo_list(config), root)
     print(f"look at: {root / SHEET_FILE}", flush=True)
     return root

@@ -1,8 +1,5 @@
 """Sets the number of CPU threads of torch's operations and of this package's kernels."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numba
 import torch
 
@@ -14,19 +11,3 @@ def use_threads(count: int) -> None:
     """
     torch.set_num_threads(count)
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-
-
-@contextmanager
-def at_most_threads(count: int) -> Iterator[None]:
-    """A context with no more threads than ``count``, and as many as before after it.
-
-    Work that consists of many small operations gets slower with more threads than a few, which
-    then wait for each other.
-    """
-    before = torch.get_num_threads(), numba.get_num_threads()
-    use_threads(min(count, *before))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        numba.set_num_threads(before[1])

@@ -6,7 +6,7 @@ import numba
 import pytest
 import torch
 
-from persona.modules.threads import at_most_threads, use_threads
+from persona.modules.threads import use_threads
 
 PACKAGE = Path(__file__).parents[2] / "persona"
 
@@ -25,17 +25,6 @@ def test_both_take_as_many_and_numba_no_more_than_it_has():
     assert (torch.get_num_threads(), numba.get_num_threads()) == (most + 3, most)
     use_threads(1)
     assert (torch.get_num_threads(), numba.get_num_threads()) == (1, 1)
-
-
-def test_a_limit_never_raises_the_number_and_ends():
-    torch.set_num_threads(2)
-    before = torch.get_num_threads(), numba.get_num_threads()
-    with at_most_threads(50):
-        assert (torch.get_num_threads(), numba.get_num_threads()) == (min(before), min(before))
-    with pytest.raises(ZeroDivisionError), at_most_threads(1):
-        assert (torch.get_num_threads(), numba.get_num_threads()) == (1, 1)
-        raise ZeroDivisionError
-    assert (torch.get_num_threads(), numba.get_num_threads()) == before
 
 
 def test_nothing_sets_the_threads_of_one_alone():
