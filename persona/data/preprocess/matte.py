@@ -32,6 +32,8 @@ Lab) to one of the same part in the mask: without a prompt, pavement and seats a
 _LIKE_SKIN = 12.0
 """The same for hands, which are often lit otherwise than what else is seen of an arm."""
 _SAMPLES = 4000
+_LEAST_PLACE = 0.006
+"""Least share of the person that is a missed place: smaller ones gain less than they risk."""
 _LEAST_HAND, _JOINED_PX = 0.001, 4
 """Least share of the person that is a piece of a missed hand; its distance to arm or hand, px."""
 
@@ -117,7 +119,7 @@ def _missed(
             here = missed & (second["parts"] == part)
             alike[here] = _alike(lab[here], lab[inner == part])
         share = _blurred(alike, width) / _blurred(missed, width).clip(1e-6)
-        kept = _wide(missed & (share > _ALIKE), width)
+        kept = _large(_wide(missed & (share > _ALIKE), width), _LEAST_PLACE * seen.sum())
         added = np.where(ndimage.binary_dilation(kept, iterations=2), matte, 0)
         found = np.maximum(found, added)
     return found.astype(np.float32)
@@ -154,6 +156,13 @@ def _missed_hands(
             if like and (here & own).any():
                 out |= here
     return out
+
+
+def _large(mask: Bool[ndarray, "h w"], least: float) -> Bool[ndarray, "h w"]:
+    """The mask's connected areas of at least so many pixels."""
+    places, _ = ndimage.label(mask)
+    sizes = np.bincount(places.ravel())
+    return mask & (sizes[places] >= least)
 
 
 def _blurred(mask: Bool[ndarray, "h w"], width: int) -> Float32[ndarray, "h w"]:
