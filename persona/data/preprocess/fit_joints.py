@@ -229,22 +229,45 @@ def with_agreed_sides(detection: Detection, seen: Canvas) -> Detection:
     """
     if JOINTS not in seen.maps:
         return detection
+    size = torch.tensor([seen.camera.width, seen.camera.height])
+    read = torch.from_numpy(seen.maps[JOINTS])[:, :2] * size
+    if not are_exchanged(seen.keypoints, read, seen.camera.height):
+        return detection
+    rows = exchanged_rows()
+    return replace(
+        detection, keypoints=detection.keypoints[rows], points_m=detection.points_m[rows]
+    )
+
+
+def are_exchanged(
+    keypoints: Float[Tensor, "133 3"], read: Float[Tensor, "22 2"], height: float | int
+) -> bool:
+    """Whether left and right of the body's points lie clearly the other way round in a reading.
+
+    Args:
+        keypoints: COCO-WholeBody (x, y, score), pixels.
+        read: Joints in the same picture, pixels.
+        height: Of the person or their crop, pixels.
+    """
     points, joints = (list(side) for side in zip(*_BODY[:_SIDED], strict=True))
     order = list(wholebody.flip_order())
-    size = torch.tensor([seen.camera.width, seen.camera.height])
-    read = torch.from_numpy(seen.maps[JOINTS])[joints, :2] * size
-    sure = (seen.keypoints[points, 2] > MIN_SCORE).float()
+    sure = (keypoints[points, 2] > MIN_SCORE).float()
     as_found, exchanged = (
-        float(((seen.keypoints[side, :2] - read).norm(dim=-1) * sure).sum() / sure.sum().clamp(1))
+        float(
+            ((keypoints[side, :2] - read[joints]).norm(dim=-1) * sure).sum() / sure.sum().clamp(1)
+        )
         for side in (points, [order[point] for point in points])
     )
-    if exchanged > _CLEARLY * as_found or as_found - exchanged < _APART * seen.camera.height:
-        return detection
-    rows = [i for i in range(wholebody.NUM_KEYPOINTS) if not _FACE.start <= i < _FACE.stop]
-    keypoints, points_m = detection.keypoints.clone(), detection.points_m.clone()
-    for values in (keypoints, points_m):
-        values[rows] = values[[order[row] for row in rows]]
-    return replace(detection, keypoints=keypoints, points_m=points_m)
+    return exchanged <= _CLEARLY * as_found and as_found - exchanged >= _APART * height
+
+
+def exchanged_rows() -> list[int]:
+    """Each keypoint's number on the other side; the face's, which is found apart, is its own."""
+    order = wholebody.flip_order()
+    return [
+        row if _FACE.start <= row < _FACE.stop else order[row]
+        for row in range(wholebody.NUM_KEYPOINTS)
+    ]
 
 
 def with_agreed_limbs(detection: Detection, seen: Canvas, camera: Camera) -> Detection:

@@ -31,7 +31,13 @@ from persona.data.preprocess.fit_terms import (
     keypoint_weights,
     pose_term,
 )
-from persona.data.track.clip_start import guesses, mirrored, places, read_mirrored
+from persona.data.track.clip_start import (
+    guesses,
+    mirrored,
+    places,
+    read_mirrored,
+    with_agreed_sides,
+)
 from persona.data.track.clip_state import ClipState
 from persona.data.track.clip_terms import (
     ClipWeights,
@@ -196,6 +202,7 @@ class ClipFit:
             kept: What the frames at the beginning are; they stay so.
             tied: Whether the frames follow each other.
         """
+        sightings = with_agreed_sides(sightings, _extent_px(sightings.keypoints))
         data, roots = self._data(sightings)
         pelvis = self.body.shape(identity or self.body.zero_identity())[1][0]
         trans = places(self._righted(sightings, data), roots, self.resting, pelvis, self.camera)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from persona.data.preprocess.fit_joints import read_points
+from persona.data.preprocess.fit_joints import are_exchanged, exchanged_rows, read_points
 from persona.data.preprocess.fit_starts import MIN_SCORE, TORSO, torso_root
 from persona.data.preprocess.fit_state import place_by_keypoints
 from persona.data.track.sightings import Sightings
@@ -19,6 +20,8 @@ from persona.types import Camera
 
 _MIRRORED = 0.1
 """Cost of taking a frame for mirrored, in half turns."""
+_NEAR_FRAMES = 2
+"""Most frames between one that was read and another whose sides it judges."""
 _READ = 0.5
 """Least share of the body points that an annotator must have read."""
 
@@ -30,6 +33,27 @@ def guesses(sightings: Sightings, body: SmplxBody) -> Float[Tensor, "t 133 4"]:
         if read[:, 3].isfinite().float().mean() > _READ:
             out[i] = read_points(read, body)
     return out
+
+
+def with_agreed_sides(sightings: Sightings, height_px: float) -> Sightings:
+    """The sightings with the body's left and right exchanged where the joints that are read say so.
+
+    Detectors take fronts for backs in some frames of a clip and not in others. A frame that was not
+    read is compared with the nearest ones that were.
+
+    Args:
+        sightings: What was seen.
+        height_px: Of the person.
+    """
+    read = sightings.joints[..., 3].isfinite().all(-1).nonzero()[:, 0]
+    keypoints, points_m = sightings.keypoints.clone(), sightings.points_m.clone()
+    rows = exchanged_rows()
+    for i, points in enumerate(sightings.keypoints):
+        gaps = (read - i).abs()
+        near = read[gaps == gaps.min()] if len(read) and gaps.min() <= _NEAR_FRAMES else read[:0]
+        if len(near) and are_exchanged(points, sightings.joints[near, :, :2].mean(0), height_px):
+            keypoints[i], points_m[i] = keypoints[i, rows], points_m[i, rows]
+    return replace(sightings, keypoints=keypoints, points_m=points_m)
 
 
 def mirrored(points: Float[Tensor, "133 c"]) -> Float[Tensor, "133 c"]:

@@ -17,7 +17,7 @@ from persona.data.motion.target import TargetSkeleton
 from persona.data.preprocess.fit_state import resting_keypoints
 from persona.data.track.camera_turn import TurnReader
 from persona.data.track.clip_fit import ClipFit, ClipProblem, chained
-from persona.data.track.clip_start import read_mirrored
+from persona.data.track.clip_start import read_mirrored, with_agreed_sides
 from persona.data.track.clip_state import ClipState
 from persona.data.track.clip_terms import sliding, smoothness, standing
 from persona.data.track.gaze import gaze
@@ -25,6 +25,7 @@ from persona.data.track.sightings import Sightings, nothing
 from persona.data.track.windows import LEAD, TAIL, bridged, windows
 from persona.data.track.world import turned, upward, world_from_camera
 from persona.modules.body.rotation import matrix_from_axis_angle
+from persona.modules.detect import wholebody
 from persona.modules.detect.offsets import OFFSETS, as_detected
 from persona.types import Camera
 
@@ -158,6 +159,23 @@ def test_windows_settle_every_frame_once(count):
         settled += range(fresh, until)
         before = until
     assert settled == list(range(count))
+
+
+def test_sides_that_a_detector_exchanges_in_some_frames_are_put_right(walk):
+    """Also in frames that were not read, by those beside them; a face keeps its points."""
+    sightings = walk[3]
+    keypoints, joints = sightings.keypoints.clone(), sightings.joints.clone()
+    order = list(wholebody.flip_order())
+    for i in (2, 3, 7):
+        keypoints[i] = keypoints[i, order]
+        keypoints[i, 23:91] = sightings.keypoints[i, 23:91]
+    joints[1::2, :, 3] = torch.inf
+    joints[1::2, :, :2] = torch.nan
+    right = with_agreed_sides(replace(sightings, keypoints=keypoints, joints=joints), 400.0)
+    torch.testing.assert_close(right.keypoints, sightings.keypoints)
+    joints[:, :, 3] = torch.inf
+    unread = with_agreed_sides(replace(sightings, keypoints=keypoints, joints=joints), 400.0)
+    torch.testing.assert_close(unread.keypoints, keypoints)
 
 
 def test_mirrored_frames_are_set_right(body, walk):
