@@ -42,7 +42,7 @@ from persona.data.preprocess.parts import (
     strays,
 )
 from persona.data.preprocess.prior import TexturePrior
-from persona.data.preprocess.second_look import look_again
+from persona.data.preprocess.second_look import look_again, look_smoothed
 from persona.data.preprocess.seen_wrists import with_seen_wrists
 from persona.data.preprocess.several import Sight, shared_identity, unwrap_photos, upright
 from persona.data.preprocess.sheet import write_sheet
@@ -196,7 +196,8 @@ class PhotoPreprocessor:
         try:
             detection = self.detector(torch.from_numpy(image).float() / 255, str(photo))
         except NobodyFound:
-            seen = look_again(image, self.annotator, str(photo))
+            seen = look_smoothed(image, self.detector, self.annotator, str(photo))
+            seen = seen or look_again(image, self.annotator, str(photo))
             if seen is None:
                 raise
             detection = seen

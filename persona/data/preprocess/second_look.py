@@ -1,7 +1,14 @@
-"""Finds people whom the detector misses, with an annotator that needs no detection."""
+"""Finds people whom the detector misses at first.
+
+The detector sees the photograph smoothed, then an annotator that needs no detection sees it as it
+is.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, UInt8
@@ -18,15 +25,27 @@ from persona.data.preprocess.canvas import (
 from persona.data.preprocess.fit import photo_camera
 from persona.data.preprocess.fit_joints import read_keypoints
 from persona.data.preprocess.matte import laid_back
-from persona.modules.detect import Annotator, Detection, annotate, wholebody
+from persona.modules.detect import (
+    Annotator,
+    Detection,
+    Detector,
+    NobodyFound,
+    annotate,
+    wholebody,
+)
 from persona.modules.detect.annotator import JOINTS
 from persona.types import Camera
 
 _SIZE = (512, 384)
 _LEAST_PERSON = 0.02
 """Least share of the photograph that a person fills."""
-_SURE_M, _INSIDE = 0.09, 0.95
+_SMOOTHED_SIDE = 768
+"""Longer side at which a photograph is smoothed by one pixel: noise and fine patterns go, people
+stay."""
+_SURE_M, _LEAST_INSIDE = 0.09, 0.95
 """A person's joints must have a lower mean uncertainty, and such a share of them in the mask."""
+_SAME_PERSON = 0.8
+"""Least overlap (IoU) of the detector's outline and the annotator's of one person."""
 _LEAST_HEAD, _LEAST_TRUNK = 0.02, 0.1
 """Least shares of the person's pixels that are head, and trunk or its clothes: with legs alone,
 nobody is found."""
@@ -47,19 +66,18 @@ def look_again(
             other annotator the result is None.
         source: Name of the photograph for messages.
     """
-    if annotator.needs_prior or not {"alpha", "parts", JOINTS} <= annotator.provides:
+    if not _can_look(annotator):
         return None
     camera = photo_camera(*image.shape[:2])
     nobody = torch.zeros(wholebody.NUM_KEYPOINTS, 3)
     found = Detection(torch.ones(image.shape[:2]), nobody, torch.zeros(len(nobody), 4))
     for _ in range(2):
         canvas = person_canvas(image, found, camera, *_SIZE)
-        told = np.zeros_like(canvas.alpha)
-        maps = annotate(annotator, canvas.image, told, canvas.keypoints)
-        person = largest_piece(maps["alpha"] > 0.5)
+        maps, person = _seen(annotator, canvas)
         box = person_box(found.mask.numpy() > 0.5, _SIZE[1] / _SIZE[0])
         mask = laid_back((maps["alpha"] * person).astype(np.float32), box, image.shape[:2])
-        if not _is_person(maps, person) or (mask > 0.5).mean() < _LEAST_PERSON:
+        whole = _is_person(maps, person) and _inside(maps[JOINTS], person) >= _LEAST_INSIDE
+        if not whole or (mask > 0.5).mean() < _LEAST_PERSON:
             return None
         found = Detection(
             torch.from_numpy(mask), _keypoints(maps[JOINTS], canvas, camera), found.points_m,
@@ -67,6 +85,48 @@ def look_again(
              "them, without face and fingers",),
         )  # fmt: skip
     return found
+
+
+def look_smoothed(
+    image: UInt8[ndarray, "h w 3"], detector: Detector, annotator: Annotator, source: str
+) -> Detection | None:
+    """The person whom the detector finds in the smoothed photograph; None if there is none.
+
+    The annotator, which sees the photograph as it is, must see a person of much the same outline in
+    that place: in noise and fine patterns the detector also finds what is not there.
+
+    Args:
+        image: The photograph, in which the detector found nobody.
+        detector: Finds people.
+        annotator: As in ``look_again``.
+        source: Name of the photograph for messages.
+    """
+    if not _can_look(annotator):
+        return None
+    smoothed = cv2.GaussianBlur(image, (0, 0), max(image.shape[:2]) / _SMOOTHED_SIDE)
+    try:
+        found = detector(torch.from_numpy(smoothed).float() / 255, source)
+    except NobodyFound:
+        return None
+    canvas = person_canvas(image, found, photo_camera(*image.shape[:2]), *_SIZE)
+    maps, person = _seen(annotator, canvas)
+    outline = canvas.alpha > 0.5
+    shared = (person & outline).sum() / max((person | outline).sum(), 1)
+    if not _is_person(maps, person) or shared < _SAME_PERSON:
+        return None
+    line = f"{source}: the detector finds the person only after smoothing the photo"
+    return replace(found, warnings=(*found.warnings, line))
+
+
+def _can_look(annotator: Annotator) -> bool:
+    """Whether an annotator works without a fitted body and sees all that is needed here."""
+    return not annotator.needs_prior and {"alpha", "parts", JOINTS} <= annotator.provides
+
+
+def _seen(annotator: Annotator, canvas: Canvas) -> tuple[dict[str, ndarray], Bool[ndarray, "h w"]]:
+    """What the annotator sees without a mask, and its largest piece of a person."""
+    maps = annotate(annotator, canvas.image, np.zeros_like(canvas.alpha), canvas.keypoints)
+    return maps, largest_piece(maps["alpha"] > 0.5)
 
 
 def _keypoints(read: Float32[ndarray, "22 4"], canvas: Canvas, camera: Camera) -> torch.Tensor:
@@ -78,15 +138,20 @@ def _keypoints(read: Float32[ndarray, "22 4"], canvas: Canvas, camera: Camera) -
 
 
 def _is_person(maps: dict[str, ndarray], person: Bool[ndarray, "h w"]) -> bool:
-    """Whether the pixels that were found have the joints, head and trunk of a person."""
+    """Whether pixels that were found show a head and a trunk, and the joints are sure."""
     if not person.any():
         return False
-    read, parts = maps[JOINTS], maps["parts"][person]
+    parts = maps["parts"][person]
+    head, trunk = (
+        np.isin(parts, [PART_INDEX[n] for n in names]).mean() for names in (_HEAD, _TRUNK)
+    )
+    return bool(maps[JOINTS][:, 3].mean() < _SURE_M and head > _LEAST_HEAD and trunk > _LEAST_TRUNK)
+
+
+def _inside(joints: Float32[ndarray, "22 4"], person: Bool[ndarray, "h w"]) -> float:
+    """Share of the joints that are on the person's pixels."""
     height, width = person.shape
-    inside = [
+    return float(np.mean([
         person[int(y * height), int(x * width)] if 0 <= x < 1 and 0 <= y < 1 else False
-        for x, y in read[:, :2]
-    ]
-    head, trunk = (np.isin(parts, [PART_INDEX[n] for n in names]) for names in (_HEAD, _TRUNK))
-    sure = read[:, 3].mean() < _SURE_M and np.mean(inside) >= _INSIDE
-    return bool(sure and head.mean() > _LEAST_HEAD and trunk.mean() > _LEAST_TRUNK)
+        for x, y in joints[:, :2]
+    ]))  # fmt: skip

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from persona.data.palette import PART_INDEX
-from persona.data.preprocess.second_look import look_again
-from persona.modules.detect import Annotator, wholebody
+from persona.data.preprocess.second_look import look_again, look_smoothed
+from persona.modules.detect import Annotator, Detection, Detector, NobodyFound, wholebody
 from persona.modules.detect.annotator import JOINTS
 
 HEIGHT, WIDTH = 400, 300
@@ -70,3 +70,52 @@ def test_nothing_and_annotators_that_need_a_body_see_nobody(picture):
     blind = Sees()
     blind.needs_prior = True
     assert look_again(picture, blind, "a.jpg") is None and not blind.told
+
+
+class FindsInSmooth(Detector):
+    """Finds the grey person, but nobody in a picture with a white speck of one pixel."""
+
+    def __init__(self, left=200):
+        self.left = left
+
+    def __call__(self, image, source="the image"):
+        if (image.amin(-1) > 0.999).any():
+            raise NobodyFound(source)
+        mask = torch.zeros(HEIGHT, WIDTH)
+        mask[100:300, self.left : 240] = 1
+        points = torch.zeros(wholebody.NUM_KEYPOINTS, 3)
+        return Detection(mask, points, torch.zeros(len(points), 4), ("first",))
+
+
+@pytest.fixture
+def speckled(picture):
+    image = np.minimum(picture, 253)
+    image[50, 50] = 255
+    return image
+
+
+def test_who_is_found_after_smoothing_is_taken_as_found(speckled):
+    detector = FindsInSmooth()
+    with pytest.raises(NobodyFound):
+        detector(torch.from_numpy(speckled).float() / 255)
+    found = look_smoothed(speckled, detector, Sees(), "a.jpg")
+    assert found.mask.sum() == 200 * 40
+    assert found.warnings[0] == "first" and "only after smoothing" in found.warnings[1]
+
+
+@pytest.mark.parametrize(
+    ("detector", "annotator"),
+    [
+        (FindsInSmooth(left=120), Sees()),  # Another outline than the annotator's.
+        (FindsInSmooth(), Sees(spread_m=0.3)),
+        (FindsInSmooth(), Sees(head="Lower_Clothing")),
+    ],
+)
+def test_who_is_found_after_smoothing_must_be_a_person_to_the_annotator(
+    speckled, detector, annotator
+):
+    assert look_smoothed(speckled, detector, annotator, "a.jpg") is None
+
+
+def test_nobody_in_the_smoothed_photo_either(picture):
+    assert look_smoothed(np.full_like(picture, 255), FindsInSmooth(), Sees(), "a.jpg") is None
