@@ -11,21 +11,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.data.io import write_bytes
+from persona.data.io import read_image, write_bytes
 from persona.errors import UserError
 from persona.modules.detect.detection import Detection, Detector, NobodyFound
 from persona.modules.detect.offsets import OFFSETS
 
 _LEVELS = 255
-"""Levels of a kept mask's probability: it is stored in bytes."""
+"""Levels of a picture's colours, and of a kept mask's probability."""
 
 
 class KeptDetector(Detector):
     """Returns stored findings of a photograph; if there are none, runs a detector and stores its.
 
-    A finding belongs to the content of the photograph's file and to the detector's
-    settings: another ``person`` is another finding. The first finding and a kept
-    one are the same: both went through the file.
+    A finding belongs to the content of the photograph's file, to the detector's settings (another
+    ``person`` is another finding), and to the picture where that is not the photograph itself but,
+    for instance, smoothed. The first finding and a kept one are the same: both went through the
+    file.
 
     Args:
         folder: Folder of the findings, one file a photograph.
@@ -47,8 +48,11 @@ class KeptDetector(Detector):
             raise UserError(f"{source}: no such file, by which detector=kept knows photographs")
         plain = {k: v for k, v in vars(self.detector).items() if isinstance(v, str | float | int)}
         settings = f"{type(self.detector).__name__} {sorted(plain.items())}"
-        found_by = hashlib.sha256(settings.encode() + photo.read_bytes()).hexdigest()[:16]
-        path = self.folder / f"{found_by}.npz"
+        pixels = (image * _LEVELS).round().byte().cpu().numpy()
+        # Findings of photographs as they are were kept before others were, so without their pixels.
+        changed = b"" if np.array_equal(pixels, read_image(photo)) else pixels.tobytes()
+        content = settings.encode() + photo.read_bytes() + changed
+        path = self.folder / f"{hashlib.sha256(content).hexdigest()[:16]}.npz"
         if not path.is_file():
             try:
                 write_detection(path, self.detector(image, source))
