@@ -94,7 +94,10 @@ class PoseDriver:
     ) -> tuple[Gaussians, Float[Tensor, "n 3"]]:
         """The asset's Gaussians in one pose, camera frame, and their colours in [0, 1].
 
-        unskinned: of the pose, where it is known.
+        Args:
+            pose: One pose of a clip.
+            view: What colours may depend on besides the pose.
+            unskinned: Of the pose, where it is known.
         """
         rest, weights = unskinned or self.unskinned(pose)
         means = blend_skin(rest, weights, pose.bones) + pose.trans
@@ -123,7 +126,11 @@ class ClipDrawer:
     ) -> None:
         self.driver, self.renderer = driver, renderer
         self.poses, self.view = driver.clip(poses), view
-        same = all(bool((t == t[:1]).all()) for t in (self.poses.code, self.poses.expression))
+        # Equal rows of a product may differ in their last bits.
+        same = all(
+            torch.allclose(t, t[:1].expand_as(t), rtol=0, atol=1e-6)
+            for t in (self.poses.code, self.poses.expression)
+        )
         # A turntable turns the root alone.
         self.unskinned = driver.unskinned(self.poses.row(0)) if same and len(poses.trans) else None
 

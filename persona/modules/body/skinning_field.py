@@ -122,7 +122,12 @@ class SkinningField(nn.Module):
 
         Returns:
             Rows that sum to one.
+
+        Raises:
+            ValueError: ``given`` or ``own`` has another number of rows than ``means``.
         """
+        if any(t is not None and len(t) != len(means) for t in (given, own)):
+            raise ValueError(f"{len(means)} Gaussians need as many rows of given weights")
         if not differentiable and means.device.type in ("cpu", "cuda"):
             to_nodes = self.last_node / (self.high - self.low)
             points = (means.detach() - self.low) * to_nodes
@@ -147,7 +152,10 @@ class SkinningField(nn.Module):
         weights = torch.empty(len(points), self.grid.shape[-1])
         keeps = torch.zeros(len(points), dtype=torch.bool)
         if given is not None and own is not None:
-            weights, keeps = own.float().clone(memory_format=torch.contiguous_format), given
+            weights, keeps = (
+                own.detach().float().clone(memory_format=torch.contiguous_format),
+                given,
+            )
         arrays = (t.float().numpy() for t in (self.grid, points, sigmas))
         _sample(*arrays, keeps.numpy(), weights.numpy())
         return weights

@@ -70,8 +70,10 @@ class Follower:
             if found is None:
                 continue
             box = body_box(found.keypoints)
-            if box is None or last is None:
-                return None if box is None else found
+            if box is None:
+                continue
+            if last is None:
+                return found
             if same_size(box, last) and (anywhere or overlap(box, last) >= _MIN_OVERLAP):
                 return found
         return None

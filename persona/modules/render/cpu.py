@@ -40,11 +40,6 @@ class _Setup:
     shown: tuple[int, ...]
     """Which group each image shows."""
 
-    @property
-    def geometry(self) -> int:
-        """How many channels move the geometry."""
-        return sum(self.sizes[: self.moving])
-
 
 class CpuRenderer(GaussianRenderer):
     """Numba backend: parallel over tiles, analytic gradients, the same result on every run."""
@@ -202,7 +197,12 @@ class _Rasterize(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         alpha = 1 - torch.from_numpy(clear)[None]
         rows = np.cumsum((0, *setup.sizes))
-        return alpha, *(torch.from_numpy(images[rows[i] : rows[i + 1]]) for i in setup.shown)
+        parts = [torch.from_numpy(images[rows[i] : rows[i + 1]]) for i in setup.shown]
+        # Images of one group must not share memory: a caller may write into one of them.
+        return alpha, *(
+            part.clone() if group in setup.shown[:place] else part
+            for place, (part, group) in enumerate(zip(parts, setup.shown, strict=True))
+        )
 
     @staticmethod
     @first_order

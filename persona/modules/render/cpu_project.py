@@ -339,7 +339,7 @@ def _turn_grad(turn, scale, quat, norm, g_local):
 
 @kernel()
 def _unturned(quats, i):
-    """Whether a quaternion is (1, 0, 0, 0), as all of an avatar's are."""
+    """Whether a quaternion is (1, 0, 0, 0), as PERSONA's and ExAvatar's are."""
     return quats[i, 0] == 1 and quats[i, 1] == 0 and quats[i, 2] == 0 and quats[i, 3] == 0
 
 

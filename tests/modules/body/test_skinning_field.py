@@ -1,5 +1,6 @@
 """The diffused field equals SciPy's diffusion; and its cache."""
 
+import inspect
 import logging
 
 import numpy as np
@@ -108,6 +109,20 @@ def test_cuda_agrees(field):
     torch.testing.assert_close(
         on_gpu(means.cuda(), scales.cuda()).cpu(), field(means, scales), atol=5e-6, rtol=0
     )
+
+
+def test_given_weights_of_other_gaussians_are_refused(field):
+    """Otherwise the kernel would write beyond the memory of the given rows."""
+    means, scales = samples(field)
+    rows = torch.rand(len(means), 55)
+    given = torch.ones(len(means), dtype=torch.bool)
+    unchecked = inspect.unwrap(SkinningField.forward)  # Without the type checks of tests.
+    with pytest.raises(ValueError, match="as many rows"):
+        unchecked(field, means, scales, given=given, own=rows[:-1])
+    with pytest.raises(ValueError, match="as many rows"):
+        unchecked(field, means, scales, given=given[:-1], own=rows)
+    kept = field(means, scales, given=given, own=rows.requires_grad_())
+    torch.testing.assert_close(kept, rows.detach())
 
 
 def test_gradient_reaches_means_only_when_asked(field):

@@ -1,5 +1,7 @@
 """The same person in picture after picture: which of the bodies that are found is theirs."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -49,6 +51,21 @@ def test_a_person_lost_in_one_crop_is_looked_for_in_another():
     assert body_box(made.find(PICTURE, LAST).keypoints) == LAST
     wide, narrow = crops
     assert wide == (20, 0, 240, 360) and narrow == (60, 40, 160, 280)
+
+
+def test_a_crop_without_sure_points_is_not_the_last_one():
+    made, _ = follower(LAST, LAST)
+    look, blank = made._in, [True]
+
+    def unsure_at_first(pixels, place):
+        found = look(pixels, place)
+        if blank:
+            blank.clear()
+            found = replace(found, keypoints=torch.zeros_like(found.keypoints))
+        return found
+
+    made._in = unsure_at_first
+    assert body_box(made.find(PICTURE, LAST).keypoints) == LAST
 
 
 def test_somebody_elsewhere_is_taken_once_the_person_is_lost():

@@ -38,7 +38,8 @@ def test_another_size_than_twice_is_diffusers_own():
     "other",
     [
         {"use_conv": False}, {"use_conv_transpose": True}, {"norm_type": "ln_norm", "eps": 1e-5},
-        {"kernel_size": 1, "padding": 0}, {"interpolate": False}, {"name": "Conv2d_0"},
+        {"kernel_size": 1, "padding": 0}, {"padding": 0},
+        {"interpolate": False}, {"name": "Conv2d_0"},
     ],
 )  # fmt: skip
 def test_other_layers_stay(other):

@@ -107,10 +107,11 @@ def test_sobel_equals_scipy():
     np.testing.assert_allclose(ours, np.hypot(*gradient), atol=1e-12)
 
 
-def test_dilate_equals_scipy():
-    mask = np.random.default_rng(0).random((20, 20)) > 0.97
-    expected = ndimage.binary_dilation(mask, np.ones((5, 5)))
-    assert np.array_equal(dilate(torch.tensor(mask)[None], 4)[0], expected)
+@pytest.mark.parametrize("side", [0, 2, 4, 8, 50])
+def test_dilate_equals_scipy(side):
+    mask = np.random.default_rng(0).random((20, 17)) > 0.97
+    expected = ndimage.binary_dilation(mask, np.ones((side + 1, side + 1)))
+    assert np.array_equal(dilate(torch.tensor(mask)[None], side)[0], expected)
 
 
 def test_boundary_marks_canonical_jumps_but_not_the_face():

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import gaussian_oracle as oracle
 import gaussian_scenes as scenes
@@ -133,6 +134,33 @@ def test_one_tensor_in_two_channels_is_as_two_tensors(renderer):
         assert torch.equal(once[0][name], image)
     for ours, theirs in zip(once[1], twice[1], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_images_of_one_tensor_do_not_share_memory(renderer):
+    tensor = torch.rand(120, 3, generator=torch.Generator().manual_seed(0)).double()
+    channels = {"a": Channel(tensor), "b": Channel(tensor, False)}
+    images = renderer(scenes.cloud(), scenes.camera(), channels).images
+    before = images["b"].clone()
+    images["a"].zero_()
+    assert before.any() and torch.equal(images["b"], before)
+
+
+def test_the_unturned_quaternion_is_as_another_of_the_same_turn(renderer):
+    """What is unturned takes a shortcut; a quaternion of another length does not."""
+
+    def sums(length, learn):
+        gaussians, _ = scenes.leaves(scenes.cloud(), {})
+        quaternions = torch.zeros_like(gaussians.quaternions)
+        quaternions[:, 0] = length
+        gaussians = replace(gaussians, quaternions=quaternions.requires_grad_(learn))
+        colours = torch.linspace(0, 1, 360).reshape(120, 3).double()
+        images = renderer(gaussians, scenes.camera(), {"rgb": Channel(colours)}).images
+        images["rgb"].square().sum().backward()
+        return images["rgb"], gaussians.means.grad, gaussians.scales.grad
+
+    for one, other in zip(sums(1, False), sums(2, True), strict=True):
+        assert one.any()
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-9)
 
 
 def test_constant_values_move_the_geometry(renderer):

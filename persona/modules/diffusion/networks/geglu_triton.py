@@ -48,8 +48,8 @@ def _gate(x_ptr, out_ptr, count, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton_kernel
-def _rounded_row(row_part, scale, MOST: tl.constexpr):
-    return tl.minimum(tl.maximum(row_part / scale, -MOST), MOST)
+def _scaled_to_8_bits(numbers, scale, MOST: tl.constexpr):
+    return tl.minimum(tl.maximum(numbers / scale, -MOST), MOST)
 
 
 @triton_kernel
@@ -71,8 +71,8 @@ def _gate_in_8_bits(
     scale = tl.maximum(most, LEAST) / MOST
     kind: tl.constexpr = out_ptr.dtype.element_ty
     to = out_ptr + row * WIDTH
-    tl.store(to + column, _rounded_row(head, scale, MOST).to(kind))
-    tl.store(to + rest, _rounded_row(tail, scale, MOST).to(kind), rest < WIDTH)
+    tl.store(to + column, _scaled_to_8_bits(head, scale, MOST).to(kind))
+    tl.store(to + rest, _scaled_to_8_bits(tail, scale, MOST).to(kind), rest < WIDTH)
     tl.store(scale_ptr + row, scale)
 
 

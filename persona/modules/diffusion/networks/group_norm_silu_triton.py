@@ -1,7 +1,8 @@
 """GroupNorm and SiLU of images whose channels lie together, on CUDA: two reads and one write.
 
-PyTorch's own GroupNorm on CUDA would first lay every channel apart. Sums of a part of the places
-are merged as deviations from their own mean, so nothing cancels (Chan et al. 1983, Eq. 1.5).
+PyTorch's own GroupNorm on CUDA would first lay every channel apart. Deviations of a
+part of the places are summed from its first place, then merged as deviations from the part's own
+mean, so that little cancels (Chan et al. 1983, Eq. 1.5).
 """
 
 from __future__ import annotations

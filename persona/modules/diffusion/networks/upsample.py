@@ -39,6 +39,7 @@ def can_be_quick(layer: Upsample2D) -> bool:
         and layer.norm is None
         and layer.name == "conv"
         and layer.conv.kernel_size == (3, 3)
+        and layer.conv.padding == (1, 1)
     )
 
 
