@@ -89,9 +89,9 @@ def seen_wrist(
         side: ``Left`` or ``Right``.
         elbow: Pixels.
     """
-    least = (parts > 0).sum()
+    person = (parts > 0).sum()
     arm, hand = _arm_and_hand(parts, side)
-    if arm.sum() < _LEAST_ARM * least or hand.sum() < _LEAST_HAND * least:
+    if not arm.any() or arm.sum() < _LEAST_ARM * person or hand.sum() < _LEAST_HAND * person:
         return None
     places = _places(arm)
     away = np.linalg.norm(places - elbow, axis=1)

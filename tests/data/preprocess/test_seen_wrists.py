@@ -10,7 +10,7 @@ from persona.data.palette import PART_INDEX
 from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.fit import photo_camera
 from persona.data.preprocess.fit_hands import believed_hands
-from persona.data.preprocess.seen_wrists import with_seen_wrists
+from persona.data.preprocess.seen_wrists import seen_wrist, with_seen_wrists
 from persona.modules.body.joints import LEFT_ELBOW, LEFT_HAND, LEFT_WRIST
 from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.annotator import JOINTS
@@ -89,3 +89,8 @@ def test_what_is_read_stays_if_the_parts_do_not_say_otherwise(camera, hand, wris
     found, seen = seen_of(camera, parts_of(hand), wrist)
     mended, crop = with_seen_wrists(found, seen, camera)
     assert mended is found and crop is seen
+
+
+def test_a_crop_without_a_person_shows_no_wrist():
+    nobody = np.zeros((HEIGHT, WIDTH), np.uint8)
+    assert seen_wrist(nobody, "Left", np.float32([100, 100])) is None
