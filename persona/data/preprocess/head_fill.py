@@ -221,7 +221,7 @@ def soften(
     """
     around = np.flatnonzero(where.head | where.neck)
     hair = part[around] == _HAIR
-    if hair.all() or not hair.any():
+    if hair.all() or not hair.any() or not made_up[around].any():
         return
     trees = [cKDTree(where.place[around[kind]][::_THIN]) for kind in (hair, ~hair)]
     wanted = []

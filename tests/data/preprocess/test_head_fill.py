@@ -109,3 +109,11 @@ def test_the_hairline_is_soft_and_all_else_stays(head):
     assert ((colour[near] > 50) & (colour[near] < 170)).all()
     far = ~made_up | (np.abs(y) > 0.02)
     assert (colour[far] == before[far]).all()
+
+
+def test_a_hairline_that_is_seen_as_a_whole_stays(head):
+    part = np.where(head.place[:, 1] > 0, HAIR, SKIN)
+    colour = np.where(part == HAIR, 20, 200)[:, None].repeat(3, 1).astype(np.float32)
+    before = colour.copy()
+    soften(colour, part, np.zeros(len(part), bool), head)
+    assert (colour == before).all()
