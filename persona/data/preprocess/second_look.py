@@ -109,7 +109,10 @@ def look_smoothed(
     except NobodyFound:
         return None
     canvas = person_canvas(image, found, photo_camera(*image.shape[:2]), *_SIZE)
-    maps, person = _seen(annotator, canvas)
+    # What the annotator is to confirm is no prompt for it.
+    unseen = canvas.keypoints.clone()
+    unseen[:, 2] = 0
+    maps, person = _seen(annotator, replace(canvas, keypoints=unseen))
     outline = canvas.alpha > 0.5
     shared = (person & outline).sum() / max((person | outline).sum(), 1)
     if not _is_person(maps, person) or shared < _SAME_PERSON:

@@ -83,7 +83,7 @@ class FindsInSmooth(Detector):
             raise NobodyFound(source)
         mask = torch.zeros(HEIGHT, WIDTH)
         mask[100:300, self.left : 240] = 1
-        points = torch.zeros(wholebody.NUM_KEYPOINTS, 3)
+        points = torch.ones(wholebody.NUM_KEYPOINTS, 3)
         return Detection(mask, points, torch.zeros(len(points), 4), ("first",))
 
 
@@ -98,8 +98,10 @@ def test_who_is_found_after_smoothing_is_taken_as_found(speckled):
     detector = FindsInSmooth()
     with pytest.raises(NobodyFound):
         detector(torch.from_numpy(speckled).float() / 255)
-    found = look_smoothed(speckled, detector, Sees(), "a.jpg")
-    assert found.mask.sum() == 200 * 40
+    annotator = Sees()
+    found = look_smoothed(speckled, detector, annotator, "a.jpg")
+    assert found.mask.sum() == 200 * 40 and (found.keypoints[:, 2] == 1).all()
+    assert annotator.told == [(0, 0)], "what it is to confirm is no prompt for it"
     assert found.warnings[0] == "first" and "only after smoothing" in found.warnings[1]
 
 
