@@ -29,6 +29,7 @@ from persona.data.preprocess.fit import NOTHING, BodyFit, Known, PhotoFit, photo
 from persona.data.preprocess.fit_camera import exif_focal_px
 from persona.data.preprocess.fit_check import write_overlay
 from persona.data.preprocess.fit_joints import with_agreed_limbs, with_agreed_sides
+from persona.data.preprocess.fit_starts import is_standing
 from persona.data.preprocess.fit_together import STEPS, fit_together
 from persona.data.preprocess.maps import near_occlusion
 from persona.data.preprocess.matte import refine_mask
@@ -260,7 +261,8 @@ class PhotoPreprocessor:
         """The crop that is unwrapped, with the annotator's maps."""
         image, detection, camera = sight.image, sight.detection, sight.camera
         read = sight.fine or self._annotated(image, detection, camera, fit)
-        maps = {**read.maps, "parts": in_order(read.parts)}
+        parts = in_order(read.parts, read.image, is_standing(detection.keypoints))
+        maps = {**read.maps, "parts": parts}
         return self._fine_canvas(image, detection, camera).with_maps(maps)
 
     def _annotated(
