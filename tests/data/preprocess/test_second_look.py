@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from persona.data.palette import PART_INDEX
+from persona.data.preprocess.read_sight import find_person
 from persona.data.preprocess.second_look import look_again, look_smoothed
 from persona.modules.detect import Annotator, Detection, Detector, NobodyFound, wholebody
 from persona.modules.detect.annotator import JOINTS
@@ -121,3 +122,44 @@ def test_who_is_found_after_smoothing_must_be_a_person_to_the_annotator(
 
 def test_nobody_in_the_smoothed_photo_either(picture):
     assert look_smoothed(np.full_like(picture, 255), FindsInSmooth(), Sees(), "a.jpg") is None
+
+
+class Told(Detector):
+    """Writes down when it is asked."""
+
+    def __init__(self, detector, asked):
+        self.detector, self.asked = detector, asked
+
+    def __call__(self, image, source="the image"):
+        self.asked.append("detector")
+        return self.detector(image, source)
+
+
+class FindsNobody(Detector):
+    def __call__(self, image, source="the image"):
+        raise NobodyFound(f"{source}: as the detector says it")
+
+
+def looks(image, detector, annotator):
+    """Who was asked for the person, in turn, and the answer or the error."""
+    asked = annotator.told = []
+    try:
+        answer = find_person(image, Told(detector, asked), annotator, "a.jpg")
+    except NobodyFound as error:
+        answer = error
+    return [a if a == "detector" else "annotator" for a in asked], answer
+
+
+def test_a_person_is_looked_for_in_the_photo_then_smoothed_then_by_the_annotator(speckled, picture):
+    asked, found = looks(np.minimum(speckled, 254), FindsInSmooth(), Sees())
+    assert asked == ["detector"] and found.warnings == ("first",)
+    asked, found = looks(speckled, FindsInSmooth(), Sees())
+    assert asked == ["detector", "detector", "annotator"]
+    assert "only after smoothing" in found.warnings[1]
+    # The outlines differ in the smoothed photo, the annotator alone is sure.
+    asked, found = looks(speckled, FindsInSmooth(left=120), Sees())
+    assert asked == ["detector", "detector", *["annotator"] * 3]
+    assert "finds nobody" in found.warnings[0]
+    asked, found = looks(picture, FindsNobody(), Sees(spread_m=0.3))
+    assert asked == ["detector", "detector", "annotator"]
+    assert str(found) == "a.jpg: as the detector says it"
