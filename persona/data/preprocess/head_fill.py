@@ -65,9 +65,10 @@ def mirror_face(
     seen: Bool[ndarray, "k"],
     where: Head,
 ) -> Bool[ndarray, "k"]:
-    """Gives unseen texels before the ears what the other half of the face shows, in place.
+    """Gives unseen texels of face and ears what the other half shows, in place.
 
-    The difference between the halves' light, where both are seen, is kept near there.
+    Hair behind where the ears begin is no part of the face: ``grow_hair`` decides there. The
+    difference between the halves' light, where both are seen, is kept near there.
 
     Args:
         colour: RGB.
@@ -86,7 +87,8 @@ def mirror_face(
     flip, tree = np.array([-1, 1, 1]), cKDTree(where.place[known])
     distance, near = tree.query(where.place[wanted] * flip, min(4, len(known)), workers=-1)
     distance, near = distance.reshape(len(wanted), -1), near.reshape(len(wanted), -1)
-    same = distance[:, 0] < _SAME_M
+    behind = where.place[wanted, 2] < where.eyes[2] - _EAR_M
+    same = (distance[:, 0] < _SAME_M) & ~(behind & (part[known[near[:, 0]]] == _HAIR))
     wanted, distance, near = wanted[same], distance[same], near[same]
     mirrored = weighted_mean(colour[known[near]], 1 / (distance + 1e-3))
     # Where both halves are seen.
@@ -221,7 +223,7 @@ def soften(
     """
     around = np.flatnonzero(where.head | where.neck)
     hair = part[around] == _HAIR
-    if hair.all() or not hair.any():
+    if hair.all() or not hair.any() or not made_up[around].any():
         return
     trees = [cKDTree(where.place[around[kind]][::_THIN]) for kind in (hair, ~hair)]
     wanted = []

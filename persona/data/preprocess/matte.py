@@ -46,8 +46,9 @@ def refine_mask(
     Places wider than an outline that the annotator sees and the detector misses are added, as the
     ends of dark or wide clothes; places where the annotator is sure of background are removed.
     What both miss is added if the annotator sees it when it is told neither mask nor keypoints,
-    and if it looks like the same part in the mask, as a skirt behind seated legs does; so is a hand
-    that the annotator sees if it is told neither, where an arm or the rest of the hand ends.
+    and if it touches the rest and looks like the same part in the mask, as a skirt behind seated
+    legs does; so is a hand that the annotator sees if it is told neither, where an arm or the rest
+    of the hand ends.
 
     Args:
         image: The photograph.
@@ -120,6 +121,7 @@ def _missed(
             alike[here] = _alike(lab[here], lab[inner == part])
         share = _blurred(alike, width) / _blurred(missed, width).clip(1e-6)
         kept = _large(_wide(missed & (share > _ALIKE), width), _LEAST_PLACE * seen.sum())
+        kept = _touching(kept, ndimage.binary_dilation(seen, iterations=width))
         added = np.where(ndimage.binary_dilation(kept, iterations=2), matte, 0)
         found = np.maximum(found, added)
     return found.astype(np.float32)
@@ -163,6 +165,12 @@ def _large(mask: Bool[ndarray, "h w"], least: float) -> Bool[ndarray, "h w"]:
     places, _ = ndimage.label(mask)
     sizes = np.bincount(places.ravel())
     return mask & (sizes[places] >= least)
+
+
+def _touching(mask: Bool[ndarray, "h w"], other: Bool[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
+    """The mask's connected areas that share a pixel with another mask."""
+    places, _ = ndimage.label(mask)
+    return mask & np.isin(places, places[mask & other])
 
 
 def _blurred(mask: Bool[ndarray, "h w"], width: int) -> Float32[ndarray, "h w"]:

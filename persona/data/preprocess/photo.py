@@ -8,13 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float32, Int, UInt8
+from jaxtyping import Bool, Float32, Int
 from numpy import ndarray
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy import ndimage
 
-from persona.data.io import read_image
 from persona.data.layout import EARLIER, FrameData, SubjectInfo, Textures
 from persona.data.making import whole_folder
 from persona.data.preprocess.albedo import remove_shading
@@ -25,13 +23,11 @@ from persona.data.preprocess.clip_store import ClipStore
 from persona.data.preprocess.clothing import ClothingFit, Photo, dressed_as
 from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.dresser import Dresser
-from persona.data.preprocess.fit import NOTHING, BodyFit, Known, PhotoFit, photo_camera
-from persona.data.preprocess.fit_camera import exif_focal_px
+from persona.data.preprocess.fit import NOTHING, BodyFit, Known, PhotoFit
 from persona.data.preprocess.fit_check import write_overlay
-from persona.data.preprocess.fit_joints import with_agreed_limbs, with_agreed_sides
+from persona.data.preprocess.fit_starts import is_standing
 from persona.data.preprocess.fit_together import STEPS, fit_together
 from persona.data.preprocess.maps import near_occlusion
-from persona.data.preprocess.matte import refine_mask
 from persona.data.preprocess.part_order import in_order
 from persona.data.preprocess.parts import (
     PARTS,
@@ -42,9 +38,8 @@ from persona.data.preprocess.parts import (
     strays,
 )
 from persona.data.preprocess.prior import TexturePrior
-from persona.data.preprocess.second_look import look_again, look_smoothed
-from persona.data.preprocess.seen_wrists import with_seen_wrists
-from persona.data.preprocess.several import Sight, shared_identity, unwrap_photos, upright
+from persona.data.preprocess.read_sight import annotated, read_sight
+from persona.data.preprocess.several import Sight, shared_identity, unwrap_photos
 from persona.data.preprocess.sheet import write_sheet
 from persona.data.preprocess.texture_fill import fill_unseen
 from persona.data.preprocess.textured_person import TexturedPerson, uv_mesh
@@ -54,7 +49,7 @@ from persona.data.subject_writer import SubjectWriter
 from persona.errors import UserError
 from persona.modules.body.regions import body_regions
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.detect import Annotator, Detection, Detector, NobodyFound, annotate
+from persona.modules.detect import Annotator, Detector
 from persona.modules.diffusion.base import Fitted, Reference
 from persona.modules.nearest import nearest_marked
 from persona.types import Camera
@@ -134,7 +129,10 @@ class PhotoPreprocessor:
         self.clips.check(self.body, fitted=True)
         if self.prior is not None:
             self.prior.check()
-        sights = [self._read(path, known.focal_px) for path in paths]
+        sights = [
+            read_sight(path, self.detector, self.annotator, self._crop, known.focal_px)
+            for path in paths
+        ]
         with _progress() as progress:
             fits = self._fit(sights, progress, root, known)
             with whole_folder(root, EARLIER) as folder:
@@ -190,41 +188,6 @@ class PhotoPreprocessor:
         self.clips(writer, person, reference, canvas.camera, lambda n: progress.advance(task, n))
         writer.finish(self._info(paths, told))
 
-    def _read(self, photo: Path, focal_px: float | None) -> Sight:
-        """Finds the person in a photograph, and what an annotator sees of them."""
-        image = read_image(photo)
-        try:
-            detection = self.detector(torch.from_numpy(image).float() / 255, str(photo))
-        except NobodyFound:
-            seen = look_smoothed(image, self.detector, self.annotator, str(photo))
-            seen = seen or look_again(image, self.annotator, str(photo))
-            if seen is None:
-                raise
-            detection = seen
-        for line in detection.warnings:
-            log.warning(line)
-        image, detection = upright(image, detection, photo)
-        height, width = image.shape[:2]
-        camera = photo_camera(height, width, focal_px or exif_focal_px(photo, height, width))
-        fine = None
-        if not self.annotator.needs_prior:
-            if "alpha" in self.annotator.provides:
-                detection = refine_mask(image, detection, self.annotator)
-            fine = self._annotated(image, detection, camera)
-            sided = with_agreed_sides(detection, fine)
-            if sided is not detection:
-                log.info("%s: left and right exchanged, as the picture is read", photo)
-                fine = self._fine_canvas(image, sided, camera).with_maps(fine.maps)
-            detection = with_agreed_limbs(sided, fine, camera)
-            if detection is not sided:
-                log.info("%s: a limb taken from where the picture is read", photo)
-                fine = self._fine_canvas(image, detection, camera).with_maps(fine.maps)
-            limbed = detection
-            detection, fine = with_seen_wrists(limbed, fine, camera)
-            if detection is not limbed:
-                log.info("%s: a wrist taken from where forearm and hand are seen", photo)
-        return Sight(photo, image, detection, camera, fine)
-
     def _fit(
         self, sights: Sequence[Sight], progress: Progress, root: Path, known: Known
     ) -> list[BodyFit]:
@@ -258,33 +221,18 @@ class PhotoPreprocessor:
 
     def _fine(self, sight: Sight, fit: BodyFit) -> Canvas:
         """The crop that is unwrapped, with the annotator's maps."""
-        image, detection, camera = sight.image, sight.detection, sight.camera
-        read = sight.fine or self._annotated(image, detection, camera, fit)
-        maps = {**read.maps, "parts": in_order(read.parts)}
-        return self._fine_canvas(image, detection, camera).with_maps(maps)
+        detection = sight.detection
+        canvas = person_canvas(sight.image, detection, sight.camera, *self._crop)
+        # An annotator that needs the fitted body has not been asked yet.
+        read = sight.fine or annotated(self.annotator, canvas, self._view(canvas.camera, fit).limbs)
+        parts = in_order(read.parts, read.image, is_standing(detection.keypoints))
+        return canvas.with_maps({**read.maps, "parts": parts})
 
-    def _annotated(
-        self,
-        image: UInt8[ndarray, "h w 3"],
-        detection: Detection,
-        camera: Camera,
-        fit: BodyFit | None = None,
-    ) -> Canvas:
-        """The fine crop with the annotator's maps, by the fitted body where it needs one."""
-        canvas = self._fine_canvas(image, detection, camera)
-        prior = None if fit is None else self._view(canvas.camera, fit).limbs
-        maps = annotate(self.annotator, canvas.image, canvas.alpha, canvas.keypoints, prior)
-        # The detection's mask has the annotator's matte in it already.
-        maps.pop("alpha", None)
-        return canvas.with_maps(maps)
-
-    def _fine_canvas(
-        self, image: UInt8[ndarray, "h w 3"], detection: Detection, camera: Camera
-    ) -> Canvas:
-        """The crop whose pixels become texels."""
+    @property
+    def _crop(self) -> tuple[int, int]:
+        """Height and width of the crop whose pixels become texels."""
         height = round(CROP_PER_TEXEL * self.texture_size)
-        width = round(height * self.width / self.height)
-        return person_canvas(image, detection, camera, height, width)
+        return height, round(height * self.width / self.height)
 
     def _view(self, camera: Camera, fit: BodyFit) -> BodyView:
         """What the fitted body shows in a camera."""

@@ -23,10 +23,15 @@ _ARMS = (
 )
 """Side, joints of elbow and wrist, COCO-WholeBody point of the wrist and those of the hand."""
 _APART, _MOST_APART = 0.04, 0.2
-"""A wrist is taken from the parts if the read one lies farther off than the first share of the
-crop's height, and no farther than the second: then the parts are of another arm. (In 30 generated
-people the parts were nearer to the truth in all wrists that lay apart by 0.03 or more, and not
-below that: benchmarks/results/photo.md.)"""
+"""A wrist is taken from the parts if it lies farther off than the first share of the crop's height;
+if the read one lies farther off than the second, the parts are of another arm. (The bound
+rests on few: of 46 wrists of 30 generated people four lay apart by 0.03 or more, two of them those
+that this is for. In these the parts were nearer to the truth, below that they were not:
+benchmarks/results/photo.md.)"""
+_DEPTH_M = 0.25
+"""By how much at least a wrist's depth may be off that was read elsewhere: a forearm's length."""
+_VISIBLE = 0.5
+"""Least score of a wrist that is seen, above ``MIN_SCORE``."""
 _AT_ELBOW = 0.05
 """A forearm begins within this share of the crop's height from its elbow."""
 _LEAST_ARM, _LEAST_HAND = 0.002, 0.001
@@ -43,7 +48,8 @@ def with_seen_wrists(
     """Detection and crop with wrists where the parts show them, if they are clearly elsewhere.
 
     Raised and foreshortened forearms mislead detectors and readers of joints alike, the latter at
-    their coarse size; parts are read more finely. A moved wrist's hand has no points any more.
+    their coarse size; parts are read more finely. Of the detector's wrist and the read one, that
+    which is off is moved; the points of the hand go with the detector's. The wrist is then seen.
 
     Args:
         detection: What was found in the photograph.
@@ -53,26 +59,33 @@ def with_seen_wrists(
     if JOINTS not in seen.maps or "parts" not in seen.maps:
         return detection, seen
     size = np.array([seen.camera.width, seen.camera.height], np.float32)
-    read, keypoints = seen.maps[JOINTS].copy(), detection.keypoints.clone()
-    cropped, moved = seen.keypoints.clone(), []
+    read, moved = seen.maps[JOINTS].copy(), False
+    keypoints, cropped = detection.keypoints.clone(), seen.keypoints.clone()
     for side, elbow, joint, point, hand in _ARMS:
         wrist = seen_wrist(seen.parts, side, read[elbow, :2] * size)
         if wrist is None:
             continue
-        apart = float(np.linalg.norm(read[joint, :2] * size - wrist)) / seen.camera.height
-        if _APART < apart < _MOST_APART:
-            place = torch.from_numpy(wrist)
+        read_off, found_off = (
+            float(np.linalg.norm(place - wrist)) / seen.camera.height
+            for place in (read[joint, :2] * size, cropped[point, :2].numpy())
+        )
+        if read_off >= _MOST_APART or max(read_off, found_off) <= _APART:
+            continue
+        moved = True
+        if read_off > _APART:
             read[joint, :2] = wrist / size
+            read[joint, 3] = max(read[joint, 3], _DEPTH_M)
+        if found_off > _APART:
+            place = torch.from_numpy(wrist)
             cropped[point, :2] = place
             keypoints[point, :2] = photo_px(place[None], seen.camera, camera)[0]
             for points in (keypoints, cropped):
                 points[hand, 2] = 0
-            moved.append(point)
+        for points in (keypoints, cropped):
+            points[point, 2] = points[point, 2].clamp(min=_VISIBLE)
     if not moved:
         return detection, seen
-    # The parts show the joint itself.
-    others = ~torch.isin(detection.offsets[:, 0].long(), torch.tensor(moved))
-    found = replace(detection, keypoints=keypoints, offsets=detection.offsets[others])
+    found = replace(detection, keypoints=keypoints)
     return found, replace(seen, keypoints=cropped, maps={**seen.maps, JOINTS: read})
 
 
@@ -89,9 +102,9 @@ def seen_wrist(
         side: ``Left`` or ``Right``.
         elbow: Pixels.
     """
-    least = (parts > 0).sum()
+    person = (parts > 0).sum()
     arm, hand = _arm_and_hand(parts, side)
-    if arm.sum() < _LEAST_ARM * least or hand.sum() < _LEAST_HAND * least:
+    if not arm.any() or arm.sum() < _LEAST_ARM * person or hand.sum() < _LEAST_HAND * person:
         return None
     places = _places(arm)
     away = np.linalg.norm(places - elbow, axis=1)

@@ -110,3 +110,23 @@ def test_the_hairline_is_soft_and_all_else_stays(head):
     assert ((colour[near] > 50) & (colour[near] < 170)).all()
     far = ~made_up | (np.abs(y) > 0.02)
     assert (colour[far] == before[far]).all()
+
+
+def test_a_hairline_that_is_seen_as_a_whole_stays(head):
+    part = np.where(head.place[:, 1] > 0, HAIR, SKIN)
+    colour = np.where(part == HAIR, 20, 200)[:, None].repeat(3, 1).astype(np.float32)
+    before = colour.copy()
+    soften(colour, part, np.zeros(len(part), bool), head)
+    assert (colour == before).all()
+
+
+def test_of_a_profile_hair_behind_the_ear_is_not_mirrored(head):
+    x, y, z = head.place.T
+    seen = head.head & (x > 0)
+    colour, part = np.full((len(x), 3), 90, np.float32), np.full(len(x), SKIN)
+    part[seen & ((y > 0.05) | (z < 0))] = HAIR
+    filled = mirror_face(colour, part, seen, head)
+    assert filled[head.head & (x < -0.01) & (z > 0.01)].all(), "the cheek"
+    assert not filled[z < -0.01].any(), "side and back"
+    bald = np.full(len(x), SKIN)
+    assert mirror_face(colour, bald, seen, head)[head.head & (x < -0.01)].all(), "ears too"

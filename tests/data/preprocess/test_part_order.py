@@ -5,10 +5,11 @@ import numpy as np
 from persona.data.palette import PART_INDEX
 from persona.data.preprocess.part_order import in_order
 
-HAIR, SHIRT, TROUSERS, THIGH, SHIN, SHOE = (
+HAIR, FACE, SHIRT, TROUSERS, THIGH, SHIN, SHOE = (
     PART_INDEX[name]
     for name in (
-        "Hair", "Upper_Clothing", "Lower_Clothing", "Left_Upper_Leg", "Left_Lower_Leg", "Left_Shoe",
+        "Hair", "Face_Neck", "Upper_Clothing", "Lower_Clothing", "Left_Upper_Leg", "Left_Lower_Leg",
+        "Left_Shoe",
     )
 )  # fmt: skip
 
@@ -22,19 +23,53 @@ def person():
     return parts
 
 
-def test_skin_above_trousers_is_a_stocking_and_below_them_skin():
+def photo(parts, *pieces):
+    """Dark trousers, and skin and shirt of one colour; pieces (rows, columns, colour)."""
+    image = np.full((*parts.shape, 3), (190, 140, 120), np.uint8)
+    image[parts == TROUSERS] = (20, 20, 40)
+    for rows, columns, colour in pieces:
+        image[rows, columns] = colour
+    return image
+
+
+THIGH_PLACE, SPOT = (slice(45, 55), slice(13, 20)), (slice(62, 70), slice(14, 18))
+
+
+def test_skin_between_clothes_is_a_lit_stocking_and_below_them_skin():
     parts, expected = person(), person()
-    parts[45:55, 13:20], parts[62:70, 14:18] = THIGH, SHIN
-    assert (in_order(parts) == expected).all()
+    parts[THIGH_PLACE], parts[SPOT] = THIGH, SHIN
+    # What lies under the hem is lit most.
+    image = photo(person(), (*THIGH_PLACE, (130, 100, 90)), (*SPOT, (60, 50, 60)))
+    parts[5:8, 14:20] = FACE
+    expected[5:8, 14:20] = FACE
+    assert (in_order(parts, image, standing=True) == expected).all()
     shorts = person()
     shorts[70:90, 12:28] = SHIN
-    assert (in_order(shorts) == shorts).all()
+    assert (in_order(shorts, image, standing=True) == shorts).all()
+
+
+def test_a_torn_knee_is_skin():
+    parts = person()
+    parts[5:15, 14:26], parts[SPOT] = FACE, SHIN
+    assert (in_order(parts, photo(parts), standing=True) == parts).all()
+
+
+def test_who_sits_has_bare_thighs_above_a_hanging_skirt():
+    parts = person()
+    parts[THIGH_PLACE] = THIGH
+    assert (in_order(parts, photo(parts), standing=False) == parts).all()
+
+
+def test_skin_with_no_cloth_above_it_is_skin():
+    parts = person()
+    parts[50:60, 28:36], parts[60:70, 28:36] = THIGH, TROUSERS
+    assert (in_order(parts, photo(parts), standing=True) == parts).all()
 
 
 def test_a_speck_of_hair_on_a_shoulder_is_what_surrounds_it():
     parts = person()
     parts[20:23, 24:27] = HAIR
-    assert (in_order(parts) == person()).all()
+    assert (in_order(parts, photo(parts), standing=True) == person()).all()
     plait = person()
     plait[15:30, 20:23] = HAIR
-    assert (in_order(plait) == plait).all()
+    assert (in_order(plait, photo(plait), standing=True) == plait).all()

@@ -186,6 +186,22 @@ def test_what_was_missed_is_added_where_it_looks_like_the_rest(person):
     assert (mended & ~(coat | skirt)).sum() < 0.05 * coat.sum()
 
 
+def test_a_separate_figure_of_the_same_colours_is_not_added(person):
+    """Nor a jacket that lies beside the person."""
+    _, _, _, detection = person
+    image = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    coat, other, skirt = (np.zeros((HEIGHT, WIDTH), bool) for _ in range(3))
+    coat[60:260, 90:140] = True
+    skirt[200:240, 140:160] = True
+    other[100:220, 170:195] = True
+    image[coat | skirt | other] = (30, 40, 120)
+    found = torch.from_numpy(coat.astype(np.float32))
+    wrong = Detection(found, detection.keypoints, detection.points_m)
+    mended = refine_mask(image, wrong, Repeats()).mask.numpy() > 0.5
+    assert mended[skirt].mean() > 0.95 and mended[coat].mean() > 0.95
+    assert not (mended & other).any()
+
+
 def test_a_hand_at_the_end_of_an_arm_is_given_back(person):
     """Another one of the same colours, which is nobody's, is not."""
     _, _, _, detection = person

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from persona.data.palette import PART_INDEX
+from persona.data.preprocess.read_sight import find_person
 from persona.data.preprocess.second_look import look_again, look_smoothed
 from persona.modules.detect import Annotator, Detection, Detector, NobodyFound, wholebody
 from persona.modules.detect.annotator import JOINTS
@@ -83,7 +84,7 @@ class FindsInSmooth(Detector):
             raise NobodyFound(source)
         mask = torch.zeros(HEIGHT, WIDTH)
         mask[100:300, self.left : 240] = 1
-        points = torch.zeros(wholebody.NUM_KEYPOINTS, 3)
+        points = torch.ones(wholebody.NUM_KEYPOINTS, 3)
         return Detection(mask, points, torch.zeros(len(points), 4), ("first",))
 
 
@@ -98,8 +99,10 @@ def test_who_is_found_after_smoothing_is_taken_as_found(speckled):
     detector = FindsInSmooth()
     with pytest.raises(NobodyFound):
         detector(torch.from_numpy(speckled).float() / 255)
-    found = look_smoothed(speckled, detector, Sees(), "a.jpg")
-    assert found.mask.sum() == 200 * 40
+    annotator = Sees()
+    found = look_smoothed(speckled, detector, annotator, "a.jpg")
+    assert found.mask.sum() == 200 * 40 and (found.keypoints[:, 2] == 1).all()
+    assert annotator.told == [(0, 0)], "what it is to confirm is no prompt for it"
     assert found.warnings[0] == "first" and "only after smoothing" in found.warnings[1]
 
 
@@ -119,3 +122,44 @@ def test_who_is_found_after_smoothing_must_be_a_person_to_the_annotator(
 
 def test_nobody_in_the_smoothed_photo_either(picture):
     assert look_smoothed(np.full_like(picture, 255), FindsInSmooth(), Sees(), "a.jpg") is None
+
+
+class Told(Detector):
+    """Writes down when it is asked."""
+
+    def __init__(self, detector, asked):
+        self.detector, self.asked = detector, asked
+
+    def __call__(self, image, source="the image"):
+        self.asked.append("detector")
+        return self.detector(image, source)
+
+
+class FindsNobody(Detector):
+    def __call__(self, image, source="the image"):
+        raise NobodyFound(f"{source}: as the detector says it")
+
+
+def looks(image, detector, annotator):
+    """Who was asked for the person, in turn, and the answer or the error."""
+    asked = annotator.told = []
+    try:
+        answer = find_person(image, Told(detector, asked), annotator, "a.jpg")
+    except NobodyFound as error:
+        answer = error
+    return [a if a == "detector" else "annotator" for a in asked], answer
+
+
+def test_a_person_is_looked_for_in_the_photo_then_smoothed_then_by_the_annotator(speckled, picture):
+    asked, found = looks(np.minimum(speckled, 254), FindsInSmooth(), Sees())
+    assert asked == ["detector"] and found.warnings == ("first",)
+    asked, found = looks(speckled, FindsInSmooth(), Sees())
+    assert asked == ["detector", "detector", "annotator"]
+    assert "only after smoothing" in found.warnings[1]
+    # The outlines differ in the smoothed photo, the annotator alone is sure.
+    asked, found = looks(speckled, FindsInSmooth(left=120), Sees())
+    assert asked == ["detector", "detector", *["annotator"] * 3]
+    assert "finds nobody" in found.warnings[0]
+    asked, found = looks(picture, FindsNobody(), Sees(spread_m=0.3))
+    assert asked == ["detector", "detector", "annotator"]
+    assert str(found) == "a.jpg: as the detector says it"

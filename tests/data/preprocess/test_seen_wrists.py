@@ -1,7 +1,5 @@
 """Wrists where forearm and hand are seen."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -10,11 +8,11 @@ from persona.data.palette import PART_INDEX
 from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.fit import photo_camera
 from persona.data.preprocess.fit_hands import believed_hands
-from persona.data.preprocess.seen_wrists import with_seen_wrists
+from persona.data.preprocess.fit_starts import MIN_SCORE
+from persona.data.preprocess.seen_wrists import seen_wrist, with_seen_wrists
 from persona.modules.body.joints import LEFT_ELBOW, LEFT_HAND, LEFT_WRIST
 from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.annotator import JOINTS
-from persona.modules.detect.offsets import OFFSETS
 
 HEIGHT, WIDTH = 320, 240
 
@@ -47,7 +45,6 @@ def seen_of(camera, parts, wrist):
     maps = {JOINTS: joints.numpy(), "parts": parts}
     found = points * torch.tensor([2.0, 2, 1])
     detection = Detection(torch.zeros(2 * HEIGHT, 2 * WIDTH), found, torch.zeros(133, 4))
-    detection = replace(detection, offsets=OFFSETS["mediapipe"])
     return detection, Canvas(image, (parts > 0).astype(np.float32), small, points, image, maps)
 
 
@@ -63,8 +60,34 @@ def test_a_wrist_is_where_forearm_and_hand_meet(camera):
     assert (mended.keypoints[wholebody.LEFT_HAND, 2] == 0).all()
     others = [i for i in range(112) if i != point and not 91 <= i < 112]
     assert mended.keypoints[others].equal(found.keypoints[others])
-    assert point not in mended.offsets[:, 0].tolist() and len(mended.offsets)
+    assert crop.maps[JOINTS][LEFT_WRIST, 3] >= 0.1, "its depth was read elsewhere"
     assert believed_hands(crop)[0][0] == list(LEFT_HAND)
+
+
+def test_only_the_one_of_read_and_detected_wrist_that_is_off_is_moved(camera):
+    at, off, point = (
+        torch.tensor([102.0, 158.0]),
+        torch.tensor([130.0, 130.0]),
+        wholebody.LEFT_WRIST,
+    )
+    found, seen = seen_of(camera, parts_of(slice(160, 180)), off.tolist())
+    found.keypoints[point, :2], seen.keypoints[point, :2] = 2 * at, at
+    for points in (found.keypoints, seen.keypoints):
+        points[point, 2] = 0.1
+    mended, crop = with_seen_wrists(found, seen, camera)
+    assert mended.keypoints[point, :2].equal(2 * at) and crop.keypoints[point, :2].equal(at)
+    assert (mended.keypoints[wholebody.LEFT_HAND, 2] == 1).all(), "the hand was right"
+    assert mended.keypoints[point, 2] > MIN_SCORE and crop.keypoints[point, 2] > MIN_SCORE
+    x, y = crop.maps[JOINTS][LEFT_WRIST, :2] * (WIDTH, HEIGHT)
+    assert abs(x - 100) < 1 and abs(y - 160) < 1
+
+    found, seen = seen_of(camera, parts_of(slice(160, 180)), at.tolist())
+    found.keypoints[point], seen.keypoints[point] = torch.zeros(2, 3)
+    mended, crop = with_seen_wrists(found, seen, camera)
+    assert (crop.maps[JOINTS] == seen.maps[JOINTS]).all()
+    for points, scale in ((mended.keypoints, 2), (crop.keypoints, 1)):
+        assert (points[point, :2] / scale - torch.tensor([100, 160])).abs().max() < 1
+        assert points[point, 2] > MIN_SCORE and (points[wholebody.LEFT_HAND, 2] == 0).all()
 
 
 def test_of_a_spot_beside_the_elbow_only_the_forearm_counts(camera):
@@ -89,3 +112,8 @@ def test_what_is_read_stays_if_the_parts_do_not_say_otherwise(camera, hand, wris
     found, seen = seen_of(camera, parts_of(hand), wrist)
     mended, crop = with_seen_wrists(found, seen, camera)
     assert mended is found and crop is seen
+
+
+def test_a_crop_without_a_person_shows_no_wrist():
+    nobody = np.zeros((HEIGHT, WIDTH), np.uint8)
+    assert seen_wrist(nobody, "Left", np.float32([100, 100])) is None
