@@ -173,6 +173,10 @@ def test_sides_that_a_detector_exchanges_in_some_frames_are_put_right(walk):
     joints[1::2, :, :2] = torch.nan
     right = with_agreed_sides(replace(sightings, keypoints=keypoints, joints=joints), 400.0)
     torch.testing.assert_close(right.keypoints, sightings.keypoints)
+    # Cut off by the picture: in every frame some joint was not read.
+    joints[::2, 20] = torch.tensor([torch.nan, torch.nan, torch.nan, torch.inf])
+    cut = with_agreed_sides(replace(sightings, keypoints=keypoints, joints=joints), 400.0)
+    torch.testing.assert_close(cut.keypoints, sightings.keypoints)
     joints[:, :, 3] = torch.inf
     unread = with_agreed_sides(replace(sightings, keypoints=keypoints, joints=joints), 400.0)
     torch.testing.assert_close(unread.keypoints, keypoints)
