@@ -35,6 +35,8 @@ from persona.modules.detect.following import Follower, body_box
 from persona.types import Camera
 
 log = logging.getLogger(__name__)
+VERSION = 2
+"""To be raised whenever a change of the code makes the same settings give another motion."""
 _WORK = "work"
 """Folder with intermediate results, from which an interrupted run continues; removed at the end."""
 _SETTINGS = "settings.json"
@@ -146,8 +148,9 @@ class Tracker:
         """Everything that the result depends on."""
         stat = video.path.stat()
         return {
-            "video": str(video.path.resolve()), "bytes": stat.st_size, "mtime": stat.st_mtime_ns,
-            "fps": video.fps, "longest_px": video.longest_px, "start": cut.start,
+            "version": VERSION, "video": str(video.path.resolve()), "bytes": stat.st_size,
+            "mtime": stat.st_mtime_ns, "fps": video.fps, "longest_px": video.longest_px,
+            "start": cut.start,
             "num_frames": cut.num_frames, "focal": self.focal, "every": self.every,
             "iterations": list(self.iterations), "body": self.body.digest,
             "person": str(getattr(self.detector, "person", "")),
