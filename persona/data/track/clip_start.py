@@ -52,7 +52,6 @@ def with_agreed_sides(sightings: Sightings, height_px: float) -> Sightings:
     """
     read = sightings.joints[..., 3].isfinite().any(-1).nonzero()[:, 0]
     keypoints, points_m = sightings.keypoints.clone(), sightings.points_m.clone()
-    rows = exchanged_rows()
     for i, points in enumerate(sightings.keypoints):
         gaps = (read - i).abs()
         near = read[gaps == gaps.min()] if len(read) and gaps.min() <= _NEAR_FRAMES else read[:0]
@@ -60,7 +59,7 @@ def with_agreed_sides(sightings: Sightings, height_px: float) -> Sightings:
         known = read_keypoints(joints)[:, 2:] > 0
         compared = torch.cat((points[:, :2], points[:, 2:] * known), -1)
         if are_exchanged(compared, joints[:, :2], height_px):
-            keypoints[i], points_m[i] = keypoints[i, rows], points_m[i, rows]
+            keypoints[i], points_m[i] = mirrored(keypoints[i]), mirrored(points_m[i])
     return replace(sightings, keypoints=keypoints, points_m=points_m)
 
 
@@ -74,8 +73,11 @@ def _mean_reading(joints: Float[Tensor, "k 22 4"]) -> Float[Tensor, "22 4"]:
 
 
 def mirrored(points: Float[Tensor, "133 c"]) -> Float[Tensor, "133 c"]:
-    """Left and right exchanged, and front and back in a 3D guess."""
-    out = points[list(wholebody.flip_order())]
+    """The body's left and right exchanged, and front and back in a 3D guess; twice, it is as before.
+
+    A front and a back taken for each other differ so. The face is found apart and keeps its points.
+    """
+    out = points[exchanged_rows()]
     return out * torch.tensor([1.0, 1.0, -1.0, 1.0]) if points.shape[1] == 4 else out
 
 

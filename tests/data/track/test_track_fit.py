@@ -161,18 +161,30 @@ def test_windows_settle_every_frame_once(count):
     assert settled == list(range(count))
 
 
+def taken_for_back(sightings, frames):
+    """A detector's points in which a front is a back; it finds the face apart."""
+    keypoints, points_m = sightings.keypoints.clone(), sightings.points_m.clone()
+    order = list(wholebody.flip_order())
+    for i in frames:
+        for points in (keypoints, points_m):
+            face = points[i, 23:91].clone()
+            points[i] = points[i, order]
+            points[i, 23:91] = face
+        points_m[i, :, 2] *= -1
+    return keypoints, points_m
+
+
 def test_sides_that_a_detector_exchanges_in_some_frames_are_put_right(walk):
     """Also in frames that were not read, by those beside them; a face keeps its points."""
     sightings = walk[3]
-    keypoints, joints = sightings.keypoints.clone(), sightings.joints.clone()
-    order = list(wholebody.flip_order())
-    for i in (2, 3, 7):
-        keypoints[i] = keypoints[i, order]
-        keypoints[i, 23:91] = sightings.keypoints[i, 23:91]
+    joints = sightings.joints.clone()
+    keypoints, points_m = taken_for_back(sightings, (2, 3, 7))
     joints[1::2, :, 3] = torch.inf
     joints[1::2, :, :2] = torch.nan
-    right = with_agreed_sides(replace(sightings, keypoints=keypoints, joints=joints), 400.0)
+    wrong = replace(sightings, keypoints=keypoints, points_m=points_m, joints=joints)
+    right = with_agreed_sides(wrong, 400.0)
     torch.testing.assert_close(right.keypoints, sightings.keypoints)
+    torch.testing.assert_close(right.points_m, sightings.points_m)
     # Cut off by the picture: in every frame some joint was not read.
     joints[::2, 20] = torch.tensor([torch.nan, torch.nan, torch.nan, torch.inf])
     cut = with_agreed_sides(replace(sightings, keypoints=keypoints, joints=joints), 400.0)
@@ -180,6 +192,31 @@ def test_sides_that_a_detector_exchanges_in_some_frames_are_put_right(walk):
     joints[:, :, 3] = torch.inf
     unread = with_agreed_sides(replace(sightings, keypoints=keypoints, joints=joints), 400.0)
     torch.testing.assert_close(unread.keypoints, keypoints)
+
+
+def test_a_front_that_was_taken_for_a_back_is_exchanged_once(body, walk):
+    """By its reading or one beside it; the turns of the body then find nothing more to exchange.
+
+    Where the reading is what is mirrored, both find so, and the detector's own points are left.
+    """
+    _, _, camera, sightings = walk
+    joints = sightings.joints.clone()
+    joints[1::2, :, 3] = torch.inf
+    keypoints, points_m = taken_for_back(sightings, (3, 6))
+    wrong = replace(sightings, keypoints=keypoints, points_m=points_m, joints=joints)
+    fit = ClipFit(body, camera, FPS)
+    data, roots = fit._data(with_agreed_sides(wrong, 400.0))
+    torch.testing.assert_close(data.target / data.scale, sightings.keypoints[..., :2])
+    true, expected = fit._data(replace(sightings, joints=joints))
+    torch.testing.assert_close(data.guess, true.guess)
+    torch.testing.assert_close(roots, expected)
+    left = [1, 4, 7, 10, 13, 16, 18, 20]
+    right = [2, 5, 8, 11, 14, 17, 19, 21]
+    joints[4, left + right] = joints[4, right + left]
+    joints[4, :, 2] *= -1
+    data, _ = fit._data(with_agreed_sides(replace(sightings, joints=joints), 400.0))
+    torch.testing.assert_close(data.target / data.scale, sightings.keypoints[..., :2])
+    torch.testing.assert_close(data.guess[4], true.guess[4])
 
 
 def test_mirrored_frames_are_set_right(body, walk):
