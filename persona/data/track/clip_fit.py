@@ -202,7 +202,8 @@ class ClipFit:
             kept: What the frames at the beginning are; they stay so.
             tied: Whether the frames follow each other.
         """
-        sightings = with_agreed_sides(sightings, _extent_px(sightings.keypoints))
+        height_px = _extent_px(sightings.keypoints)
+        sightings = with_agreed_sides(sightings, height_px, alone=self.alone or not tied)
         data, roots = self._data(sightings)
         pelvis = self.body.shape(identity or self.body.zero_identity())[1][0]
         trans = places(self._righted(sightings, data), roots, self.resting, pelvis, self.camera)

@@ -40,7 +40,7 @@ def guesses(sightings: Sightings, body: SmplxBody) -> Float[Tensor, "t 133 4"]:
     return out
 
 
-def with_agreed_sides(sightings: Sightings, height_px: float) -> Sightings:
+def with_agreed_sides(sightings: Sightings, height_px: float, alone: bool = False) -> Sightings:
     """The sightings with the body's left and right exchanged where the joints that are read say so.
 
     Detectors take fronts for backs in some frames of a clip and not in others. A frame that was not
@@ -49,12 +49,14 @@ def with_agreed_sides(sightings: Sightings, height_px: float) -> Sightings:
     Args:
         sightings: What was seen.
         height_px: Of the person.
+        alone: Compares every frame with its own reading only: they do not follow each other.
     """
+    reach = 0 if alone else _NEAR_FRAMES
     read = sightings.joints[..., 3].isfinite().any(-1).nonzero()[:, 0]
     keypoints, points_m = sightings.keypoints.clone(), sightings.points_m.clone()
     for i, points in enumerate(sightings.keypoints):
         gaps = (read - i).abs()
-        near = read[gaps == gaps.min()] if len(read) and gaps.min() <= _NEAR_FRAMES else read[:0]
+        near = read[gaps == gaps.min()] if len(read) and gaps.min() <= reach else read[:0]
         joints = _mean_reading(sightings.joints[near])
         known = read_keypoints(joints)[:, 2:] > 0
         compared = torch.cat((points[:, :2], points[:, 2:] * known), -1)

@@ -194,6 +194,24 @@ def test_sides_that_a_detector_exchanges_in_some_frames_are_put_right(walk):
     torch.testing.assert_close(unread.keypoints, keypoints)
 
 
+@pytest.mark.parametrize("alone, tied", [(False, True), (True, True), (False, False)])
+def test_frames_that_stand_alone_are_judged_by_their_own_reading(
+    body, walk, monkeypatch, alone, tied
+):
+    _, _, camera, sightings = walk
+    joints = sightings.joints.clone()
+    joints[1::2, :, 3] = torch.inf
+    keypoints, points_m = taken_for_back(sightings, (2, 3))
+    wrong = replace(sightings, keypoints=keypoints, points_m=points_m, joints=joints)
+    fit = ClipFit(body, camera, FPS, alone=alone, iterations=(0, 0))
+    given = []
+    monkeypatch.setattr(fit, "_data", lambda seen: given.append(seen) or ClipFit._data(fit, seen))
+    fit(wrong, body.zero_identity(), tied=tied)
+    torch.testing.assert_close(given[0].keypoints[2], sightings.keypoints[2])
+    expected = sightings.keypoints if tied and not alone else keypoints
+    torch.testing.assert_close(given[0].keypoints[3], expected[3])
+
+
 def test_a_front_that_was_taken_for_a_back_is_exchanged_once(body, walk):
     """By its reading or one beside it; the turns of the body then find nothing more to exchange.
 
