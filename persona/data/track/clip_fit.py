@@ -50,7 +50,7 @@ from persona.data.track.clip_terms import (
 from persona.data.track.sightings import Sightings
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import wholebody
-from persona.modules.detect.offsets import OFFSETS, as_detected
+from persona.modules.detect.offsets import as_detected
 from persona.types import BodyIdentity, Camera
 
 REFRESH = 40
@@ -178,7 +178,8 @@ class ClipFit:
         iterations: tuple[int, int] = (60, 300),
         lr: tuple[float, float] = (0.03, 0.03),
         alone: bool = False,
-        offsets: Float[Tensor, "k 3"] = OFFSETS["body"],
+        *,
+        offsets: Float[Tensor, "k 3"],
     ):
         self.body, self.camera, self.fps, self.alone = body, camera, fps, alone
         self.offsets = offsets

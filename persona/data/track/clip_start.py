@@ -75,7 +75,7 @@ def _mean_reading(joints: Float[Tensor, "k 22 4"]) -> Float[Tensor, "22 4"]:
 
 
 def mirrored(points: Float[Tensor, "133 c"]) -> Float[Tensor, "133 c"]:
-    """The body's left and right exchanged, and front and back in a 3D guess; twice, it is as before.
+    """The body's left and right exchanged, and front and back in a 3D guess; twice: as before.
 
     A front and a back taken for each other differ so. The face is found apart and keeps its points.
     """

@@ -30,6 +30,7 @@ from persona.modules.detect.offsets import OFFSETS, as_detected
 from persona.types import Camera
 
 FPS, COUNT = 15.0, 10
+BODY = OFFSETS["body"]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def walk(body):
 
 def fitted(body, camera, sightings, steps=(40, 120), **options):
     """Joints and state of a fit of the mean person."""
-    fit = ClipFit(body, camera, FPS, iterations=steps, **options)
+    fit = ClipFit(body, camera, FPS, iterations=steps, offsets=BODY, **options)
     state = fit(sightings, body.zero_identity())
     with torch.no_grad():
         return body(body.zero_identity(), state.pose())[1], state
@@ -105,7 +106,8 @@ def test_windows_hold_on_to_what_is_settled(body, walk):
     _, _, camera, sightings = walk
     _, state = fitted(body, camera, sightings, (4, 6))
     kept = {name: values[:3] + 0.01 for name, values in state.frames(slice(0, 3)).items()}
-    again = ClipFit(body, camera, FPS, iterations=(4, 6))(sightings, body.zero_identity(), kept)
+    fit = ClipFit(body, camera, FPS, iterations=(4, 6), offsets=BODY)
+    again = fit(sightings, body.zero_identity(), kept)
     for name in ("root", "trans", "body", "hands"):
         torch.testing.assert_close(getattr(again, name).detach()[:3], kept[name])
 
@@ -119,7 +121,7 @@ def test_read_places_count_by_their_doubt_and_behind_an_obstacle_not_at_all(body
     joints[5:, :, 3] = torch.inf
     joints[5:, :, :2] = torch.nan
     seen = replace(sightings, keypoints=keypoints, joints=joints)
-    place = ClipFit(body, camera, FPS)._data(seen)[0].place
+    place = ClipFit(body, camera, FPS, offsets=BODY)._data(seen)[0].place
     assert place.weight[2, [7, 10]].tolist() == [0, 0] and place.weight[2].sum() == 20
     assert float(place.weight[3, 4]) == pytest.approx(0.25)
     assert float(place(true).max()) < 1e-4, "nothing pulls at the truth"
@@ -147,6 +149,8 @@ def test_a_detector_that_puts_its_points_elsewhere_is_no_error_of_the_pose(body,
         problem = ClipProblem(body, fit._data(seen)[0], camera, FPS, fit.weights, fit.offsets)
         lost.append(float(problem.placement(state).detach()))
     assert lost[0] < 0.1 * lost[1]
+    with pytest.raises(TypeError, match="offsets"):
+        ClipFit(body, camera, FPS)
 
 
 @pytest.mark.parametrize("count", [1, 5, 96, 97, 111, 112, 113, 500])
@@ -203,7 +207,7 @@ def test_frames_that_stand_alone_are_judged_by_their_own_reading(
     joints[1::2, :, 3] = torch.inf
     keypoints, points_m = taken_for_back(sightings, (2, 3))
     wrong = replace(sightings, keypoints=keypoints, points_m=points_m, joints=joints)
-    fit = ClipFit(body, camera, FPS, alone=alone, iterations=(0, 0))
+    fit = ClipFit(body, camera, FPS, alone=alone, iterations=(0, 0), offsets=BODY)
     given = []
     monkeypatch.setattr(fit, "_data", lambda seen: given.append(seen) or ClipFit._data(fit, seen))
     fit(wrong, body.zero_identity(), tied=tied)
@@ -222,7 +226,7 @@ def test_a_front_that_was_taken_for_a_back_is_exchanged_once(body, walk):
     joints[1::2, :, 3] = torch.inf
     keypoints, points_m = taken_for_back(sightings, (3, 6))
     wrong = replace(sightings, keypoints=keypoints, points_m=points_m, joints=joints)
-    fit = ClipFit(body, camera, FPS)
+    fit = ClipFit(body, camera, FPS, offsets=BODY)
     data, roots = fit._data(with_agreed_sides(wrong, 400.0))
     torch.testing.assert_close(data.target / data.scale, sightings.keypoints[..., :2])
     true, expected = fit._data(replace(sightings, joints=joints))
@@ -270,7 +274,8 @@ def test_terms_know_still_feet_and_jitter():
 def test_a_jaw_is_held_as_a_photographs_is_and_more_from_moving_aside(body, walk, axis, cost):
     """Lips of a small face are noise: it opened by 16 degrees, and moved aside."""
     _, _, camera, sightings = walk
-    fit, state = ClipFit(body, camera, FPS), ClipState(body, torch.eye(3)[None], torch.zeros(1, 3))
+    fit = ClipFit(body, camera, FPS, offsets=BODY)
+    state = ClipState(body, torch.eye(3)[None], torch.zeros(1, 3))
     problem = ClipProblem(
         body, fit._data(sightings[:1])[0], camera, FPS, fit.weights, fit.offsets
     )  # fmt: skip
