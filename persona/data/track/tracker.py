@@ -62,7 +62,7 @@ class Tracker:
     Args:
         body: Body model.
         detector: Finds the person to follow, in one frame.
-        annotator: Reads the depth of the joints; ignored if it cannot.
+        annotator: Reads the joints' places and depth; ignored if it cannot.
         focal: Focal length divided by the picture's longer side; None is a mild telephoto.
         every: The annotator reads one frame of so many.
         iterations: Steps of the two stages of the fit.

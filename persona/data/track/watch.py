@@ -64,8 +64,8 @@ class Watcher:
     Args:
         video: The video.
         camera: Camera of its frames.
-        annotator: Reads the joints' depth; None leaves only the detector's guess of it.
-        every: The depth is read in one frame of so many.
+        annotator: Reads the joints' places and depth; None leaves only what the detector finds.
+        every: The joints are read in one frame of so many, the first of each chunk among them.
     """
 
     def __init__(
