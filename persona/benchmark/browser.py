@@ -10,14 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
+from persona.data.export.extras import extra
 from persona.errors import UserError
 
 _START_S, _ANSWER_S = 60.0, 600.0
 _MEASURED = 9
 """Frames whose parts the page itself measures before it plays."""
-_READY = "document.body.dataset.ms || ''"
+_READY = "document.body?.dataset.ms || ''"
 _DRAWN_BY = """(() => {
   const gl = document.querySelector('canvas').getContext('webgl2');
   const info = gl.getExtension('WEBGL_debug_renderer_info');
@@ -70,13 +71,14 @@ def page_rate(page: Path, size: str, seconds: float, software: bool, profile: Pa
         profile: An empty folder for the browser.
 
     Raises:
-        UserError: no such page, no Chromium, or the page does not run.
+        UserError: no such page, no Chromium, no websockets, or the page does not run.
     """
     if not page.is_file():
         raise UserError(f"{page}: no such page; scripts/export.py format=html writes one")
     program = browser()
     if program is None:
         raise UserError("no Chromium here; install it (Debian: apt-get install chromium)")
+    extra("websockets", "viewer")
     drawing = ["--disable-gpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
     process = subprocess.Popen(
         [program, "--headless=new", "--no-sandbox", "--hide-scrollbars", "--mute-audio",
@@ -88,35 +90,75 @@ def page_rate(page: Path, size: str, seconds: float, software: bool, profile: Pa
         port = _until(lambda: _port(profile), _START_S, "Chromium does not start")
         return _measured(port, f"{page.resolve().as_uri()}#bare&size={size}", seconds)
     finally:
-        process.terminate()
+        _end(process)
+
+
+def _end(process: subprocess.Popen, limit_s: float = 10.0) -> None:
+    process.terminate()
+    try:
+        process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
         process.wait()
 
 
 def _measured(port: int, address: str, seconds: float) -> PageRate:
+    """Lets the browser behind a port open an address.
+
+    Raises:
+        UserError: the browser does not answer, or the page does not run.
+    """
     # Of an optional extra, which only this needs.
+    from websockets.exceptions import WebSocketException
     from websockets.sync.client import connect
 
-    with urlopen(f"http://127.0.0.1:{port}/json") as answer:
-        target = next(t for t in json.load(answer) if t["type"] == "page")
-    with connect(target["webSocketDebuggerUrl"], max_size=None) as socket:
-        numbers = iter(range(1, 1_000_000))
+    try:
+        target = _until(lambda: _target(port), _START_S, "Chromium opens no page")
+        with connect(target, max_size=None, proxy=None) as socket:
+            return _played(socket, address, seconds)
+    except (OSError, WebSocketException) as error:
+        raise UserError(
+            f"{address}: Chromium does not answer ({error}); close other programs and try again"
+        ) from error
 
-        def ask(method: str, **values: Any) -> Any:
-            number = next(numbers)
-            socket.send(json.dumps({"id": number, "method": method, "params": values}))
-            while (told := json.loads(socket.recv(timeout=_ANSWER_S))).get("id") != number:
-                pass  # Events that nobody asked for.
-            return told["result"]
 
-        def value(text: str) -> Any:
-            told = ask("Runtime.evaluate", expression=text, awaitPromise=True, returnByValue=True)
-            return told["result"].get("value")
+def _target(port: int) -> str | None:
+    """Where the browser's page is spoken to; None without one."""
+    direct = build_opener(ProxyHandler({}))
+    with direct.open(f"http://127.0.0.1:{port}/json", timeout=_START_S) as answer:
+        pages = [t for t in json.load(answer) if t["type"] == "page"]
+    return pages[0]["webSocketDebuggerUrl"] if pages else None
 
-        ask("Page.navigate", url=f"{address}&time={_MEASURED}")
-        _until(lambda: value(_READY), _ANSWER_S, f"{address}: the page does not run")
-        frames_per_s = float(value(_COUNTED.replace("SECONDS", str(seconds))))
-        times = [float(value(f"document.body.dataset.{n}")) for n in ("host", "order", "ms")]
-        return PageRate(str(value(_DRAWN_BY)), int(value("meta.count")), frames_per_s, *times)
+
+def _played(socket: Any, address: str, seconds: float) -> PageRate:
+    numbers = iter(range(1, 1_000_000))
+
+    def ask(method: str, **values: Any) -> Any:
+        number = next(numbers)
+        socket.send(json.dumps({"id": number, "method": method, "params": values}))
+        while (told := json.loads(socket.recv(timeout=_ANSWER_S))).get("id") != number:
+            pass  # Events that nobody asked for.
+        if "error" in told:
+            raise UserError(
+                f"{address}: Chromium refuses {method}: {told['error'].get('message')}; try "
+                "another release of it"
+            )
+        return told["result"]
+
+    def value(text: str) -> Any:
+        told = ask("Runtime.evaluate", expression=text, awaitPromise=True, returnByValue=True)
+        if "exceptionDetails" in told or "value" not in told["result"]:
+            why = told["result"].get("description", "no value").splitlines()[0]
+            raise UserError(
+                f"{address}: {text.strip()[:40]!r} fails there ({why}); export it again"
+            )
+        return told["result"]["value"]
+
+    ask("Page.navigate", url=f"{address}&time={_MEASURED}")
+    _until(lambda: value(_READY), _ANSWER_S, f"{address}: the page does not run")
+    frames_per_s = float(value(_COUNTED.replace("SECONDS", str(seconds))))
+    times = [float(value(f"document.body.dataset.{n}")) for n in ("host", "order", "ms")]
+    return PageRate(str(value(_DRAWN_BY)), int(value("meta.count")), frames_per_s, *times)
 
 
 def _port(profile: Path) -> int | None:

@@ -115,9 +115,14 @@ def test_unknown_sizes_and_systems_are_named(tmp_path):
 
 
 def test_a_person_cannot_be_given_what_it_has():
-    systems = {"perse": {}, "shapes": {"edits": ["nose:9"]}}
+    systems = {"perse": {}, "shapes": {"edits": ["nose:9"]}, "later": {"after": "shapes"}}
     given = {"people": [11, 3], "edits": ["hair:5"], "new_edit": "hat:6", "systems": systems}
+    given["only"] = None
     check_edits(OmegaConf.create(given))
     for change in ({"people": [5]}, {"people": [11, 6]}, {"people": [9]}):
         with pytest.raises(UserError, match="choose people that no edit is from"):
             check_edits(OmegaConf.create(given | change))
+    check_edits(OmegaConf.create(given | {"people": [9], "only": ["perse"]}))
+    for name in ("shapes", "later"):
+        with pytest.raises(UserError, match="choose people that no edit is from"):
+            check_edits(OmegaConf.create(given | {"people": [9], "only": [name]}))

@@ -71,3 +71,27 @@ def test_a_film_of_other_settings_is_not_scored(tmp_path, monkeypatch):
     write_json(tmp_path / "film_7.json", asdict(plan) | {"num_frames": 60})
     with pytest.raises(UserError, match=r"film_7\.json: the film there was made by other settings"):
         run.score_film(plan, "assets", tmp_path)
+
+
+def test_what_another_version_filmed_and_saw_is_made_anew(tmp_path, monkeypatch):
+    class Seen(Exception):
+        pass
+
+    def drawn(cast, film):
+        raise Seen
+
+    def reread(path):
+        raise FileExistsError(path)
+
+    monkeypatch.setattr(run, "casting", lambda assets, body: None)
+    monkeypatch.setattr(run, "plan_film", lambda cast, plan: None)
+    monkeypatch.setattr(run, "draw_film", drawn)
+    monkeypatch.setattr(run, "read_sightings", reread)
+    plan = FilmPlan("walk", False, False, 7, 30, 15.0, 480, 360)
+    for version, outcome in ((run.VERSION, FileExistsError), (run.VERSION - 1, Seen), (None, Seen)):
+        for name in ("film_7.mp4", "seen_7.npz"):
+            (tmp_path / name).touch()
+        told = {} if version is None else {"version": version}
+        write_json(tmp_path / "film_7.json", asdict(plan) | told)
+        with pytest.raises(outcome):
+            run.score_film(plan, "assets", tmp_path)

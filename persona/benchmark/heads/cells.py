@@ -62,15 +62,25 @@ def plan(config: DictConfig, folder: Path) -> list[Cell]:
     """
     if config.size not in config.sizes:
         raise UserError(f"size={config.size} is unknown: choose {', '.join(config.sizes)}")
-    asked = list(config.systems) if config.only is None else list(config.only)
-    if unknown := [name for name in asked if name not in config.systems]:
-        raise UserError(f"only: no system {unknown[0]}; choose of {', '.join(config.systems)}")
+    asked = _asked(config)
     cells: dict[str, Cell] = {}
     for seed in config.seeds:
         for person in config.people:
             for name in asked:
                 _add(cells, config, folder, (name, int(person), int(seed)))
     return list(cells.values())
+
+
+def _asked(config: DictConfig) -> list[str]:
+    """Names of the systems that ``only`` chooses; None chooses all.
+
+    Raises:
+        UserError: One is unknown.
+    """
+    asked = list(config.systems) if config.only is None else list(config.only)
+    if unknown := [name for name in asked if name not in config.systems]:
+        raise UserError(f"only: no system {unknown[0]}; choose of {', '.join(config.systems)}")
+    return asked
 
 
 def _add(
@@ -163,12 +173,18 @@ def _composed(
 
 
 def check_edits(config: DictConfig) -> None:
-    """Reads the edits, so that errors in them come before the long work.
+    """Reads the chosen systems' edits, so that errors in them come before the long work.
 
     Raises:
-        UserError: One of them is not an edit, or gives a person what it has already.
+        UserError: One of them is not an edit, or gives a person what it has already; or a system
+            is unknown.
     """
-    own = [edit for choice in config.systems.values() for edit in choice.get("edits", ())]
+    chosen = _asked(config)
+    for name in chosen:  # Which grows by what they start from.
+        earlier = config.systems[name].get("after")
+        if earlier is not None and earlier not in chosen:
+            chosen.append(earlier)
+    own = [edit for name in chosen for edit in config.systems[name].get("edits", ())]
     for edit in (*config.edits, *own, config.new_edit):
         _, donor = read_edit(edit)
         if donor in config.people:

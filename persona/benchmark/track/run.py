@@ -33,6 +33,8 @@ from persona.modules.threads import use_threads
 from persona.runtime.apart import results_of
 from persona.types import BodyIdentity
 
+VERSION = 2
+"""To be raised whenever a change of the code films or watches otherwise by the same settings."""
 WAYS = ("each frame alone", "whole clip", "whole clip, focal length known")
 Row = dict[str, float | int | str]
 
@@ -72,7 +74,8 @@ def score_film(plan: FilmPlan, assets: str, folder: Path) -> list[Row]:
     """A row for each way to read one film.
 
     The film and its sightings are kept in ``folder`` and reused, so that another fit can be scored
-    on a machine without a detector; watching then takes no time.
+    on a machine without a detector; watching then takes no time. Those of another version are made
+    anew.
     """
     use_threads(1)
     body = SmplxBody()
@@ -80,12 +83,17 @@ def score_film(plan: FilmPlan, assets: str, folder: Path) -> list[Row]:
     film = plan_film(cast, plan)
     guessed = photo_camera(plan.height, plan.width)
     told, described = folder / f"film_{plan.seed}.json", asdict(plan)
-    if told.is_file() and read_json(told) != described:
+    before = read_json(told) if told.is_file() else {}
+    version = before.pop("version", None)
+    if before and before != described:
         raise UserError(
             f"{told}: the film there was made by other settings; give another hydra.run.dir="
         )
-    write_json(told, described)
     kept, watched_s = folder / f"seen_{plan.seed}.npz", 0.0
+    if version != VERSION:
+        kept.unlink(missing_ok=True)
+        (folder / f"film_{plan.seed}.mp4").unlink(missing_ok=True)
+    write_json(told, described | {"version": VERSION})
     if not kept.is_file():
         path = folder / f"film_{plan.seed}.mp4"
         if not path.is_file():

@@ -214,7 +214,7 @@ class JointPlaceTerm:
 
 
 def sureness(spread_m: Float[Tensor, "*t"]) -> Float[Tensor, "*t"]:
-    """How much a reading counts that may be off by so much, (0, 1]."""
+    """How much a reading counts that may be off by so much, [0, 1]."""
     return (_SURE_M / spread_m).clamp(max=1)
 
 

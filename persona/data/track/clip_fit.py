@@ -50,7 +50,7 @@ from persona.data.track.clip_terms import (
 from persona.data.track.sightings import Sightings
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import wholebody
-from persona.modules.detect.offsets import OFFSETS, as_detected
+from persona.modules.detect.offsets import as_detected
 from persona.types import BodyIdentity, Camera
 
 REFRESH = 40
@@ -178,7 +178,8 @@ class ClipFit:
         iterations: tuple[int, int] = (60, 300),
         lr: tuple[float, float] = (0.03, 0.03),
         alone: bool = False,
-        offsets: Float[Tensor, "k 3"] = OFFSETS["body"],
+        *,
+        offsets: Float[Tensor, "k 3"],
     ):
         self.body, self.camera, self.fps, self.alone = body, camera, fps, alone
         self.offsets = offsets
@@ -202,7 +203,8 @@ class ClipFit:
             kept: What the frames at the beginning are; they stay so.
             tied: Whether the frames follow each other.
         """
-        sightings = with_agreed_sides(sightings, _extent_px(sightings.keypoints))
+        height_px = _extent_px(sightings.keypoints)
+        sightings = with_agreed_sides(sightings, height_px, alone=self.alone or not tied)
         data, roots = self._data(sightings)
         pelvis = self.body.shape(identity or self.body.zero_identity())[1][0]
         trans = places(self._righted(sightings, data), roots, self.resting, pelvis, self.camera)

@@ -10,7 +10,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from persona.data.preprocess.fit_joints import are_exchanged, exchanged_rows, read_points
+from persona.data.preprocess.fit_joints import (
+    are_exchanged,
+    exchanged_rows,
+    read_keypoints,
+    read_points,
+)
 from persona.data.preprocess.fit_starts import MIN_SCORE, TORSO, torso_root
 from persona.data.preprocess.fit_state import place_by_keypoints
 from persona.data.track.sightings import Sightings
@@ -35,30 +40,46 @@ def guesses(sightings: Sightings, body: SmplxBody) -> Float[Tensor, "t 133 4"]:
     return out
 
 
-def with_agreed_sides(sightings: Sightings, height_px: float) -> Sightings:
+def with_agreed_sides(sightings: Sightings, height_px: float, alone: bool = False) -> Sightings:
     """The sightings with the body's left and right exchanged where the joints that are read say so.
 
     Detectors take fronts for backs in some frames of a clip and not in others. A frame that was not
-    read is compared with the nearest ones that were.
+    read is compared with the nearest ones that were, in the joints that were read.
 
     Args:
         sightings: What was seen.
         height_px: Of the person.
+        alone: Compares every frame with its own reading only: they do not follow each other.
     """
-    read = sightings.joints[..., 3].isfinite().all(-1).nonzero()[:, 0]
+    reach = 0 if alone else _NEAR_FRAMES
+    read = sightings.joints[..., 3].isfinite().any(-1).nonzero()[:, 0]
     keypoints, points_m = sightings.keypoints.clone(), sightings.points_m.clone()
-    rows = exchanged_rows()
     for i, points in enumerate(sightings.keypoints):
         gaps = (read - i).abs()
-        near = read[gaps == gaps.min()] if len(read) and gaps.min() <= _NEAR_FRAMES else read[:0]
-        if len(near) and are_exchanged(points, sightings.joints[near, :, :2].mean(0), height_px):
-            keypoints[i], points_m[i] = keypoints[i, rows], points_m[i, rows]
+        near = read[gaps == gaps.min()] if len(read) and gaps.min() <= reach else read[:0]
+        joints = _mean_reading(sightings.joints[near])
+        known = read_keypoints(joints)[:, 2:] > 0
+        compared = torch.cat((points[:, :2], points[:, 2:] * known), -1)
+        if are_exchanged(compared, joints[:, :2], height_px):
+            keypoints[i], points_m[i] = mirrored(keypoints[i]), mirrored(points_m[i])
     return replace(sightings, keypoints=keypoints, points_m=points_m)
 
 
+def _mean_reading(joints: Float[Tensor, "k 22 4"]) -> Float[Tensor, "22 4"]:
+    """Each joint's mean over the frames in which it was read; infinite doubt where in none."""
+    known = joints[..., 3:].isfinite()
+    count = known.sum(0)
+    mean = torch.where(known, joints, 0.0).sum(0) / count.clamp(min=1)
+    mean[count[:, 0] == 0, 3] = torch.inf
+    return mean
+
+
 def mirrored(points: Float[Tensor, "133 c"]) -> Float[Tensor, "133 c"]:
-    """Left and right exchanged, and front and back in a 3D guess."""
-    out = points[list(wholebody.flip_order())]
+    """The body's left and right exchanged, and front and back in a 3D guess; twice: as before.
+
+    A front and a back taken for each other differ so. The face is found apart and keeps its points.
+    """
+    out = points[exchanged_rows()]
     return out * torch.tensor([1.0, 1.0, -1.0, 1.0]) if points.shape[1] == 4 else out
 
 

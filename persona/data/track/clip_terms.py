@@ -14,6 +14,9 @@ FEET = (7, 10, 8, 11)
 """Ankle and ball of the left and the right foot."""
 _JERK_M, _JERK_RAD = 10.0, 60.0
 """Accelerations (m/s^2, rad/s^2) that people's joints have as a rule."""
+_MOUTH, _ASIDE = 10.0, 10.0
+"""What a jaw costs by its squared angle, as in a photograph (``fit_energy``); how many times as
+much if it moves aside."""
 _STANDING_M_S, _SOFT_M_S = 0.35, 0.1
 """Speed below which a foot stands, and how gradually."""
 _LOW_M, _SOFT_LOW_M = 0.08, 0.03
@@ -41,7 +44,7 @@ def mouth_term(jaw: Float[Tensor, "t 3"]) -> Float[Tensor, "t"]:
     Args:
         jaw: Axis-angle, radians.
     """
-    return jaw.square() @ jaw.new_tensor((10.0, 100.0, 100.0))
+    return _MOUTH * jaw.square() @ jaw.new_tensor((1.0, _ASIDE, _ASIDE))
 
 
 def smoothness(

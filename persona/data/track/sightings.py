@@ -17,7 +17,7 @@ from persona.modules.detect import wholebody
 from persona.types import TensorTuple
 
 NUM_READ = 22
-"""Joints whose depth is read."""
+"""Joints whose place in the picture and depth are read."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from persona.data.track.folder import NPZ, Tracked, write_motion
 from persona.data.track.shots import find_shots
 from persona.data.track.sightings import Sightings, write_tensors
 from persona.data.track.video import Video
-from persona.data.track.watch import CHUNK, Watcher, first_sight
+from persona.data.track.watch import CHUNK, FORGETS, Watcher, first_sight
 from persona.data.track.windows import (
     ClipFiles,
     fit_shape,
@@ -31,10 +31,13 @@ from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Annotator, Detector
 from persona.modules.detect.annotator import JOINTS
+from persona.modules.detect.boxes import Box
 from persona.modules.detect.following import Follower, body_box
 from persona.types import Camera
 
 log = logging.getLogger(__name__)
+VERSION = 2
+"""To be raised whenever a change of the code makes the same settings give another motion."""
 _WORK = "work"
 """Folder with intermediate results, from which an interrupted run continues; removed at the end."""
 _SETTINGS = "settings.json"
@@ -59,7 +62,7 @@ class Tracker:
     Args:
         body: Body model.
         detector: Finds the person to follow, in one frame.
-        annotator: Reads the depth of the joints; ignored if it cannot.
+        annotator: Reads the joints' places and depth; ignored if it cannot.
         focal: Focal length divided by the picture's longer side; None is a mild telephoto.
         every: The annotator reads one frame of so many.
         iterations: Steps of the two stages of the fit.
@@ -146,8 +149,9 @@ class Tracker:
         """Everything that the result depends on."""
         stat = video.path.stat()
         return {
-            "video": str(video.path.resolve()), "bytes": stat.st_size, "mtime": stat.st_mtime_ns,
-            "fps": video.fps, "longest_px": video.longest_px, "start": cut.start,
+            "version": VERSION, "video": str(video.path.resolve()), "bytes": stat.st_size,
+            "mtime": stat.st_mtime_ns, "fps": video.fps, "longest_px": video.longest_px,
+            "start": cut.start,
             "num_frames": cut.num_frames, "focal": self.focal, "every": self.every,
             "iterations": list(self.iterations), "body": self.body.digest,
             "person": str(getattr(self.detector, "person", "")),
@@ -197,7 +201,7 @@ class Tracker:
         if count == len(shot):
             return count, notes
         if done:
-            box = _last_box(done)
+            box = _last_box(done[-1])
         else:
             index, detection = first_sight(video, shot, self.detector)
             notes += detection.warnings
@@ -228,10 +232,12 @@ class Tracker:
         return ClipFiles(work, first, last - first + 1)
 
 
-def _last_box(done: list[Sightings]):
-    """The box in which the person was last seen."""
-    for seen in reversed(done):
-        rows = seen.seen.nonzero()[:, 0]
-        if len(rows):
-            return body_box(seen.keypoints[int(rows[-1])])
-    return None
+def _last_box(seen: Sightings) -> Box | None:
+    """The box in which the person was last seen in a chunk; None once ``Watcher`` has forgotten it.
+
+    A chunk is longer than that takes.
+    """
+    rows = seen.seen.nonzero()[:, 0]
+    if not len(rows) or len(seen) - 1 - int(rows[-1]) >= FORGETS:
+        return None
+    return body_box(seen.keypoints[int(rows[-1])])

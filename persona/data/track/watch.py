@@ -28,7 +28,7 @@ _READ_PX = (256, 192)
 """Size of the crop from which joints are read."""
 _PATIENCE = 3
 """Frames without the person after which the whole picture is searched."""
-_FORGETS = 20
+FORGETS = 20
 """And after which nothing is known of their size any more."""
 _MIN_MASK = 0.002
 """Least share of the picture that the mask of a person covers."""
@@ -64,8 +64,8 @@ class Watcher:
     Args:
         video: The video.
         camera: Camera of its frames.
-        annotator: Reads the joints' depth; None leaves only the detector's guess of it.
-        every: The depth is read in one frame of so many.
+        annotator: Reads the joints' places and depth; None leaves only what the detector finds.
+        every: The joints are read in one frame of so many, the first of each chunk among them.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class Watcher:
         stream = self.video.frames(before, frames.stop)
         last = next(stream, None) if before < frames.start else None
         with Follower() as follower:
-            for index, frame in enumerate(stream):
+            for frame in stream:
                 if not rows:  # Reset at each chunk, so that a resumed run gives the same result.
                     self.missing, turns = 0, TurnReader(self.camera)
                     if last is not None:
                         turns(last, self.box)
-                row = self._look(follower, frame, index)
+                row = self._look(follower, frame, len(rows))
                 turn = turns(frame, self.box)
                 rows.append(Sightings(**{**vars(row), "turn": turn[None]}))
                 last = frame
@@ -109,11 +109,18 @@ class Watcher:
             yield joined(rows)
 
     def _look(self, follower: Follower, frame: UInt8[ndarray, "h w 3"], index: int) -> Sightings:
-        """Looks for the person near where they last were; in the whole frame once they are lost."""
-        last = self.box if self.missing < _FORGETS else None
-        found = follower.find(frame, last, anywhere=self.missing >= _PATIENCE)
+        """Looks for the person near where they last were; in the whole frame once they are lost.
+
+        Args:
+            follower: Finds them.
+            frame: The picture.
+            index: Its number in the chunk.
+        """
+        found = follower.find(frame, self.box, anywhere=self.missing >= _PATIENCE)
         if found is None or (found.mask > 0.5).float().mean() < _MIN_MASK:
             self.missing += 1
+            if self.missing >= FORGETS:
+                self.box = None
             return nothing()
         self.missing, self.box = 0, body_box(found.keypoints) or self.box
         empty = nothing()

@@ -30,6 +30,7 @@ from persona.modules.detect.offsets import OFFSETS, as_detected
 from persona.types import Camera
 
 FPS, COUNT = 15.0, 10
+BODY = OFFSETS["body"]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def walk(body):
 
 def fitted(body, camera, sightings, steps=(40, 120), **options):
     """Joints and state of a fit of the mean person."""
-    fit = ClipFit(body, camera, FPS, iterations=steps, **options)
+    fit = ClipFit(body, camera, FPS, iterations=steps, offsets=BODY, **options)
     state = fit(sightings, body.zero_identity())
     with torch.no_grad():
         return body(body.zero_identity(), state.pose())[1], state
@@ -105,7 +106,8 @@ def test_windows_hold_on_to_what_is_settled(body, walk):
     _, _, camera, sightings = walk
     _, state = fitted(body, camera, sightings, (4, 6))
     kept = {name: values[:3] + 0.01 for name, values in state.frames(slice(0, 3)).items()}
-    again = ClipFit(body, camera, FPS, iterations=(4, 6))(sightings, body.zero_identity(), kept)
+    fit = ClipFit(body, camera, FPS, iterations=(4, 6), offsets=BODY)
+    again = fit(sightings, body.zero_identity(), kept)
     for name in ("root", "trans", "body", "hands"):
         torch.testing.assert_close(getattr(again, name).detach()[:3], kept[name])
 
@@ -119,7 +121,7 @@ def test_read_places_count_by_their_doubt_and_behind_an_obstacle_not_at_all(body
     joints[5:, :, 3] = torch.inf
     joints[5:, :, :2] = torch.nan
     seen = replace(sightings, keypoints=keypoints, joints=joints)
-    place = ClipFit(body, camera, FPS)._data(seen)[0].place
+    place = ClipFit(body, camera, FPS, offsets=BODY)._data(seen)[0].place
     assert place.weight[2, [7, 10]].tolist() == [0, 0] and place.weight[2].sum() == 20
     assert float(place.weight[3, 4]) == pytest.approx(0.25)
     assert float(place(true).max()) < 1e-4, "nothing pulls at the truth"
@@ -147,6 +149,8 @@ def test_a_detector_that_puts_its_points_elsewhere_is_no_error_of_the_pose(body,
         problem = ClipProblem(body, fit._data(seen)[0], camera, FPS, fit.weights, fit.offsets)
         lost.append(float(problem.placement(state).detach()))
     assert lost[0] < 0.1 * lost[1]
+    with pytest.raises(TypeError, match="offsets"):
+        ClipFit(body, camera, FPS)
 
 
 @pytest.mark.parametrize("count", [1, 5, 96, 97, 111, 112, 113, 500])
@@ -161,21 +165,80 @@ def test_windows_settle_every_frame_once(count):
     assert settled == list(range(count))
 
 
+def taken_for_back(sightings, frames):
+    """A detector's points in which a front is a back; it finds the face apart."""
+    keypoints, points_m = sightings.keypoints.clone(), sightings.points_m.clone()
+    order = list(wholebody.flip_order())
+    for i in frames:
+        for points in (keypoints, points_m):
+            face = points[i, 23:91].clone()
+            points[i] = points[i, order]
+            points[i, 23:91] = face
+        points_m[i, :, 2] *= -1
+    return keypoints, points_m
+
+
 def test_sides_that_a_detector_exchanges_in_some_frames_are_put_right(walk):
     """Also in frames that were not read, by those beside them; a face keeps its points."""
     sightings = walk[3]
-    keypoints, joints = sightings.keypoints.clone(), sightings.joints.clone()
-    order = list(wholebody.flip_order())
-    for i in (2, 3, 7):
-        keypoints[i] = keypoints[i, order]
-        keypoints[i, 23:91] = sightings.keypoints[i, 23:91]
+    joints = sightings.joints.clone()
+    keypoints, points_m = taken_for_back(sightings, (2, 3, 7))
     joints[1::2, :, 3] = torch.inf
     joints[1::2, :, :2] = torch.nan
-    right = with_agreed_sides(replace(sightings, keypoints=keypoints, joints=joints), 400.0)
+    wrong = replace(sightings, keypoints=keypoints, points_m=points_m, joints=joints)
+    right = with_agreed_sides(wrong, 400.0)
     torch.testing.assert_close(right.keypoints, sightings.keypoints)
+    torch.testing.assert_close(right.points_m, sightings.points_m)
+    # Cut off by the picture: in every frame some joint was not read.
+    joints[::2, 20] = torch.tensor([torch.nan, torch.nan, torch.nan, torch.inf])
+    cut = with_agreed_sides(replace(sightings, keypoints=keypoints, joints=joints), 400.0)
+    torch.testing.assert_close(cut.keypoints, sightings.keypoints)
     joints[:, :, 3] = torch.inf
     unread = with_agreed_sides(replace(sightings, keypoints=keypoints, joints=joints), 400.0)
     torch.testing.assert_close(unread.keypoints, keypoints)
+
+
+@pytest.mark.parametrize("alone, tied", [(False, True), (True, True), (False, False)])
+def test_frames_that_stand_alone_are_judged_by_their_own_reading(
+    body, walk, monkeypatch, alone, tied
+):
+    _, _, camera, sightings = walk
+    joints = sightings.joints.clone()
+    joints[1::2, :, 3] = torch.inf
+    keypoints, points_m = taken_for_back(sightings, (2, 3))
+    wrong = replace(sightings, keypoints=keypoints, points_m=points_m, joints=joints)
+    fit = ClipFit(body, camera, FPS, alone=alone, iterations=(0, 0), offsets=BODY)
+    given = []
+    monkeypatch.setattr(fit, "_data", lambda seen: given.append(seen) or ClipFit._data(fit, seen))
+    fit(wrong, body.zero_identity(), tied=tied)
+    torch.testing.assert_close(given[0].keypoints[2], sightings.keypoints[2])
+    expected = sightings.keypoints if tied and not alone else keypoints
+    torch.testing.assert_close(given[0].keypoints[3], expected[3])
+
+
+def test_a_front_that_was_taken_for_a_back_is_exchanged_once(body, walk):
+    """By its reading or one beside it; the turns of the body then find nothing more to exchange.
+
+    Where the reading is what is mirrored, both find so, and the detector's own points are left.
+    """
+    _, _, camera, sightings = walk
+    joints = sightings.joints.clone()
+    joints[1::2, :, 3] = torch.inf
+    keypoints, points_m = taken_for_back(sightings, (3, 6))
+    wrong = replace(sightings, keypoints=keypoints, points_m=points_m, joints=joints)
+    fit = ClipFit(body, camera, FPS, offsets=BODY)
+    data, roots = fit._data(with_agreed_sides(wrong, 400.0))
+    torch.testing.assert_close(data.target / data.scale, sightings.keypoints[..., :2])
+    true, expected = fit._data(replace(sightings, joints=joints))
+    torch.testing.assert_close(data.guess, true.guess)
+    torch.testing.assert_close(roots, expected)
+    left = [1, 4, 7, 10, 13, 16, 18, 20]
+    right = [2, 5, 8, 11, 14, 17, 19, 21]
+    joints[4, left + right] = joints[4, right + left]
+    joints[4, :, 2] *= -1
+    data, _ = fit._data(with_agreed_sides(replace(sightings, joints=joints), 400.0))
+    torch.testing.assert_close(data.target / data.scale, sightings.keypoints[..., :2])
+    torch.testing.assert_close(data.guess[4], true.guess[4])
 
 
 def test_mirrored_frames_are_set_right(body, walk):
@@ -211,7 +274,8 @@ def test_terms_know_still_feet_and_jitter():
 def test_a_jaw_is_held_as_a_photographs_is_and_more_from_moving_aside(body, walk, axis, cost):
     """Lips of a small face are noise: it opened by 16 degrees, and moved aside."""
     _, _, camera, sightings = walk
-    fit, state = ClipFit(body, camera, FPS), ClipState(body, torch.eye(3)[None], torch.zeros(1, 3))
+    fit = ClipFit(body, camera, FPS, offsets=BODY)
+    state = ClipState(body, torch.eye(3)[None], torch.zeros(1, 3))
     problem = ClipProblem(
         body, fit._data(sightings[:1])[0], camera, FPS, fit.weights, fit.offsets
     )  # fmt: skip

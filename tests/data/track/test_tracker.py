@@ -125,6 +125,10 @@ def test_an_interrupted_run_goes_on(body, video, watched, tmp_path, monkeypatch)
     other = Tracker(body=body, detector=Somebody(), iterations=(1, 2))
     other.run(video, root)
     assert len(watched) == 10, "other settings must begin again"
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    assert not other.is_done(video, root, Cut()), "another version made it"
+    other.run(video, root)
+    assert len(watched) == 15, "another version must begin again"
 
 
 def test_parts_of_a_video(body, video, watched, tmp_path):
