@@ -110,7 +110,7 @@ def watch(stages: Stages) -> None:
 
     drive.animate = animate
     preprocessor = photo.PhotoPreprocessor
-    stages.timed(preprocessor, "_read", "person found, parts read")
+    stages.timed(photo, "read_sight", "person found, parts read")
     stages.timed(preprocessor, "_fit", "body fitted")
     stages.timed(Dresser, "__call__", "clothing")
     stages.timed(preprocessor, "_textures", "texture unwrapped and filled")

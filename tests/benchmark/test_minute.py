@@ -6,7 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-Stages = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "minute.py"))["Stages"]
+from persona.commands import drive
+
+SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "minute.py"))
+Stages = SCRIPT["Stages"]
 
 
 @pytest.fixture
@@ -59,3 +62,18 @@ def test_methods_called_on_the_class_keep_what_they_return(clock):
     stages = Stages()
     stages.timed(Made, "build", "building")
     assert Made.build(3).size == 3
+
+
+def test_every_stage_is_a_function_that_there_is_and_videos_are_seen(monkeypatch):
+    monkeypatch.setattr(drive, "animate", lambda: Path("turntable.mp4"))
+    named = []
+
+    def timed(owner, attribute, name):
+        assert callable(getattr(owner, attribute)), f"{owner}.{attribute}"
+        named.append(name)
+
+    stages = SimpleNamespace(timed=timed, ready={})
+    SCRIPT["watch"](stages)
+    drive.animate()
+    assert len(set(named)) == len(named) > 9
+    assert list(stages.ready) == ["turntable"]
