@@ -15,10 +15,10 @@ from scipy.spatial import cKDTree
 
 from persona.data.palette import PART_INDEX
 from persona.data.preprocess.parts import is_bare
-from persona.data.preprocess.prints import TRUNK, run_around, weighted_mean
+from persona.data.preprocess.plain_fill import GARMENTS
+from persona.data.preprocess.prints import TRUNK, neighbours, run_around, weighted_mean
 
 _HAIR, _SKIN = PART_INDEX["Hair"], PART_INDEX["Face_Neck"]
-_CLOTH = [PART_INDEX[name] for name in ("Upper_Clothing", "Lower_Clothing")]
 _FEW = 50
 """Texels of hair below which a head is bald."""
 _SAME_M = 0.006
@@ -85,8 +85,7 @@ def mirror_face(
     if not len(known) or not len(wanted):
         return filled
     flip, tree = np.array([-1, 1, 1]), cKDTree(where.place[known])
-    distance, near = tree.query(where.place[wanted] * flip, min(4, len(known)), workers=-1)
-    distance, near = distance.reshape(len(wanted), -1), near.reshape(len(wanted), -1)
+    distance, near = neighbours(tree, where.place[wanted] * flip, 4)
     behind = where.place[wanted, 2] < where.eyes[2] - _EAR_M
     same = (distance[:, 0] < _SAME_M) & ~(behind & (part[known[near[:, 0]]] == _HAIR))
     wanted, distance, near = wanted[same], distance[same], near[same]
@@ -98,8 +97,7 @@ def mirror_face(
     if len(both) and len(wanted):
         light = colour[known[both]] - colour[known[other[both]]]
         lit = cKDTree(where.place[known[both]])
-        distance, index = lit.query(where.place[wanted], min(16, len(both)), workers=-1)
-        distance, index = distance.reshape(len(wanted), -1), index.reshape(len(wanted), -1)
+        distance, index = neighbours(lit, where.place[wanted], 16)
         change = weighted_mean(light[index], 1 / (distance + 2e-3) ** 2)
         mirrored = mirrored + change * np.exp(-distance[:, :1] / _LIGHT_M)
     colour[wanted], part[wanted] = mirrored, part[known[near[:, 0]]]
@@ -166,7 +164,7 @@ def end_clothes(part: UInt8[ndarray, "k"], seen: Bool[ndarray, "k"], where: Head
         where: Where the neck is.
     """
     neck = seen & where.neck
-    cloth = neck & np.isin(part, _CLOTH)
+    cloth = neck & np.isin(part, GARMENTS)
     height = where.place[:, 1]
     collar = -np.inf
     if cloth.sum() > _FEW_CLOTH * neck.sum():
@@ -174,10 +172,10 @@ def end_clothes(part: UInt8[ndarray, "k"], seen: Bool[ndarray, "k"], where: Head
         nape = where.place[where.neck]
         behind = where.trunk & ~seen & (where.place[:, 2] < nape[:, 2].mean())
         away, _ = cKDTree(nape[::_THIN]).query(where.place[behind], workers=-1)
-        part[np.flatnonzero(behind)[away < _YOKE_M]] = _CLOTH[0]
+        part[np.flatnonzero(behind)[away < _YOKE_M]] = GARMENTS[0]
     unseen = where.neck & ~seen & (part != _HAIR)
     part[unseen & (height > collar)] = _SKIN
-    part[unseen & (height <= collar)] = _CLOTH[0]
+    part[unseen & (height <= collar)] = GARMENTS[0]
 
 
 def strands(
@@ -198,8 +196,7 @@ def strands(
         return
     index = np.flatnonzero(source)
     thin = index[:: max(1, len(index) // _SMOOTH_SAMPLES)]
-    distance, near = cKDTree(place[thin]).query(place[index], min(16, len(thin)), workers=-1)
-    distance, near = distance.reshape(len(index), -1), near.reshape(len(index), -1)
+    distance, near = neighbours(cKDTree(place[thin]), place[index], 16)
     smooth = weighted_mean(colour[thin[near]], np.exp(-((distance / _SMOOTH_M) ** 2)))
     detail = np.zeros((len(colour), 3), np.float32)
     detail[index] = (colour[index] - smooth).clip(-_MOST_DETAIL, _MOST_DETAIL)
@@ -235,9 +232,6 @@ def soften(
     line = np.concatenate(wanted)
     if not len(line):
         return
-    distance, near = cKDTree(where.place[around]).query(
-        where.place[line], min(48, len(around)), workers=-1
-    )
-    near = around[near.reshape(len(line), -1)]
-    weight = np.exp(-((distance.reshape(near.shape) / _SOFT_M) ** 2) / 2) + 1e-9
-    colour[line] = weighted_mean(colour[near], weight)
+    distance, near = neighbours(cKDTree(where.place[around]), where.place[line], 48)
+    weight = np.exp(-((distance / _SOFT_M) ** 2) / 2) + 1e-9
+    colour[line] = weighted_mean(colour[around[near]], weight)

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import cKDTree
 
 from persona.data.palette import PART_INDEX
-from persona.data.preprocess.prints import TRUNK, run_around, weighted_mean
+from persona.data.preprocess.prints import TRUNK, neighbours, run_around, weighted_mean
 
 ARM, BODY = 4, 5
 """Groups of texels in which a garment has its rows across the arm, or across trunk and legs."""
@@ -166,12 +166,11 @@ def _continued(
     index = np.flatnonzero(source)
     chosen = index[:: max(1, len(index) // _SURROUNDINGS)]
     tree, rest = cKDTree(place[chosen]), rest[chosen]
-    _, near = tree.query(place[chosen], min(_SMOOTH_NEAREST, len(chosen)), workers=-1)
-    distance, index = tree.query(place[target], min(8, len(chosen)), workers=-1)
-    distance, index = distance.reshape(target.sum(), -1), index.reshape(target.sum(), -1)
+    _, near = neighbours(tree, place[chosen], _SMOOTH_NEAREST)
+    distance, index = neighbours(tree, place[target], 8)
 
     def faded(rest: ndarray, fade_m: float) -> ndarray:
-        smooth = rest[near.reshape(len(chosen), -1)].mean(1)
+        smooth = rest[near].mean(1)
         mixed = weighted_mean(smooth[index], 1 / (distance + 0.01) ** 2)
         close = weighted_mean(rest[index[:, :4]], 1 / (distance[:, :4] + 1e-3))
         mixed += np.exp(-distance[:, :1] / _FEATHER_M) * (close - mixed)

@@ -100,9 +100,17 @@ def _folded(
 def _nearest(
     tree: cKDTree, colour: Float32[ndarray, "n 3"], axis: ndarray, around: ndarray
 ) -> Float[ndarray, "m 3"]:
-    distance, index = tree.query(np.stack((axis, around), -1), min(_NEAREST, len(colour)))
-    weight = 1 / (distance.reshape(len(distance), -1) + 1e-3)
-    return weighted_mean(colour[index.reshape(weight.shape)], weight)
+    distance, index = neighbours(tree, np.stack((axis, around), -1), _NEAREST)
+    return weighted_mean(colour[index], 1 / (distance + 1e-3))
+
+
+def neighbours(
+    tree: cKDTree, points: Float[ndarray, "m d"], count: int
+) -> tuple[Float[ndarray, "m n"], Int[ndarray, "m n"]]:
+    """Distances and indices of each point's nearest ones in a tree: ``count``, or all there are."""
+    shape = len(points), min(count, tree.n)
+    distance, index = tree.query(points, shape[1], workers=-1)
+    return distance.reshape(shape), index.reshape(shape)
 
 
 def weighted_mean(
