@@ -74,7 +74,7 @@ def _interleaved(
     odd_row, odd_column = row + 2 * outputs * channel, column + outputs * channel
     sizes = count, height, 2, width, 2, outputs
     strides = image, row, odd_row, column, odd_column, channel
-    sorted_ = parts.as_strided(sizes, strides, parts.storage_offset())
+    sorted_ = parts.as_strided(sizes, strides)
     if parts.is_contiguous(memory_format=torch.channels_last):
         return sorted_.reshape(count, 2 * height, 2 * width, outputs).permute(0, 3, 1, 2)
     return sorted_.permute(0, 5, 1, 2, 3, 4).reshape(count, outputs, 2 * height, 2 * width)
