@@ -2,10 +2,8 @@
 
 import hashlib
 import logging
-import os
 import zipfile
 import zlib
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +13,8 @@ from jaxtyping import Bool, Float, Float16
 from numba import prange
 from torch import Tensor, nn
 
-from persona.errors import UserError
 from persona.modules.body.nearest_cpu import nearest_points
+from persona.modules.cache import cache_folder, cached_file
 from persona.modules.render.jit import kernel
 
 GROWTH = 0.3
@@ -298,8 +296,7 @@ def _cache_path(
     digest = hashlib.sha256(f"{_VERSION} {settings} {vertices.shape} {weights.shape}".encode())
     digest.update(vertices.numpy().tobytes())
     digest.update(weights.numpy().tobytes())
-    default = os.environ.get("PERSONA_CACHE") or Path.home() / ".cache" / "persona"
-    return Path(folder or default) / f"skinning-{digest.hexdigest()[:32]}.npz"
+    return Path(folder or cache_folder()) / f"skinning-{digest.hexdigest()[:32]}.npz"
 
 
 def _read(path: Path, resolution: int, num_joints: int) -> np.ndarray | None:
@@ -319,16 +316,9 @@ def _read(path: Path, resolution: int, num_joints: int) -> np.ndarray | None:
 
 
 def _write(path: Path, grid: np.ndarray) -> None:
-    """Keeps the grid; a reader sees the whole file or none."""
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    """Keeps the grid."""
+    with cached_file(path) as temporary:
         # numpy's own compression is three times slower, for a file a little smaller.
         archive = zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
         with archive as file, file.open("grid.npy", "w") as part:
             np.lib.format.write_array(part, grid)
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise UserError(f"{path}: {error}; set PERSONA_CACHE to a folder with space") from error

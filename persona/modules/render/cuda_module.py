@@ -1,11 +1,13 @@
 """CUDA C++ kernels, compiled by NVRTC at their first use, without a CUDA toolkit.
 
-NVRTC and its Python bindings come with torch's CUDA builds.
+NVRTC and its Python bindings come with torch's CUDA builds. The machine code is kept for other
+processes, because a training uses about ten kernels that take half a second each to compile.
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +16,10 @@ import torch
 from torch import Tensor
 
 from persona.errors import UserError
+from persona.modules.cache import cache_folder, cached_file
+
+CHECKSUM = 32
+"""Bytes of a SHA-256."""
 
 
 def compile_cuda(
@@ -88,11 +94,35 @@ class CudaModule:
         _checked(driver.cuLaunchKernel(function, *grid, *block, 0, stream, (values, types), 0))
 
 
+def kept_code(
+    source: str, name: str, architecture: str, defines: Mapping[str, int | str]
+) -> bytes:
+    """``compile_cuda``, or the result of an earlier run.
+
+    A kept file begins with its checksum, and one that is damaged is compiled again.
+
+    Raises:
+        UserError: The bindings are absent, or the cache cannot be written.
+        RuntimeError: The compiler reported an error or a warning.
+    """
+    made_of = f"{source} {architecture} {sorted(defines.items())} {torch.version.cuda}"
+    digest = hashlib.sha256(made_of.encode()).hexdigest()[:32]
+    path = cache_folder() / f"{Path(name).stem}-{digest}.cubin"
+    if path.exists():
+        kept = path.read_bytes()
+        if hashlib.sha256(kept[CHECKSUM:]).digest() == kept[:CHECKSUM]:
+            return kept[CHECKSUM:]
+    code = compile_cuda(source, name, architecture, defines)
+    with cached_file(path) as temporary:
+        temporary.write_bytes(hashlib.sha256(code).digest() + code)
+    return code
+
+
 @lru_cache(maxsize=128)
 def load_cuda(path: Path, device: torch.device, **defines: int | str) -> CudaModule:
-    """Kernels of a source file on a device, compiled once per process for each set of macros."""
+    """Kernels of a source file on a device, for one set of macros."""
     major, minor = torch.cuda.get_device_capability(device)
-    code = compile_cuda(path.read_text(), path.name, f"sm_{major}{minor}", defines)
+    code = kept_code(path.read_text(), path.name, f"sm_{major}{minor}", defines)
     with torch.cuda.device(device):
         return CudaModule(code)
 
