@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from persona.commands.compile_ahead import compiled_ahead
 from persona.commands.compose import composed
 from persona.commands.drive import animate_all, check_animation, check_asset, driving_motion
 from persona.commands.experiment import train_system
@@ -120,7 +122,10 @@ def create(config: DictConfig, folder: Path) -> None:
         videos.append(animate_options(config, str(motion), folder))
     if REPORT_MOTION in {options.motion for options in videos}:
         training.pictures.turntable_frames = 0  # That video would be drawn twice.
-    root = preprocess(config)
+    size = config.preprocess.height, config.preprocess.width
+    ahead = compiled_ahead(train_overrides(config), *size) if method.trained else nullcontext()
+    with ahead:
+        root = preprocess(config)
     print(f"subject: {root}", flush=True)
     _, system = train_system(training, folder)
     animate_all(videos, folder, system)
@@ -167,14 +172,19 @@ def take_video(config: DictConfig, tracking: DictConfig) -> Path:
 
 def train_options(config: DictConfig) -> DictConfig:
     """The training's configuration. Names and paths are set as values: Hydra parses overrides."""
-    chosen = [f"+exp={config.experiment}"]
-    if config.method is not None:
-        chosen = experiment_of(str(config.method), DictConfig({}))
-    found = composed("train", [*chosen, "data=subject", *option_list(config, "train")])
+    found = composed("train", [*train_overrides(config), "data=subject"])
     found.name, found.subjects_dir = str(config.name), str(config.subjects_dir)
     if not any(str(override).startswith("seed=") for override in config.train):
         found.seed = config.seed
     return found
+
+
+def train_overrides(config: DictConfig) -> list[str]:
+    """Overrides of train.yaml, but for the data."""
+    chosen = [f"+exp={config.experiment}"]
+    if config.method is not None:
+        chosen = experiment_of(str(config.method), DictConfig({}))
+    return [*chosen, *option_list(config, "train")]
 
 
 def animate_options(config: DictConfig, motion: str, folder: Path) -> DictConfig:

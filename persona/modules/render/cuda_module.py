@@ -94,9 +94,7 @@ class CudaModule:
         _checked(driver.cuLaunchKernel(function, *grid, *block, 0, stream, (values, types), 0))
 
 
-def kept_code(
-    source: str, name: str, architecture: str, defines: Mapping[str, int | str]
-) -> bytes:
+def kept_code(source: str, name: str, architecture: str, defines: Mapping[str, int | str]) -> bytes:
     """``compile_cuda``, or the result of an earlier run.
 
     A kept file begins with its checksum, and one that is damaged is compiled again.

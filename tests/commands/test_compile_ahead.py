@@ -1,0 +1,121 @@
+"""Kernels are compiled beside the work, once per machine, and never in its way."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
+
+from persona.commands import compile_ahead as module
+from persona.commands.compile_ahead import compiled_ahead
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+class Process:
+    """Stands for the process; ends with the status that the class has."""
+
+    begun: list = []
+    status = 0
+
+    def __init__(self, command, stdout, stderr, env):
+        self.config, self.env = OmegaConf.load(command[-1]), env
+        self.returncode, self.terminated = None, False
+        assert command[1:3] == ["-m", "persona.commands.compile_ahead"]
+        Process.begun.append(self)
+
+    def terminate(self):
+        self.terminated = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.returncode = self.status
+
+
+@pytest.fixture
+def gpu_machine(monkeypatch, tmp_path):
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(module.torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr(module.subprocess, "Popen", Process)
+    monkeypatch.setattr(module, "environment", lambda slot, jobs: dict(os.environ))
+    monkeypatch.setenv("PERSONA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Process, "begun", [])
+    monkeypatch.setattr(Process, "status", 0)
+    return Process
+
+
+def run(overrides=("+exp=photo",), height=512, width=384):
+    with (
+        initialize_config_dir(str(CONF), version_base="1.3"),
+        compiled_ahead(overrides, height, width),
+    ):
+        pass
+
+
+def test_a_machine_compiles_once(gpu_machine, tmp_path):
+    run()
+    run()
+    (process,) = gpu_machine.begun
+    assert process.terminated
+    source = process.config.data.source.config
+    assert (source.height, source.width) == (512, 384)
+    assert process.config.avatar.edge_m == 0.004  # Of +exp=photo.
+    assert process.config.trainer.max_steps < 10
+    # Its own cache goes with it.
+    assert process.env["PERSONA_CACHE"] == process.config.subjects_dir
+    assert not Path(process.config.subjects_dir).exists()
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_other_settings_compile_again(gpu_machine):
+    run()
+    run(height=256)
+    run(["+exp=photo", "avatar.levels=2"])
+    assert len(gpu_machine.begun) == 3
+
+
+def test_what_did_not_end_well_is_tried_again(gpu_machine):
+    gpu_machine.status = -15
+    run()
+    gpu_machine.status = 0
+    run()
+    run()
+    assert len(gpu_machine.begun) == 2
+
+
+def test_an_error_ends_the_process(gpu_machine):
+    with (
+        pytest.raises(ZeroDivisionError),
+        initialize_config_dir(str(CONF), version_base="1.3"),
+        compiled_ahead(["+exp=photo"], 512, 384),
+    ):
+        1 / 0
+    assert gpu_machine.begun[0].terminated
+
+
+def test_no_process_where_nothing_compiles(gpu_machine, monkeypatch):
+    run(["+exp=photo", "trainer.accelerator=cpu"])
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+    run()
+    assert not gpu_machine.begun
+
+
+@pytest.mark.slow
+def test_the_process_trains(tmp_path):
+    from persona.commands.compose import composed
+
+    job = tmp_path / "config.yaml"
+    sizes = "data.source.config.height=64", "data.source.config.width=48"
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = composed("train", ["+exp=demo", *module.SMALL, *sizes])
+    config.subjects_dir, config.trainer.max_steps = str(tmp_path), 1
+    job.write_text(OmegaConf.to_yaml(config))
+    command = [sys.executable, "-m", "persona.commands.compile_ahead", str(job)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "config" / "metrics.json").is_file()
