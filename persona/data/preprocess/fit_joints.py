@@ -46,7 +46,6 @@ _LIMBS = (
     (((13, 4), (15, 7)), range(17, 20)), (((14, 5), (16, 8)), range(20, 23)),
 )  # fmt: skip
 """Points and joints of each limb, and the further points that go with it."""
-_FACE = wholebody.FACE
 
 _LIMB_POINTS = ((1, 11), (2, 12), (4, 13), (5, 14), (7, 15), (8, 16), (10, 15), (11, 16),
                 (18, 7), (19, 8), (20, 9), (21, 10))  # fmt: skip
@@ -233,10 +232,8 @@ def with_agreed_sides(detection: Detection, seen: Canvas) -> Detection:
     read = torch.from_numpy(seen.maps[JOINTS])[:, :2] * size
     if not are_exchanged(seen.keypoints, read, seen.camera.height):
         return detection
-    rows = exchanged_rows()
-    return replace(
-        detection, keypoints=detection.keypoints[rows], points_m=detection.points_m[rows]
-    )
+    points = exchanged(detection.keypoints), exchanged(detection.points_m)
+    return replace(detection, keypoints=points[0], points_m=points[1])
 
 
 def are_exchanged(
@@ -261,13 +258,18 @@ def are_exchanged(
     return exchanged <= _CLEARLY * as_found and as_found - exchanged >= _APART * height
 
 
-def exchanged_rows() -> list[int]:
-    """Each keypoint's number on the other side; the face's, which is found apart, is its own."""
-    order = wholebody.flip_order()
-    return [
-        row if _FACE.start <= row < _FACE.stop else order[row]
-        for row in range(wholebody.NUM_KEYPOINTS)
-    ]
+def exchanged(points: Float[Tensor, "133 c"]) -> Float[Tensor, "133 c"]:
+    """The body's left and right exchanged, and front and back in a 3D guess; twice: as before.
+
+    A front and a back taken for each other differ so. The face is found apart and keeps its points.
+
+    Args:
+        points: ``Detection.keypoints`` (c = 3) or ``Detection.points_m`` (c = 4).
+    """
+    order = list(wholebody.flip_order())
+    order[wholebody.FACE] = range(wholebody.FACE.start, wholebody.FACE.stop)
+    out = points[order]
+    return out * torch.tensor([1.0, 1.0, -1.0, 1.0]) if points.shape[1] == 4 else out
 
 
 def with_agreed_limbs(detection: Detection, seen: Canvas, camera: Camera) -> Detection:

@@ -38,7 +38,12 @@ _MIN_SEEN = 50
 _CONTRAST, _ALL_OVER = 54.0, 0.25
 """A print: this share of a garment differs by this much (RGB distance) from its plain colour."""
 _PRINT_M, _LOCAL = 0.03, 30.0
-"""And as much of it varies by this much (standard deviation) within this distance."""
+"""And as much of it varies by this much (standard deviation) within this distance, and in a way
+that light on plain cloth does not:"""
+_TINT, _DARKER, _TWO_TONED = 15.0, 0.2, 0.85
+"""in tint, or in brightness (standard deviation as a share of the mean), or between two tones (the
+share of its variance: 0.75 in a gradient, 0.64 in noise). On a real grey hoodie 4 % of
+the places are so, on prints and stripes 39 to 86 %."""
 _PROBES = 12_000
 
 
@@ -90,15 +95,30 @@ def plain_fill(
 def is_print(colour: ndarray, place: ndarray) -> bool:
     """Whether a garment has a pattern all over, and not a plain ground with a badge or shadows.
 
-    Shadows change colours over a hand's breadth, prints over a finger's.
+    Shadows change brightness by a part of it, and by degrees; prints change tints or tones.
     """
     chosen = np.linspace(0, len(colour) - 1, min(len(colour), _PROBES)).astype(int)
     colour, place = colour[chosen], place[chosen]
     away = np.linalg.norm(colour - np.median(colour, 0), axis=-1)
     near = cKDTree(place).query_ball_point(place[::8], _PRINT_M)
-    local = [np.linalg.norm(colour[i].std(0)) for i in near if len(i) > 5]
-    busy = np.mean(np.array(local) > _LOCAL) if local else 0.0
+    local = [_is_printed(colour[i]) for i in near if len(i) > 5]
+    busy = np.mean(local) if local else 0.0
     return bool((away > _CONTRAST).mean() > _ALL_OVER and busy > _ALL_OVER)
+
+
+def _is_printed(colour: Float[ndarray, "n 3"]) -> bool:
+    """Whether the colours of one place differ as those of a print do."""
+    if np.linalg.norm(colour.std(0)) <= _LOCAL:
+        return False
+    tone = colour.mean(0) / np.linalg.norm(colour.mean(0))
+    bright = np.sort(colour @ tone)
+    if np.linalg.norm((colour - (colour @ tone)[:, None] * tone).std(0)) > _TINT:
+        return True
+    # Otsu (1979): the variance between the two classes into which a threshold best divides.
+    count, lower = np.arange(1, len(bright)), np.cumsum(bright)[:-1]
+    apart = (bright.sum() - lower) / count[::-1] - lower / count
+    between = (apart**2 * count * count[::-1]).max() / len(bright) ** 2
+    return bool(bright.std() > _DARKER * bright.mean() or between > _TWO_TONED * bright.var())
 
 
 def _kinds(part: UInt8[ndarray, "k"]) -> UInt8[ndarray, "k"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,16 +13,36 @@ from scipy import ndimage
 
 from persona.data.palette import PART_INDEX
 from persona.data.preprocess.canvas import Canvas, largest_piece, photo_px
-from persona.modules.body.joints import LEFT_ELBOW, LEFT_WRIST, RIGHT_ELBOW, RIGHT_WRIST
+from persona.modules.body.joints import LEFT_ELBOW, LEFT_HAND, RIGHT_ELBOW, RIGHT_HAND
 from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.annotator import JOINTS
 from persona.types import Camera
 
-_ARMS = (
-    ("Left", LEFT_ELBOW, LEFT_WRIST, wholebody.LEFT_WRIST, wholebody.LEFT_HAND),
-    ("Right", RIGHT_ELBOW, RIGHT_WRIST, wholebody.RIGHT_WRIST, wholebody.RIGHT_HAND),
+
+class Arm(NamedTuple):
+    """Where to find a forearm and its hand: part classes, joints of the body, detected points."""
+
+    side: str
+    """``Left`` or ``Right``, as the part classes begin."""
+    elbow: int
+    """Joint."""
+    hand: tuple[int, ...]
+    """Joints, the wrist first."""
+    wrist_point: int
+    """COCO-WholeBody."""
+    hand_points: slice
+    """COCO-WholeBody."""
+
+    @property
+    def wrist(self) -> int:
+        """Joint."""
+        return self.hand[0]
+
+
+ARMS = (
+    Arm("Left", LEFT_ELBOW, LEFT_HAND, wholebody.LEFT_WRIST, wholebody.LEFT_HAND),
+    Arm("Right", RIGHT_ELBOW, RIGHT_HAND, wholebody.RIGHT_WRIST, wholebody.RIGHT_HAND),
 )
-"""Side, joints of elbow and wrist, COCO-WholeBody point of the wrist and those of the hand."""
 _APART, _MOST_APART = 0.04, 0.2
 """A wrist is taken from the parts if it lies farther off than the first share of the crop's height;
 if the read one lies farther off than the second, the parts are of another arm. (The bound
@@ -34,7 +55,7 @@ _VISIBLE = 0.5
 """Least score of a wrist that is seen, above ``MIN_SCORE``."""
 _AT_ELBOW = 0.05
 """A forearm begins within this share of the crop's height from its elbow."""
-_LEAST_ARM, _LEAST_HAND = 0.002, 0.001
+_LEAST_ARM, LEAST_HAND = 0.002, 0.001
 """Least shares of the person's pixels that are a forearm or a hand, not noise."""
 _JOINED = 0.006
 """Most distance of joined forearm and hand to the line between them, share of the height."""
@@ -61,8 +82,9 @@ def with_seen_wrists(
     size = np.array([seen.camera.width, seen.camera.height], np.float32)
     read, moved = seen.maps[JOINTS].copy(), False
     keypoints, cropped = detection.keypoints.clone(), seen.keypoints.clone()
-    for side, elbow, joint, point, hand in _ARMS:
-        wrist = seen_wrist(seen.parts, side, read[elbow, :2] * size)
+    for arm in ARMS:
+        joint, point = arm.wrist, arm.wrist_point
+        wrist = seen_wrist(seen.parts, arm.side, read[arm.elbow, :2] * size)
         if wrist is None:
             continue
         read_off, found_off = (
@@ -80,7 +102,7 @@ def with_seen_wrists(
             cropped[point, :2] = place
             keypoints[point, :2] = photo_px(place[None], seen.camera, camera)[0]
             for points in (keypoints, cropped):
-                points[hand, 2] = 0
+                points[arm.hand_points, 2] = 0
         for points in (keypoints, cropped):
             points[point, 2] = points[point, 2].clamp(min=_VISIBLE)
     if not moved:
@@ -104,7 +126,7 @@ def seen_wrist(
     """
     person = (parts > 0).sum()
     arm, hand = _arm_and_hand(parts, side)
-    if not arm.any() or arm.sum() < _LEAST_ARM * person or hand.sum() < _LEAST_HAND * person:
+    if not arm.any() or arm.sum() < _LEAST_ARM * person or hand.sum() < LEAST_HAND * person:
         return None
     places = _places(arm)
     away = np.linalg.norm(places - elbow, axis=1)

@@ -18,6 +18,7 @@ from persona.data.preprocess.fit_body import SampledBody, SampledPose
 from persona.data.preprocess.fit_joints import (
     JointDepthTerm,
     JointPlaceTerm,
+    exchanged,
     hidden_joints,
     sureness,
 )
@@ -33,10 +34,9 @@ from persona.data.preprocess.fit_terms import (
 )
 from persona.data.track.clip_start import (
     guesses,
-    mirrored,
     places,
     read_mirrored,
-    with_agreed_sides,
+    with_steady_sides,
 )
 from persona.data.track.clip_state import ClipState
 from persona.data.track.clip_terms import (
@@ -204,7 +204,7 @@ class ClipFit:
             tied: Whether the frames follow each other.
         """
         height_px = _extent_px(sightings.keypoints)
-        sightings = with_agreed_sides(sightings, height_px, alone=self.alone or not tied)
+        sightings = with_steady_sides(sightings, height_px, alone=self.alone or not tied)
         data, roots = self._data(sightings)
         pelvis = self.body.shape(identity or self.body.zero_identity())[1][0]
         trans = places(self._righted(sightings, data), roots, self.resting, pelvis, self.camera)
@@ -241,7 +241,7 @@ class ClipFit:
             roots = torch.stack([read_mirrored(g[None], self.resting)[1][0] for g in guess])
         keypoints = sightings.keypoints.clone()
         for i in flips.nonzero()[:, 0].tolist():
-            keypoints[i], guess[i] = mirrored(keypoints[i]), mirrored(guess[i])
+            keypoints[i], guess[i] = exchanged(keypoints[i]), exchanged(guess[i])
             joints[i, :, 3] = torch.inf
         scale = CROP_SIDE / (_extent_px(keypoints) * _PADDING)
         place = JointPlaceTerm(

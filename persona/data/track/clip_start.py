@@ -12,7 +12,7 @@ from torch import Tensor
 
 from persona.data.preprocess.fit_joints import (
     are_exchanged,
-    exchanged_rows,
+    exchanged,
     read_keypoints,
     read_points,
 )
@@ -40,7 +40,7 @@ def guesses(sightings: Sightings, body: SmplxBody) -> Float[Tensor, "t 133 4"]:
     return out
 
 
-def with_agreed_sides(sightings: Sightings, height_px: float, alone: bool = False) -> Sightings:
+def with_steady_sides(sightings: Sightings, height_px: float, alone: bool = False) -> Sightings:
     """The sightings with the body's left and right exchanged where the joints that are read say so.
 
     Detectors take fronts for backs in some frames of a clip and not in others. A frame that was not
@@ -61,7 +61,7 @@ def with_agreed_sides(sightings: Sightings, height_px: float, alone: bool = Fals
         known = read_keypoints(joints)[:, 2:] > 0
         compared = torch.cat((points[:, :2], points[:, 2:] * known), -1)
         if are_exchanged(compared, joints[:, :2], height_px):
-            keypoints[i], points_m[i] = mirrored(keypoints[i]), mirrored(points_m[i])
+            keypoints[i], points_m[i] = exchanged(keypoints[i]), exchanged(points_m[i])
     return replace(sightings, keypoints=keypoints, points_m=points_m)
 
 
@@ -72,15 +72,6 @@ def _mean_reading(joints: Float[Tensor, "k 22 4"]) -> Float[Tensor, "22 4"]:
     mean = torch.where(known, joints, 0.0).sum(0) / count.clamp(min=1)
     mean[count[:, 0] == 0, 3] = torch.inf
     return mean
-
-
-def mirrored(points: Float[Tensor, "133 c"]) -> Float[Tensor, "133 c"]:
-    """The body's left and right exchanged, and front and back in a 3D guess; twice: as before.
-
-    A front and a back taken for each other differ so. The face is found apart and keeps its points.
-    """
-    out = points[exchanged_rows()]
-    return out * torch.tensor([1.0, 1.0, -1.0, 1.0]) if points.shape[1] == 4 else out
 
 
 def read_mirrored(
@@ -98,7 +89,7 @@ def read_mirrored(
         known[i] = bool((points[TORSO, 3] > MIN_SCORE).all())
         if known[i]:
             roots[i, 0] = torso_root(resting, points)
-            roots[i, 1] = torso_root(resting, mirrored(points))
+            roots[i, 1] = torso_root(resting, exchanged(points))
     frames = known.nonzero()[:, 0].tolist()
     flips = torch.zeros(count, dtype=torch.bool)
     if not frames:

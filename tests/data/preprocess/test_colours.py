@@ -321,6 +321,22 @@ def test_stripes_are_a_print_and_a_badge_or_a_shadow_is_not():
     assert not is_print(shadow, place)
 
 
+def test_a_light_garment_that_is_shaded_and_has_a_pocket_is_plain():
+    """Folds and a slot of shadow; the same cloth with stripes or checks of its tones is a print."""
+    rng = np.random.default_rng(0)
+    place = rng.uniform(0, 0.5, (8000, 3)) * (1, 1, 0.02)
+    x, y, _ = place.T
+    light = 1 - 0.4 * (x / 0.5) ** 2
+    light = light * (1 + 0.11 * np.sin(x / 0.009) + 0.11 * np.sin((x + 1.7 * y) / 0.011))
+    light[(np.abs(x - 0.15 - 0.3 * y) < 0.006) & (y > 0.1) & (y < 0.25)] *= 0.4
+    grain = rng.normal(size=(8000, 3)) * 5
+    hoodie = np.array([190.0, 188, 184]) * light[:, None]
+    assert not is_print(hoodie + grain, place)
+    for printed in (y % 0.08 < 0.04, (x // 0.05 + y // 0.05) % 2 == 0):
+        tones = np.where(printed[:, None], hoodie, 0.6 * hoodie)
+        assert is_print(tones + grain, place)
+
+
 def test_what_falls_around_the_legs_is_named_by_what_is_seen_of_it():
     upper, lower = PART_INDEX["Upper_Clothing"], PART_INDEX["Lower_Clothing"]
     assert texture_fill._falling(np.array([upper, upper, lower], np.uint8)) == upper

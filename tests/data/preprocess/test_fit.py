@@ -189,7 +189,9 @@ def test_exchanged_sides_are_put_right_and_a_profile_is_left(body):
     identity, pose, camera, detection = known_person(body)
     joints = body(identity, pose)[1]
     order = list(wholebody.flip_order())
-    flipped = Detection(detection.mask, detection.keypoints[order], detection.points_m[order])
+    # Who takes a front for a back exchanges sides, and near and far.
+    guess = detection.points_m[order] * torch.tensor([1.0, 1.0, -1.0, 1.0])
+    flipped = Detection(detection.mask, detection.keypoints[order], guess)
     mended = with_agreed_sides(flipped, read_crop(body, flipped, camera, joints))
     others = [i for i in range(133) if i not in range(23, 91)]
     assert torch.equal(mended.keypoints[others], detection.keypoints[others])

@@ -7,15 +7,23 @@ import pytest
 import torch
 
 from persona.data.palette import PART_INDEX
+from persona.data.preprocess.annotate import view_body
 from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.fit import photo_camera
-from persona.data.preprocess.fit_hands import HandBeforeTerm, HandPlaceTerm
+from persona.data.preprocess.fit_hands import (
+    HandBeforeTerm,
+    HandPlaceTerm,
+    hand_middle,
+    seen_middle,
+)
 from persona.data.preprocess.fit_joints import with_agreed_limbs
 from persona.data.preprocess.fit_terms import CropSpace
-from persona.modules.body.joints import LEFT_HAND
+from persona.data.preprocess.parts import PARTS, limb_of_vertices
+from persona.modules.body.joints import LEFT_HAND, RIGHT_HAND
 from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.annotator import JOINTS
 from persona.modules.detect.offsets import OFFSETS
+from persona.types import BodyPose
 
 HEIGHT, WIDTH = 640, 480
 HALF = torch.tensor([WIDTH / 2, HEIGHT / 2])
@@ -64,6 +72,23 @@ def test_a_hand_is_drawn_to_the_pixels_that_show_it(camera):
     expected = 0.2 * camera.focal_px[0] / 4 * space.scale
     assert here < 0.01
     torch.testing.assert_close(off, expected - 0.04, atol=0.01, rtol=0)
+
+
+def test_the_middle_of_a_hand_is_that_of_its_pixels(body):
+    """Of a body in its resting pose, from in front: the mean of a hand's joints lies beyond it."""
+    pose = BodyPose.zero(body.num_expression)
+    pose = replace(pose, root=torch.tensor([torch.pi, 0, 0]), trans=torch.tensor([0.0, 0, 5]))
+    camera = photo_camera(2 * HEIGHT, 2 * WIDTH)
+    identity, limbs = body.zero_identity(), limb_of_vertices(body)
+    view = view_body(body, limbs, identity, pose, camera)
+    joints = body(identity, pose)[1]
+    for side, hand in (("Left_Hand", LEFT_HAND), ("Right_Hand", RIGHT_HAND)):
+        seen = seen_middle((view.limbs + 1).astype(np.uint8), 1 + PARTS.index(side))
+        middle, mean = (
+            camera.project(place)[0]
+            for place in (hand_middle(joints[None, list(hand)]), joints[list(hand)].mean(0)[None])
+        )
+        assert (middle - seen).norm() < 0.5 * (mean - seen).norm()
 
 
 def test_a_hand_far_from_its_wrist_is_not_believed(camera):

@@ -14,10 +14,11 @@ from persona.data.motion.load import load_motion
 from persona.data.motion.retarget import retarget
 from persona.data.motion.settle import settle
 from persona.data.motion.target import TargetSkeleton
+from persona.data.preprocess.fit_joints import exchanged
 from persona.data.preprocess.fit_state import resting_keypoints
 from persona.data.track.camera_turn import TurnReader
 from persona.data.track.clip_fit import ClipFit, ClipProblem, chained
-from persona.data.track.clip_start import read_mirrored, with_agreed_sides
+from persona.data.track.clip_start import read_mirrored, with_steady_sides
 from persona.data.track.clip_state import ClipState
 from persona.data.track.clip_terms import sliding, smoothness, standing
 from persona.data.track.gaze import gaze
@@ -186,15 +187,15 @@ def test_sides_that_a_detector_exchanges_in_some_frames_are_put_right(walk):
     joints[1::2, :, 3] = torch.inf
     joints[1::2, :, :2] = torch.nan
     wrong = replace(sightings, keypoints=keypoints, points_m=points_m, joints=joints)
-    right = with_agreed_sides(wrong, 400.0)
+    right = with_steady_sides(wrong, 400.0)
     torch.testing.assert_close(right.keypoints, sightings.keypoints)
     torch.testing.assert_close(right.points_m, sightings.points_m)
     # Cut off by the picture: in every frame some joint was not read.
     joints[::2, 20] = torch.tensor([torch.nan, torch.nan, torch.nan, torch.inf])
-    cut = with_agreed_sides(replace(sightings, keypoints=keypoints, joints=joints), 400.0)
+    cut = with_steady_sides(replace(sightings, keypoints=keypoints, joints=joints), 400.0)
     torch.testing.assert_close(cut.keypoints, sightings.keypoints)
     joints[:, :, 3] = torch.inf
-    unread = with_agreed_sides(replace(sightings, keypoints=keypoints, joints=joints), 400.0)
+    unread = with_steady_sides(replace(sightings, keypoints=keypoints, joints=joints), 400.0)
     torch.testing.assert_close(unread.keypoints, keypoints)
 
 
@@ -227,7 +228,7 @@ def test_a_front_that_was_taken_for_a_back_is_exchanged_once(body, walk):
     keypoints, points_m = taken_for_back(sightings, (3, 6))
     wrong = replace(sightings, keypoints=keypoints, points_m=points_m, joints=joints)
     fit = ClipFit(body, camera, FPS, offsets=BODY)
-    data, roots = fit._data(with_agreed_sides(wrong, 400.0))
+    data, roots = fit._data(with_steady_sides(wrong, 400.0))
     torch.testing.assert_close(data.target / data.scale, sightings.keypoints[..., :2])
     true, expected = fit._data(replace(sightings, joints=joints))
     torch.testing.assert_close(data.guess, true.guess)
@@ -236,7 +237,7 @@ def test_a_front_that_was_taken_for_a_back_is_exchanged_once(body, walk):
     right = [2, 5, 8, 11, 14, 17, 19, 21]
     joints[4, left + right] = joints[4, right + left]
     joints[4, :, 2] *= -1
-    data, _ = fit._data(with_agreed_sides(replace(sightings, joints=joints), 400.0))
+    data, _ = fit._data(with_steady_sides(replace(sightings, joints=joints), 400.0))
     torch.testing.assert_close(data.target / data.scale, sightings.keypoints[..., :2])
     torch.testing.assert_close(data.guess[4], true.guess[4])
 
@@ -248,11 +249,9 @@ def test_mirrored_frames_are_set_right(body, walk):
     turn = matrix_from_axis_angle(torch.stack((yaw * 0, yaw, yaw * 0), -1))
     points = resting @ turn.mT
     guess = torch.cat((points, torch.ones(12, 133, 1)), -1)
-    from persona.data.track.clip_start import mirrored
-
     wrong = guess.clone()
     for i in (3, 4, 9):
-        wrong[i] = mirrored(guess[i])
+        wrong[i] = exchanged(guess[i])
     flips, roots = read_mirrored(wrong, resting)
     assert flips.nonzero()[:, 0].tolist() == [3, 4, 9]
     torch.testing.assert_close(roots, turn, atol=1e-3, rtol=0)
