@@ -30,6 +30,7 @@ class AvatarBuilder:
             ``levels`` carry its offsets on. None is every Gaussian.
         edge_m: each subdivision splits the edges longer than this on the mean body, metres, so
             that Gaussians lie about equally close everywhere; None splits all edges.
+        detail_edge_m: the same on head and hands; None is ``edge_m``.
         surface_scale: start with Gaussians of so many mean edge lengths, as far beneath the
             surface, so that the first render has the body's outline; None is a size of one
             neighbour's distance, on the surface.
@@ -60,6 +61,7 @@ class AvatarBuilder:
     levels: int = 2
     network_level: int | None = None
     edge_m: float | None = None
+    detail_edge_m: float | None = None
     surface_scale: float | None = None
     pose_offsets: bool = True
     offset_gain: float = 1.0
@@ -102,6 +104,7 @@ class AvatarBuilder:
             identity=identity,
             levels=self.levels,
             edge_m=self.edge_m,
+            detail_edge_m=self.detail_edge_m,
             network_level=self.network_level,
             ring_edges=self.ring_edges,
             field_resolution=self.field_resolution,

@@ -79,6 +79,7 @@ class AvatarTemplate(nn.Module):
         identity: BodyIdentity,
         levels: int,
         edge_m: float | None = None,
+        detail_edge_m: float | None = None,
         network_level: int | None = None,
         ring_edges: int = 4,
         field_resolution: int = 128,
@@ -89,8 +90,13 @@ class AvatarTemplate(nn.Module):
         self._made: dict[Hashable, Tensor] = {}
         self.body = body
         faces = body.faces.cpu()
-        # Use the mean body, so that a checkpoint has the same Gaussians wherever it is loaded.
-        sides = None if edge_m is None else long_sides(body.template.cpu(), faces, levels, edge_m)
+        self.coarse_regions: BodyRegions = body_regions(body)
+        sides = None
+        if edge_m is not None:
+            detailed = self.coarse_regions.face | self.coarse_regions.hand
+            longest = torch.where(detailed.cpu(), detail_edge_m or edge_m, edge_m)
+            # Use the mean body, so that a checkpoint has the same Gaussians wherever it is loaded.
+            sides = long_sides(body.template.cpu(), faces, levels, longest)
         subdivision = Subdivision(faces, levels, len(body.template), sides)
         self.subdivision = subdivision
         canonical, joints, transforms = body.canonical(identity)
@@ -111,7 +117,6 @@ class AvatarTemplate(nn.Module):
         for name, value in (("fine", fine), ("coarse", coarse)):
             self._constant(f"{name}_index", value.index)
             self._constant(f"{name}_valid", value.valid)
-        self.coarse_regions: BodyRegions = body_regions(body)
         self.regions: BodyRegions = self.coarse_regions.subdivide(subdivision)
         for name in ("left_hand", "right_hand", "hand", "face", "face_expr", "eye"):
             self._constant(name, getattr(self.regions, name))

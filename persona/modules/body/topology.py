@@ -127,20 +127,30 @@ def _split_faces(faces: Tensor, mid: Tensor, split: Tensor) -> Tensor:
 
 
 def long_sides(
-    vertices: Float[Tensor, "p 3"], faces: Int[Tensor, "f 3"], levels: int, edge_m: float
+    vertices: Float[Tensor, "p 3"],
+    faces: Int[Tensor, "f 3"],
+    levels: int,
+    edge_m: Float[Tensor, "p"],
 ) -> list[Bool[Tensor, "_ 3"]]:
-    """Sides longer than ``edge_m`` at each of ``levels`` subdivisions that split just these.
+    """Sides that are too long at each of ``levels`` subdivisions that split just these.
 
     Elementwise in float64, so that the topology is the same on each machine.
+
+    Args:
+        vertices: Metres.
+        faces: Triangles.
+        levels: Subdivisions.
+        edge_m: Longest side that stays at each vertex, metres; the lesser of two ends counts.
     """
-    points, sides = vertices.double(), []
+    points, longest, sides = vertices.double(), edge_m.double(), []
     for _ in range(levels):
         edge, side_edge = _edges_of_faces(faces)
         length = (points[edge[:, 0]] - points[edge[:, 1]]).square()
-        longer = length[:, 0] + length[:, 1] + length[:, 2] > edge_m**2
+        longer = length[:, 0] + length[:, 1] + length[:, 2] > longest[edge].amin(1).square()
         sides.append(longer[side_edge])
         step = Subdivision(faces, 1, len(points), sides[-1:])
         points, faces = step.features(points), step.faces
+        longest = step.features(longest[:, None])[:, 0]
     return sides
 
 

@@ -141,6 +141,22 @@ def test_long_edges_alone_are_split_and_their_offsets_are_carried_on(body):
     assert torch.equal(other.faces, template.faces)  # For any person, so that checkpoints fit.
 
 
+def test_head_and_hands_are_split_further_than_the_rest(body):
+    options = {"levels": 2, "edge_m": 0.02, "diffused_skinning": False, "pose_offsets": False}
+    plain, fine = (
+        AvatarBuilder(**options, detail_edge_m=detail).build(body, body.zero_identity()).template
+        for detail in (None, 0.008)
+    )
+    gained = {
+        name: float(mask(fine).sum()) / float(mask(plain).sum())
+        for name, mask in (
+            ("detail", lambda template: template.face | template.hand),
+            ("rest", lambda template: ~(template.face | template.hand)),
+        )
+    }
+    assert gained["detail"] > 1.5 and gained["rest"] < 1.1
+
+
 @pytest.mark.slow
 def test_surface_cover_has_the_outline_of_the_mesh(body):
     """From the front, the render's outline is the mesh's; plain Gaussians make it wider."""

@@ -228,9 +228,13 @@ def test_a_triangle_is_split_at_any_of_its_sides(pattern):
     torch.testing.assert_close(parts.sum(), torch.tensor(0.5))
 
 
+def evenly(points, edge_m):
+    return torch.full((len(points),), edge_m)
+
+
 def test_splitting_long_sides_leaves_none_and_no_cracks():
     points = CORNERS * torch.tensor([3.0, 1.0, 0.5])
-    sides = long_sides(points, OCTAHEDRON, 4, 0.6)
+    sides = long_sides(points, OCTAHEDRON, 4, evenly(points, 0.6))
     mesh = Subdivision(OCTAHEDRON, 4, sides=sides)
     edge = edges(mesh.faces)
     # A closed surface of genus 0 stays one: V - E + F = 2.
@@ -240,8 +244,23 @@ def test_splitting_long_sides_leaves_none_and_no_cracks():
     assert len(mesh.faces) < len(Subdivision(OCTAHEDRON, 4).faces)
 
 
+def test_sides_are_as_short_as_their_finer_end_asks():
+    longest = torch.where(CORNERS[:, 0] > 0.5, 0.1, 0.6)  # Fine at one corner of six.
+    assert int((longest < 0.5).sum()) == 1
+    sides = long_sides(CORNERS, OCTAHEDRON, 5, longest)
+    mesh = Subdivision(OCTAHEDRON, 5, sides=sides)
+    edge = edges(mesh.faces)
+    assert mesh.num_vertices - len(edge) + len(mesh.faces) == 2
+    points, limit = (mesh.features(x) for x in (CORNERS.double(), longest.double()[:, None]))
+    ends = points[edge]
+    length = (ends[:, 0] - ends[:, 1]).norm(dim=1)
+    assert (length <= limit[edge, 0].amin(1) + 1e-9).all()
+    near = ends[..., 0].amin(1) > 0.9
+    assert length[near].max() <= 0.25 < length[~near].max()
+
+
 def test_all_sides_long_is_plain_subdivision():
-    sides = long_sides(CORNERS, OCTAHEDRON, 2, 1e-3)
+    sides = long_sides(CORNERS, OCTAHEDRON, 2, evenly(CORNERS, 1e-3))
     assert torch.equal(
         Subdivision(OCTAHEDRON, 2, sides=sides).faces, Subdivision(OCTAHEDRON, 2).faces
     )
@@ -250,7 +269,7 @@ def test_all_sides_long_is_plain_subdivision():
 def test_a_cut_uv_mesh_given_the_same_sides_stays_aligned():
     uv_faces = torch.arange(24).view(8, 3)
     points = CORNERS * torch.tensor([3.0, 1.0, 0.5])
-    sides = long_sides(points, OCTAHEDRON, 3, 0.6)
+    sides = long_sides(points, OCTAHEDRON, 3, evenly(points, 0.6))
     mesh = Subdivision(OCTAHEDRON, 3, sides=sides)
     charts = Subdivision(uv_faces, 3, sides=sides)
     uv = points[OCTAHEDRON].flatten(0, 1)
