@@ -6,6 +6,7 @@ and takes longer, so a few steps on a small synthetic person meanwhile compile t
 """
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from persona.commands.compose import composed
 from persona.modules.cache import cache_folder, cached_file
-from persona.runtime.apart import environment
+from persona.runtime.apart import available_cores, environment
 
 SMALL = (
     "data=synthetic",
@@ -30,8 +31,9 @@ SMALL = (
     "logger=none",
 )
 """A training of seconds. Kernels depend on sizes: those of frames and avatars stay."""
-SHARE = 4
-"""The process gets this part of the cores: reading the photograph needs the others."""
+NICENESS = 19
+"""The process runs where the photograph leaves a core idle: threads that wait for a thread which is
+not running, spin."""
 
 
 @contextmanager
@@ -60,11 +62,12 @@ def compiled_ahead(overrides: Sequence[str], height: int, width: int) -> Iterato
         job.write_text(OmegaConf.to_yaml(config))
         command = [sys.executable, "-m", __name__, str(job)]
         # The synthetic person's skinning field is of no further use.
-        variables = environment(0, SHARE) | {"PERSONA_CACHE": str(scratch)}
+        variables = environment(0, available_cores()) | {"PERSONA_CACHE": str(scratch)}
         with (
             log.open("w") as file,
             subprocess.Popen(command, stdout=file, stderr=file, env=variables) as process,
         ):
+            os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
             try:
                 yield
             finally:

@@ -20,6 +20,7 @@ class Process:
 
     begun: list = []
     status = 0
+    pid = os.getpid()
 
     def __init__(self, command, stdout, stderr, env):
         self.config, self.env = OmegaConf.load(command[-1]), env
@@ -42,6 +43,7 @@ def gpu_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(module.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(module.torch.cuda, "get_device_name", lambda: "a card")
     monkeypatch.setattr(module.subprocess, "Popen", Process)
+    monkeypatch.setattr(module.os, "setpriority", lambda *_: None)
     monkeypatch.setattr(module, "environment", lambda slot, jobs: dict(os.environ))
     monkeypatch.setenv("PERSONA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(Process, "begun", [])
