@@ -18,9 +18,11 @@ from persona.types import Camera, Pose, View
 
 
 def has_edits(system: Fit) -> bool:
-    """Whether the avatar is a head that was trained with edits."""
+    """Whether the avatar is a head that was trained with edits, not on one person alone."""
     avatar = system.avatar
-    return isinstance(avatar, HeadAvatar) and avatar.edits.slots is not None
+    if not isinstance(avatar, HeadAvatar) or avatar.edits.slots is None:
+        return False
+    return len(avatar.edits.betas) > 1
 
 
 class EditableHead:

@@ -131,7 +131,8 @@ class HeadMethod(Method):
         fresh = points_in_outlines(
             avatar, self.body, subject, builder.around_points, builder.around
         )
-        avatar.resize(torch.arange(len(avatar.points)), {"points": fresh})
+        like = avatar.copies(torch.zeros(len(fresh), dtype=torch.long)) | {"points": fresh}
+        avatar.resize(torch.arange(len(avatar.points)), like)
 
     def see_frames(self, subjects: Sequence[Subject], frames: FrameDataset) -> None:
         """Teaches an untrained head of Gaussians which points each edit has."""
@@ -140,7 +141,10 @@ class HeadMethod(Method):
             return
         if not isinstance(avatar.look, GaussianLook):
             raise UserError("avatar.outline_steps: a head of shaded points is opaque; leave it 0")
-        share = learn_outlines(avatar, self.body, subjects, steps, self.builder.around)
+        builder = self.builder
+        share = learn_outlines(
+            avatar, self.body, subjects, steps, builder.around, builder.outline_colors
+        )
         log.info("outlines: %.0f %% of the points are where they should be", 100 * share)
 
     def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> HeadStep:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from persona.data.subject import Subject
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.shaped_body import ShapedBody
 from persona.modules.head.avatar import HeadAvatar
+from persona.modules.head.canonical import RawGaussians
 from persona.modules.head.looks import GaussianLook
 from persona.modules.head.template import warp
 
@@ -27,6 +28,11 @@ OUTLINE_RATE, OUTLINE_BATCH, UNSURE = 2e-3, 512, 0.1
 not saturate."""
 CLOSE = 0.02
 """Least distance between two points, in networks' unit."""
+PARTS, BEHIND_M = 32, 0.01
+"""A picture's side is so many parts, which hold several points each; a point so far behind the
+nearest one of its part is hidden."""
+TELLING = 0.2
+"""A point whose colour differs by this between edits tells them apart."""
 
 
 @torch.no_grad()
@@ -69,12 +75,65 @@ def inside_outlines(
 
     Source of the idea: Laurentini 1994, the visual hull.
     """
+    inside, shown = (torch.full((len(points),), start) for start in (True, False))
+    for number, pixels, _ in projected(avatar, body, subject, points):
+        mask = torch.from_numpy(subject.mask(CAPTURED, number))
+        within, masked = _looked_up(pixels, mask)
+        # Points outside the picture are neither confirmed nor excluded by it.
+        inside &= masked | ~within
+        shown |= masked
+    return inside & shown
+
+
+@torch.no_grad()
+def first_colors(
+    avatar: HeadAvatar,
+    body: ShapedBody,
+    subject: Subject,
+    points: Float[Tensor, "n 3"],
+    there: Bool[Tensor, "n"],
+) -> tuple[Float[Tensor, "n 3"], Bool[Tensor, "n"]]:
+    """Mean colours of a subject's points in the pictures that show them, and which were shown.
+
+    A picture shows a point if no other lies well before it in the same part of the picture.
+
+    Args:
+        avatar: As for ``inside_outlines``.
+        body: Likewise.
+        subject: With pictures and masks.
+        points: Canonical.
+        there: Which of them the subject has.
+    """
+    total, count = torch.zeros_like(points), torch.zeros(len(points))
+    for number, pixels, depth in projected(avatar, body, subject, points):
+        image = torch.from_numpy(subject.image(CAPTURED, number)).float() / 255
+        _, masked = _looked_up(pixels, torch.from_numpy(subject.mask(CAPTURED, number)))
+        rows = (masked & there).nonzero()[:, 0]
+        column, row = pixels[rows].floor().long().unbind(-1)
+        side = max(1, max(image.shape[:2]) // PARTS)
+        part = row // side * image.shape[1] + column // side
+        nearest = torch.full((image.shape[0] * image.shape[1],), torch.inf)
+        nearest = nearest.scatter_reduce(0, part, depth[rows], "amin")
+        front = depth[rows] < nearest[part] + BEHIND_M
+        rows, row, column = rows[front], row[front], column[front]
+        total[rows] += image[row, column]
+        count[rows] += 1
+    return total / count.clamp(min=1)[:, None], count > 0
+
+
+def projected(
+    avatar: HeadAvatar, body: ShapedBody, subject: Subject, points: Float[Tensor, "n 3"]
+) -> Iterator[tuple[int, Float[Tensor, "n 2"], Float[Tensor, "n"]]]:
+    """Canonical points, moved with the body model, in some of a subject's frames.
+
+    Yields:
+        The frame's number, and the points' pixels and depths in metres.
+    """
     template = avatar.template
     canonical = template.canonical_pose(avatar.mean_expression)
     near = template.nearest(points, canonical)
     bases, shapes = template.vertex_bases(near), template.shape_dirs[near]
     betas = subject.identity(body).betas[: shapes.shape[-1]]
-    inside, shown = (torch.full((len(points),), start) for start in (True, False))
     numbers = subject.frame_ids(CAPTURED)
     for i in spread(len(numbers), VIEWS):
         pose = matrix_pose(body, subject.pose(CAPTURED, numbers[i], body.num_expression))
@@ -83,22 +142,22 @@ def inside_outlines(
         means, _ = warp(points, bases, shapes, canonical, posed)
         placed = ((means - posed.root) @ root.T + posed.root) / template.scale + pose.trans
         camera = subject.camera(CAPTURED, numbers[i]).local()
-        mask = torch.from_numpy(subject.mask(CAPTURED, numbers[i]))
-        within, masked = _looked_up(camera.project(placed), mask)
-        # Points outside the picture are neither confirmed nor excluded by it.
-        inside &= masked | ~within
-        shown |= masked
-    return inside & shown
+        yield numbers[i], camera.project(placed), placed[:, 2]
 
 
 def learn_outlines(
-    avatar: HeadAvatar, body: ShapedBody, subjects: Sequence[Subject], steps: int, thickness: float
+    avatar: HeadAvatar,
+    body: ShapedBody,
+    subjects: Sequence[Subject],
+    steps: int,
+    thickness: float,
+    colors: float = 0.0,
 ) -> float:
     """Teaches a head of Gaussians which of its points each edit has, before it trains on pictures.
 
     Points that only one edit has (those of a hat) float in front of the background in all others.
     Drawn as opaque as the rest, they are so wrong that the first steps would make everything
-    transparent.
+    transparent. So they would where points are grey: no colour at all is less wrong.
 
     Args:
         avatar: An untrained avatar that knows its canonical expression; on the CPU.
@@ -106,6 +165,7 @@ def learn_outlines(
         subjects: The edits, by number.
         steps: Steps of Adam, each on one edit.
         thickness: Thickness of the layer around the model in which the head learns what is empty.
+        colors: Weight of the points' colours in the pictures.
 
     Returns:
         Share of the avatar's points, and of as many random ones in the layer, that end up right.
@@ -118,31 +178,45 @@ def learn_outlines(
     weights = [*look.canonical.parameters(), *avatar.edits.parameters()]
     optimizer = torch.optim.Adam(weights, OUTLINE_RATE)
 
-    def logits(rows: Int[Tensor, "m"], edit: int) -> Float[Tensor, "m"]:
-        latent = avatar.edits(torch.tensor(edit)).latent
-        return look.canonical(points[rows], latent).opacity[:, 0]
+    def raw(rows: Int[Tensor, "m"], edit: int) -> RawGaussians:
+        return look.canonical(points[rows], avatar.edits(torch.tensor(edit)).latent)
 
     stacked = torch.stack(there)
-    telling = (stacked.any(0) & ~stacked.all(0)).nonzero()[:, 0]
+    tells = stacked.any(0) & ~stacked.all(0)
+    seen: list[tuple[Tensor, Tensor]] = []
+    if colors:
+        seen = [
+            first_colors(avatar, body, subject, points, own)
+            for subject, own in zip(subjects, there, strict=True)
+        ]
+        shown = torch.stack([where for _, where in seen]).all(0)
+        shades = torch.stack([shade for shade, _ in seen])
+        tells |= shown & ((shades.amax(0) - shades.amin(0)).amax(-1) > TELLING)
+    telling = tells.nonzero()[:, 0]
     for step in range(steps):
         edit, rows = step % len(subjects), torch.randint(len(points), (OUTLINE_BATCH,))
         if len(telling):
             # Few points differ between edits: make every other point of the step one of these.
             rows[::2] = telling[torch.randint(len(telling), rows[::2].shape)]
         truth = there[edit][rows].float()
+        found = raw(rows, edit)
         loss = F.binary_cross_entropy_with_logits(
-            logits(rows, edit), truth.lerp(torch.tensor(0.5), UNSURE), reduction="none"
+            found.opacity[:, 0], truth.lerp(torch.tensor(0.5), UNSURE), reduction="none"
         )
         # Points that are there and points that are not have the same total weight.
         share = truth.mean().clamp(0.05, 0.95)
         loss = (loss * torch.where(truth > 0, 0.5 / share, 0.5 / (1 - share))).mean()
+        if colors:
+            shade, where = (values[rows] for values in seen[edit])
+            error = (found.color.sigmoid() - shade).abs().mean(-1)
+            loss = loss + colors * (error * where).sum() / where.sum().clamp(min=1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     optimizer.zero_grad()
     with torch.no_grad():
         rows = torch.arange(len(points))
-        right = [(logits(rows, edit) > 0) == truth for edit, truth in enumerate(there)]
+        right = [(raw(rows, e).opacity[:, 0] > 0) == truth for e, truth in enumerate(there)]
         return float(torch.cat(right).float().mean())
 
 

@@ -10,6 +10,9 @@ from persona.commands import edit, editable
 from persona.commands.editable import EditableHead
 from persona.data.frames import FrameDataset
 from persona.errors import UserError
+from persona.modules.head.avatar import HeadAvatar
+from persona.modules.head.edits import Edits
+from persona.modules.head.latent import Slots, TableCodes
 from persona.systems.fit import Fit
 
 NAMES = ("9999_source", "0001_hair_short_curls", "0002_hair_long", "0003_nose_wide")
@@ -43,6 +46,19 @@ def test_a_run_without_edits_or_the_frame_is_refused(monkeypatch, edits, words):
     system, frames = object.__new__(Fit), object.__new__(FrameDataset)
     with pytest.raises(UserError, match=words):
         EditableHead(system, frames, 3)
+
+
+@pytest.mark.parametrize("people", [1, 2])
+def test_a_head_of_one_person_has_no_edits(people):
+    slots = Slots(categories=("hair",), source=("hair",), code=2)
+    avatar = object.__new__(HeadAvatar)
+    torch.nn.Module.__init__(avatar)
+    avatar.edits = Edits(people, 3, slots, TableCodes(people, 2))
+    system = object.__new__(Fit)
+    torch.nn.Module.__init__(system)
+    system.method = torch.nn.Module()
+    system.method.avatar = avatar
+    assert editable.has_edits(system) == (people > 1)
 
 
 def test_no_strengths_are_refused_before_the_run_is_loaded(tmp_path):

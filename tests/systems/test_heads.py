@@ -52,8 +52,9 @@ def config(system, *overrides, lora=False):
 
 GROWTH = {
     "pointavatar": ["density.every=1", "density.max_points=250"],
-    "pegasus": ["density.every=1", "density.max_points=150"],
-    "perse": ["density.every=1", "density.counts=[[1,100],[2,150]]", "density.least_opacity=0.3"],
+    "pegasus": ["density.every=1", "density.max_points=150", "avatar.own=true"],
+    "perse": ["density.every=1", "density.counts=[[1,100],[2,150]]", "density.least_opacity=0.3",
+              "avatar.own=true"],
 }
 
 
@@ -99,6 +100,9 @@ def test_a_head_trains_grows_and_loads(system, tmp_path, monkeypatch):
     state = trainer.optimizers[0].state[avatar.points]
     assert state["exp_avg"].shape == avatar.points.shape
     assert float(state["step"]) == STEPS[system]
+    if avatar.own is not None:
+        assert len(avatar.own) == len(avatar.points)
+        assert avatar.own.abs().amin(0).max() > 0, "points learnt nothing of their own"
     assert (fit.table.expression != start.table.expression).any(), "poses were not trained"
     if system != "pointavatar":
         moved = avatar.edits.slots.source - start.avatar.edits.slots.source

@@ -116,7 +116,8 @@ def cell_of(
         "pictures.turntable_frames=0", "logger=none", "trainer.enable_progress_bar=false",
         # The benchmark scores every frame itself.
         "checkpoint_every=1000000", "metric.lpips_net=null", "+trainer.limit_test_batches=1",
-        *size.overrides[choice.system], *choice.overrides,
+        *size.overrides[choice.system], *size.get("more", {}).get(choice.system, ()),
+        *choice.overrides,
         quoted("subjects_dir", Path(config.subjects_dir).absolute()),
     ]  # fmt: skip
     edits = [str(edit) for edit in choice.get("edits", config.edits)]

@@ -129,9 +129,13 @@ class Avatar(nn.Module):
                 f"{dict(size)}; use the configuration it was trained with"
             )
         none = torch.zeros(0, dtype=torch.long)
-        rows = {name: self._rows(name) for name in self.per_gaussian}
-        room = {n: t.new_zeros(size["gaussians"], *t.shape[1:]) for n, t in rows.items()}
+        room = {name: rows.new_zeros(size["gaussians"], *rows.shape[1:])
+                for name, rows in self.copies(none).items()}  # fmt: skip
         self.resize(none, room)
+
+    def copies(self, rows: Int[Tensor, "k"]) -> dict[str, Tensor]:
+        """What some Gaussians have, as ``resize`` takes new ones."""
+        return {name: self._rows(name).detach()[rows] for name in self.per_gaussian}
 
     @torch.no_grad()
     def resize(

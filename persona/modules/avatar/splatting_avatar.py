@@ -181,7 +181,7 @@ class SplattingAvatar(Avatar):
 
         They have their parents' height.
         """
-        fresh = {name: self._rows(name).detach()[rows] for name in self.per_gaussian}
+        fresh = self.copies(rows)
         walked = {name: values[rows] for name, values in self.walk().items()}
         fresh |= walked
         fresh["log_scale"] = fresh["log_scale"] - shrink.log()[:, None]

@@ -127,8 +127,9 @@ class CanonicalPoints(Density):
         rows = keep.cpu()[self.parents(len(keep), fresh, epoch)]
         # Drawn on the host from the epoch's number: a resumed run draws the same.
         noise = self.jitter(epoch, radius) * (torch.rand(fresh, 3, generator=_random(-epoch)) - 0.5)
-        parents = points.detach()[rows.to(points.device)]
-        return Resize(keep, {"points": parents + noise.to(parents)}, settings=settings)
+        like = avatar.copies(rows.to(points.device))
+        like["points"] += noise.to(points)
+        return Resize(keep, like, settings=settings)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What was seen since the last pruning."""

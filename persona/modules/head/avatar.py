@@ -61,9 +61,11 @@ class HeadAvatar(Avatar):
         radius: first size of a point, in the networks' unit.
         epoch_steps: steps that make an epoch, the unit of the schedules of growth and of losses'
             weights.
+        own: whether points also have values of their own, the same in all edits, which are added
+            to what the look predicts; see the look's ``own_size``.
     """
 
-    per_gaussian = ("points",)
+    per_gaussian: tuple[str, ...] = ("points",)  # type: ignore[misc]  # Not of all heads the same.
     radius: Float[Tensor, ""]
     steps: Int[Tensor, ""]
     mean_expression: Float[Tensor, "e"]
@@ -79,10 +81,14 @@ class HeadAvatar(Avatar):
         points: Float[Tensor, "n 3"],
         radius: float,
         epoch_steps: int = 1000,
+        own: bool = False,
     ) -> None:
         super().__init__()
         self.template, self.deformer, self.look, self.edits = template, deformer, look, edits
         self.points = nn.Parameter(points)
+        self.own = nn.Parameter(points.new_zeros(len(points), look.own_size)) if own else None
+        if own:
+            self.per_gaussian = ("points", "own")
         self.epoch_steps = epoch_steps
         self.moves_canonical = deformer.generic
         """Whether points have an offset to the subject's canonical space. Weights of PERSE's
@@ -160,7 +166,7 @@ class HeadAvatar(Avatar):
             return warp(located, bases, shapes, canonical, posed)[0]
 
         means, turn = warp(located, bases, shapes, canonical, posed)
-        warped = Warped(points, located, means, turn, warp_points, root, who.latent, self.radius)
+        warped = Warped(points, located, means, turn, warp_points, root, who.latent, self.radius, self.own)
         drawn = self.look(warped)
         placed = _place(drawn.points, posed.root, root, trans, self.template.scale)
         return PosedHead(placed, drawn, warped, bases, self.template.vertex_bases(vertices), who)

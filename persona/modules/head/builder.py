@@ -60,6 +60,7 @@ class HeadBuilder:
         around: thickness of the layer in which they lie, in the networks' unit.
         outline_steps: before training, so many steps teach a head of Gaussians which points each
             edit has; see ``learn_outlines``.
+        outline_colors: weight of their colours in these steps; 0 leaves them grey.
         radius: of a point if there were 100 of them; smaller where there are more.
         epoch_steps: steps that make an epoch.
         shape_cancel: whether the warp adds each edit's shape by the body model's basis, so that
@@ -67,6 +68,9 @@ class HeadBuilder:
         deformer_width: of the deformer's layers.
         width: of the canonical networks' layers.
         octaves: of the positions that they see: each doubles the finest detail.
+        detail_start: first weights that the canonical networks give to encoded positions and codes,
+            as a share of those of positions: 0, as published, lets both in slowly.
+        own: whether points have values of their own as well, see ``HeadAvatar``.
     """
 
     rates: Mapping[str, float]
@@ -75,12 +79,15 @@ class HeadBuilder:
     around_points: int = 0
     around: float = 0.4
     outline_steps: int = 0
+    outline_colors: float = 0.0
     radius: float = 0.3
     epoch_steps: int = 1000
     shape_cancel: bool = True
     deformer_width: int = 128
     width: int = 256
     octaves: int = OCTAVES
+    detail_start: float = 0.0
+    own: bool = False
     generic: ClassVar[bool] = True
     """Whether edits share a canonical space, and each pose names a shape."""
 
@@ -143,6 +150,7 @@ class HeadBuilder:
             points=points,
             radius=radius,
             epoch_steps=self.epoch_steps,
+            own=self.own,
         )
 
 
@@ -160,7 +168,7 @@ class PointAvatarBuilder(HeadBuilder):
     def assemble(self, template: HeadTemplate, edits: int = 1) -> HeadAvatar:
         """The avatar of one person."""
         look = SurfaceLook(
-            SurfaceNetwork(width=self.width, octaves=self.octaves),
+            SurfaceNetwork(width=self.width, octaves=self.octaves, others=self.detail_start),
             ShadingNetwork(width=self.shading_width),
         )
         return self.head(template, look, Edits(edits, template.shape_dirs.shape[-1]))
@@ -193,7 +201,10 @@ class PegasusBuilder(HeadBuilder):
         codes = TableCodes(edits, self.code, self.code_std)
         known = Edits(edits, template.shape_dirs.shape[-1], slots, codes)
         look = SurfaceLook(
-            SurfaceNetwork(latent=slots.size, width=self.width, segment=True, octaves=self.octaves),
+            SurfaceNetwork(
+                latent=slots.size, width=self.width, segment=True, octaves=self.octaves,
+                others=self.detail_start,
+            ),
             ShadingNetwork(latent=slots.size, width=self.shading_width),
         )
         return self.head(template, look, known)
@@ -261,7 +272,9 @@ class PerseBuilder(HeadBuilder):
             else FeatureCodes(edits, network, self.features)
         )
         look = GaussianLook(
-            GaussianNetwork(latent=slots.size, width=self.width, octaves=self.octaves),
+            GaussianNetwork(
+                latent=slots.size, width=self.width, octaves=self.octaves, others=self.detail_start
+            ),
             PoseNetwork(latent=slots.size, width=self.pose_width),
             largest=self.largest,
             turned=self.turned,

@@ -48,6 +48,7 @@ class SurfaceNetwork(SkipTrunk):
         width: of the hidden layers.
         segment: whether there is the third output.
         octaves: of positions.
+        others: first weights of encodings and latent, see ``SkipTrunk``.
     """
 
     def __init__(
@@ -57,8 +58,9 @@ class SurfaceNetwork(SkipTrunk):
         width: int = 256,
         segment: bool = False,
         octaves: int = OCTAVES,
+        others: float = 0.0,
     ) -> None:
-        super().__init__(3 + 6 * octaves + latent, width)
+        super().__init__(3 + 6 * octaves + latent, width, others=others)
         self.octaves = octaves
         self.lin9 = WeightNormLinear(width, 4)
         mean = math.sqrt(math.pi / width)
@@ -67,13 +69,26 @@ class SurfaceNetwork(SkipTrunk):
             self.lin_seg0 = WeightNormLinear(width, 1)
         self.segment = segment
 
-    def forward(self, points: Float[Tensor, "n 3"], latent: Float[Tensor, "l"]) -> Surface:
-        """Surface values of points in the subject's canonical space."""
+    def forward(
+        self,
+        points: Float[Tensor, "n 3"],
+        latent: Float[Tensor, "l"],
+        own: Float[Tensor, "n 3"] | None = None,
+    ) -> Surface:
+        """Surface values of points in the subject's canonical space.
+
+        Args:
+            points: Where.
+            latent: Of the subject.
+            own: What each point adds to the albedo's logits.
+        """
         hidden = self.trunk(encode_position(points, self.octaves), latent)
         values = self.lin9(softplus(hidden))
         # The segmentation reads the hidden values before their activation, as published.
         segment = self.lin_seg0(hidden)[:, 0] if self.segment else None
-        return Surface(values[:, 0], torch.sigmoid(ALBEDO_GAIN * values[:, 1:]), segment)
+        logits = ALBEDO_GAIN * values[:, 1:]
+        albedo = torch.sigmoid(logits if own is None else logits + own)
+        return Surface(values[:, 0], albedo, segment)
 
     def gradient(
         self, points: Float[Tensor, "n 3"], latent: Float[Tensor, "l"]
@@ -143,10 +158,13 @@ class GaussianNetwork(SkipTrunk):
         latent: size of the latent.
         width: of all layers.
         octaves: of positions.
+        others: first weights of encodings and latent, see ``SkipTrunk``.
     """
 
-    def __init__(self, *, latent: int, width: int = 512, octaves: int = OCTAVES) -> None:
-        super().__init__(3 + 6 * octaves + latent, width)
+    def __init__(
+        self, *, latent: int, width: int = 512, octaves: int = OCTAVES, others: float = 0.0
+    ) -> None:
+        super().__init__(3 + 6 * octaves + latent, width, others=others)
         self.octaves = octaves
 
         def head(*middle: nn.Module, out: int) -> nn.Sequential:

@@ -94,8 +94,9 @@ def normal_rows(layer: WeightNormLinear) -> Float[Tensor, "o i"]:
 class SkipTrunk(nn.Module):
     """Layers ``lin0``, ``lin1`` ... with Softplus between them; one sees the input again.
 
-    The first weights make it, with a last row, the signed distance to a sphere. What lies behind
-    the first three inputs then has no effect.
+    The first weights make it, with a last row, the signed distance to a sphere. As published, what
+    lies behind the first three inputs (encoded positions, latents) then has no effect, and comes
+    in slowly.
     Source: Atzmon and Lipman 2020, arXiv:1911.10414 (initialisation); IDR, arXiv:2003.09852.
 
     Args:
@@ -103,12 +104,15 @@ class SkipTrunk(nn.Module):
         width: of the hidden layers.
         depth: number of layers.
         skip: the layer that sees [hidden, input] / sqrt 2.
+        others: first weights of what lies behind the first three inputs, as a share of theirs.
 
     Raises:
         UserError: the input does not fit into a layer.
     """
 
-    def __init__(self, inputs: int, width: int, depth: int = 9, skip: int = 4) -> None:
+    def __init__(
+        self, inputs: int, width: int, depth: int = 9, skip: int = 4, others: float = 0.0
+    ) -> None:
         super().__init__()
         if width <= inputs:
             raise UserError(
@@ -121,7 +125,7 @@ class SkipTrunk(nn.Module):
             layer = WeightNormLinear(into, out)
             weight = normal_rows(layer)
             if i in (0, skip):
-                weight[:, into - inputs + 3 :] = 0
+                weight[:, into - inputs + 3 :] *= others
             layer.set(weight)
             self.add_module(f"lin{i}", layer)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from persona.modules.body.rotation import (
 from persona.modules.head.canonical import (
     GaussianNetwork,
     PoseNetwork,
+    RawGaussians,
     ShadingNetwork,
     Surface,
     SurfaceNetwork,
@@ -48,6 +50,8 @@ class Warped:
     """The root's rotation, applied later; the light is fixed in the camera's frame."""
     latent: Float[Tensor, "l"]
     radius: Float[Tensor, ""]
+    own: Float[Tensor, "n k"] | None = None
+    """Values of their own that points add to what a look predicts."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,9 @@ class SurfaceLook(nn.Module):
         shading: light.
     """
 
+    own_size: ClassVar[int] = 3
+    """Numbers that a point may add: to the albedo's logits."""
+
     def __init__(self, surface: SurfaceNetwork, shading: ShadingNetwork) -> None:
         super().__init__()
         self.surface, self.shading = surface, shading
@@ -88,7 +95,7 @@ class SurfaceLook(nn.Module):
     def forward(self, warped: Warped) -> DrawnSurface:
         """Coloured balls."""
         points, latent = warped.points, warped.latent
-        surface = self.surface(points, latent)
+        surface = self.surface(points, latent, warped.own)
         gradient = self.surface.gradient(points, latent)
         # Normals go through the derivative of the whole warp, bases included: the skinning alone
         # gives others.
@@ -117,6 +124,10 @@ class GaussianLook(nn.Module):
             quaternions by its length over all points, in place of each quaternion by its own.
     """
 
+    own_size: ClassVar[int] = 10
+    """Numbers that a point may add: to colour, scale and rotation before their activations. Not to
+    opacity, by which edits differ."""
+
     def __init__(
         self,
         canonical: GaussianNetwork,
@@ -136,6 +147,8 @@ class GaussianLook(nn.Module):
         raw = self.canonical(warped.points.detach(), warped.latent)
         raw = raw.misread() if self.as_released else raw
         raw = raw + self.change((warped.posed - warped.located).detach(), warped.latent)
+        if warped.own is not None:
+            raw = raw + RawGaussians(*warped.own.split([3, 3, 4], 1), torch.zeros_like(raw.opacity))
         turns = F.normalize(raw.rotation, dim=0 if self.as_released else 1)
         if self.turned:
             along = quaternion_from_matrix(nearest_rotation(warped.turn.detach()))

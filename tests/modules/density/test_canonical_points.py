@@ -20,11 +20,12 @@ EPOCH = 2
 class Cloud(Avatar):
     """An avatar of random points with a radius."""
 
-    per_gaussian = ("points",)
+    per_gaussian = ("points", "own")
 
     def __init__(self, count, radius):
         super().__init__()
         self.points = nn.Parameter(torch.rand(count, 3))
+        self.own = nn.Parameter(torch.arange(float(count))[:, None])
         self.register_buffer("radius", torch.tensor(radius))
         self.epoch_steps = EPOCH
 
@@ -103,7 +104,8 @@ def test_points_that_no_frame_shows_go_and_new_ones_lie_around_the_others():
     assert change.keep.tolist() == [0, 2]
     fresh = change.fresh["points"]
     assert len(fresh) == 7
-    nearest = (fresh[:, None] - cloud.points.detach()[change.keep]).abs().amax(-1).amin(1)
+    nearest, parents = (fresh[:, None] - cloud.points.detach()[change.keep]).abs().amax(-1).min(1)
+    assert torch.equal(change.fresh["own"][:, 0].long(), change.keep[parents])
     assert nearest.max() <= 0.05 and fresh.unique(dim=0).shape == (7, 3)
     # At the table's last epoch the radius shrinks by a tenth.
     assert float(change.settings["radius"]) == pytest.approx(0.09)

@@ -21,7 +21,7 @@ from persona.modules.head.attributes import (
     PERSE_SOURCE,
 )
 from persona.modules.head.builder import PerseBuilder, PointAvatarBuilder
-from persona.modules.head.canonical import SurfaceNetwork
+from persona.modules.head.canonical import GaussianNetwork, SurfaceNetwork
 from persona.modules.head.deformer import Bases, Deformer
 from persona.modules.head.encoders import ClipEncoder, LocalEncoder
 from persona.modules.head.latent import CodeNetwork, FeatureCodes, Slots
@@ -133,6 +133,20 @@ def test_the_first_surface_is_a_sphere():
     assert sdf.abs().mean() < 0.15 and far.mean() > 0.4
     gradient = network.gradient(points, latent)
     assert F.cosine_similarity(gradient, points).mean() > 0.9
+
+
+@pytest.mark.parametrize("others", [0.0, 0.5])
+def test_codes_count_at_first_only_when_asked(others):
+    network = GaussianNetwork(latent=5, width=64, others=others)
+    points = torch.randn(20, 3)
+    first, second = (network(points, torch.randn(5)).color for _ in range(2))
+    assert torch.allclose(first, second) == (others == 0)
+    # Where encodings count too, points a fine period apart differ in more than their place.
+    near = points + 1e-3
+    change = (network(near, torch.zeros(5)).color - network(points, torch.zeros(5)).color).abs()
+    smooth = GaussianNetwork(latent=5, width=64)
+    plain = (smooth(near, torch.zeros(5)).color - smooth(points, torch.zeros(5)).color).abs()
+    assert (change.mean() > 3 * plain.mean()) == (others > 0)
 
 
 def test_slots_by_hand():
