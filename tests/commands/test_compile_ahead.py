@@ -66,7 +66,7 @@ def test_a_machine_compiles_once(gpu_machine, tmp_path):
     assert process.terminated
     source = process.config.data.source.config
     assert (source.height, source.width) == (512, 384)
-    assert process.config.avatar.edge_m == 0.004  # Of +exp=photo.
+    assert process.config.avatar.edge_m == 0.006  # Of +exp=photo.
     assert process.config.trainer.max_steps < 10
     # Its own cache goes with it.
     assert process.env["PERSONA_CACHE"] == process.config.subjects_dir
