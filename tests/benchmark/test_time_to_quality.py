@@ -125,7 +125,7 @@ def test_a_schedule_says_its_steps(config):
 
 
 def test_an_unknown_name_is_told(config):
-    with pytest.raises(UserError, match="schedules: no quick in study=photo: photo, half"):
+    with pytest.raises(UserError, match="schedules: no quick in study=photo: photo, more"):
         plan(config("schedules=[quick]"))
 
 
