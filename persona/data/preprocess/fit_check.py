@@ -33,7 +33,6 @@ MIN_COVERED = 0.75
 """Share of the mask that must lie near the body."""
 _RIM, _NEAR = 0.01, 0.06
 """What counts as the rim, and as near: shares of the mask's longer side."""
-_MIN_BODY_POINTS = 7
 _MIN_FACE = 0.5
 
 
