@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from persona.errors import UserError
+from persona.errors import UserError, first_line
 
 State = Mapping[str, Tensor]
 
@@ -102,8 +102,3 @@ def whole_network(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -
             key = sorted(map(str, found[what]))[0]
             raise UserError(f"{folder}: {key} {said}; these are another version's weights")
     return network.eval().requires_grad_(False)
-
-
-def first_line(error: Exception) -> str:
-    """First line of an error's message, to show to users."""
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -19,10 +19,10 @@ from jaxtyping import Float, Float32, Shaped, UInt8
 from numpy import ndarray
 from torch import nn
 
-from persona.errors import UserError
+from persona.errors import UserError, first_line
 from persona.modules.device import pick_device
 from persona.modules.diffusion.networks.base_models import read_config
-from persona.modules.strict_state import first_line, whole_network
+from persona.modules.strict_state import whole_network
 
 Estimator = Callable[[UInt8[ndarray, "h w 3"]], Shaped[ndarray, "h w *c"]]
 Reader = Callable[[Any, Any, tuple[int, int]], ndarray]

@@ -20,9 +20,9 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
-from persona.errors import UserError
+from persona.errors import UserError, first_line
 from persona.modules.diffusion.networks.placement import Sampler
-from persona.modules.strict_state import first_line, whole_network
+from persona.modules.strict_state import whole_network
 
 TOKENS = 512
 NETWORKS = {
