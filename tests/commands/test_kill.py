@@ -4,12 +4,12 @@ import csv
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from waiting import cpu_seconds, until
 
 pytestmark = pytest.mark.slow
 
@@ -29,19 +29,24 @@ def finish(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
     )
 
 
-def kill_when(command: list[str], cwd: Path, ready: Callable[[Path], bool]) -> Path:
-    """Starts a command and kills its process group once its run folder is ``ready``."""
+def kill_when(
+    command: list[str], cwd: Path, ready: Callable[[Path], bool], after_cpu_s: float = 0.0
+) -> Path:
+    """Starts a command; kills its group once its run folder is ``ready`` and it has gone on."""
     cwd.mkdir()
     with (cwd / "log").open("w") as log:
         process = subprocess.Popen(
             command, cwd=cwd, env=environment(), stdout=log, stderr=log, start_new_session=True
         )
+
+    def reached() -> bool:
+        assert process.poll() is None, (cwd / "log").read_text()
+        return any(ready(folder) for folder in cwd.glob("outputs/tiny/*"))
+
     try:
-        deadline = time.monotonic() + 120
-        while not any(ready(folder) for folder in cwd.glob("outputs/tiny/*")):
-            assert process.poll() is None, (cwd / "log").read_text()
-            assert time.monotonic() < deadline, "never got there"
-            time.sleep(0.02)
+        until(reached, "the moment to kill", 120)
+        computed = cpu_seconds(process.pid) + after_cpu_s
+        until(lambda: cpu_seconds(process.pid) >= computed, "going on", 120)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
@@ -74,12 +79,10 @@ def test_killed_and_resumed_equals_uninterrupted(command, tmp_path):
         checkpoint = folder / "last.ckpt"
         if checkpoint.exists():
             saves.add(checkpoint.stat().st_ino)
-        if len(saves) < 2:
-            return False
-        time.sleep(0.15)  # Time for a few steps that the checkpoint lacks.
-        return True
+        return len(saves) >= 2
 
-    cut = kill_when(run, tmp_path / "cut", between_checkpoints)
+    # A few steps more, which the checkpoint lacks.
+    cut = kill_when(run, tmp_path / "cut", between_checkpoints, after_cpu_s=0.05)
     saved = state(cut)["global_step"]
     assert 0 < saved < STEPS
     assert not (cut / "metrics.json").exists()

@@ -9,6 +9,7 @@ import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from waiting import until
 
 from persona.commands import video_file
 from persona.commands.video_file import QUEUE, add_sound, background_calls, write_video
@@ -58,10 +59,7 @@ def test_background_calls_are_bounded_and_raise():
 
     producer = threading.Thread(target=produce)
     producer.start()
-    deadline = time.monotonic() + 10
-    while len(handed) < QUEUE:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: len(handed) >= QUEUE, "a full queue", 10)
     time.sleep(0.1)  # Time in which an unbounded queue would take the rest.
     assert len(handed) == QUEUE and not done
     gate.set()

@@ -5,13 +5,13 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from waiting import cpu_seconds, until
 
 from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.subject import make_synthetic_subject
@@ -150,31 +150,30 @@ def kill_one(
     rank: int,
     ready: Callable[[Path], bool],
     by: signal.Signals = signal.SIGKILL,
-    after_s: float = 0.0,
+    after_cpu_s: float = 0.0,
 ) -> tuple[Path, list[str]]:
     """Ends one of two processes once the run is ``ready``; returns its folder and its messages.
 
-    The other must end by itself within seconds.
+    The first one computes ``after_cpu_s`` more before. The other must end by itself within seconds.
     """
     cwd.mkdir()
     with (cwd / "log").open("w") as log:
         process = subprocess.Popen(
             command, cwd=cwd, env=environment(), stdout=log, stderr=log, start_new_session=True
         )
+
+    def reached() -> bool:
+        assert process.poll() is None, (cwd / "log").read_text()
+        return any(ready(folder) for folder in cwd.glob("outputs/tiny/*"))
+
     try:
-        deadline = time.monotonic() + 180
-        while not any(ready(folder) for folder in cwd.glob("outputs/tiny/*")):
-            assert process.poll() is None, (cwd / "log").read_text()
-            assert time.monotonic() < deadline, "the run did not become ready"
-            time.sleep(0.02)
+        until(reached, "the moment to end one", 180)
         (other,) = (pid for pid in children(process.pid) if "train.py" in command_of(pid))
-        time.sleep(after_s)
-        killed = time.monotonic()
+        computed = cpu_seconds(process.pid) + after_cpu_s
+        until(lambda: cpu_seconds(process.pid) >= computed, "going on", 180)
         os.kill((process.pid, other)[rank], by)
         status = process.wait(20)
-        while alive(other):
-            assert time.monotonic() < killed + 20, "the other process still runs"
-            time.sleep(0.05)
+        until(lambda: not alive(other), "the end of the other process", 20)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -228,11 +227,11 @@ def test_the_first_process_dies(command, tmp_path):
     assert said == ["error: process 0 died; go on with: python train.py resume=RUN_FOLDER"]
 
 
-@pytest.mark.parametrize("after_s", [0.0, 0.13, 0.41, 0.77])
-def test_processes_that_are_told_to_end_do_so(command, tmp_path, after_s):
+@pytest.mark.parametrize("after_cpu_s", [0.0, 0.05, 0.16, 0.3])
+def test_processes_that_are_told_to_end_do_so(command, tmp_path, after_cpu_s):
     """At whatever point SIGTERM comes; a process that waited for the others would never end."""
     run = command(*DDP, "checkpoint_every=2", "trainer.max_steps=5000")
-    _, said = kill_one(run, tmp_path / "cut", 0, has_checkpoint, signal.SIGTERM, after_s)
+    _, said = kill_one(run, tmp_path / "cut", 0, has_checkpoint, signal.SIGTERM, after_cpu_s)
     assert said == ["interrupted; go on with: python train.py resume=RUN_FOLDER"]
 
 

@@ -5,12 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from test_lhm import SMALL
+from waiting import until
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -59,11 +59,13 @@ def test_killed_and_resumed_equals_uninterrupted(command, tmp_path):
     run(command(tmp_path / "whole"), tmp_path)
     cut = tmp_path / "cut"
     process = subprocess.Popen(command(cut), cwd=tmp_path, start_new_session=True)
+
+    def reached() -> bool:
+        assert process.poll() is None, "it ended before"
+        return (cut / "last.ckpt").exists()
+
     try:
-        deadline = time.monotonic() + 900
-        while not (cut / "last.ckpt").exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
+        until(reached, "the first checkpoint", 900)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
