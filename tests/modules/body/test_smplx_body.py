@@ -80,7 +80,7 @@ def test_a_rebuild_gives_the_packaged_file_and_the_stored_sample(tmp_path):
 
 @pytest.fixture(scope="module")
 def smplx():
-    return pytest.importorskip("smplx", reason="non-commercial licence: only in persona[dev]")
+    return pytest.importorskip("smplx", reason="non-commercial licence: only in persona[oracle]")
 
 
 def test_the_licensed_vertices_are_those_of_the_smplx_package(smplx):
