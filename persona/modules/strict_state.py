@@ -75,7 +75,10 @@ def split_prefixes(state: State, prefixes: tuple[str, ...], source: str) -> list
                 part[key.removeprefix(prefix)] = value
                 break
         else:
-            raise UserError(f"{source}: {key} begins with none of {', '.join(prefixes)}")
+            raise UserError(
+                f"{source}: {key} begins with none of {', '.join(prefixes)}; these are another"
+                " version's weights"
+            )
     return parts
 
 
@@ -92,7 +95,7 @@ def whole_network(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -
             folder, local_files_only=True, output_loading_info=True, torch_dtype=dtype
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder} cannot be read: {first_line(error)}") from error
+        raise UserError(f"{folder} cannot be read ({first_line(error)}): fetch it again") from error
     for what, said in (
         ("missing_keys", "is missing"),
         ("unexpected_keys", "has no place"),

@@ -144,6 +144,14 @@ def test_sound_of_another_file(tmp_path, name):
     assert length.startswith("00:00:01") or length.startswith("00:00:00.9")
 
 
+def test_a_source_that_is_no_recording_is_told_in_one_line(tmp_path):
+    path, words = tmp_path / "v.mp4", tmp_path / "words.wav"
+    write_video(path, fading(), 25)
+    words.write_text("no sound")
+    with pytest.raises(UserError, match=r"^.*words\.wav: its sound .*; take sound=false$"):
+        add_sound(path, words)
+
+
 def test_a_silent_source_changes_nothing(tmp_path):
     path = tmp_path / "v.mp4"
     write_video(path, fading(), 25)

@@ -54,7 +54,10 @@ class FileDetector(Detector):
             warnings = (f"{self.keypoints}: {len(people)} people, the largest is taken",)
         best = wholebody.drop_outside(max(people, key=_area), width, height)
         if not (best[:, 2] > 0.3).any():
-            raise UserError(f"{self.keypoints}: no keypoint scores above 0.3 inside {source}")
+            raise UserError(
+                f"{self.keypoints}: no keypoint scores above 0.3 inside {source}; give keypoints of"
+                " this photo, in its pixels"
+            )
         guess = torch.zeros(wholebody.NUM_KEYPOINTS, 4)
         return Detection(mask, best, guess, warnings, OFFSETS[self.placed_as])
 
@@ -73,9 +76,11 @@ def read_people(path: Path) -> list[Float[Tensor, "133 3"]]:
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path}: not a keypoint file; give {_FORMATS}") from error
     if not people:
-        raise UserError(f"{path}: holds nobody")
+        raise UserError(
+            f"{path}: holds nobody; give a file of a photo in which somebody is detected"
+        )
     if not all(torch.isfinite(p).all() for p in people):
-        raise UserError(f"{path}: holds numbers that are not finite")
+        raise UserError(f"{path}: holds numbers that are not finite; detect the person again")
     return people
 
 

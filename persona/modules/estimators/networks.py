@@ -86,7 +86,10 @@ def _alpha(processor: Any, out: Any, size: tuple[int, int]) -> Float32[ndarray, 
 
 def _parts(processor: Any, out: Any, size: tuple[int, int]) -> UInt8[ndarray, "h w"]:
     if (classes := out.logits.shape[1]) != _SAPIENS_CLASSES:
-        raise UserError(f"annotator.parts: {classes} classes, expected {_SAPIENS_CLASSES}")
+        raise UserError(
+            f"annotator.parts: {classes} classes, expected {_SAPIENS_CLASSES}; take Sapiens2's"
+            " weights for parts"
+        )
     best = processor.post_process_semantic_segmentation(out, target_sizes=[size])[0].cpu().numpy()
     return (best - (best > _EYEGLASS)).astype(np.uint8)
 
@@ -115,7 +118,9 @@ def _sapiens(read: Reader, *, pad: bool = False) -> Loader:
                 folder, local_files_only=True
             )
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder} cannot be read: {first_line(error)}") from error
+            raise UserError(
+                f"{folder} cannot be read ({first_line(error)}): fetch it again"
+            ) from error
         return Sapiens2(network, processor, read, pad=pad)
 
     return load
@@ -133,7 +138,9 @@ def _marigold(finish: Callable[[ndarray], ndarray]) -> Loader:
                 folder, local_files_only=True, **parts
             )
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder} cannot be read: {first_line(error)}") from error
+            raise UserError(
+                f"{folder} cannot be read ({first_line(error)}): fetch it again"
+            ) from error
         estimate = Marigold(pipeline)
         return lambda image: finish(estimate(image))
 

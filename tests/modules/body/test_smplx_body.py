@@ -354,7 +354,7 @@ def test_bad_files_are_named_in_one_line(tmp_path):
     def message(path, **options):
         with pytest.raises(UserError) as error:
             SmplxBody(str(path), **options)
-        assert "\n" not in str(error.value)
+        assert "\n" not in str(error.value) and str(error.value).endswith("or use body=anny")
         return str(error.value)
 
     assert "no such body file" in message(tmp_path / "gone.npz")

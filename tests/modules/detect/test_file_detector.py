@@ -91,10 +91,10 @@ def test_the_largest_of_several_is_taken_and_said(tmp_path, mask):
     [
         ("{", "not a keypoint file"),
         ("[[1, 2, 3]]", "not a keypoint file"),
-        ({"people": []}, "holds nobody"),
+        ({"people": []}, "holds nobody; give"),
         ({"hello": 1}, "not a keypoint file"),
         (person(offset=500).tolist(), "inside photo.png"),
-        ([[float("nan")] * 3] * 133, "not finite"),
+        ([[float("nan")] * 3] * 133, "not finite; detect"),
     ],
 )
 def test_bad_keypoints(tmp_path, mask, data, says):

@@ -132,7 +132,7 @@ def test_network_image_parity(lhm_case):
 
 def test_people_who_lie_and_nobody_are_refused():
     image, mask = np.zeros((40, 60, 3), np.uint8), np.zeros((40, 60), bool)
-    with pytest.raises(UserError, match="nobody"):
+    with pytest.raises(UserError, match="the mask is empty: give"):
         network_image(image, mask, 28)
     mask[10:20, 5:50] = True
     with pytest.raises(UserError, match="wider than tall"):

@@ -135,7 +135,9 @@ def load_wan(folder: Path, dtype: torch.dtype) -> WanSampler:
         try:
             parts[name] = kind.from_pretrained(folder / name, local_files_only=True)
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder / name} cannot be read: {first_line(error)}") from error
+            raise UserError(
+                f"{folder / name} cannot be read ({first_line(error)}): fetch it again"
+            ) from error
     return WanSampler(WanAnimatePipeline(**parts))
 
 
