@@ -53,10 +53,10 @@ class FileDetector(Detector):
         if len(people) > 1:
             warnings = (f"{self.keypoints}: {len(people)} people, the largest is taken",)
         best = wholebody.drop_outside(max(people, key=_area), width, height)
-        if not (best[:, 2] > 0.3).any():
+        if not (best[:, 2] > wholebody.MIN_SCORE).any():
             raise UserError(
-                f"{self.keypoints}: no keypoint scores above 0.3 inside {source}; give keypoints of"
-                " this photo, in its pixels"
+                f"{self.keypoints}: no keypoint scores above {wholebody.MIN_SCORE} inside"
+                f" {source}; give keypoints of this photo, in its pixels"
             )
         guess = torch.zeros(wholebody.NUM_KEYPOINTS, 4)
         return Detection(mask, best, guess, warnings, OFFSETS[self.placed_as])
@@ -149,5 +149,5 @@ def _triples(values: list, count: int) -> Float[Tensor, "n 3"]:
 
 
 def _area(keypoints: Float[Tensor, "133 3"]) -> float:
-    seen = keypoints[keypoints[:, 2] > 0.3, :2]
+    seen = keypoints[keypoints[:, 2] > wholebody.MIN_SCORE, :2]
     return float((seen.amax(0) - seen.amin(0)).prod()) if len(seen) else 0.0
