@@ -1,55 +1,26 @@
 """A training that is killed by SIGKILL and resumed."""
 
 import csv
-import os
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from waiting import cpu_seconds, until
+from processes import launch, running
 
 pytestmark = pytest.mark.slow
 
 STEPS = 32
 
 
-def environment() -> dict[str, str]:
-    kept = {**os.environ, "OMP_NUM_THREADS": "1"}
-    kept.pop("RUN_STAMP", None)
-    return kept
-
-
-def finish(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
-    cwd.mkdir(exist_ok=True)
-    return subprocess.run(
-        command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=240
-    )
-
-
 def kill_when(
     command: list[str], cwd: Path, ready: Callable[[Path], bool], after_cpu_s: float = 0.0
 ) -> Path:
-    """Starts a command; kills its group once its run folder is ``ready`` and it has gone on."""
-    cwd.mkdir()
-    with (cwd / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=cwd, env=environment(), stdout=log, stderr=log, start_new_session=True
-        )
-
-    def reached() -> bool:
-        assert process.poll() is None, (cwd / "log").read_text()
-        return any(ready(folder) for folder in cwd.glob("outputs/tiny/*"))
-
-    try:
-        until(reached, "the moment to kill", 120)
-        computed = cpu_seconds(process.pid) + after_cpu_s
-        until(lambda: cpu_seconds(process.pid) >= computed, "going on", 120)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+    """Kills a training once its run folder is ``ready`` and it has gone on; returns the folder."""
+    with running(command, cwd, ready, after_cpu_s) as process:
+        pass
+    assert process.returncode == -signal.SIGKILL
     (folder,) = cwd.glob("outputs/tiny/*")
     return folder
 
@@ -70,7 +41,7 @@ def state(folder: Path) -> dict:
 
 def test_killed_and_resumed_equals_uninterrupted(command, tmp_path):
     run = command("checkpoint_every=4", f"trainer.max_steps={STEPS}", "trainer.log_every_n_steps=1")
-    assert finish(run, tmp_path / "whole").returncode == 0
+    assert launch(run, tmp_path / "whole").returncode == 0
     (whole,) = (tmp_path / "whole").glob("outputs/tiny/*")
 
     saves: set[int] = set()
@@ -87,7 +58,7 @@ def test_killed_and_resumed_equals_uninterrupted(command, tmp_path):
     assert 0 < saved < STEPS
     assert not (cut / "metrics.json").exists()
 
-    resumed = finish([*run[:2], f"resume={cut}"], tmp_path / "elsewhere")
+    resumed = launch([*run[:2], f"resume={cut}"], tmp_path / "elsewhere")
     assert resumed.returncode == 0, resumed.stderr
     assert not list((tmp_path / "elsewhere").iterdir()), "a resumed run is in its own folder"
     again, straight = losses(cut), losses(whole)
@@ -105,7 +76,7 @@ def test_killed_before_the_first_checkpoint(command, tmp_path):
     run = command("trainer.max_steps=5000", "checkpoint_every=5000")
     cut = kill_when(run, tmp_path / "cut", lambda folder: (folder / "init.json").exists())
     assert {p.name for p in cut.glob("*.json")} == {"init.json"}
-    resumed = finish([*run[:2], f"resume={cut}"], tmp_path / "elsewhere")
+    resumed = launch([*run[:2], f"resume={cut}"], tmp_path / "elsewhere")
     assert resumed.returncode == 1
     assert resumed.stderr.splitlines() == [
         f"error: {cut} has no last.ckpt: it stopped too early; start anew"

@@ -9,7 +9,7 @@ import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from waiting import until
+from processes import until
 
 from persona.commands import video_file
 from persona.commands.video_file import QUEUE, add_sound, background_calls, write_video

@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from waiting import until
+from processes import until
 
 from persona.data.making import final_place, one_maker, whole_folder
 

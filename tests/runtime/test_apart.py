@@ -8,7 +8,7 @@ from pathlib import Path
 import numba
 import pytest
 import torch
-from waiting import until
+from processes import until
 
 from persona.errors import UserError
 from persona.runtime.apart import result_apart, results_of, side_by_side

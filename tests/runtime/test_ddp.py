@@ -4,14 +4,12 @@ import csv
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
-from waiting import cpu_seconds, until
+from processes import launch, running, until
 
 from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.subject import make_synthetic_subject
@@ -34,19 +32,6 @@ def odd(tmp_path_factory: pytest.TempPathFactory, body) -> Path:
     )
     make_synthetic_subject(root / "tiny", body, config)
     return root
-
-
-def environment() -> dict[str, str]:
-    kept = {**os.environ, "OMP_NUM_THREADS": "1"}
-    kept.pop("RUN_STAMP", None)
-    return kept
-
-
-def launch(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
-    cwd.mkdir(exist_ok=True)
-    return subprocess.run(
-        command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=240
-    )
 
 
 def finish(command: list[str], cwd: Path) -> Path:
@@ -156,27 +141,11 @@ def kill_one(
 
     The first one computes ``after_cpu_s`` more before. The other must end by itself within seconds.
     """
-    cwd.mkdir()
-    with (cwd / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=cwd, env=environment(), stdout=log, stderr=log, start_new_session=True
-        )
-
-    def reached() -> bool:
-        assert process.poll() is None, (cwd / "log").read_text()
-        return any(ready(folder) for folder in cwd.glob("outputs/tiny/*"))
-
-    try:
-        until(reached, "the moment to end one", 180)
+    with running(command, cwd, ready, after_cpu_s) as process:
         (other,) = (pid for pid in children(process.pid) if "train.py" in command_of(pid))
-        computed = cpu_seconds(process.pid) + after_cpu_s
-        until(lambda: cpu_seconds(process.pid) >= computed, "going on", 180)
         os.kill((process.pid, other)[rank], by)
         status = process.wait(20)
         until(lambda: not alive(other), "the end of the other process", 20)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
     told = 128 + by if by == signal.SIGTERM else -by
     assert status == (told if rank == 0 else 1)
     (folder,) = cwd.glob("outputs/tiny/*")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import launch, until
 from test_lhm import SMALL
-from waiting import until
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -38,10 +38,7 @@ def command(subjects, tmp_path):
 
 
 def run(command, cwd):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900
-    )
+    done = launch(command, cwd, limit_s=900)
     assert done.returncode == 0, done.stderr
 
 
