@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from persona.errors import UserError
+from persona.errors import check_choice
 from persona.modules.avatar.base import Avatar, PosedPoints
 from persona.modules.avatar.gaussian_avatar import neighbour_log_scale
 from persona.modules.avatar.rig import Rig
@@ -81,8 +81,7 @@ class SplattingAvatar(Avatar):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if stretch not in STRETCHES:
-            raise UserError(f"avatar.stretch={stretch} is unknown: choose {', '.join(STRETCHES)}")
+        check_choice("avatar.stretch", stretch, STRETCHES)
         self.body, self.stretch = body, stretch
         rest, joints = body.shape(identity)
         faces, across = body.faces, across_sides(body.faces)

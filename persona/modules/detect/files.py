@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.errors import UserError
+from persona.errors import UserError, check_choice
 from persona.modules.detect import wholebody
 from persona.modules.detect.detection import Detection, Detector
 from persona.modules.detect.offsets import OFFSETS
@@ -39,9 +39,7 @@ class FileDetector(Detector):
 
     def __init__(self, keypoints: str | Path, mask: str | Path, placed_as: str = "body"):
         self.keypoints, self.mask = Path(keypoints), Path(mask)
-        if placed_as not in OFFSETS:
-            known = ", ".join(OFFSETS)
-            raise UserError(f"detector.placed_as={placed_as}: choose one of {known}")
+        check_choice("detector.placed_as", placed_as, OFFSETS)
         self.placed_as = placed_as
 
     def __call__(self, image: Float[Tensor, "h w 3"], source: str = "the image") -> Detection:

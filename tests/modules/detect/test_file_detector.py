@@ -123,5 +123,5 @@ def test_the_file_says_where_its_tool_puts_points(tmp_path, mask):
     for settings, offsets in (((), "body"), (("mediapipe",), "mediapipe")):
         found = FileDetector(path, mask, *settings)(torch.zeros(80, 100, 3))
         assert torch.equal(found.offsets, OFFSETS[offsets])
-    with pytest.raises(UserError, match=r"placed_as=openpose: choose one of body, mediapipe"):
+    with pytest.raises(UserError, match=r"placed_as=openpose is unknown: choose body, mediapipe"):
         FileDetector(path, mask, "openpose")
