@@ -23,7 +23,7 @@ from persona.cli import launch, one_line_errors, output_folder
 from persona.commands.experiment import train
 from persona.commands.results import FRAMES_FILE
 from persona.data.io import write_json, write_text
-from persona.errors import UserError
+from persona.errors import check_choice
 from persona.modules.metrics.bootstrap import Estimate, estimate
 
 METRICS = ("fg_psnr", "alpha_psnr", "fg_lpips_squeeze", "mask_iou")
@@ -41,8 +41,7 @@ def options(config: DictConfig) -> list[str]:
     Raises:
         UserError: no such size.
     """
-    if config.size not in config.sizes:
-        raise UserError(f"size={config.size} is unknown: choose {', '.join(config.sizes)}")
+    check_choice("size", config.size, config.sizes)
     return [*config.sizes[config.size], *config.overrides]
 
 

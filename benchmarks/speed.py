@@ -30,7 +30,7 @@ from persona.cli import launch, one_line_errors, output_folder
 from persona.commands.experiment import quiet_libraries, set_allocator
 from persona.data.io import write_json, write_text
 from persona.data.layout import CAPTURED
-from persona.errors import UserError
+from persona.errors import check_choice
 from persona.systems.fit import Fit
 
 WARMUP_FRAMES = 16
@@ -117,8 +117,7 @@ def measure_training(config: DictConfig, folder: Path) -> tuple[dict, Fit]:
     """Times of training steps, their sections and the peak memory."""
     L.seed_everything(config.seed, verbose=False)
     how, steps = config.speed.renders, config.speed.steps
-    if how not in RENDERS:
-        raise UserError(f"speed.renders={how} is unknown: choose {', '.join(RENDERS)}")
+    check_choice("speed.renders", how, RENDERS)
     data, system = instantiate(with_full_store(config).data), instantiate(config.system)
     clock, timer = StepClock(config.speed.warmup, steps), SectionTimer(steps)
     drawn = None if how == "packed" else separate(system, how)

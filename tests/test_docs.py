@@ -3,6 +3,8 @@
 import importlib.util
 import re
 import shlex
+import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,6 +75,32 @@ def composed(name: str, *overrides: str) -> DictConfig:
         return compose(name, overrides)
 
 
+def choices(page: str) -> dict[str, set[str]]:
+    """Names that the table of configuration groups has for each group; ``| |`` continues a row."""
+    table, groups = {}, []
+    for first, names in re.findall(r"^\| ([`\w, ]*) ?\| (.+?) \|", page, re.M):
+        groups = re.findall(r"`(\w+)`", first) or groups
+        for group in groups:
+            table.setdefault(group, set()).update(re.findall(r"\w+", re.sub(r"\(.*?\)", "", names)))
+    return table
+
+
+def test_every_choice_of_a_group_is_on_the_page_of_parts():
+    found = choices((ROOT / "docs/systems.md").read_text())
+    groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
+    assert len(found.keys() & groups) > 20
+    for group in found.keys() & groups - {"loss"}:  # The page has sets of losses, not single terms.
+        assert {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")} <= found[group], group
+
+
+def test_every_extra_is_on_the_page_of_installation():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    (told,) = re.findall(r"Extras: (.*?)\. The", (ROOT / "docs/install.md").read_text(), re.S)
+    assert set(re.findall(r"`(\w+)`", told)) == set(extras)
+
+
 SITE_LINKS = [
     ("README.md", "[p](docs/photo.md)", "[p](photo.md)"),
     ("README.md", "![r](docs/ryota.png)", "![r](ryota.png)"),
@@ -87,8 +115,11 @@ SITE_LINKS = [
 
 
 @pytest.mark.parametrize(("page", "link", "in_site"), SITE_LINKS)
-def test_links_of_the_repository_become_links_of_the_site(page, link, in_site):
-    pytest.importorskip("mkdocs", reason="needs persona[docs]; `make docs` checks that links lead")
+def test_links_of_the_repository_become_links_of_the_site(monkeypatch, page, link, in_site):
+    # Only the hook's annotations of this function need MkDocs, which is an extra.
+    stub = SimpleNamespace(MkDocsConfig=object, File=object, Files=object, Page=object)
+    for module in ("config.defaults", "structure.files", "structure.pages"):
+        monkeypatch.setitem(sys.modules, f"mkdocs.{module}", stub)
     spec = importlib.util.spec_from_file_location("hook", ROOT / "docs/hooks/repository.py")
     hook = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hook)

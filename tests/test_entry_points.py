@@ -12,6 +12,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from processes import environment
 
 from persona.commands.experiment import CHECKPOINT_FILE, CONFIG_FILE
 
@@ -23,11 +24,9 @@ def start(tmp_path):
     """Runs an entry point in an empty folder and in a new Python process, as a user does."""
 
     def run(script: str, *overrides: str, **variables: str) -> subprocess.CompletedProcess:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-        environment.pop("RUN_STAMP", None)
         return subprocess.run(
             [sys.executable, str(ROOT / script), *overrides],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+            cwd=tmp_path, env=environment(**variables), capture_output=True, text=True, timeout=120,
         )  # fmt: skip
 
     return run

@@ -26,9 +26,10 @@ from persona.data.layout import TEST
 from persona.data.synthetic.person import Person
 from persona.data.synthetic.photographed import PhotographedSubject
 from persona.data.synthetic.scene import CLIPS, ClipScene
-from persona.data.synthetic.studio import GAMMA, Light
+from persona.data.synthetic.studio import Light
 from persona.data.synthetic.subject import SyntheticSubject
 from persona.errors import UserError
+from persona.modules.avatar.light import GAMMA
 from persona.modules.avatar.spherical_harmonics import sh_basis
 from persona.modules.body.topology import vertex_normals
 from persona.runtime.apart import environment, run_apart

@@ -85,7 +85,7 @@ def draw_frames(
         under = under.view(-1, 1, 1) if under.dim() == 1 else under.permute(2, 0, 1)
 
     def picture(row: int | Int[Tensor, "1"]) -> UInt8[Tensor, "h w c"]:
-        camera = camera_at(cameras, row) if batched else cameras
+        camera = cameras.row(row) if batched else cameras
         return to_pixels(*draw(row, camera), under)
 
     count = len(poses.trans)
@@ -98,13 +98,6 @@ def draw_frames(
         yield from ClipGraph(picture, system.renderer, count, device).frames(BATCH)
     else:
         yield from map(picture, range(count))
-
-
-def camera_at(cameras: Camera, row: int | Int[Tensor, "1"]) -> Camera:
-    """The camera of a row; a row given as a tensor is looked up on its device."""
-    if isinstance(row, int):
-        return cameras[row]
-    return cameras._map(lambda t: t.index_select(0, row)[0])
 
 
 def to_pixels(

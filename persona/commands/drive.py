@@ -25,7 +25,7 @@ from persona.data.motion.load import load_motion
 from persona.data.motion.motion import Motion, combine
 from persona.data.numbers import number, whole_number
 from persona.data.track.video import ENDINGS
-from persona.errors import UserError
+from persona.errors import UserError, check_choice
 from persona.modules.body.base import Body
 from persona.modules.device import pick_device
 from persona.systems.fit import Fit
@@ -85,12 +85,10 @@ def check_animation(config: DictConfig) -> None:
     Raises:
         UserError: one is bad.
     """
-    if config.shot not in SHOTS:
-        raise UserError(f"shot={config.shot} is unknown: choose {' or '.join(SHOTS)}")
+    check_choice("shot", config.shot, SHOTS)
     if config.frames not in FRAME_KINDS:
         raise UserError(f"frames={config.frames} is unknown: choose null, rgb or rgba")
-    if config.format not in KINDS:
-        raise UserError(f"format={config.format} is unknown: choose {', '.join(KINDS)}")
+    check_choice("format", config.format, KINDS)
     if config.background == NO_BACKGROUND and not KINDS[config.format].alpha:
         able = ", ".join(f"format={name}" for name, kind in KINDS.items() if kind.alpha)
         raise UserError(f"background=none: {config.format} has no alpha; choose {able}")
@@ -118,8 +116,8 @@ def check_asset(config: DictConfig, assets: Sequence[str]) -> None:
     Raises:
         UserError: it is one.
     """
-    if config.asset not in (None, *assets):
-        raise UserError(f"asset={config.asset} is unknown: choose {' or '.join(assets)}")
+    if config.asset is not None:
+        check_choice("asset", config.asset, assets)
 
 
 def driving_motion(config: DictConfig, body: Body) -> Motion:

@@ -32,7 +32,7 @@ from persona.commands.results import (
 )
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import read_text
-from persona.errors import UserError
+from persona.errors import UserError, first_line
 from persona.modules.losses.perceptual import missing_weights
 from persona.modules.metrics.protocol import lpips_nets
 from persona.runtime.checkpoint import AtomicCheckpointIO, read_checkpoint
@@ -247,7 +247,9 @@ def set_allocator(settings: str | None) -> None:
     try:
         apply(settings)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"allocator={settings}: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"allocator={settings}: {first_line(error)}; see PYTORCH_ALLOC_CONF"
+        ) from error
 
 
 def missing_lpips(metric: DictConfig) -> list[str]:
@@ -272,8 +274,7 @@ def load_config(folder: Path) -> DictConfig:
     try:
         config = OmegaConf.create(read_text(path))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: broken ({reason}); train again") from error
+        raise UserError(f"{path}: broken ({first_line(error)}); train again") from error
     if not isinstance(config, DictConfig) or not {"system", "data", "trainer"} <= config.keys():
         raise UserError(f"{path}: not a run's configuration, or cut short; train again")
     config.get("data", {}).pop("abreast", None)  # An option of older versions.

@@ -11,7 +11,7 @@ from persona.commands.experiment import load_config, load_system
 from persona.commands.export_loss import MOST_FRAMES, rig_losses
 from persona.data.export.formats import FORMATS
 from persona.data.numbers import whole_number
-from persona.errors import UserError
+from persona.errors import UserError, check_choice
 from persona.modules.device import pick_device
 
 OFFSETS = ("none", "baked")
@@ -100,8 +100,7 @@ def check_export(config: DictConfig) -> list[str]:
     for kind in formats:
         if kind not in FORMATS:
             raise UserError(f"format={kind} is unknown: choose of {known}")
-    if config.offsets not in OFFSETS:
-        raise UserError(f"offsets={config.offsets} is unknown: choose {' or '.join(OFFSETS)}")
+    check_choice("offsets", config.offsets, OFFSETS)
     if config.frame != ALL:
         whole_number("frame", config.frame, low=0)
     whole_number("influences", config.influences, low=1)

@@ -1,6 +1,5 @@
 """What a run leaves for people: a table, per-frame metrics, pictures and a turntable."""
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,8 +24,6 @@ from persona.data.io import read_json, write_csv, write_json, write_png
 from persona.data.layout import CAPTURED
 from persona.data.motion.load import load_motion
 from persona.systems.fit import Fit
-
-log = logging.getLogger(__name__)
 
 FRAMES_FILE = "frames.csv"
 COMPARISON_FILE = "comparison.png"

@@ -211,4 +211,5 @@ def add_sound(path: Path, source: Path, start_s: float = 0.0) -> None:
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if done.returncode:
-            raise UserError(f"{source}: its sound cannot be read ({done.stderr.strip()[-200:]})")
+            said = (done.stderr.strip().splitlines() or ["silently"])[-1]
+            raise UserError(f"{source}: its sound cannot be read ({said}); take sound=false")

@@ -9,7 +9,7 @@ from persona.data.io import PathLike
 from persona.data.layout import MAPS
 from persona.data.making import one_maker
 from persona.data.subject import Subject
-from persona.errors import UserError
+from persona.errors import check_choice
 
 
 def convert_maps(root: PathLike, form: str) -> None:
@@ -22,8 +22,7 @@ def convert_maps(root: PathLike, form: str) -> None:
     Raises:
         UserError: no such form, or a folder that is broken.
     """
-    if form not in FORMS:
-        raise UserError(f"form={form} is unknown: choose {' or '.join(FORMS)}")
+    check_choice("form", form, FORMS)
     subject = Subject(root)
     with one_maker(subject.root.absolute()):
         subject.validate()

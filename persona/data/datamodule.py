@@ -18,7 +18,7 @@ from persona.data.frames import FRAMES_ON, FrameDataset
 from persona.data.layout import CAPTURED, TEST
 from persona.data.sampler import BalancedSampler
 from persona.data.subject import Subject
-from persona.errors import UserError
+from persona.errors import UserError, check_choice
 from persona.types import Frame
 
 log = logging.getLogger(__name__)
@@ -135,8 +135,7 @@ class SubjectDataModule(lightning.LightningDataModule):
             raise UserError(f"captured_ratio={captured_ratio}: must be in [0, 1), or null")
         if captured_repeats < 1:
             raise UserError(f"captured_repeats={captured_repeats}: must be 1 or more")
-        if frames_on not in FRAMES_ON:
-            raise UserError(f"frames_on={frames_on} is unknown: choose {', '.join(FRAMES_ON)}")
+        check_choice("frames_on", frames_on, FRAMES_ON)
         self.root, self.source, self.frames_on = Path(root), source, frames_on
         self.batch_size, self.captured_ratio, self.seed = batch_size, captured_ratio, seed
         self.captured_repeats = captured_repeats

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from persona.data.frame_feed import FrameFeed, pin_in_place
 from persona.data.frame_store import FrameStore, concatenate
 from persona.data.layout import resize_expression
-from persona.errors import UserError
+from persona.errors import UserError, check_choice
 from persona.types import BodyPose, Frame
 
 FRAMES_ON = ("auto", "device", "host")
@@ -138,8 +138,7 @@ class FrameDataset(Dataset):
         Raises:
             UserError: no such choice, or host memory that cannot be locked.
         """
-        if on not in FRAMES_ON:
-            raise UserError(f"frames_on={on} is unknown: choose {', '.join(FRAMES_ON)}")
+        check_choice("frames_on", on, FRAMES_ON)
         if on == "auto":
             on = "device" if self.num_bytes <= DEVICE_BYTES else "host"
         if on == "device" or device.type != "cuda":

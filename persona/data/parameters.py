@@ -105,14 +105,5 @@ def read_numbers(path: Path) -> list[int]:
 
 def from_flat_hands(pose: BodyPose, hands_mean: Float[Tensor, "30 3"]) -> BodyPose:
     """Hands that are zero when flat (``flat_hand_mean=True``, as LHM's) to ours, zero when mean."""
-    return _shift_hands(pose, -hands_mean)
-
-
-def to_flat_hands(pose: BodyPose, hands_mean: Float[Tensor, "30 3"]) -> BodyPose:
-    """Inverse of ``from_flat_hands``."""
-    return _shift_hands(pose, hands_mean)
-
-
-def _shift_hands(pose: BodyPose, shift: Float[Tensor, "30 3"]) -> BodyPose:
-    left, right = shift.to(pose.left_hand).split(15)
-    return replace(pose, left_hand=pose.left_hand + left, right_hand=pose.right_hand + right)
+    left, right = hands_mean.to(pose.left_hand).split(15)
+    return replace(pose, left_hand=pose.left_hand - left, right_hand=pose.right_hand - right)

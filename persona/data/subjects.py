@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from persona.data.datamodule import SubjectDataModule
-from persona.data.identity import BodySize
 from persona.data.subject import Subject
 from persona.errors import UserError
-from persona.types import BodyIdentity
 
 
 class SubjectsDataModule(SubjectDataModule):
@@ -83,7 +81,3 @@ class SubjectsDataModule(SubjectDataModule):
         if self.learn is not None and subject.name not in self.learn:
             return ()
         return super()._train_splits_of(subject)
-
-    def identities(self, body: BodySize) -> list[BodyIdentity]:
-        """Shape of each subject, in the order of their numbers."""
-        return [subject.identity(body) for subject in self.subjects]

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from persona.errors import UserError
+from persona.errors import UserError, first_line
 
 State = Mapping[str, Tensor]
 
@@ -75,7 +75,10 @@ def split_prefixes(state: State, prefixes: tuple[str, ...], source: str) -> list
                 part[key.removeprefix(prefix)] = value
                 break
         else:
-            raise UserError(f"{source}: {key} begins with none of {', '.join(prefixes)}")
+            raise UserError(
+                f"{source}: {key} begins with none of {', '.join(prefixes)}; these are another"
+                " version's weights"
+            )
     return parts
 
 
@@ -92,7 +95,7 @@ def whole_network(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -
             folder, local_files_only=True, output_loading_info=True, torch_dtype=dtype
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder} cannot be read: {first_line(error)}") from error
+        raise UserError(f"{folder} cannot be read ({first_line(error)}): fetch it again") from error
     for what, said in (
         ("missing_keys", "is missing"),
         ("unexpected_keys", "has no place"),
@@ -102,8 +105,3 @@ def whole_network(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -
             key = sorted(map(str, found[what]))[0]
             raise UserError(f"{folder}: {key} {said}; these are another version's weights")
     return network.eval().requires_grad_(False)
-
-
-def first_line(error: Exception) -> str:
-    """First line of an error's message, to show to users."""
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -21,6 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from persona.cli import GRACE_S, user_error
+from persona.errors import first_line
 
 POLL_S = 0.5
 LOST_S = 30.0
@@ -214,11 +215,6 @@ def lost_process(exception: BaseException) -> bool:
             return True
         seen = seen.__cause__ or seen.__context__
     return False
-
-
-def first_line(exception: BaseException) -> str:
-    """First line of a long message."""
-    return (str(exception).splitlines() or [type(exception).__name__])[0]
 
 
 def end_of(status: int) -> str:

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from persona.data.people.portraits import Portraits
+from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.lhm.decoder import PointGaussians
 from persona.modules.lhm.losses import distance, stretch
@@ -251,5 +252,8 @@ class LhmTraining(L.LightningModule):
         """Loads what ``state_dict`` returns."""
         missing = self.state_dict().keys() ^ state_dict.keys()
         if strict and missing:
-            raise RuntimeError(f"checkpoint of another network: {min(missing)}")
+            raise UserError(
+                f"checkpoint of another network (first difference: {min(missing)}); choose the"
+                " model= of its training"
+            )
         return super().load_state_dict(state_dict, strict=False, assign=assign)

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, MultiStepLR
 
-from persona.errors import UserError
+from persona.errors import UserError, check_choice
 
 RATE_RULES = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 """Learning rates grow with this power of the number of frames per step."""
@@ -86,6 +86,5 @@ def rate_factor(rule: str, frames: int) -> float:
     Raises:
         UserError: no such rule.
     """
-    if rule not in RATE_RULES:
-        raise UserError(f"rate_rule={rule} is unknown: choose {', '.join(RATE_RULES)}")
+    check_choice("rate_rule", rule, RATE_RULES)
     return float(frames ** RATE_RULES[rule])

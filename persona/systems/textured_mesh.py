@@ -30,11 +30,11 @@ class PosedMesh:
 
     def gaussians(self, asset: str) -> Gaussians:
         """There are none."""
-        raise UserError("a textured mesh has no Gaussians to export")
+        raise UserError("a textured mesh has no Gaussians to export; train another system")
 
     def colors(self, asset: str) -> Float[Tensor, "n 3"]:
         """There are none."""
-        raise UserError("a textured mesh has no Gaussians that have colours")
+        raise UserError("a textured mesh has no Gaussians that have colours; train another system")
 
 
 class TexturedBody(Avatar):

@@ -136,7 +136,7 @@ def test_the_mesh_shows_the_person(seen_system):
     [
         (["format=obj"], r"format=obj is unknown: choose of ply \(Gaussians of one pose\)"),
         (["format=[]"], r"format=\[\] writes nothing"),
-        (["offsets=some"], "offsets=some is unknown: choose none or baked"),
+        (["offsets=some"], "offsets=some is unknown: choose none, baked"),
         (["frame=6"], "frame=6: the motion has 6; count from 0"),
         (["influences=0"], "influences"),
         (["motion=absent.bvh"], "absent.bvh: no such motion"),

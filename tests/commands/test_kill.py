@@ -1,50 +1,26 @@
 """A training that is killed by SIGKILL and resumed."""
 
 import csv
-import os
 import signal
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from processes import launch, running
 
 pytestmark = pytest.mark.slow
 
 STEPS = 32
 
 
-def environment() -> dict[str, str]:
-    kept = {**os.environ, "OMP_NUM_THREADS": "1"}
-    kept.pop("RUN_STAMP", None)
-    return kept
-
-
-def finish(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
-    cwd.mkdir(exist_ok=True)
-    return subprocess.run(
-        command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=240
-    )
-
-
-def kill_when(command: list[str], cwd: Path, ready: Callable[[Path], bool]) -> Path:
-    """Starts a command and kills its process group once its run folder is ``ready``."""
-    cwd.mkdir()
-    with (cwd / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=cwd, env=environment(), stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + 120
-        while not any(ready(folder) for folder in cwd.glob("outputs/tiny/*")):
-            assert process.poll() is None, (cwd / "log").read_text()
-            assert time.monotonic() < deadline, "never got there"
-            time.sleep(0.02)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+def kill_when(
+    command: list[str], cwd: Path, ready: Callable[[Path], bool], after_cpu_s: float = 0.0
+) -> Path:
+    """Kills a training once its run folder is ``ready`` and it has gone on; returns the folder."""
+    with running(command, cwd, ready, after_cpu_s) as process:
+        pass
+    assert process.returncode == -signal.SIGKILL
     (folder,) = cwd.glob("outputs/tiny/*")
     return folder
 
@@ -65,7 +41,7 @@ def state(folder: Path) -> dict:
 
 def test_killed_and_resumed_equals_uninterrupted(command, tmp_path):
     run = command("checkpoint_every=4", f"trainer.max_steps={STEPS}", "trainer.log_every_n_steps=1")
-    assert finish(run, tmp_path / "whole").returncode == 0
+    assert launch(run, tmp_path / "whole").returncode == 0
     (whole,) = (tmp_path / "whole").glob("outputs/tiny/*")
 
     saves: set[int] = set()
@@ -74,17 +50,15 @@ def test_killed_and_resumed_equals_uninterrupted(command, tmp_path):
         checkpoint = folder / "last.ckpt"
         if checkpoint.exists():
             saves.add(checkpoint.stat().st_ino)
-        if len(saves) < 2:
-            return False
-        time.sleep(0.15)  # Time for a few steps that the checkpoint lacks.
-        return True
+        return len(saves) >= 2
 
-    cut = kill_when(run, tmp_path / "cut", between_checkpoints)
+    # A few steps more, which the checkpoint lacks.
+    cut = kill_when(run, tmp_path / "cut", between_checkpoints, after_cpu_s=0.05)
     saved = state(cut)["global_step"]
     assert 0 < saved < STEPS
     assert not (cut / "metrics.json").exists()
 
-    resumed = finish([*run[:2], f"resume={cut}"], tmp_path / "elsewhere")
+    resumed = launch([*run[:2], f"resume={cut}"], tmp_path / "elsewhere")
     assert resumed.returncode == 0, resumed.stderr
     assert not list((tmp_path / "elsewhere").iterdir()), "a resumed run is in its own folder"
     again, straight = losses(cut), losses(whole)
@@ -102,7 +76,7 @@ def test_killed_before_the_first_checkpoint(command, tmp_path):
     run = command("trainer.max_steps=5000", "checkpoint_every=5000")
     cut = kill_when(run, tmp_path / "cut", lambda folder: (folder / "init.json").exists())
     assert {p.name for p in cut.glob("*.json")} == {"init.json"}
-    resumed = finish([*run[:2], f"resume={cut}"], tmp_path / "elsewhere")
+    resumed = launch([*run[:2], f"resume={cut}"], tmp_path / "elsewhere")
     assert resumed.returncode == 1
     assert resumed.stderr.splitlines() == [
         f"error: {cut} has no last.ckpt: it stopped too early; start anew"

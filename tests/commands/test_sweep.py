@@ -1,25 +1,16 @@
 """Sweeps that run each job in a process of its own: scripts/sweep.py and submitit."""
 
 import csv
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from processes import launch
 
 from persona.commands.sweep import expand
 from persona.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-
-
-def launch(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment.pop("RUN_STAMP", None)
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=400
-    )
 
 
 def sweep_rows(cwd: Path) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from processes import until
 
 from persona.commands import video_file
 from persona.commands.video_file import QUEUE, add_sound, background_calls, write_video
@@ -58,10 +59,7 @@ def test_background_calls_are_bounded_and_raise():
 
     producer = threading.Thread(target=produce)
     producer.start()
-    deadline = time.monotonic() + 10
-    while len(handed) < QUEUE:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: len(handed) >= QUEUE, "a full queue", 10)
     time.sleep(0.1)  # Time in which an unbounded queue would take the rest.
     assert len(handed) == QUEUE and not done
     gate.set()
@@ -144,6 +142,14 @@ def test_sound_of_another_file(tmp_path, name):
     assert "Audio:" in said and "Video:" in said
     length = said.split("Duration: ")[1].split(",")[0]
     assert length.startswith("00:00:01") or length.startswith("00:00:00.9")
+
+
+def test_a_source_that_is_no_recording_is_told_in_one_line(tmp_path):
+    path, words = tmp_path / "v.mp4", tmp_path / "words.wav"
+    write_video(path, fading(), 25)
+    words.write_text("no sound")
+    with pytest.raises(UserError, match=r"^.*words\.wav: its sound .*; take sound=false$"):
+        add_sound(path, words)
 
 
 def test_a_silent_source_changes_nothing(tmp_path):

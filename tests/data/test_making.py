@@ -1,16 +1,18 @@
 """Making a folder: several processes at once, interruptions and what they leave."""
 
+import logging
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from processes import until
 
 from persona.data.making import final_place, one_maker, whole_folder
 
 
-def test_one_makes_and_the_others_find_it_made(tmp_path):
-    """Without the lock all would see that it is absent before the first has made it."""
+def test_one_makes_and_the_others_find_it_made(tmp_path, caplog):
+    """The first one makes it while all others wait, or they would see that it is absent."""
+    caplog.set_level(logging.INFO)
     root, made = tmp_path / "subjects" / "me", []
 
     def prepare(name):
@@ -18,7 +20,7 @@ def test_one_makes_and_the_others_find_it_made(tmp_path):
             if not root.exists():
                 with whole_folder(root) as folder:
                     folder.mkdir()
-                    time.sleep(0.3)
+                    until(lambda: caplog.text.count("waiting for") == 2, "two that wait", 10)
                     (folder / "maker").write_text(name)
                 made.append(name)
 

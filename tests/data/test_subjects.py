@@ -3,7 +3,7 @@
 import lightning
 import pytest
 import torch
-from tiny_subject import EXPRESSIONS, TinyBody, random_frame, write_tiny_subject
+from tiny_subject import EXPRESSIONS, random_frame, write_tiny_subject
 from torch import nn
 
 from persona.data.subjects import SubjectsDataModule
@@ -43,11 +43,6 @@ def test_photographs_of_all_subjects_have_their_share(roots):
     data = SubjectsDataModule(roots=roots, captured_ratio=0.5)
     roles = [role for batch in data.train_dataloader() for role in batch.role]
     assert roles.count("captured") == roles.count("generated") == 6
-
-
-def test_shapes_of_all_subjects(roots):
-    shapes = SubjectsDataModule(roots=roots).identities(TinyBody())
-    assert len(shapes) == 2 and torch.equal(shapes[0].betas, shapes[1].betas)
 
 
 def test_subjects_of_two_sizes_share_no_batch(roots, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numba
 import pytest
 import torch
+from processes import until
 
 from persona.errors import UserError
 from persona.runtime.apart import result_apart, results_of, side_by_side
@@ -79,10 +80,7 @@ def share(folder: Path) -> tuple[str, int, int]:
     It waits until all three processes work, so that none of them takes two items.
     """
     (folder / str(os.getpid())).touch()
-    deadline = time.monotonic() + 300
-    while len(list(folder.iterdir())) < 3:
-        assert time.monotonic() < deadline, "the others have not begun"
-        time.sleep(0.01)
+    until(lambda: len(list(folder.iterdir())) >= 3, "the others' beginning", 300)
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return gpu, torch.get_num_threads(), numba.get_num_threads()
 

@@ -12,7 +12,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from persona.commands.animation import BATCH, camera_at, draw_frames, frame_motion, render_motion
+from persona.commands.animation import BATCH, draw_frames, frame_motion, render_motion
 from persona.data.motion.load import load_motion
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.runtime import clip_graph
@@ -69,7 +69,7 @@ def test_a_row_on_the_device_is_that_row(system, scene):
         draw = system.clip(matrix_pose(system.body, poses))
         for row in (0, 5):
             index = torch.tensor([row], device=system.device)
-            a, b = (draw(r, camera_at(cameras, r)) for r in (row, index))
+            a, b = (draw(r, cameras.row(r)) for r in (row, index))
             assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
         assert not torch.equal(draw(0, camera)[0], draw(5, camera)[0])
 

@@ -4,14 +4,12 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from processes import launch, running, until
 
 from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.subject import make_synthetic_subject
@@ -34,19 +32,6 @@ def odd(tmp_path_factory: pytest.TempPathFactory, body) -> Path:
     )
     make_synthetic_subject(root / "tiny", body, config)
     return root
-
-
-def environment() -> dict[str, str]:
-    kept = {**os.environ, "OMP_NUM_THREADS": "1"}
-    kept.pop("RUN_STAMP", None)
-    return kept
-
-
-def launch(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
-    cwd.mkdir(exist_ok=True)
-    return subprocess.run(
-        command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=240
-    )
 
 
 def finish(command: list[str], cwd: Path) -> Path:
@@ -150,34 +135,17 @@ def kill_one(
     rank: int,
     ready: Callable[[Path], bool],
     by: signal.Signals = signal.SIGKILL,
-    after_s: float = 0.0,
+    after_cpu_s: float = 0.0,
 ) -> tuple[Path, list[str]]:
     """Ends one of two processes once the run is ``ready``; returns its folder and its messages.
 
-    The other must end by itself within seconds.
+    The first one computes ``after_cpu_s`` more before. The other must end by itself within seconds.
     """
-    cwd.mkdir()
-    with (cwd / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=cwd, env=environment(), stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + 180
-        while not any(ready(folder) for folder in cwd.glob("outputs/tiny/*")):
-            assert process.poll() is None, (cwd / "log").read_text()
-            assert time.monotonic() < deadline, "the run did not become ready"
-            time.sleep(0.02)
+    with running(command, cwd, ready, after_cpu_s) as process:
         (other,) = (pid for pid in children(process.pid) if "train.py" in command_of(pid))
-        time.sleep(after_s)
-        killed = time.monotonic()
         os.kill((process.pid, other)[rank], by)
         status = process.wait(20)
-        while alive(other):
-            assert time.monotonic() < killed + 20, "the other process still runs"
-            time.sleep(0.05)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        until(lambda: not alive(other), "the end of the other process", 20)
     told = 128 + by if by == signal.SIGTERM else -by
     assert status == (told if rank == 0 else 1)
     (folder,) = cwd.glob("outputs/tiny/*")
@@ -228,11 +196,11 @@ def test_the_first_process_dies(command, tmp_path):
     assert said == ["error: process 0 died; go on with: python train.py resume=RUN_FOLDER"]
 
 
-@pytest.mark.parametrize("after_s", [0.0, 0.13, 0.41, 0.77])
-def test_processes_that_are_told_to_end_do_so(command, tmp_path, after_s):
+@pytest.mark.parametrize("after_cpu_s", [0.0, 0.05, 0.16, 0.3])
+def test_processes_that_are_told_to_end_do_so(command, tmp_path, after_cpu_s):
     """At whatever point SIGTERM comes; a process that waited for the others would never end."""
     run = command(*DDP, "checkpoint_every=2", "trainer.max_steps=5000")
-    _, said = kill_one(run, tmp_path / "cut", 0, has_checkpoint, signal.SIGTERM, after_s)
+    _, said = kill_one(run, tmp_path / "cut", 0, has_checkpoint, signal.SIGTERM, after_cpu_s)
     assert said == ["interrupted; go on with: python train.py resume=RUN_FOLDER"]
 
 

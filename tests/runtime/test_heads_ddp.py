@@ -4,13 +4,13 @@ Points are added during the training.
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from test_ddp import TWO_GPUS, environment
+from processes import launch
+from test_ddp import TWO_GPUS
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -33,10 +33,8 @@ def test_two_processes_grow_a_head_as_one_with_twice_the_batch(tmp_path, device)
         "two": ("trainer=ddp", on, "trainer.devices=2", "data.batch_size=1"),
     }
     for name, way in ways.items():
-        done = subprocess.run(
-            [*map(str, run), *way, f"hydra.run.dir={tmp_path / name}"], cwd=tmp_path,
-            env=environment(), capture_output=True, text=True, timeout=400,
-        )  # fmt: skip
+        command = [*map(str, run), *way, f"hydra.run.dir={tmp_path / name}"]
+        done = launch(command, tmp_path)
         assert done.returncode == 0, done.stderr
     one, two = (weights(tmp_path / name) for name in ways)
     # Growth turned the first 300 points into 800; pruned points were replaced by others.

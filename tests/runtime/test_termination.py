@@ -5,11 +5,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from processes import until
 
 from persona.runtime import apart
 
@@ -133,10 +133,7 @@ def test_what_is_open_is_closed(tmp_path):
 def test_workers_end_with_it(tmp_path):
     status, child, said = ended(tmp_path, WORKER)
     assert (status, said) == (143, "interrupted\n")
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{int(child)}").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not Path(f"/proc/{int(child)}").exists(), "the worker's end", 10)
 
 
 def test_commands_end_with_it(tmp_path, monkeypatch):
@@ -145,9 +142,7 @@ def test_commands_end_with_it(tmp_path, monkeypatch):
     command = [sys.executable, "-c", sleeping]
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(apart.run_command, command, log, dict(os.environ))
-        while not (log.is_file() and log.read_text()):
-            assert not waiting.done()
-            time.sleep(0.01)
+        until(lambda: log.is_file() and log.read_text(), "the command's first line", 30)
         ending.set()
         # Unlike an ``Exception``, it cannot be stored as the outcome of a cell.
         with pytest.raises(SystemExit):

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from processes import launch
 
 from persona.commands.drive import animate
 from persona.commands.evaluation import evaluate
@@ -200,13 +199,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(subjects, tmp_path):
     weights = []
     for name, own in (("one", ["data.batch_size=2"]), ("two", [*ddp, "data.batch_size=1"])):
         folder = tmp_path / name
-        folder.mkdir()
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        environment.pop("RUN_STAMP", None)
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), *common, *own],
-            cwd=folder, env=environment, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
+        done = launch([sys.executable, str(ROOT / "train.py"), *common, *own], folder)
         assert done.returncode == 0, done.stderr
         (made,) = folder.glob("outputs/tiny/*")
         weights.append(torch.load(made / "last.ckpt", weights_only=True)["state_dict"])

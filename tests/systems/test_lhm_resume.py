@@ -5,11 +5,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from processes import launch, until
 from test_lhm import SMALL
 
 pytestmark = pytest.mark.slow
@@ -38,10 +38,7 @@ def command(subjects, tmp_path):
 
 
 def run(command, cwd):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900
-    )
+    done = launch(command, cwd, limit_s=900)
     assert done.returncode == 0, done.stderr
 
 
@@ -59,11 +56,13 @@ def test_killed_and_resumed_equals_uninterrupted(command, tmp_path):
     run(command(tmp_path / "whole"), tmp_path)
     cut = tmp_path / "cut"
     process = subprocess.Popen(command(cut), cwd=tmp_path, start_new_session=True)
+
+    def reached() -> bool:
+        assert process.poll() is None, "it ended before"
+        return (cut / "last.ckpt").exists()
+
     try:
-        deadline = time.monotonic() + 900
-        while not (cut / "last.ckpt").exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
+        until(reached, "the first checkpoint", 900)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL

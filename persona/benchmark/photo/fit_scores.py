@@ -13,6 +13,7 @@ from persona.benchmark.photo.fitted import FittedPerson
 from persona.benchmark.photo.truth import TruePerson
 from persona.benchmark.similarity import aligned
 from persona.data.palette import PART_INDEX
+from persona.modules.nearest import nearest_marked
 from persona.modules.render.mesh import interpolate, rasterize_uv
 
 BODY_JOINTS = slice(0, 22)
@@ -145,8 +146,8 @@ def background_share(true: TruePerson, fitted: FittedPerson) -> float:
     if not (inside.any() and outside.any()):
         return 0.0
     image = true.image.astype(np.float32)
-    person = image[_nearest(inside, row, column)]
-    ground = _smoothed(image, outside, 2 * rim)[_nearest(outside, row, column)]
+    person = image[nearest_marked(inside)][row, column]
+    ground = _smoothed(image, outside, 2 * rim)[nearest_marked(outside)][row, column]
     texel = textures.texture[seen].astype(np.float32)
 
     def apart(a: ndarray, b: ndarray) -> ndarray:
@@ -154,11 +155,6 @@ def background_share(true: TruePerson, fitted: FittedPerson) -> float:
 
     clear = apart(person, ground) > CLEAR_RGB
     return float((clear & (apart(texel, ground) < apart(texel, person))).mean())
-
-
-def _nearest(mask: Bool[ndarray, "h w"], row: ndarray, column: ndarray) -> tuple[ndarray, ...]:
-    index = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
-    return tuple(index[:, row, column])
 
 
 def _smoothed(image: ndarray, mask: Bool[ndarray, "h w"], radius: int) -> ndarray:

@@ -14,6 +14,7 @@ from persona.benchmark.photo.fit_scores import iou
 from persona.benchmark.photo.truth import TrueView
 from persona.benchmark.photo.views import Picture
 from persona.data.palette import PART_INDEX
+from persona.modules.detect.boxes import mask_bounds
 
 GROUPS = {"front": (0, 45, 315), "side": (90, 270), "back": (135, 180, 225)}
 """Azimuths, degrees from the photo's view."""
@@ -122,12 +123,9 @@ def asset_scores(
 def common_box(masks: list[Bool[ndarray, "h w"]]) -> tuple[slice, slice]:
     """The box of all silhouettes, with a rim: LPIPS is not diluted by white around them."""
     union = np.logical_or.reduce(masks)
-    rows, columns = np.nonzero(union.any(1))[0], np.nonzero(union.any(0))[0]
+    top, bottom, left, right = mask_bounds(union)
     rim = round(0.03 * union.shape[0])
-    return (
-        slice(max(0, rows[0] - rim), rows[-1] + 1 + rim),
-        slice(max(0, columns[0] - rim), columns[-1] + 1 + rim),
-    )
+    return slice(max(0, top - rim), bottom + rim), slice(max(0, left - rim), right + rim)
 
 
 def lpips_by(network: torch.nn.Module) -> Lpips:

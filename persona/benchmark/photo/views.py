@@ -21,6 +21,7 @@ from persona.data.preprocess.textured_person import TexturedPerson, nearest_texe
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.detect.boxes import mask_bounds
 from persona.systems.fit import Fit
 from persona.types import BodyIdentity, BodyPose, Camera
 
@@ -158,7 +159,7 @@ def best_place(mask: Bool[ndarray, "h w"], target: Bool[ndarray, "h2 w2"]) -> Pl
         # Pixels that have left the frame count as well.
         return 1 - both / (layer.sum() * scale**2 + small.sum() - both)
 
-    (top, bottom, left, right), (t, b, l, r) = _box(layer), _box(small)  # noqa: E741
+    (top, bottom, left, right), (t, b, l, r) = mask_bounds(layer > 0.5), mask_bounds(small > 0.5)  # noqa: E741
     starts = []
     for scale in ((b - t) / (bottom - top), (r - l) / (right - left)):
         x, y = (l + r - scale * (left + right)) / 2, (t + b - scale * (top + bottom)) / 2
@@ -169,11 +170,6 @@ def best_place(mask: Bool[ndarray, "h w"], target: Bool[ndarray, "h2 w2"]) -> Pl
     )  # fmt: skip
     scale, (x, y) = float(np.exp(found.x[0])), found.x[1:] * 100
     return Place(_COARSE * scale, _COARSE * float(x), _COARSE * float(y))
-
-
-def _box(mask: Float[ndarray, "h w"]) -> tuple[int, int, int, int]:
-    rows, columns = np.nonzero(mask.max(1) > 0.5)[0], np.nonzero(mask.max(0) > 0.5)[0]
-    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
 def best_shift(wide: Bool[ndarray, "h w3"], target: Bool[ndarray, "h w"]) -> int:

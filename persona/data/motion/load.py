@@ -21,7 +21,7 @@ from persona.data.motion.settle import settle
 from persona.data.motion.soma import clip_from_soma
 from persona.data.motion.talk import TALK, talk_motion
 from persona.data.motion.target import TargetSkeleton
-from persona.errors import UserError
+from persona.errors import UserError, check_choice
 from persona.modules.body.base import Body
 from persona.types import BodyIdentity
 
@@ -58,8 +58,8 @@ def load_motion(
     """
     if fps is not None and fps <= 0:
         raise UserError(f"{path_or_name}: fps={fps} is not positive; give frames per second")
-    if up not in (None, *UP_AXES):
-        raise UserError(f"up={up} is unknown: choose {', '.join(UP_AXES)}")
+    if up is not None:
+        check_choice("up", up, UP_AXES)
     target = TargetSkeleton.from_body(body, identity)
     path = Path(path_or_name)
     if str(path_or_name) in BUILTIN:

@@ -53,7 +53,9 @@ def read_colmap(folder: Path, remedy: str) -> dict[str, Camera]:
             lens = lenses[words[8]]
             rotation = Rotation.from_quat(quaternion, scalar_first=True).as_matrix()
         except KeyError as error:
-            raise UserError(f"{where} names camera {error}, which cameras.txt lacks") from error
+            raise UserError(
+                f"{where} names camera {error}, which cameras.txt lacks; {remedy}"
+            ) from error
         except (ValueError, IndexError) as error:
             raise UserError(f"{where} is not an image's pose ({error}); {remedy}") from error
         cam_from_world = torch.eye(4)

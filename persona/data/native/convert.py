@@ -42,6 +42,7 @@ from persona.errors import UserError
 from persona.modules.body.regions import body_regions
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Annotator
+from persona.modules.detect.boxes import mask_bounds
 from persona.types import BodyIdentity
 
 log = logging.getLogger(__name__)
@@ -221,8 +222,7 @@ def common_boxes(masks: Sequence[Bool[ndarray, "h w"]]) -> list[Box]:
     height, width = masks[0].shape
     centres, sizes = [], []
     for mask in masks:
-        rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
-        top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+        top, bottom, left, right = mask_bounds(mask)
         tall = MARGIN * max(bottom - top, (right - left) / ASPECT)
         centres.append(((left + right) / 2, (top + bottom) / 2))
         sizes.append((tall * ASPECT, tall))

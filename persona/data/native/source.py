@@ -15,7 +15,7 @@ from persona.data.native.convert import SubjectMaker
 from persona.data.native.recording import NativeFrame, Recording, front_frame
 from persona.data.preprocess.clip import ClipMaker
 from persona.data.preprocess.clip_store import ClipStore
-from persona.errors import UserError
+from persona.errors import UserError, check_choice
 from persona.modules.body.smplx_body import SmplxBody
 
 log = logging.getLogger(__name__)
@@ -58,8 +58,7 @@ class Conversion:
     clips: ClipMaker | None = None
 
     def __post_init__(self) -> None:
-        if self.setting not in (SINGLE_IMAGE, VIDEO):
-            raise UserError(f"data.setting={self.setting}: choose {SINGLE_IMAGE} or {VIDEO}")
+        check_choice("data.setting", self.setting, (SINGLE_IMAGE, VIDEO))
 
     def describe(self) -> tuple:
         """All that the subject depends on, as plain values."""

@@ -36,6 +36,7 @@ from persona.modules.body.smplx_body import SmplxBody
 SIDE = 512
 """Texels across each texture."""
 _EYES = "eyes/high-poly.mhclo"
+_REMEDY = "give MakeHuman's assets: clothes, hair, skins, eyes"
 _OWN = {"upper": shirt, "lower": trousers, "shoes": shoes, "hair": hair}
 _LONG_HAIR = 0.22
 _TAILORED = 0.5
@@ -83,9 +84,7 @@ def read_assets(folder: str | Path, body: SmplxBody) -> Assets:
     skins = sorted(folder.glob("skins/*.png"))
     for kind, found in (kinds | {"skins": skins}).items():
         if not found:
-            raise UserError(
-                f"{folder}: no {kind}; give MakeHuman assets: clothes, hair, skins, eyes"
-            )
+            raise UserError(f"{folder}: no {kind}; {_REMEDY}")
     worn = {k: [read_wearable(path, body, k) for path in paths] for k, paths in kinds.items()}
     textures: list[UInt8[np.ndarray, "s s 4"]] = []
     texture_of: dict[str, list[int]] = {name: [] for name in SLOTS}
@@ -94,23 +93,31 @@ def read_assets(folder: str | Path, body: SmplxBody) -> Assets:
         for path in paths:
             for slot in slots[kind]:
                 texture_of[slot].append(len(textures))
-            textures.append(_texture(next(path.glob("*_diffuse.png"))))
+            textures.append(_texture(_only(path, "*_diffuse.png")))
     for path in skins:
         texture_of["skin"].append(len(textures))
         textures.append(_texture(path))
     texture_of["eyes"].append(len(textures))
-    textures.append(_texture(next(folder.glob("eyes/*.png"))))
+    textures.append(_texture(_only(folder, "eyes/*.png")))
     return Assets(
         **worn, eyes=read_wearable(folder / _EYES, body, "eyes"),
         textures=torch.from_numpy(np.stack(textures)), texture_of=texture_of,
     )  # fmt: skip
 
 
+def _only(folder: Path, pattern: str) -> Path:
+    """The first file of a pattern."""
+    found = next(iter(sorted(folder.glob(pattern))), None)
+    if found is None:
+        raise UserError(f"{folder}: no {pattern}; {_REMEDY}")
+    return found
+
+
 def _texture(file: Path) -> UInt8[np.ndarray, "s s 4"]:
     """RGBA of one side length, darkened by the ambient occlusion beside it."""
     pixels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
     if pixels is None:
-        raise UserError(f"{file}: not an image")
+        raise UserError(f"{file}: not an image; {_REMEDY}")
     pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGRA if pixels.ndim == 2 else cv2.COLOR_BGR2RGBA
                           if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)  # fmt: skip
     pixels = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
@@ -118,7 +125,7 @@ def _texture(file: Path) -> UInt8[np.ndarray, "s s 4"]:
     if shade != file and shade.is_file():
         dark = cv2.imread(str(shade), cv2.IMREAD_GRAYSCALE)
         if dark is None:
-            raise UserError(f"{shade}: not an image")
+            raise UserError(f"{shade}: not an image; {_REMEDY}")
         grey = cv2.resize(dark, (SIDE, SIDE))
         pixels[..., :3] = (pixels[..., :3] * (grey[..., None] / 255.0)).astype(np.uint8)
     return pixels

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from persona.data.palette import PART_INDEX
 from persona.data.people.wearable import Wearable
-from persona.data.synthetic.person import SKIN_PARTS
+from persona.data.synthetic.person import skin_parts
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import BodyPose, TensorTuple
 
@@ -37,14 +37,6 @@ class Dressed(TensorTuple):
     part: Int[Tensor, "f"]
     slot: Int[Tensor, "f"]
     """Index in ``SLOTS``."""
-
-
-def skin_parts(body: SmplxBody) -> Int[Tensor, "f"]:
-    """Class of each face of the bare body, by the joint that moves it most."""
-    table = torch.zeros(body.weights.shape[1], dtype=torch.int64)
-    for name, joints in SKIN_PARTS.items():
-        table[list(joints)] = PART_INDEX[name]
-    return table[body.weights[body.faces].sum(1).argmax(-1)]
 
 
 def dress(body: SmplxBody, wearables: Sequence[tuple[Wearable, int | None]]) -> Dressed:

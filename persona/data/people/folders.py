@@ -82,7 +82,8 @@ class FolderPortraits(torch.utils.data.IterableDataset):
                 log.warning("left out (%d of %d): %s", len(broken), len(self.roots), error)
                 if len(broken) == len(self.roots):
                     raise UserError(
-                        f"data.source.roots: none of {len(broken)} subjects can be read"
+                        f"data.source.roots: none of {len(broken)} subjects can be read (the last:"
+                        f" {error}); give others"
                     ) from error
                 continue
             yield found

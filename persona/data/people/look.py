@@ -13,6 +13,7 @@ from torch import Tensor
 
 from persona.data.people.assets import Assets, Outfit
 from persona.data.people.dressed import SLOTS
+from persona.modules.avatar.light import GAMMA
 from persona.types import TensorTuple
 
 KEEP, RECOLOUR, PLAIN, STRIPES, CHECKS, DOTS, BLOTCHES = range(7)
@@ -58,7 +59,7 @@ def random_colour(rng: np.random.Generator) -> Float64[np.ndarray, "3"]:
         np.clip(rng.choice([rng.uniform(0.02, 0.2), rng.uniform(), rng.uniform(0.85, 1)]), 0, 1)
     )
     saturation = rng.uniform(0, 0.12) if rng.uniform() < 0.4 else rng.uniform(0.1, 0.95)
-    return np.array(colorsys.hsv_to_rgb(rng.uniform(), saturation, value)) ** 2.2
+    return np.array(colorsys.hsv_to_rgb(rng.uniform(), saturation, value)) ** GAMMA
 
 
 def random_look(
@@ -117,7 +118,7 @@ def _hair_colour(rng: np.random.Generator) -> np.ndarray:
         one = random_colour(rng)
     else:
         hue, saturation = rng.uniform(0.02, 0.13), rng.uniform(0, 0.75)
-        one = np.array(colorsys.hsv_to_rgb(hue, saturation, rng.uniform(0.05, 0.95))) ** 2.2
+        one = np.array(colorsys.hsv_to_rgb(hue, saturation, rng.uniform(0.05, 0.95))) ** GAMMA
     return np.stack([one] * 3)
 
 
@@ -135,7 +136,7 @@ def albedo(
         texel: Its garment's own texture, sRGB in [0, 1].
         surface: Its place on the template, metres.
     """
-    own = texel.clamp(min=1e-4) ** 2.2
+    own = texel.clamp(min=1e-4) ** GAMMA
     ground, second, third = look.ink[slot].unbind(1)
     side = surface[:, 0].abs()
     ring = torch.where(side > _SLEEVE_M, side, surface[:, 1])
@@ -192,7 +193,7 @@ def shade(
     light = look.ambient + facing @ look.lamp_colour
     half = torch.nn.functional.normalize(look.lamp + look.lamp.new_tensor([0, 0, 1.0]), dim=-1)
     shine = look.gloss * ((normal @ half.T).clamp(min=0) ** 24) @ look.lamp_colour
-    return ((colour * light + shine).clamp(1e-6, 1)) ** (1 / 2.2)
+    return ((colour * light + shine).clamp(1e-6, 1)) ** (1 / GAMMA)
 
 
 def texture_values(

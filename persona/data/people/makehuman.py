@@ -24,6 +24,7 @@ from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import NUM_JOINTS
 
+_REMEDY = "get it from MakeHuman again, or take it out"
 BASE_FILE = Path(__file__).parent / "assets" / "makehuman_base.npz"
 DECIMETRES = 10.0
 _CROTCH_SHARE = 0.5
@@ -78,12 +79,12 @@ def read_wearable(folder: Path, body: SmplxBody, kind: str) -> Wearable:
         )
     file = folder if folder.suffix == ".mhclo" else next(iter(sorted(folder.glob("*.mhclo"))), None)
     if file is None or not file.with_suffix(".obj").is_file():
-        raise UserError(f"{folder}: no .mhclo with an .obj of the same name")
+        raise UserError(f"{folder}: no .mhclo with an .obj of the same name; {_REMEDY}")
     try:
         points, weights, deleted = _bind(file, base)
         faces, coords = _read_obj(file.with_suffix(".obj"))
     except (ValueError, IndexError, KeyError) as error:
-        raise UserError(f"{file}: not a MakeHuman garment ({error})") from error
+        raise UserError(f"{file}: not a MakeHuman garment ({error}); {_REMEDY}") from error
     rest = base.t_pose(points, weights)
     hidden = torch.from_numpy(deleted[base.body_index])
     rest_t = torch.from_numpy(rest).float()

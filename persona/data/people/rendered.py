@@ -12,14 +12,22 @@ from persona.data.people.dressed import pose_dressed
 from persona.data.people.look import random_look
 from persona.data.people.portraits import VIEW, Picture, PortraitReader, Portraits, turns
 from persona.data.people.render import render_person
-from persona.data.people.scene import Casting, Person, Stance, frame_by, random_stance, stand
+from persona.data.people.scene import (
+    NUM_BETAS,
+    Casting,
+    Person,
+    Stance,
+    frame_by,
+    random_betas,
+    random_stance,
+    stand,
+)
 from persona.data.people.shots import SIZE
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.threads import use_threads
 from persona.types import BodyIdentity
 
-_NUM_BETAS = 12
 _SUPERSAMPLED = 2
 """Pixels of a render to one of the picture, along each side: of outlines with steps, a perceptual
 loss teaches a network to set dark specks along its own."""
@@ -65,8 +73,7 @@ class RenderedPortraits(torch.utils.data.IterableDataset):
         """A random person in random clothes; None if no photograph is possible."""
         outfit = self.casting.person(rng, own=0.5).outfit
         look = random_look(self.casting.assets, outfit, rng, plain_light=rng.uniform() < 0.7)
-        betas = torch.zeros(self.casting.body.num_betas)
-        betas[:_NUM_BETAS] = torch.from_numpy(rng.normal(size=_NUM_BETAS).clip(-2.2, 2.2) * 0.8)
+        betas = random_betas(self.casting.body, rng)
         person = Person(outfit, look, betas)
         identity = replace(self.casting.body.zero_identity(), betas=betas)
         source = self._picture(rng, person, random_stance(rng, front=1.0), SIZE)
@@ -116,7 +123,7 @@ def as_fitted(
         trans=pose.trans + across * noise(torch.zeros(3), _FIT_SHIFT_M),
     )  # fmt: skip
     betas = identity.betas.clone()
-    betas[:_NUM_BETAS] = noise(betas[:_NUM_BETAS], _FIT_BETAS)
+    betas[:NUM_BETAS] = noise(betas[:NUM_BETAS], _FIT_BETAS)
     background = torch.from_numpy(rng.uniform(size=(3, 1, 1))).to(picture.image)
     image = torch.lerp(background, picture.image, picture.mask)
     mask = (picture.mask > rng.uniform(0.2, 0.8)).float()

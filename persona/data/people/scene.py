@@ -33,6 +33,18 @@ _SHAKE, _STILL = 0.06, 0.025
 _TILT = 0.08
 """Radians that cameras look up or down: people are photographed level."""
 
+NUM_BETAS = 12
+"""Coefficients of a body's shape that differ between people."""
+
+
+def random_betas(
+    body: SmplxBody, rng: np.random.Generator, most: float = 2.2
+) -> Float[Tensor, "b"]:
+    """A random shape: coefficients of deviation 0.8, none beyond ``most`` deviations."""
+    betas = torch.zeros(body.num_betas)
+    betas[:NUM_BETAS] = torch.from_numpy(rng.normal(size=NUM_BETAS).clip(-most, most) * 0.8)
+    return betas
+
 
 @dataclass(frozen=True)
 class Person:
@@ -83,10 +95,7 @@ class Casting:
         """A random person; ``own`` is the share in the project's own wardrobe."""
         outfit = random_outfit(self.assets, self.body, rng, own, self.long_skirts)
         look = random_look(self.assets, outfit, rng, plain_light)
-        betas = torch.zeros(self.body.num_betas)
-        count = min(12, self.body.num_betas)
-        betas[:count] = torch.from_numpy(rng.normal(size=count).clip(-2, 2) * 0.8).float()
-        return Person(outfit, look, betas)
+        return Person(outfit, look, random_betas(self.body, rng, most=2.0))
 
     def pose(self, rng: np.random.Generator) -> Float[Tensor, "55 3"]:
         """A pose of a motion, a stance with the arms anywhere, somebody at ease or seated; shaken.

@@ -13,7 +13,7 @@ from torch import Tensor
 from persona.data.people.dressed import Dressed, pose_dressed
 from persona.data.people.look import Look, random_look
 from persona.data.people.render import render_person
-from persona.data.people.scene import Casting, Person, frame_by, random_stance, stand
+from persona.data.people.scene import Casting, Person, frame_by, random_betas, random_stance, stand
 from persona.modules.perception.network import NUM_JOINTS
 from persona.modules.threads import use_threads
 from persona.types import TensorTuple
@@ -21,7 +21,6 @@ from persona.types import TensorTuple
 SIZE = (512, 384)
 _PER_OUTFIT = 40
 """Renders after which one of the dressed bodies is replaced."""
-_NUM_BETAS = 12
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,7 @@ class Shots(torch.utils.data.IterableDataset):
         look: Look = random_look(
             self.casting.assets, person.outfit, rng, plain_light=rng.uniform() < 0.3
         )
-        betas = torch.zeros(body.num_betas)
-        betas[:_NUM_BETAS] = torch.from_numpy(rng.normal(size=_NUM_BETAS).clip(-2.2, 2.2) * 0.8)
+        betas = random_betas(body, rng)
         pose = stand(body, self.casting.pose(rng), random_stance(rng))
         vertices, joints = pose_dressed(body, mesh, betas, pose)
         share, ends = _visible_share(rng)

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from scipy import ndimage
 
+from persona.modules.avatar.light import GAMMA
 from persona.modules.nearest import nearest_marked
 
 SHADING_LIMIT = 1.4
@@ -38,7 +39,7 @@ def remove_shading(
     Returns:
         Albedo estimate, sRGB; the image where there is no person.
     """
-    linear = (image.astype(np.float32) / 255) ** 2.2
+    linear = (image.astype(np.float32) / 255) ** GAMMA
     brightness = np.log(linear.mean(-1) + 1e-3)
     use = mask & normal_mask
     labels = [k for k in np.unique(classes[use]) if (use & (classes == k)).sum() > _MIN_PIXELS]
@@ -58,7 +59,7 @@ def remove_shading(
     shading = ndimage.gaussian_filter(shading[nearest_marked(use)], image.shape[0] / 150)
     limit = np.log(SHADING_LIMIT)
     albedo = linear / np.exp(shading.clip(-limit, limit))[..., None]
-    flat = (albedo.clip(0, 1) ** (1 / 2.2) * 255).round().astype(np.uint8)
+    flat = (albedo.clip(0, 1) ** (1 / GAMMA) * 255).round().astype(np.uint8)
     return np.where(mask[..., None], flat, image)
 
 

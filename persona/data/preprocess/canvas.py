@@ -15,6 +15,7 @@ from torch import Tensor
 
 from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.annotator import JOINTS
+from persona.modules.detect.boxes import mask_bounds
 from persona.types import Camera
 
 PATCH_PX = 256
@@ -92,8 +93,7 @@ def person_canvas(
 
 def person_box(mask: Bool[ndarray, "h w"], aspect: float) -> tuple[int, int, int, int]:
     """Box (x, y, w, h) of width / height ``aspect`` around the mask, possibly beyond the image."""
-    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    top, bottom, left, right = mask_bounds(mask)
     rim = PADDING * max(bottom - top, right - left)
     height = max(bottom - top + 2 * rim, (right - left + 2 * rim) / aspect)
     w, h = round(height * aspect), round(height)
@@ -109,26 +109,32 @@ def largest_piece(mask: Bool[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
 def face_patch(
     canvas: Canvas,
 ) -> tuple[UInt8[ndarray, "q q 3"] | None, Float32[ndarray, "4"] | None]:
-    """The face at 256 x 256 (Lanczos) and its box in the canvas, None when no face is seen.
-
-    Box as in PERSONA: the face keypoints' bounds times 1.2, moved up by a fifth of its height, made
-    square and 1.25 times larger.
-    """
+    """The face at 256 x 256 (Lanczos) and its box in the canvas, None when no face is seen."""
     found = canvas.keypoints[wholebody.FACE]
     face = found[found[:, 2] > _PATCH_MIN_SCORE, :2].numpy()
     if len(face) < 2:
         return None, None
-    low, high = face.min(0), face.max(0)
-    centre, size = (low + high) / 2, 1.2 * (high - low)
-    centre[1] -= 0.2 * size[1]
-    side = 1.25 * size.max()
+    x, y, side, _ = face_box(face).tolist()
     ratio = canvas.source.shape[0] / canvas.image.shape[0]
     pixels = max(2, round(side * ratio))
-    corner = np.round((centre - side / 2) * ratio).astype(int)
-    crop = _crop(canvas.source, (int(corner[0]), int(corner[1]), pixels, pixels), 255)
+    corner = round(x * ratio), round(y * ratio)
+    crop = _crop(canvas.source, (*corner, pixels, pixels), 255)
     patch = cv2.resize(crop, (PATCH_PX, PATCH_PX), interpolation=cv2.INTER_LANCZOS4)
     box = np.array([*corner, pixels, pixels], np.float32) / np.float32(ratio)
     return patch, box
+
+
+def face_box(points: Float32[ndarray, "k 2"]) -> Float32[ndarray, "4"]:
+    """Box (x, y, w, h) of a face patch, in the pixels of the face's keypoints.
+
+    As in PERSONA: the keypoints' bounds times 1.2, moved up by a fifth of its height, made square
+    and 1.25 times larger.
+    """
+    low, high = points.min(0), points.max(0)
+    centre, size = (low + high) / 2, (high - low) * 1.2
+    centre = centre - np.array([0, 0.2 * size[1]])
+    side = size.max() * 1.25
+    return np.array([*(centre - side / 2), side, side], np.float32)
 
 
 def photo_px(pixels: Float[Tensor, "n 2"], crop: Camera, photo: Camera) -> Float[Tensor, "n 2"]:

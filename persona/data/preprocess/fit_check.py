@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from PIL import Image
 from torch import Tensor
@@ -20,6 +20,7 @@ from torch import Tensor
 from persona.data.preprocess.fit_starts import MIN_SCORE
 from persona.modules.body.topology import vertex_normals
 from persona.modules.detect import Detection, wholebody
+from persona.modules.nearest import grown
 from persona.modules.render.mesh import interpolate, rasterize
 from persona.types import Camera
 
@@ -33,7 +34,6 @@ MIN_COVERED = 0.75
 """Share of the mask that must lie near the body."""
 _RIM, _NEAR = 0.01, 0.06
 """What counts as the rim, and as near: shares of the mask's longer side."""
-_MIN_BODY_POINTS = 7
 _MIN_FACE = 0.5
 
 
@@ -87,8 +87,8 @@ def overlaps(
     drawn = rasterize(vertices, faces, camera.resize(size[1], size[0])).mask.numpy()
     rows, columns = np.nonzero(person)
     side = max(np.ptp(rows), np.ptp(columns)) + 1
-    inside = (drawn & _grown(person, _RIM * side)).sum() / max(1, drawn.sum())
-    covered = (person & _grown(drawn, _NEAR * side)).sum() / person.sum()
+    inside = (drawn & grown(person, max(1, _RIM * side))).sum() / max(1, drawn.sum())
+    covered = (person & grown(drawn, max(1, _NEAR * side))).sum() / person.sum()
     return float(inside), float(covered)
 
 
@@ -116,9 +116,3 @@ def write_overlay(
             cv2.circle(out, (round(x * scale), round(y * scale)), 2, (0, 0, 255), -1)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(out).save(path)
-
-
-def _grown(seen: Bool[ndarray, "h w"], radius: float) -> Bool[ndarray, "h w"]:
-    if not seen.any():
-        return seen
-    return cv2.distanceTransform((~seen).astype(np.uint8), cv2.DIST_L2, 3) <= max(1, radius)

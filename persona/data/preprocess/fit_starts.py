@@ -17,12 +17,11 @@ from torch import Tensor
 from persona.errors import UserError
 from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.modules.detect import Detection, wholebody
+from persona.modules.detect.wholebody import MIN_SCORE
 
 FACING_CAMERA = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
 """Root rotation of a person who stands upright and faces an OpenCV camera."""
 TORSO = [wholebody.LEFT_SHOULDER, wholebody.RIGHT_SHOULDER, wholebody.LEFT_HIP, wholebody.RIGHT_HIP]
-MIN_SCORE = 0.3
-"""Below it a keypoint does not count."""
 FACINGS = ("auto", "front", "back")
 _LEGS = [13, 14, 15, 16, 17, 18, 19, 20, 21, 22]
 _STANDING_TRUST = 12.0

@@ -164,7 +164,7 @@ def place_by_keypoints(
 
     x (Z + tz) = X + tx for normalised image coordinates x, and the same for y.
     """
-    seen = target[:, 2] > 0.3
+    seen = target[:, 2] > wholebody.MIN_SCORE
     seen[wholebody.LEFT_HAND.start :] = False
     seen[wholebody.FACE] = False
     ray = (target[seen, :2] - camera.center_px) / camera.focal_px

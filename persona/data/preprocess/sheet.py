@@ -19,9 +19,9 @@ from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.fit import BodyFit
 from persona.data.preprocess.textured_person import TexturedPerson
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
+from persona.modules.detect import wholebody
 
 _TILE = (384, 288)
-_MIN_SCORE = 0.3
 _CAPTION_PX = 22
 _GUESSED = (255, 60, 200)
 
@@ -66,7 +66,7 @@ def _marked(canvas: Canvas) -> UInt8[ndarray, "h w 3"]:
     soft = canvas.alpha[..., None]
     out = (canvas.image * soft + 110 * (1 - soft)).astype(np.uint8)
     for x, y, score in canvas.keypoints.tolist():
-        if score > _MIN_SCORE:
+        if score > wholebody.MIN_SCORE:
             cv2.circle(out, (round(x), round(y)), max(1, len(out) // 200), (0, 230, 0), -1)
     return out
 

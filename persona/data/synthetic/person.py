@@ -168,8 +168,8 @@ def _random_identity(body: SmplxBody, rng: np.random.Generator, reach: float) ->
     return identity
 
 
-def _skin_parts(body: SmplxBody) -> Int[Tensor, "f"]:
-    """Class of each skin face, by the joint that moves it most."""
+def skin_parts(body: SmplxBody) -> Int[Tensor, "f"]:
+    """Class of each face of the bare body, by the joint that moves it most."""
     table = torch.zeros(body.weights.shape[1], dtype=torch.int64)
     for name, joints in SKIN_PARTS.items():
         table[list(joints)] = PART_INDEX[name]
@@ -180,7 +180,7 @@ def _surface(body: SmplxBody, pieces: list[Piece], hidden: Bool[Tensor, "f"]) ->
     """Skin that shows and all clothes as one mesh."""
     uv = torch.stack((body.uv[:, 0], 1 - body.uv[:, 1]), -1)
     faces, coords = [body.faces[~hidden]], [uv[body.uv_faces[~hidden]]]
-    texture, part = [torch.zeros(len(faces[0]), dtype=torch.int64)], [_skin_parts(body)[~hidden]]
+    texture, part = [torch.zeros(len(faces[0]), dtype=torch.int64)], [skin_parts(body)[~hidden]]
     first = len(body.template)
     for piece in pieces:
         faces.append(torch.from_numpy(piece.faces).long() + first)

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from persona.data.layout import FrameData
 from persona.data.palette import colours_from_classes
+from persona.modules.avatar.light import GAMMA
 from persona.modules.body.topology import vertex_normals
 from persona.modules.render.mesh import interpolate, rasterize
 from persona.types import BodyPose, Camera, MeshRender
 
-GAMMA = 2.2
 LIGHT_DISTANCE_M = 12.0
 LIGHT_REACH_M = 1.5
 """Half side of what the shadow map covers around the person."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from persona.data.layout import CAPTURED, TEST, SubjectInfo
 from persona.data.making import make_subject
+from persona.data.preprocess.canvas import face_box
 from persona.data.preprocess.unwrap import View, unwrap
 from persona.data.subject_writer import SubjectWriter
 from persona.data.synthetic import poses
@@ -24,10 +25,10 @@ from persona.data.synthetic.scene import CLIPS, ClipScene, Scene
 from persona.data.synthetic.studio import Light, Look, Shot, as_bytes, shot_frame
 from persona.data.synthetic.video_errors import VideoErrors
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.detect import wholebody
 from persona.types import BodyPose
 
 MAKER = "synthetic"
-FACE_KEYPOINTS = slice(23, 91)
 
 
 class SyntheticSubject:
@@ -135,7 +136,7 @@ class FrameMaker(Scene):
         """
         side = self.config.patch_size
         assert view.frame.keypoints is not None  # Every frame made here has them.
-        box = _face_box(view.frame.keypoints[FACE_KEYPOINTS])
+        box = face_box(view.frame.keypoints[wholebody.FACE, :2])
         close = self.camera.crop(torch.from_numpy(box), side, side)
         patch = self.shoot(vertices, camera=close, light=self.light_on(view.frame.pose))
         backdrop = (1 - patch.coverage[..., None]) * self.background[0].mean(0)
@@ -211,12 +212,3 @@ def each(pose: BodyPose, label: str) -> Iterator[BodyPose]:
     """The frames of a clip, with a progress bar."""
     for frame in track(range(len(pose.root)), label, transient=True):
         yield pose[frame]
-
-
-def _face_box(points: Float32[np.ndarray, "k 3"]) -> Float32[np.ndarray, "4"]:
-    """PERSONA's square face box (x, y, w, h) about the face keypoints."""
-    low, high = points[:, :2].min(0), points[:, :2].max(0)
-    centre, size = (low + high) / 2, (high - low) * 1.2
-    centre = centre - np.array([0, 0.2 * size[1]])
-    side = size.max() * 1.25
-    return np.array([*(centre - side / 2), side, side], np.float32)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.spatial import ConvexHull
 
@@ -152,10 +152,3 @@ def hang(
         faces.append(np.stack((upper[b], upper[a], lower[a]), 1))
         faces.append(np.stack((upper[b], lower[a], lower[b]), 1))
     return np.concatenate(faces), column
-
-
-def covered(
-    faces: Int[np.ndarray, "f 3"], field: Float[np.ndarray, "p"], margin: float
-) -> Bool[np.ndarray, "f"]:
-    """Faces that lie deeper than ``margin`` inside a sheet cut by ``field``."""
-    return (field > margin)[faces].all(1)

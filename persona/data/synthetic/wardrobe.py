@@ -18,7 +18,7 @@ from persona.data.synthetic.surface import (
     normals_of,
     rim,
 )
-from persona.errors import UserError
+from persona.errors import check_choice
 from persona.modules.body.joints import (
     EYES,
     HEAD_JOINTS,
@@ -78,8 +78,7 @@ class Style:
         Raises:
             UserError: there is no such outfit.
         """
-        if outfit not in OUTFITS:
-            raise UserError(f"outfit={outfit} is unknown: choose {', '.join(OUTFITS)}")
+        check_choice("outfit", outfit, OUTFITS)
         return Style(**{name: rng.uniform(*ends) for name, ends in OUTFITS[outfit].items()})
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from persona.errors import UserError
+from persona.errors import UserError, check_choice
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar
 from persona.modules.avatar.history import History, code_shape
 from persona.modules.avatar.learnt_normals import LearntNormals
@@ -92,8 +92,7 @@ class AvatarBuilder:
     )
 
     def __post_init__(self) -> None:
-        if self.light not in LIGHTS:
-            raise UserError(f"avatar.light={self.light} is unknown: choose {', '.join(LIGHTS)}")
+        check_choice("avatar.light", self.light, LIGHTS)
         if self.learnt_normals and self.light == "baked":
             raise UserError("avatar.learnt_normals=true needs a light: avatar.light=photo or sh")
 

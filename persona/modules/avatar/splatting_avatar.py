@@ -10,16 +10,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from persona.errors import UserError
+from persona.errors import check_choice
 from persona.modules.avatar.base import Avatar, PosedPoints
 from persona.modules.avatar.gaussian_avatar import neighbour_log_scale
 from persona.modules.avatar.rig import Rig
+from persona.modules.body.rotation import quaternion_product
 from persona.modules.body.shaped_body import ShapedBody
 from persona.modules.body.surface_points import (
     SurfacePoints,
     area_ratios,
     closest_points,
-    multiply_quaternions,
     phong_positions,
     random_points,
     turn_vectors,
@@ -81,8 +81,7 @@ class SplattingAvatar(Avatar):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if stretch not in STRETCHES:
-            raise UserError(f"avatar.stretch={stretch} is unknown: choose {', '.join(STRETCHES)}")
+        check_choice("avatar.stretch", stretch, STRETCHES)
         self.body, self.stretch = body, stretch
         rest, joints = body.shape(identity)
         faces, across = body.faces, across_sides(body.faces)
@@ -130,7 +129,7 @@ class SplattingAvatar(Avatar):
         normals = vertex_normals(posed, faces, self.fans)
         means = phong_positions(places, self.height, posed, normals, faces) + pose.trans
         turns = places.blend(vertex_turns(self.rest, posed, faces), faces)
-        turns = F.normalize(multiply_quaternions(turns, self.quaternion), dim=-1)
+        turns = F.normalize(quaternion_product(turns, self.quaternion), dim=-1)
         shape = self._scales(posed), turns, self.opacity_logit.sigmoid()
         return PosedPoints(Gaussians(means, *shape), self.rgb_logit.sigmoid())
 

@@ -169,5 +169,7 @@ class ShapedBody(Body):
 def _count(file: Path, what: str, asked: int | None, available: int) -> int:
     """How many coefficients to keep."""
     if asked is not None and asked > available:
-        raise UserError(f"{file}: {asked} {what} asked for, the file has {available}")
+        raise UserError(
+            f"{file}: {asked} {what} asked for, the file has {available}; ask for as many at most"
+        )
     return available if asked is None else asked

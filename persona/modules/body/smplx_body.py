@@ -122,4 +122,6 @@ def _picker(file: Path, arrays: dict[str, np.ndarray], faces: Tensor) -> Keypoin
     try:
         return KeypointPicker.from_arrays(arrays, faces)
     except KeyError as error:
-        raise UserError(f"{file}: neither keypoints nor SMPL-X landmarks (no {error})") from error
+        raise UserError(
+            f"{file}: neither keypoints nor SMPL-X landmarks (no {error}); get the file again"
+        ) from error

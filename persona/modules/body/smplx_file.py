@@ -22,6 +22,7 @@ OPTIONAL = (
     "keypoint_bary", "dynamic_lmk_faces_idx", "dynamic_lmk_bary_coords",
 )  # fmt: skip
 """The packaged file has names and keypoints of its own; texture coordinates may be absent."""
+_REMEDY = "get SMPLX_NEUTRAL.npz from smpl-x.is.tue.mpg.de, or use body=anny"
 
 
 def read_smplx_file(file: Path) -> dict[str, np.ndarray]:
@@ -33,21 +34,18 @@ def read_smplx_file(file: Path) -> dict[str, np.ndarray]:
         UserError: no such file, or not a SMPL-X file.
     """
     if not file.is_file():
-        raise UserError(
-            f"{file}: no such body file; get SMPLX_NEUTRAL.npz from smpl-x.is.tue.mpg.de, "
-            "or use body=anny"
-        )
+        raise UserError(f"{file}: no such body file; {_REMEDY}")
     wrong = f"{file}: not a SMPL-X .npz file"
     if not zipfile.is_zipfile(file):
-        raise UserError(f"{wrong}, or only a part of one")
+        raise UserError(f"{wrong}, or only a part of one; {_REMEDY}")
     try:
         with np.load(file) as data:
             missing = [key for key in REQUIRED if key not in data.files]
             if missing:
-                raise UserError(f"{wrong}: it has no {', '.join(missing)}")
+                raise UserError(f"{wrong}: it has no {', '.join(missing)}; {_REMEDY}")
             arrays = {key: data[key] for key in (*REQUIRED, *OPTIONAL) if key in data.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{wrong} ({error})") from error
+        raise UserError(f"{wrong} ({error}); {_REMEDY}") from error
     count, dirs = len(arrays["v_template"]), arrays["shapedirs"]
     shapes = {
         "v_template": (count, 3), "shapedirs": (count, 3, dirs.shape[-1]),
@@ -56,7 +54,7 @@ def read_smplx_file(file: Path) -> dict[str, np.ndarray]:
     }  # fmt: skip
     for key, shape in shapes.items():
         if arrays[key].shape != shape:
-            raise UserError(f"{wrong}: {key} is {arrays[key].shape} instead of {shape}")
+            raise UserError(f"{wrong}: {key} is {arrays[key].shape} instead of {shape}; {_REMEDY}")
     first = NUM_SHAPE if dirs.shape[-1] >= NUM_SHAPE + NUM_EXPRESSION else FEW
     arrays["shape_dirs"] = dirs[..., :first]
     arrays["expr_dirs"] = dirs[..., first : first + min(first, NUM_EXPRESSION)]

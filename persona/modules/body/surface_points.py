@@ -126,16 +126,6 @@ def area_ratios(
     return (after + floor) / (before + floor)
 
 
-def multiply_quaternions(
-    first: Float[Tensor, "*b 4"], second: Float[Tensor, "*b 4"]
-) -> Float[Tensor, "*b 4"]:
-    """Hamilton's product: the second rotation, then the first."""
-    w, v = first[..., :1], first[..., 1:]
-    a, u = second[..., :1], second[..., 1:]
-    real = w * a - (v * u).sum(-1, keepdim=True)
-    return torch.cat([real, w * u + a * v + torch.linalg.cross(v, u)], -1)
-
-
 def turn_vectors(
     quaternions: Float[Tensor, "*b 4"], vectors: Float[Tensor, "*b 3"]
 ) -> Float[Tensor, "*b 3"]:

@@ -273,11 +273,3 @@ def rings(faces: Int[Tensor, "f 3"], seed_mask: Bool[Tensor, "p"], k: int) -> Bo
     for _ in range(k):
         mask[faces[mask[faces].any(1)]] = True
     return mask
-
-
-def seam_vertices(
-    faces: Int[Tensor, "f 3"], uv_faces: Int[Tensor, "f 3"], num_vertices: int
-) -> Bool[Tensor, "p"]:
-    """Vertices that have several uv coordinates (they lie on a cut of the texture)."""
-    pairs, _ = unique_pairs(torch.stack([faces.flatten(), uv_faces.flatten()], 1))
-    return torch.bincount(pairs[:, 0], minlength=num_vertices) > 1

@@ -232,7 +232,7 @@ def _retry_parts(
         (wholebody.RIGHT_HAND, wholebody.RIGHT_ELBOW, wholebody.RIGHT_WRIST),
     )
     for part, elbow, wrist in arms:
-        if (out[part, 2] == 0).all() and out[wrist, 2] > 0.3:
+        if (out[part, 2] == 0).all() and out[wrist, 2] > wholebody.MIN_SCORE:
             hand = _close_hand(solutions, scene, out[[elbow, wrist], :2], 0.05 * max(box[2:]))
             if hand is not None:
                 out[part] = hand

@@ -5,11 +5,17 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
 Box = tuple[int, int, int, int]
+
+
+def mask_bounds(mask: Bool[ndarray, "h w"]) -> tuple[int, int, int, int]:
+    """First row and first row behind, then columns, of a mask that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
 def tiles(height: int, width: int, fraction: float) -> list[Box]:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.errors import UserError
+from persona.errors import UserError, check_choice
 from persona.modules.detect import wholebody
 from persona.modules.detect.detection import Detection, Detector
 from persona.modules.detect.offsets import OFFSETS
@@ -39,9 +39,7 @@ class FileDetector(Detector):
 
     def __init__(self, keypoints: str | Path, mask: str | Path, placed_as: str = "body"):
         self.keypoints, self.mask = Path(keypoints), Path(mask)
-        if placed_as not in OFFSETS:
-            known = ", ".join(OFFSETS)
-            raise UserError(f"detector.placed_as={placed_as}: choose one of {known}")
+        check_choice("detector.placed_as", placed_as, OFFSETS)
         self.placed_as = placed_as
 
     def __call__(self, image: Float[Tensor, "h w 3"], source: str = "the image") -> Detection:
@@ -53,8 +51,11 @@ class FileDetector(Detector):
         if len(people) > 1:
             warnings = (f"{self.keypoints}: {len(people)} people, the largest is taken",)
         best = wholebody.drop_outside(max(people, key=_area), width, height)
-        if not (best[:, 2] > 0.3).any():
-            raise UserError(f"{self.keypoints}: no keypoint scores above 0.3 inside {source}")
+        if not (best[:, 2] > wholebody.MIN_SCORE).any():
+            raise UserError(
+                f"{self.keypoints}: no keypoint scores above {wholebody.MIN_SCORE} inside"
+                f" {source}; give keypoints of this photo, in its pixels"
+            )
         guess = torch.zeros(wholebody.NUM_KEYPOINTS, 4)
         return Detection(mask, best, guess, warnings, OFFSETS[self.placed_as])
 
@@ -73,9 +74,11 @@ def read_people(path: Path) -> list[Float[Tensor, "133 3"]]:
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path}: not a keypoint file; give {_FORMATS}") from error
     if not people:
-        raise UserError(f"{path}: holds nobody")
+        raise UserError(
+            f"{path}: holds nobody; give a file of a photo in which somebody is detected"
+        )
     if not all(torch.isfinite(p).all() for p in people):
-        raise UserError(f"{path}: holds numbers that are not finite")
+        raise UserError(f"{path}: holds numbers that are not finite; detect the person again")
     return people
 
 
@@ -144,5 +147,5 @@ def _triples(values: list, count: int) -> Float[Tensor, "n 3"]:
 
 
 def _area(keypoints: Float[Tensor, "133 3"]) -> float:
-    seen = keypoints[keypoints[:, 2] > 0.3, :2]
+    seen = keypoints[keypoints[:, 2] > wholebody.MIN_SCORE, :2]
     return float((seen.amax(0) - seen.amin(0)).prod()) if len(seen) else 0.0

@@ -12,6 +12,7 @@ from numpy import ndarray
 
 from persona.errors import UserError
 from persona.modules.detect.boxes import Box, landmarks, paste, resized_crop, tiles
+from persona.modules.nearest import grown
 
 SCAN_PX = 1024
 MAX_PEOPLE = 4
@@ -123,7 +124,7 @@ def is_new(person: Person, known: list[Person]) -> bool:
     taken = np.zeros(_reduced(person.mask, scale).shape, bool)
     for other in known:
         small = _reduced(other.mask, scale) > 0.5
-        taken |= _grown(small, _HALO * max(other.box[2:]) * scale)
+        taken |= grown(small, _HALO * max(other.box[2:]) * scale)
     seen = _reduced(person.mask, scale) > 0.5
     return bool((seen & ~taken).sum() > _MIN_NEW * seen.sum())
 
@@ -167,10 +168,10 @@ def paint_out(
 ) -> UInt8[ndarray, "h w 3"]:
     """Removes other people, except where a pixel more likely shows the chosen one."""
     hole = np.zeros(pixels.shape[:2], bool)
-    spared = _grown(chosen.seen, _RIM * max(pixels.shape))
+    spared = grown(chosen.seen, _RIM * max(pixels.shape))
     for other in others:
         theirs = other.seen & (other.mask > chosen.mask)
-        hole |= theirs | (_grown(theirs, _RIM * max(pixels.shape)) & ~spared)
+        hole |= theirs | (grown(theirs, _RIM * max(pixels.shape)) & ~spared)
     return erase(pixels, hole & ~chosen.seen, rim=0.0) if hole.any() else pixels
 
 
@@ -182,7 +183,7 @@ def erase(
     The colours run in smoothly and carry the grain of what lies outside: a hole of one colour
     keeps the person's outline, which a network takes for a person.
     """
-    hole = _grown(hole, rim * max(hole.shape))
+    hole = grown(hole, rim * max(hole.shape))
     if hole.all():
         return np.full_like(pixels, 128)
     scale = min(1.0, _FILL_PX / max(hole.shape))
@@ -190,16 +191,12 @@ def erase(
     small_hole = _reduced(hole.astype(np.float32), scale) > 0
     small = cv2.inpaint(_reduced(pixels, scale), small_hole.astype(np.uint8), 3, cv2.INPAINT_TELEA)
     smooth = cv2.resize(small, hole.shape[::-1], interpolation=cv2.INTER_LINEAR).astype(np.int16)
-    near = _grown(hole, _RING * max(hole.shape)) & ~hole
+    near = grown(hole, _RING * max(hole.shape)) & ~hole
     grain = (pixels - smooth)[near if near.any() else ~hole]
     pick = np.random.default_rng(0).integers(0, len(grain), int(hole.sum()))
     out = pixels.copy()
     out[hole] = (smooth[hole] + grain[pick]).clip(0, 255).astype(np.uint8)
     return out
-
-
-def _grown(seen: Bool[ndarray, "h w"], radius: float) -> Bool[ndarray, "h w"]:
-    return cv2.distanceTransform((~seen).astype(np.uint8), cv2.DIST_L2, 3) <= radius
 
 
 def _reduced(pixels: ndarray, scale: float) -> ndarray:

@@ -19,14 +19,13 @@ _UP = (
     (wholebody.RIGHT_ANKLE, wholebody.RIGHT_HIP),
 )
 """Pairs (lower, upper) of a person who stands."""
-_MIN_SCORE = 0.3
 
 
 def quarter_turns(keypoints: Float[Tensor, "133 3"]) -> int:
     """Quarter turns counter-clockwise that bring the person nearest to upright (0 to 3)."""
     up = torch.zeros(2)
     for low, high in _UP:
-        if (keypoints[[low, high], 2] > _MIN_SCORE).all():
+        if (keypoints[[low, high], 2] > wholebody.MIN_SCORE).all():
             up = up + keypoints[high, :2] - keypoints[low, :2]
     if not up.any():
         return 0

@@ -24,12 +24,8 @@ CONTOUR = slice(23, 40)
 FACE = slice(23, 91)
 LEFT_HAND = slice(91, 112)
 RIGHT_HAND = slice(112, 133)
-
-BONES = (
-    (5, 6), (11, 12), (5, 11), (6, 12), (5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15),
-    (12, 14), (14, 16), (15, 17), (15, 19), (16, 20), (16, 22), (0, 1), (0, 2), (1, 3), (2, 4),
-)  # fmt: skip
-"""Pairs to draw between body points."""
+MIN_SCORE = 0.3
+"""Up to it a keypoint does not count as seen."""
 
 # MediaPipe's 33 pose landmarks: COCO-17, then the feet it has (no small toes).
 POSE33_TO_BODY = (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)
@@ -122,7 +118,7 @@ def face_hull(size: tuple[int, int], keypoints: Float[Tensor, "133 3"]) -> Bool[
     """Inside of the face's contour and brows; nothing where the face is not found."""
     points = keypoints[FACE]
     hull = np.zeros(size, np.uint8)
-    if (points[:, 2] > 0.3).all():
+    if (points[:, 2] > MIN_SCORE).all():
         outline = cv2.convexHull(points[:, :2].numpy().round().astype(np.int32))
         cv2.fillConvexPoly(hull, outline, 1)
     return hull > 0

@@ -19,10 +19,10 @@ from jaxtyping import Float, Float32, Shaped, UInt8
 from numpy import ndarray
 from torch import nn
 
-from persona.errors import UserError
+from persona.errors import UserError, first_line
 from persona.modules.device import pick_device
 from persona.modules.diffusion.networks.base_models import read_config
-from persona.modules.strict_state import first_line, whole_network
+from persona.modules.strict_state import whole_network
 
 Estimator = Callable[[UInt8[ndarray, "h w 3"]], Shaped[ndarray, "h w *c"]]
 Reader = Callable[[Any, Any, tuple[int, int]], ndarray]
@@ -86,7 +86,10 @@ def _alpha(processor: Any, out: Any, size: tuple[int, int]) -> Float32[ndarray, 
 
 def _parts(processor: Any, out: Any, size: tuple[int, int]) -> UInt8[ndarray, "h w"]:
     if (classes := out.logits.shape[1]) != _SAPIENS_CLASSES:
-        raise UserError(f"annotator.parts: {classes} classes, expected {_SAPIENS_CLASSES}")
+        raise UserError(
+            f"annotator.parts: {classes} classes, expected {_SAPIENS_CLASSES}; take Sapiens2's"
+            " weights for parts"
+        )
     best = processor.post_process_semantic_segmentation(out, target_sizes=[size])[0].cpu().numpy()
     return (best - (best > _EYEGLASS)).astype(np.uint8)
 
@@ -115,7 +118,9 @@ def _sapiens(read: Reader, *, pad: bool = False) -> Loader:
                 folder, local_files_only=True
             )
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder} cannot be read: {first_line(error)}") from error
+            raise UserError(
+                f"{folder} cannot be read ({first_line(error)}): fetch it again"
+            ) from error
         return Sapiens2(network, processor, read, pad=pad)
 
     return load
@@ -133,7 +138,9 @@ def _marigold(finish: Callable[[ndarray], ndarray]) -> Loader:
                 folder, local_files_only=True, **parts
             )
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder} cannot be read: {first_line(error)}") from error
+            raise UserError(
+                f"{folder} cannot be read ({first_line(error)}): fetch it again"
+            ) from error
         estimate = Marigold(pipeline)
         return lambda image: finish(estimate(image))
 

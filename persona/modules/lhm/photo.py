@@ -44,7 +44,7 @@ def network_image(
     if right - left >= bottom - top:
         raise UserError(
             f"the person's box is {right - left} x {bottom - top} pixels, wider than tall; LHM"
-            " takes people who stand"
+            " takes people who stand: give another photo, or leave method=lhm out"
         )
     seen = mask[top:bottom, left:right].astype(np.float64)
     person = image[top:bottom, left:right] / 255 * seen[..., None] + (1 - seen[..., None])
@@ -58,7 +58,7 @@ def person_box(mask: Bool[ndarray, "h w"]) -> Int[ndarray, "4"]:
     """Left, top, right, bottom of the mask with a margin, inside the image."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if min(len(rows), len(columns)) < _LEAST_PX:
-        raise UserError("the mask is empty: nobody to make an avatar of")
+        raise UserError("the mask is empty: give a photo that shows somebody in full")
     first, last = np.array([columns[0], rows[0]]), np.array([columns[-1], rows[-1]])
     size = ((last - first) * _MARGIN).astype(int)
     low = (first + last) // 2 - size // 2

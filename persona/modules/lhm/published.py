@@ -125,7 +125,9 @@ class SapiensTokens(nn.Module):
         features = features if isinstance(features, Tensor) else features[0]
         expected = (len(image), _SAPIENS_DIM, _SAPIENS_SIDE, _SAPIENS_SIDE)
         if tuple(features.shape) != expected:
-            raise UserError(f"{SAPIENS} gives {list(features.shape)}, expected {list(expected)}")
+            raise UserError(
+                f"{SAPIENS} gives {list(features.shape)}, expected {list(expected)}: fetch it again"
+            )
         return features.flatten(2).transpose(1, 2)
 
 

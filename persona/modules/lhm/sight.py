@@ -12,12 +12,14 @@ from numpy import ndarray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from persona.modules.body.joints import HEAD_JOINTS
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import vertex_normals
 from persona.modules.lhm.decoder import PointGaussians
 from persona.modules.lhm.photo import network_image, square_crop
-from persona.modules.lhm.template import HEAD_JOINTS, PointTemplate
+from persona.modules.lhm.template import PointTemplate
+from persona.modules.nearest import nearest_marked
 from persona.modules.render.mesh import rasterize
 from persona.types import BodyIdentity, Camera, Pose, TensorTuple
 
@@ -157,7 +159,7 @@ def clean_outline(
     inside = distance_transform_edt(person) > radius
     if not inside.any():
         return image
-    row, column = distance_transform_edt(~inside, return_distances=False, return_indices=True)
+    row, column = nearest_marked(inside)
     return image[:, torch.from_numpy(row), torch.from_numpy(column)]
 
 

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.errors import UserError
+from persona.errors import check_choice
 from persona.modules.body.topology import uniform_laplacian
 from persona.modules.losses.base import Loss
 from persona.modules.losses.persona_step import PersonaStep
@@ -24,8 +24,7 @@ class CorrectionPrior(Loss[PersonaStep]):
 
     def __init__(self, *, weight: float, of: str, shrink: float) -> None:
         super().__init__(weight=weight)
-        if of not in CORRECTIONS:
-            raise UserError(f"CorrectionPrior: of={of} is unknown: choose {', '.join(CORRECTIONS)}")
+        check_choice("CorrectionPrior: of", of, CORRECTIONS)
         self.of, self.shrink = of, shrink
 
     def forward(self, step: PersonaStep) -> Float[Tensor, ""]:

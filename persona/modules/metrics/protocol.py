@@ -21,7 +21,7 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from persona.errors import UserError
+from persona.errors import check_choice
 from persona.modules.losses.perceptual import WEIGHT_FILES, Perceptual, missing_weights
 
 VARIANTS = ("full", "alpha", "crop", "fg")
@@ -224,8 +224,7 @@ def lpips_nets(lpips_net: str | Sequence[str] | None) -> tuple[str, ...]:
     """
     nets = (lpips_net,) if isinstance(lpips_net, str) else tuple(lpips_net or ())
     for net in nets:
-        if net not in WEIGHT_FILES:
-            raise UserError(f"lpips_net={net} is unknown: choose {', '.join(WEIGHT_FILES)}")
+        check_choice("lpips_net", net, WEIGHT_FILES)
     return nets
 
 

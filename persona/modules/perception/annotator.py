@@ -22,7 +22,6 @@ from persona.modules.perception.weights import load_net
 _HEIGHT, _STRIDE = 512, 32
 _JOINT_HEIGHT = 256
 """Joints are read where the network has seen most people: of half the size."""
-_MIN_SCORE = 0.3
 _FACE = 2
 """``Face_Neck`` in the palette."""
 _PAIRS = ((4, 13), (5, 14), (6, 15), (7, 16), (8, 17), (9, 18), (10, 19), (11, 20))
@@ -99,7 +98,7 @@ class PerceptionAnnotator(Annotator):
         prompt = detector_prompt(
             torch.from_numpy(_resized(alpha, small))[None].float(),
             (keypoints[:, :2] * scale)[None].float(),
-            keypoints[None, :, 2] > _MIN_SCORE,
+            keypoints[None, :, 2] > wholebody.MIN_SCORE,
         )
         return self._both_ways(pixels, prompt)
 

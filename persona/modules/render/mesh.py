@@ -10,7 +10,7 @@ values of its edge function, so a fill rule leaves neither holes nor doubly cove
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from persona.modules.render import mesh_kernels, mesh_torch
@@ -125,10 +125,3 @@ def interpolate(
     image = features.new_zeros(*mask.shape, features.shape[-1])
     image[mask] = (weights[:, None] @ corners)[:, 0]
     return image
-
-
-def visible_faces(render: MeshRender, num_faces: int) -> Bool[Tensor, "f"]:
-    """Faces that own at least one pixel of the render."""
-    seen = torch.zeros(num_faces, dtype=torch.bool, device=render.face.device)
-    seen[render.face[render.mask]] = True
-    return seen

@@ -14,7 +14,7 @@ from persona.data.native.recording import (
     in_camera,
     neuman_split,
 )
-from persona.data.parameters import from_flat_hands, to_flat_hands
+from persona.data.parameters import from_flat_hands
 from persona.errors import UserError
 from persona.types import BodyPose
 
@@ -60,10 +60,10 @@ def test_hands_of_both_conventions(body):
     assert torch.equal(ours.right_hand, -body.hands_mean[15:])
     # Our body adds the mean hand, which gives straight fingers.
     assert torch.equal(body.full_pose(ours)[25:], torch.zeros(30, 3))
-    mean = to_flat_hands(BodyPose.zero(3), body.hands_mean)
+    mean = from_flat_hands(BodyPose.zero(3), -body.hands_mean)
     assert torch.equal(mean.joints[25:], body.hands_mean)
     pose = pose_in_world(body, 3)
-    back = from_flat_hands(to_flat_hands(pose, body.hands_mean), body.hands_mean)
+    back = from_flat_hands(from_flat_hands(pose, -body.hands_mean), body.hands_mean)
     assert torch.allclose(back.joints, pose.joints, atol=1e-6)
 
 

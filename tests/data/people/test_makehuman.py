@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from persona.data.palette import PART_INDEX
+from persona.data.people.assets import read_assets
 from persona.data.people.makehuman import _Base, read_wearable
 from persona.data.people.wearable import tailored
 from persona.errors import UserError
@@ -54,13 +55,24 @@ def test_follows_the_shape_of_what_it_lies_on(body, tmp_path):
 
 @pytest.mark.parametrize("rows", [["1 2"], ["x y z"], []])
 def test_a_damaged_garment_is_named(body, tmp_path, rows):
-    with pytest.raises(UserError, match=r"t\.mhclo"):
+    with pytest.raises(UserError, match=r"t\.mhclo.*; get it"):
         read_wearable(write_garment(tmp_path, rows), body, "clothes")
 
 
 def test_a_missing_garment_is_named(body, tmp_path):
-    with pytest.raises(UserError, match=r"no \.mhclo"):
+    with pytest.raises(UserError, match=r"no \.mhclo.*; get it"):
         read_wearable(tmp_path, body, "clothes")
+
+
+def test_a_missing_texture_is_named(body, tmp_path):
+    row = [str(_Base.load().body_index[5000])] * 3
+    for name in ("clothes/shirt", "clothes/shoes", "hair/bob"):
+        (tmp_path / name).mkdir(parents=True)
+        write_garment(tmp_path / name, row)
+    (tmp_path / "skins").mkdir()
+    (tmp_path / "skins/skin.png").touch()
+    with pytest.raises(UserError, match=r"shoes: no \*_diffuse\.png; give"):
+        read_assets(tmp_path, body)
 
 
 @pytest.fixture(scope="module")

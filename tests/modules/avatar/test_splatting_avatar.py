@@ -7,9 +7,13 @@ import torch.nn.functional as F
 from persona.errors import UserError
 from persona.modules.avatar.splatting_avatar import SplattingAvatar, SplattingAvatarBuilder
 from persona.modules.body.head_body import HeadBody
-from persona.modules.body.rotation import matrix_from_axis_angle, quaternion_from_matrix
+from persona.modules.body.rotation import (
+    matrix_from_axis_angle,
+    quaternion_from_matrix,
+    quaternion_product,
+)
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.body.surface_points import SurfacePoints, multiply_quaternions
+from persona.modules.body.surface_points import SurfacePoints
 from persona.types import Pose
 
 COUNT = 60
@@ -58,7 +62,7 @@ def test_they_follow_a_rigid_motion(avatar, body):
     expected = (still.means - root) @ turn.T + root + torch.tensor([0.1, 0.2, 2])
     torch.testing.assert_close(moved.means, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(moved.scales, still.scales, atol=0, rtol=1e-3)
-    turned = multiply_quaternions(quaternion_from_matrix(turn).expand(COUNT, 4), still.quaternions)
+    turned = quaternion_product(quaternion_from_matrix(turn).expand(COUNT, 4), still.quaternions)
     assert ((moved.quaternions * turned).sum(1).abs() > 1 - 1e-4).all()
 
 

@@ -56,7 +56,7 @@ def random_pose(body, count, scale=0.4):
 
 
 def test_agrees_with_the_smplx_package(licensed):
-    smplx = pytest.importorskip("smplx", reason="non-commercial licence: only in persona[dev]")
+    smplx = pytest.importorskip("smplx", reason="non-commercial licence: only in persona[oracle]")
     body, arrays = HeadBody(licensed), flame_arrays()
     pose = random_pose(body, 3)
     betas = torch.randn(300, generator=torch.Generator().manual_seed(7))

@@ -165,8 +165,12 @@ def test_points_outside_take_the_border(field):
     torch.testing.assert_close(far, corner)
 
 
-def test_not_a_number_stays_inside_the_grid(field):
-    assert field(torch.full((2, 3), float("nan")), torch.zeros(2)).shape == (2, 55)
+def test_not_a_number_is_taken_for_the_grids_border(field):
+    border = field.low.lerp(field.high, 0.4).repeat(3, 1)
+    unknown = border.clone()
+    for axis in range(3):
+        border[axis, axis], unknown[axis, axis] = field.low[axis], torch.nan
+    assert torch.equal(field(unknown, torch.zeros(3)), field(border, torch.zeros(3)))
 
 
 def test_cache_is_read_and_keyed_by_content(body, tmp_path, monkeypatch):

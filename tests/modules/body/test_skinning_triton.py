@@ -34,12 +34,13 @@ def test_equals_the_sum_over_all_samples():
     torch.testing.assert_close(fast.sum(1), torch.ones(200))
 
 
-def test_a_position_that_is_no_number_stays_inside_the_grid():
+def test_a_position_that_is_no_number_is_taken_for_the_grids_border():
     field = make_field()
     packed = F.pad(field.grid, (0, JOINTS - 55)).half()
-    points = torch.tensor([[torch.nan, 2.0, 3.0]])
-    weights = look_up(*(t.to(DEVICE) for t in (packed, points, torch.ones(1, 3) / 8)), 55)
-    assert weights.shape == (1, 55)
+    # Far below, all samples along the axis lie on the border, as do those around a NaN.
+    points = torch.tensor([[torch.nan, 2.0, 3.0], [-9.0, 2, 3], [2, torch.nan, 3], [2, -9, 3]])
+    weights = look_up(*(t.to(DEVICE) for t in (packed, points, torch.ones(4, 3) / 8)), 55)
+    assert torch.equal(weights[::2], weights[1::2]) and not torch.equal(weights[0], weights[2])
 
 
 def test_given_weights_are_kept():

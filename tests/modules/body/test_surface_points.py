@@ -6,13 +6,16 @@ import torch.nn.functional as F
 from scipy.spatial.transform import Rotation
 from surface_fixture import given_points, grid, splatting_fixture
 
-from persona.modules.body.rotation import matrix_from_axis_angle, quaternion_from_matrix
+from persona.modules.body.rotation import (
+    matrix_from_axis_angle,
+    quaternion_from_matrix,
+    quaternion_product,
+)
 from persona.modules.body.surface_points import (
     SurfacePoints,
     area_ratios,
     closest_points,
     face_frames,
-    multiply_quaternions,
     phong_positions,
     random_points,
     vertex_turns,
@@ -42,7 +45,7 @@ def test_parity_of_the_embedding(shared_data):
     close(turns, wanted["per_vert_quat"])
     base = points.blend(turns, faces)
     close(base, wanted["base_quat_unnormalised"])
-    product = F.normalize(multiply_quaternions(base, given["rotation_raw"]), dim=-1)
+    product = F.normalize(quaternion_product(base, given["rotation_raw"]), dim=-1)
     # The public code makes the real part positive; both signs are the same rotation.
     close(torch.where(product[:, :1] < 0, -product, product), wanted["rotation"])
     ratio = area_ratios(canonical, posed, faces, 1e-4)[:, None]
@@ -103,7 +106,7 @@ def test_turns_and_positions_follow_a_rigid_motion(angle):
 
 def test_products_of_quaternions_are_rotations_in_turn():
     one, two = (torch.randn(5, 4, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
-    ours = F.normalize(multiply_quaternions(one, two), dim=-1)
+    ours = F.normalize(quaternion_product(one, two), dim=-1)
     wxyz = [3, 0, 1, 2]
     theirs = Rotation.from_quat(one[:, [1, 2, 3, 0]]) * Rotation.from_quat(two[:, [1, 2, 3, 0]])
     expected = torch.from_numpy(theirs.as_quat()[:, wxyz]).float()

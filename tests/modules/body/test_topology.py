@@ -12,7 +12,6 @@ from persona.modules.body.topology import (
     long_sides,
     neighbours,
     rings,
-    seam_vertices,
     uniform_laplacian,
     unique_pairs,
     vertex_normals,
@@ -199,13 +198,6 @@ def test_rings_are_breadth_first_distances(k):
     grown = rings(mesh.faces, seed, k)
     assert set(grown.nonzero()[:, 0].tolist()) == reached
     assert seed.sum() == 2
-
-
-def test_seam_vertices_have_two_uv_corners():
-    # Two triangles share edge 1-2; in uv only corner 1 is split.
-    faces = torch.tensor([[0, 1, 2], [2, 1, 3]])
-    uv_faces = torch.tensor([[0, 1, 2], [2, 4, 3]])
-    assert seam_vertices(faces, uv_faces, 5).tolist() == [False, True, False, False, False]
 
 
 def area(points: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:

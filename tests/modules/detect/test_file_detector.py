@@ -91,10 +91,10 @@ def test_the_largest_of_several_is_taken_and_said(tmp_path, mask):
     [
         ("{", "not a keypoint file"),
         ("[[1, 2, 3]]", "not a keypoint file"),
-        ({"people": []}, "holds nobody"),
+        ({"people": []}, "holds nobody; give"),
         ({"hello": 1}, "not a keypoint file"),
         (person(offset=500).tolist(), "inside photo.png"),
-        ([[float("nan")] * 3] * 133, "not finite"),
+        ([[float("nan")] * 3] * 133, "not finite; detect"),
     ],
 )
 def test_bad_keypoints(tmp_path, mask, data, says):
@@ -123,5 +123,5 @@ def test_the_file_says_where_its_tool_puts_points(tmp_path, mask):
     for settings, offsets in (((), "body"), (("mediapipe",), "mediapipe")):
         found = FileDetector(path, mask, *settings)(torch.zeros(80, 100, 3))
         assert torch.equal(found.offsets, OFFSETS[offsets])
-    with pytest.raises(UserError, match=r"placed_as=openpose: choose one of body, mediapipe"):
+    with pytest.raises(UserError, match=r"placed_as=openpose is unknown: choose body, mediapipe"):
         FileDetector(path, mask, "openpose")

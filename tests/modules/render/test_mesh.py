@@ -10,7 +10,6 @@ from persona.modules.render.mesh import (
     interpolate,
     rasterize,
     rasterize_uv,
-    visible_faces,
 )
 from persona.types import Camera
 
@@ -190,7 +189,7 @@ def test_closed_surface_has_no_cracks():
     # A hole would show the far side or, with culling, nothing.
     full = rasterize(vertices, faces, camera)
     assert torch.equal(render.face, full.face)
-    assert visible_faces(render, len(faces)).float().mean() < 0.5
+    assert len(render.face[render.mask].unique()) < 0.5 * len(faces)
 
 
 def test_culling_keeps_the_faces_whose_normal_meets_the_camera():

@@ -9,6 +9,7 @@ from jaxtyping import Float, Float32, Int, UInt8
 from numpy import ndarray
 from torch import Tensor
 
+from persona.modules.detect import wholebody
 from persona.modules.detect.wholebody import FACE
 
 # Right and left eye as seen, tip of the nose, corners of the mouth: points of the 68-point set.
@@ -19,7 +20,6 @@ _TEMPLATE = np.array(
 )  # fmt: skip
 """Where those lie in a face of 112 x 112 pixels that ArcFace was trained on."""
 _SIDE = 112
-_MIN_SCORE = 0.3
 _BOX_MARGIN = 0.1
 _LEAST_BOX = 8
 """Least width in pixels of a face that can be recognised."""
@@ -36,7 +36,7 @@ def aligned_face(
     """
     face = keypoints[FACE]
     points = np.stack([face[list(group), :2].mean(0) for group in _FIVE]).astype(float)
-    if min(face[list(group), 2].min() for group in _FIVE) <= _MIN_SCORE:
+    if min(face[list(group), 2].min() for group in _FIVE) <= wholebody.MIN_SCORE:
         return None
     # A similarity in the plane is one complex factor and one shift.
     source, target = (p[:, 0] + 1j * p[:, 1] for p in (points, _TEMPLATE))
@@ -71,6 +71,7 @@ def face_boxes(keypoints: Float32[ndarray, "n 133 3"], size: tuple[int, int]) ->
         margin = _BOX_MARGIN * (high - low)
         left, top = np.maximum(np.floor(low - margin), 0).astype(int)
         right, bottom = np.minimum(np.ceil(high + margin), limits).astype(int)
-        if points[:, 2].min() > _MIN_SCORE and min(bottom - top, right - left) >= _LEAST_BOX:
+        seen = points[:, 2].min() > wholebody.MIN_SCORE
+        if seen and min(bottom - top, right - left) >= _LEAST_BOX:
             box[:] = top, bottom, left, right
     return torch.from_numpy(boxes)

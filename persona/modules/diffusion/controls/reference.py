@@ -8,11 +8,11 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from persona.errors import UserError
+from persona.modules.detect import wholebody
 from persona.modules.diffusion.base import Reference
 
 _RIGID = [0, 1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 16]
 """COCO's points except elbows and wrists, which say nothing about place and size."""
-_MIN_SCORE = 0.3
 _LEAST_POINTS = 4
 _WHITE = 255
 
@@ -33,9 +33,9 @@ def align_reference(
     Raises:
         UserError: The photograph shows too little of the body, or no such size fits.
     """
-    chosen = [i for i in _RIGID if reference.keypoints[i, 2] > _MIN_SCORE]
+    chosen = [i for i in _RIGID if reference.keypoints[i, 2] > wholebody.MIN_SCORE]
     target = keypoints[:, chosen]
-    target = target[(target[..., 2] > _MIN_SCORE).all(1)]
+    target = target[(target[..., 2] > wholebody.MIN_SCORE).all(1)]
     if len(chosen) < _LEAST_POINTS or not len(target):
         raise UserError(
             f"photo: {len(chosen)} of {len(_RIGID)} body points are seen in it and {len(target)}"

@@ -66,8 +66,8 @@ def check_schedule(path: Path) -> None:
     for key, value in EULER_SVD.items():
         if config.get(key) != value:
             raise UserError(
-                f"{path}: {key} is {config.get(key)}, expected {value}; this is not Stable Video"
-                " Diffusion XT 1.1's schedule"
+                f"{path}: {key} is {config.get(key)}, expected {value}; fetch Stable Video"
+                " Diffusion XT 1.1, whose schedule this is not"
             )
 
 

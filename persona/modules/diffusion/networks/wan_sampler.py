@@ -20,9 +20,9 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5EncoderModel
 
-from persona.errors import UserError
+from persona.errors import UserError, first_line
 from persona.modules.diffusion.networks.placement import Sampler
-from persona.modules.strict_state import first_line, whole_network
+from persona.modules.strict_state import whole_network
 
 TOKENS = 512
 NETWORKS = {
@@ -135,7 +135,9 @@ def load_wan(folder: Path, dtype: torch.dtype) -> WanSampler:
         try:
             parts[name] = kind.from_pretrained(folder / name, local_files_only=True)
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder / name} cannot be read: {first_line(error)}") from error
+            raise UserError(
+                f"{folder / name} cannot be read ({first_line(error)}): fetch it again"
+            ) from error
     return WanSampler(WanAnimatePipeline(**parts))
 
 
