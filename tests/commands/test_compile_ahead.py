@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hydra import initialize_config_dir
@@ -18,7 +19,7 @@ CONF = Path(__file__).parents[2] / "conf"
 class Process:
     """Stands for the process; ends with the status that the class has."""
 
-    begun: list = []
+    begun: ClassVar[list] = []
     status = 0
     pid = os.getpid()
 
@@ -96,7 +97,7 @@ def test_an_error_ends_the_process(gpu_machine):
         initialize_config_dir(str(CONF), version_base="1.3"),
         compiled_ahead(["+exp=photo"], 512, 384),
     ):
-        1 / 0
+        raise ZeroDivisionError
     assert gpu_machine.begun[0].terminated
 
 

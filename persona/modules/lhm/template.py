@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from persona.modules.body.joints import HEAD_JOINTS
+from persona.modules.body.joints import HEAD_JOINTS, LEFT_HAND, RIGHT_HAND
 from persona.modules.body.nearest import nearest_vertex
 from persona.modules.body.rotation import quaternion_from_matrix, quaternion_product
 from persona.modules.body.skinning import blend_bones, blend_skin
@@ -22,7 +22,8 @@ from persona.types import BodyIdentity, Gaussians
 LEGS_APART = math.pi / 9
 """Roll of the canonical pose's hips, radians."""
 UPPER_JOINTS = (0, 3, 6, 9, 13, 14, 16, 17, 18, 19, 20, 21, *range(25, 55))
-"""Joints whose points are the upper body, the pelvis among them."""
+LOWER_JOINTS = (0, 1, 2, 4, 5, 7, 8, 10, 11)
+"""Joints whose points are the upper and the lower body; the pelvis is of both."""
 
 
 class PointTemplate(nn.Module):
@@ -81,6 +82,14 @@ class PointTemplate(nn.Module):
     def upper(self) -> Bool[Tensor, "n"]:
         """Points of the upper body, whose scales are bounded more tightly."""
         return self.joint_points(UPPER_JOINTS)
+
+    def groups(self) -> dict[str, Int[Tensor, "_"]]:
+        """Rows of the groups that the regularisers weigh; no group is empty on a whole body."""
+        joints = {
+            "head": HEAD_JOINTS, "lower_body": LOWER_JOINTS, "upper_body": UPPER_JOINTS,
+            "hands": (*LEFT_HAND, *RIGHT_HAND),
+        }  # fmt: skip
+        return {name: self.joint_points(of).nonzero()[:, 0] for name, of in joints.items()}
 
     def carry(
         self,

@@ -22,6 +22,7 @@ from persona.modules.lhm.template import (
     shape_offsets,
     template_on,
 )
+from persona.modules.lhm.voxels import diffused_weights
 from persona.types import BodyPose, Camera
 
 WARP = 2e-4
@@ -73,6 +74,9 @@ def test_warp_parity(lhm_case):
     assert torch.equal(body.template.weights, case.weights["skinning_weight"])
     assert torch.equal(body.template.stiff, case.weights["is_constrain_body"])
     assert torch.equal(body.template.upper, case.weights["is_upper_body"])
+    assert torch.equal(
+        body.template.groups()["lower_body"], case.weights["is_lower_body"].nonzero()[:, 0]
+    )
     assert_close(body.template.points, wanted["query_points"][0], WARP)
     assert_close(body.template.bones, wanted["transform_mat_neutral_pose"][0], WARP)
     gaussians = PointGaussians(
@@ -141,15 +145,14 @@ def test_people_who_lie_and_nobody_are_refused():
 
 def test_losses_parity(lhm_case):
     case = lhm_case("losses")
+    groups = {k.removeprefix("group_"): v for k, v in case.given.items() if k.startswith("group_")}
+    assert dict(losses.ROUND_WEIGHTS) == case.about["asap_groups"]
+    assert dict(losses.NEAR_WEIGHTS) == case.about["acap_groups"]
     stretched = losses.stretch(case.given["scaling"])
     far = losses.distance(case.given["offset"])
-
-    def grouped(values, weights):
-        rows = {name: case.given[f"group_{name}"] for name in weights}
-        return sum(weights[name] * values[:, rows[name]].mean() for name in weights)
-
-    assert_close(grouped(stretched, case.about["asap_groups"]), case.wanted["asap_heuristic"])
-    assert_close(grouped(far, case.about["acap_groups"]), case.wanted["acap_heuristic"])
+    rounded = losses.grouped(stretched, groups, losses.ROUND_WEIGHTS)
+    assert_close(rounded, case.wanted["asap_heuristic"])
+    assert_close(losses.grouped(far, groups, losses.NEAR_WEIGHTS), case.wanted["acap_heuristic"])
     assert_close(far.mean(), case.wanted["acap_classical"])
     first, second = case.given["img_a"], case.given["img_b"]
     assert_close((first - second).abs().mean(), case.wanted["pixel_l1"])
@@ -160,6 +163,16 @@ def test_a_point_on_the_body_has_a_gradient():
     offset = torch.zeros(1, 2, 3, requires_grad=True)
     losses.distance(offset).sum().backward()
     assert torch.equal(offset.grad, torch.zeros_like(offset))
+
+
+def test_weights_in_space_parity(lhm_case):
+    case = lhm_case("voxel_smooth")
+    out = diffused_weights(
+        case.given["voxels"], case.given["vertices"], case.given["weights"],
+        case.about["smooth_k"], case.about["smooth_n"],
+    )  # fmt: skip
+    assert_close(out, case.wanted["voxel_weights"])
+    assert torch.allclose(out.sum(1), torch.ones(len(out)), atol=1e-4)
 
 
 def test_camera_parity(lhm_case):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from persona.modules.diffusion.controls.openpose import openpose_body
+from persona.errors import UserError
+from persona.modules.diffusion.controls.openpose import fit_driver, openpose_body
 from persona.modules.diffusion.controls.skeleton_drawing import draw_skeletons
 
 
@@ -65,6 +66,44 @@ def test_parity_of_openpose_joints(drawings):
             body, score = openpose_body(points, np.array(case["scores"][person]))
             np.testing.assert_allclose(body / size, theirs[person], atol=1e-6)
             np.testing.assert_allclose(score, case["openpose18_scores"][person], atol=1e-6)
+
+
+def test_parity_of_the_driver_fit(drawings):
+    paths = list(drawings.glob("*driver_rescale*.json"))
+    assert paths
+    for path in paths:
+        case = json.loads(path.read_text())
+        reference, video = case["reference"], case["video"]
+        frames = [np.array(people) for people in video["keypoints"]]
+        person = np.array(reference["keypoints"][0]), np.array(reference["scores"][0])
+        size, frame_size = [(part["height"], part["width"]) for part in (reference, video)]
+        fit = fit_driver(person, size, frames, frame_size)
+        np.testing.assert_allclose([fit.scale[0], fit.shift[0]], case["affine"]["x"], rtol=1e-6)
+        np.testing.assert_allclose([fit.scale[1], fit.shift[1]], case["affine"]["y"], rtol=1e-6)
+        for people, theirs in zip(frames, case["out"], strict=True):
+            shares = fit(people / np.array([video["width"], video["height"]]))
+            bodies = np.concatenate([openpose_body(p, np.zeros(133))[0] for p in shares])
+            np.testing.assert_allclose(bodies, theirs["body"], atol=1e-6)
+            np.testing.assert_allclose(shares[:, 23:91], theirs["faces"], atol=1e-6)
+
+
+def test_parity_of_a_rescaled_drawing(drawings):
+    case = json.loads((drawings / "driver_rescale.json").read_text())
+    reference, video = case["reference"], case["video"]
+    size, frame_size = [(part["height"], part["width"]) for part in (reference, video)]
+    person = np.array(reference["keypoints"][0]), np.array(reference["scores"][0])
+    frames = [np.array(people) for people in video["keypoints"]]
+    fit = fit_driver(person, size, frames, frame_size)
+    points = fit(frames[0] / np.array(frame_size[::-1])) * np.array(size[::-1])
+    ours = draw_skeletons(points, np.array(video["scores"][0]), size, swap_red_blue=True)
+    theirs = np.array(Image.open(drawings / "driver_rescale_frame0.png").convert("RGB"))
+    assert share_of_other_pixels(ours, theirs) <= 0.005
+
+
+def test_a_driver_that_nobody_can_be_fitted_to():
+    nobody = np.zeros((133, 2)), np.zeros(133)
+    with pytest.raises(UserError, match="0 reference joints"):
+        fit_driver(nobody, (8, 8), [np.zeros((1, 133, 2))], (8, 8))
 
 
 def test_low_scores_hide_the_body_and_darken_the_hands():
