@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from persona.errors import UserError
+from persona.runtime.cores import limit_threads
 from persona.runtime.termination import terminable
 
 CONFIG_FILE = "config.yaml"
@@ -66,6 +67,7 @@ def launch(main: Callable[[], object]) -> None:
 
 
 def _started(main: Callable[[], object]) -> None:
+    limit_threads()
     stamp_run()
     check_overrides(sys.argv[1:])
     sys.argv[1:] = in_the_runs_folder(sys.argv[1:])

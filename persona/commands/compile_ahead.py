@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from persona.commands.compose import composed
 from persona.modules.cache import cache_folder, cached_file
-from persona.runtime.apart import available_cores, environment
+from persona.runtime.apart import environment
+from persona.runtime.cores import available_cores
 
 SMALL = (
     "data=synthetic",

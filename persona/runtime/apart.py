@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 
 from persona.errors import UserError
+from persona.runtime.cores import available_cores
 from persona.runtime.termination import ENDING, STATUS, Terminated
 
 _POLL_S = 0.1
@@ -158,13 +159,6 @@ def run_command(command: Sequence[str], log: Path, variables: dict[str, str]) ->
     if process.returncode < 0:
         return f"the process ended by signal {-process.returncode}"
     return (ours or told or [f"the process ended with {process.returncode} and no word"])[-1][:300]
-
-
-def available_cores() -> int:
-    """Cores that this process may run on: a scheduler may allow fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):  # Linux.
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def environment(slot: int, jobs: int) -> dict[str, str]:
