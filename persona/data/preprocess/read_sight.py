@@ -16,7 +16,7 @@ from persona.data.preprocess.fit_camera import exif_focal_px
 from persona.data.preprocess.fit_joints import with_agreed_limbs, with_agreed_sides
 from persona.data.preprocess.matte import refine_mask
 from persona.data.preprocess.second_look import look_again, look_smoothed
-from persona.data.preprocess.seen_wrists import with_seen_wrists
+from persona.data.preprocess.seen_wrists import with_both_hands, with_seen_wrists
 from persona.data.preprocess.several import Sight, upright
 from persona.modules.detect import Annotator, Detection, Detector, NobodyFound, annotate
 from persona.types import Camera
@@ -101,8 +101,9 @@ def annotated(
 def _agreed(
     photo: Path, image: UInt8[ndarray, "h w 3"], found: Detection, camera: Camera, fine: Canvas
 ) -> tuple[Detection, Canvas]:
-    """Sides, then limbs, then wrists, as the fine crop shows them."""
+    """Hands, then sides, limbs and wrists, as the fine crop shows them."""
     size = fine.image.shape[:2]
+    fine = fine.with_maps({**fine.maps, "parts": with_both_hands(fine.parts)})
     sided = with_agreed_sides(found, fine)
     if sided is not found:
         log.info("%s: left and right exchanged, as the picture is read", photo)

@@ -57,6 +57,9 @@ _AT_ELBOW = 0.05
 """A forearm begins within this share of the crop's height from its elbow."""
 _LEAST_ARM, LEAST_HAND = 0.002, 0.001
 """Least shares of the person's pixels that are a forearm or a hand, not noise."""
+_HANDS_APART = 0.05
+"""Least distance between two pieces that are two hands, share of the crop's height: farther than
+what is held hides of one hand."""
 _JOINED = 0.006
 """Most distance of joined forearm and hand to the line between them, share of the height."""
 _FAR_END = 0.9
@@ -109,6 +112,30 @@ def with_seen_wrists(
         return detection, seen
     found = replace(detection, keypoints=keypoints)
     return found, replace(seen, keypoints=cropped, maps={**seen.maps, JOINTS: read})
+
+
+def with_both_hands(parts: UInt8[ndarray, "h w"]) -> UInt8[ndarray, "h w"]:
+    """The part classes with one hand's pieces far apart as two hands, if the other is nowhere.
+
+    A hand whose arm is out of sight, as behind the head, is easily read as the other one.
+
+    Args:
+        parts: Part class of each pixel of a crop.
+    """
+    least, out = LEAST_HAND * (parts > 0).sum(), parts
+    for arm, other in zip(ARMS, reversed(ARMS), strict=True):
+        own, missing = (PART_INDEX[f"{each.side}_Hand"] for each in (arm, other))
+        if (parts == missing).sum() >= least:
+            continue
+        pieces, _ = ndimage.label(parts == own, np.ones((3, 3)))
+        first = largest_piece(parts == own)
+        away = ndimage.distance_transform_edt(~first) / len(parts)
+        for number, box in enumerate(ndimage.find_objects(pieces), 1):
+            piece = pieces[box] == number
+            if piece.sum() >= least and away[box][piece].min() > _HANDS_APART:
+                out = out.copy()
+                out[box][piece] = missing
+    return out
 
 
 def seen_wrist(

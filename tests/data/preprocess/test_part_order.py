@@ -73,3 +73,27 @@ def test_a_speck_of_hair_on_a_shoulder_is_what_surrounds_it():
     plait = person()
     plait[15:30, 20:23] = HAIR
     assert (in_order(plait, photo(plait), standing=True) == plait).all()
+
+
+def test_two_plain_garments_meet_where_their_colours_do():
+    """Trousers that reach up into the shirt, with a dark seam; a belt far from the border stays."""
+    true = person()
+    parts, image = true.copy(), photo(true, (slice(41, 42), slice(18, 22), (60, 45, 45)))
+    image[20:22, 14:26] = (20, 20, 40)
+    parts[41:45, 14:26] = TROUSERS
+    parts[45:47, 12:14] = SHIRT
+    for standing in (True, False):
+        assert (in_order(parts, image, standing) == true).all()
+    # A light stripe down the trousers becomes shirt no farther than borders are misread.
+    image[45:65, 16] = (190, 140, 120)
+    assert (in_order(parts, image, standing=True)[55:] == true[55:]).all()
+
+
+def test_garments_of_like_or_several_colours_keep_their_border():
+    parts = person()
+    parts[41:45, 14:26] = TROUSERS
+    like, striped = photo(person()), photo(person())
+    like[like[..., 0] == 190] = (50, 40, 40)
+    striped[15:45:3] = (20, 20, 40)
+    for image in (like, striped):
+        assert (in_order(parts, image, standing=True) == parts).all()

@@ -224,6 +224,42 @@ def test_a_hand_at_the_end_of_an_arm_is_given_back(person):
     assert not mended[alone].any()
 
 
+@pytest.mark.parametrize("much", [True, False], ids=["much is missed", "a rim is missed"])
+def test_of_a_hand_of_which_much_is_missed_doubted_skin_is_given_back(person, much):
+    """The annotator is sure of the palm (or of a rim), doubts fingers and something grey."""
+    _, _, _, detection = person
+    image = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    coat, arm, palm, fingers, grey = (np.zeros((HEIGHT, WIDTH), bool) for _ in range(5))
+    coat[60:240, 100:140] = True
+    arm[120:132, 140:165] = True
+    palm[118:134, 165:173] = True
+    fingers[118:134, 173:185] = True
+    grey[134:142, 165:173] = True
+    tones = np.array([(30, 40, 120), (200, 150, 120), (210, 158, 128)])
+    image[coat], image[arm], image[palm] = tones
+    image[fingers], image[grey] = (209, 158, 110), (190, 200, 200)
+    known = coat | arm
+    if not much:
+        known |= palm
+        known[118:134, 172:173] = False
+
+    class Doubts(Repeats):
+        def __call__(self, image, alpha, keypoints, prior=None):
+            maps = super().__call__(image, alpha, keypoints)
+            known = np.linalg.norm(image[..., None, :] - tones, axis=-1).min(-1) < 6
+            doubted = (maps["alpha"] > 0.5) & (alpha < 0.5) & ~known
+            matte = np.where(doubted, np.float32(0.4), maps["alpha"])
+            return {"alpha": matte, "parts": np.where(matte > 0.5, maps["parts"], 0)}
+
+    wrong = Detection(
+        torch.from_numpy(known.astype(np.float32)), detection.keypoints, detection.points_m
+    )
+    mended = refine_mask(image, wrong, Doubts()).mask.numpy() > 0.5
+    assert mended[palm].mean() > 0.85 and mended[coat | arm].mean() > 0.9
+    assert mended[fingers].mean() > 0.9 if much else mended[fingers].mean() < 0.2
+    assert mended[grey].mean() < 0.2
+
+
 def test_an_empty_matte_changes_nothing(person):
     _, _, _, detection = person
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)

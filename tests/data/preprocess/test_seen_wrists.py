@@ -9,7 +9,7 @@ from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.fit import photo_camera
 from persona.data.preprocess.fit_hands import believed_hands
 from persona.data.preprocess.fit_starts import MIN_SCORE
-from persona.data.preprocess.seen_wrists import seen_wrist, with_seen_wrists
+from persona.data.preprocess.seen_wrists import seen_wrist, with_both_hands, with_seen_wrists
 from persona.modules.body.joints import LEFT_ELBOW, LEFT_HAND, LEFT_WRIST
 from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.annotator import JOINTS
@@ -117,3 +117,24 @@ def test_what_is_read_stays_if_the_parts_do_not_say_otherwise(camera, hand, wris
 def test_a_crop_without_a_person_shows_no_wrist():
     nobody = np.zeros((HEIGHT, WIDTH), np.uint8)
     assert seen_wrist(nobody, "Left", np.float32([100, 100])) is None
+
+
+@pytest.mark.parametrize(
+    ("row", "other_seen", "two"),
+    [(250, False, True), (186, False, False), (250, True, False)],
+    ids=["far apart", "one hand behind a ring", "both are there"],
+)
+def test_two_pieces_far_apart_of_one_hand_are_two_hands(row, other_seen, two):
+    left, right = (PART_INDEX[f"{side}_Hand"] for side in ("Left", "Right"))
+    parts = parts_of(slice(160, 180))
+    parts[row : row + 10, 92:108] = left
+    parts[10:12, 10:12] = left  # A speck.
+    if other_seen:
+        parts[40:60, 200:220] = right
+    expected = parts.copy()
+    if two:
+        expected[row : row + 10, 92:108] = right
+    assert (with_both_hands(parts) == expected).all()
+    sides = np.arange(256, dtype=np.uint8)
+    sides[[left, right]] = right, left
+    assert (with_both_hands(sides[parts]) == sides[expected]).all()
