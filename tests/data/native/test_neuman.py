@@ -281,7 +281,7 @@ def test_bad_input_is_one_line_that_names_the_file(datasets, body, tmp_path, har
 
 
 def test_bad_options(datasets, body):
-    with pytest.raises(UserError, match=r"data\.setting=many is unknown: choose single_image, video"):
+    with pytest.raises(UserError, match=r"setting=many is unknown: choose single_image, video"):
         Conversion(setting="many")
     with pytest.raises(UserError, match=r"data\.path is not given; get NeuMan's"):
         NeumanSource(path=None, sequence="bike", body=body, conversion=SMALL)
