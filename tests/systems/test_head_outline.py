@@ -1,5 +1,6 @@
 """The first points of a head are put inside the outlines and spread evenly."""
 
+import numpy as np
 import pytest
 import torch
 from tiny_heads import Edit
@@ -30,6 +31,39 @@ def test_what_a_picture_cuts_off_is_not_outside_the_outline():
     assert masked.tolist() == [True, False, True, False, False]
 
 
+class Picture(Edit):
+    """Red on the left, blue on the right; the lowest rows are background."""
+
+    def image(self, split, number):
+        image = np.zeros((64, 64, 3), np.uint8)
+        image[:, :32, 0], image[:, 32:, 2] = 255, 255
+        return image
+
+    def mask(self, split, number):
+        return np.arange(64)[:, None].repeat(64, 1) < 60
+
+
+def test_points_have_the_colours_of_the_pictures_that_show_them(monkeypatch):
+    """By row: red; as red, but behind it; blue in one of two views; background; of another."""
+    views = [
+        (0, [[4.5, 4.5], [5.5, 4.5], [40.5, 4.5], [4.5, 62.5], [4.5, 30.5]], [0.5, 0.55, 1, 1, 1]),
+        (1, [[4.5, 4.5], [5.5, 4.5], [70.5, 4.5], [4.5, 62.5], [4.5, 30.5]], [0.5, 0.55, 1, 1, 1]),
+    ]
+
+    def projected(*_):
+        return ((n, torch.tensor(pixels), torch.tensor(depth)) for n, pixels, depth in views)
+
+    monkeypatch.setattr(head_outline, "projected", projected)
+    there = torch.tensor([True, True, True, True, False])
+    body = HeadBody()
+    avatar = PerseBuilder(rates={"avatar": 1e-3}, width=512).build(body, body.zero_identity())
+    colors, seen = head_outline.first_colors(
+        avatar, body, Picture("source", []), torch.zeros(5, 3), there
+    )
+    assert seen.tolist() == [True, False, True, False, False]
+    assert colors[[0, 2]].tolist() == [[1, 0, 0], [0, 0, 1]]
+
+
 @pytest.mark.slow
 def test_a_head_learns_which_points_each_edit_has(monkeypatch):
     """The first edit lacks the points above 0.3; the second edit has them."""
@@ -46,14 +80,22 @@ def test_a_head_learns_which_points_each_edit_has(monkeypatch):
     def inside(avatar, body, subject, points):
         return (points[:, 1] < 0.3) | (torch.full((len(points),), subject.name == "hat"))
 
+    def coloured(avatar, body, subject, points, there):
+        shade = torch.tensor([0.9, 0.1, 0.1] if subject.name == "hat" else [0.1, 0.1, 0.9])
+        return shade.expand(len(points), 3), points[:, 1] < 0
+
     monkeypatch.setattr(head_outline, "inside_outlines", inside)
+    monkeypatch.setattr(head_outline, "first_colors", coloured)
     before = [p.clone() for p in avatar.deformer.parameters()]
     people = [Edit("source", []), Edit("hat", [])]
-    share = head_outline.learn_outlines(avatar, body, people, 150, 0.4)
+    share = head_outline.learn_outlines(avatar, body, people, 150, 0.4, colors=1.0)
     assert share > 0.97
     high = avatar.points[avatar.points[:, 1] > 0.4]
     latents = [avatar.edits(torch.tensor(edit)).latent for edit in range(2)]
     opacities = [avatar.look.canonical(high, z).opacity.sigmoid().mean() for z in latents]
     assert opacities[0] < 0.2 and opacities[1] > 0.8
+    low = avatar.points[avatar.points[:, 1] < -0.1]
+    red = [avatar.look.canonical(low, z).color.sigmoid()[:, 0].mean() for z in latents]
+    assert red[0] < 0.25 and red[1] > 0.75
     for one, other in zip(before, avatar.deformer.parameters(), strict=True):
         assert torch.equal(one, other), "the deformer was trained"

@@ -53,8 +53,12 @@ def config(system, *overrides, lora=False):
 GROWTH = {
     "pointavatar": ["density.every=1", "density.max_points=250"],
     "pegasus": ["density.every=1", "density.max_points=150", "avatar.own=true"],
-    "perse": ["density.every=1", "density.counts=[[1,100],[2,150]]", "density.least_opacity=0.3",
-              "avatar.own=true"],
+    "perse": [
+        "density.every=1",
+        "density.counts=[[1,100],[2,150]]",
+        "density.least_opacity=0.3",
+        "avatar.own=true",
+    ],
 }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -48,7 +48,7 @@ class Avatar(nn.Module):
     The defaults are for an avatar whose number of Gaussians never changes.
     """
 
-    per_gaussian: ClassVar[tuple[str, ...]] = ()
+    per_gaussian: tuple[str, ...] = ()
     """Parameters and buffers with one row per Gaussian, as ``state_dict`` names them. Only an
     avatar that names them can change its number of Gaussians."""
     history: History | None = None

@@ -65,7 +65,7 @@ class HeadAvatar(Avatar):
             to what the look predicts; see the look's ``own_size``.
     """
 
-    per_gaussian: tuple[str, ...] = ("points",)  # type: ignore[misc]  # Not of all heads the same.
+    per_gaussian: tuple[str, ...] = ("points",)
     radius: Float[Tensor, ""]
     steps: Int[Tensor, ""]
     mean_expression: Float[Tensor, "e"]
@@ -88,7 +88,7 @@ class HeadAvatar(Avatar):
         self.points = nn.Parameter(points)
         self.own = nn.Parameter(points.new_zeros(len(points), look.own_size)) if own else None
         if own:
-            self.per_gaussian = ("points", "own")
+            self.per_gaussian = (*self.per_gaussian, "own")
         self.epoch_steps = epoch_steps
         self.moves_canonical = deformer.generic
         """Whether points have an offset to the subject's canonical space. Weights of PERSE's
@@ -166,7 +166,9 @@ class HeadAvatar(Avatar):
             return warp(located, bases, shapes, canonical, posed)[0]
 
         means, turn = warp(located, bases, shapes, canonical, posed)
-        warped = Warped(points, located, means, turn, warp_points, root, who.latent, self.radius, self.own)
+        warped = Warped(
+            points, located, means, turn, warp_points, root, who.latent, self.radius, self.own
+        )
         drawn = self.look(warped)
         placed = _place(drawn.points, posed.root, root, trans, self.template.scale)
         return PosedHead(placed, drawn, warped, bases, self.template.vertex_bases(vertices), who)

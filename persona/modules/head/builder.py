@@ -202,7 +202,10 @@ class PegasusBuilder(HeadBuilder):
         known = Edits(edits, template.shape_dirs.shape[-1], slots, codes)
         look = SurfaceLook(
             SurfaceNetwork(
-                latent=slots.size, width=self.width, segment=True, octaves=self.octaves,
+                latent=slots.size,
+                width=self.width,
+                segment=True,
+                octaves=self.octaves,
                 others=self.detail_start,
             ),
             ShadingNetwork(latent=slots.size, width=self.shading_width),

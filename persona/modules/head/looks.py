@@ -148,7 +148,8 @@ class GaussianLook(nn.Module):
         raw = raw.misread() if self.as_released else raw
         raw = raw + self.change((warped.posed - warped.located).detach(), warped.latent)
         if warped.own is not None:
-            raw = raw + RawGaussians(*warped.own.split([3, 3, 4], 1), torch.zeros_like(raw.opacity))
+            color, scale, rotation = warped.own.split([3, 3, 4], 1)
+            raw = raw + RawGaussians(color, scale, rotation, torch.zeros_like(raw.opacity))
         turns = F.normalize(raw.rotation, dim=0 if self.as_released else 1)
         if self.turned:
             along = quaternion_from_matrix(nearest_rotation(warped.turn.detach()))

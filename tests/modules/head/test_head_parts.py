@@ -33,6 +33,7 @@ from persona.modules.head.layers import (
 )
 from persona.modules.head.lora import LoraPair, attach_lora, set_strength, train_lora_only
 from persona.modules.head.template import HeadTemplate, warp
+from persona.types import Pose
 
 PARENTS = (-1, 0, 1, 1, 1)
 
@@ -147,6 +148,29 @@ def test_codes_count_at_first_only_when_asked(others):
     smooth = GaussianNetwork(latent=5, width=64)
     plain = (smooth(near, torch.zeros(5)).color - smooth(points, torch.zeros(5)).color).abs()
     assert (change.mean() > 3 * plain.mean()) == (others > 0)
+
+
+@pytest.mark.parametrize("build", [PerseBuilder, PointAvatarBuilder])
+def test_points_add_values_of_their_own(build):
+    small = {"rates": {}, "start_points": 20, "width": 64, "own": True}
+    slots = {"categories": ["hair"], "source": ["hair"], "code": 3} if build is PerseBuilder else {}
+    avatar = build(**small, **slots).assemble(random_template())
+    pose = Pose(torch.eye(3).repeat(5, 1, 1), torch.zeros(4), torch.zeros(3))
+    before = avatar(pose)
+    with torch.no_grad():
+        avatar.own[:, 0] = 50
+        if build is PerseBuilder:
+            avatar.own[:, 3:6] = -50
+    after = avatar(pose)
+    assert torch.equal(after.points.opacities, before.points.opacities)
+    if build is PerseBuilder:
+        was, now = before.drawn.rgb, after.drawn.rgb
+        sizes = after.drawn.points.scales
+        assert torch.allclose(sizes, avatar.radius.expand_as(sizes))
+        assert (before.drawn.points.scales > avatar.radius).all()
+    else:
+        was, now = before.drawn.surface.albedo, after.drawn.surface.albedo
+    assert now[:, 0].min() > 0.99 and torch.equal(now[:, 1:], was[:, 1:])
 
 
 def test_slots_by_hand():
