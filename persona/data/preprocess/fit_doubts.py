@@ -12,6 +12,8 @@ from persona.data.preprocess.fit_terms import CROP_SIDE
 
 _HAND = 2.0
 """A hand's pixels are its fingers as well: so many times the reach away, they are not believed."""
+_LEAST = 0.1
+"""What would count less than this share is not believed at all, and not held against the fit."""
 
 
 class Doubts:
@@ -71,4 +73,5 @@ class Doubts:
 
 def _share(away: Float[Tensor, "n 2"], reach: float) -> Float[Tensor, "n"]:
     """Weight of readings that lie so far off (crop units)."""
-    return (1 + (away.norm(dim=-1) / (CROP_SIDE * reach)).square()) ** -2
+    share = (1 + (away.norm(dim=-1) / (CROP_SIDE * reach)).square()) ** -2
+    return torch.where(share < _LEAST, 0.0, share)

@@ -108,15 +108,14 @@ def _let_go(
         problems: The photographs.
         states: With one stance; changed in place.
         own: The stance of each photograph by itself.
-        doubts: What of each photograph counts less.
+        doubts: What of each photograph counts less; renewed.
     """
+    for doubt in doubts:
+        doubt.lift()
     found = moved_joints([p.keypoint_errors(s) for p, s in zip(problems, states, strict=True)])
-    for problem, state, free, stance, doubt in zip(
-        problems, states, found, own, doubts, strict=True
-    ):
+    for problem, state, free, stance in zip(problems, states, found, own, strict=True):
         if not free.any():
             continue
-        doubt.lift()
         before, shared = mask_iou(problem, state), state.body.data.clone()
         state.body.data[0, free] = stance[free]
         optimizer = torch.optim.Adam([state.body], lr=_LR)
@@ -128,6 +127,8 @@ def _let_go(
             optimizer.step()
         if mask_iou(problem, state) - before < _SHOWN:
             state.body.data[:] = shared
+    for doubt, state in zip(doubts, states, strict=True):
+        doubt.weigh(state, _REACHES[-1])
 
 
 def _descend(
