@@ -109,23 +109,24 @@ class FitProblem:
         self.hands: HandPlaceTerm | None = None
         if seen is not None and "parts" in seen.maps:
             self.hands = HandPlaceTerm(seen, camera, self.crop)
-        self.joint_terms = self._joint_terms(seen)
+        self.joint_depth: JointDepthTerm | None = None
+        self.joint_place: JointPlaceTerm | None = None
+        if seen is not None and JOINTS in seen.maps:
+            self.joint_depth = JointDepthTerm(seen.maps[JOINTS])
+            self.joint_place = JointPlaceTerm.of_crop(seen, camera, self.crop)
+        self.joint_terms = self._joint_terms()
         self.vertex_terms = self._vertex_terms(seen)
 
-    def _joint_terms(self, seen: Canvas | None) -> list[PoseTerm]:
+    def _joint_terms(self) -> list[PoseTerm]:
         """Terms of the annotator's joints, place and depth; used from the first pose on."""
         terms: list[PoseTerm] = []
         if (hands := self.hands) is not None:
             terms.append(lambda posed: self.weights.hand_place * hands(posed.joints))
-        if seen is None or JOINTS not in seen.maps:
-            return terms
-        depth = JointDepthTerm(seen.maps[JOINTS])
-        place = JointPlaceTerm.of_crop(seen, self.camera, self.crop)
-        return [
-            *terms,
-            lambda posed: self.weights.joint_depth * depth(posed.joints),
-            lambda posed: self.weights.joint_place * place(posed.joints),
-        ]
+        if (depth := self.joint_depth) is not None:
+            terms.append(lambda posed: self.weights.joint_depth * depth(posed.joints))
+        if (place := self.joint_place) is not None:
+            terms.append(lambda posed: self.weights.joint_place * place(posed.joints))
+        return terms
 
     def _vertex_terms(self, seen: Canvas | None) -> list[PoseTerm]:
         """The terms of the sampled vertices; a new term is one more line here."""
@@ -157,6 +158,10 @@ class FitProblem:
         posed = sampled(state.betas, offset, rotations, state.expression, state.trans)
         return posed._replace(points=as_detected(posed.points, self.detection.offsets))
 
+    def sparse(self, state: FitState) -> SampledPose:
+        """Keypoints and joints of the candidates, with few vertices."""
+        return self._posed(state, self.points_only)
+
     def _keypoint_energy(
         self, state: FitState, points: Float[Tensor, "b 133 3"]
     ) -> Float[Tensor, "b"]:
@@ -172,13 +177,13 @@ class FitProblem:
 
     def directions(self, state: FitState) -> Float[Tensor, "b"]:
         """Limbs along each start's own 3D guess, wherever the person is."""
-        bones = bone_term(self._posed(state, self.points_only).points, self.guess[state.start])
+        bones = bone_term(self.sparse(state).points, self.guess[state.start])
         return bones + _UNBENT * pose_term(state.pose())
 
     @torch.no_grad()
     def place(self, state: FitState) -> None:
         """Puts the candidates where their keypoints lie best, as they are posed."""
-        posed = self._posed(state, self.points_only)
+        posed = self.sparse(state)
         for i, start in enumerate(state.start.tolist()):
             shift, target = state.trans[i].clone(), self.starts[start].keypoints
             points, pelvis = posed.points[i] - shift, posed.joints[i, 0] - shift
@@ -187,11 +192,11 @@ class FitProblem:
 
     def placement(self, state: FitState) -> Float[Tensor, "b"]:
         """Root and translation alone."""
-        return self._keypoint_energy(state, self._posed(state, self.points_only).points)
+        return self._keypoint_energy(state, self.sparse(state).points)
 
     def posing(self, state: FitState) -> Float[Tensor, "b"]:
         """Body pose of the mean person."""
-        posed = self._posed(state, self.points_only)
+        posed = self.sparse(state)
         return self._posing_energy(state, posed) + self.weights.pose * pose_term(state.pose())
 
     def full(self, state: FitState) -> Float[Tensor, "b"]:
@@ -254,7 +259,7 @@ class FitProblem:
 
         NaN where nothing was found.
         """
-        points = self._posed(state, self.points_only).points
+        points = self.sparse(state).points
         row = state.start[0]
         error = (self.crop.points(self.camera.project(points)[0]) - self.target[row]).norm(dim=-1)
         seen = self.keypoint_weights[row] > 0

@@ -1,8 +1,10 @@
 """Several photographs of one person fitted at once: one shape, and one stance if they share it.
 
 A photograph gives little information about depth, but one from the side shows the depth of one from
-the front. So all photographs are taken to show one stance, seen from where each was taken. If the
-keypoints then show that a limb was moved between photographs, it is fitted freely in that one.
+the front. So all photographs are taken to show one stance, seen from where each was taken. What is
+read of one photograph and lies far off that stance counts less and less: in profile, detectors take
+one arm for the other. If the mask shows that a limb was moved between photographs, it is fitted
+freely in that one.
 """
 
 from __future__ import annotations
@@ -12,16 +14,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from persona.data.preprocess.fit import BodyFit, PhotoFit, fit_result
-from persona.data.preprocess.fit_energy import FitProblem
+from persona.data.preprocess.fit_doubts import Doubts
+from persona.data.preprocess.fit_energy import REFRESH, FitProblem
 from persona.data.preprocess.fit_state import FitState
 from persona.data.preprocess.several import Sight, shared_identity
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import wholebody
+from persona.modules.render.mesh import rasterize
 from persona.types import BodyIdentity, BodyPose
 
 log = logging.getLogger(__name__)
@@ -39,11 +44,17 @@ LIMBS = {
     "right leg": ([1, 4, 7, 10], [14, 16]),
 }
 """Joints of the body that move a limb, and the keypoints that show it."""
-_MOVED = 0.1
-"""A limb counts as moved if its keypoints are this far off the shared stance, in sides of the
-crop."""
-_ROUNDS = (150, 100)
-"""Steps with one stance, and with moved limbs free."""
+_MOVED, _SHOWN = 0.1, 0.02
+"""A limb may have moved if its keypoints are this far off the shared stance, in sides of the crop;
+it has if letting it go raises the silhouette's IoU by so much (an arm is about 6 % of a person)."""
+_OVERLAP_PX = 256
+"""Longest side of the pictures in which silhouettes are compared."""
+_ROUNDS = (100, 100, 100)
+_REACHES = (torch.inf, 0.08, 0.04)
+"""Steps with one stance, and the distance (sides of the crop) beyond which what is read counts less
+and less."""
+_FREE_STEPS = 100
+"""Steps with limbs free that may have moved."""
 STEPS = sum(_ROUNDS)
 _LR = 0.02
 _MEDIAN_ROUNDS, _NEAR = 30, 0.05
@@ -76,36 +87,70 @@ def fit_together(
     for state in states[1:]:
         state.betas, state.joint_offset = states[0].betas, states[0].joint_offset
     own = torch.stack([fit.pose.body for fit in fits])
-    free = torch.zeros(own.shape[:2], dtype=torch.bool)
     for state in states:
         state.body.data[0] = median_stance(own)
-    for steps in _ROUNDS:
-        _descend(steps, problems, states, free, advance)
-        if steps == _ROUNDS[0]:
-            free = moved_joints(
-                [p.keypoint_errors(s) for p, s in zip(problems, states, strict=True)]
-            )
-            for state, joints, stance in zip(states, free, own, strict=True):
-                state.body.data[0, joints] = stance[joints]
+    doubts = [Doubts(problem) for problem in problems]
+    for steps, reach in zip(_ROUNDS, _REACHES, strict=True):
+        _descend(steps, problems, states, doubts, reach, advance)
+    _let_go(problems, states, own, doubts)
     return [fit_result(p, s, fit.start) for p, s, fit in zip(problems, states, fits, strict=True)]
+
+
+def _let_go(
+    problems: Sequence[FitProblem],
+    states: Sequence[FitState],
+    own: Float[Tensor, "k 21 3"],
+    doubts: Sequence[Doubts],
+) -> None:
+    """Fits limbs by themselves in photographs whose masks show that they were moved there.
+
+    Args:
+        problems: The photographs.
+        states: With one stance; changed in place.
+        own: The stance of each photograph by itself.
+        doubts: What of each photograph counts less; renewed.
+    """
+    for doubt in doubts:
+        doubt.lift()
+    found = moved_joints([p.keypoint_errors(s) for p, s in zip(problems, states, strict=True)])
+    for problem, state, free, stance in zip(problems, states, found, own, strict=True):
+        if not free.any():
+            continue
+        before, shared = mask_iou(problem, state), state.body.data.clone()
+        state.body.data[0, free] = stance[free]
+        optimizer = torch.optim.Adam([state.body], lr=_LR)
+        for _ in range(_FREE_STEPS):
+            optimizer.zero_grad(set_to_none=True)
+            problem.full(state).sum().backward()
+            assert state.body.grad is not None  # Just made.
+            state.body.grad[0, ~free] = 0
+            optimizer.step()
+        if mask_iou(problem, state) - before < _SHOWN:
+            state.body.data[:] = shared
+    for doubt, state in zip(doubts, states, strict=True):
+        doubt.weigh(state, _REACHES[-1])
 
 
 def _descend(
     steps: int,
     problems: Sequence[FitProblem],
     states: Sequence[FitState],
-    free: Bool[Tensor, "k 21"],
+    doubts: Sequence[Doubts],
+    reach: float,
     advance: Callable[[int], None],
 ) -> None:
-    """Moves all photographs down their energies, joints that are not free as one."""
+    """Moves all photographs down their energies with one stance."""
     parameters = {id(p): p for state in states for p in state.parameters()}
     optimizer = torch.optim.Adam(list(parameters.values()), lr=_LR)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, _LR / 10)
-    for _ in range(steps):
+    for step in range(steps):
+        if step % REFRESH == 0:
+            for doubt, state in zip(doubts, states, strict=True):
+                doubt.weigh(state, reach)
         optimizer.zero_grad(set_to_none=True)
         energies = [p.full(s).sum() for p, s in zip(problems, states, strict=True)]
         torch.stack(energies).sum().backward()
-        tie([state.body for state in states], free)
+        tie([state.body for state in states])
         optimizer.step()
         schedule.step()
         for state in states:
@@ -114,13 +159,24 @@ def _descend(
 
 
 @torch.no_grad()
-def tie(stances: Sequence[torch.nn.Parameter], free: Bool[Tensor, "k 21"]) -> None:
-    """Gives joints that are not free a common gradient, so that they stay equal."""
-    gradients = torch.stack([stance.grad[0] for stance in stances if stance.grad is not None])
-    tied = ~free[..., None]
-    mean = (gradients * tied).sum(0) / tied.sum(0).clamp(min=1)
-    for stance, own, mine in zip(stances, gradients, tied, strict=True):
-        stance.grad = torch.where(mine, mean, own)[None]
+def tie(stances: Sequence[torch.nn.Parameter]) -> None:
+    """Gives stances a common gradient, so that they stay equal."""
+    mean = torch.stack([stance.grad for stance in stances if stance.grad is not None]).mean(0)
+    for stance in stances:
+        stance.grad = mean.clone()
+
+
+@torch.no_grad()
+def mask_iou(problem: FitProblem, state: FitState) -> float:
+    """IoU of the first candidate's silhouette and the photograph's mask."""
+    camera, mask = problem.camera, problem.detection.mask
+    scale = _OVERLAP_PX / max(mask.shape)
+    small = camera.resize(round(camera.height * scale), round(camera.width * scale))
+    vertices, _ = problem.body(state.identity(), state.pose()[0])
+    shown = rasterize(vertices, problem.body.faces, small).mask
+    size = (small.height, small.width)
+    there = F.interpolate(mask[None, None].float(), size, mode="area")[0, 0] > 0.5
+    return float((shown & there).sum() / (shown | there).sum().clamp(min=1))
 
 
 def median_stance(stances: Float[Tensor, "k 21 3"]) -> Float[Tensor, "21 3"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,31 +192,34 @@ class PhotoPreprocessor:
         self, sights: Sequence[Sight], progress: Progress, root: Path, known: Known
     ) -> list[BodyFit]:
         """A pose for each photograph and one shape; what fits none of them is refused."""
-        rounds = 1 if len(sights) == 1 else 2
-        steps = rounds * len(sights) * self.fit.steps + (rounds - 1) * STEPS
+        steps = len(sights) * self.fit.steps + (STEPS if len(sights) > 1 else 0)
         task = progress.add_task("fitting the body", total=steps)
-        fits: list[BodyFit] = []
-        for _ in range(rounds):
-            fits = [
-                self.fit(
-                    self.body, sight.detection, sight.camera,
-                    lambda n: progress.advance(task, n), seen=sight.fine, known=known,
-                ) for sight in sights
-            ]  # fmt: skip
-            self._accept(fits, sights, root)
-            known = replace(known, identity=shared_identity(fits))
-        if len(sights) > 1:
-            together = fit_together(
-                self.fit, self.body, sights, fits, lambda n: progress.advance(task, n)
-            )
-            faulty = [s.photo for s, f in zip(sights, together, strict=True) if f.faults]
-            if faulty:
-                log.warning(
-                    "the photos are fitted each by itself: together, %s would not fit any more",
-                    ", ".join(map(str, faulty)),
-                )
-            else:
-                fits = together
+
+        def advance(steps: int) -> None:
+            progress.advance(task, steps)
+
+        fits = self._fit_each(sights, advance, root, known)
+        if len(sights) == 1:
+            return fits
+        together = fit_together(self.fit, self.body, sights, fits, advance)
+        faulty = [s.photo for s, f in zip(sights, together, strict=True) if f.faults]
+        if not faulty:
+            return together
+        log.warning(
+            "the photos are fitted each by itself: together, %s would not fit any more",
+            ", ".join(map(str, faulty)),
+        )
+        return self._fit_each(sights, advance, root, replace(known, identity=shared_identity(fits)))
+
+    def _fit_each(
+        self, sights: Sequence[Sight], advance: Callable[[int], None], root: Path, known: Known
+    ) -> list[BodyFit]:
+        """A fit of each photograph by itself; a bad one is refused."""
+        fits = [
+            self.fit(self.body, sight.detection, sight.camera, advance, sight.fine, known)
+            for sight in sights
+        ]
+        self._accept(fits, sights, root)
         return fits
 
     def _fine(self, sight: Sight, fit: BodyFit) -> Canvas:
