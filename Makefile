@@ -50,7 +50,7 @@ $(VENV)/.oracles: $(STAMP)
 test-slow: $(VENV)/.oracles
 	$(BIN)/python -m pytest -m slow
 
-test-gpu: setup
+test-gpu: $(VENV)/.oracles
 	$(BIN)/python -m pytest -m gpu
 
 lint: setup

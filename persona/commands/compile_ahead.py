@@ -6,9 +6,12 @@ and takes longer, so a few steps on a small synthetic person meanwhile compile t
 """
 
 import hashlib
+import logging
 import os
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +21,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from persona.commands.compose import composed
+from persona.errors import UserError
 from persona.modules.cache import cache_folder, cached_file
 from persona.runtime.apart import environment
 from persona.runtime.cores import available_cores
 
+log = logging.getLogger(__name__)
+
+PACKAGE = Path(__file__).parents[1]
 SMALL = (
     "data=synthetic",
     "data.source.config.num_generated=2",
@@ -66,29 +73,54 @@ def compiled_ahead(overrides: Sequence[str], height: int, width: int) -> Iterato
         variables = environment(0, available_cores()) | {"PERSONA_CACHE": str(scratch)}
         with (
             log.open("w") as file,
-            subprocess.Popen(command, stdout=file, stderr=file, env=variables) as process,
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=file, stderr=file, env=variables
+            ) as process,
         ):
-            os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
             try:
+                os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
                 yield
             finally:
                 process.terminate()
-        if process.returncode == 0:
+        _keep(Path(scratch), done if process.returncode == 0 else None)
+
+
+def _keep(scratch: Path, done: Path | None) -> None:
+    """Keeps CUDA's kernels, those of a process that was cut short too, and marks what is done."""
+    try:
+        for kernel in scratch.glob("*.cubin"):
+            with cached_file(cache_folder() / kernel.name) as temporary:
+                shutil.copyfile(kernel, temporary)
+        if done is not None:
             with cached_file(done) as temporary:
                 temporary.touch()
+    except UserError as error:
+        log.warning("kernels are compiled anew next time: %s", error)
 
 
 def _marker(config: DictConfig) -> Path:
-    """A file that is there once the kernels of a configuration are compiled."""
-    made_of = torch.__version__, torch.cuda.get_device_name(), OmegaConf.to_yaml(config)
-    digest = hashlib.sha256(str(made_of).encode()).hexdigest()[:32]
-    return cache_folder() / f"compiled-{digest}"
+    """A file that is there once a configuration's kernels, as they now are, are compiled.
+
+    It lies beside Triton's, so that it goes when they go.
+    """
+    digest = hashlib.sha256(OmegaConf.to_yaml(config).encode())
+    digest.update(f"{torch.__version__} {torch.cuda.get_device_name()} {cache_folder()}".encode())
+    for pattern in ("*_triton.py", "*.cu"):
+        for source in sorted(PACKAGE.rglob(pattern)):
+            digest.update(source.read_bytes())
+    folder = os.environ.get("TRITON_CACHE_DIR") or Path.home() / ".triton" / "cache"
+    return Path(folder) / f"persona-{digest.hexdigest()[:32]}"
 
 
 def main(job: Path) -> None:
-    """Trains by the configuration that stands in a file, beside it."""
+    """Trains by the configuration that stands in a file, beside it; ends when its parent does."""
     from persona.commands.experiment import train  # Imports take as long as the parent's.
 
+    def wait_for_parent() -> None:
+        sys.stdin.read()
+        os._exit(1)
+
+    threading.Thread(target=wait_for_parent, daemon=True).start()
     train(OmegaConf.load(job), job.with_suffix(""))  # type: ignore[arg-type]
 
 

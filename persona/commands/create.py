@@ -17,16 +17,21 @@ from persona.commands.track import check_track, track
 from persona.data.io import read_image
 from persona.data.making import one_maker
 from persona.data.numbers import whole_number
+from persona.data.preprocess.colour_rules import ColourRuleAnnotator
 from persona.data.preprocess.photo import SHEET_FILE, PhotoPreprocessor
 from persona.data.track.folder import NPZ
 from persona.data.track.stills import FOLDER, write_stills
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.diffusion.textured_mesh import TexturedMeshGenerator
+from persona.modules.perception.annotator import PerceptionAnnotator
 from persona.runtime.options import check_options, experiment_of, folder_name
 from persona.systems.method import Method
 
 REPORT_MOTION = "turntable"
 """A motion that the training's report draws anyway."""
+READS_ON_CPU = {TexturedMeshGenerator, PerceptionAnnotator, ColourRuleAnnotator}
+"""Generators and annotators that leave the GPU alone."""
 MIN_SIDE_PX = 64
 """Least side of a photograph; no person can be found in a smaller one."""
 
@@ -123,8 +128,10 @@ def create(config: DictConfig, folder: Path) -> None:
     if REPORT_MOTION in {options.motion for options in videos}:
         training.pictures.turntable_frames = 0  # That video would be drawn twice.
     size = config.preprocess.height, config.preprocess.width
-    ahead = compiled_ahead(train_overrides(config), *size) if method.trained else nullcontext()
-    with ahead:
+    # Larger networks would share the GPU with the process that compiles.
+    readers = {get_class(part._target_) for part in (config.generator, config.annotator)}
+    beside = method.trained and readers <= READS_ON_CPU
+    with compiled_ahead(train_overrides(config), *size) if beside else nullcontext():
         root = preprocess(config)
     print(f"subject: {root}", flush=True)
     _, system = train_system(training, folder)

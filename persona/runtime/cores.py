@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,14 +20,16 @@ def available_cores() -> int:
 
 
 def limit_threads() -> None:
-    """Tells libraries, before they are imported, of a limit that they do not see themselves.
-
-    What the user has set stays.
-    """
+    """Tells libraries of a limit that they do not see themselves; what the user has set stays."""
     cores = available_cores()
-    if cores < _visible_cores():
-        for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
-            os.environ.setdefault(name, str(cores))
+    if cores == _visible_cores() or "OMP_NUM_THREADS" in os.environ:
+        return
+    os.environ["OMP_NUM_THREADS"] = str(cores)
+    os.environ.setdefault("NUMBA_NUM_THREADS", str(cores))
+    if "torch" in sys.modules:  # Then the variable has been read.
+        from persona.modules.threads import use_threads
+
+        use_threads(cores)
 
 
 def _visible_cores() -> int:

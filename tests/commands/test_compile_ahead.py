@@ -23,11 +23,14 @@ class Process:
     status = 0
     pid = os.getpid()
 
-    def __init__(self, command, stdout, stderr, env):
+    def __init__(self, command, stdin, stdout, stderr, env):
+        assert stdin == subprocess.PIPE  # Which closes when this process ends.
         self.config, self.env = OmegaConf.load(command[-1]), env
         self.returncode, self.terminated = None, False
         assert command[1:3] == ["-m", "persona.commands.compile_ahead"]
         Process.begun.append(self)
+        Path(env["PERSONA_CACHE"], "kernel.cubin").write_bytes(b"code")
+        Path(env["PERSONA_CACHE"], "skinning.npz").write_bytes(b"field")
 
     def terminate(self):
         self.terminated = True
@@ -47,6 +50,7 @@ def gpu_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(module.os, "setpriority", lambda *_: None)
     monkeypatch.setattr(module, "environment", lambda slot, jobs: dict(os.environ))
     monkeypatch.setenv("PERSONA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
     monkeypatch.setattr(Process, "begun", [])
     monkeypatch.setattr(Process, "status", 0)
     return Process
@@ -72,7 +76,9 @@ def test_a_machine_compiles_once(gpu_machine, tmp_path):
     # Its own cache goes with it.
     assert process.env["PERSONA_CACHE"] == process.config.subjects_dir
     assert not Path(process.config.subjects_dir).exists()
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    # CUDA's kernels stay, as Triton's do.
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["kernel.cubin"]
+    assert len(list((tmp_path / "triton").iterdir())) == 1
 
 
 def test_other_settings_compile_again(gpu_machine):
@@ -80,6 +86,26 @@ def test_other_settings_compile_again(gpu_machine):
     run(height=256)
     run(["+exp=photo", "avatar.levels=2"])
     assert len(gpu_machine.begun) == 3
+
+
+def test_changed_kernels_compile_again(gpu_machine, tmp_path, monkeypatch):
+    sources = tmp_path / "package"
+    sources.mkdir()
+    (sources / "some.cu").write_text("one")
+    (sources / "some_triton.py").write_text("one")
+    monkeypatch.setattr(module, "PACKAGE", sources)
+    for name in ("none", "some.cu", "some_triton.py"):
+        (sources / name).write_text("two")
+        run()
+        run()
+    assert len(gpu_machine.begun) == 3
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(gpu_machine, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PERSONA_CACHE", str(tmp_path / "file"))
+    run()
+    assert "kernels are compiled anew next time" in caplog.text
 
 
 def test_what_did_not_end_well_is_tried_again(gpu_machine):
@@ -119,6 +145,22 @@ def test_the_process_trains(tmp_path):
     config.subjects_dir, config.trainer.max_steps = str(tmp_path), 1
     job.write_text(OmegaConf.to_yaml(config))
     command = [sys.executable, "-m", "persona.commands.compile_ahead", str(job)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.wait() == 0, process.stderr.read()
     assert (tmp_path / "config" / "metrics.json").is_file()
+
+
+def test_the_process_ends_with_its_parent(tmp_path):
+    (tmp_path / "config.yaml").write_text("entry: none")
+    code = (
+        "import sys, time; from pathlib import Path; from persona.commands import experiment;"
+        "experiment.train = lambda *_: time.sleep(60);"
+        "from persona.commands.compile_ahead import main; main(Path(sys.argv[1]))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "config.yaml")], stdin=subprocess.PIPE
+    ) as process:
+        process.stdin.close()
+        assert process.wait(50) == 1

@@ -53,13 +53,31 @@ def test_without_control_groups(machine, monkeypatch, tmp_path):
     assert cores.available_cores() == 16
 
 
-def test_libraries_are_told_of_a_limit_alone(machine, monkeypatch):
-    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        monkeypatch.delenv(name, raising=False)
+@pytest.fixture
+def told(monkeypatch):
+    """The environment, without the variables; and the threads that torch and numba are told."""
+    variables = {k: v for k, v in os.environ.items() if not k.endswith("NUM_THREADS")}
+    monkeypatch.setattr(os, "environ", variables)
+    threads = []
+    monkeypatch.setattr("persona.modules.threads.use_threads", threads.append)
+    return variables, threads
+
+
+def test_libraries_are_told_of_a_limit(machine, told):
+    variables, threads = told
     machine("0::/\n", {"cpu.max": "max 100000\n"})
     cores.limit_threads()
-    assert "OMP_NUM_THREADS" not in os.environ
+    assert "OMP_NUM_THREADS" not in variables and not threads
     machine("0::/\n", {"cpu.max": "400000 100000\n"})
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # The user's own choice.
     cores.limit_threads()
-    assert os.environ["OMP_NUM_THREADS"] == "2" and os.environ["NUMBA_NUM_THREADS"] == "4"
+    assert variables["OMP_NUM_THREADS"] == variables["NUMBA_NUM_THREADS"] == "4"
+    assert threads == [4]  # Torch is imported here.
+
+
+def test_what_the_user_has_set_stays(machine, told):
+    variables, threads = told
+    variables["OMP_NUM_THREADS"] = "9"
+    machine("0::/\n", {"cpu.max": "400000 100000\n"})
+    cores.limit_threads()
+    assert variables["OMP_NUM_THREADS"] == "9" and "NUMBA_NUM_THREADS" not in variables
+    assert not threads

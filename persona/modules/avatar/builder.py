@@ -92,6 +92,8 @@ class AvatarBuilder:
     )
 
     def __post_init__(self) -> None:
+        if self.detail_edge_m is not None and self.edge_m is None:
+            raise UserError("avatar.detail_edge_m needs avatar.edge_m, which splits the rest")
         check_choice("avatar.light", self.light, LIGHTS)
         if self.learnt_normals and self.light == "baked":
             raise UserError("avatar.learnt_normals=true needs a light: avatar.light=photo or sh")

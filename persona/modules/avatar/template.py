@@ -94,7 +94,8 @@ class AvatarTemplate(nn.Module):
         sides = None
         if edge_m is not None:
             detailed = self.coarse_regions.face | self.coarse_regions.hand
-            longest = torch.where(detailed.cpu(), detail_edge_m or edge_m, edge_m)
+            detail = edge_m if detail_edge_m is None else detail_edge_m
+            longest = torch.where(detailed.cpu(), detail, edge_m)
             # Use the mean body, so that a checkpoint has the same Gaussians wherever it is loaded.
             sides = long_sides(body.template.cpu(), faces, levels, longest)
         subdivision = Subdivision(faces, levels, len(body.template), sides)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from persona.errors import UserError
 from persona.modules.cache import cache_folder, cached_file
+
+log = logging.getLogger(__name__)
 
 CHECKSUM = 32
 """Bytes of a SHA-256."""
@@ -46,9 +49,7 @@ def compile_cuda(
         ) from error
 
     program = _checked(nvrtc.nvrtcCreateProgram(source.encode(), name.encode(), 0, [], []))
-    options = [f"--gpu-architecture={architecture}", "--std=c++17"]
-    options += [f"--define-macro={key}={value}" for key, value in defines.items()]
-    encoded = [option.encode() for option in options]
+    encoded = [option.encode() for option in _options(architecture, defines)]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(encoded), encoded)
     # The bindings write into the bytes that they are given.
     log = bytes(_checked(nvrtc.nvrtcGetProgramLogSize(program)))
@@ -94,16 +95,21 @@ class CudaModule:
         _checked(driver.cuLaunchKernel(function, *grid, *block, 0, stream, (values, types), 0))
 
 
+def _options(architecture: str, defines: Mapping[str, int | str]) -> list[str]:
+    macros = [f"--define-macro={key}={value}" for key, value in sorted(defines.items())]
+    return [f"--gpu-architecture={architecture}", "--std=c++17", *macros]
+
+
 def kept_code(source: str, name: str, architecture: str, defines: Mapping[str, int | str]) -> bytes:
     """``compile_cuda``, or the result of an earlier run.
 
     A kept file begins with its checksum, and one that is damaged is compiled again.
 
     Raises:
-        UserError: The bindings are absent, or the cache cannot be written.
+        UserError: The bindings are absent.
         RuntimeError: The compiler reported an error or a warning.
     """
-    made_of = f"{source} {architecture} {sorted(defines.items())} {torch.version.cuda}"
+    made_of = f"{source} {_options(architecture, defines)} {torch.version.cuda}"
     digest = hashlib.sha256(made_of.encode()).hexdigest()[:32]
     path = cache_folder() / f"{Path(name).stem}-{digest}.cubin"
     if path.exists():
@@ -111,8 +117,11 @@ def kept_code(source: str, name: str, architecture: str, defines: Mapping[str, i
         if hashlib.sha256(kept[CHECKSUM:]).digest() == kept[:CHECKSUM]:
             return kept[CHECKSUM:]
     code = compile_cuda(source, name, architecture, defines)
-    with cached_file(path) as temporary:
-        temporary.write_bytes(hashlib.sha256(code).digest() + code)
+    try:
+        with cached_file(path) as temporary:
+            temporary.write_bytes(hashlib.sha256(code).digest() + code)
+    except UserError as error:
+        log.warning("a kernel is compiled anew next time: %s", error)
     return code
 
 

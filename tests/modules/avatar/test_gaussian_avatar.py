@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from persona.errors import UserError
 from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.gaussian_avatar import mean_edge, neighbour_log_scale
 from persona.modules.avatar.pose_table import PoseTable, matrix_pose
@@ -155,6 +156,8 @@ def test_head_and_hands_are_split_further_than_the_rest(body):
         )
     }
     assert gained["detail"] > 1.5 and gained["rest"] < 1.1
+    with pytest.raises(UserError, match=r"avatar\.detail_edge_m needs avatar\.edge_m"):
+        AvatarBuilder(detail_edge_m=0.008)
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import pytest
 
-from persona.errors import UserError
 from persona.modules.render import cuda_module
 from persona.modules.render.cuda_module import kept_code
 
@@ -52,8 +51,8 @@ def test_a_damaged_file_is_compiled_again(compiled, tmp_path, damage):
     assert kept_code(*kernel) == b"code 2"
 
 
-def test_unwritable_cache_says_what_to_do(compiled, monkeypatch, tmp_path):
+def test_a_cache_that_cannot_be_written_stops_nothing(compiled, monkeypatch, tmp_path, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PERSONA_CACHE", str(tmp_path / "file"))
-    with pytest.raises(UserError, match=r"file/some-.*set PERSONA_CACHE"):
-        kept_code("source", "some.cu", "sm_90", {})
+    assert kept_code("source", "some.cu", "sm_90", {}) == b"code 1"
+    assert "set PERSONA_CACHE to a folder with space" in caplog.text
