@@ -9,11 +9,15 @@ from torch import Tensor
 from persona.data.preprocess.fit_energy import FitProblem
 from persona.data.preprocess.fit_state import FitState
 from persona.data.preprocess.fit_terms import CROP_SIDE
+from persona.modules.detect import wholebody
 
 _HAND = 2.0
 """A hand's pixels are its fingers as well: so many times the reach away, they are not believed."""
 _LEAST = 0.1
 """What would count less than this share is not believed at all, and not held against the fit."""
+_HALF = 0.5
+"""Least share of the body's keypoints, by weight, that must lie near a fit: readings of single limbs
+may be wrong, but where most contradict the fit, it is the fit that is."""
 
 
 class Doubts:
@@ -61,6 +65,17 @@ class Doubts:
     def _place(self, joints: Float[Tensor, "n 3"]) -> Float[Tensor, "2"]:
         """Middle of joints, crop units."""
         return self.problem.crop.points(self.problem.camera.project(joints)).mean(0)
+
+    def faults(self, state: FitState) -> tuple[str, ...]:
+        """What is wrong with a candidate by which the weights are set, in plain words."""
+        row = state.start[0]
+        full, left = (
+            float(weights[row, wholebody.BODY].sum())
+            for weights in (self._keypoints, self.problem.keypoint_weights)
+        )
+        if left >= _HALF * full:
+            return ()
+        return (f"{100 * (1 - left / full):.0f} % of the joints' weight lies far off the body",)
 
     def lift(self) -> None:
         """Gives everything its full weight."""

@@ -1,5 +1,6 @@
 """Fits and textures of several photographs of one person."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,8 +170,27 @@ def test_what_lies_far_off_the_fit_counts_less(body):
     assert float(share[arm].max()) < 0.3 and float(share[[9, 100]].max()) == 0
     assert float(share[legs].min()) > 0.95
     assert problem.keypoint_errors(state)[9].isnan(), "not held against the fit"
+    assert doubts.faults(state) == ()
     doubts.lift()
     torch.testing.assert_close(problem.keypoint_weights, full)
+
+
+def test_a_fit_that_most_of_what_is_read_contradicts_is_faulty(body, monkeypatch):
+    """Half a metre beside the person all keypoints are doubted, so that no distance tells."""
+    for steps, value in (("_ROUNDS", (1, 1, 1)), ("_FREE_STEPS", 1)):
+        monkeypatch.setattr(f"persona.data.preprocess.fit_together.{steps}", value)
+    fitter, (rest, _) = PhotoFit(), resting(body)
+    sight, right = photographed(body, fitter, rest, rest, 0.0)
+    beside = replace(right.pose, trans=right.pose.trans + torch.tensor([0.5, 0, 0]))
+    wrong = replace(right, pose=beside)
+    (good,), (bad,) = (fit_together(fitter, body, [sight], [fit]) for fit in (right, wrong))
+    assert good.faults == ()
+    assert math.isnan(bad.residual)
+    joints = [fault for fault in bad.faults if "joints" in fault]
+    assert joints == [
+        "no joints are left that are believed",
+        "100 % of the joints' weight lies far off the body",
+    ]
 
 
 @pytest.mark.slow
