@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona.data.preprocess.fit_energy import FitProblem
+from persona.data.preprocess.fit_hands import hand_middle
 from persona.data.preprocess.fit_state import FitState
 from persona.data.preprocess.fit_terms import CROP_SIDE
 from persona.modules.detect import wholebody
@@ -63,8 +64,8 @@ class Doubts:
             ]
 
     def _place(self, joints: Float[Tensor, "n 3"]) -> Float[Tensor, "2"]:
-        """Middle of joints, crop units."""
-        return self.problem.crop.points(self.problem.camera.project(joints)).mean(0)
+        """Middle of a hand, crop units."""
+        return self.problem.crop.points(self.problem.camera.project(hand_middle(joints[None])))[0]
 
     def faults(self, state: FitState) -> tuple[str, ...]:
         """What is wrong with a candidate by which the weights are set, in plain words."""

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,8 +14,10 @@ from rich.progress import Progress
 from persona.data.preprocess import photo
 from persona.data.preprocess.fit import NOTHING, BodyFit, PhotoFit, photo_camera
 from persona.data.preprocess.fit_doubts import Doubts
+from persona.data.preprocess.fit_hands import hand_middle
 from persona.data.preprocess.fit_starts import FACING_CAMERA
 from persona.data.preprocess.fit_state import LEFT_SHOULDER, initial_state, rest_body_pose
+from persona.data.preprocess.fit_terms import CROP_SIDE
 from persona.data.preprocess.fit_together import (
     LIMBS,
     believable_heads,
@@ -31,6 +34,7 @@ from persona.data.preprocess.several import (
     sharpness,
 )
 from persona.data.preprocess.unwrap import Sums
+from persona.modules.body.joints import LEFT_HAND
 from persona.modules.body.rotation import (
     axis_angle_from_matrix,
     matrix_from_axis_angle,
@@ -151,16 +155,22 @@ def resting(body):
     return rest, raised
 
 
+def candidate(body, problem, fit):
+    """A fit as the candidate of a photograph's energies."""
+    state = initial_state(body, problem.starts[:1], problem.camera)
+    state.take(fit.identity, fit.pose)
+    state.root.data[:] = sixd_from_matrix(matrix_from_axis_angle(fit.pose.root))
+    state.trans.data[:] = fit.pose.trans
+    return state
+
+
 def test_what_lies_far_off_the_fit_counts_less(body):
     """An arm that is read elsewhere hardly counts; until doubts are lifted again."""
     fitter, (rest, raised) = PhotoFit(), resting(body)
     sight, fit = photographed(body, fitter, rest, raised, 0.0)
     problem = fitter.problem(body, sight.detection, sight.camera, None)
+    state = candidate(body, problem, replace(fit, pose=replace(fit.pose, body=rest.body)))
     full = problem.keypoint_weights.clone()
-    state = initial_state(body, problem.starts[:1], sight.camera)
-    state.take(fit.identity, rest)
-    state.root.data[:] = sixd_from_matrix(matrix_from_axis_angle(fit.pose.root))
-    state.trans.data[:] = fit.pose.trans
     doubts = Doubts(problem)
     doubts.weigh(state, torch.inf)
     torch.testing.assert_close(problem.keypoint_weights, full)
@@ -173,6 +183,22 @@ def test_what_lies_far_off_the_fit_counts_less(body):
     assert doubts.faults(state) == ()
     doubts.lift()
     torch.testing.assert_close(problem.keypoint_weights, full)
+
+
+def test_a_hand_is_believed_by_the_distance_that_the_fit_closes(body):
+    """That of the middle of what is to be seen of it, not of the mean of its joints."""
+    fitter, (rest, _) = PhotoFit(), resting(body)
+    sight, fit = photographed(body, fitter, rest, rest, 0.0)
+    problem = fitter.problem(body, sight.detection, sight.camera, None)
+    state, hand = candidate(body, problem, fit), list(LEFT_HAND)
+    joints = problem.sparse(state).joints[0, hand].detach()
+    middle, mean = (
+        problem.crop.points(sight.camera.project(place))[0]
+        for place in (hand_middle(joints[None]), joints.mean(0)[None])
+    )
+    problem.hands = SimpleNamespace(hands=[(hand, middle)])
+    Doubts(problem).weigh(state, float((mean - middle).norm()) / (4 * CROP_SIDE))
+    assert len(problem.hands.hands) == 1
 
 
 def test_a_fit_that_most_of_what_is_read_contradicts_is_faulty(body, monkeypatch):
