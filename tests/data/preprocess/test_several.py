@@ -170,7 +170,9 @@ def test_what_lies_far_off_the_fit_counts_less(body):
     sight, fit = photographed(body, fitter, rest, raised, 0.0)
     problem = fitter.problem(body, sight.detection, sight.camera, None)
     state = candidate(body, problem, replace(fit, pose=replace(fit.pose, body=rest.body)))
-    full = problem.keypoint_weights.clone()
+    problem.guess[..., 3] = 0.9
+    problem.target[0, 132], problem.keypoint_weights[0, 132] = 1e3, 0  # Not found.
+    full, guess = problem.keypoint_weights.clone(), problem.guess.clone()
     doubts = Doubts(problem)
     doubts.weigh(state, torch.inf)
     torch.testing.assert_close(problem.keypoint_weights, full)
@@ -181,8 +183,11 @@ def test_what_lies_far_off_the_fit_counts_less(body):
     assert float(share[legs].min()) > 0.95
     assert problem.keypoint_errors(state)[9].isnan(), "not held against the fit"
     assert doubts.faults(state) == ()
+    torch.testing.assert_close(problem.guess[0, :100, 3], 0.9 * share[:100])
+    assert (problem.guess[0, 132, 3], problem.keypoint_weights[0, 132]) == (guess[0, 132, 3], 0)
     doubts.lift()
     torch.testing.assert_close(problem.keypoint_weights, full)
+    torch.testing.assert_close(problem.guess, guess)
 
 
 def test_a_hand_is_believed_by_the_distance_that_the_fit_closes(body):
