@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from persona.data.palette import PART_INDEX
 from persona.data.preprocess.canvas import Canvas, largest_piece, photo_px
+from persona.data.preprocess.fit_starts import MIN_SCORE
 from persona.modules.body.joints import LEFT_ELBOW, LEFT_HAND, RIGHT_ELBOW, RIGHT_HAND
 from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.annotator import JOINTS
@@ -114,14 +115,17 @@ def with_seen_wrists(
     return found, replace(seen, keypoints=cropped, maps={**seen.maps, JOINTS: read})
 
 
-def with_both_hands(parts: UInt8[ndarray, "h w"]) -> UInt8[ndarray, "h w"]:
+def with_both_hands(seen: Canvas) -> UInt8[ndarray, "h w"]:
     """The part classes with one hand's pieces far apart as two hands, if the other is nowhere.
 
-    A hand whose arm is out of sight, as behind the head, is easily read as the other one.
+    A hand whose arm is out of sight, as behind the head, is easily read as the other one. But what
+    a hand holds can also hide its middle: a piece nearer to its own wrist than to the other one, or
+    a crop in which the other wrist is unknown, stays as it is.
 
     Args:
-        parts: Part class of each pixel of a crop.
+        seen: The person's crop with parts and, where there are some, the annotator's joints.
     """
+    parts = seen.parts
     least, out = LEAST_HAND * (parts > 0).sum(), parts
     for arm, other in zip(ARMS, reversed(ARMS), strict=True):
         own, missing = (PART_INDEX[f"{each.side}_Hand"] for each in (arm, other))
@@ -132,10 +136,28 @@ def with_both_hands(parts: UInt8[ndarray, "h w"]) -> UInt8[ndarray, "h w"]:
         away = ndimage.distance_transform_edt(~first) / len(parts)
         for number, box in enumerate(ndimage.find_objects(pieces), 1):
             piece = pieces[box] == number
-            if piece.sum() >= least and away[box][piece].min() > _HANDS_APART:
+            if piece.sum() < least or away[box][piece].min() <= _HANDS_APART:
+                continue
+            middle = _places(pieces == number).mean(0)
+            to_own, to_other = (
+                np.linalg.norm(middle - _wrist(seen, each)) for each in (arm, other)
+            )
+            if to_other < to_own:
                 out = out.copy()
                 out[box][piece] = missing
     return out
+
+
+def _wrist(seen: Canvas, arm: Arm) -> Float32[ndarray, "2"]:
+    """A wrist in pixels, as it is read with the parts, else as it is detected; infinite if unknown.
+
+    The detector's left and right are not compared with the parts' yet.
+    """
+    if JOINTS in seen.maps:
+        size = np.array([seen.camera.width, seen.camera.height], np.float32)
+        return np.float32(seen.maps[JOINTS][arm.wrist, :2] * size)
+    x, y, score = seen.keypoints[arm.wrist_point].tolist()
+    return np.float32([x, y] if score > MIN_SCORE else [np.inf, np.inf])
 
 
 def seen_wrist(
