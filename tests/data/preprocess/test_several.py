@@ -262,12 +262,18 @@ def test_a_fit_that_fails_together_leaves_each_by_itself(body, monkeypatch, capl
     pose = BodyPose.zero(body.num_expression)
     alone = BodyFit(body.zero_identity(), pose, 2.0, 0.01)
     together = [replace(alone, start="together"), replace(alone, start="together", faults=faults)]
-    monkeypatch.setattr(photo, "fit_together", lambda *arguments: together)
+
+    def jointly(fitter, body, sights, fits, advance):
+        advance(photo.STEPS)
+        return together
+
+    monkeypatch.setattr(photo, "fit_together", jointly)
 
     class Fitter:
-        steps = 1
+        steps = 7
 
-        def __call__(self, *arguments, **options):
+        def __call__(self, body, detection, camera, advance, *arguments):
+            advance(self.steps)
             return alone
 
     preprocessor = photo.PhotoPreprocessor.__new__(photo.PhotoPreprocessor)
@@ -277,5 +283,7 @@ def test_a_fit_that_fails_together_leaves_each_by_itself(body, monkeypatch, capl
     sights = [Sight(Path(name), image, detection, camera, None) for name in ("a.jpg", "b.jpg")]
     with Progress() as progress:
         found = preprocessor._fit(sights, progress, Path("me"), NOTHING)
+        (task,) = progress.tasks
+    assert task.completed == task.total == (4 if faults else 2) * 7 + photo.STEPS
     assert [fit.start for fit in found] == ([""] * 2 if faults else ["together"] * 2)
     assert ("b.jpg would not fit any more" in caplog.text) == bool(faults)
