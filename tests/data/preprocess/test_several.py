@@ -138,7 +138,7 @@ def photographed(body, fitter, shown, read, yaw):
     place = {"root": axis_angle_from_matrix(turn), "trans": torch.tensor([0.0, 0.2, 4.5])}
     vertices, _ = body(zero, replace(shown, **place))
     mask = rasterize(vertices, body.faces, camera).mask.float()
-    pose = replace(read, **place)
+    pose = replace(read, body=read.body.clone(), **place)
     points = camera.project(body.keypoints(*body(zero, pose)))
     detection = Detection(mask, torch.cat((points, torch.ones(133, 1)), -1), torch.zeros(133, 4))
     sight = Sight(Path("a.png"), np.zeros((320, 240, 3), np.uint8), detection, camera, None)
@@ -250,7 +250,7 @@ def test_photographs_fitted_together_agree_on_stance_and_shape(body):
     sights, fits = (list(side) for side in zip(*shots, strict=True))
     fits[0].pose.body[[2, 5], 0] = 0.0
     front, side = fit_together(fitter, body, sights, fits)
-    assert float(front.pose.body[[2, 5], 0].sum()) > 0.15, "0.5 is true"
+    assert float(front.pose.body[[2, 5], 0].sum()) > 0.3, "0.5 is true, 0.25 the median"
     torch.testing.assert_close(front.identity.betas, side.identity.betas)
     spines = torch.stack([fit.pose.body[[2, 5], 0] for fit in (front, side)])
     assert float((spines[0] - spines[1]).abs().max()) < 0.15, "0.25 before"
