@@ -61,6 +61,10 @@ _LEAST_ARM, LEAST_HAND = 0.002, 0.001
 _HANDS_APART = 0.05
 """Least distance between two pieces that are two hands, share of the crop's height: farther than
 what is held hides of one hand."""
+_HAND_LONG = 0.12
+"""Most distance of a piece of a hand from its wrist, share of the crop's height. (A hand is 0.1 of
+who stands. The only one that was found to be the other hand, person 7042's, lies 0.145 from the
+wrist of the hand that it is read as, and 0.17 from where its own, out of sight, is read.)"""
 _JOINED = 0.006
 """Most distance of joined forearm and hand to the line between them, share of the height."""
 _FAR_END = 0.9
@@ -119,8 +123,8 @@ def with_both_hands(seen: Canvas) -> UInt8[ndarray, "h w"]:
     """The part classes with one hand's pieces far apart as two hands, if the other is nowhere.
 
     A hand whose arm is out of sight, as behind the head, is easily read as the other one. But what
-    a hand holds can also hide its middle: a piece nearer to its own wrist than to the other one, or
-    a crop in which the other wrist is unknown, stays as it is.
+    a hand holds can also hide its middle: a piece within reach of its own wrist and nearer to it
+    than to the other one stays as it is.
 
     Args:
         seen: The person's crop with parts and, where there are some, the annotator's joints.
@@ -142,7 +146,7 @@ def with_both_hands(seen: Canvas) -> UInt8[ndarray, "h w"]:
             to_own, to_other = (
                 np.linalg.norm(middle - _wrist(seen, each)) for each in (arm, other)
             )
-            if to_other < to_own:
+            if min(to_other, _HAND_LONG * len(parts)) < to_own < np.inf:
                 out = out.copy()
                 out[box][piece] = missing
     return out
@@ -155,9 +159,9 @@ def _wrist(seen: Canvas, arm: Arm) -> Float32[ndarray, "2"]:
     """
     if JOINTS in seen.maps:
         size = np.array([seen.camera.width, seen.camera.height], np.float32)
-        return np.float32(seen.maps[JOINTS][arm.wrist, :2] * size)
+        return (seen.maps[JOINTS][arm.wrist, :2] * size).astype(np.float32)
     x, y, score = seen.keypoints[arm.wrist_point].tolist()
-    return np.float32([x, y] if score > MIN_SCORE else [np.inf, np.inf])
+    return np.array([x, y] if score > MIN_SCORE else [np.inf, np.inf], np.float32)
 
 
 def seen_wrist(
