@@ -144,7 +144,7 @@ def with_both_hands(seen: Canvas) -> UInt8[ndarray, "h w"]:
                 continue
             middle = _places(pieces == number).mean(0)
             to_own, to_other = (
-                np.linalg.norm(middle - _wrist(seen, each)) for each in (arm, other)
+                float(np.linalg.norm(middle - _wrist(seen, each))) for each in (arm, other)
             )
             if min(to_other, _HAND_LONG * len(parts)) < to_own < np.inf:
                 out = out.copy()
