@@ -40,9 +40,13 @@ NUM_BETAS = 12
 def random_betas(
     body: SmplxBody, rng: np.random.Generator, most: float = 2.2
 ) -> Float[Tensor, "b"]:
-    """A random shape: coefficients of deviation 0.8, none beyond ``most`` deviations."""
-    betas = torch.zeros(body.num_betas)
-    betas[:NUM_BETAS] = torch.from_numpy(rng.normal(size=NUM_BETAS).clip(-most, most) * 0.8)
+    """A random shape: coefficients of deviation 0.8, none beyond ``most`` deviations.
+
+    As many numbers are drawn whatever the body keeps, so that clothes and looks stay the same.
+    """
+    betas, count = torch.zeros(body.num_betas), min(NUM_BETAS, body.num_betas)
+    drawn = rng.normal(size=NUM_BETAS).clip(-most, most) * 0.8
+    betas[:count] = torch.from_numpy(drawn[:count])
     return betas
 
 

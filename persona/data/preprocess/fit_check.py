@@ -7,6 +7,7 @@ body.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import cv2
@@ -54,10 +55,12 @@ def find_faults(
         points: Its keypoints.
         camera: The photograph's.
         detection: What was found.
-        residual: Mean keypoint distance, as a share of the person's crop.
+        residual: Mean keypoint distance, as a share of the person's crop; NaN if none is believed.
     """
     faults = []
-    if residual > MAX_RESIDUAL:
+    if math.isnan(residual):
+        faults.append("no joints are left that are believed")
+    elif residual > MAX_RESIDUAL:
         faults.append(f"the joints lie {100 * residual:.0f} % of the person's size off")
     inside, covered = overlaps(vertices, faces, camera, detection.mask)
     if inside < MIN_INSIDE:

@@ -93,7 +93,11 @@ def fit_together(
     for steps, reach in zip(_ROUNDS, _REACHES, strict=True):
         _descend(steps, problems, states, doubts, reach, advance)
     _let_go(problems, states, own, doubts)
-    return [fit_result(p, s, fit.start) for p, s, fit in zip(problems, states, fits, strict=True)]
+    found = []
+    for problem, state, fit, doubt in zip(problems, states, fits, doubts, strict=True):
+        result = fit_result(problem, state, fit.start)
+        found.append(replace(result, faults=(*result.faults, *doubt.faults(state))))
+    return found
 
 
 def _let_go(

@@ -113,9 +113,10 @@ def _missed(
     lab = cv2.cvtColor(soft, cv2.COLOR_RGB2LAB)
     untold = annotate(annotator, canvas.image, nowhere, unseen)
     matte = untold["alpha"]
-    hands = _missed_hands(lab, matte, np.where(matte > 0.5, untold["parts"], 0), seen, parts)
+    untold_parts = np.where(matte > 0.5, untold["parts"], 0)
+    hands, beside = _missed_hands(lab, matte, untold_parts, seen, parts)
     # Where it is doubted, a hand's outline lies where the doubt ends.
-    doubted = np.where(hands, matte * (0.5 / _DOUBTED), 0).clip(0, 1)
+    doubted = np.where(beside, matte * (0.5 / _DOUBTED), 0).clip(0, 1)
     found = np.where(ndimage.binary_dilation(hands, iterations=2), np.maximum(matte, doubted), 0)
     if _wide((matte > 0.5) & ~seen, width).any():
         second = annotate(annotator, canvas.image, nowhere, canvas.keypoints)
@@ -140,10 +141,11 @@ def _missed_hands(
     untold: UInt8[ndarray, "h w"],
     seen: Bool[ndarray, "h w"],
     parts: UInt8[ndarray, "h w"],
-) -> Bool[ndarray, "h w"]:
+) -> tuple[Bool[ndarray, "h w"], Bool[ndarray, "h w"]]:
     """Hands, or pieces of them, that have the colours of skin and go on from a seen arm or hand.
 
-    Where much of a hand is missed, it goes on over skin that the annotator doubts.
+    Where much of a hand is missed, it goes on over skin that the annotator doubts, which is the
+    second mask.
 
     Args:
         lab: Colours of the crop, CIE Lab.
@@ -157,7 +159,7 @@ def _missed_hands(
         for side in ("Left", "Right")
     }
     skin = lab[seen & np.isin(parts, [part for pair in kinds.values() for part in pair])]
-    out = np.zeros_like(seen)
+    out, added = np.zeros_like(seen), np.zeros_like(seen)
     for hand, arm in kinds.values():
         missed = np.zeros_like(seen)
         own = ndimage.binary_dilation(seen & np.isin(parts, (hand, arm)), iterations=_JOINED_PX)
@@ -172,9 +174,10 @@ def _missed_hands(
         if missed.sum() > _MUCH * (seen & (parts == hand)).sum():
             beside = (matte > _DOUBTED) & ~seen & np.isin(untold, (0, hand))
             beside[beside] = _alike(lab[beside], skin, _LIKE_SKIN)
-            missed = _touching(beside | missed, missed)
+            own, missed = missed, _touching(beside | missed, missed)
+            added |= missed & ~own
         out |= missed
-    return out
+    return out, added
 
 
 def _large(mask: Bool[ndarray, "h w"], least: float) -> Bool[ndarray, "h w"]:

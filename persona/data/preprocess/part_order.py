@@ -78,14 +78,13 @@ def _hemmed(parts: UInt8[ndarray, "h w"], lab: Float32[ndarray, "h w 3"]) -> UIn
     if np.linalg.norm(across) < _UNLIKE or plain < _PLAIN:
         return parts
     out, most = parts.copy(), max(1, round(_HEM * len(parts)))
-    for garment, other, misread in (
-        (_SHIRT, trousers, tone < _CLEAR), (_TROUSERS, shirt, tone > 1 - _CLEAR)
-    ):  # fmt: skip
+    for garment, other, away in ((_SHIRT, trousers, tone), (_TROUSERS, shirt, 1 - tone)):
         known = parts == garment
         near = other & (ndimage.distance_transform_edt(~known) <= most)
-        pieces, _ = ndimage.label(known | (near & misread))
+        pieces, _ = ndimage.label(known | (near & (away < _CLEAR)))
         grown = np.isin(pieces, np.unique(pieces[known]))
-        grown |= ndimage.binary_fill_holes(grown) & near
+        # A seam goes with what surrounds it; a shirt between braces has its own colour.
+        grown |= ndimage.binary_fill_holes(grown) & near & (away < 1 - _CLEAR)
         out[grown & other] = garment
     return out
 

@@ -205,6 +205,7 @@ class PhotoPreprocessor:
         faulty = [s.photo for s, f in zip(sights, together, strict=True) if f.faults]
         if not faulty:
             return together
+        progress.update(task, total=steps + len(sights) * self.fit.steps)
         log.warning(
             "the photos are fitted each by itself: together, %s would not fit any more",
             ", ".join(map(str, faulty)),

@@ -103,7 +103,7 @@ def _agreed(
 ) -> tuple[Detection, Canvas]:
     """Hands, then sides, limbs and wrists, as the fine crop shows them."""
     size = fine.image.shape[:2]
-    fine = fine.with_maps({**fine.maps, "parts": with_both_hands(fine.parts)})
+    fine = fine.with_maps({**fine.maps, "parts": with_both_hands(fine)})
     sided = with_agreed_sides(found, fine)
     if sided is not found:
         log.info("%s: left and right exchanged, as the picture is read", photo)

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from persona.data.palette import PART_INDEX
 from persona.data.preprocess.canvas import Canvas, largest_piece, photo_px
+from persona.data.preprocess.fit_starts import MIN_SCORE
 from persona.modules.body.joints import LEFT_ELBOW, LEFT_HAND, RIGHT_ELBOW, RIGHT_HAND
 from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.annotator import JOINTS
@@ -60,6 +61,10 @@ _LEAST_ARM, LEAST_HAND = 0.002, 0.001
 _HANDS_APART = 0.05
 """Least distance between two pieces that are two hands, share of the crop's height: farther than
 what is held hides of one hand."""
+_HAND_LONG = 0.12
+"""Most distance of a piece of a hand from its wrist, share of the crop's height. (A hand is 0.1 of
+who stands. The only one that was found to be the other hand, person 7042's, lies 0.145 from the
+wrist of the hand that it is read as, and 0.17 from where its own, out of sight, is read.)"""
 _JOINED = 0.006
 """Most distance of joined forearm and hand to the line between them, share of the height."""
 _FAR_END = 0.9
@@ -114,14 +119,17 @@ def with_seen_wrists(
     return found, replace(seen, keypoints=cropped, maps={**seen.maps, JOINTS: read})
 
 
-def with_both_hands(parts: UInt8[ndarray, "h w"]) -> UInt8[ndarray, "h w"]:
+def with_both_hands(seen: Canvas) -> UInt8[ndarray, "h w"]:
     """The part classes with one hand's pieces far apart as two hands, if the other is nowhere.
 
-    A hand whose arm is out of sight, as behind the head, is easily read as the other one.
+    A hand whose arm is out of sight, as behind the head, is easily read as the other one. But what
+    a hand holds can also hide its middle: a piece within reach of its own wrist and nearer to it
+    than to the other one stays as it is.
 
     Args:
-        parts: Part class of each pixel of a crop.
+        seen: The person's crop with parts and, where there are some, the annotator's joints.
     """
+    parts = seen.parts
     least, out = LEAST_HAND * (parts > 0).sum(), parts
     for arm, other in zip(ARMS, reversed(ARMS), strict=True):
         own, missing = (PART_INDEX[f"{each.side}_Hand"] for each in (arm, other))
@@ -132,10 +140,28 @@ def with_both_hands(parts: UInt8[ndarray, "h w"]) -> UInt8[ndarray, "h w"]:
         away = ndimage.distance_transform_edt(~first) / len(parts)
         for number, box in enumerate(ndimage.find_objects(pieces), 1):
             piece = pieces[box] == number
-            if piece.sum() >= least and away[box][piece].min() > _HANDS_APART:
+            if piece.sum() < least or away[box][piece].min() <= _HANDS_APART:
+                continue
+            middle = _places(pieces == number).mean(0)
+            to_own, to_other = (
+                float(np.linalg.norm(middle - _wrist(seen, each))) for each in (arm, other)
+            )
+            if min(to_other, _HAND_LONG * len(parts)) < to_own < np.inf:
                 out = out.copy()
                 out[box][piece] = missing
     return out
+
+
+def _wrist(seen: Canvas, arm: Arm) -> Float32[ndarray, "2"]:
+    """A wrist in pixels, as it is read with the parts, else as it is detected; infinite if unknown.
+
+    The detector's left and right are not compared with the parts' yet.
+    """
+    if JOINTS in seen.maps:
+        size = np.array([seen.camera.width, seen.camera.height], np.float32)
+        return (seen.maps[JOINTS][arm.wrist, :2] * size).astype(np.float32)
+    x, y, score = seen.keypoints[arm.wrist_point].tolist()
+    return np.array([x, y] if score > MIN_SCORE else [np.inf, np.inf], np.float32)
 
 
 def seen_wrist(

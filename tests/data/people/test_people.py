@@ -17,10 +17,11 @@ from persona.data.people.dressed import SLOTS, dress, pose_dressed
 from persona.data.people.folder import light_turned, write_people
 from persona.data.people.look import random_look
 from persona.data.people.render import render_person
-from persona.data.people.scene import Casting, Stance, frame_by, stand
+from persona.data.people.scene import Casting, Stance, frame_by, random_betas, stand
 from persona.data.people.shots import Sample, Shots
 from persona.data.people.stream import PeopleStream, compose, mirror
 from persona.errors import UserError
+from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.render.mesh import rasterize
 from persona.types import BodyPose
 
@@ -52,6 +53,15 @@ def test_a_bare_body_is_the_body(body):
     expected, expected_joints = body(identity, pose)
     torch.testing.assert_close(vertices, expected, atol=2e-5, rtol=0)
     torch.testing.assert_close(joints, expected_joints, atol=2e-5, rtol=0)
+
+
+def test_a_shape_has_as_many_coefficients_as_the_body_keeps(body):
+    """What is drawn for people does not depend on it."""
+    few, many = (
+        random_betas(each, np.random.default_rng(5)) for each in (SmplxBody(num_betas=10), body)
+    )
+    assert len(few) == 10 and len(many) > 10
+    assert few.all() and few.equal(many[:10]) and not many[12:].any()
 
 
 def test_maps_agree_with_the_mesh(shot):

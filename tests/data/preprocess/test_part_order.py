@@ -89,6 +89,14 @@ def test_two_plain_garments_meet_where_their_colours_do():
     assert (in_order(parts, image, standing=True)[55:] == true[55:]).all()
 
 
+def test_a_window_of_one_garment_in_the_other_keeps_its_colour():
+    """A shirt between the braces of dungarees, and trousers behind a shirt's open front."""
+    for window, part in ((slice(55, 63), SHIRT), (slice(34, 42), TROUSERS)):
+        parts = person()
+        parts[window, 16:24] = part
+        assert (in_order(parts, photo(parts), standing=True) == parts).all()
+
+
 def test_garments_of_like_or_several_colours_keep_their_border():
     parts = person()
     parts[41:45, 14:26] = TROUSERS

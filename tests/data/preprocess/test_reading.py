@@ -223,6 +223,15 @@ def test_a_hand_at_the_end_of_an_arm_is_given_back(person):
     assert kept[arm].mean() > 0.9 and kept[hand].mean() < 0.2
     assert not mended[alone].any()
 
+    class Soft(Repeats):
+        def __call__(self, image, alpha, keypoints, prior=None):
+            maps = super().__call__(image, alpha, keypoints)
+            missed = (maps["alpha"] > 0.5) & (alpha < 0.5)
+            return {**maps, "alpha": np.where(missed, np.float32(0.6), maps["alpha"])}
+
+    soft = refine_mask(image, wrong, Soft()).mask.numpy()
+    assert soft[hand].mean() > 0.5 and soft[hand].max() < 0.65, "nothing doubted, nothing hardened"
+
 
 @pytest.mark.parametrize("much", [True, False], ids=["much is missed", "a rim is missed"])
 def test_of_a_hand_of_which_much_is_missed_doubted_skin_is_given_back(person, much):

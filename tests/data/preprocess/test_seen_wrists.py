@@ -10,7 +10,7 @@ from persona.data.preprocess.fit import photo_camera
 from persona.data.preprocess.fit_hands import believed_hands
 from persona.data.preprocess.fit_starts import MIN_SCORE
 from persona.data.preprocess.seen_wrists import seen_wrist, with_both_hands, with_seen_wrists
-from persona.modules.body.joints import LEFT_ELBOW, LEFT_HAND, LEFT_WRIST
+from persona.modules.body.joints import LEFT_ELBOW, LEFT_HAND, LEFT_WRIST, RIGHT_WRIST
 from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.annotator import JOINTS
 
@@ -119,14 +119,26 @@ def test_a_crop_without_a_person_shows_no_wrist():
     assert seen_wrist(nobody, "Left", np.float32([100, 100])) is None
 
 
+@pytest.mark.parametrize("read", [True, False], ids=["joints", "keypoints"])
 @pytest.mark.parametrize(
-    ("row", "other_seen", "two"),
-    [(250, False, True), (186, False, False), (250, True, False)],
-    ids=["far apart", "one hand behind a ring", "both are there"],
-)
-def test_two_pieces_far_apart_of_one_hand_are_two_hands(row, other_seen, two):
+    ("row", "wrist", "other_seen", "two"),
+    [
+        (250, (105.0, 245.0), False, True),
+        (206, (180.0, 230.0), False, True),
+        (182, (105.0, 175.0), False, False),
+        (192, (180.0, 230.0), False, False),
+        (250, (105.0, 245.0), True, False),
+        (192, None, False, False),
+    ],
+    ids=[
+        "far apart", "other wrist read elsewhere", "behind a ring", "around a mug",
+        "both are there", "no other wrist",
+    ],
+)  # fmt: skip
+def test_two_pieces_far_apart_of_one_hand_are_two_hands(camera, read, row, wrist, other_seen, two):
+    """Unless the second is near the first one's wrist, and the other wrist, in a pocket, is not."""
     left, right = (PART_INDEX[f"{side}_Hand"] for side in ("Left", "Right"))
-    parts = parts_of(slice(160, 180))
+    parts = parts_of(slice(160, 176))
     parts[row : row + 10, 92:108] = left
     parts[10:12, 10:12] = left  # A speck.
     if other_seen:
@@ -134,7 +146,17 @@ def test_two_pieces_far_apart_of_one_hand_are_two_hands(row, other_seen, two):
     expected = parts.copy()
     if two:
         expected[row : row + 10, 92:108] = right
-    assert (with_both_hands(parts) == expected).all()
     sides = np.arange(256, dtype=np.uint8)
     sides[[left, right]] = right, left
-    assert (with_both_hands(sides[parts]) == sides[expected]).all()
+    for classes in (np.arange(256, dtype=np.uint8), sides):
+        _, seen = seen_of(camera, classes[parts], (100.0, 160.0))
+        joint, point = (
+            (LEFT_WRIST, wholebody.LEFT_WRIST)
+            if classes is sides
+            else (RIGHT_WRIST, wholebody.RIGHT_WRIST)
+        )
+        seen.maps[JOINTS][joint, :2] = np.array(wrist or (np.inf, np.inf)) / (WIDTH, HEIGHT)
+        seen.keypoints[point] = torch.tensor([*wrist, 1.0] if wrist else [100.0, 255.0, 0.0])
+        if not read:
+            del seen.maps[JOINTS]
+        assert (with_both_hands(seen) == classes[expected]).all()
