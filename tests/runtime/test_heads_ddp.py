@@ -37,7 +37,7 @@ def test_two_processes_grow_a_head_as_one_with_twice_the_batch(tmp_path, device)
         done = launch(command, tmp_path)
         assert done.returncode == 0, done.stderr
     one, two = (weights(tmp_path / name) for name in ways)
-    # Growth turned the first 300 points into 800; pruned points were replaced by others.
+    # Growth turned the first points, 300 and those around each edit, into 800; pruned points were replaced by others.
     assert len(one["avatar.points"]) == len(two["avatar.points"]) == 800
     assert one.keys() == two.keys()
     for key, value in one.items():
