@@ -297,6 +297,7 @@ def test_edits_that_are_not_attributes_are_named():
     [
         ("perse", "avatar.features=30", r"avatar.features=30: the encoder gives 32"),
         ("perse", "system.method.background=plaid", r"background=plaid is unknown"),
+        ("perse", "avatar.outline_colors=1.0", r"outline_colors=1.0: .* set avatar.outline_steps"),
         ("perse", "system.schedule.rest=1.0", r"system.schedule.rest=1.0: give a share"),
     ],
 )

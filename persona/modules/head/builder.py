@@ -94,6 +94,11 @@ class HeadBuilder:
     def __post_init__(self) -> None:
         if self.start not in STARTS:
             raise UserError(f"avatar.start={self.start} is unknown: choose {', '.join(STARTS)}")
+        if self.outline_colors and not self.outline_steps:
+            raise UserError(
+                f"avatar.outline_colors={self.outline_colors}: colours are learnt in the steps "
+                "for outlines, of which there are none; set avatar.outline_steps"
+            )
 
     def build(self, body: Body, identity: BodyIdentity, edits: int = 1) -> HeadAvatar:
         """The untrained head of a person.
