@@ -95,7 +95,7 @@ class Fit(AvatarModule):
         self.build_seconds = 0.0
         """Time to build the avatar, with the pass of a network if any; 0 if it was loaded."""
         self.random_after_build: Tensor | None = None
-        """State of torch's generator once the avatar was built, until a training goes on from it."""
+        """State of torch's generator once the avatar was built, until a training begins with it."""
         self.last_loss: float | None = None
         """Loss of the last step that was logged."""
 
