@@ -20,11 +20,20 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def launch(command: list[str], cwd: Path, limit_s: float = 400) -> subprocess.CompletedProcess:
-    """Runs a command to its end in ``cwd``, which is made if it is absent."""
+    """Runs a command to its end in ``cwd``, which is made if it is absent.
+
+    After ``limit_s`` it is killed with all that it started.
+    """
     cwd.mkdir(exist_ok=True)
-    return subprocess.run(
-        command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=limit_s
-    )
+    with subprocess.Popen(
+        command, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            out, err = process.communicate(timeout=limit_s)
+        finally:
+            _end(process)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 @contextmanager
@@ -55,9 +64,14 @@ def running(
         until(lambda: cpu_seconds(process.pid) >= enough, "going on", 180)
         yield process
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _end(process)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Kills what is left of a process that leads a session, and of what it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def until(ready: Callable[[], object], what: str, limit_s: float = 60.0) -> None:

@@ -14,7 +14,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from processes import environment
 
-from persona.commands.experiment import CHECKPOINT_FILE, CONFIG_FILE
+from persona.commands.experiment import CONFIG_FILE
+from persona.runtime.checkpoint import CHECKPOINT_FILE
 
 ROOT = Path(__file__).parents[1]
 

@@ -35,7 +35,7 @@ from persona.data.io import read_text
 from persona.errors import UserError, first_line
 from persona.modules.losses.perceptual import missing_weights
 from persona.modules.metrics.protocol import lpips_nets
-from persona.runtime.checkpoint import AtomicCheckpointIO, read_checkpoint
+from persona.runtime.checkpoint import CHECKPOINT_FILE, AtomicCheckpointIO, read_checkpoint
 from persona.runtime.options import check_options, plain, with_absolute_paths
 from persona.runtime.progress import LossBar
 from persona.runtime.termination import STATUS, Terminated
@@ -44,7 +44,6 @@ from persona.systems.fit import Fit
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_FILE = "last.ckpt"
 INIT_FILE = "init.json"
 METRICS_FILE = "metrics.json"
 AVATAR_ENTRY = "persona.commands.experiment.train"

@@ -12,12 +12,12 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from persona.commands.experiment import (
-    CHECKPOINT_FILE,
     METRICS_FILE,
     TrainingRun,
     is_first_process,
 )
 from persona.data.io import atomic_path, write_json
+from persona.runtime.checkpoint import CHECKPOINT_FILE
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from persona.data.io import atomic_path
 from persona.errors import UserError
 
+CHECKPOINT_FILE = "last.ckpt"
+"""Name of the checkpoint in a run folder."""
 _OF_TRAINING = {"global_step", "loops", "optimizer_states", "pytorch-lightning_version"}
 """Keys that Lightning needs in a checkpoint to resume a training."""
 

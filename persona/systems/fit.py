@@ -94,6 +94,8 @@ class Fit(AvatarModule):
         """Whether the steps in the captured graphs are watched by the density."""
         self.build_seconds = 0.0
         """Time to build the avatar, with the pass of a network if any; 0 if it was loaded."""
+        self.random_after_build: Tensor | None = None
+        """State of torch's generator once the avatar was built, until a training begins with it."""
         self.last_loss: float | None = None
         """Loss of the last step that was logged."""
 
@@ -132,12 +134,18 @@ class Fit(AvatarModule):
                 self.method.initialise(subject)
             self.table.load_state_dict(start.state_dict())
             self.build_seconds = time.perf_counter() - started
+            self.random_after_build = torch.get_rng_state()
         if stage == "fit":
             if self.density.watches(1) and not self.avatar.per_gaussian:
                 name = type(self.avatar).__name__
                 raise UserError(f"{name} cannot change its number of Gaussians: use density=none")
             self.focus_px = self.focus(data.train_frames)
             subjects = data.subjects if self.method.many else (data.subject,)
+            if self.random_after_build is not None:
+                # Lightning's DDP seeds at each test and each training, one process does not: what a
+                # test before the training did to the generator must not matter.
+                torch.set_rng_state(self.random_after_build)
+                self.random_after_build = None
             self.method.see_frames(subjects, data.train_frames)
         if "test_table" not in self._modules:
             self.test_table = self.pose_table(data.test_frames).requires_grad_(False)

@@ -14,7 +14,7 @@ from torch import Tensor
 from persona.data.edit_name import read_edit_name
 from persona.data.frames import FrameDataset
 from persona.data.subject import Subject
-from persona.errors import UserError
+from persona.errors import UserError, check_choice
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.base import Body
 from persona.modules.body.shaped_body import ShapedBody
@@ -70,9 +70,7 @@ class HeadMethod(Method):
     ) -> None:
         super().__init__(body=body, renderer=renderer, avatar=avatar)
         self.start = None if start is None else Path(start)
-        if background not in BACKGROUNDS:
-            have = ", ".join(BACKGROUNDS)
-            raise UserError(f"system.method.background={background} is unknown: choose {have}")
+        check_choice("system.method.background", background, BACKGROUNDS)
         self.random = background == "random"
         self.backgrounds = RandomColors()
         self.register_buffer("map_axes", torch.tensor(CAMERA_FROM_MAP), persistent=False)

@@ -11,9 +11,8 @@ import torch
 from persona.errors import UserError
 from persona.modules.head.avatar import HeadAvatar
 from persona.modules.head.lora import lora_state
-from persona.runtime.checkpoint import read_checkpoint
+from persona.runtime.checkpoint import CHECKPOINT_FILE, read_checkpoint
 
-CHECKPOINT_FILE = "last.ckpt"
 BY_EDIT = ("edits.betas", "edits.slot", "edits.ends", "edits.share", "edits.partly")
 """Tables with one row per edit that are not copied: the new run's folders give them again."""
 BY_NAME = ("edits.codes.table", "edits.codes.features")

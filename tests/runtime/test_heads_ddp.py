@@ -18,7 +18,7 @@ SMALL = (
     "data.config.num_frames=6", "data.config.num_test=2", "data.config.supersample=1",
     "avatar.categories=[hair]", "avatar.source=[hair]", "avatar.start_points=300",
     "avatar.width=64", "avatar.epoch_steps=3", "density.every=1", "density.least_opacity=0.45",
-    "density.counts=[[1,400],[2,600],[3,800]]", "metric.lpips_net=null", "trainer.max_steps=12",
+    "density.counts=[[1,1000],[2,1100],[3,1200]]", "metric.lpips_net=null", "trainer.max_steps=12",
     "pictures.turntable_frames=0", "trainer.log_every_n_steps=1", "seed=1", "logger=none",
 )  # fmt: skip
 
@@ -37,8 +37,8 @@ def test_two_processes_grow_a_head_as_one_with_twice_the_batch(tmp_path, device)
         done = launch(command, tmp_path)
         assert done.returncode == 0, done.stderr
     one, two = (weights(tmp_path / name) for name in ways)
-    # Growth turned the first 300 points into 800; pruned points were replaced by others.
-    assert len(one["avatar.points"]) == len(two["avatar.points"]) == 800
+    # The first points are 300 and as many around each edit; pruned ones were replaced by others.
+    assert len(one["avatar.points"]) == len(two["avatar.points"]) == 1200
     assert one.keys() == two.keys()
     for key, value in one.items():
         if value.is_floating_point() and value.numel():

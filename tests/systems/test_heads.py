@@ -1,6 +1,7 @@
 """PointAvatar, PEGASUS and PERSE train on a tiny head, grow, and load again."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import lightning
@@ -263,6 +264,24 @@ def test_points_and_colours_follow_the_root(tmp_path):
     assert torch.equal(one.drawn.rgb, other.drawn.rgb)
 
 
+@pytest.mark.parametrize("seeded", [False, True])
+def test_what_is_drawn_before_training_does_not_depend_on_a_test(seeded):
+    """Lightning's DDP seeds at each test and at each training; one process goes on."""
+    lightning.seed_everything(0, verbose=False)
+    fit = instantiate(config("pointavatar"))
+    fit.trainer = SimpleNamespace(datamodule=TinyHeads(TinyHead(), people=1))
+    drawn = []
+    fit.method.see_frames = lambda *_: drawn.append(torch.rand(4))
+    fit.setup("test")
+    expected = torch.rand(4)
+    if seeded:
+        lightning.seed_everything(0, verbose=False)
+    fit.setup("fit")
+    fit.setup("fit")
+    assert torch.equal(drawn[0], expected)
+    assert not torch.equal(drawn[1], expected), "a second training goes on from the first"
+
+
 def test_edits_that_are_not_attributes_are_named():
     fit = instantiate(config("pegasus"))
     fit.method.people = ("9999_source", "0001_wings_large")
@@ -278,6 +297,7 @@ def test_edits_that_are_not_attributes_are_named():
     [
         ("perse", "avatar.features=30", r"avatar.features=30: the encoder gives 32"),
         ("perse", "system.method.background=plaid", r"background=plaid is unknown"),
+        ("perse", "avatar.outline_colors=1.0", r"outline_colors=1.0: .* set avatar.outline_steps"),
         ("perse", "system.schedule.rest=1.0", r"system.schedule.rest=1.0: give a share"),
     ],
 )

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from persona.cli import quoted
 from persona.data.heads.edits import SOURCE_FOLDER, SyntheticEdits, read_edit
-from persona.errors import UserError
+from persona.errors import UserError, check_choice
 from persona.runtime.options import plain, settings_digest
 
 VERSION = 3
@@ -60,8 +60,7 @@ def plan(config: DictConfig, folder: Path) -> list[Cell]:
     Raises:
         UserError: The size or a system is unknown.
     """
-    if config.size not in config.sizes:
-        raise UserError(f"size={config.size} is unknown: choose {', '.join(config.sizes)}")
+    check_choice("size", config.size, config.sizes)
     asked = _asked(config)
     cells: dict[str, Cell] = {}
     for seed in config.seeds:

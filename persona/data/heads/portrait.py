@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +35,6 @@ from persona.modules.head.attributes import LABEL_INDEX
 from persona.modules.render.mesh import interpolate
 from persona.types import BodyIdentity, BodyPose, Camera
 
-log = logging.getLogger(__name__)
 SHEET_FILE = "sheet.png"
 FOCAL_SIDES = 3.0
 """Focal length assumed of a photograph, in longer sides."""

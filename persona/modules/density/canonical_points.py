@@ -19,6 +19,7 @@ from persona.modules.density.base import Density, Resize
 from persona.modules.losses.base import Step
 
 SHRINK = 0.75
+"""Factor of the radius when the number of points doubles."""
 
 
 class Cloud(Protocol):

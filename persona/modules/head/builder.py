@@ -11,8 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona.errors import UserError
+from persona.errors import UserError, check_choice
 from persona.modules.body.base import Body
+from persona.modules.body.flame_file import NUM_JOINTS
+from persona.modules.density.canonical_points import SHRINK
 from persona.modules.head.attributes import (
     PEGASUS_CATEGORIES,
     PEGASUS_SOURCE,
@@ -40,10 +42,7 @@ from persona.modules.head.lora import CODE_LORA, DEFORMER_LORA, GAUSSIAN_LORA, a
 from persona.modules.head.template import HeadTemplate
 from persona.types import BodyIdentity
 
-NUM_JOINTS = 5
 STARTS = ("template", "sphere")
-SHRINK = 0.75
-"""Factor of the radius when the number of points doubles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +91,12 @@ class HeadBuilder:
     """Whether edits share a canonical space, and each pose names a shape."""
 
     def __post_init__(self) -> None:
-        if self.start not in STARTS:
-            raise UserError(f"avatar.start={self.start} is unknown: choose {', '.join(STARTS)}")
+        check_choice("avatar.start", self.start, STARTS)
+        if self.outline_colors and not self.outline_steps:
+            raise UserError(
+                f"avatar.outline_colors={self.outline_colors}: colours are learnt in the steps "
+                "for outlines, of which there are none; set avatar.outline_steps"
+            )
 
     def build(self, body: Body, identity: BodyIdentity, edits: int = 1) -> HeadAvatar:
         """The untrained head of a person.
@@ -260,8 +263,7 @@ class PerseBuilder(HeadBuilder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.codes not in CODES:
-            raise UserError(f"avatar.codes={self.codes} is unknown: choose {', '.join(CODES)}")
+        check_choice("avatar.codes", self.codes, CODES)
 
     def assemble(self, template: HeadTemplate, edits: int = 1) -> HeadAvatar:
         """The avatar of a person and edits."""
