@@ -65,14 +65,14 @@ def compiled_ahead(overrides: Sequence[str], height: int, width: int) -> Iterato
         yield
         return
     with TemporaryDirectory(prefix="persona_") as scratch:
-        job, log = Path(scratch, "config.yaml"), Path(scratch, "log.txt")
+        job, printed = Path(scratch, "config.yaml"), Path(scratch, "log.txt")
         config.subjects_dir = str(scratch)
         job.write_text(OmegaConf.to_yaml(config))
         command = [sys.executable, "-m", __name__, str(job)]
         # The synthetic person's skinning field is of no further use.
         variables = environment(0, available_cores()) | {"PERSONA_CACHE": str(scratch)}
         with (
-            log.open("w") as file,
+            printed.open("w") as file,
             subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=file, stderr=file, env=variables
             ) as process,
@@ -117,7 +117,7 @@ def main(job: Path) -> None:
     from persona.commands.experiment import train  # Imports take as long as the parent's.
 
     def wait_for_parent() -> None:
-        sys.stdin.read()
+        os.read(sys.stdin.fileno(), 1)  # Without the stream's lock, which Python's exit takes.
         os._exit(1)
 
     threading.Thread(target=wait_for_parent, daemon=True).start()
