@@ -19,17 +19,24 @@ BLOCK = 1024
 
 
 @triton_kernel
-def _gelu(x):
+def _gelu(x, FAST: tl.constexpr = False):
     """GELU, correct to 1e-7 times x.
 
     It is x times the normal distribution's cumulative probability, here by Abramowitz and Stegun
-    1964, 7.1.26, in half the instructions of CUDA's erf.
+    1964, 7.1.26, in half the instructions of CUDA's erf. FAST takes the reciprocal by the GPU's own
+    instruction (correct to 1e-7 too), which Triton's interpreter has not.
     """
     size = tl.abs(x)
-    t = 1.0 / (1.0 + 0.23164189 * size)  # 0.3275911 / sqrt(2)
+    t = 1.0 + 0.23164189 * size  # 0.3275911 / sqrt(2)
+    if FAST:
+        t = tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [t], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        t = 1.0 / t
     tail = t * (0.127414796 + t * (-0.142248368 + t * (0.7107068705 + t * (
         -0.7265760135 + t * 0.5307027145))))  # fmt: skip
-    return tl.maximum(x, 0.0) - size * tail * tl.exp(-0.5 * x * x)
+    return tl.maximum(x, 0.0) - size * tail * tl.exp2(-0.72134752 * (x * x))  # log2(e) / 2
 
 
 @triton_kernel

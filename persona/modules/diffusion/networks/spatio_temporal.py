@@ -40,7 +40,8 @@ def quicken(network: nn.Module, *, fused: bool = False) -> None:
 
     Args:
         network: Network with blocks of Stable Video Diffusion.
-        fused: On CUDA, use the kernels of ``time_attention_triton`` and ``geglu_triton``.
+        fused: On CUDA, use the kernels of ``time_attention_triton``, ``geglu_triton`` and
+            ``geglu_product_triton``.
     """
     for module in network.modules():
         if type(module) is SpatioTemporalResBlock:
@@ -212,11 +213,12 @@ def _feed_forward(
         return layers(tokens)
     widen, _, narrow = layers.net
     # Triton comes with CUDA builds of torch.
-    from persona.modules.diffusion.networks.geglu_triton import gated, gated_in_8_bits
+    from persona.modules.diffusion.networks.geglu_product_triton import widened_and_gated
+    from persona.modules.diffusion.networks.geglu_triton import gated_in_8_bits
 
-    both = widen.proj(tokens)
     if not isinstance(narrow, Fp8Linear):
-        return narrow(gated(both))
+        return narrow(widened_and_gated(tokens, widen.proj.weight, widen.proj.bias))
+    both = widen.proj(tokens)
     return narrow.of_rounded(*gated_in_8_bits(both), both.dtype).unflatten(0, both.shape[:-1])
 
 
