@@ -182,9 +182,7 @@ def _over_places(
         x.transpose(1, 2) for x in together.unflatten(-1, (3, block.attn1.heads, -1)).unbind(-3)
     )
     seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-    tokens = tokens + block.attn1.to_out[0](seen)
-    tokens = tokens + _told(block.attn2, block.norm2, tokens, context)
-    return tokens + _feed_forward(block.ff, block.norm3(tokens))
+    return _seen_and_told(block, tokens, seen, context)
 
 
 def _along_time(
@@ -194,11 +192,30 @@ def _along_time(
 ) -> Float[Tensor, "clips frames places width"]:
     tokens = tokens + _feed_forward(block.ff_in, block.norm_in(tokens))
     seen = _frames_see_frames(block.attn1, block.norm1(tokens))
-    tokens = tokens + block.attn1.to_out[0](seen)
-    flat = tokens.flatten(1, 2)
-    told = _told(block.attn2, block.norm2, flat, context)
-    tokens = (flat + told).unflatten(1, tokens.shape[1:3])
-    return tokens + _feed_forward(block.ff, block.norm3(tokens))
+    out = _seen_and_told(block, tokens.flatten(1, 2), seen.flatten(1, 2), context)
+    return out.unflatten(1, tokens.shape[1:3])
+
+
+def _seen_and_told(
+    block: BasicTransformerBlock | TemporalBasicTransformerBlock,
+    tokens: Float[Tensor, "n places width"],
+    seen: Float[Tensor, "n places width"],
+    context: Float[Tensor, "n tokens width_c"],
+) -> Float[Tensor, "n places width"]:
+    """What is left of a block after its tokens have seen each other."""
+    more = block.attn1.to_out[0](seen)
+    told, norm = _of_one_token(block.attn2, context), block.norm3
+    if told is not None and _by_kernel(block.ff, tokens):
+        # Triton comes with CUDA builds of torch.
+        from persona.modules.diffusion.networks.add_norm_triton import added_and_normal
+
+        tokens, normed = added_and_normal(tokens, more, told, norm.weight, norm.bias, norm.eps)
+        return tokens + _feed_forward(block.ff, normed)
+    tokens = tokens + more
+    if told is None:
+        told = _of_many_tokens(block.attn2, block.norm2(tokens), context)
+    tokens = tokens + told
+    return tokens + _feed_forward(block.ff, norm(tokens))
 
 
 def _by_kernel(layer: nn.Module, tokens: Float[Tensor, "*n width"]) -> bool:
@@ -252,26 +269,41 @@ def _queries_keys_values(
     return F.linear(tokens, torch.cat([layer.weight for layer in layers]))
 
 
-def _told(
+def _of_one_token(
+    attention: Attention, context: Float[Tensor, "n tokens width_c"]
+) -> Float[Tensor, "n 1 width"] | None:
+    """What all tokens get from a context of a single token; None if it has more."""
+    context = _visible(attention, context)
+    if context.shape[1] > 1:
+        return None
+    return attention.to_out[0](attention.to_v(context))
+
+
+def _of_many_tokens(
     attention: Attention,
-    norm: nn.LayerNorm,
     tokens: Float[Tensor, "n places width"],
     context: Float[Tensor, "n tokens width_c"],
-) -> Float[Tensor, "n _ width"]:
-    """Result of attending to the context, for each token; one row if all tokens get the same."""
-    if isinstance(attention.processor, ClipOnlyAttention):
-        context = context[:, : -attention.processor.tokens]
-    elif isinstance(attention.processor, IdentityAttention):
-        return attention(norm(tokens), encoder_hidden_states=context)
-    if context.shape[1] == 1:
-        return attention.to_out[0](attention.to_v(context))
+) -> Float[Tensor, "n places width"]:
+    """What each of the normalised tokens gets from attending to the context."""
+    if isinstance(attention.processor, IdentityAttention):
+        return attention(tokens, encoder_hidden_states=context)
+    context = _visible(attention, context)
     query, key, value = (
         layer(x).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
         for layer, x in (
-            (attention.to_q, norm(tokens)),
+            (attention.to_q, tokens),
             (attention.to_k, context),
             (attention.to_v, context),
         )
     )
     seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
     return attention.to_out[0](seen)
+
+
+def _visible(
+    attention: Attention, context: Float[Tensor, "n tokens width_c"]
+) -> Float[Tensor, "n tokens_v width_c"]:
+    """The context's tokens without the face's, if they are hidden from this layer."""
+    if isinstance(attention.processor, ClipOnlyAttention):
+        return context[:, : -attention.processor.tokens]
+    return context
