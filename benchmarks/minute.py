@@ -9,12 +9,12 @@ empty folders.
 """
 
 import functools
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import hydra
-import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -53,7 +53,9 @@ class Stages:
 
     @staticmethod
     def _now() -> tuple[float, float]:
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
+        # Not imported above: persona first says how its threads wait, as for create.py.
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
             torch.cuda.synchronize()
         return time.perf_counter(), time.process_time()
 
@@ -148,6 +150,8 @@ def main(config: DictConfig) -> None:
     folder = output_folder()
     create(config, folder)
     times = imports | stages.finished()
+    import torch
+
     found: dict[str, object] = {"threads": torch.get_num_threads(), "ready_s": stages.ready}
     found["stages"] = times
     if torch.cuda.is_available():
