@@ -13,7 +13,9 @@ from persona.modules.head.avatar import HeadAvatar
 from persona.modules.head.lora import lora_state
 from persona.runtime.checkpoint import CHECKPOINT_FILE, read_checkpoint
 
-BY_EDIT = ("edits.betas", "edits.slot", "edits.ends", "edits.share", "edits.partly")
+BY_EDIT = (
+    "edits.betas", "edits.slot", "edits.ends", "edits.share", "edits.partly", "edits.added",
+)  # fmt: skip
 """Tables with one row per edit that are not copied: the new run's folders give them again."""
 BY_NAME = ("edits.codes.table", "edits.codes.features")
 """Tables with one row per edit; rows of edits that both runs have are copied, by name."""
@@ -74,3 +76,5 @@ def take_over(
             f"{odd[0]}); give avatar.* as that run has it"
         )
     avatar.load_state_dict(state)
+    new = [float(name not in made["people"]) for name in people]
+    avatar.edits.added.copy_(torch.tensor(new))

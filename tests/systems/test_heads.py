@@ -63,11 +63,11 @@ GROWTH = {
 }
 
 
-def fitted(system, steps, *overrides, folder=None, lora=False, accelerator="cpu"):
+def fitted(system, steps, *overrides, folder=None, lora=False, people=2, accelerator="cpu"):
     """A system after some training steps, its trainer and its data."""
     lightning.seed_everything(0, verbose=False)
     fit = instantiate(config(system, *GROWTH[system], *overrides, lora=lora))
-    data = TinyHeads(TinyHead(), people=1 if system == "pointavatar" else 2)
+    data = TinyHeads(TinyHead(), people=1 if system == "pointavatar" else people)
     trainer = lightning.Trainer(
         max_steps=steps, accelerator=accelerator, devices=1, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
@@ -327,6 +327,40 @@ def test_a_run_starts_from_another_and_low_rank_additions_alone_learn(tmp_path):
         with without_additions(later.avatar):
             assert torch.equal(before, later.avatar(pose, view).points.means)
         assert not torch.equal(before, later.avatar(pose, view).points.means)
+
+
+@pytest.mark.slow
+def test_additions_that_are_apart_leave_all_but_their_edit_alone(tmp_path):
+    first, trainer, _ = fitted("perse", 2, folder=tmp_path)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    start = f"system.method.start={tmp_path}", "density.every=1000", "loss.keep.weight=0.0"
+    apart, trainer, _ = fitted(
+        "perse", 3, *start, "avatar.lora_apart=true", lora=True, people=3, folder=tmp_path
+    )
+    always, _, _ = fitted("perse", 3, *start, lora=True, people=3)
+    assert apart.avatar.edits.added.tolist() == [0, 0, 1]
+    trainer.save_checkpoint(tmp_path / "later.ckpt")
+    again, _, _ = fitted("perse", 0, "avatar.lora_apart=true", lora=True, people=3)
+    again.avatar.set_size(apart.avatar.size())
+    again.load_state_dict(torch.load(tmp_path / "later.ckpt", weights_only=False)["state_dict"])
+    pose = first.table(torch.tensor(0))
+
+    def points(system, number):
+        with torch.no_grad():
+            return system.avatar(pose, View(subject=torch.tensor(number))).points.means
+
+    def without(system, number):
+        with without_additions(system.avatar):
+            return points(system, number)
+
+    for other in (0, 1):
+        assert torch.equal(points(apart, other), without(apart, other))
+        assert not torch.equal(points(always, other), without(always, other))
+    assert not torch.allclose(points(apart, 2), without(apart, 2))
+    for number in range(3):
+        assert torch.equal(points(apart, number), points(again, number))
+    with pytest.raises(Exception, match=r"set avatar.lora=true"):
+        fitted("perse", 1, "avatar.lora_apart=true")
 
 
 def test_a_start_of_other_settings_is_named(tmp_path):

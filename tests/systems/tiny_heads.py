@@ -17,7 +17,7 @@ from persona.modules.render.cpu import CpuRenderer
 from persona.types import BodyIdentity, BodyPose, Camera, Channel, Frame, Gaussians
 
 VERTICES, SIDE = 120, 24
-NAMES = ("9999_source", "0001_hat_red_pointed")
+NAMES = ("9999_source", "0001_hat_red_pointed", "0002_hat_round")
 FRAMES = 3
 """Frames of each of the two people."""
 

@@ -16,6 +16,7 @@ from persona.modules.body.skinning import blend_bones
 from persona.modules.head.deformer import Bases, Deformer
 from persona.modules.head.edits import Edits, Who
 from persona.modules.head.looks import Drawn, GaussianLook, SurfaceLook, Warped
+from persona.modules.head.lora import set_share
 from persona.modules.head.template import HeadPose, HeadTemplate, warp
 from persona.types import PLAIN_VIEW, Gaussians, Pose, View
 
@@ -153,6 +154,10 @@ class HeadAvatar(Avatar):
             root: Rotation.
             trans: Metres.
         """
+        if self.edits.apart:
+            share = self.edits.learnt_share(who.latent)
+            set_share(self.deformer, share)
+            set_share(self.look, share)
         canonical = self.template.canonical_pose(self.mean_expression)
         points: Tensor = self.points
         if self.moves_canonical:

@@ -242,6 +242,8 @@ class PerseBuilder(HeadBuilder):
         moves_canonical: whether there is an offset to the subject's canonical space, as in the
             paper; its code leaves it out.
         lora: whether layers have low-rank additions.
+        lora_apart: whether the additions count only as far as a latent shows the edit that they
+            learnt, so that all others stay as they were; the paper's always count.
     """
 
     radius: float = 0.15
@@ -260,10 +262,13 @@ class PerseBuilder(HeadBuilder):
     as_released: bool = False
     moves_canonical: bool = True
     lora: bool = False
+    lora_apart: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("avatar.codes", self.codes, CODES)
+        if self.lora_apart and not self.lora:
+            raise UserError("avatar.lora_apart=true: there are no additions; set avatar.lora=true")
 
     def assemble(self, template: HeadTemplate, edits: int = 1) -> HeadAvatar:
         """The avatar of a person and edits."""
@@ -285,7 +290,8 @@ class PerseBuilder(HeadBuilder):
             turned=self.turned,
             as_released=self.as_released,
         )
-        known = Edits(edits, template.shape_dirs.shape[-1], slots, codes)
+        size = template.shape_dirs.shape[-1]
+        known = Edits(edits, size, slots, codes, apart=self.lora_apart)
         avatar = self.head(template, look, known)
         if not self.moves_canonical:
             avatar.moves_canonical = False

@@ -90,6 +90,11 @@ class Slots(nn.Module):
         unit = torch.eye(len(codes), dtype=codes.dtype, device=codes.device)
         return torch.cat([unit, codes], 1).flatten()
 
+    def held(self, latent: Float[Tensor, "l"]) -> Float[Tensor, "k c"]:
+        """The code in each slot of a latent."""
+        count = len(self.categories)
+        return latent.view(count, -1)[:, count:]
+
 
 class TableCodes(nn.Module):
     """A learnt code for each edit.
@@ -109,6 +114,10 @@ class TableCodes(nn.Module):
     def forward(self, index: Int[Tensor, ""]) -> Float[Tensor, "c"]:
         """Code of one edit."""
         return self.table.index_select(0, index.view(1))[0]
+
+    def all(self) -> Float[Tensor, "n c"]:
+        """Codes of all edits."""
+        return self.table
 
 
 class CodeNetwork(nn.Module):
@@ -152,6 +161,10 @@ class FeatureCodes(nn.Module):
     def forward(self, index: Int[Tensor, ""]) -> Float[Tensor, "c"]:
         """Code of one edit."""
         return self.network(self.features.index_select(0, index.view(1)))[0]
+
+    def all(self) -> Float[Tensor, "n c"]:
+        """Codes of all edits."""
+        return self.network(self.features)
 
     @torch.no_grad()
     def spread(self, std: float) -> None:

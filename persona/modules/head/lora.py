@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import cast
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from persona.modules.head.layers import split_linear
@@ -25,6 +26,8 @@ class LoraPair(nn.Module):
 
     strength: float = 1.0
     """Factor of the addition; 0 gives the model without it."""
+    share: float | Float[Tensor, "*#n"] = 1.0
+    """A second factor: how far the model now shows what the addition is for."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -39,7 +42,7 @@ class LoraPair(nn.Module):
         """Hook of the layer."""
         shared = inputs[1] if len(inputs) > 1 else None
         added = split_linear(self.down.weight, inputs[0], shared)
-        return output + self.strength * self.up(added)
+        return output + self.strength * self.share * self.up(added)
 
 
 def attach_lora(network: nn.Module, names: Mapping[str, str]) -> None:
@@ -65,6 +68,12 @@ def set_strength(model: nn.Module, strength: float) -> None:
     """Sets the factor of all additions, in [0, 1]."""
     for pair in lora_pairs(model):
         pair.strength = strength
+
+
+def set_share(model: nn.Module, share: Float[Tensor, "*#n"]) -> None:
+    """Sets the ``share`` of all additions, for all rows of their inputs or for each."""
+    for pair in lora_pairs(model):
+        pair.share = share
 
 
 @contextmanager

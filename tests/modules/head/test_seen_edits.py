@@ -45,3 +45,24 @@ def test_an_edit_can_lie_between_two_others():
         plain = edits(torch.tensor(number))
         assert torch.equal(blended.latent, plain.latent)
         assert torch.equal(blended.code, plain.code)
+
+
+def test_how_far_a_latent_shows_what_was_learnt_apart():
+    torch.manual_seed(0)
+    slots = Slots(categories=("hair", "hat"), source=("hair",), code=8)
+    codes = TableCodes(4, 8, 1.0)
+    edits = Edits(4, 0, slots, codes, apart=True)
+    for number, name in enumerate(("source", "hair", "hat", "hat")):
+        edits.describe(number, name, torch.zeros(0))
+    edits.added[3] = 1
+    table, present = codes.table.detach(), slots.codes.detach()[1]
+
+    def share(**shown):
+        return float(edits.learnt_share(slots.compose(shown)))
+
+    assert share(hat=table[3]) == share(hat=table[3], hair=table[1]) == 1
+    assert share() == share(hair=table[1]) == share(hat=table[2]) == 0
+    assert abs(share(hat=torch.lerp(present, table[3], 0.3)) - 0.3) < 1e-5
+    assert share(hat=present + 2 * (table[3] - present)) == 0
+    edits.added[3] = 0
+    assert share(hat=table[3]) == 0
