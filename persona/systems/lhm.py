@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from persona.data.subject import Subject
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.lhm.avatar import LhmAvatar
+from persona.modules.lhm.detail import keep_photograph
 from persona.modules.lhm.photograph import LhmSettings, see_photograph, take_photograph
-from persona.modules.lhm.sight import Photo
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.method import Method
-from persona.types import CAPTURED, BodyIdentity
+from persona.types import CAPTURED, BodyIdentity, Camera, Pose
 
 
 class LhmMethod(Method):
@@ -28,6 +30,8 @@ class LhmMethod(Method):
         renderer: Gaussian rasteriser.
         model: Size of the network and where its weights are.
         device: Where the network runs: ``auto``, ``cpu`` or a GPU.
+        keep_photo: Give what the photograph shows its own colours, and smaller Gaussians; False
+            leaves the network's result as it is.
     """
 
     body: SmplxBody
@@ -44,9 +48,10 @@ class LhmMethod(Method):
         renderer: GaussianRenderer,
         model: LhmSettings,
         device: str = "auto",
+        keep_photo: bool = True,
     ) -> None:
         super().__init__(body=body, renderer=renderer)
-        self.model, self.device = model, device
+        self.model, self.device, self.keep_photo = model, device, keep_photo
 
     def check(self) -> None:
         """Whether the network's weights are there."""
@@ -59,13 +64,18 @@ class LhmMethod(Method):
 
     def initialise(self, subject: Subject) -> None:
         """Runs the network on the first captured frame."""
-        take_photograph(self.avatar, self.model, self.read(subject), self.device)
+        shown = self.shown(subject)
+        photo = see_photograph(self.avatar, self.model, *shown)
+        take_photograph(self.avatar, self.model, photo, self.device)
+        if self.keep_photo:
+            keep_photograph(self.avatar, self.renderer, *shown)
 
-    def read(self, subject: Subject) -> Photo:
-        """The photograph as the network takes it."""
+    def shown(
+        self, subject: Subject
+    ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"], Camera, Pose]:
+        """Photograph, mask, camera and pose of the first captured frame."""
         number = subject.frame_ids(CAPTURED)[0]
         image = torch.from_numpy(subject.image(CAPTURED, number)).permute(2, 0, 1).float() / 255
         mask = torch.from_numpy(subject.mask(CAPTURED, number))[None].float()
         pose = matrix_pose(self.body, subject.pose(CAPTURED, number, self.body.num_expression))
-        camera = subject.camera(CAPTURED, number).local()
-        return see_photograph(self.avatar, self.model, image, mask, camera, pose)
+        return image, mask, subject.camera(CAPTURED, number).local(), pose

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from persona.data.people.portraits import Portraits
 from persona.errors import UserError
@@ -23,6 +25,8 @@ from persona.modules.lhm.decoder import PointGaussians
 from persona.modules.lhm.losses import distance, stretch
 from persona.modules.lhm.small import SmallLhm, load_small
 from persona.modules.lhm.template import sample_points, template_on
+from persona.modules.lhm.transformer import MultimodalBlock
+from persona.modules.lhm.vit import Block
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.clock import TrainingClock
 from persona.systems.schedule import warm_cosine
@@ -107,6 +111,19 @@ class LhmTraining(L.LightningModule):
             self.register_buffer(name, value.detach().clone(), persistent=False)
         self.last_loss: float | None = None
         self.waited_s, self.since, self.ended = 0.0, (0, time.monotonic()), time.monotonic()
+
+    def configure_model(self) -> None:
+        """Shards the network over all processes where the trainer asks for it (``trainer=fsdp``).
+
+        The average stays whole in each process, so that one alone can check it and write it.
+        """
+        if self.device_mesh is None:
+            return
+        mesh = self.device_mesh["data_parallel"]
+        for module in [*self.net.modules()]:
+            if isinstance(module, Block | MultimodalBlock):
+                fully_shard(module, mesh=mesh)
+        fully_shard(self.net, mesh=mesh)
 
     @property
     def log_every(self) -> int:
@@ -207,7 +224,7 @@ class LhmTraining(L.LightningModule):
             # After few steps, the average would mostly consist of the untrained weights.
             kept = min(self.decay, (1 + step) / (10 + step))
             average: list[Tensor] = [*self.average.parameters()]
-            newest: list[Tensor] = [*self.net.parameters()]
+            newest = [whole(parameter.detach()) for parameter in self.net.parameters()]
             with torch.no_grad():
                 torch._foreach_lerp_(average, newest, 1 - kept)
 
@@ -257,3 +274,8 @@ class LhmTraining(L.LightningModule):
                 " model= of its training"
             )
         return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor, gathered from all processes; any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

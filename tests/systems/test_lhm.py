@@ -9,6 +9,7 @@ from persona.commands.experiment import load_system, train
 from persona.errors import UserError
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.rotation import matrix_from_axis_angle
+from persona.modules.lhm.photograph import see_photograph
 from persona.modules.lhm.sight import SIGHT_PARTS
 from persona.types import BodyPose
 
@@ -51,7 +52,7 @@ def test_the_photograph_is_read_where_the_body_stands(tiny, weights, tmp_path):
     system, data = instantiate(tiny(*SMALL, weights).system), instantiate(tiny().data)
     method = system.method
     method.build(data.subject.identity(method.body))
-    photo = method.read(data.subject)
+    photo = see_photograph(method.avatar, method.model, *method.shown(data.subject))
     assert photo.image.shape == (3, 140, 84) and photo.head.shape == (3, 28, 28)
     colour, mask, facing, free, *_ = photo.sight.split(SIGHT_PARTS, -1)
     seen = (free > 0.5) & (facing > 0.3)

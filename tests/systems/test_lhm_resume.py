@@ -1,4 +1,4 @@
-"""LHM's training has the same weights after a kill and resume, and on two processes."""
+"""LHM's training has the same weights after a kill and resume, on two processes, and in shards."""
 
 import os
 import shutil
@@ -84,3 +84,19 @@ def test_two_processes_take_the_steps_of_one(command, tmp_path):
     one, two_ = state(tmp_path / "one_run"), state(tmp_path / "two_run")
     assert one["global_step"] == two_["global_step"] == STEPS
     assert_same(one["state_dict"], two_["state_dict"], 2e-4)
+
+
+def test_shards_take_the_steps_of_whole_networks(command, tmp_path):
+    """``trainer=fsdp`` and ``trainer=ddp`` make the same weights; so does a resumed fsdp."""
+    options = ["system.lr=1e-3", "trainer.devices=2"]
+    ddp = ["trainer=ddp", "trainer.strategy.find_unused_parameters=false"]
+    run(command(tmp_path / "ddp", *ddp, *options), tmp_path)
+    half = f"trainer.max_steps={STEPS // 2}"
+    run(command(tmp_path / "fsdp", "trainer=fsdp", *options, half, f"system.steps={STEPS}"), tmp_path)
+    assert state(tmp_path / "fsdp")["global_step"] == STEPS // 2
+    config = tmp_path / "fsdp" / "config.yaml"
+    config.write_text(config.read_text().replace(f"max_steps: {STEPS // 2}", f"max_steps: {STEPS}"))
+    run([sys.executable, str(ROOT / "train.py"), f"resume={tmp_path / 'fsdp'}"], tmp_path)
+    whole, shards = state(tmp_path / "ddp"), state(tmp_path / "fsdp")
+    assert shards["global_step"] == STEPS
+    assert_same(whole["state_dict"], shards["state_dict"], 2e-4)

@@ -59,6 +59,17 @@ def quaternion_from_matrix(matrix: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b
     return F.normalize(torch.stack(rows, -2).gather(-2, best)[..., 0, :], dim=-1)
 
 
+def matrix_from_quaternion(quaternion: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 3 3"]:
+    """Rotation of a quaternion (w, x, y, z) of any length but zero."""
+    w, x, y, z = F.normalize(quaternion, dim=-1).unbind(-1)
+    rows = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    )
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
 def quaternion_product(
     first: Float[Tensor, "*b 4"], second: Float[Tensor, "*b 4"]
 ) -> Float[Tensor, "*b 4"]:

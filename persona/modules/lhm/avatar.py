@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -14,32 +15,34 @@ from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.lhm.decoder import PointGaussians
 from persona.modules.lhm.sight import PosedBody, posed_body
 from persona.modules.lhm.template import sample_points, shape_offsets, template_on
-from persona.types import PLAIN_VIEW, BodyIdentity, Pose, View
+from persona.types import PLAIN_VIEW, BodyIdentity, Gaussians, Pose, View
 
 
 class LhmAvatar(Avatar):
     """It has no parameters: a network predicts everything in one pass. Gradients reach the pose.
 
-    Only the betas of the person's shape are used: the network itself adds the clothes.
+    Only the betas of the person's shape are used: the network itself adds the clothes. A point of
+    the body carries one Gaussian or several: first the first ones of all points, then the second.
 
     Args:
         body: Any of SMPL-X's layout.
         identity: The person's shape.
-        num_points: Gaussians.
+        num_points: Points of the body, and Gaussians at first.
     """
 
     capturable = False
     made: ClassVar[tuple[str, ...]] = ("offset", "scales", "quaternions", "opacity", "rgb")
-    offset: Float[Tensor, "n 3"]
-    scales: Float[Tensor, "n 3"]
-    quaternions: Float[Tensor, "n 4"]
-    opacity: Float[Tensor, "n"]
-    rgb: Float[Tensor, "n 3"]
+    per_gaussian = made
+    offset: Float[Tensor, "g 3"]
+    scales: Float[Tensor, "g 3"]
+    quaternions: Float[Tensor, "g 4"]
+    opacity: Float[Tensor, "g"]
+    rgb: Float[Tensor, "g 3"]
     shape: Float[Tensor, "n 3"]
     rest_joints: Float[Tensor, "j 3"]
     vertex: Int[Tensor, "n"]
     places: Float[Tensor, "n 3"]
-    """Point of each Gaussian on the mean body in the T-pose, metres."""
+    """The points on the mean body in the T-pose, metres."""
 
     def __init__(self, body: SmplxBody, identity: BodyIdentity, num_points: int) -> None:
         super().__init__()
@@ -59,17 +62,28 @@ class LhmAvatar(Avatar):
         for name, value in start.items():
             self.register_buffer(name, value)
 
+    @property
+    def result(self) -> PointGaussians:
+        """All Gaussians."""
+        return PointGaussians(**{name: getattr(self, name) for name in self.made})
+
     def take(self, gaussians: PointGaussians) -> None:
-        """Takes the Gaussians that a network has predicted from one photograph."""
-        for name in self.made:
-            getattr(self, name).copy_(getattr(gaussians, name))
+        """Takes Gaussians that were predicted from one photograph: as many for each point."""
+        self.resize(torch.zeros(0, dtype=torch.long), vars(gaussians))
+
+    def set_size(self, size: Mapping[str, int]) -> None:
+        """See ``Avatar``; a run of an older version stores none, and has one for each point."""
+        super().set_size(size or {"gaussians": len(self.places)})
 
     def forward(self, pose: Pose, view: View = PLAIN_VIEW) -> PosedPoints:
         """In the camera frame of the pose."""
-        made = PointGaussians(**{name: getattr(self, name) for name in self.made})
+        made = self.result._map(lambda rows: rows.unflatten(0, (-1, len(self.places))))
         bones = self.body.transforms_from_matrices(self.rest_joints, pose.rotations)
-        posed = self.template.pose(made, self.shape, pose.expression, bones, pose.trans)
-        return PosedPoints(posed, self.rgb)
+        means, quaternions = self.template.carry(
+            made, self.shape, pose.expression, bones, pose.trans
+        )
+        flat = means.flatten(0, 1), self.scales, quaternions.flatten(0, 1), self.opacity
+        return PosedPoints(Gaussians(*flat), self.rgb)
 
     def standing(self, pose: Pose) -> PosedBody:
         """The bare body in a pose, which shows where its points lie in a photograph."""

@@ -96,13 +96,14 @@ class PointTemplate(nn.Module):
         gaussians: PointGaussians,
         shape: Float[Tensor, "*#b n 3"],
         expression: Float[Tensor, "e"],
-        bones: Float[Tensor, "*b j 4 4"],
-        trans: Float[Tensor, "*b 3"],
-    ) -> tuple[Float[Tensor, "*b n 3"], Float[Tensor, "*b n 4"]]:
+        bones: Float[Tensor, "*#b j 4 4"],
+        trans: Float[Tensor, "*#b 3"],
+    ) -> tuple[Float[Tensor, "*c n 3"], Float[Tensor, "*c n 4"]]:
         """Means and quaternions in one pose or many, in the frame of ``trans``.
 
         Args:
             gaussians: Of one person, or of many with dimensions that match those of the poses.
+                Several for each point are a dimension more.
             shape: What the person's shape adds to each point in the rest pose, metres.
             expression: Expression of the face.
             bones: posed_from_rest, by the person's rest joints.
@@ -113,9 +114,9 @@ class PointTemplate(nn.Module):
         means = blend_skin(rest, self.weights, bones) + trans[..., None, :]
         turn = blend_bones(self.weights, bones[..., :3, :])[..., :3]
         turn = turn @ blend_bones(self.weights, self.bones[:, :3])[..., :3]
-        own = gaussians.quaternions.expand(*turn.shape[:-2], 4)
         # Blended matrices are not quite rotations.
-        turned = quaternion_product(quaternion_from_matrix(turn), own)
+        turned, own = torch.broadcast_tensors(quaternion_from_matrix(turn), gaussians.quaternions)
+        turned = quaternion_product(turned, own)
         return means, torch.where(self.stiff[:, None], own, turned)
 
     def pose(

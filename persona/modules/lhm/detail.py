@@ -1,0 +1,136 @@
+"""The photograph's own detail on the Gaussians that a network has made of it.
+
+A network's Gaussians lie too far apart to show print or a face, and are blurred besides. So each is
+split into smaller ones, and those that the photograph shows take the colours with which the render
+equals the photograph. No weights are trained: what the photograph does not show stays as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona.modules.body.rotation import matrix_from_quaternion
+from persona.modules.lhm.avatar import LhmAvatar
+from persona.modules.lhm.decoder import PointGaussians
+from persona.modules.lhm.sight import clean_outline
+from persona.modules.render.gaussian import GaussianRenderer
+from persona.types import Camera, Channel, Gaussians, Pose
+
+_SPACING_M, _MOST = 0.004, 3
+"""Wanted distance of Gaussians, about a pixel of a person 450 pixels tall; most parts of one along
+an axis."""
+_BODY_M2 = 1.8
+_SPREAD = {1: (0.0, 1.0), 2: (0.75, 0.65), 3: (1.2, 0.55)}
+"""For so many parts along an axis: distance of the outermost from the middle, and the scale of
+each, by the whole's scale. They cover together what the whole covered."""
+_UPDATES, _HOLD = 12, 0.1
+"""Steps, and the weight of a colour's change, in pixels."""
+
+
+def parts_along(num_points: int) -> int:
+    """Parts of a Gaussian along an axis, so that those of a whole body lie close enough."""
+    apart = math.sqrt(_BODY_M2 / num_points)
+    return min(_MOST, max(1, round(apart / _SPACING_M)))
+
+
+def split(made: PointGaussians, along: int) -> PointGaussians:
+    """Gaussians as ``along`` x ``along`` smaller ones each, side by side on their two long axes.
+
+    Args:
+        made: Of one person; n Gaussians.
+        along: Parts along an axis, 1 to 3.
+
+    Returns:
+        First parts of all n, then second ones, and so on.
+    """
+    far, share = _SPREAD[along]
+    # Columns of a rotation are the axes.
+    axes = matrix_from_quaternion(made.quaternions) * made.scales[:, None, :]
+    order = made.scales.argsort(-1, descending=True)
+    long, wide = axes.gather(2, order[:, None, :2].expand(-1, 3, -1)).unbind(-1)
+    scales = made.scales * torch.full_like(made.scales, share).scatter(1, order[:, 2:], 1.0)
+    places = torch.linspace(-far, far, along) if along > 1 else torch.zeros(1)
+    parts = [
+        replace(made, offset=made.offset + a * long + b * wide, scales=scales)
+        for a in places.tolist()
+        for b in places.tolist()
+    ]
+    return PointGaussians(**{
+        name: torch.cat([getattr(part, name) for part in parts]) for name in vars(made)
+    })  # fmt: skip
+
+
+def seen_colours(
+    renderer: GaussianRenderer,
+    gaussians: Gaussians,
+    camera: Camera,
+    rgb: Float[Tensor, "n 3"],
+    image: Float[Tensor, "3 h w"],
+    mask: Float[Tensor, "1 h w"],
+    hold: float = _HOLD,
+) -> Float[Tensor, "n 3"]:
+    """Colours with which a render shows the photograph, as near as possible to those at first.
+
+    A render is linear in its colours. So this is a least-squares problem: the squared differences
+    of pixels and, weighted by ``hold``, of colours; a few steps of conjugate gradients solve it.
+
+    Args:
+        renderer: Gaussian rasteriser.
+        gaussians: As they stand in the photograph.
+        camera: The photograph's.
+        rgb: At first.
+        image: In [0, 1].
+        mask: Where it counts.
+        hold: Weight of a colour's change, in pixels.
+    """
+
+    def drawn(values: Float[Tensor, "n 3"]) -> Float[Tensor, "3 h w"]:
+        return renderer(gaussians, camera, {"c": Channel(values, geometry=False)}).images["c"]
+
+    def gathered(pixels: Float[Tensor, "3 h w"]) -> Float[Tensor, "n 3"]:
+        with torch.enable_grad():
+            values = torch.zeros_like(rgb, requires_grad=True)
+            return torch.autograd.grad(drawn(values), values, mask * pixels)[0]
+
+    with torch.no_grad():
+        alpha = renderer(gaussians, camera, {}).alpha
+        left = gathered(image * alpha - drawn(rgb))
+        change, direction, size = torch.zeros_like(rgb), left, left.square().sum()
+        for _ in range(_UPDATES):
+            turned = gathered(drawn(direction)) + hold * direction
+            step = size / (direction * turned).sum().clamp(min=1e-20)
+            change, left = change + step * direction, left - step * turned
+            before, size = size, left.square().sum()
+            direction = left + size / before.clamp(min=1e-20) * direction
+        return (rgb + change).clamp(0, 1)
+
+
+@torch.no_grad()
+def keep_photograph(
+    avatar: LhmAvatar,
+    renderer: GaussianRenderer,
+    image: Float[Tensor, "3 h w"],
+    mask: Float[Tensor, "1 h w"],
+    camera: Camera,
+    pose: Pose,
+) -> None:
+    """Splits the avatar's Gaussians, and gives the seen ones the photograph's colours.
+
+    Args:
+        avatar: That a network has made of the photograph; on the CPU.
+        renderer: Gaussian rasteriser; it runs on its own device.
+        image: RGB in [0, 1].
+        mask: Mask of the person.
+        camera: The photograph's, its world is the body's.
+        pose: Pose of the body in it.
+    """
+    avatar.take(split(avatar.result, parts_along(len(avatar.places))))
+    clean = clean_outline(image, mask[0].numpy() > 0.5)
+    inputs = (avatar(pose).points, camera, avatar.rgb, clean, mask)
+    device = renderer.device_type
+    avatar.rgb.copy_(seen_colours(renderer, *(value.to(device) for value in inputs)))
