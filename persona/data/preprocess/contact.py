@@ -17,7 +17,7 @@ _HEIGHT = 320
 """Shadows are smooth: they are looked for in a picture of at most twice this height, pixels."""
 _REACH = 0.03
 """How far from the other limb such a shadow reaches, as a share of the picture's height."""
-_CORE, _RIM = 0.75, 0.82
+_CORE, _RIM = 0.5, 0.82
 """Brightness, as a share of what the same cloth has beside the shadow, that makes a shadow, and its
 rim around what makes it one."""
 _LEAST = 12.0
