@@ -21,6 +21,7 @@ from persona.data.preprocess.canvas import Canvas, face_patch, person_canvas
 from persona.data.preprocess.clip import ClipMaker
 from persona.data.preprocess.clip_store import ClipStore
 from persona.data.preprocess.clothing import ClothingFit, Photo, dressed_as
+from persona.data.preprocess.contact import contact_shadow
 from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.dresser import Dresser
 from persona.data.preprocess.fit import NOTHING, BodyFit, Known, PhotoFit
@@ -310,6 +311,7 @@ class PhotoPreprocessor:
         inner &= ~self._covered_by_arms(canvas.camera, naked, limbs)
         inner &= ~beside_arms(limbs, edge)
         inner &= ~strays(is_bare(canvas.parts), limbs) & agrees(canvas.parts, limbs)
+        inner &= ~contact_shadow(canvas.image, canvas.mask, canvas.parts, limbs)
         frame = frame_with(canvas.image, inner, {"parts": canvas.parts}, None, view)
         return View(frame, view.vertices)
 

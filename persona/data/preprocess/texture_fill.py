@@ -49,6 +49,8 @@ _MIN_WIDTH = 0.012
 """The same for the width of a seen part, in sides of the texture."""
 _TROUSERS = 0.3
 """Share of what is seen below a skirt's hem that makes it trousers, if it is another garment."""
+_DOWN = 0.5
+"""The same share of the lower half of that, whatever garment it is."""
 _FEW = 0.05
 """Share of the feet seen below which they count as out of sight."""
 SHOE_COLOUR = (62, 56, 52)
@@ -93,8 +95,7 @@ def fill_unseen(
         )
         below = below[texels.corners].any(-1).numpy() & ~cloth
         garment = _falling(part[cloth & seen])
-        trousers = below & seen & np.isin(part, GARMENTS) & (part != garment)
-        if trousers.sum() < _TROUSERS * (below & seen).sum():
+        if not _trousered(part, below & seen, points[:, 1], garment):
             # Bare legs: cloth seen on them is the skirt, seen through a misfit.
             group[below] = _FEET
             seen = seen & ~(below & np.isin(part, GARMENTS))
@@ -228,6 +229,28 @@ def _sample(mask: Bool[np.ndarray, "k"]) -> Int[np.ndarray, "m"]:
     """At most ``_MAX_SOURCES`` of the marked texels, evenly."""
     index = np.nonzero(mask)[0]
     return index[:: max(1, len(index) // _MAX_SOURCES)]
+
+
+def _trousered(
+    part: UInt8[np.ndarray, "k"], legs: Bool[np.ndarray, "k"], height: np.ndarray, skirt: int
+) -> bool:
+    """Whether legs below a skirt's hem are in trousers.
+
+    They are if much of them is another garment than the skirt. Trousers under a tunic may be taken
+    for a part of it, but what shows as skirt through a misfit is near the hem, and trousers reach
+    down to the feet. Legs of which nothing is seen are taken for dressed.
+
+    Args:
+        part: Class of each texel.
+        legs: What is seen of them below the hem.
+        height: In the canonical pose.
+        skirt: Class of the skirt.
+    """
+    if not legs.any():
+        return True
+    cloth = np.isin(part, GARMENTS)
+    low = legs & (height < (height[legs].min() + height[legs].max()) / 2)
+    return bool((cloth & (part != skirt))[legs].mean() > _TROUSERS or cloth[low].mean() > _DOWN)
 
 
 def _falling(part: UInt8[np.ndarray, "k"]) -> int:

@@ -16,7 +16,12 @@ from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.maps import body_maps, near_occlusion
 from persona.data.preprocess.parts import PARTS, agrees, bare_vertices, limb_of_vertices, strays
 from persona.data.preprocess.plain_fill import is_print
-from persona.data.preprocess.texture_fill import SHOE_COLOUR, _islands, fill_unseen
+from persona.data.preprocess.texture_fill import (
+    SHOE_COLOUR,
+    _islands,
+    _trousered,
+    fill_unseen,
+)
 from persona.data.preprocess.unwrap import UvMesh, texels_of
 from persona.modules.body.regions import body_regions
 from persona.modules.detect import wholebody
@@ -290,6 +295,33 @@ def test_cover_makes_skirts_the_cloth_that_is_seen_of_them_and_long_hair_hair(bo
     cloth = skirt[d.texels.corners].all(-1).numpy()
     # Seen in front it is the shirt, which hangs that low.
     assert (part[cloth & ~d.front] == PART_INDEX["Upper_Clothing"]).all()
+
+
+def test_legs_seen_in_cloth_down_to_the_feet_keep_it_below_what_is_taken_for_a_skirt(dressed):
+    d = dressed
+    kinds = [[PARTS.index(f"{s}_{k}_Leg") for s in ("Left", "Right")] for k in ("Upper", "Lower")]
+    upper, lower = (torch.isin(d.limbs, torch.tensor(kind)) for kind in kinds)
+    result, part = d.fill(replace(Cover.none(len(d.limbs)), skirt=upper))
+    shin = d.front & lower[d.texels.corners].all(-1).numpy()
+    assert (result[shin] == d.colour[shin]).all(-1).mean() > 0.95
+    assert (part[shin] == PART_INDEX["Upper_Clothing"]).mean() > 0.95
+
+
+def test_trousers_below_a_skirt_reach_down_and_a_skirt_that_does_not_fit_is_near_its_hem():
+    height = np.repeat(np.linspace(-1.2, -0.8, 40), 5)
+    upper, lower, skin = (
+        PART_INDEX[name] for name in ("Upper_Clothing", "Lower_Clothing", "Left_Lower_Leg")
+    )
+
+    def trousered(cloth, reach, skirt, legs=None):
+        part = np.where(height > -0.8 - reach, cloth, skin).astype(np.uint8)
+        return _trousered(part, np.ones(200, bool) if legs is None else legs, height, skirt)
+
+    assert trousered(lower, 0.4, lower) and trousered(lower, 0.4, upper)
+    assert not trousered(lower, 0.15, lower), "a hem that hangs lower than it was taken for"
+    assert trousered(lower, 0.15, upper), "shorts under a long shirt"
+    assert not trousered(lower, 0.05, upper)
+    assert trousered(skin, 0.4, lower, np.zeros(200, bool)), "nothing is seen of the legs"
 
 
 def _zero(body):
