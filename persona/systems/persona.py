@@ -18,10 +18,12 @@ from persona.modules.avatar.surface_truth import SurfaceTruth
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.avatar.views import HANDS, BodyMasks, ViewRenderer
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.lhm.sight import clean_outline
 from persona.modules.losses.functional import occlusion_boundary
 from persona.modules.losses.persona_step import PersonaStep
 from persona.modules.parallel import branches
 from persona.modules.render.gaussian import GaussianRenderer
+from persona.modules.render.seen_colours import seen_colours
 from persona.systems.method import Draw, Method, Views
 from persona.types import CAPTURED, PLAIN_VIEW, BodyIdentity, Camera, Frame, Pose, Render, View
 
@@ -39,6 +41,8 @@ class PersonaMethod(Method):
         avatar: builds the avatar once the person is known.
         boundary_side: width of an occlusion boundary, as a share of the person's size.
         patch_boundary_side: width of one on the face patch, as a share of the patch.
+        photo_colours: before training, give what the photograph shows the colours with which the
+            render equals it. A texture's are blurred once more by the Gaussians that take them.
     """
 
     body: SmplxBody
@@ -56,12 +60,14 @@ class PersonaMethod(Method):
         avatar: AvatarBuilder,
         boundary_side: float = 0.015,
         patch_boundary_side: float = 0.06,
+        photo_colours: bool = False,
     ) -> None:
         super().__init__(body=body, renderer=renderer, avatar=avatar)
         self.views = ViewRenderer(renderer, avatar.triplane_extent_m)
         self.boundary_side = boundary_side
         self.surface: SurfaceTruth | None = None
         self.patch_boundary_side = patch_boundary_side
+        self.photo_colours = photo_colours
 
     def build(self, identity: BodyIdentity) -> None:
         """Makes the avatar of a person, and the regions of its body."""
@@ -80,8 +86,25 @@ class PersonaMethod(Method):
         seg = torch.from_numpy(generated.seg_inpaint).float() / 255
         colors = [self._texture(t) for t in (torch.where(seen, unit[0], unit[1]), unit[1], seg)]
         self.avatar.initialise_colors(*colors)
+        if self.photo_colours:
+            self.avatar.initialise_colors(self._photo_colours(subject, colors[0]), *colors[1:])
         if self.avatar.light is not None:
             self._initialise_light(subject)
+
+    @torch.no_grad()
+    def _photo_colours(self, subject: Subject, rgb: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Colours with which the avatar shows the photograph, near those of its texture."""
+        number = subject.frame_ids(CAPTURED)[0]
+        frame = subject.frame(CAPTURED, number)
+        pose = matrix_pose(self.body, subject.pose(CAPTURED, number, self.body.num_expression))
+        gaussians = self.avatar(pose).gaussians(self.assets[-1])
+        image = torch.from_numpy(frame.image).permute(2, 0, 1).float() / 255
+        image = clean_outline(image, frame.mask)
+        mask = torch.from_numpy(frame.mask)[None].float()
+        camera = frame.camera.local()
+        device = self.renderer.device_type
+        given = (x.to(device) for x in (gaussians, camera, rgb, image, mask))
+        return seen_colours(self.renderer, *given).to(rgb)
 
     def see_frames(self, subjects: Sequence[Subject], frames: FrameDataset) -> None:
         """Reads where simulated clothes hang."""
