@@ -26,7 +26,7 @@ from persona.modules.optim import forget, replace_rows
 from persona.runtime.ddp import DDP, of_all_processes
 from persona.runtime.step_graph import TOTAL, GraphedLoss
 from persona.systems.avatar_module import AvatarModule
-from persona.systems.method import Method
+from persona.systems.method import FINISHING, Method
 from persona.systems.schedule import Schedule, rate_factor
 from persona.systems.scores import Predicted, Scores
 from persona.types import CAPTURED, Frame, Pose
@@ -276,6 +276,15 @@ class Fit(AvatarModule):
             self.renderer.grow_slots()
             self.graphed = None
         self.losses.keep_targets(0)
+        self.method.finish(self.captured_frames())
+
+    def captured_frames(self) -> Iterator[tuple[Frame, Pose]]:
+        """At most ``FINISHING`` captured frames, evenly spaced, and their trained poses."""
+        frames = self.trainer.datamodule.train_frames
+        rows = [row for row, role in enumerate(frames.roles) if role == CAPTURED]
+        for row in rows[:: max(1, -(-len(rows) // FINISHING))]:
+            frame = frames[[row]].to(self.device)
+            yield frame, self.table(frame.index[0])
 
     def frame_kind(self, frame: Frame) -> Hashable:
         """What a step depends on besides the frame's tensors; each kind has its own CUDA graph.

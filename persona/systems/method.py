@@ -1,6 +1,6 @@
 """The interface of methods: how an avatar is built, initialised and rendered."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from jaxtyping import Float, Int
@@ -28,6 +28,8 @@ Layers = tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]
 """Premultiplied colour and alpha."""
 Draw = Callable[[int | Int[Tensor, "1"], Camera], Layers]
 """Draws a clip's pose by its row; the row may be a tensor on the device."""
+FINISHING = 8
+"""Most captured frames that ``Method.finish`` sees."""
 Views = Mapping[str, frozenset[str]]
 """Channels that losses read, by view."""
 
@@ -115,6 +117,13 @@ class Method(nn.Module):
         Args:
             subjects: In the order of their numbers.
             frames: All training frames, as rows of the pose table.
+        """
+
+    def finish(self, captured: Iterator[tuple[Frame, Pose]]) -> None:
+        """Called when training ends.
+
+        Args:
+            captured: At most ``FINISHING`` of the captured frames and their trained poses.
         """
 
     def parameter_groups(self) -> list[dict[str, object]]:

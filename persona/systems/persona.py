@@ -1,6 +1,6 @@
 """PERSONA: one photo's avatar, trained on captured and generated frames."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from persona.data.subject import Subject
 from persona.errors import UserError
 from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.driver import ClipDrawer, PoseDriver
-from persona.modules.avatar.gaussian_avatar import GaussianAvatar, PosedAvatar
+from persona.modules.avatar.gaussian_avatar import COLOR_EPS, GaussianAvatar, PosedAvatar
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.avatar.surface_truth import SurfaceTruth
 from persona.modules.avatar.vertex_colors import texture_colors
@@ -23,7 +23,7 @@ from persona.modules.losses.functional import occlusion_boundary
 from persona.modules.losses.persona_step import PersonaStep
 from persona.modules.parallel import branches
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.modules.render.seen_colours import seen_colours
+from persona.modules.render.seen_colours import Shot, seen_colours
 from persona.systems.method import Draw, Method, Views
 from persona.types import CAPTURED, PLAIN_VIEW, BodyIdentity, Camera, Frame, Pose, Render, View
 
@@ -41,8 +41,8 @@ class PersonaMethod(Method):
         avatar: builds the avatar once the person is known.
         boundary_side: width of an occlusion boundary, as a share of the person's size.
         patch_boundary_side: width of one on the face patch, as a share of the patch.
-        photo_colours: before training, give what the photograph shows the colours with which the
-            render equals it. A texture's are blurred once more by the Gaussians that take them.
+        photo_colours: after training, give what the photographs show the colours with which renders
+            equal them, by least squares: steps of an optimiser leave them blurred.
     """
 
     body: SmplxBody
@@ -86,25 +86,8 @@ class PersonaMethod(Method):
         seg = torch.from_numpy(generated.seg_inpaint).float() / 255
         colors = [self._texture(t) for t in (torch.where(seen, unit[0], unit[1]), unit[1], seg)]
         self.avatar.initialise_colors(*colors)
-        if self.photo_colours:
-            self.avatar.initialise_colors(self._photo_colours(subject, colors[0]), *colors[1:])
         if self.avatar.light is not None:
             self._initialise_light(subject)
-
-    @torch.no_grad()
-    def _photo_colours(self, subject: Subject, rgb: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Colours with which the avatar shows the photograph, near those of its texture."""
-        number = subject.frame_ids(CAPTURED)[0]
-        frame = subject.frame(CAPTURED, number)
-        pose = matrix_pose(self.body, subject.pose(CAPTURED, number, self.body.num_expression))
-        gaussians = self.avatar(pose).gaussians(self.assets[-1])
-        image = torch.from_numpy(frame.image).permute(2, 0, 1).float() / 255
-        image = clean_outline(image, frame.mask)
-        mask = torch.from_numpy(frame.mask)[None].float()
-        camera = frame.camera.local()
-        device = self.renderer.device_type
-        given = (x.to(device) for x in (gaussians, camera, rgb, image, mask))
-        return seen_colours(self.renderer, *given).to(rgb)
 
     def see_frames(self, subjects: Sequence[Subject], frames: FrameDataset) -> None:
         """Reads where simulated clothes hang."""
@@ -149,6 +132,23 @@ class PersonaMethod(Method):
         return texture_colors(
             texture, body.uv, body.uv_faces, body.faces, self.avatar.template.subdivision
         )
+
+    @torch.no_grad()
+    def finish(self, captured: Iterator[tuple[Frame, Pose]]) -> None:
+        """Solves for the colours of what the photographs show, if that is asked for."""
+        if not self.photo_colours:
+            return
+        shots = [self._shot(frame, pose) for frame, pose in captured]
+        rgb = seen_colours(self.renderer, shots, self.avatar.rgb_logit.sigmoid())
+        self.avatar.rgb_logit.copy_(rgb.logit(COLOR_EPS))
+
+    def _shot(self, frame: Frame, pose: Pose) -> Shot:
+        """A captured frame, with the avatar as it stands in it."""
+        posed, mask = self.avatar(pose, frame.view), frame.mask[0]
+        image = clean_outline(frame.image[0].cpu(), (mask[0] > 0.5).cpu().numpy()).to(mask)
+        light = posed.rgb.sum(1, keepdim=True) / posed.albedo.sum(1, keepdim=True)
+        gaussians = posed.gaussians(self.assets[-1])
+        return Shot(gaussians, frame.camera[0].local(), image, mask, light)
 
     def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> PersonaStep:
         """Poses the avatar for one frame and renders the channels that the losses need."""

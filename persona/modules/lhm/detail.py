@@ -19,7 +19,7 @@ from persona.modules.lhm.avatar import LhmAvatar
 from persona.modules.lhm.decoder import PointGaussians
 from persona.modules.lhm.sight import clean_outline
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.modules.render.seen_colours import seen_colours
+from persona.modules.render.seen_colours import Shot, seen_colours
 from persona.types import Camera, Pose
 
 _SPACING_M, _MOST = 0.004, 3
@@ -85,6 +85,6 @@ def keep_photograph(
     """
     avatar.take(split(avatar.result, parts_along(len(avatar.places))))
     clean = clean_outline(image, mask[0].numpy() > 0.5)
-    inputs = (avatar(pose).points, camera, avatar.rgb, clean, mask)
-    device = renderer.device_type
-    avatar.rgb.copy_(seen_colours(renderer, *(value.to(device) for value in inputs)))
+    unlit = torch.ones_like(avatar.rgb[:, :1])
+    shot = Shot(avatar(pose).points, camera, clean, mask, unlit).to(renderer.device_type)
+    avatar.rgb.copy_(seen_colours(renderer, [shot], avatar.rgb.to(renderer.device_type)))

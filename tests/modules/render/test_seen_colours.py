@@ -3,32 +3,46 @@
 import torch
 
 from persona.modules.render.cpu import CpuRenderer
-from persona.modules.render.seen_colours import seen_colours
+from persona.modules.render.seen_colours import Shot, seen_colours
 from persona.types import Camera, Channel, Gaussians
 
+COUNT, SIDE = 4, 12
 
-def test_colours_solve_the_least_squares_problem():
+
+def draw_shot(rng):
+    """Four faint balls before noise, some of which is masked, under light that differs."""
+    means = torch.rand(COUNT, 3, generator=rng) * 0.6 - 0.3 + torch.tensor([0, 0, 2.0])
+    turns = torch.eye(1, 4).repeat(COUNT, 1)
+    size = torch.full((2,), float(SIDE))
+    return Shot(
+        Gaussians(means, torch.full((COUNT, 3), 0.15), turns, torch.full((COUNT,), 0.8)),
+        Camera.identity(1.5 * size, size / 2, SIDE, SIDE),
+        torch.rand(3, SIDE, SIDE, generator=rng),
+        (torch.rand(1, SIDE, SIDE, generator=rng) > 0.3).float(),
+        0.5 + torch.rand(COUNT, 1, generator=rng),
+    )
+
+
+def test_colours_solve_the_least_squares_problem_of_all_photographs():
     """Compared with the dense solution, by a render of each Gaussian's own share of pixels."""
     rng = torch.Generator().manual_seed(1)
-    count, size = 4, torch.tensor([12.0, 12.0])
-    means = torch.rand(count, 3, generator=rng) * 0.6 - 0.3 + torch.tensor([0, 0, 2.0])
-    turns = torch.eye(1, 4).repeat(count, 1)
-    gaussians = Gaussians(means, torch.full((count, 3), 0.15), turns, torch.full((count,), 0.8))
-    camera, renderer = Camera.identity(1.5 * size, size / 2, 12, 12), CpuRenderer()
-    image, first = torch.rand(3, 12, 12, generator=rng), torch.rand(count, 3, generator=rng)
+    renderer, shots = CpuRenderer(), [draw_shot(rng), draw_shot(rng)]
+    first, hold = torch.rand(COUNT, 3, generator=rng), 5.0
+    normal, right = hold * torch.eye(COUNT).double(), torch.zeros(COUNT, 3).double()
+    for shot in shots:
+        columns = []
+        for one in torch.eye(COUNT):
+            lit = Channel((one[:, None] * shot.shade).repeat(1, 3))
+            image = renderer(shot.gaussians, shot.camera, {"c": lit}).images["c"]
+            columns.append(image[0].flatten())
+        shares = torch.stack(columns, 1).double()
+        alpha = renderer(shot.gaussians, shot.camera, {}).alpha
+        missing = (shot.image * alpha).flatten(1).T.double() - shares @ first.double()
+        weighed = shot.mask.flatten().double()[:, None] * shares
+        normal, right = normal + shares.T @ weighed, right + weighed.T @ missing
+    wanted = first + torch.linalg.solve(normal, right)
     # Near enough to the first colours that none is clamped.
-    mask = (torch.rand(1, 12, 12, generator=rng) > 0.3).float()
-    hold = 5.0
-    rows = []
-    for one in torch.eye(count):
-        values = one[:, None].repeat(1, 3)
-        rows.append(renderer(gaussians, camera, {"c": Channel(values)}).images["c"][0].flatten())
-    shares, alpha = torch.stack(rows, 1).double(), renderer(gaussians, camera, {}).alpha
-    weight = mask.flatten().double()
-    missing = (image * alpha).flatten(1).T.double() - shares @ first.double()
-    normal = shares.T @ (weight[:, None] * shares) + hold * torch.eye(count)
-    wanted = first + torch.linalg.solve(normal, shares.T @ (weight[:, None] * missing))
     assert wanted.min() > 0 and wanted.max() < 1
-    found = seen_colours(renderer, gaussians, camera, first, image, mask, hold)
+    found = seen_colours(renderer, shots, first, hold)
     assert torch.allclose(found.double(), wanted, atol=1e-4)
     assert not torch.allclose(found, first, atol=0.02)
