@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from scipy import ndimage
 from torchmetrics import MetricCollection
 
 from persona.benchmark.photo import avatar_worker, fit_scores, fitted, picture_scores, views
@@ -18,7 +19,7 @@ from persona.benchmark.photo.fitted import num_found
 from persona.benchmark.photo.run import run_photo_benchmark
 from persona.benchmark.photo.score import ROWS, Scorer, finished_row
 from persona.benchmark.photo.table import differences, write_comparison, write_tables
-from persona.benchmark.photo.truth import folder_of, read_person
+from persona.benchmark.photo.truth import TrueView, folder_of, read_person
 from persona.benchmark.photo.views import Place, best_place, best_shift
 from persona.data.io import atomic_path, write_json, write_png
 from persona.data.layout import FrameData, SubjectInfo, Textures
@@ -304,6 +305,27 @@ def test_silhouettes_are_laid_over_each_other(world, scale, x, y):
     found = best_place(mask, target)
     assert found.scale == pytest.approx(scale, rel=0.01)
     assert (found.x, found.y) == pytest.approx((x, y), abs=1.5)
+
+
+def test_a_fatter_asset_lies_where_the_texture_does_and_is_not_shrunk(world):
+    view = TrueView("000", world.front.image, world.front.mask, 0, turn=torch.eye(3))
+    pose = TrueView("0", view.image, view.mask, pose=world.pose, camera=world.camera)
+
+    def fatter(pose, camera):
+        picture = world.painter(pose, camera)
+        return picture._replace(mask=ndimage.binary_dilation(picture.mask, iterations=3))
+
+    given = world.pose, world.camera, [view]
+    slim, placed, alone = (
+        views.paint_views(painter, *given, outlined)["000"].image
+        for painter, outlined in ((world.painter, None), (fatter, world.painter), (fatter, None))
+    )
+    assert (placed == slim).all() and (alone != slim).any()
+    slim, placed = (
+        views.paint_poses(painter, [pose], world.painter)["0"]
+        for painter in (world.painter, fatter)
+    )
+    assert (placed.image == slim.image).all() and placed.mask.sum() > slim.mask.sum()
 
 
 def test_an_avatar_is_painted_as_its_texture_is(world):

@@ -17,7 +17,7 @@ from persona.benchmark.photo.picture_scores import asset_scores
 from persona.benchmark.photo.score import AVATAR, Row, lpips_of, painted, sides
 from persona.benchmark.photo.sheet import TILE, fit_size
 from persona.benchmark.photo.truth import read_person
-from persona.benchmark.photo.views import avatar_painter
+from persona.benchmark.photo.views import avatar_painter, texture_painter
 from persona.benchmark.plan import told_in_the_last_line
 from persona.commands.experiment import load_system, train
 from persona.commands.pictures import labelled
@@ -43,9 +43,11 @@ def run(job: DictConfig) -> Row:
     system = load_system(folder, device)
     true = read_person(Path(job.person))
     subject = Subject(Path(job.train.subjects_dir) / job.train.name)
-    fitted = read_fitted(subject, instantiate(job.body), true.image)
+    body = instantiate(job.body)
+    fitted = read_fitted(subject, body, true.image)
     views, poses = sides(true, job.height, job.width)
-    pictures = painted(avatar_painter(system), fitted, views, poses)
+    texture = texture_painter(body, fitted.identity, fitted.textures)
+    pictures = painted(avatar_painter(system), fitted, views, poses, texture)
     shown = [view for view in [*views, *poses] if view.name in pictures]
     scores = asset_scores(pictures, shown, lpips_of(job.lpips_net))
     tiles = [[v.image for v in shown], [pictures[v.name].image for v in shown]]

@@ -102,7 +102,7 @@ class Scorer:
         if self.config.avatars:
             painters[AVATAR] = self.avatar(true)
         for name, painter in painters.items():
-            assets[name] = painted(painter, fitted, views, poses)
+            assets[name] = painted(painter, fitted, views, poses, painters[TEXTURE])
             scores = asset_scores(assets[name], [*views, *poses], self.lpips)
             row |= {f"{name}_{key}": value for key, value in scores.items()}
         row |= front_checks(assets[TEXTURE], views)
@@ -205,13 +205,20 @@ def finished_row(config: DictConfig, folder: Path, person: Path) -> Row | None:
 
 
 def painted(
-    painter: Painter, fitted: FittedPerson, views: list[TrueView], poses: list[TrueView]
+    painter: Painter,
+    fitted: FittedPerson,
+    views: list[TrueView],
+    poses: list[TrueView],
+    outlined: Painter,
 ) -> dict[str, Picture]:
-    """All pictures of an asset by the view's name; only poses where the truth has no views."""
+    """All pictures of an asset by the view's name; only poses where the truth has no views.
+
+    ``outlined`` says by its silhouettes where the fit lies: for all assets the texture on the body.
+    """
     pictures = {}
     if any(view.azimuth == 0 for view in views):
-        pictures = paint_views(painter, fitted.pose, fitted.camera, views)
-    return pictures | paint_poses(painter, poses)
+        pictures = paint_views(painter, fitted.pose, fitted.camera, views, outlined)
+    return pictures | paint_poses(painter, poses, outlined)
 
 
 def front_checks(pictures: Mapping[str, Picture], views: list[TrueView]) -> Row:

@@ -102,7 +102,11 @@ def turned(pose: BodyPose, turn: Float[Tensor, "3 3"]) -> BodyPose:
 
 
 def paint_views(
-    painter: Painter, pose: BodyPose, camera: Camera, views: list[TrueView]
+    painter: Painter,
+    pose: BodyPose,
+    camera: Camera,
+    views: list[TrueView],
+    outlined: Painter | None = None,
 ) -> dict[str, Picture]:
     """The fitted pose from every side of the truth.
 
@@ -114,27 +118,41 @@ def paint_views(
         pose: Fitted.
         camera: Fitted.
         views: Views of one size; one has azimuth 0.
+        outlined: Paints the silhouettes that say where the asset is; None is the asset itself. What
+            is compared must lie in the same place: an asset that is a pixel fatter all round would
+            be shrunk, and its face moved by more than that.
     """
+    outlined = outlined or painter
     front = next(view for view in views if view.azimuth == 0)
     height, width = front.mask.shape
-    place = best_place(painter(pose, camera).mask, front.mask)
+    place = best_place(outlined(pose, camera).mask, front.mask)
     # A frame to each side, so that a person who is off the middle can be moved in.
     wide = place._replace(x=place.x + width).camera(camera, height, 3 * width)
     pictures = {}
     for view in views:
         assert view.turn is not None  # Known for every picture in views/
-        picture = painter(turned(pose, view.turn), wide)
-        start = width - best_shift(picture.mask, view.mask)
+        seen = turned(pose, view.turn), wide
+        picture = painter(*seen)
+        outline = picture if outlined is painter else outlined(*seen)
+        start = width - best_shift(outline.mask, view.mask)
         pictures[view.name] = picture.columns(slice(start, start + width))
     return pictures
 
 
-def paint_poses(painter: Painter, poses: list[TrueView]) -> dict[str, Picture]:
-    """The person in the truth's other poses, scale and place from each one's silhouette."""
-    pictures = {}
+def paint_poses(
+    painter: Painter, poses: list[TrueView], outlined: Painter | None = None
+) -> dict[str, Picture]:
+    """The person in the truth's other poses, scale and place from each one's silhouette.
+
+    Args:
+        painter: Painter of the asset.
+        poses: Of one size.
+        outlined: See ``paint_views``.
+    """
+    outlined, pictures = outlined or painter, {}
     for view in poses:
         if view.pose is not None and view.camera is not None:
-            place = best_place(painter(view.pose, view.camera).mask, view.mask)
+            place = best_place(outlined(view.pose, view.camera).mask, view.mask)
             pictures[view.name] = painter(view.pose, place.camera(view.camera, *view.mask.shape))
     return pictures
 
