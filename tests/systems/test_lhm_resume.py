@@ -92,7 +92,10 @@ def test_shards_take_the_steps_of_whole_networks(command, tmp_path):
     ddp = ["trainer=ddp", "trainer.strategy.find_unused_parameters=false"]
     run(command(tmp_path / "ddp", *ddp, *options), tmp_path)
     half = f"trainer.max_steps={STEPS // 2}"
-    run(command(tmp_path / "fsdp", "trainer=fsdp", *options, half, f"system.steps={STEPS}"), tmp_path)
+    run(
+        command(tmp_path / "fsdp", "trainer=fsdp", *options, half, f"system.steps={STEPS}"),
+        tmp_path,
+    )
     assert state(tmp_path / "fsdp")["global_step"] == STEPS // 2
     config = tmp_path / "fsdp" / "config.yaml"
     config.write_text(config.read_text().replace(f"max_steps: {STEPS // 2}", f"max_steps: {STEPS}"))

@@ -131,6 +131,9 @@ def keep_photograph(
     """
     avatar.take(split(avatar.result, parts_along(len(avatar.places))))
     clean = clean_outline(image, mask[0].numpy() > 0.5)
-    inputs = (avatar(pose).points, camera, avatar.rgb, clean, mask)
-    device = renderer.device_type
-    avatar.rgb.copy_(seen_colours(renderer, *(value.to(device) for value in inputs)))
+    device, points = renderer.device_type, avatar(pose).points
+    colours = seen_colours(
+        renderer, points.to(device), camera.to(device), avatar.rgb.to(device), clean.to(device),
+        mask.to(device),
+    )  # fmt: skip
+    avatar.rgb.copy_(colours)
