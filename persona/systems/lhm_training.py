@@ -149,8 +149,9 @@ class LhmTraining(L.LightningModule):
             return
         steps, seconds = self.global_step - step, now - since
         log.info(
-            "step %d: %.3f s a step, %.0f %% of it waiting for people; loss %.4f",
+            "step %d: %.3f s a step, %.0f %% of it waiting for people; loss %.4f; at most %.1f GiB",
             self.global_step, seconds / steps, 100 * self.waited_s / seconds, self.last_loss or 0.0,
+            most_memory_gib(self.device),
         )  # fmt: skip
         self.waited_s, self.since = 0.0, (self.global_step, now)
 
@@ -279,3 +280,8 @@ class LhmTraining(L.LightningModule):
 def whole(tensor: Tensor) -> Tensor:
     """A sharded tensor, gathered from all processes; any other as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def most_memory_gib(device: torch.device) -> float:
+    """The most that tensors have held on a GPU so far; 0 on a CPU."""
+    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0

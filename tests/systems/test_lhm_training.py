@@ -1,6 +1,7 @@
 """LHM trains on subject folders on a CPU, resumes, and its weights make avatars."""
 
 import logging
+import runpy
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,6 +102,19 @@ def test_a_training_by_the_clock_is_gone_on_with(batch, monkeypatch):
     assert kept["trained_s"] == system.clock.trained_s > 0 and system.clock.call_s == 0
     system.on_load_checkpoint({"trained_s": 100.0})
     assert system.clock.trained_s == 100
+
+
+def test_the_line_of_the_log_is_what_the_benchmark_reads(batch, caplog):
+    """``benchmarks/lhm_training.py`` takes seconds, share of waiting and memory from it."""
+    system, people = batch
+    system.trainer = SimpleNamespace(log_every_n_steps=1, global_step=0)
+    with caplog.at_level(logging.INFO, "persona.systems.lhm_training"):
+        system.on_train_start()
+        system.trainer.global_step = 10
+        system.on_train_batch_end(None, people, 0)
+    script = runpy.run_path(str(ROOT / "benchmarks" / "lhm_training.py"))
+    [(seconds, waited, gib)] = script["LINE"].findall(caplog.messages[-1])
+    assert float(seconds) < 10 and (waited, gib) == ("0", "0.0")
 
 
 @pytest.mark.slow
