@@ -1,5 +1,6 @@
 """From photographs or a video to an animated avatar: preprocess, train, animate."""
 
+import math
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -120,6 +121,7 @@ def create(config: DictConfig, folder: Path) -> None:
         config.prior.share = 0
     videos = [animate_options(config, motion, folder) for motion in option_list(config, "motions")]
     check_options(training)
+    shorten_clips(config, training)
     live_view(training)
     check_videos(videos, training)
     if tracking is not None:
@@ -136,6 +138,27 @@ def create(config: DictConfig, folder: Path) -> None:
     print(f"subject: {root}", flush=True)
     _, system = train_system(training, folder)
     animate_all(videos, folder, system)
+
+
+def shorten_clips(config: DictConfig, training: DictConfig) -> None:
+    """Lets clips have no more frames than the training looks at.
+
+    Frames of a video model stay: they continue one another, so that fewer would show less of the
+    motion. Those of other generators are spread over it.
+
+    Args:
+        config: Whose ``clips.num_frames`` is reduced.
+        training: Configuration of the training.
+    """
+    steps, share = training.trainer.max_steps, training.data.captured_ratio
+    devices = training.trainer.devices
+    # A training by epochs, or without shares, takes every frame; Lightning may count the devices.
+    if steps < 0 or share is None or not isinstance(devices, int) or not config.clips.motions:
+        return
+    if get_class(config.generator._target_).native_fps is None:
+        seen = steps * devices * training.data.batch_size * (1 - share)
+        most = max(1, math.ceil(round(seen / len(config.clips.motions), 6)))
+        config.clips.num_frames = min(config.clips.num_frames, most)
 
 
 def track_options(config: DictConfig) -> DictConfig:

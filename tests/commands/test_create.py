@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from persona.commands import create as module
 from persona.data.io import write_png
@@ -120,6 +121,35 @@ def test_a_feed_forward_method_needs_no_generated_frames(create, long_work, monk
     assert long_work["train"].system.method._target_.endswith("LhmMethod")
     create(motions=["walk"])
     assert seen[1].clips.motions and seen[1].prior.share == 0.5
+    assert seen[1].clips.num_frames == 15  # A quarter of 120 steps looks at those of two clips.
+
+
+@pytest.mark.parametrize(
+    ("trainer", "data", "native_fps", "frames"),
+    [
+        ({}, {}, None, 13),
+        ({"devices": 2}, {}, None, 25),
+        ({}, {"batch_size": 3}, None, 38),
+        ({"max_steps": 1}, {}, None, 1),
+        ({"max_steps": 500}, {}, None, 48),
+        ({"max_steps": -1}, {}, None, 48),
+        ({"devices": "auto"}, {}, None, 48),
+        ({}, {"captured_ratio": None}, None, 48),
+        ({}, {}, 30.0, 48),
+    ],
+)
+def test_clips_have_the_frames_that_training_looks_at(
+    monkeypatch, trainer, data, native_fps, frames
+):
+    """50 steps, half of them on frames of two clips; a video model's clips stay as long."""
+    generator = type("Generator", (), {"native_fps": native_fps})
+    monkeypatch.setattr(module, "get_class", lambda target: generator)
+    clips = {"motions": ["turntable", "dance"], "num_frames": 48}
+    config = OmegaConf.create({"clips": clips, "generator": {"_target_": "any"}})
+    trainer = {"max_steps": 50, "devices": 1, **trainer}
+    data = {"batch_size": 1, "captured_ratio": 0.5, **data}
+    module.shorten_clips(config, OmegaConf.create({"trainer": trainer, "data": data}))
+    assert config.clips.num_frames == frames
 
 
 def test_missing_weights_are_said_before_the_long_work(create, long_work):

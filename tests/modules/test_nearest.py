@@ -1,8 +1,9 @@
-"""Nearest and grown pixels against all distances."""
+"""Nearest and grown pixels, and nearest points, against all distances."""
 
 import numpy as np
+import pytest
 
-from persona.modules.nearest import grown, nearest_marked
+from persona.modules.nearest import grown, nearest_marked, point_tree
 
 
 def test_distances_to_marked_pixels():
@@ -20,3 +21,14 @@ def test_distances_to_marked_pixels():
 
 def test_nothing_grows_out_of_nothing():
     assert not grown(np.zeros((4, 5), bool), 9.0).any()
+
+
+@pytest.mark.parametrize("away", [0.0, 3.0])
+def test_nearest_points_of_near_and_far_places(away):
+    random = np.random.default_rng(1)
+    points, places = random.random((200, 3)), random.random((50, 3))
+    places[:, 2] += away
+    distance, index = point_tree(points).query(places, 4)
+    every = np.linalg.norm(places[:, None] - points, axis=-1)
+    np.testing.assert_allclose(distance, np.sort(every)[:, :4])
+    np.testing.assert_allclose(np.take_along_axis(every, index, 1), distance)

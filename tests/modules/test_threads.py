@@ -6,7 +6,7 @@ import numba
 import pytest
 import torch
 
-from persona.modules.threads import use_threads
+from persona.modules.threads import threads, use_threads
 
 PACKAGE = Path(__file__).parents[2] / "persona"
 
@@ -25,6 +25,20 @@ def test_both_take_as_many_and_numba_no_more_than_it_has():
     assert (torch.get_num_threads(), numba.get_num_threads()) == (most + 3, most)
     use_threads(1)
     assert (torch.get_num_threads(), numba.get_num_threads()) == (1, 1)
+
+
+def test_threads_are_as_before_after_an_error_too():
+    most = numba.config.NUMBA_NUM_THREADS
+    use_threads(most)
+
+    @threads(1)
+    def fail():
+        raise ValueError(torch.get_num_threads(), numba.get_num_threads())
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"\(1, 1\)"):
+            fail()
+        assert (torch.get_num_threads(), numba.get_num_threads()) == (most, most)
 
 
 def test_nothing_sets_the_threads_of_one_alone():

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from numpy import ndarray
-from scipy.spatial import cKDTree
 
 from persona.data.palette import PART_INDEX
 from persona.data.preprocess.parts import is_bare
 from persona.data.preprocess.plain_fill import GARMENTS
 from persona.data.preprocess.prints import TRUNK, neighbours, run_around, weighted_mean
+from persona.modules.nearest import point_tree
 
 _HAIR, _SKIN = PART_INDEX["Hair"], PART_INDEX["Face_Neck"]
 _FEW = 50
@@ -84,7 +84,7 @@ def mirror_face(
     filled = np.zeros(len(seen), bool)
     if not len(known) or not len(wanted):
         return filled
-    flip, tree = np.array([-1, 1, 1]), cKDTree(where.place[known])
+    flip, tree = np.array([-1, 1, 1]), point_tree(where.place[known])
     distance, near = neighbours(tree, where.place[wanted] * flip, 4)
     behind = where.place[wanted, 2] < where.eyes[2] - _EAR_M
     same = (distance[:, 0] < _SAME_M) & ~(behind & (part[known[near[:, 0]]] == _HAIR))
@@ -96,7 +96,7 @@ def mirror_face(
     both = both[:: max(1, len(both) // _SAMPLES)]
     if len(both) and len(wanted):
         light = colour[known[both]] - colour[known[other[both]]]
-        lit = cKDTree(where.place[known[both]])
+        lit = point_tree(where.place[known[both]])
         distance, index = neighbours(lit, where.place[wanted], 16)
         change = weighted_mean(light[index], 1 / (distance + 2e-3) ** 2)
         mirrored = mirrored + change * np.exp(-distance[:, :1] / _LIGHT_M)
@@ -132,7 +132,7 @@ def grow_hair(
     under = unknown & ~behind & (aside[:, 2] < -_EAR_M)
     rest = unknown & ~behind & ~under
     to_hair, to_skin = (
-        cKDTree(where.place[each][::_THIN]).query(where.place[rest], workers=-1)[0]
+        point_tree(where.place[each][::_THIN]).query(where.place[rest], workers=-1)[0]
         if each.any()
         else np.full(rest.sum(), np.inf)
         for each in (hair | behind, skin | under)
@@ -149,7 +149,7 @@ def inner_hair(
     if not hair.any() or not skin.any():
         return hair
     index = np.flatnonzero(hair)
-    away, _ = cKDTree(place[skin]).query(place[index], distance_upper_bound=_EDGE_M, workers=-1)
+    away, _ = point_tree(place[skin]).query(place[index], distance_upper_bound=_EDGE_M, workers=-1)
     inner = np.zeros_like(hair)
     inner[index[np.isinf(away)]] = True
     return inner if inner.sum() > max(_FEW, _THICK * len(index)) else hair
@@ -171,7 +171,7 @@ def end_clothes(part: UInt8[ndarray, "k"], seen: Bool[ndarray, "k"], where: Head
         collar = np.quantile(height[cloth], 0.9) + _COLLAR_M
         nape = where.place[where.neck]
         behind = where.trunk & ~seen & (where.place[:, 2] < nape[:, 2].mean())
-        away, _ = cKDTree(nape[::_THIN]).query(where.place[behind], workers=-1)
+        away, _ = point_tree(nape[::_THIN]).query(where.place[behind], workers=-1)
         part[np.flatnonzero(behind)[away < _YOKE_M]] = GARMENTS[0]
     unseen = where.neck & ~seen & (part != _HAIR)
     part[unseen & (height > collar)] = _SKIN
@@ -196,7 +196,7 @@ def strands(
         return
     index = np.flatnonzero(source)
     thin = index[:: max(1, len(index) // _SMOOTH_SAMPLES)]
-    distance, near = neighbours(cKDTree(place[thin]), place[index], 16)
+    distance, near = neighbours(point_tree(place[thin]), place[index], 16)
     smooth = weighted_mean(colour[thin[near]], np.exp(-((distance / _SMOOTH_M) ** 2)))
     detail = np.zeros((len(colour), 3), np.float32)
     detail[index] = (colour[index] - smooth).clip(-_MOST_DETAIL, _MOST_DETAIL)
@@ -222,7 +222,7 @@ def soften(
     hair = part[around] == _HAIR
     if hair.all() or not hair.any() or not made_up[around].any():
         return
-    trees = [cKDTree(where.place[around[kind]][::_THIN]) for kind in (hair, ~hair)]
+    trees = [point_tree(where.place[around[kind]][::_THIN]) for kind in (hair, ~hair)]
     wanted = []
     for kind, other in zip((hair, ~hair), trees[::-1], strict=True):
         mine = around[kind & made_up[around]]
@@ -232,6 +232,6 @@ def soften(
     line = np.concatenate(wanted)
     if not len(line):
         return
-    distance, near = neighbours(cKDTree(where.place[around]), where.place[line], 48)
+    distance, near = neighbours(point_tree(where.place[around]), where.place[line], 48)
     weight = np.exp(-((distance / _SOFT_M) ** 2) / 2) + 1e-9
     colour[line] = weighted_mean(colour[around[near]], weight)

@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 
 from persona.data.palette import PART_INDEX
 from persona.data.preprocess.prints import TRUNK, neighbours, run_around, weighted_mean
+from persona.modules.nearest import point_tree
 
 ARM, BODY = 4, 5
 """Groups of texels in which a garment has its rows across the arm, or across trunk and legs."""
@@ -185,7 +186,7 @@ def _continued(
     """
     index = np.flatnonzero(source)
     chosen = index[:: max(1, len(index) // _SURROUNDINGS)]
-    tree, rest = cKDTree(place[chosen]), rest[chosen]
+    tree, rest = point_tree(place[chosen]), rest[chosen]
     _, near = neighbours(tree, place[chosen], _SMOOTH_NEAREST)
     distance, index = neighbours(tree, place[target], 8)
 

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import cKDTree
 
 from persona.data.preprocess.parts import LIMBS_OF_KIND
+from persona.modules.nearest import point_tree
 
 TRUNK, LEFT_LEG, RIGHT_LEG, LEFT_ARM, RIGHT_ARM = range(5)
 _ROW_M = 0.02
@@ -73,7 +74,7 @@ def run_around(
         axis, angle, radius = _unrolled(place, here & (source | target), along, across)
         edge = _edges(axis, angle, known)
         around, own = _folded(axis, angle, radius, edge, wanted)
-        tree = cKDTree(np.stack((axis, radius * angle), -1)[known])
+        tree = point_tree(np.stack((axis, radius * angle), -1)[known])
         colour[wanted] = sum(
             share[:, None] * _nearest(tree, colour[known], axis[wanted], radius * turn)
             for turn, share in ((around, own), (-around, 1 - own))

@@ -17,7 +17,7 @@ from persona.errors import UserError
 from persona.modules.diffusion.base import Reference
 from persona.modules.lhm.avatar import LhmAvatar
 from persona.modules.lhm.photograph import LhmSettings, avatar_of
-from persona.modules.nearest import nearest_marked
+from persona.modules.nearest import nearest_marked, point_tree
 
 log = logging.getLogger(__name__)
 
@@ -95,11 +95,11 @@ class TexturePrior:
         told = unseen[:: max(1, len(unseen) // _SAMPLES)]
         expected = surface_colours(avatar, texels[told].features(avatar.body.template).numpy())
         change = 255 * expected - flat[index[told]]
-        tree = cKDTree(place[told])
+        tree = point_tree(place[told])
         change = _blend(tree, change, place[told], self.smooth_m, _AROUND)
         change = self.share * _blend(tree, change, place[unseen], self.smooth_m, 4)
         if seen.any():
-            near = cKDTree(place[seen][:: max(1, int(seen.sum()) // _SAMPLES)])
+            near = point_tree(place[seen][:: max(1, int(seen.sum()) // _SAMPLES)])
             # Infinite beyond the bound, where the prior has its whole share.
             distance, _ = near.query(place[unseen], distance_upper_bound=4 * FEATHER_M, workers=-1)
             change *= 1 - np.exp(-((distance[:, None] / FEATHER_M) ** 2))
@@ -119,7 +119,7 @@ def surface_colours(avatar: LhmAvatar, places: Float[ndarray, "k 3"]) -> Float[n
         avatar: Avatar of a person.
         places: On the body that has no one's shape, in its T-pose, metres.
     """
-    tree, opacity = cKDTree(avatar.places.numpy()), avatar.opacity.numpy()
+    tree, opacity = point_tree(avatar.places.numpy()), avatar.opacity.numpy()
     return _blend(tree, avatar.rgb.numpy(), places, _REACH_M, _NEAREST, opacity)
 
 

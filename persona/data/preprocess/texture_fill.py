@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy.ndimage import binary_opening
 from scipy.ndimage import label as label_regions
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from persona.data.layout import Textures
@@ -33,7 +32,7 @@ from persona.data.preprocess.prints import tubes
 from persona.data.preprocess.unwrap import Texels, UvMesh, texels_of
 from persona.modules.body.regions import BodyRegions
 from persona.modules.body.topology import rings, vertex_normals
-from persona.modules.nearest import nearest_marked
+from persona.modules.nearest import nearest_marked, point_tree
 
 _DEPTH = 0.25
 """Factor on depth in the distance between points: front and back count as near."""
@@ -204,7 +203,7 @@ def _borrow(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Colour and part of the nearest seen texels, on this side or mirrored."""
     chosen = _sample(source)
-    tree = cKDTree(points[chosen])
+    tree = point_tree(points[chosen])
     count = min(_NEAREST, len(chosen))
     own, own_index = tree.query(lookup, count, workers=-1)
     other, other_index = tree.query(lookup * (-1, 1, 1), count, workers=-1)

@@ -93,7 +93,7 @@ class SkinningField(nn.Module):
             nodes = [np.linspace(*ends, resolution, dtype=np.float32) for ends in box]
             grid = _diffused_grid(nodes, vertices.numpy(), weights.numpy(), steps)
             _write(path, grid)
-        return cls(torch.from_numpy(grid.astype(np.float32)), low, high)
+        return cls(torch.from_numpy(grid).float(), low, high)  # Torch has threads, numpy one.
 
     def forward(
         self,

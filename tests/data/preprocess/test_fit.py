@@ -35,6 +35,7 @@ from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.annotator import JOINTS
 from persona.modules.detect.offsets import OFFSETS, as_detected
 from persona.modules.render.mesh import rasterize
+from persona.modules.threads import threads
 from persona.types import BodyIdentity, BodyPose
 
 HEIGHT, WIDTH = 640, 480
@@ -98,8 +99,13 @@ def test_fit_recovers_a_known_pose(body):
 
 def test_what_is_known_is_kept_and_the_place_is_fitted(body):
     identity, pose, camera, detection = known_person(body)
-    fitter = PhotoFit(iterations=(20, 20, 40), lr=(0.1, 0.05, 0.02))
-    fit = fitter(body, detection, camera, known=Known(identity, pose))
+    fitter, used = PhotoFit(iterations=(20, 20, 40), lr=(0.1, 0.05, 0.02)), set()
+    with threads(2):
+        fit = fitter(
+            body, detection, camera, lambda _: used.add(torch.get_num_threads()),
+            known=Known(identity, pose),
+        )  # fmt: skip
+    assert used == {1}  # The operations are small.
     torch.testing.assert_close(fit.identity.betas, identity.betas)
     torch.testing.assert_close(fit.pose.body, pose.body)
     torch.testing.assert_close(fit.pose.left_hand, pose.left_hand)
