@@ -31,4 +31,5 @@ def test_the_photographs_view_becomes_sharper_and_the_rest_stays(trained):
     change = (avatar.rgb_logit.sigmoid() - before.sigmoid()).abs().amax(1)
     posed = avatar(pose, frame.view).refined.detach()
     behind = posed[:, 2] > posed[:, 2].mean()
-    assert change[~behind].mean() > 3 * change[behind].mean()
+    assert (change[behind] < 1e-3).float().mean() > 0.5
+    assert change[~behind].mean() > change[behind].mean()
