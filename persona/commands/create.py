@@ -24,6 +24,7 @@ from persona.data.track.folder import NPZ
 from persona.data.track.stills import FOLDER, write_stills
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.diffusion.base import VideoGenerator
 from persona.modules.diffusion.textured_mesh import TexturedMeshGenerator
 from persona.modules.perception.annotator import PerceptionAnnotator
 from persona.runtime.options import check_options, experiment_of, folder_name
@@ -155,7 +156,8 @@ def shorten_clips(config: DictConfig, training: DictConfig) -> None:
     # A training by epochs, or without shares, takes every frame; Lightning may count the devices.
     if steps < 0 or share is None or not isinstance(devices, int) or not config.clips.motions:
         return
-    if get_class(config.generator._target_).native_fps is None:
+    generator: type[VideoGenerator] = get_class(config.generator._target_)
+    if generator.native_fps is None:
         seen = steps * devices * training.data.batch_size * (1 - share)
         most = max(1, math.ceil(round(seen / len(config.clips.motions), 6)))
         config.clips.num_frames = min(config.clips.num_frames, most)

@@ -108,7 +108,7 @@ def test_an_end_that_lacks_a_score_is_left_out():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("study", ["photo", "persona"])
+@pytest.mark.parametrize("study", ["photo", "persona", "demo"])
 def test_every_study_can_be_composed(config, study):
     found = config(f"study={study}", "subjects=[tunic]")
     with initialize_config_dir(str(CONF), version_base="1.3"):
