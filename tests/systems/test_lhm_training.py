@@ -104,9 +104,10 @@ def test_a_training_by_the_clock_is_gone_on_with(batch, monkeypatch):
     assert system.clock.trained_s == 100
 
 
-def test_the_line_of_the_log_is_what_the_benchmark_reads(batch, caplog):
+def test_the_line_of_the_log_is_what_the_benchmark_reads(batch, caplog, monkeypatch):
     """``benchmarks/lhm_training.py`` takes seconds, share of waiting and memory from it."""
     system, people = batch
+    monkeypatch.setattr(TrainingClock, "end", lambda clock, trainer: None)
     system.trainer = SimpleNamespace(log_every_n_steps=1, global_step=0)
     with caplog.at_level(logging.INFO, "persona.systems.lhm_training"):
         system.on_train_start()
