@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from persona.data.frames import FrameDataset
@@ -42,7 +42,8 @@ class PersonaMethod(Method):
         boundary_side: width of an occlusion boundary, as a share of the person's size.
         patch_boundary_side: width of one on the face patch, as a share of the patch.
         photo_colours: after training, give what the photographs show the colours with which renders
-            equal them, by least squares: steps of an optimiser leave them blurred.
+            equal them, by least squares: steps of an optimiser leave them blurred. What the texture
+            leaves out, such as the shadow between an arm and the trunk, stays as it is.
     """
 
     body: SmplxBody
@@ -68,6 +69,9 @@ class PersonaMethod(Method):
         self.surface: SurfaceTruth | None = None
         self.patch_boundary_side = patch_boundary_side
         self.photo_colours = photo_colours
+        self.shown: Bool[Tensor, "n"] | None = None
+        """Gaussians whose colours are from the photographs; known once the avatar is initialised.
+        """
 
     def build(self, identity: BodyIdentity) -> None:
         """Makes the avatar of a person, and the regions of its body."""
@@ -84,6 +88,7 @@ class PersonaMethod(Method):
         seen = torch.from_numpy(captured.mask)[..., None]
         unit = [torch.from_numpy(t.inpaint).float() / 255 for t in (captured, generated)]
         seg = torch.from_numpy(generated.seg_inpaint).float() / 255
+        self.shown = self._texture(seen.float().expand(-1, -1, 3))[:, 0] > 0.5
         colors = [self._texture(t) for t in (torch.where(seen, unit[0], unit[1]), unit[1], seg)]
         self.avatar.initialise_colors(*colors)
         if self.avatar.light is not None:
@@ -138,8 +143,9 @@ class PersonaMethod(Method):
         """Solves for the colours of what the photographs show, if that is asked for."""
         if not self.photo_colours:
             return
-        shots = [self._shot(frame, pose) for frame, pose in captured]
-        rgb = seen_colours(self.renderer, shots, self.avatar.rgb_logit.sigmoid())
+        shots, before = [self._shot(*pair) for pair in captured], self.avatar.rgb_logit.sigmoid()
+        shown = None if self.shown is None else self.shown.to(before.device)
+        rgb = seen_colours(self.renderer, shots, before, free=shown)
         self.avatar.rgb_logit.copy_(rgb.logit(COLOR_EPS))
 
     def _shot(self, frame: Frame, pose: Pose) -> Shot:

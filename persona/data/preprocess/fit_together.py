@@ -22,8 +22,13 @@ from persona.data.preprocess.fit import BodyFit, PhotoFit, fit_result
 from persona.data.preprocess.fit_doubts import Doubts
 from persona.data.preprocess.fit_energy import REFRESH, FitProblem
 from persona.data.preprocess.fit_state import FitState
+from persona.data.preprocess.fit_upright import SharedVertical
 from persona.data.preprocess.several import Sight, shared_identity
-from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
+from persona.modules.body.rotation import (
+    axis_angle_from_matrix,
+    matrix_from_axis_angle,
+    matrix_from_sixd,
+)
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import wholebody
 from persona.modules.render.mesh import rasterize
@@ -91,9 +96,9 @@ def fit_together(
     own = torch.stack([fit.pose.body for fit in fits])
     for state in states:
         state.body.data[0] = median_stance(own)
-    doubts = [Doubts(problem) for problem in problems]
+    doubts, vertical = [Doubts(problem) for problem in problems], SharedVertical()
     for steps, reach in zip(_ROUNDS, _REACHES, strict=True):
-        _descend(steps, problems, states, doubts, reach, advance)
+        _descend(steps, problems, states, doubts, vertical, reach, advance)
     _let_go(problems, states, own, doubts)
     found = []
     for problem, state, fit, doubt in zip(problems, states, fits, doubts, strict=True):
@@ -142,11 +147,12 @@ def _descend(
     problems: Sequence[FitProblem],
     states: Sequence[FitState],
     doubts: Sequence[Doubts],
+    vertical: SharedVertical,
     reach: float,
     advance: Callable[[int], None],
 ) -> None:
-    """Moves all photographs down their energies with one stance."""
-    parameters = {id(p): p for state in states for p in state.parameters()}
+    """Moves all photographs down their energies with one stance and one vertical."""
+    parameters = {id(p): p for state in (*states, vertical) for p in state.parameters()}
     optimizer = torch.optim.Adam(list(parameters.values()), lr=_LR)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, _LR / 10)
     for step in range(steps):
@@ -155,6 +161,7 @@ def _descend(
                 doubt.weigh(state, reach)
         optimizer.zero_grad(set_to_none=True)
         energies = [p.full(s).sum() for p, s in zip(problems, states, strict=True)]
+        energies.append(vertical([matrix_from_sixd(state.root)[0] for state in states]))
         torch.stack(energies).sum().backward()
         tie([state.body for state in states])
         optimizer.step()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from persona.modules.render.gaussian import GaussianRenderer
@@ -34,6 +34,8 @@ def seen_colours(
     renderer: GaussianRenderer,
     shots: Sequence[Shot],
     rgb: Float[Tensor, "n 3"],
+    *,
+    free: Bool[Tensor, "n"] | None = None,
     hold: float = _HOLD,
 ) -> Float[Tensor, "n 3"]:
     """Colours with which renders show the photographs, as near as possible to those at first.
@@ -45,6 +47,7 @@ def seen_colours(
         renderer: Gaussian rasteriser.
         shots: The photographs.
         rgb: At first.
+        free: Which Gaussians' colours may change; None is all.
         hold: Weight of a colour's change, in pixels.
     """
 
@@ -55,7 +58,8 @@ def seen_colours(
     def gathered(shot: Shot, pixels: Float[Tensor, "3 h w"]) -> Float[Tensor, "n 3"]:
         with torch.enable_grad():
             values = torch.zeros_like(rgb, requires_grad=True)
-            return torch.autograd.grad(drawn(shot, values), values, shot.mask * pixels)[0]
+            back = torch.autograd.grad(drawn(shot, values), values, shot.mask * pixels)[0]
+        return back if free is None else back * free[:, None]
 
     def missing(shot: Shot) -> Float[Tensor, "3 h w"]:
         alpha = renderer(shot.gaussians, shot.camera, {}).alpha

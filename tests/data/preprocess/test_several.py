@@ -27,6 +27,7 @@ from persona.data.preprocess.fit_together import (
     moved_joints,
     tie,
 )
+from persona.data.preprocess.fit_upright import SharedVertical
 from persona.data.preprocess.several import (
     Sight,
     agreed_parts,
@@ -222,6 +223,30 @@ def test_a_fit_that_most_of_what_is_read_contradicts_is_faulty(body, monkeypatch
         "no joints are left that are believed",
         "100 % of the joints' weight lies far off the body",
     ]
+
+
+def test_photographs_share_a_vertical_in_every_step(body, monkeypatch):
+    """It is told how each person is turned in that step, and is found with the bodies."""
+    seen = []
+
+    class Told(SharedVertical):
+        def forward(self, roots):
+            seen.append((self, torch.stack(list(roots))))
+            return self.tilt.sum()
+
+    monkeypatch.setattr("persona.data.preprocess.fit_together.SharedVertical", Told)
+    for steps, value in (("_ROUNDS", (1, 1, 1)), ("_FREE_STEPS", 1)):
+        monkeypatch.setattr(f"persona.data.preprocess.fit_together.{steps}", value)
+    fitter, (rest, _) = PhotoFit(), resting(body)
+    shots = [photographed(body, fitter, rest, rest, yaw) for yaw in (0.0, 1.57)]
+    sights, fits = (list(part) for part in zip(*shots, strict=True))
+    fit_together(fitter, body, sights, fits)
+    assert len(seen) == 3
+    first, roots = seen[0]
+    true = torch.stack([matrix_from_axis_angle(fit.pose.root) for fit in fits])
+    torch.testing.assert_close(roots.detach(), true)
+    assert roots.requires_grad and all(vertical is first for vertical, _ in seen)
+    assert float(first.tilt.detach().max()) < 0, "one vertical for all rounds, which moves"
 
 
 @pytest.mark.slow

@@ -43,6 +43,11 @@ def test_colours_solve_the_least_squares_problem_of_all_photographs():
     wanted = first + torch.linalg.solve(normal, right)
     # Near enough to the first colours that none is clamped.
     assert wanted.min() > 0 and wanted.max() < 1
-    found = seen_colours(renderer, shots, first, hold)
+    found = seen_colours(renderer, shots, first, hold=hold)
     assert torch.allclose(found.double(), wanted, atol=1e-4)
     assert not torch.allclose(found, first, atol=0.02)
+    free = torch.arange(COUNT) > 1
+    found = seen_colours(renderer, shots, first, free=free, hold=hold)
+    wanted = first.double()
+    wanted[2:] += torch.linalg.solve(normal[2:, 2:], right[2:])
+    assert torch.allclose(found.double(), wanted, atol=1e-4)
