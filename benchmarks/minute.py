@@ -150,7 +150,7 @@ def main(config: DictConfig) -> None:
     folder = output_folder()
     create(config, folder)
     times = imports | stages.finished()
-    import torch
+    import torch  # After persona, as in ``Stages``.
 
     found: dict[str, object] = {"threads": torch.get_num_threads(), "ready_s": stages.ready}
     found["stages"] = times

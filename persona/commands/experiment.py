@@ -100,6 +100,8 @@ def train_system(
         if system.method.trained:
             system.train()  # The test before has left the model in evaluation mode.
             trainer.fit(system, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            if not system.finished:  # Stopped after its last step: Lightning had nothing to do.
+                system.to(trainer.strategy.root_device).finish()
         # Also the steps after the last checkpoint that ModelCheckpoint saved.
         trainer.save_checkpoint(folder / CHECKPOINT_FILE)
         metrics["train/build_seconds"] = system.build_seconds

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
-from persona.data.datamodule import SubjectDataModule
+from persona.data.datamodule import SubjectDataModule, spread
 from persona.data.frames import FrameDataset
 from persona.errors import UserError
 from persona.modules.avatar.pose_table import PoseTable
@@ -96,6 +96,8 @@ class Fit(AvatarModule):
         """Time to build the avatar, with the pass of a network if any; 0 if it was loaded."""
         self.random_after_build: Tensor | None = None
         """State of torch's generator once the avatar was built, until a training begins with it."""
+        self.finished = False
+        """Whether ``finish`` was called since the system was made."""
         self.last_loss: float | None = None
         """Loss of the last step that was logged."""
 
@@ -276,14 +278,22 @@ class Fit(AvatarModule):
             self.renderer.grow_slots()
             self.graphed = None
         self.losses.keep_targets(0)
+        self.finish()
+
+    def finish(self) -> None:
+        """Calls ``Method.finish``, which sees the avatar as tests do."""
+        training = self.training
+        self.eval()
         self.method.finish(self.captured_frames())
+        self.train(training)
+        self.finished = True
 
     def captured_frames(self) -> Iterator[tuple[Frame, Pose]]:
-        """At most ``FINISHING`` captured frames, evenly spaced, and their trained poses."""
+        """At most ``FINISHING`` captured frames, evenly spread, and their trained poses."""
         frames = self.trainer.datamodule.train_frames
         rows = [row for row, role in enumerate(frames.roles) if role == CAPTURED]
-        for row in rows[:: max(1, -(-len(rows) // FINISHING))]:
-            frame = frames[[row]].to(self.device)
+        for number in spread(len(rows), FINISHING):
+            frame = frames[[rows[number]]].to(self.device)
             yield frame, self.table(frame.index[0])
 
     def frame_kind(self, frame: Frame) -> Hashable:

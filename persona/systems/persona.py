@@ -42,8 +42,9 @@ class PersonaMethod(Method):
         boundary_side: width of an occlusion boundary, as a share of the person's size.
         patch_boundary_side: width of one on the face patch, as a share of the patch.
         photo_colours: after training, give what the photographs show the colours with which renders
-            equal them, by least squares: steps of an optimiser leave them blurred. What the texture
-            leaves out, such as the shadow between an arm and the trunk, stays as it is.
+            equal them, by least squares: steps of an optimiser leave them blurred. Of many captured
+            frames (a video) ``FINISHING`` count. What the texture leaves out, such as the shadow
+            between an arm and the trunk, stays as it is.
     """
 
     body: SmplxBody
@@ -144,6 +145,8 @@ class PersonaMethod(Method):
         if not self.photo_colours:
             return
         shots, before = [self._shot(*pair) for pair in captured], self.avatar.rgb_logit.sigmoid()
+        if not shots:
+            return
         shown = None if self.shown is None else self.shown.to(before.device)
         rgb = seen_colours(self.renderer, shots, before, free=shown)
         self.avatar.rgb_logit.copy_(rgb.logit(COLOR_EPS))
@@ -152,7 +155,8 @@ class PersonaMethod(Method):
         """A captured frame, with the avatar as it stands in it."""
         posed, mask = self.avatar(pose, frame.view), frame.mask[0]
         image = clean_outline(frame.image[0].cpu(), (mask[0] > 0.5).cpu().numpy()).to(mask)
-        light = posed.rgb.sum(1, keepdim=True) / posed.albedo.sum(1, keepdim=True)
+        # Colours as seen end at 1: the channel that is farthest from it tells the light.
+        light = (posed.rgb / posed.albedo.clamp(min=COLOR_EPS)).amax(1, keepdim=True)
         gaussians = posed.gaussians(self.assets[-1])
         return Shot(gaussians, frame.camera[0].local(), image, mask, light)
 

@@ -86,5 +86,6 @@ def keep_photograph(
     avatar.take(split(avatar.result, parts_along(len(avatar.places))))
     clean = clean_outline(image, mask[0].numpy() > 0.5)
     unlit = torch.ones_like(avatar.rgb[:, :1])
-    shot = Shot(avatar(pose).points, camera, clean, mask, unlit).to(renderer.device_type)
+    parts = avatar(pose).points, camera, clean, mask, unlit
+    shot = Shot(*(part.to(renderer.device_type) for part in parts))
     avatar.rgb.copy_(seen_colours(renderer, [shot], avatar.rgb.to(renderer.device_type)))

@@ -10,14 +10,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.types import Camera, Channel, Gaussians, TensorTuple
+from persona.types import Camera, Channel, Gaussians
 
 _UPDATES, _HOLD = 12, 0.1
 """Steps, and the weight of a colour's change, in pixels."""
 
 
 @dataclass(frozen=True)
-class Shot(TensorTuple):
+class Shot:
     """A photograph, and Gaussians as they stand in it."""
 
     gaussians: Gaussians

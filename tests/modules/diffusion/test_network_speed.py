@@ -19,7 +19,7 @@ from persona.errors import UserError
 from persona.modules.diffusion.networks.fp8 import Fp8Linear, side_by_side, to_fp8
 from persona.modules.diffusion.networks.posed_unet import make_unet
 from persona.modules.diffusion.networks.spatio_temporal import QuickResBlock, QuickTransformer
-from persona.modules.diffusion.networks.speed import Speed
+from persona.modules.diffusion.networks.speed import Speed, uncompiled
 from persona.modules.diffusion.networks.upsample import QuickUpsample
 
 CPU = torch.device("cpu")
@@ -208,6 +208,22 @@ def printed_by(code):
     )
     assert done.returncode == 0, done.stderr
     return [float(number) for number in done.stdout.split()]
+
+
+def test_a_call_of_a_size_that_comes_once_is_not_compiled():
+    made = []
+
+    def backend(graph, _):
+        made.append(graph)
+        return graph.forward
+
+    layer = nn.Linear(3, 2)
+    layer._compiled_call_impl = torch.compile(layer._call_impl, backend=backend, dynamic=False)
+    with uncompiled():
+        layer(torch.zeros(5, 3))
+    assert not made
+    layer(torch.zeros(4, 3))
+    assert len(made) == 1
 
 
 def test_what_does_not_go_together(monkeypatch):

@@ -51,8 +51,9 @@ def added_and_normal(
     eps: float,
 ) -> tuple[Float[Tensor, "n places width"], Float[Tensor, "n places width"]]:
     """The sum of all three, and its LayerNorm. Has no gradients."""
-    tokens, more, told = (x.contiguous() for x in (tokens, more, told))
     images, places, width = tokens.shape
+    told = told.expand(images, 1, width)
+    tokens, more, told, weight, bias = (x.contiguous() for x in (tokens, more, told, weight, bias))
     wide = triton.next_power_of_2(width)
     each = max(1, _HELD // wide)
     total, normal = torch.empty_like(tokens), torch.empty_like(tokens)

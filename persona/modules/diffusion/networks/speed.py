@@ -99,6 +99,13 @@ def many_sizes() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """A context for calls of a size that a clip has once: compiling takes longer than they do."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
 def _put_channels_last(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

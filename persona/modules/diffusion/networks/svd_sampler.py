@@ -6,6 +6,7 @@ MimicMotion, arXiv 2406.19680, section 3.3 (progressive latent fusion); StableAn
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from persona.modules.diffusion.networks.identity_net import IdentityNet
 from persona.modules.diffusion.networks.placement import Sampler, dtype_of
 from persona.modules.diffusion.networks.pose_net import PoseNet
 from persona.modules.diffusion.networks.posed_unet import PosedUNet
+from persona.modules.diffusion.networks.speed import uncompiled
 from persona.modules.diffusion.tiles import Blend, anchored_tiles, repeat_noise, triangle_weights
 
 EULER_SVD: dict[str, Any] = {
@@ -152,7 +154,8 @@ class SvdSampler(Sampler):
             raise UserError(f"guidance={list(options.guidance)}: set both ends to at least 1")
         image = 2 * reference[None] - 1
         noisy = image + options.noise * _draw(image.shape, generator).to(image)
-        latents = self.vae.encode(noisy.to(dtype_of(self.vae.encoder))).latent_dist.mode()
+        with uncompiled():
+            latents = self.vae.encode(noisy.to(dtype_of(self.vae.encoder))).latent_dist.mode()
         time_ids = [options.fps - 1, options.motion_bucket, options.noise]
         condition = Condition(
             self.context(reference, face),
@@ -161,10 +164,10 @@ class SvdSampler(Sampler):
             torch.tensor([time_ids], dtype=torch.float32, device=reference.device),
         )
         denoised = self._denoise(condition, options, generator, refine)
-        frames = [
-            (self.decode_chunk(part) / 2 + 0.5).clamp(0, 1)
-            for part in denoised[0].split(options.decode_chunk)
-        ]
+        frames = []
+        for part in denoised[0].split(options.decode_chunk):
+            with nullcontext() if len(part) == options.decode_chunk else uncompiled():
+                frames.append((self.decode_chunk(part) / 2 + 0.5).clamp(0, 1))
         return torch.cat(frames)
 
     def context(
