@@ -11,17 +11,31 @@ def use_threads(count: int) -> None:
     """Sets the threads of torch and of numba; numba cannot have more than it started with.
 
     ``torch.set_num_threads`` alone would leave the kernels on all cores.
+
+    Args:
+        count: Threads of an operation, 1 or more.
     """
-    torch.set_num_threads(count)
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    _use(count, min(count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Within it, or within a function that it decorates, there are ``count`` threads."""
-    before = torch.get_num_threads()
+    """Within it, or within a function that it decorates, there are ``count`` threads.
+
+    Afterwards torch and numba have as many as before, each its own number.
+
+    Args:
+        count: Threads of an operation, 1 or more.
+    """
+    before = torch.get_num_threads(), numba.get_num_threads()
     use_threads(count)
     try:
         yield
     finally:
-        use_threads(before)
+        _use(*before)
+
+
+def _use(torch_count: int, numba_count: int) -> None:
+    """Numba comes first: its first call starts OpenMP and gives torch all of numba's threads."""
+    numba.set_num_threads(numba_count)
+    torch.set_num_threads(torch_count)
