@@ -9,7 +9,7 @@ import numba
 import pytest
 import torch
 
-from persona.modules.threads import threads, use_threads
+from persona.modules.threads import few_threads, threads, use_threads
 
 PACKAGE = Path(__file__).parents[2] / "persona"
 
@@ -68,6 +68,16 @@ def test_the_first_use_in_a_process_holds_for_torch_too():
         check=True,
     )
     assert told.stdout.split() == ["1", "2"], told.stderr
+
+
+@pytest.mark.parametrize(("given", "taken"), [(1, 1), (2, 1), (3, 1), (4, 4), (6, 4)])
+def test_small_operations_take_four_threads_or_one(given, taken):
+    @few_threads()
+    def count():
+        return torch.get_num_threads()
+
+    torch.set_num_threads(given)
+    assert [count(), count(), torch.get_num_threads()] == [taken, taken, given]
 
 
 def test_nothing_sets_the_threads_of_one_alone():
