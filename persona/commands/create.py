@@ -1,11 +1,13 @@
 """From photographs or a video to an animated avatar: preprocess, train, animate."""
 
+import logging
 import math
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -29,6 +31,8 @@ from persona.modules.diffusion.textured_mesh import TexturedMeshGenerator
 from persona.modules.perception.annotator import PerceptionAnnotator
 from persona.runtime.options import check_options, experiment_of, folder_name
 from persona.systems.method import Method
+
+log = logging.getLogger(__name__)
 
 REPORT_MOTION = "turntable"
 """A motion that the training's report draws anyway."""
@@ -142,25 +146,42 @@ def create(config: DictConfig, folder: Path) -> None:
 
 
 def shorten_clips(config: DictConfig, training: DictConfig) -> None:
-    """Lets clips have no more frames than the training looks at.
+    """Lets clips have no more frames than the training looks at, and says so.
 
     Frames of a video model stay: they continue one another, so that fewer would show less of the
-    motion. Those of other generators are spread over it.
+    motion, and so do those of an avatar that learns how the body has moved. Those of other
+    generators are spread over the motion.
 
     Args:
         config: Whose ``clips.num_frames`` is reduced.
         training: Configuration of the training.
     """
-    steps, share = training.trainer.max_steps, training.data.captured_ratio
-    devices = training.trainer.devices
-    # A training by epochs, or without shares, takes every frame; Lightning may count the devices.
-    if steps < 0 or share is None or not isinstance(devices, int) or not config.clips.motions:
-        return
+    clips, steps, share = config.clips, training.trainer.max_steps, training.data.captured_ratio
     generator: type[VideoGenerator] = get_class(config.generator._target_)
-    if generator.native_fps is None:
-        seen = steps * devices * training.data.batch_size * (1 - share)
-        most = max(1, math.ceil(round(seen / len(config.clips.motions), 6)))
-        config.clips.num_frames = min(config.clips.num_frames, most)
+    if generator.native_fps is not None or OmegaConf.select(training, "avatar.history"):
+        return
+    # A training by epochs, or without shares, takes every frame.
+    if steps < 0 or share is None or not clips.motions or not single_frames(training):
+        return
+    most = max(1, math.ceil(round(steps * (1 - share) / len(clips.motions), 6)))
+    if most < clips.num_frames:
+        log.info(
+            "clips of %d frames in place of clips.num_frames=%d: the training looks at no more",
+            most, clips.num_frames,
+        )  # fmt: skip
+        clips.num_frames = most
+
+
+def single_frames(training: DictConfig) -> bool:
+    """Whether a step of the training takes one frame, of those of all splits.
+
+    Steps of several frames hold the photograph once and are filled up with generated ones.
+    """
+    trainer, data = training.trainer, training.data
+    on_cpu = trainer.accelerator == "cpu" or not torch.cuda.is_available()
+    one_device = trainer.devices == 1 or (trainer.devices == "auto" and on_cpu)
+    several = (data.batch_size, trainer.num_nodes, trainer.get("accumulate_grad_batches", 1))
+    return one_device and all(count == 1 for count in several) and data.train_splits is None
 
 
 def track_options(config: DictConfig) -> DictConfig:

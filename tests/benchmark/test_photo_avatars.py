@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from persona.benchmark import trainings
+from persona.benchmark.photo import avatars, score
 from persona.benchmark.photo.avatar_table import scores, time_table, write_avatar_tables
 from persona.benchmark.photo.avatars import plan, train_avatars
 from persona.benchmark.photo.score import ROWS, row_digest
@@ -50,6 +52,25 @@ def config(tmp_path, people):
         return found
 
     return composed
+
+
+def test_avatars_numbers_of_an_older_version_are_made_anew_and_textures_stay(
+    config, people, tmp_path, monkeypatch
+):
+    options = config()
+
+    def digests():
+        textures = [row_digest(options, person) for person in people]
+        with_avatars = OmegaConf.merge(options, {"avatars": "runs"})
+        shown = [row_digest(with_avatars, person) for person in people]
+        return textures, shown, [cell.digest for cell in plan(options, tmp_path / "out", people)]
+
+    before = digests()
+    for module in (avatars, score):
+        monkeypatch.setattr(module, "AVATAR_VERSION", 0)
+    after = digests()
+    assert len(before[2]) == 2 and before[0] == after[0]
+    assert not set(before[1]) & set(after[1]) and not set(before[2]) & set(after[2])
 
 
 def test_trainings_that_are_there_are_kept_and_one_that_fails_stops_none(

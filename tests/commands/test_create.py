@@ -1,6 +1,8 @@
 """From photo to video: checks before the long work, and the options that each stage gets."""
 
+from itertools import chain, islice, repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from omegaconf import OmegaConf
 
 from persona.commands import create as module
 from persona.data.io import write_png
+from persona.data.sampler import BalancedSampler
 from persona.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -124,32 +127,69 @@ def test_a_feed_forward_method_needs_no_generated_frames(create, long_work, monk
     assert seen[1].clips.num_frames == 15  # A quarter of 120 steps looks at those of two clips.
 
 
+@pytest.fixture
+def shortened(monkeypatch):
+    """Frames of each of two clips of 48; 50 steps, half of them on generated frames."""
+
+    def frames(native_fps=None, avatar=None, **changed):
+        monkeypatch.setattr(module, "get_class", lambda _: SimpleNamespace(native_fps=native_fps))
+        clips = {"motions": ["turntable", "dance"], "num_frames": 48}
+        config = OmegaConf.create({"clips": clips, "generator": {"_target_": "any"}})
+        trainer = {"max_steps": 50, "devices": 1, "num_nodes": 1, "accelerator": "cpu"}
+        data = {"batch_size": 1, "captured_ratio": 0.5, "train_splits": None}
+        trainer |= {key: changed[key] for key in changed if key not in data}
+        data |= {key: changed[key] for key in changed if key in data}
+        training = {"trainer": trainer, "data": data, "avatar": avatar or {}}
+        module.shorten_clips(config, OmegaConf.create(training))
+        return config.clips.num_frames
+
+    return frames
+
+
+def looked_at(clip_frames, steps, share, width=1, seed=0):
+    """Generated frames of two clips that a training's first steps look at."""
+    groups = ["captured"] + ["generated"] * 2 * clip_frames
+    sampler = BalancedSampler(
+        groups, [1] * len(groups), shares={"captured": share}, batch_size=width, seed=seed
+    )
+    batches = islice(chain.from_iterable(repeat(sampler)), steps)
+    return {row for batch in batches for row in batch} - {0}
+
+
 @pytest.mark.parametrize(
-    ("trainer", "data", "native_fps", "frames"),
-    [
-        ({}, {}, None, 13),
-        ({"devices": 2}, {}, None, 25),
-        ({}, {"batch_size": 3}, None, 38),
-        ({"max_steps": 1}, {}, None, 1),
-        ({"max_steps": 500}, {}, None, 48),
-        ({"max_steps": -1}, {}, None, 48),
-        ({"devices": "auto"}, {}, None, 48),
-        ({}, {"captured_ratio": None}, None, 48),
-        ({}, {}, 30.0, 48),
-    ],
+    ("steps", "share", "frames"), [(50, 0.5, 13), (120, 0.75, 15), (1, 0.5, 1), (500, 0.5, 48)]
 )
-def test_clips_have_the_frames_that_training_looks_at(
-    monkeypatch, trainer, data, native_fps, frames
-):
-    """50 steps, half of them on frames of two clips; a video model's clips stay as long."""
-    generator = type("Generator", (), {"native_fps": native_fps})
-    monkeypatch.setattr(module, "get_class", lambda target: generator)
-    clips = {"motions": ["turntable", "dance"], "num_frames": 48}
-    config = OmegaConf.create({"clips": clips, "generator": {"_target_": "any"}})
-    trainer = {"max_steps": 50, "devices": 1, **trainer}
-    data = {"batch_size": 1, "captured_ratio": 0.5, **data}
-    module.shorten_clips(config, OmegaConf.create({"trainer": trainer, "data": data}))
-    assert config.clips.num_frames == frames
+def test_clips_have_the_frames_that_training_looks_at(shortened, caplog, steps, share, frames):
+    with caplog.at_level("INFO"):
+        assert shortened(max_steps=steps, captured_ratio=share) == frames
+    assert ("clips.num_frames=48" in caplog.text) == (frames < 48)
+    assert 2 * frames - len(looked_at(frames, steps, share)) <= 2  # Rounded up for each clip.
+    of_all = [len(looked_at(48, steps, share, seed=seed)) for seed in range(20)]
+    assert 2 * frames >= np.mean(of_all) - 0.5  # As many as without shorter clips.
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_steps_of_several_frames_look_at_more_than_the_photographs_share_leaves(width):
+    assert len(looked_at(48, 50, 0.75, width)) > 1.5 * (width * 50 * 0.25)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"devices": -1}, {"devices": 2}, {"devices": "auto", "accelerator": "gpu"},
+        {"batch_size": 3}, {"num_nodes": 2}, {"accumulate_grad_batches": 2}, {"max_steps": -1},
+        {"captured_ratio": None}, {"train_splits": ["captured"]}, {"native_fps": 30.0},
+        {"avatar": {"history": True}},
+    ],
+)  # fmt: skip
+def test_clips_stay_as_they_are(shortened, monkeypatch, settings):
+    """More than a frame a step, frames chosen otherwise, and frames that continue one another."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert shortened(**settings) == 48
+
+
+def test_all_devices_of_a_cpu_are_one(shortened):
+    assert shortened(devices="auto") == 13
 
 
 def test_missing_weights_are_said_before_the_long_work(create, long_work):

@@ -26,7 +26,10 @@ from persona.data.subject import Subject
 
 
 def run(job: DictConfig) -> Row:
-    """Trains as create.py does, and scores the avatar. Leaves its run and a picture beside ``job``.
+    """Trains with create.py's settings, and scores the avatar.
+
+    The subject has all frames of its clips, though, where create.py draws only those that its
+    training looks at. A run and a picture are left beside ``job``.
 
     Args:
         job: ``person`` (folder), ``train`` (configuration of train.py), ``body``, ``result``

@@ -8,15 +8,13 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from persona.benchmark.photo.avatar_table import write_avatar_tables
-from persona.benchmark.photo.score import finished_row, subject_folder
+from persona.benchmark.photo.score import AVATAR_VERSION, finished_row, subject_folder
 from persona.benchmark.trainings import RUNS, absent, kept_result, train_absent
 from persona.commands.compose import composed
 from persona.errors import UserError
 from persona.runtime.options import check_options, plain, settings_digest
 
 WORKER = "persona.benchmark.photo.avatar_worker"
-VERSION = 1
-"""Increased when the same settings give other numbers."""
 SCORED = ("height", "width", "lpips_net")
 """Options of the yardstick that the numbers depend on."""
 
@@ -45,7 +43,7 @@ class Cell:
     @property
     def digest(self) -> str:
         """Hash of what its numbers depend on."""
-        return settings_digest([VERSION, self.settings, self.subject])
+        return settings_digest([AVATAR_VERSION, self.settings, self.subject])
 
 
 def train_avatars(config: DictConfig, folder: Path, people: list[Path], command: str) -> Path:

@@ -48,6 +48,8 @@ from persona.modules.losses.perceptual import missing_weights, shared_perceptual
 Row = dict[str, float | str]
 ROWS, STRIPS, SUBJECTS = "rows", "strips", "subjects"
 TEXTURE, AVATAR = "texture", "avatar"
+AVATAR_VERSION = 2
+"""Increased when the same settings give other numbers of an avatar."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,8 @@ def row_digest(config: DictConfig, person: Path) -> str:
     keys = ("code", "subjects", "pattern", "avatars", "height", "width", "lpips_net")
     options = {key: config[key] for key in keys}
     options["extra_views"] = list(config.extra_views)
+    if config.avatars:
+        options["avatar_version"] = AVATAR_VERSION
     if not config.subjects:
         options["truth"] = list(config.truth)
         options["preprocess"] = OmegaConf.to_container(config.preprocess, resolve=True)

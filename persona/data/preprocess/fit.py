@@ -25,7 +25,7 @@ from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import Detection
 from persona.modules.detect.annotator import JOINTS
-from persona.modules.threads import threads
+from persona.modules.threads import few_threads
 from persona.types import BodyIdentity, BodyPose, Camera
 
 FOCAL_PER_SIDE = 1.6
@@ -100,7 +100,7 @@ class PhotoFit:
         self.iterations, self.lr, self.outline_sigma = tuple(iterations), tuple(lr), outline_sigma
         self.facing = facing
 
-    @threads(1)  # Its operations are so small that more threads wait for each other longer.
+    @few_threads()
     def __call__(
         self,
         body: SmplxBody,

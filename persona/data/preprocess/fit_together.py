@@ -32,7 +32,7 @@ from persona.modules.body.rotation import (
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.detect import wholebody
 from persona.modules.render.mesh import rasterize
-from persona.modules.threads import threads
+from persona.modules.threads import few_threads
 from persona.types import BodyIdentity, BodyPose
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ _MEDIAN_ROUNDS, _NEAR = 30, 0.05
 """Rounds of Weiszfeld's median, and the distance (radians) below which a stance counts no more."""
 
 
-@threads(1)  # As ``PhotoFit``.
+@few_threads()
 def fit_together(
     fitter: PhotoFit,
     body: SmplxBody,

@@ -49,7 +49,7 @@ _MIN_WIDTH = 0.012
 _TROUSERS = 0.3
 """Share of what is seen below a skirt's hem that makes it trousers, if it is another garment."""
 _DOWN = 0.5
-"""The same share of the lower half of that, whatever garment it is."""
+"""The same share of what is seen of the lower half of the legs below it, whatever garment it is."""
 _FEW = 0.05
 """Share of the feet seen below which they count as out of sight."""
 SHOE_COLOUR = (62, 56, 52)
@@ -94,7 +94,7 @@ def fill_unseen(
         )
         below = below[texels.corners].any(-1).numpy() & ~cloth
         garment = _falling(part[cloth & seen])
-        if not _trousered(part, below & seen, points[:, 1], garment):
+        if not _trousered(part, below, seen, points[:, 1], garment):
             # Bare legs: cloth seen on them is the skirt, seen through a misfit.
             group[below] = _FEET
             seen = seen & ~(below & np.isin(part, GARMENTS))
@@ -231,7 +231,11 @@ def _sample(mask: Bool[np.ndarray, "k"]) -> Int[np.ndarray, "m"]:
 
 
 def _trousered(
-    part: UInt8[np.ndarray, "k"], legs: Bool[np.ndarray, "k"], height: np.ndarray, skirt: int
+    part: UInt8[np.ndarray, "k"],
+    legs: Bool[np.ndarray, "k"],
+    seen: Bool[np.ndarray, "k"],
+    height: Float[np.ndarray, "k"],
+    skirt: int,
 ) -> bool:
     """Whether legs below a skirt's hem are in trousers.
 
@@ -241,15 +245,18 @@ def _trousered(
 
     Args:
         part: Class of each texel.
-        legs: What is seen of them below the hem.
-        height: In the canonical pose.
+        legs: What lies below the hem, seen or not: a photograph may end above the feet.
+        seen: What the photograph shows.
+        height: In the canonical pose, metres upwards.
         skirt: Class of the skirt.
     """
-    if not legs.any():
+    shown = legs & seen
+    if not shown.any():
         return True
     cloth = np.isin(part, GARMENTS)
-    low = legs & (height < (height[legs].min() + height[legs].max()) / 2)
-    return bool((cloth & (part != skirt))[legs].mean() > _TROUSERS or cloth[low].mean() > _DOWN)
+    low = shown & (height < (height[legs].min() + height[legs].max()) / 2)
+    reach_down = low.any() and cloth[low].mean() > _DOWN
+    return bool((cloth & (part != skirt))[shown].mean() > _TROUSERS or reach_down)
 
 
 def _falling(part: UInt8[np.ndarray, "k"]) -> int:

@@ -313,15 +313,21 @@ def test_trousers_below_a_skirt_reach_down_and_a_skirt_that_does_not_fit_is_near
         PART_INDEX[name] for name in ("Upper_Clothing", "Lower_Clothing", "Left_Lower_Leg")
     )
 
-    def trousered(cloth, reach, skirt, legs=None):
+    def trousered(cloth, reach, skirt, seen=None):
         part = np.where(height > -0.8 - reach, cloth, skin).astype(np.uint8)
-        return _trousered(part, np.ones(200, bool) if legs is None else legs, height, skirt)
+        everything = np.ones(200, bool)
+        return _trousered(part, everything, everything if seen is None else seen, height, skirt)
 
     assert trousered(lower, 0.4, lower) and trousered(lower, 0.4, upper)
     assert not trousered(lower, 0.15, lower), "a hem that hangs lower than it was taken for"
     assert trousered(lower, 0.15, upper), "shorts under a long shirt"
     assert not trousered(lower, 0.05, upper)
     assert trousered(skin, 0.4, lower, np.zeros(200, bool)), "nothing is seen of the legs"
+    cut_off = height > -0.95
+    assert not trousered(lower, 0.4, lower, cut_off), "the photograph ends before the lower half"
+    assert trousered(lower, 0.4, upper, cut_off)
+    one = np.arange(200) == 199
+    assert not trousered(lower, 0.4, lower, one), "a single texel"
 
 
 def _zero(body):

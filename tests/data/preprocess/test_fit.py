@@ -105,7 +105,7 @@ def test_what_is_known_is_kept_and_the_place_is_fitted(body):
             body, detection, camera, lambda _: used.add(torch.get_num_threads()),
             known=Known(identity, pose),
         )  # fmt: skip
-    assert used == {1}  # The operations are small.
+    assert used == {1}  # As ``few_threads``.
     torch.testing.assert_close(fit.identity.betas, identity.betas)
     torch.testing.assert_close(fit.pose.body, pose.body)
     torch.testing.assert_close(fit.pose.left_hand, pose.left_hand)
