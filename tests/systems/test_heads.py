@@ -197,6 +197,29 @@ def test_captured_steps_of_perse_equal_plain_ones(monkeypatch):
     assert found < 3 * noise + 1e-5
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_captured_steps_of_additions_that_are_apart_equal_plain_ones(tmp_path, monkeypatch):
+    captured = []
+    begin = StepGraph.__init__
+    monkeypatch.setattr(StepGraph, "__init__", lambda *a, **k: captured.append(begin(*a, **k)))
+    _, trainer, _ = fitted("perse", 2)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    graph, plain, again = (
+        fitted("perse", 6, "renderer=auto", f"system.method.start={tmp_path}",
+               "density.every=1000", "avatar.lora_apart=true", f"system.cuda_graph={graph}",
+               lora=True, people=3, accelerator="gpu")[0]
+        for graph in (True, False, False)
+    )  # fmt: skip
+    assert len(captured) == 1
+    learnt = [
+        torch.cat([value.flatten() for value in lora_state(fit.avatar).values()])
+        for fit in (graph, plain, again)
+    ]
+    found, noise = ((value - learnt[1]).abs().mean() for value in (learnt[0], learnt[2]))
+    assert found < 3 * noise + 1e-5
+
+
 @pytest.mark.slow
 def test_edits_of_a_run_are_drawn_and_interpolated(tmp_path):
     fit, trainer, data = fitted("perse", 3, folder=tmp_path)
