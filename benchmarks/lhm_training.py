@@ -2,9 +2,10 @@
 
 Usage: ``python benchmarks/lhm_training.py [--parts forward rates losses large] [--tiny]``. People
 are synthetic subjects, made in ``--out`` first where they are not there. Trainings are those of
-train.py, and ``--out``/results.json is written after each part:
+train.py, in a new folder of ``--out`` for each call, and ``--out``/results.json is written after
+each part:
 
-- ``forward``: one pass of ``--forward`` networks with random weights, as create.py runs it;
+- ``forward``: one pass of ``lhm_500m`` with random weights, as create.py runs it;
 - ``rates``: samples a second of train.py on one device and on all, and how much faster people are
   drawn than trained on;
 - ``losses``: the largest difference of ``trainer=ddp``'s and ``trainer=fsdp``'s losses;
@@ -24,6 +25,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -40,7 +42,7 @@ from rich.table import Table
 
 from persona.data.io import write_json
 from persona.data.synthetic.config import SyntheticConfig
-from persona.data.synthetic.subject import make_synthetic_subject
+from persona.data.synthetic.subject import SyntheticSubject
 from persona.modules.lhm.models import PublishedLhm
 from persona.modules.lhm.sight import Photo
 from persona.modules.lhm.template import sample_points, template_on
@@ -67,14 +69,14 @@ def train_config(*overrides: str) -> DictConfig:
 
 
 def make_person(root: Path, tiny: bool, seed: int) -> Path:
-    """A synthetic subject, if it is not there."""
-    folder = root / f"person_{seed}"
-    if not folder.exists():
-        torch.set_num_threads(1)
-        body = instantiate(train_config().body)
-        size = {"height": 64, "width": 48} if tiny else {"height": 384, "width": 288}
-        config = SyntheticConfig(seed=100 + seed, num_generated=2, num_test=1, **size)
-        make_synthetic_subject(folder, body, config)
+    """A synthetic subject, made unless it is there and whole."""
+    torch.set_num_threads(1)
+    height, width = (64, 48) if tiny else (384, 288)
+    folder = root / f"person_{width}x{height}_{seed}"
+    config = SyntheticConfig(
+        seed=100 + seed, num_generated=2, num_test=1, height=height, width=width
+    )
+    SyntheticSubject(instantiate(train_config().body), config).prepare(folder)
     return folder
 
 
@@ -89,6 +91,8 @@ class Bench:
         self.tiny, self.devices, self.out = options.tiny, options.devices, options.out
         self.end = time.monotonic() + options.limit
         self.out.mkdir(parents=True, exist_ok=True)
+        # train.py refuses a folder that holds a run.
+        self.runs = Path(tempfile.mkdtemp(prefix="runs_", dir=self.out)).resolve()
         count = 2 if self.tiny else 8
         with ProcessPoolExecutor(min(count, available_cores())) as pool:
             made = list(pool.map(partial(make_person, self.out, self.tiny), range(count)))
@@ -111,16 +115,16 @@ class Bench:
             "test_people=1", "checkpoint_every=100000", f"trainer.max_steps={steps}",
             f"trainer.devices={devices}", "trainer.enable_progress_bar=false", "logger=none",
             f"trainer.accelerator={'cpu' if self.tiny else 'gpu'}", *sizes, *options,
-            f"hydra.run.dir={(self.out / name).resolve()}",
+            f"hydra.run.dir={self.runs / name}",
         ]  # fmt: skip
-        log = (self.out / f"{name}.txt").open("w")
-        return subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), *every],
-            cwd=ROOT,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        with (self.runs / f"{name}.txt").open("w") as log:
+            return subprocess.Popen(
+                [sys.executable, str(ROOT / "train.py"), *every],
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def wait(self, processes: list[subprocess.Popen], enough: Callable[[], bool]) -> bool:
         """Whether they ended well, or there was enough, in the time that is left; then ends all."""
@@ -139,18 +143,19 @@ class Bench:
     def last_line(self, count: int, name: str, devices: int, *options: str) -> list[float] | None:
         """Seconds a step, share of waiting in per cent, and GiB by a training's ``count``-th line.
 
-        None where it failed or time was over. The training is ended there.
+        None where it failed or time was over before. The training is ended there.
         """
 
         def lines() -> list[tuple[str, str, str]]:
             # A console breaks long lines.
-            return LINE.findall(" ".join((self.out / f"{name}.txt").read_text().split()))
+            return LINE.findall(" ".join((self.runs / f"{name}.txt").read_text().split()))
 
         process = self.train(name, devices, 10_000, *options)
         # Every process prints its own.
-        self.wait([process], lambda: len(lines()) >= count * devices)
+        done = self.wait([process], lambda: len(lines()) >= count * devices)
         found = lines()
-        return [float(value) for value in found[-1]] if found else None
+        enough = done and len(found) >= count * devices
+        return [float(value) for value in found[-1]] if enough else None
 
     def forward(self) -> None:
         """See the module."""
@@ -192,7 +197,7 @@ class Bench:
         if not self.wait(runs, lambda: False):
             self.results["losses"] = "failed"
             return
-        one, other = (losses_of(self.out / kind) for kind in kinds)
+        one, other = (losses_of(self.runs / kind) for kind in kinds)
         worst = max(abs(a - b) / max(abs(a), 1e-6) for a, b in zip(one, other, strict=True))
         self.results["losses"] = {"largest relative difference": worst, "values": len(one)}
 

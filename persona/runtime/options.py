@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -22,6 +23,7 @@ from persona.errors import UserError
 
 MAX_SEED = 2**32 - 1
 """NumPy's largest seed."""
+SHARDS = "lightning.pytorch.strategies.ModelParallelStrategy"
 LONGEST_NAME = 180
 """Most bytes in a subject's name: file systems allow 255, and other folders append to the name."""
 
@@ -41,12 +43,26 @@ def check_options(config: DictConfig) -> None:
     whole_number("checkpoint_every", config.checkpoint_every, low=1)
     for name, low in (("num_images", 1), ("turntable_frames", 0), ("turntable_height", 1)):
         whole_number(f"pictures.{name}", config.pictures[name], low=low)
+    _check_shards(config)
     for path, node in _targets(config, ""):
         for key, hint in _hints(node._target_).items():
             for name, value, kind in _values(key, node[key], hint) if key in node else ():
                 if not _fits(value, kind):
                     wanted = " or ".join(_WORDS[k] for k in _kinds(kind))
                     raise UserError(f"{path}{name}={value}: takes {wanted}")
+
+
+def _check_shards(config: DictConfig) -> None:
+    """Refuses weights in shards where the system or the number of devices does not allow them."""
+    strategy = config.trainer.get("strategy")
+    if not isinstance(strategy, DictConfig) or strategy._target_ != SHARDS:
+        return
+    system = get_object(config.system._target_)
+    if getattr(system, "configure_model", None) in (None, L.LightningModule.configure_model):
+        raise UserError(
+            f"trainer=fsdp: {system.__name__} does not train in shards; take trainer=ddp"
+        )
+    whole_number("trainer.devices", config.trainer.devices, low=1)
 
 
 def with_absolute_paths(config: DictConfig) -> DictConfig:

@@ -49,7 +49,8 @@ def take_over(
         source: Where the checkpoint is from, for messages.
 
     Raises:
-        UserError: The two avatars differ in their settings.
+        UserError: The two avatars differ in their settings, or both have additions, of which this
+            one's are for its own new edits alone.
     """
     made = checkpoint["persona"]
     before = {
@@ -66,6 +67,11 @@ def take_over(
                 if name in people:
                     rows[people.index(name)] = before[key][row]
             before[key] = rows
+    if avatar.edits.apart and additions.keys() & before.keys():
+        raise UserError(
+            f"system.method.start={source}: that run learnt an edit by additions itself, which "
+            "avatar.lora_apart=true cannot keep; start from the run before it"
+        )
     state = {key: own[key] for key in (*BY_EDIT, *additions) if key in own}
     state |= {key: value for key, value in before.items() if key not in BY_EDIT}
     odd = sorted(own.keys() ^ state.keys())

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from persona.data.people.portraits import Portraits
@@ -117,7 +117,8 @@ class LhmTraining(L.LightningModule):
 
         The average stays whole in each process, so that one alone can check it and write it.
         """
-        if self.device_mesh is None:
+        # Lightning calls it in every fit.
+        if self.device_mesh is None or isinstance(self.net, FSDPModule):
             return
         mesh = self.device_mesh["data_parallel"]
         for module in [*self.net.modules()]:
@@ -225,9 +226,14 @@ class LhmTraining(L.LightningModule):
             # After few steps, the average would mostly consist of the untrained weights.
             kept = min(self.decay, (1 + step) / (10 + step))
             average: list[Tensor] = [*self.average.parameters()]
-            newest = [whole(parameter.detach()) for parameter in self.net.parameters()]
+            newest = [parameter.detach() for parameter in self.net.parameters()]
             with torch.no_grad():
-                torch._foreach_lerp_(average, newest, 1 - kept)
+                if isinstance(self.net, FSDPModule):
+                    # One at a time: together they are the whole network once more.
+                    for mean, part in zip(average, newest, strict=True):
+                        mean.lerp_(whole(part), 1 - kept)
+                else:
+                    torch._foreach_lerp_(average, newest, 1 - kept)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW as LHM's; warm-up, then a cosine to a hundredth."""

@@ -32,6 +32,9 @@ class PerseMethod(HeadMethod):
         encoder: computes features from the picture of an edit and the words for it.
         background: see ``HeadMethod``.
         start: see ``HeadMethod``.
+
+    Raises:
+        UserError: ``avatar`` does not fit the encoder, or has additions apart without ``start``.
     """
 
     many = True
@@ -53,6 +56,11 @@ class PerseMethod(HeadMethod):
         if avatar.codes == "features" and avatar.features != encoder.size:
             raise UserError(
                 f"avatar.features={avatar.features}: the encoder gives {encoder.size}; set that"
+            )
+        if avatar.lora_apart and start is None:
+            raise UserError(
+                "avatar.lora_apart=true: there is no trained head whose new edit the additions are "
+                "for; set system.method.start=RUN"
             )
         self.encoder = encoder.requires_grad_(False).eval()
 

@@ -1,7 +1,12 @@
 """What benchmarks/lhm_training.py reads of trainings."""
 
 import runpy
+import subprocess
+import sys
+import time
 from pathlib import Path
+
+import pytest
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "lhm_training.py"))
 
@@ -13,3 +18,27 @@ def test_losses_are_read_in_the_order_of_the_steps(tmp_path):
         "epoch,step,train/loss/image,train/loss/mask\n0,0,0.5,0.25\n0,1,,\n0,2,0.125,1.0\n"
     )
     assert SCRIPT["losses_of"](tmp_path) == [0.5, 0.25, 0.125, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "end", "expected"),
+    [
+        (2, "time.sleep(60)", [0.5, 3.0, 1.5]),
+        (2, "sys.exit(0)", [0.5, 3.0, 1.5]),
+        (1, "sys.exit(1)", None),
+        (1, "sys.exit(0)", None),
+        (1, "time.sleep(60)", None),
+    ],
+)
+def test_a_training_that_failed_or_took_too_long_has_no_rate(tmp_path, lines, end, expected):
+    bench = object.__new__(SCRIPT["Bench"])
+    bench.runs, bench.end = tmp_path, time.monotonic() + (20 if expected else 1)
+    line = "step 5: 0.500 s a step, 3 % of it waiting for people; loss 1.0; at most 1.5 GiB"
+
+    def train(name, *_):
+        (tmp_path / f"{name}.txt").write_text(f"{line}\n" * lines)
+        code = f"import sys, time; {end}"
+        return subprocess.Popen([sys.executable, "-S", "-c", code], start_new_session=True)
+
+    bench.train = train
+    assert bench.last_line(2, "rate", 1) == expected

@@ -19,6 +19,7 @@ def composed(*overrides):
 def test_what_is_right_passes():
     """``tests/test_configs.py`` checks that every experiment passes."""
     check_options(composed("trainer=ddp", "data=neuman", "data.path=x", "name=123"))
+    check_options(composed("+exp=lhm_small", "trainer=fsdp", "data.source.casting.assets=x"))
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,20 @@ def test_a_value_of_another_kind_is_named(override, wanted):
     with pytest.raises(UserError) as caught:
         check_options(composed(override))
     assert str(caught.value).startswith(f"{override}: ") and wanted in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+exp=demo"], "trainer=fsdp: Fit does not train in shards; take trainer=ddp"),
+        (["+exp=lhm_small", "trainer.devices=auto"], "trainer.devices=auto: "),
+        (["+exp=lhm_small", "trainer.devices=-1"], "trainer.devices=-1: "),
+    ],
+)
+def test_what_cannot_be_trained_in_shards_is_refused(overrides, message):
+    with pytest.raises(UserError) as caught:
+        check_options(composed("trainer=fsdp", *overrides))
+    assert str(caught.value).startswith(message)
 
 
 def test_paths_are_made_absolute(tmp_path, monkeypatch):

@@ -197,6 +197,29 @@ def test_captured_steps_of_perse_equal_plain_ones(monkeypatch):
     assert found < 3 * noise + 1e-5
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_captured_steps_of_additions_that_are_apart_equal_plain_ones(tmp_path, monkeypatch):
+    captured = []
+    begin = StepGraph.__init__
+    monkeypatch.setattr(StepGraph, "__init__", lambda *a, **k: captured.append(begin(*a, **k)))
+    _, trainer, _ = fitted("perse", 2)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    graph, plain, again = (
+        fitted("perse", 6, "renderer=auto", f"system.method.start={tmp_path}",
+               "density.every=1000", "avatar.lora_apart=true", f"system.cuda_graph={graph}",
+               lora=True, people=3, accelerator="gpu")[0]
+        for graph in (True, False, False)
+    )  # fmt: skip
+    assert captured
+    learnt = [
+        torch.cat([value.flatten() for value in lora_state(fit.avatar).values()])
+        for fit in (graph, plain, again)
+    ]
+    found, noise = ((value - learnt[1]).abs().mean() for value in (learnt[0], learnt[2]))
+    assert found < 3 * noise + 1e-5
+
+
 @pytest.mark.slow
 def test_edits_of_a_run_are_drawn_and_interpolated(tmp_path):
     fit, trainer, data = fitted("perse", 3, folder=tmp_path)
@@ -307,12 +330,17 @@ def test_wrong_options_of_heads(system, override, message):
     assert isinstance(caught.value.__cause__ or caught.value, UserError)
 
 
+def test_additions_that_are_apart_need_a_run_to_start_from():
+    with pytest.raises(Exception, match=r"lora_apart=true: .* set system.method.start=RUN"):
+        instantiate(config("perse", "avatar.lora_apart=true", lora=True))
+
+
 def test_a_run_starts_from_another_and_low_rank_additions_alone_learn(tmp_path):
     """Edits are taken over by name, and only the low-rank additions change."""
     first, trainer, _ = fitted("perse", 6, folder=tmp_path)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     start = f"system.method.start={tmp_path}"
-    later, _, _ = fitted("perse", 3, start, "density.every=1000", lora=True)
+    later, trainer, _ = fitted("perse", 3, start, "density.every=1000", lora=True)
     old, new = first.avatar.state_dict(), later.avatar.state_dict()
     additions = lora_state(later.avatar)
     assert len(later.avatar.points) == len(first.avatar.points) > 60
@@ -327,6 +355,11 @@ def test_a_run_starts_from_another_and_low_rank_additions_alone_learn(tmp_path):
         with without_additions(later.avatar):
             assert torch.equal(before, later.avatar(pose, view).points.means)
         assert not torch.equal(before, later.avatar(pose, view).points.means)
+    # What the first additions learnt would be lost if others were apart.
+    trainer.save_checkpoint(tmp_path / "later" / "last.ckpt")
+    start = f"system.method.start={tmp_path / 'later'}"
+    with pytest.raises(UserError, match=r"start=.*later: .* start from the run before it"):
+        fitted("perse", 1, start, "avatar.lora_apart=true", lora=True, people=3)
 
 
 @pytest.mark.slow
@@ -340,7 +373,7 @@ def test_additions_that_are_apart_leave_all_but_their_edit_alone(tmp_path):
     always, _, _ = fitted("perse", 3, *start, lora=True, people=3)
     assert apart.avatar.edits.added.tolist() == [0, 0, 1]
     trainer.save_checkpoint(tmp_path / "later.ckpt")
-    again, _, _ = fitted("perse", 0, "avatar.lora_apart=true", lora=True, people=3)
+    again, _, _ = fitted("perse", 0, start[0], "avatar.lora_apart=true", lora=True, people=3)
     again.avatar.set_size(apart.avatar.size())
     again.load_state_dict(torch.load(tmp_path / "later.ckpt", weights_only=False)["state_dict"])
     pose = first.table(torch.tensor(0))

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from hydra.utils import instantiate
 from test_lhm import SMALL
+from torch.distributed.device_mesh import init_device_mesh
 
 from persona.commands import experiment, train_lhm
 from persona.data.people.portraits import VIEW, Portraits
@@ -158,3 +160,25 @@ def test_a_broken_subject_is_left_out_and_named(settings, tmp_path, caplog):
     shutil.rmtree(tmp_path / "one/captured")
     with pytest.raises(UserError, match="none of 2 subjects can be read"):
         [next(people) for _ in range(4)]
+
+
+def test_a_second_fit_does_not_shard_again(settings, tmp_path):
+    """In shards, too, the average follows the weights, which stay those of the whole network."""
+    system = instantiate(settings().system)
+    before = [p.detach().clone() for p in system.net.parameters()]
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'init'}", rank=0, world_size=1)
+    try:
+        system._device_mesh = init_device_mesh("cpu", (1,), mesh_dim_names=("data_parallel",))
+        system.configure_model()
+        shards = [*system.net.parameters()]
+        system.configure_model()
+        pairs = zip(shards, system.net.parameters(), strict=True)
+        assert all(one is other for one, other in pairs)
+        for mean in system.average.parameters():
+            mean.zero_()
+        system.trainer = SimpleNamespace(global_step=1)
+        system.on_before_zero_grad(system.configure_optimizers()["optimizer"])
+        for mean, value in zip(system.average.parameters(), before, strict=True):
+            assert torch.allclose(mean, value * (1 - 2 / 11))
+    finally:
+        dist.destroy_process_group()

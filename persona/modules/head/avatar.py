@@ -148,6 +148,9 @@ class HeadAvatar(Avatar):
     ) -> PosedHead:
         """Warped into a pose, then turned about the root joint and moved.
 
+        Where low-rank additions are apart, it sets their ``share``, module state that stays set:
+        calls of the deformer or the look alone use the last one.
+
         Args:
             posed: In the networks' unit.
             who: Is posed.

@@ -129,8 +129,10 @@ class Edits(nn.Module):
         set_share(self.codes, self.added[:, None])
         slot, codes = self.slot.clamp(min=0), self.codes.all()
         start = self.slots.codes[slot]
+        # The person as photographed has a row of codes too, which nothing shows.
+        same = (self.slot[:, None] == self.slot) & (self.slot >= 0)
+        other = same & ~torch.eye(len(slot), dtype=torch.bool, device=slot.device)
         _, beside = _along(start, codes, codes)
-        other = (slot[:, None] == slot) & ~torch.eye(len(slot), dtype=torch.bool).to(slot.device)
         reach = beside.masked_fill(~other, _REACH).amin(0).clamp(1e-6, _REACH)
         share, beside = _along(start, codes, self.slots.held(latent))
         shown = slot[None]

@@ -66,3 +66,21 @@ def test_how_far_a_latent_shows_what_was_learnt_apart():
     assert share(hat=present + 2 * (table[3] - present)) == 0
     edits.added[3] = 0
     assert share(hat=table[3]) == 0
+
+
+def test_the_person_as_photographed_is_no_other_edit_of_the_first_attribute():
+    """Its row of codes, which nothing shows, bounds no learnt edit."""
+    torch.manual_seed(0)
+    slots = Slots(categories=("hair", "hat"), source=("hair",), code=2)
+    codes = TableCodes(2, 2, 1.0)
+    edits = Edits(2, 0, slots, codes, apart=True)
+    edits.describe(0, "source", torch.zeros(0))
+    edits.describe(1, "hair", torch.zeros(0))
+    edits.added[1] = 1
+    way = torch.tensor([1.0, 0.0])
+    beside = torch.tensor([0.0, 1.0])
+    with torch.no_grad():
+        codes.table.copy_(slots.codes[0] + torch.stack([0.5 * way + 0.1 * beside, way]))
+        shown = slots.codes[0] + 0.5 * way + 0.2 * beside
+    expected = 0.5 * (1 - (0.2 / 0.5) ** 2) ** 2
+    assert abs(float(edits.learnt_share(slots.compose({"hair": shown}))) - expected) < 1e-5
