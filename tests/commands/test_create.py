@@ -124,7 +124,7 @@ def test_a_feed_forward_method_needs_no_generated_frames(create, long_work, monk
     assert long_work["train"].system.method._target_.endswith("LhmMethod")
     create(motions=["walk"])
     assert seen[1].clips.motions and seen[1].prior.share == 0.5
-    assert seen[1].clips.num_frames == 15  # A quarter of 120 steps looks at those of two clips.
+    assert seen[1].clips.num_frames == 8  # A quarter of 60 steps looks at those of two clips.
 
 
 @pytest.fixture
