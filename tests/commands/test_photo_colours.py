@@ -62,4 +62,4 @@ def test_a_training_ends_with_it(tiny_settings, subjects, tmp_path):
     frame, pose, error = photograph(system, tmp_path / "run")
     solved = error()
     system.method.finish(iter([(frame, pose)]))
-    assert abs(error() / solved - 1) < 0.05, "nothing was left to solve"
+    assert error() > 0.85 * solved, "little was left to solve"
