@@ -85,7 +85,9 @@ def keep_photograph(
     """
     avatar.take(split(avatar.result, parts_along(len(avatar.places))))
     clean = clean_outline(image, mask[0].numpy() > 0.5)
-    unlit = torch.ones_like(avatar.rgb[:, :1])
-    parts = avatar(pose).points, camera, clean, mask, unlit
-    shot = Shot(*(part.to(renderer.device_type) for part in parts))
-    avatar.rgb.copy_(seen_colours(renderer, [shot], avatar.rgb.to(renderer.device_type)))
+    device, unlit = renderer.device_type, torch.ones_like(avatar.rgb[:, :1])
+    shot = Shot(
+        avatar(pose).points.to(device), camera.to(device), clean.to(device), mask.to(device),
+        unlit.to(device),
+    )  # fmt: skip
+    avatar.rgb.copy_(seen_colours(renderer, [shot], avatar.rgb.to(device)))
