@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.types import Camera, Channel, Gaussians
+from persona.types import Camera, Channel, Gaussians, Render
 
 _UPDATES, _HOLD = 12, 0.1
 """Steps, and the weight of a colour's change, in pixels."""
@@ -51,9 +51,12 @@ def seen_colours(
         hold: Weight of a colour's change, in pixels.
     """
 
-    def drawn(shot: Shot, values: Float[Tensor, "n 3"]) -> Float[Tensor, "3 h w"]:
+    def render(shot: Shot, values: Float[Tensor, "n 3"]) -> Render:
         colours = Channel(values * shot.shade, geometry=False)
-        return renderer(shot.gaussians, shot.camera, {"c": colours}).images["c"]
+        return renderer(shot.gaussians, shot.camera, {"c": colours})
+
+    def drawn(shot: Shot, values: Float[Tensor, "n 3"]) -> Float[Tensor, "3 h w"]:
+        return render(shot, values).images["c"]
 
     def gathered(shot: Shot, pixels: Float[Tensor, "3 h w"]) -> Float[Tensor, "n 3"]:
         with torch.enable_grad():
@@ -62,8 +65,8 @@ def seen_colours(
         return back if free is None else back * free[:, None]
 
     def missing(shot: Shot) -> Float[Tensor, "3 h w"]:
-        alpha = renderer(shot.gaussians, shot.camera, {}).alpha
-        return shot.image * alpha - drawn(shot, rgb)
+        before = render(shot, rgb)
+        return shot.image * before.alpha - before.images["c"]
 
     with torch.no_grad():
         left = torch.stack([gathered(shot, missing(shot)) for shot in shots]).sum(0)
