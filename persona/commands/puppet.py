@@ -12,7 +12,11 @@ from persona.data.export.scene import Splats
 from persona.data.motion.load import load_motion
 from persona.data.motion.motion import Motion
 from persona.data.motion.names import INDEX
-from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
+from persona.modules.body.rotation import (
+    axis_angle_from_matrix,
+    matrix_from_axis_angle,
+    matrix_from_quaternion,
+)
 from persona.systems.fit import Fit
 from persona.types import BodyPose
 
@@ -73,14 +77,6 @@ class Puppet:
 
 def covariances(splats: Splats) -> Float32[ndarray, "n 3 3"]:
     """Covariances of the Gaussians, square metres."""
-    w, x, y, z = splats.quaternions.T
-    turn = np.stack(
-        [
-            *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-            *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-            *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-        ],
-        1,
-    ).reshape(-1, 3, 3)
+    turn = matrix_from_quaternion(torch.from_numpy(splats.quaternions)).numpy()
     half = turn * splats.scales[:, None]
     return (half @ half.mT).astype(np.float32)

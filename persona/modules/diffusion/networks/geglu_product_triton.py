@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from persona.modules.diffusion.networks.geglu_triton import _gelu, gated
+from persona.modules.diffusion.networks.geglu_triton import gated, gelu
 from persona.modules.render.jit import triton_kernel
 
 ROWS, COLUMNS, DEPTH = 128, 128, 64
@@ -58,7 +58,7 @@ def _multiply_and_gate(
         bias = tl.load(bias_ptr + 2 * column + tl.arange(0, 2 * COLUMNS))
         total += bias.to(tl.float32)[None, :]
         value, gate = tl.split(tl.reshape(total, (ROWS, COLUMNS, 2)))
-        out.store([row, column], (value * _gelu(gate, FAST)).to(out.dtype))
+        out.store([row, column], (value * gelu(gate, FAST)).to(out.dtype))
 
 
 def in_one_kernel(

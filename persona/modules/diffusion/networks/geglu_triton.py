@@ -19,7 +19,7 @@ BLOCK = 1024
 
 
 @triton_kernel
-def _gelu(x, FAST: tl.constexpr = False):
+def gelu(x, FAST: tl.constexpr = False):
     """GELU, correct to 1e-7 times x.
 
     It is x times the normal distribution's cumulative probability, here by Abramowitz and Stegun
@@ -43,7 +43,7 @@ def _gelu(x, FAST: tl.constexpr = False):
 def _product(x_ptr, inside, WIDTH: tl.constexpr):
     """Numbers of the first half times GELU of those of the second half, WIDTH further on."""
     value = tl.load(x_ptr, inside, 0.0).to(tl.float32)
-    return value * _gelu(tl.load(x_ptr + WIDTH, inside, 0.0).to(tl.float32))
+    return value * gelu(tl.load(x_ptr + WIDTH, inside, 0.0).to(tl.float32))
 
 
 @triton_kernel
