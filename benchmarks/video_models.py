@@ -266,7 +266,9 @@ def _svd(
     }
 
     def clip() -> Tensor:
-        shown = torch.rand(frames, 3, height, width) * 2 - 1
+        # One drawing again and again: drawing random numbers takes seconds.
+        drawing = torch.randint(256, (3, height, width), dtype=torch.uint8)
+        shown = drawing.expand(frames, -1, -1, -1)
         reference = torch.rand(3, height, width, device=device)
         known = torch.randn(1, EMBEDDING, device=device) if face else None
         generator = torch.Generator().manual_seed(0)

@@ -162,10 +162,10 @@ def as_tensor(image: UInt8[ndarray, "h w 3"]) -> Float32[Tensor, "3 h w"]:
 
 def draw_clip(
     keypoints: Float32[ndarray, "n 133 3"], size: tuple[int, int], *, swap_red_blue: bool = False
-) -> Float[Tensor, "n 3 h w"]:
-    """Drawings of skeletons in [-1, 1]; on the CPU, since those of a long clip need much memory."""
+) -> UInt8[Tensor, "n 3 h w"]:
+    """Drawings of skeletons; on the CPU, since those of a long clip need much memory."""
     drawings = [
         draw_skeletons(points[None, :, :2], points[None, :, 2], size, swap_red_blue=swap_red_blue)
         for points in keypoints.astype(float)
     ]
-    return torch.from_numpy(np.stack(drawings)).movedim(-1, 1) / 127.5 - 1
+    return torch.from_numpy(np.stack(drawings)).movedim(-1, 1)

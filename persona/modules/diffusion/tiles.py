@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from persona.errors import UserError
@@ -80,14 +79,19 @@ class Blend:
     def add(
         self,
         prediction: Float[Tensor, "clips tile *feature"],
-        tile: Sequence[int],
+        tile: Int[Tensor, "tile"],
         weights: Float[Tensor, "tile"],
     ) -> None:
-        """Adds the prediction of a tile, in which no frame may occur twice."""
-        index = torch.tensor(tile, device=self.total.device)
-        weights = weights.to(self.total)
-        self.total[:, index] += prediction * self._along_frames(weights)
-        self.weight[index] += weights
+        """Adds the prediction of a tile.
+
+        Args:
+            prediction: One for each frame of the tile.
+            tile: Numbers of the frames, none twice. They and the weights lie where the clip does: a
+                copy from the CPU would wait for the network's GPU.
+            weights: How much each frame of the prediction counts.
+        """
+        self.total[:, tile] += prediction * self._along_frames(weights)
+        self.weight[tile] += weights
 
     def mean(self) -> Float[Tensor, "clips frames *feature"]:
         """The blended prediction."""

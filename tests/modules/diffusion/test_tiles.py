@@ -26,7 +26,7 @@ def test_tiles_parity(parity):
         predictions = case.given[f"tile_predictions_{number}"]
         blend = Blend(torch.zeros(1, frames, *predictions.shape[2:]))
         for prediction, tile in zip(predictions, tiles, strict=True):
-            blend.add(prediction[None], tile, triangle_weights(size))
+            blend.add(prediction[None], torch.tensor(tile), triangle_weights(size))
         assert_agree(blend.weight, case.wanted[f"count_{number}"])
         assert_agree(blend.mean(), case.wanted[f"blended_{number}"])
         noise = repeat_noise(case.given[f"noise_{number}"], frames)

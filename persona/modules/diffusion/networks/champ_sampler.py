@@ -151,9 +151,10 @@ class ChampSampler(Sampler):
     ) -> Float[Tensor, "1 channels frames height width"]:
         scheduler = DDIMScheduler(**DDIM_CHAMP)
         scheduler.set_timesteps(options.steps, device=latents.device)
-        windows = looped_windows(latents.shape[2], options.window, options.overlap)
+        listed = looped_windows(latents.shape[2], options.window, options.overlap)
+        windows = torch.tensor(listed, device=latents.device)
         contexts = torch.cat([torch.zeros_like(context), context])
-        weights = torch.ones(len(windows[0]))
+        weights = torch.ones(windows.shape[1], device=latents.device)
         for timestep in scheduler.timesteps:
             both = Blend(latents.movedim(2, 1).expand(2, -1, -1, -1, -1))
             for window in windows:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler
-from jaxtyping import Float
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 from transformers import CLIPVisionModelWithProjection
@@ -132,7 +132,8 @@ class SvdSampler(Sampler):
     def __call__(
         self,
         reference: Float[Tensor, "3 height width"],
-        drawings: Float[Tensor, "frames 3 height_d width_d"],
+        drawings: UInt8[Tensor, "frames 3 height_d width_d"]
+        | Float[Tensor, "frames 3 height_d width_d"],
         options: SvdOptions,
         *,
         generator: torch.Generator,
@@ -143,8 +144,8 @@ class SvdSampler(Sampler):
 
         Args:
             reference: In [0, 1], where the networks compute.
-            drawings: In [-1, 1]; MimicMotion's first is the reference's own and its frame is
-                not part of the video.
+            drawings: Bytes, or floats in [-1, 1]; MimicMotion's first is the reference's own and
+                its frame is not part of the video. They may lie on the CPU.
             options: How to sample.
             generator: Draws the reference's noise, then one tile of latents.
             face: Embedding of the reference's face; zeros where none was found.
@@ -207,7 +208,14 @@ class SvdSampler(Sampler):
     ) -> Float[Tensor, "frames channels height width"]:
         """What the pose network makes of each, some at a time."""
         dtype = dtype_of(self.pose_net)
-        return torch.cat([self.pose_net(part.to(device, dtype)) for part in drawings.split(chunk)])
+
+        def read(part: Tensor) -> Tensor:
+            # A long clip's floats would be four times the bytes, to write and to move.
+            part = part.to(device)
+            signed = part if part.is_floating_point() else part / 127.5 - 1
+            return self.pose_net(signed.to(dtype))
+
+        return torch.cat([read(part) for part in drawings.split(chunk)])
 
     def _denoise(
         self,
@@ -216,17 +224,18 @@ class SvdSampler(Sampler):
         generator: torch.Generator,
         refine: FaceRefinement | None,
     ) -> Float[Tensor, "1 frames channels height width"]:
+        device, shape = condition.image.device, condition.image.shape
         scheduler = EulerDiscreteScheduler(**EULER_SVD)
-        scheduler.set_timesteps(options.steps, device=condition.image.device)
+        scheduler.set_timesteps(options.steps, device=device)
         frames = len(condition.pose)
-        tiles = anchored_tiles(frames, options.tile, options.overlap)
-        shape = condition.image.shape
-        noise = _draw((1, len(tiles[0]), *shape[2:]), generator).to(condition.image)
+        tiles = torch.tensor(anchored_tiles(frames, options.tile, options.overlap), device=device)
+        weights = triangle_weights(tiles.shape[1]).to(device)
+        noise = _draw((1, tiles.shape[1], *shape[2:]), generator).to(condition.image)
         latents = repeat_noise(noise * scheduler.init_noise_sigma, frames)
-        guidance = torch.linspace(*options.guidance, frames, device=latents.device)
+        guidance = torch.linspace(*options.guidance, frames, device=device)
         for number, timestep in enumerate(scheduler.timesteps):
             scaled = scheduler.scale_model_input(latents, timestep)
-            blank, posed = self._predict(scaled, timestep, condition, tiles)
+            blank, posed = self._predict(scaled, timestep, condition, tiles, weights)
             guided = blank + guidance.view(1, -1, 1, 1, 1) * (posed - blank)
             before = latents
             latents, clean = scheduler.step(guided, timestep, before, return_dict=False)
@@ -240,11 +249,11 @@ class SvdSampler(Sampler):
         latents: Float[Tensor, "1 frames channels height width"],
         timestep: Float[Tensor, ""],
         condition: Condition,
-        tiles: list[list[int]],
+        tiles: Int[Tensor, "tiles tile"],
+        weights: Float[Tensor, "tile"],
     ) -> tuple[Tensor, Tensor]:
         """Velocities without and with the conditions, blended over tiles."""
         blank, posed = Blend(latents), Blend(latents)
-        weights = triangle_weights(len(tiles[0]))
         nothing = torch.zeros_like(condition.context)
         for tile in tiles:
             part = latents[:, tile]
