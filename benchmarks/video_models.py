@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -86,12 +86,13 @@ class Workload:
     Attributes:
         networks: All, in their precision and place.
         parts: Calls by name.
-        clip: Samples a whole clip; None to skip that.
+        clip: Samples a whole clip, or, if ``brief``, one step of a short one that calls everything;
+            None to skip that.
     """
 
     networks: list[nn.Module]
     parts: dict[str, Part]
-    clip: Callable[[], Tensor] | None = None
+    clip: Callable[[bool], Tensor] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,10 +165,11 @@ def champ(settings: Settings) -> Workload:
         "VAE, a frame": Part(lambda: sampler.decode(latents[:1, :, :1]), settings.frames),
     }
 
-    def clip() -> Tensor:
-        maps = {kind: torch.rand(settings.frames, 3, height, width) for kind in CHAMP_MAPS}
+    def clip(brief: bool) -> Tensor:
+        count, chosen = (window, replace(options, steps=1)) if brief else (settings.frames, options)
+        maps = {kind: torch.rand(count, 3, height, width) for kind in CHAMP_MAPS}
         reference = torch.rand(3, height, width, device=device)
-        return sampler(reference, maps, options, generator=torch.Generator().manual_seed(0))
+        return sampler(reference, maps, chosen, generator=torch.Generator().manual_seed(0))
 
     return Workload(networks, parts, clip)
 
@@ -265,14 +267,17 @@ def _svd(
         f"VAE, {chunk} frames": Part(lambda: sampler.decode_chunk(latents[0, :chunk, :4]), chunks),
     }
 
-    def clip() -> Tensor:
+    def clip(brief: bool) -> Tensor:
+        # The decoder's last chunk has as many frames as a whole clip's.
+        count = -(-tile // chunk) * chunk + frames % chunk if brief else frames
+        chosen = replace(options, steps=1) if brief else options
         # One drawing again and again: drawing random numbers takes seconds.
         drawing = torch.randint(256, (3, height, width), dtype=torch.uint8)
-        shown = drawing.expand(frames, -1, -1, -1)
+        shown = drawing.expand(count, -1, -1, -1)
         reference = torch.rand(3, height, width, device=device)
         known = torch.randn(1, EMBEDDING, device=device) if face else None
         generator = torch.Generator().manual_seed(0)
-        return sampler(reference, shown, options, generator=generator, face=known)
+        return sampler(reference, shown, chosen, generator=generator, face=known)
 
     return Workload(networks, parts, clip)
 
