@@ -39,6 +39,9 @@ SMALL = (
     "logger=none",
 )
 """A training of seconds. Kernels depend on sizes: those of frames and avatars stay."""
+FIELD_RESOLUTION = 32
+"""Of the skinning field, whose building took a third of the time until the first kernel. Its size
+is no constant of a kernel, but whether 16 divides it is."""
 NICENESS = 19
 """The process runs where the photograph leaves a core idle: threads that wait for a thread which is
 not running, spin."""
@@ -60,6 +63,8 @@ def compiled_ahead(overrides: Sequence[str], height: int, width: int) -> Iterato
         return
     sizes = f"data.source.config.height={height}", f"data.source.config.width={width}"
     config = composed("train", [*overrides, *SMALL, *sizes])
+    if "field_resolution" in config.avatar:
+        config.avatar.field_resolution = FIELD_RESOLUTION
     done = _marker(config)
     if config.trainer.accelerator == "cpu" or done.exists():
         yield

@@ -73,6 +73,7 @@ def test_a_machine_compiles_once(gpu_machine, tmp_path):
     assert (source.height, source.width) == (512, 384)
     assert process.config.avatar.edge_m == 0.006  # Of +exp=photo.
     assert process.config.trainer.max_steps < 10
+    assert process.config.avatar.field_resolution in range(16, 128, 16)  # Quick to build.
     # Its own cache goes with it.
     assert process.env["PERSONA_CACHE"] == process.config.subjects_dir
     assert not Path(process.config.subjects_dir).exists()
@@ -86,6 +87,12 @@ def test_other_settings_compile_again(gpu_machine):
     run(height=256)
     run(["+exp=photo", "avatar.levels=2"])
     assert len(gpu_machine.begun) == 3
+
+
+def test_avatars_without_a_skinning_field_compile_too(gpu_machine):
+    run(["+exp=exavatar_demo"])
+    (process,) = gpu_machine.begun
+    assert "field_resolution" not in process.config.avatar
 
 
 def test_changed_kernels_compile_again(gpu_machine, tmp_path, monkeypatch):
