@@ -77,6 +77,8 @@ MAPS = {spec.name: spec for spec in (
             resize=cv2.INTER_AREA, around=WHITE, optional=True),
     MapSpec(name="labels", channels=1, dtype=_U8, file="labels/{}.png", optional=True),
     MapSpec(name="edit", channels=1, dtype=_BOOL, file="mask_object/{}.png", optional=True),
+    MapSpec(name="own_colour", channels=1, dtype=_BOOL, file="own_colours/{}.png",
+            optional=True, served=False),
 )}  # fmt: skip
 """Every map of a frame, by name."""
 

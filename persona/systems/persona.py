@@ -1,10 +1,12 @@
 """PERSONA: one photo's avatar, trained on captured and generated frames."""
 
+import logging
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from persona.data.frames import FrameDataset
@@ -27,6 +29,9 @@ from persona.modules.render.seen_colours import Shot, seen_colours
 from persona.systems.method import Draw, Method, Views
 from persona.types import CAPTURED, PLAIN_VIEW, BodyIdentity, Camera, Frame, Pose, Render, View
 
+_HOLD = 0.3
+"""Of ``seen_colours``; with 0.1 rims of the photograph were seen as streaks from the side."""
+log = logging.getLogger(__name__)
 NOT_CHANNELS = frozenset({"alpha", "boundary", "mesh"})
 
 
@@ -43,8 +48,7 @@ class PersonaMethod(Method):
         patch_boundary_side: width of one on the face patch, as a share of the patch.
         photo_colours: after training, give what the photographs show the colours with which renders
             equal them, by least squares: steps of an optimiser leave them blurred. Of many captured
-            frames (a video) ``FINISHING`` count. What the texture leaves out, such as the shadow
-            between an arm and the trunk, stays as it is.
+            frames (a video) ``FINISHING`` count, and of their pixels those of ``own_colour``.
     """
 
     body: SmplxBody
@@ -70,9 +74,9 @@ class PersonaMethod(Method):
         self.surface: SurfaceTruth | None = None
         self.patch_boundary_side = patch_boundary_side
         self.photo_colours = photo_colours
-        self.shown: Bool[Tensor, "n"] | None = None
-        """Gaussians whose colours are from the photographs; known once the avatar is initialised.
-        """
+        self.own_colour: dict[str, Float[Tensor, "1 1 h w"]] = {}
+        """By the names of captured frames: 1 where they show the colour of the surface that is
+        there, 0 in contact shadows and where another part is seen. Read from the subject."""
 
     def build(self, identity: BodyIdentity) -> None:
         """Makes the avatar of a person, and the regions of its body."""
@@ -89,11 +93,12 @@ class PersonaMethod(Method):
         seen = torch.from_numpy(captured.mask)[..., None]
         unit = [torch.from_numpy(t.inpaint).float() / 255 for t in (captured, generated)]
         seg = torch.from_numpy(generated.seg_inpaint).float() / 255
-        self.shown = self._texture(seen.float().expand(-1, -1, 3))[:, 0] > 0.5
         colors = [self._texture(t) for t in (torch.where(seen, unit[0], unit[1]), unit[1], seg)]
         self.avatar.initialise_colors(*colors)
         if self.avatar.light is not None:
             self._initialise_light(subject)
+        if self.photo_colours:
+            self._read_own_colour(subject)
 
     def see_frames(self, subjects: Sequence[Subject], frames: FrameDataset) -> None:
         """Reads where simulated clothes hang."""
@@ -133,6 +138,19 @@ class PersonaMethod(Method):
         pose = matrix_pose(self.body, subject.pose(CAPTURED, number, self.body.num_expression))
         self.avatar.remove_light(pose, View(camera_rotation=rotation))
 
+    def _read_own_colour(self, subject: Subject) -> None:
+        """Reads which pixels of captured frames count; subjects of older versions do not tell."""
+        for number in subject.frame_ids(CAPTURED):
+            own = subject.map(CAPTURED, "own_colour", number)
+            if own is not None:
+                self.own_colour[f"{CAPTURED}/{number}"] = torch.from_numpy(own)[None, None].float()
+        if not self.own_colour:
+            log.warning(
+                "%s: has no own_colours, so shadows under arms may stay as dark slots; make the "
+                "subject again with scripts/preprocess.py",
+                subject.root,
+            )
+
     def _texture(self, texture: Float[Tensor, "h w 3"]) -> Float[Tensor, "n 3"]:
         body = self.body
         return texture_colors(
@@ -147,8 +165,7 @@ class PersonaMethod(Method):
         shots, before = [self._shot(*pair) for pair in captured], self.avatar.rgb_logit.sigmoid()
         if not shots:
             return
-        shown = None if self.shown is None else self.shown.to(before.device)
-        rgb = seen_colours(self.renderer, shots, before, free=shown)
+        rgb = seen_colours(self.renderer, shots, before, hold=_HOLD)
         self.avatar.rgb_logit.copy_(rgb.logit(COLOR_EPS))
 
     def _shot(self, frame: Frame, pose: Pose) -> Shot:
@@ -157,7 +174,9 @@ class PersonaMethod(Method):
         image = clean_outline(frame.image[0].cpu(), (mask[0] > 0.5).cpu().numpy()).to(mask)
         # Colours as seen end at 1: the channel that is farthest from it tells the light.
         light = (posed.rgb / posed.albedo.clamp(min=COLOR_EPS)).amax(1, keepdim=True)
-        gaussians = posed.gaussians(self.assets[-1])
+        gaussians, own = posed.gaussians(self.assets[-1]), self.own_colour.get(frame.name[0])
+        if own is not None:
+            mask = mask * F.interpolate(own.to(mask), mask.shape[1:])[0]
         return Shot(gaussians, frame.camera[0].local(), image, mask, light)
 
     def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> PersonaStep:

@@ -274,12 +274,13 @@ class PhotoPreprocessor:
         view, image, mask = self._view(canvas.camera, fit), canvas.on_white, canvas.mask
         maps, both = view.maps, mask & view.maps.mask
         frame = frame_with(image, mask, {"parts": canvas.parts}, canvas.keypoints, view)
+        own = _own_colour(canvas, view.limbs) | (view.limbs < 0)
         patch, box = face_patch(canvas)
         return replace(
             frame,
             depth=_extend(maps.depth, maps.mask), normal=_extend(maps.normal, maps.mask),
             albedo=remove_shading(image, mask, maps.normal, both, canvas.parts),
-            patch=patch, patch_box_px=box,
+            patch=patch, patch_box_px=box, others={"own_colour": own},
         )  # fmt: skip
 
     def _textures(
@@ -310,8 +311,7 @@ class PhotoPreprocessor:
         inner &= ~near_occlusion(maps.depth, maps.mask, edge)
         inner &= ~self._covered_by_arms(canvas.camera, naked, limbs)
         inner &= ~beside_arms(limbs, edge)
-        inner &= ~strays(is_bare(canvas.parts), limbs) & agrees(canvas.parts, limbs)
-        inner &= ~contact_shadow(canvas.image, canvas.mask, canvas.parts, limbs)
+        inner &= _own_colour(canvas, limbs)
         frame = frame_with(canvas.image, inner, {"parts": canvas.parts}, None, view)
         return View(frame, view.vertices)
 
@@ -344,6 +344,12 @@ class PhotoPreprocessor:
             *told,
         ))  # fmt: skip
         return SubjectInfo(self.body.name, self.body.digest, provenance, self.clips.generator.name)
+
+
+def _own_colour(canvas: Canvas, limbs: Int[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
+    """Pixels that show the colour of the limb which the fitted body has there, in plain light."""
+    own = agrees(canvas.parts, limbs) & ~strays(is_bare(canvas.parts), limbs)
+    return own & ~contact_shadow(canvas.image, canvas.mask, canvas.parts, limbs)
 
 
 def _extend(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from persona.modules.render.gaussian import GaussianRenderer
@@ -35,7 +35,6 @@ def seen_colours(
     shots: Sequence[Shot],
     rgb: Float[Tensor, "n 3"],
     *,
-    free: Bool[Tensor, "n"] | None = None,
     hold: float = _HOLD,
 ) -> Float[Tensor, "n 3"]:
     """Colours with which renders show the photographs, as near as possible to those at first.
@@ -47,7 +46,6 @@ def seen_colours(
         renderer: Gaussian rasteriser.
         shots: The photographs.
         rgb: At first.
-        free: Which Gaussians' colours may change; None is all.
         hold: Weight of a colour's change, in pixels.
     """
 
@@ -61,8 +59,7 @@ def seen_colours(
     def gathered(shot: Shot, pixels: Float[Tensor, "3 h w"]) -> Float[Tensor, "n 3"]:
         with torch.enable_grad():
             values = torch.zeros_like(rgb, requires_grad=True)
-            back = torch.autograd.grad(drawn(shot, values), values, shot.mask * pixels)[0]
-        return back if free is None else back * free[:, None]
+            return torch.autograd.grad(drawn(shot, values), values, shot.mask * pixels)[0]
 
     def missing(shot: Shot) -> Float[Tensor, "3 h w"]:
         before = render(shot, rgb)

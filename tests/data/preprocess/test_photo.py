@@ -9,9 +9,12 @@ from PIL import Image
 from scipy import ndimage
 
 from persona.data.io import read_image, read_mask
+from persona.data.palette import PART_INDEX, classes_from_colours
+from persona.data.preprocess.canvas import Canvas
 from persona.data.preprocess.clip import ClipMaker
 from persona.data.preprocess.colour_rules import ColourRuleAnnotator
-from persona.data.preprocess.fit import FOCAL_PER_SIDE, PhotoFit
+from persona.data.preprocess.fit import FOCAL_PER_SIDE, BodyFit, PhotoFit
+from persona.data.preprocess.parts import PARTS
 from persona.data.preprocess.photo import SHEET_FILE, PhotoPreprocessor
 from persona.data.preprocess.textured_person import TexturedPerson
 from persona.data.subject import Subject
@@ -99,6 +102,28 @@ def test_fitted_body_lies_on_the_person(ryota):
     assert error.mean() < 0.02 * 160
     overlap = frame.depth_mask.sum() / frame.mask.sum()
     assert overlap > 0.85
+
+
+def test_the_captured_frame_tells_where_it_shows_a_colour_of_the_surface(ryota):
+    """Not in a black line beside an arm, nor in skin on the trunk, which are painted here."""
+    body, frame = SmplxBody(), ryota.frame("captured", 0)
+    maker = preprocessor(detector=_Nobody())
+    fit = BodyFit(ryota.identity(body), frame.pose, 0.0, 0.0)
+    limbs = maker._view(frame.camera, fit).limbs
+    trunk, arm = (limbs == PARTS.index(name) for name in ("Torso", "Left_Upper_Arm"))
+    line = trunk & frame.mask & (ndimage.distance_transform_edt(~arm) <= 2)
+    skin = ndimage.binary_erosion(trunk & frame.mask, iterations=12)
+    both = line | skin
+    assert line.sum() > 20 < skin.sum() and frame.others["own_colour"][both].mean() > 0.99
+    image, parts = frame.image.copy(), classes_from_colours(frame.seg)
+    image[line], parts[skin] = 20, PART_INDEX["Left_Hand"]
+    canvas = Canvas(
+        image, frame.mask.astype(np.float32), frame.camera, torch.from_numpy(frame.keypoints),
+        image, {"parts": parts},
+    )  # fmt: skip
+    own = maker._captured(canvas, fit).others["own_colour"]
+    assert not own[skin].any() and own[line].mean() < 0.2
+    assert own[limbs < 0].all() and own.sum() > frame.others["own_colour"].sum() - 3 * both.sum()
 
 
 def test_generated_frames_are_aligned_renders_of_the_body(ryota):
