@@ -209,6 +209,11 @@ class SubjectInfo:
     """Frames of a dataset that the avatar is made from, by the dataset's names; else empty."""
     schema: int = SCHEMA
 
+    @property
+    def from_photo(self) -> bool:
+        """Whether it was made of a photograph."""
+        return self.provenance.startswith("photo ")
+
 
 def resize_expression(pose: BodyPose, num_expression: int) -> BodyPose:
     """Fits the number of expression coefficients where nothing is lost.

@@ -97,12 +97,12 @@ class PersonaMethod(Method):
         self.avatar.initialise_colors(*colors)
         if self.avatar.light is not None:
             self._initialise_light(subject)
-        if self.photo_colours:
-            self._read_own_colour(subject)
 
     def see_frames(self, subjects: Sequence[Subject], frames: FrameDataset) -> None:
-        """Reads where simulated clothes hang."""
+        """Reads where simulated clothes hang, and which pixels of photographs show own colours."""
         (subject,) = subjects
+        if self.photo_colours:
+            self._read_own_colour(subject)
         split = [name.rsplit("/", 2)[-2:] for name in frames.names]
         found = [subject.surface_offset(folder, int(number)) for folder, number in split]
         if any(offset is not None for offset in found):
@@ -139,12 +139,15 @@ class PersonaMethod(Method):
         self.avatar.remove_light(pose, View(camera_rotation=rotation))
 
     def _read_own_colour(self, subject: Subject) -> None:
-        """Reads which pixels of captured frames count; subjects of older versions do not tell."""
+        """Reads which pixels of captured frames count; photographs of older versions do not tell.
+
+        Of other subjects all pixels count: no arm's shadow is known of.
+        """
         for number in subject.frame_ids(CAPTURED):
             own = subject.map(CAPTURED, "own_colour", number)
             if own is not None:
                 self.own_colour[f"{CAPTURED}/{number}"] = torch.from_numpy(own)[None, None].float()
-        if not self.own_colour:
+        if not self.own_colour and subject.info and subject.info.from_photo:
             log.warning(
                 "%s: has no own_colours, so shadows under arms may stay as dark slots; make the "
                 "subject again with scripts/preprocess.py",

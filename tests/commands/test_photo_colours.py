@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 
 from persona.commands.experiment import load_config
 from persona.data.io import write_png
-from persona.data.layout import frame_path
+from persona.data.layout import SUBJECT_FILE, frame_path
 from persona.runtime.checkpoint import CHECKPOINT_FILE
 from persona.types import CAPTURED
 
@@ -67,6 +67,10 @@ def test_a_training_ends_with_it(tiny_settings, subjects, tmp_path, caplog):
     wanted = "system.method.photo_colours=true", "trainer.max_steps=1"
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", [*tiny_settings, f"subjects_dir={tmp_path}", *wanted])
+    train_system(config, tmp_path / "synthetic")
+    assert not any("own_colours" in line for line in caplog.messages)
+    about = tmp_path / "tiny" / SUBJECT_FILE
+    about.write_text(about.read_text().replace("synthetic seed", "photo me.png seed"))
     train_system(config, tmp_path / "older")
     assert sum("no own_colours" in line for line in caplog.messages) == 1
     caplog.clear()
@@ -81,3 +85,6 @@ def test_a_training_ends_with_it(tiny_settings, subjects, tmp_path, caplog):
     solved = error()
     system.method.finish(iter([(frame, pose)]))
     assert error() > 0.85 * solved, "little was left to solve"
+    config.resume = str(tmp_path / "run")
+    _, resumed = train_system(config, tmp_path / "unused")
+    assert resumed.method.own_colour.keys() == system.method.own_colour.keys()
