@@ -29,7 +29,7 @@ from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.head_outline import learn_outlines, points_in_outlines
 from persona.systems.head_start import read_start, take_over
 from persona.systems.method import Method, Views
-from persona.types import BodyIdentity, Channel, Frame, Pose
+from persona.types import BodyIdentity, Camera, Channel, Frame, Pose
 
 log = logging.getLogger(__name__)
 BACKGROUNDS = ("white", "random")
@@ -147,17 +147,28 @@ class HeadMethod(Method):
 
     def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> HeadStep:
         """Poses the head of the frame's subject and renders the images that the losses read."""
-        posed, camera = self.avatar(pose, frame.view), frame.camera[0].local()
-        channels = {name: Channel(self._values(posed, name)) for name in views[VIEW] | {"rgb"}}
-        render = self.renderer(posed.gaussians(VIEW), camera, channels)
-        image = frame.image[0]
+        camera, image = frame.camera[0].local(), frame.image[0]
         color = image.new_ones(3)
         if self.random:
             color = self.backgrounds(self.avatar.steps + turn, frame.index)
+        background = color[:, None, None].expand_as(image)
+        # First, because the share of the additions stays set.
+        unedited = self._unedited(pose, camera, background) if self.avatar.edits.apart else None
+        posed = self.avatar(pose, frame.view)
+        channels = {name: Channel(self._values(posed, name)) for name in views[VIEW] | {"rgb"}}
+        render = self.renderer(posed.gaussians(VIEW), camera, channels)
         return HeadStep(
             frame=frame, avatar=self.avatar, posed=posed, pose=pose, renders={VIEW: render},
-            mesh_masks={}, boundary={}, background=color[:, None, None].expand_as(image),
+            mesh_masks={}, boundary={}, background=background, unedited=unedited,
         )  # fmt: skip
+
+    @torch.no_grad()
+    def _unedited(
+        self, pose: Pose, camera: Camera, background: Float[Tensor, "3 h w"]
+    ) -> Float[Tensor, "3 h w"]:
+        """The person as photographed, over a background."""
+        rgb, alpha = self.render(pose, camera)
+        return rgb + background * (1 - alpha)
 
     def _values(self, posed: PosedHead, channel: str) -> Float[Tensor, "n c"]:
         """A channel's value at each point, in the same units as the map of ``Frame``."""

@@ -1,5 +1,6 @@
 """PointAvatar, PEGASUS and PERSE train on a tiny head, grow, and load again."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,15 +12,16 @@ from host_tensors import watch_steps
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from tiny_heads import NAMES, SIDE, TinyHead, TinyHeads
+from tiny_heads import FRAMES, NAMES, SIDE, TinyHead, TinyHeads
 
 from persona.commands.edit import edit, interpolate
 from persona.commands.pictures import to_uint8
 from persona.data.datamodule import FrameLoader
 from persona.errors import UserError
 from persona.modules.head.lora import lora_state, without_additions
+from persona.modules.losses.head_image import HeadImage
 from persona.runtime.step_graph import StepGraph
-from persona.types import View
+from persona.types import Render, View
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = {
@@ -63,11 +65,13 @@ GROWTH = {
 }
 
 
-def fitted(system, steps, *overrides, folder=None, lora=False, people=2, accelerator="cpu"):
+def fitted(
+    system, steps, *overrides, folder=None, lora=False, people=2, learn=None, accelerator="cpu"
+):
     """A system after some training steps, its trainer and its data."""
     lightning.seed_everything(0, verbose=False)
     fit = instantiate(config(system, *GROWTH[system], *overrides, lora=lora))
-    data = TinyHeads(TinyHead(), people=1 if system == "pointavatar" else people)
+    data = TinyHeads(TinyHead(), people=1 if system == "pointavatar" else people, learn=learn)
     trainer = lightning.Trainer(
         max_steps=steps, accelerator=accelerator, devices=1, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
@@ -394,6 +398,67 @@ def test_additions_that_are_apart_leave_all_but_their_edit_alone(tmp_path):
         assert torch.equal(points(apart, number), points(again, number))
     with pytest.raises(Exception, match=r"set avatar.lora=true"):
         fitted("perse", 1, "avatar.lora_apart=true")
+
+
+def test_where_a_new_edit_is_not_believed_the_person_is_the_truth(tmp_path):
+    """Of a hat's picture the hat and what is behind the head are believed."""
+    _, trainer, _ = fitted("perse", 1, folder=tmp_path)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    system, _, data = fitted(
+        "perse", 1, f"system.method.start={tmp_path}", "density.every=1000",
+        "loss.keep.weight=0.0", "avatar.lora_apart=true", lora=True, people=3, learn=2,
+    )  # fmt: skip
+    frame = data.train_frames.frames[-1]
+    pose, camera = system.table(frame.index[0]), frame.camera[0]
+    with torch.no_grad():
+        step = system.method.observe(frame, pose, {"points": frozenset({"rgb"})})
+        rgb, alpha = system.render(pose, camera)
+    person = rgb + step.background * (1 - alpha)
+    assert torch.equal(step.unedited, person)
+    hat, mask = frame.others["edit"][0], frame.mask[0]
+    photograph = frame.image[0] * mask + step.background * (1 - mask)
+    outside = torch.maximum(hat, 1 - mask)
+    right = photograph * outside + person * (1 - outside)
+
+    def loss(image, **changes):
+        render = Render({"rgb": image}, torch.ones_like(mask))
+        return float(
+            HeadImage(weight=1.0, ssim=0.25)(replace(step, renders={"points": render}, **changes))
+        )
+
+    faceless = torch.where(outside > 0.05, photograph, step.background)
+    assert loss(right) < 1e-5 < 1e-2 < loss(faceless)
+    assert loss(photograph) > 1e-2, "the picture's face is not believed"
+    assert loss(faceless, unedited=None) < 0.1 * loss(faceless), "nothing else holds the face"
+
+
+@pytest.mark.slow
+def test_an_edit_that_additions_learn_keeps_the_face(tmp_path):
+    """Its pictures are believed where they show the hat and behind the head alone."""
+    _, trainer, _ = fitted("perse", 24, folder=tmp_path)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    later, _, data = fitted(
+        "perse", 24, f"system.method.start={tmp_path}", "density.every=1000",
+        "loss.keep.weight=0.0", "avatar.lora_apart=true", lora=True, people=3, learn=2,
+    )  # fmt: skip
+    learnt, moved = [], []
+    for frame in data.train_frames.frames[-FRAMES:]:
+        hat, pose = frame.others["edit"][0], later.table(frame.index[0])
+        with torch.no_grad():
+            plain, new = (
+                rgb + 1 - alpha
+                for number in (0, 2)
+                for rgb, alpha in [
+                    later.render(pose, frame.camera[0], view=View(subject=torch.tensor(number)))
+                ]
+            )
+        truth, face = frame.image[0], frame.mask[0] * (1 - hat)
+        before, now = (((image - truth).abs() * hat).sum() for image in (plain, new))
+        learnt.append(now / before)
+        moved.append(((new - plain).abs() * face).sum() / (3 * face.sum()))
+    assert torch.stack(learnt).mean() < 0.85
+    # Without the person as the truth of the rest, the face fades: 0.12.
+    assert torch.stack(moved).mean() < 0.07
 
 
 def test_a_start_of_other_settings_is_named(tmp_path):

@@ -19,7 +19,9 @@ from persona.types import BodyIdentity, BodyPose, Camera, Channel, Frame, Gaussi
 VERTICES, SIDE = 120, 24
 NAMES = ("9999_source", "0001_hat_red_pointed", "0002_hat_round")
 FRAMES = 3
-"""Frames of each of the two people."""
+"""Frames of each person."""
+HATS = (None, (1.0, 0.0, 0.0), (0.0, 0.0, 1.0))
+"""Colour of each person's hat."""
 
 
 class TinyHead(Body):
@@ -81,14 +83,14 @@ def head_poses(count, seed=0):
 
 
 def draw(body, pose, hat):
-    """Renders the true frame: vertices as opaque balls coloured by position; the hat is red."""
+    """Renders the true frame: vertices as opaque balls, coloured by position or by the hat."""
     state, identity = matrix_pose(body, pose), body.zero_identity()
     rest, joints = body.shape(identity)
     rest = rest + body.expr_dirs @ state.expression
     means = blend_skin(rest, body.weights, body.transforms_from_matrices(joints, state.rotations))
     colors = body.template * 4 + 0.5
-    if hat:
-        colors[body.template[:, 1] > 0.05] = torch.tensor([1.0, 0, 0])
+    if hat is not None:
+        colors[body.template[:, 1] > 0.05] = torch.tensor(hat)
     balls = Gaussians(
         means + state.trans, torch.full((VERTICES, 3), 0.015),
         torch.eye(1, 4).expand(VERTICES, 4), torch.ones(VERTICES),
@@ -99,8 +101,9 @@ def draw(body, pose, hat):
 
 
 def frame(body, poses, row, subject, index):
-    image, mask, camera = draw(body, poses[row], hat=subject == 1)
-    red = (image[:1] > 0.7) & (image[1:2] < 0.4)
+    image, mask, camera = draw(body, poses[row], HATS[subject])
+    own, other = (2, 0) if subject == 2 else (0, 1)
+    hat = (image[own, None] > 0.7) & (image[other, None] < 0.4)
     one = {
         "image": image, "mask": mask, "albedo": torch.ones_like(image),
         "depth": torch.zeros_like(mask), "normal": torch.full_like(image, 0.5),
@@ -113,7 +116,7 @@ def frame(body, poses, row, subject, index):
                       SIDE, SIDE),
         **{k: v[None] for k, v in one.items()}, name=(f"captured/{index}",), role=("captured",),
         person_px=(float(SIDE),), has_patch=(False,), person_box_px=((0, 0, SIDE, SIDE),),
-        others={"edit": (red & (mask > 0.5)).float()[None]},
+        others={"edit": (hat & (mask > 0.5)).float()[None]},
     )  # fmt: skip
 
 
@@ -165,12 +168,19 @@ class Edit(Subject):
 
 
 class TinyHeads(lightning.LightningDataModule):
-    """Data of the person without and with a hat."""
+    """Data of the person without and with a hat.
+
+    Args:
+        body: Of the person.
+        people: The person and its edits.
+        learn: The only one of them whose frames train; None trains all.
+    """
 
     batch_size, test_split = 1, "test"
 
-    def __init__(self, body, people=2):
+    def __init__(self, body, people=2, learn=None):
         super().__init__()
+        self.learn = learn
         self.train_frames, self.test_frames = Frames(body, people, 0), Frames(body, people, 1)
         self.subjects = tuple(
             Edit(NAMES[i], self.train_frames.frames[i * FRAMES :]) for i in range(people)
@@ -183,6 +193,8 @@ class TinyHeads(lightning.LightningDataModule):
 
     def train_dataloader(self):
         order = torch.randperm(len(self.train_frames)).tolist()
+        if self.learn is not None:
+            order = [row for row in order if row // FRAMES == self.learn]
         return FrameLoader(self.train_frames, [[row] for row in order])
 
     def test_dataloader(self):

@@ -19,7 +19,7 @@ from persona.data.heads.edits import SOURCE_FOLDER, SyntheticEdits, read_edit
 from persona.errors import UserError, check_choice
 from persona.runtime.options import plain, settings_digest
 
-VERSION = 3
+VERSION = 4
 """To be raised whenever a change of the code makes the same settings give other numbers."""
 RUN = "run"
 """Name of the folder, within a cell's, of its training."""
@@ -37,7 +37,7 @@ class Cell:
     truth: dict[str, Any]
     """Configuration of the data module of the person and all edits that are scored."""
     novel: dict[str, Any] | None = None
-    """The same with the new edit added, for a cell that learns one."""
+    """The same with the new edit added, for a cell that learns it."""
     before: Cell | None = None
     """The cell whose trained avatar this one starts from."""
 
@@ -121,7 +121,8 @@ def cell_of(
     ]  # fmt: skip
     edits = [str(edit) for edit in choice.get("edits", config.edits)]
     truth, _ = _truth(config, person, edits)
-    new, roots = _truth(config, person, [*edits, str(config.new_edit)])
+    everything = [*edits, str(choice.get("new_edit", config.new_edit))]
+    new, roots = _truth(config, person, everything)
     if before is not None:
         shared.append(quoted("system.method.start", folder / "cells" / before.name / RUN))
     match choice.learns:
@@ -130,6 +131,8 @@ def cell_of(
             data = ["data=subject", quoted("data.root", root), "data.captured_ratio=null"]
         case "edits":
             data = _overrides(config, person, edits)
+        case "all":
+            data = _overrides(config, person, everything)
         case "between":
             given = [f"data.{key}={value}" for key, value in size.get("between", {}).items()]
             data = ["data=edits_between", f"data.roots={list(roots[:-1])}", *given]
@@ -138,10 +141,12 @@ def cell_of(
             data = ["data=subjects", f"data.roots={list(roots)}", f"data.learn=[{name}]",
                     "data.captured_ratio=null"]  # fmt: skip
         case other:
-            raise UserError(f"systems.{system}.learns={other}: choose person, edits, between, new")
+            known = "person, edits, all, between, new"
+            raise UserError(f"systems.{system}.learns={other}: choose {known}")
     experiment = ",".join(["demo", *filter(None, [choice.get("experiment")])])
     train = plain(compose("train", [f"+exp=[{experiment}]", *shared, *data]))
-    return Cell(system, person, seed, train, truth, new if choice.learns == "new" else None, before)
+    novel = new if choice.learns in ("new", "all") else None
+    return Cell(system, person, seed, train, truth, novel, before)
 
 
 def _overrides(config: DictConfig, person: int, edits: list[str]) -> list[str]:
@@ -185,7 +190,8 @@ def check_edits(config: DictConfig) -> None:
         if earlier is not None and earlier not in chosen:
             chosen.append(earlier)
     own = [edit for name in chosen for edit in config.systems[name].get("edits", ())]
-    for edit in (*config.edits, *own, config.new_edit):
+    new = [config.systems[name].get("new_edit", config.new_edit) for name in chosen]
+    for edit in (*config.edits, *own, *new):
         _, donor = read_edit(edit)
         if donor in config.people:
             raise UserError(

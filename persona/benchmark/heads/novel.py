@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,39 +12,46 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from persona.benchmark.heads.score import predictions, truth
+from persona.benchmark.heads.score import Picture, predictions, truth
 from persona.commands.experiment import load_system
+from persona.data.frames import FrameDataset
 from persona.data.heads.edits import SyntheticEdits
 from persona.errors import UserError
 from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.head.avatar import HeadAvatar
 from persona.modules.head.latent import FeatureCodes
-from persona.modules.metrics.interpolation import disentanglement, mean_disentanglement
+from persona.modules.metrics.interpolation import (
+    Disentanglement,
+    disentanglement,
+    mean_disentanglement,
+)
 from persona.systems.fit import Fit
 from persona.types import View
 
 
-def score_novel(start: Path, after: Fit, novel: Mapping[str, Any]) -> dict[str, float]:
+def score_novel(start: Path | None, after: Fit, novel: Mapping[str, Any]) -> dict[str, float]:
     """Scores a run that learnt one more edit.
 
     Args:
-        start: Run folder that it started from.
+        start: Run folder that it started from; None for a run that learnt all edits at once.
         after: The trained system, whose last edit is the new one.
         novel: Configuration of the data of all edits, the new one last.
     """
     data: SyntheticEdits = instantiate(OmegaConf.create(dict(novel)))
     data.prepare_data()
-    return measure_new_edit(load_system(start, after.device), after, data)
+    before = None if start is None else load_system(start, after.device)
+    return measure_new_edit(before, after, data)
 
 
 @torch.no_grad()
-def measure_new_edit(before: Fit, after: Fit, data: SyntheticEdits) -> dict[str, float]:
+def measure_new_edit(before: Fit | None, after: Fit, data: SyntheticEdits) -> dict[str, float]:
     """Error of the new edit before and after learning it, and how much the other edits changed.
 
     Before learning, its latent is computed from its picture and words alone.
 
     Args:
-        before: The system that the other started from, which has not seen the new edit.
+        before: The system that the other started from, which has not seen the new edit; None
+            leaves out what compares with it.
         after: The system that learnt it, on the same device.
         data: The person, the edits that both know, and the new edit last.
 
@@ -55,17 +62,26 @@ def measure_new_edit(before: Fit, after: Fit, data: SyntheticEdits) -> dict[str,
         renders before.
     """
     frames, new = data.test_frames, len(data.subjects) - 1
-    poses = frames.poses(after.body.num_expression).to(after.device)
-    for system in (before, after):
-        system.test_table = PoseTable.from_poses(system.body, poses).to(after.device)
-        system.eval()
+    _show(after, frames)
+    source, learnt = predictions(after, frames, 0), predictions(after, frames, new)
+
+    def scored(images: Sequence[Picture]) -> Disentanglement:
+        return mean_disentanglement([
+            disentanglement(image, plain, truth(frame), truth(shown))
+            for image, (frame, _, _), (shown, plain, _) in zip(images, learnt, source, strict=True)
+        ])  # fmt: skip
+
+    now = scored([image for _, image, _ in learnt])
+    found = {"new_error": now.edit_error, "new_size": now.edit_size}
+    if before is None:
+        return found
+    _show(before, frames)
     moved = []
     for edit in range(new):
-        for (_, old, _), (_, now, _) in zip(
+        for (_, old, _), (_, later, _) in zip(
             predictions(before, frames, edit), predictions(after, frames, edit), strict=True
         ):
-            moved.append(float((old - now).abs().mean()))
-    source, learnt = predictions(after, frames, 0), predictions(after, frames, new)
+            moved.append(float((old - later).abs().mean()))
     latent = foreseen(before, after, new)
     guesses = []
     for frame, _, _ in learnt:
@@ -73,16 +89,14 @@ def measure_new_edit(before: Fit, after: Fit, data: SyntheticEdits) -> dict[str,
             before.test_table(frame.index[0]), frame.camera[0].local(), view=View(latent=latent)
         )
         guesses.append((rgb + 1 - alpha).clamp(0, 1))
-    values = []
-    for images in (guesses, [image for _, image, _ in learnt]):
-        values.append(mean_disentanglement([
-            disentanglement(image, plain, truth(frame), truth(shown))
-            for image, (frame, _, _), (shown, plain, _) in zip(images, learnt, source, strict=True)
-        ]))  # fmt: skip
-    return {
-        "new_error_before": values[0].edit_error, "new_error": values[1].edit_error,
-        "new_size": values[1].edit_size, "moved": fmean(moved),
-    }  # fmt: skip
+    return found | {"new_error_before": scored(guesses).edit_error, "moved": fmean(moved)}
+
+
+def _show(system: Fit, frames: FrameDataset) -> None:
+    """Gets a system ready to draw frames."""
+    poses = frames.poses(system.body.num_expression).to(system.device)
+    system.test_table = PoseTable.from_poses(system.body, poses).to(system.device)
+    system.eval()
 
 
 def foreseen(before: Fit, after: Fit, edit: int) -> Tensor:

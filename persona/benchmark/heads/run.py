@@ -142,7 +142,8 @@ def run_cell(cell: Cell, place: Path, net: str) -> None:
     system = load_system(run, device)
     values = score_head(system, data, scored(net).to(device), net)
     if cell.novel is not None:
-        values |= score_novel(Path(cell.train["system"]["method"]["start"]), system, cell.novel)
+        start = cell.train["system"]["method"]["start"]
+        values |= score_novel(Path(start) if start else None, system, cell.novel)
     for name in (SHEET_FILE, COMPARISON_FILE):
         if (run / name).is_file():
             shutil.copyfile(run / name, place / name)

@@ -243,7 +243,9 @@ class PerseBuilder(HeadBuilder):
             paper; its code leaves it out.
         lora: whether layers have low-rank additions.
         lora_apart: whether the additions count only as far as a latent shows the edit that they
-            learnt, so that all others stay as they were; the paper's always count.
+            learnt, so that all others stay as they were, and whether the person is what that edit
+            must show where its pictures are not believed; the paper's always count, and leave
+            those pixels out.
     """
 
     radius: float = 0.15

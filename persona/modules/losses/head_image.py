@@ -40,7 +40,7 @@ class HeadImage(Loss[HeadStep]):
     def forward(self, step: HeadStep) -> Float[Tensor, ""]:
         """Over the step's background; features see the whole image, whatever is believed of it."""
         whole, whole_truth = step.render_over(), step.truth_over()
-        believed = step.believed()
+        believed = step.believed() if step.unedited is None else None
         image, truth = (x if believed is None else x * believed for x in (whole, whole_truth))
         value = self.l1 * (image - truth).abs().mean()
         if self.ssim:

@@ -27,6 +27,9 @@ class HeadStep(Step):
     pose: Pose
     background: Float[Tensor, "3 h w"]
     """The colour behind truth and render."""
+    unedited: Float[Tensor, "3 h w"] | None = None
+    """The person without the edit over the background: the truth where the frame does not count.
+    None leaves those pixels out."""
 
     @property
     def surface(self) -> tuple[SurfaceLook, DrawnSurface]:
@@ -55,9 +58,12 @@ class HeadStep(Step):
         return torch.lerp(torch.ones_like(mask), shown, partly)
 
     def truth_over(self) -> Float[Tensor, "3 h w"]:
-        """The photograph, cut out softly, over the background, [0, 1]."""
-        mask = self.frame.mask[0]
-        return self.frame.image[0] * mask + self.background * (1 - mask)
+        """The photograph, cut out softly, over the background, [0, 1]; see ``unedited``."""
+        mask, believed = self.frame.mask[0], self.believed()
+        truth = self.frame.image[0] * mask + self.background * (1 - mask)
+        if self.unedited is None or believed is None:
+            return truth
+        return torch.lerp(self.unedited, truth, believed)
 
     def render_over(self) -> Float[Tensor, "3 h w"]:
         """The render over the background, [0, 1]."""
