@@ -122,8 +122,8 @@ def create(config: DictConfig, folder: Path) -> None:
     if not method.trained:
         instantiate(training.system.method).check()
         config.clips.motions = []  # Generated frames are for training.
-    if not method.reads_texture and config.prior is not None:
-        config.prior.share = 0
+    if not method.reads_texture:
+        config.preprocess.textured = False
     videos = [animate_options(config, motion, folder) for motion in option_list(config, "motions")]
     check_options(training)
     shorten_clips(config, training)

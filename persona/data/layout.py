@@ -207,6 +207,9 @@ class SubjectInfo:
     """Hash of the configuration that made the folder."""
     input_frames: str = ""
     """Frames of a dataset that the avatar is made from, by the dataset's names; else empty."""
+    textured: bool = True
+    """False where only the photograph and the body in it are there, for a method that reads no
+    more."""
     schema: int = SCHEMA
 
     @property

@@ -102,6 +102,11 @@ class Subject:
         return numbers
 
     @property
+    def textured(self) -> bool:
+        """Whether its maker made textures."""
+        return self.info is None or self.info.textured
+
+    @property
     def textured_splits(self) -> tuple[str, ...]:
         """Splits whose textures training reads: captured, and generated_0 where it exists."""
         return tuple(split for split in self.splits if split in (CAPTURED, "generated_0"))
@@ -291,7 +296,16 @@ class Subject:
         )
 
     def textures(self, split: str) -> Textures:
-        """Unwrapped colours and parts of a split (captured and generated_0 have them)."""
+        """Unwrapped colours and parts of a split (captured and generated_0 have them).
+
+        Raises:
+            UserError: a file is missing or broken, or the folder was made without textures.
+        """
+        if not self.textured:
+            raise UserError(
+                f"{self.root}: made without textures, for a method that reads none; make it again "
+                "with scripts/preprocess.py"
+            )
         paths = {key: self.root / split / TEXTURE_FILES[key] for key in Textures._fields}
         read = {key: read_mask if key == "mask" else read_image for key in Textures._fields}
         textures = Textures(**{key: read[key](path, REMEDY) for key, path in paths.items()})
@@ -318,7 +332,7 @@ class Subject:
         for split in self.splits if splits is None else splits:
             for number in self.frame_ids(split):
                 self._check_frame(split, number)
-        for split in self.textured_splits:
+        for split in self.textured_splits if self.textured else ():
             sizes = {
                 key: image_size(self.root / split / TEXTURE_FILES[key]) for key in Textures._fields
             }

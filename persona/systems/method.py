@@ -54,8 +54,8 @@ class Method(nn.Module):
     network makes the avatar in a single pass. No frames are generated for it, no step is taken, and
     its start is its result."""
     reads_texture: ClassVar[bool] = True
-    """False for a method that makes its avatar of the photograph without the subject's textures:
-    nothing is then spent on what they show of the unseen sides."""
+    """False for a method that makes its avatar of the photograph and the naked body in it: no time
+    is then spent on the subject's clothes, textures and what is drawn with them."""
     style: ClassVar[bool] = False
     """True for a method after a paper without public code, whose parts are not all here: tables add
     "-style" to its name."""

@@ -115,15 +115,15 @@ def test_everything_is_checked_before_the_long_work(create, long_work, values, m
     assert not long_work
 
 
-def test_a_feed_forward_method_needs_no_generated_frames(create, long_work, monkeypatch):
-    """It is not trained on the subject, so generated clips of the person would not be used."""
+def test_a_feed_forward_method_needs_the_fitted_photograph_alone(create, long_work, monkeypatch):
+    """It is not trained on the subject, so clothes, textures and clips would not be used."""
     seen = []
     monkeypatch.setattr(module, "preprocess", lambda config: seen.append(config) or Path("x"))
     create(method="lhm", train=["model.random=true", "model.num_points=100"])
-    assert seen[0].clips.motions == [] and seen[0].prior.share == 0
+    assert seen[0].clips.motions == [] and not seen[0].preprocess.textured
     assert long_work["train"].system.method._target_.endswith("LhmMethod")
     create(motions=["walk"])
-    assert seen[1].clips.motions and seen[1].prior.share == 0.5
+    assert seen[1].clips.motions and seen[1].preprocess.textured
     assert seen[1].clips.num_frames == 8  # A quarter of 60 steps looks at those of two clips.
 
 

@@ -13,7 +13,7 @@ from numpy import ndarray
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy import ndimage
 
-from persona.data.layout import EARLIER, FrameData, SubjectInfo, Textures
+from persona.data.layout import CAPTURED, EARLIER, FrameData, SubjectInfo, Textures
 from persona.data.making import whole_folder
 from persona.data.preprocess.albedo import remove_shading
 from persona.data.preprocess.annotate import EDGE, MIN_FACING, BodyView, frame_with, view_body
@@ -81,6 +81,8 @@ class PhotoPreprocessor:
         width: Its width.
         texture_size: Side of the textures, texels.
         prior: Has a say in the colours of what no photograph shows; None leaves them plain.
+        textured: Make clothes, textures and clips. False leaves the photograph with the naked body
+            in it, all that a method reads whose ``reads_texture`` is False.
     """
 
     def __init__(  # noqa: PLR0913 (parts by keyword)
@@ -96,6 +98,7 @@ class PhotoPreprocessor:
         width: int = 384,
         texture_size: int = 1024,
         prior: TexturePrior | None = None,
+        textured: bool = True,
     ):
         if "parts" not in annotator.provides:
             raise UserError(f"{type(annotator).__name__} gives no parts; choose another annotator=")
@@ -103,7 +106,7 @@ class PhotoPreprocessor:
         self.body, self.clips = body, clips.with_annotator(annotator)
         self.fit, self.clothing = fit or PhotoFit(), clothing
         self.height, self.width, self.texture_size = height, width, texture_size
-        self.prior = prior
+        self.prior, self.textured = prior if textured else None, textured
         self.regions, self.limbs = body_regions(body), limb_of_vertices(body)
 
     def run(
@@ -155,11 +158,30 @@ class PhotoPreprocessor:
         Raises:
             UserError: The generator fails.
         """
-        first, fit, cover = sights[0], fits[0], Cover.none(len(self.limbs))
-        log.info("fit: mean keypoint distance %.1f px", fit.residual_px)
+        first = sights[0]
+        log.info("fit: mean keypoint distance %.1f px", fits[0].residual_px)
         fine = [self._fine(sight, fit) for sight, fit in zip(sights, fits, strict=True)]
         canvas = person_canvas(first.image, first.detection, first.camera, self.height, self.width)
         canvas = canvas.with_maps(fine[0].maps)
+        writer, told = SubjectWriter(folder), [w for s in sights for w in s.detection.warnings]
+        if self.textured:
+            told = [*self._write_person(writer, canvas, fine, sights, fits, progress), *told]
+        else:
+            self._write(writer, canvas, fits[0])
+            self._write_overlay(folder / SHEET_FILE, first, fits[0])
+        writer.finish(self._info([sight.photo for sight in sights], told))
+
+    def _write_person(
+        self,
+        writer: SubjectWriter,
+        canvas: Canvas,
+        fine: Sequence[Canvas],
+        sights: Sequence[Sight],
+        fits: Sequence[BodyFit],
+        progress: Progress,
+    ) -> list[str]:
+        """Writes the dressed person, complete textures and generated frames. Returns notes."""
+        fit, cover = fits[0], Cover.none(len(self.limbs))
         if self.clothing is not None:
             task = progress.add_task("clothing", total=self.clothing.iterations)
             outlines = [
@@ -168,26 +190,22 @@ class PhotoPreprocessor:
             ]
             dresser = Dresser(self.body, self.regions, self.limbs, self.clothing)
             fit, cover = dresser(canvas, outlines, lambda n: progress.advance(task, n))
-        frame = self._captured(canvas, fit)
+        self._write(writer, canvas, fit)
         dressed = [fit, *(dressed_as(self.body, other, fit.identity) for other in fits[1:])]
-        paths = [sight.photo for sight in sights]
-        textures = self._textures(fine, dressed, fits, cover, [path.name for path in paths])
+        textures = self._textures(fine, dressed, fits, cover, [s.photo.name for s in sights])
         reference = Reference(
             fine[0].image, fine[0].alpha, fine[0].keypoints.float().numpy(),
             Fitted(self.body, fits[0].identity, fits[0].pose, fine[0].camera),
         )  # fmt: skip
-        told = [w for s in sights for w in s.detection.warnings]
+        told: list[str] = []
         if self.prior is not None:
-            mesh = uv_mesh(self.body, fit.identity)
-            textures, mixed = self.prior(textures, mesh, reference)
-            told = [*mixed, *told]
-        writer = SubjectWriter(folder)
-        self._write(writer, frame, fit, textures)
+            textures, told = self.prior(textures, uv_mesh(self.body, fit.identity), reference)
+        writer.write_textures(CAPTURED, textures)
         person = TexturedPerson(self.body, fit.identity, textures, fit.pose)
-        write_sheet(folder / SHEET_FILE, canvas, fit, person)
+        write_sheet(writer.root / SHEET_FILE, canvas, fit, person)
         task = progress.add_task("generating frames", total=self.clips.steps)
         self.clips(writer, person, reference, canvas.camera, lambda n: progress.advance(task, n))
-        writer.finish(self._info(paths, told))
+        return told
 
     def _fit(
         self, sights: Sequence[Sight], progress: Progress, root: Path, known: Known
@@ -249,25 +267,25 @@ class PhotoPreprocessor:
             if not fit.faults:
                 continue
             picture = root.with_name(f"{root.name}_refused.png")
-            vertices, _ = self.body(fit.identity, fit.pose)
-            write_overlay(
-                picture, sight.image, sight.detection, vertices, self.body.faces, sight.camera
-            )
+            self._write_overlay(picture, sight, fit)
             raise UserError(
                 f"{sight.photo}: the body does not fit what is seen ({'; '.join(fit.faults)}; see "
                 f"{picture}); give a photo of one person in full, or set detector.person=, "
                 "fit.facing= or detector=file with your own mask and keypoints"
             )
 
-    def _write(
-        self, writer: SubjectWriter, frame: FrameData, fit: BodyFit, textures: Textures
-    ) -> None:
-        writer.write_identity(fit.identity)
-        writer.write_frame("captured", CAPTURED_NUMBER, frame)
+    def _write_overlay(self, path: Path, sight: Sight, fit: BodyFit) -> None:
+        """Writes the fitted body over its photograph."""
         vertices, _ = self.body(fit.identity, fit.pose)
-        writer.write_mesh("captured", CAPTURED_NUMBER, vertices, self.body.faces)
-        writer.write_split("captured", [CAPTURED_NUMBER])
-        writer.write_textures("captured", textures)
+        write_overlay(path, sight.image, sight.detection, vertices, self.body.faces, sight.camera)
+
+    def _write(self, writer: SubjectWriter, canvas: Canvas, fit: BodyFit) -> None:
+        """Writes the photograph and the body in it."""
+        writer.write_identity(fit.identity)
+        writer.write_frame(CAPTURED, CAPTURED_NUMBER, self._captured(canvas, fit))
+        vertices, _ = self.body(fit.identity, fit.pose)
+        writer.write_mesh(CAPTURED, CAPTURED_NUMBER, vertices, self.body.faces)
+        writer.write_split(CAPTURED, [CAPTURED_NUMBER])
 
     def _captured(self, canvas: Canvas, fit: BodyFit) -> FrameData:
         """The photograph with what the fitted body says about it."""
@@ -329,9 +347,10 @@ class PhotoPreprocessor:
         """What is measured and what is made up; ``told`` is what was said on the way."""
         girth = (
             "skirt, hair and outline girth on face_offset"
-            if self.clothing is not None
+            if self.textured and self.clothing is not None
             else "naked body"
         )
+        unseen = "made up: plain cloth and skin, hair on the head" if self.textured else "not made"
         provenance = "; ".join((
             f"photo {', '.join(photo.name for photo in photos)}",
             f"keypoints and mask by {type(self.detector).__name__}, or by the annotator where told",
@@ -340,10 +359,13 @@ class PhotoPreprocessor:
             "depth and normals from the fitted body, not from networks",
             "albedo: smooth shading divided out, a stand-in for intrinsic decomposition",
             "face patch by Lanczos, not super-resolved",
-            "unseen texture made up: plain cloth and skin, hair on the head",
+            f"unseen texture {unseen}",
             *told,
         ))  # fmt: skip
-        return SubjectInfo(self.body.name, self.body.digest, provenance, self.clips.generator.name)
+        return SubjectInfo(
+            self.body.name, self.body.digest, provenance, self.clips.generator.name,
+            textured=self.textured,
+        )  # fmt: skip
 
 
 def _own_colour(canvas: Canvas, limbs: Int[ndarray, "h w"]) -> Bool[ndarray, "h w"]:

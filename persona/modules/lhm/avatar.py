@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -21,7 +20,7 @@ from persona.types import PLAIN_VIEW, BodyIdentity, Gaussians, Pose, View
 class LhmAvatar(Avatar):
     """It has no parameters: a network predicts everything in one pass. Gradients reach the pose.
 
-    Only the betas of the person's shape are used: the network itself adds the clothes. A point of
+    Of the person only betas and joints are used: the network itself adds the clothes. A point of
     the body carries one Gaussian or several: first the first ones of all points, then the second.
 
     Args:
@@ -47,10 +46,10 @@ class LhmAvatar(Avatar):
     def __init__(self, body: SmplxBody, identity: BodyIdentity, num_points: int) -> None:
         super().__init__()
         self.body = body
-        self.identity = replace(identity, face_offset=torch.zeros_like(identity.face_offset))
+        self.identity = identity
         places = sample_points(body, num_points)
         self.template, vertex = template_on(body, places)
-        shape, joints = shape_offsets(body, self.identity, vertex)
+        shape, joints = shape_offsets(body, identity, vertex)
         constants = {"shape": shape, "rest_joints": joints, "vertex": vertex, "places": places}
         for name, value in constants.items():
             self.register_buffer(name, value.detach().clone(), persistent=False)

@@ -78,7 +78,8 @@ def posed_body(
         vertex: Nearest to each.
         pose: Pose of the photograph.
     """
-    rest, joints = body.shape(identity)
+    dressed, joints = body.shape(identity)
+    rest = dressed - identity.face_offset
     bones = body.transforms_from_matrices(joints, pose.rotations)
     moved = rest + body.expr_dirs @ pose.expression
     vertices = blend_skin(moved, body.weights, bones) + pose.trans

@@ -155,9 +155,12 @@ def template_on(
 def shape_offsets(
     body: SmplxBody, identity: BodyIdentity, vertex: Int[Tensor, "n"]
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "j 3"]]:
-    """What a person's shape adds to points on some vertices, and the rest joints; metres."""
+    """What a naked person's shape adds to points on some vertices, and the rest joints; metres.
+
+    ``face_offset`` has the clothes, and ``joint_offset`` takes back what they move the joints by.
+    """
     vertices, joints = body.shape(identity)
-    return (vertices - body.template)[vertex], joints
+    return (vertices - identity.face_offset - body.template)[vertex], joints
 
 
 def sample_points(body: SmplxBody, count: int, seed: int = 0) -> Float[Tensor, "n 3"]:

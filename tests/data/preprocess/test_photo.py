@@ -28,7 +28,7 @@ def clips(motion):
     return ClipMaker(generator=TexturedMeshGenerator(), motions=(motion,), num_frames=3)
 
 
-def preprocessor(detector=None, height=160, width=128, fit=None):
+def preprocessor(detector=None, height=160, width=128, fit=None, textured=True):
     if detector is None:
         pytest.importorskip("mediapipe")
     return PhotoPreprocessor(
@@ -40,6 +40,7 @@ def preprocessor(detector=None, height=160, width=128, fit=None):
         height=height,
         width=width,
         texture_size=256,
+        textured=textured,
     )
 
 
@@ -137,6 +138,26 @@ def test_generated_frames_are_aligned_renders_of_the_body(ryota):
         assert not rim.any(), "the person leaves the picture"
     front, back = (ryota.frame("generated_0", i).normal[..., 2] for i in (0, 1))
     assert front.max() > 0.9 and back.max() > 0.9, "z of the normals must point to the camera"
+
+
+def test_without_textures_the_naked_body_stands_where_the_dressed_one_does(
+    ryota, shared_data, tmp_path
+):
+    """The fit is the same; clothes and all that is made of them are left out."""
+    bare = preprocessor(textured=False).run(shared_data / "photos/ryota.png", tmp_path / "bare")
+    bare.validate()
+    assert bare.splits == ("captured",) and (bare.root / SHEET_FILE).is_file()
+    with pytest.raises(UserError, match="made without textures"):
+        bare.textures("captured")
+    body, joints = SmplxBody(), []
+    for subject in (bare, ryota):
+        identity = subject.identity(body)
+        pose = subject.pose("captured", 0, body.num_expression)
+        joints.append(body(identity, pose)[1][1:])  # Clothes may move the root alone.
+    assert not bare.identity(body).face_offset.any()
+    assert torch.equal(bare.identity(body).betas, ryota.identity(body).betas)
+    torch.testing.assert_close(*joints, atol=1e-4, rtol=0)
+    assert (bare.image("captured", 0) == ryota.image("captured", 0)).all()
 
 
 def test_mask_overlaps_the_truth(ryota, shared_data):

@@ -8,11 +8,15 @@ import torch
 from lhm_cases import assert_close, loaded
 from test_lhm_networks import network_of
 
+from persona.data.preprocess.clothing import dress
+from persona.data.preprocess.fit import BodyFit
 from persona.errors import UserError
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.base import Body
 from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.lhm import losses
+from persona.modules.lhm.avatar import LhmAvatar
 from persona.modules.lhm.decoder import PointGaussians
 from persona.modules.lhm.photo import network_image
 from persona.modules.lhm.template import (
@@ -243,3 +247,24 @@ def test_a_body_without_clothes_goes_where_its_mesh_goes(anny):
     assert shared.sum() < 0.2 * count
     assert error[~shared].max() < 1e-4 and error.max() < 0.01
     assert math.isclose(LEGS_APART, math.radians(20))
+
+
+def test_clothes_of_the_subject_move_no_point(anny):
+    """They stand off in ``face_offset``; the network decides about clothes by itself."""
+    generator = torch.Generator().manual_seed(5)
+    identity = anny.zero_identity()
+    identity.betas[:] = torch.randn(len(identity.betas), generator=generator) * 0.5
+    joints = torch.randn(55, 3, generator=generator) * 0.3
+    naked = BodyPose.from_joints(
+        joints, torch.zeros(anny.num_expression), torch.tensor([0, 0, 3.0])
+    )
+    bare = BodyFit(identity, naked, 0.0, 0.0)
+    dressed = dress(anny, bare, torch.randn(anny.num_vertices, 3, generator=generator) * 0.05)
+    assert (dressed.identity.joint_offset.norm(dim=1) > 0.005).any()
+    avatars = [LhmAvatar(anny, fit.identity, 200) for fit in (bare, dressed)]
+    poses = [matrix_pose(anny, fit.pose) for fit in (bare, dressed)]
+    for points in (
+        [avatar(pose).points.means for avatar, pose in zip(avatars, poses, strict=True)],
+        [avatar.standing(pose).points for avatar, pose in zip(avatars, poses, strict=True)],
+    ):
+        torch.testing.assert_close(*points, atol=1e-5, rtol=0)
