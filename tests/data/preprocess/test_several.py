@@ -83,9 +83,10 @@ def test_the_part_of_a_texel_is_what_most_see_well():
         return out
 
     photos = [seen(face, 0.6), seen(hair, 0.9), seen(face, 0.8)]
-    assert agreed_parts(photos, [1.0, 1.0, 1.0]).item() == face
-    assert agreed_parts(photos[:2], [1.0, 1.0]).item() == hair
-    assert agreed_parts(photos[:2], [2.0, 1.0]).item() == face
+    weights = [photo.weight for photo in photos]
+    assert agreed_parts(photos, weights).item() == face
+    assert agreed_parts(photos[:2], weights[:2]).item() == hair
+    assert agreed_parts(photos[:2], [2 * weights[0], weights[1]]).item() == face
 
 
 def test_a_limb_that_was_moved_is_let_go_where_it_was():
