@@ -41,7 +41,7 @@ _POWER = 4
 """How much the best view of a texel outweighs others: blends of views that are off by a texel lose
 what either shows."""
 _VOTE = 2
-_FIRST = 2.0
+_FIRST = 4.0
 """How much more the photograph counts that the avatar is trained to show."""
 _LEAST_SHARP = 0.1
 """Weight of the most blurred photograph against the sharpest."""
