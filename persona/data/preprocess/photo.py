@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,9 +138,9 @@ class PhotoPreprocessor:
             for path in paths
         ]
         with _progress() as progress:
-            fits = self._fit(sights, progress, root, known)
+            used, fits = self._fit(sights, progress, root, known)
             with whole_folder(root, EARLIER) as folder:
-                self.write(sights, fits, folder, progress)
+                self.write(used, fits, folder, progress)
         ClipStore(root).forget()
         return Subject(root)
 
@@ -209,38 +209,52 @@ class PhotoPreprocessor:
 
     def _fit(
         self, sights: Sequence[Sight], progress: Progress, root: Path, known: Known
-    ) -> list[BodyFit]:
-        """A pose for each photograph and one shape; what fits none of them is refused."""
+    ) -> tuple[Sequence[Sight], Sequence[BodyFit]]:
+        """The photographs that are used, a pose for each, and one shape.
+
+        A first photograph that does not fit is refused. A further one that is misread by itself
+        may be understood beside the others; if it is not, it is left out.
+        """
         steps = len(sights) * self.fit.steps + (STEPS if len(sights) > 1 else 0)
         task = progress.add_task("fitting the body", total=steps)
 
         def advance(steps: int) -> None:
             progress.advance(task, steps)
 
-        fits = self._fit_each(sights, advance, root, known)
-        if len(sights) == 1:
-            return fits
-        together = fit_together(self.fit, self.body, sights, fits, advance)
-        faulty = [s.photo for s, f in zip(sights, together, strict=True) if f.faults]
-        if not faulty:
-            return together
-        progress.update(task, total=steps + len(sights) * self.fit.steps)
-        log.warning(
-            "the photos are fitted each by itself: together, %s would not fit any more",
-            ", ".join(map(str, faulty)),
-        )
-        return self._fit_each(sights, advance, root, replace(known, identity=shared_identity(fits)))
+        def each(known: Known) -> list[BodyFit]:
+            return [
+                self.fit(self.body, sight.detection, sight.camera, advance, sight.fine, known)
+                for sight in sights
+            ]
 
-    def _fit_each(
-        self, sights: Sequence[Sight], advance: Callable[[int], None], root: Path, known: Known
-    ) -> list[BodyFit]:
-        """A fit of each photograph by itself; a bad one is refused."""
-        fits = [
-            self.fit(self.body, sight.detection, sight.camera, advance, sight.fine, known)
-            for sight in sights
-        ]
-        self._accept(fits, sights, root)
-        return fits
+        fits = each(known)
+        self._accept(fits[:1], sights[:1], root)
+        while len(sights) > 1:
+            together = fit_together(self.fit, self.body, sights, fits, advance)
+            faulty = [k for k, fit in enumerate(together) if fit.faults]
+            if not faulty:
+                return sights, together
+            misread = [k for k in faulty if fits[k].faults]
+            if not misread:
+                steps += len(sights) * self.fit.steps
+                progress.update(task, total=steps)
+                log.warning(
+                    "the photos are fitted each by itself: together, %s would not fit any more",
+                    ", ".join(str(sights[k].photo) for k in faulty),
+                )
+                fits = each(replace(known, identity=shared_identity(fits)))
+                self._accept(fits, sights, root)
+                return sights, fits
+            for k in misread:
+                log.warning(
+                    "%s is left out: the body does not fit what is seen (%s)",
+                    sights[k].photo, "; ".join(together[k].faults),
+                )  # fmt: skip
+            left = [k for k in range(len(sights)) if k not in misread]
+            sights, fits = [sights[k] for k in left], [fits[k] for k in left]
+            steps += STEPS if len(sights) > 1 else 0
+            progress.update(task, total=steps)
+        return sights, fits
 
     def _fine(self, sight: Sight, fit: BodyFit) -> Canvas:
         """The crop that is unwrapped, with the annotator's maps."""

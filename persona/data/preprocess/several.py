@@ -41,7 +41,7 @@ _POWER = 4
 """How much the best view of a texel outweighs others: blends of views that are off by a texel lose
 what either shows."""
 _VOTE = 2
-_FIRST = 2.0
+_FIRST = 4.0
 """How much more the photograph counts that the avatar is trained to show."""
 _LEAST_SHARP = 0.1
 """Weight of the most blurred photograph against the sharpest."""
@@ -92,7 +92,9 @@ def shared_identity(fits: Sequence[BodyFit]) -> BodyIdentity:
 def unwrap_photos(views: Sequence[View], mesh: UvMesh, size: int, names: Sequence[str]) -> Textures:
     """One texture of several photographs, the light of the first.
 
-    A texel is taken from where it is seen most squarely, nearest and sharpest.
+    A texel is taken from where it is seen most squarely, nearest and sharpest. What the first
+    photograph shows counts as seen squarely, at whatever angle: bodies are never fitted so well
+    that the border of a sleeve or of hair lies at the same place in others.
 
     Args:
         views: Photographs with the body that is in them; the first sets the exposure.
@@ -108,8 +110,10 @@ def unwrap_photos(views: Sequence[View], mesh: UvMesh, size: int, names: Sequenc
     trust = ((sharp / sharp.max()).clamp(min=_LEAST_SHARP) * fine / fine.max()).tolist()
     seen = [_seen(view, mesh, texels) for view in views]
     trust[0] *= _FIRST
+    weights = [(seen[0].weight > 0) * trust[0]]
+    weights += [sums.weight * share for sums, share in zip(seen[1:], trust[1:], strict=True)]
     merged = Sums.empty(len(texels.index))
-    part = agreed_parts(seen, trust)
+    part = agreed_parts(seen, weights)
     shown = [
         Shown(sums.mean, sums.weight, _normals(view, mesh, texels))
         for sums, view in zip(seen, views, strict=True)
@@ -123,8 +127,8 @@ def unwrap_photos(views: Sequence[View], mesh: UvMesh, size: int, names: Sequenc
             names[k],
             100 * apart,
         )
-    for sums, colour, share in zip(seen, colours, trust, strict=True):
-        _merge(merged, sums, colour, share, part)
+    for sums, colour, weight in zip(seen, colours, weights, strict=True):
+        _merge(merged, sums, colour, weight, part)
     return filled(merged, texels, mesh, size)
 
 
@@ -140,12 +144,16 @@ def _normals(view: View, mesh: UvMesh, texels: Texels) -> Float[Tensor, "k 3"]:
     return F.normalize(texels.features(normals), dim=-1)
 
 
-def agreed_parts(seen: Sequence[Sums], trust: Sequence[float]) -> Int[Tensor, "k"]:
-    """The part of each texel that the photographs vote for, who sees it better with more weight."""
+def agreed_parts(seen: Sequence[Sums], weights: Sequence[Float[Tensor, "k"]]) -> Int[Tensor, "k"]:
+    """The part of each texel that the photographs vote for, who sees it better with more weight.
+
+    Args:
+        seen: What each photograph shows.
+        weights: How well it shows each texel.
+    """
     votes = torch.zeros_like(seen[0].parts)
-    for sums, share in zip(seen, trust, strict=True):
-        weight = (sums.weight * share) ** _VOTE
-        votes += sums.parts / sums.weight.clamp(min=1e-9)[:, None] * weight[:, None]
+    for sums, weight in zip(seen, weights, strict=True):
+        votes += sums.parts / sums.weight.clamp(min=1e-9)[:, None] * weight[:, None] ** _VOTE
     return votes.argmax(-1)
 
 
@@ -153,11 +161,11 @@ def _merge(
     merged: Sums,
     sums: Sums,
     colour: Float[Tensor, "k 3"],
-    share: float,
+    weight: Float[Tensor, "k"],
     part: Int[Tensor, "k"],
 ) -> None:
     """Adds a photograph whose light is evened, where it shows the part that was agreed on."""
-    weight = (sums.weight * share) ** _POWER * (sums.parts.argmax(-1) == part)
+    weight = weight**_POWER * (sums.parts.argmax(-1) == part)
     merged.colour.add_(colour * weight[:, None])
     merged.weight.add_(weight)
     merged.parts[:, :] += F.one_hot(part, merged.parts.shape[1]) * weight[:, None]

@@ -83,9 +83,10 @@ def test_the_part_of_a_texel_is_what_most_see_well():
         return out
 
     photos = [seen(face, 0.6), seen(hair, 0.9), seen(face, 0.8)]
-    assert agreed_parts(photos, [1.0, 1.0, 1.0]).item() == face
-    assert agreed_parts(photos[:2], [1.0, 1.0]).item() == hair
-    assert agreed_parts(photos[:2], [2.0, 1.0]).item() == face
+    weights = [photo.weight for photo in photos]
+    assert agreed_parts(photos, weights).item() == face
+    assert agreed_parts(photos[:2], weights[:2]).item() == hair
+    assert agreed_parts(photos[:2], [2 * weights[0], weights[1]]).item() == face
 
 
 def test_a_limb_that_was_moved_is_let_go_where_it_was():
@@ -307,8 +308,53 @@ def test_a_fit_that_fails_together_leaves_each_by_itself(body, monkeypatch, capl
     detection, camera = Detection(*seen, torch.zeros(133, 4)), photo_camera(8, 8)
     sights = [Sight(Path(name), image, detection, camera, None) for name in ("a.jpg", "b.jpg")]
     with Progress() as progress:
-        found = preprocessor._fit(sights, progress, Path("me"), NOTHING)
+        used, found = preprocessor._fit(sights, progress, Path("me"), NOTHING)
         (task,) = progress.tasks
     assert task.completed == task.total == (4 if faults else 2) * 7 + photo.STEPS
+    assert used == sights
     assert [fit.start for fit in found] == ([""] * 2 if faults else ["together"] * 2)
     assert ("b.jpg would not fit any more" in caplog.text) == bool(faults)
+
+
+@pytest.mark.parametrize("helped", [False, True])
+def test_a_misread_photograph_is_understood_beside_others_or_left_out(
+    body, monkeypatch, caplog, helped
+):
+    """One that fits neither alone nor with the others is left out, with a warning."""
+    good = BodyFit(body.zero_identity(), BodyPose.zero(body.num_expression), 2.0, 0.01)
+    fits = {"a.jpg": good, "b.jpg": replace(good, faults=("it is turned away",)), "c.jpg": good}
+
+    def jointly(fitter, body, sights, alone, advance):
+        advance(photo.STEPS)
+        names = [sight.photo.name for sight in sights]
+        assert [fits[name] for name in names] == alone
+        return [fits[n] if n == "b.jpg" and not helped else good for n in names]
+
+    monkeypatch.setattr(photo, "fit_together", jointly)
+    image, camera = np.zeros((8, 8, 3), np.uint8), photo_camera(8, 8)
+    detections = [
+        Detection(torch.ones(8, 8), torch.zeros(133, 3), torch.zeros(133, 4)) for _ in fits
+    ]
+    sights = [
+        Sight(Path(name), image, detection, camera, None)
+        for name, detection in zip(fits, detections, strict=True)
+    ]
+    names = {id(sight.detection): sight.photo.name for sight in sights}
+
+    class Fitter:
+        steps = 7
+
+        def __call__(self, body, detection, camera, advance, *arguments):
+            advance(self.steps)
+            return fits[names[id(detection)]]
+
+    preprocessor = photo.PhotoPreprocessor.__new__(photo.PhotoPreprocessor)
+    preprocessor.fit, preprocessor.body = Fitter(), body
+    with Progress() as progress:
+        used, found = preprocessor._fit(sights, progress, Path("me"), NOTHING)
+        (task,) = progress.tasks
+    assert [sight.photo.name for sight in used] == [n for n in fits if helped or n != "b.jpg"]
+    assert len(found) == len(used)
+    assert not any(fit.faults for fit in found)
+    assert task.completed == task.total == 3 * 7 + (1 if helped else 2) * photo.STEPS
+    assert ("b.jpg is left out" in caplog.text) != helped

@@ -186,3 +186,19 @@ def test_several_photographs_become_one_texture_in_the_light_of_the_first():
     plain = unwrap(views, mesh, SIZE)
     found = torch.from_numpy(plain.texture).flatten(0, 1)[texels.index].float() / 255
     assert (found - paint(rest)).abs().mean(-1)[mask].mean() > 1.5 * error[mask].mean()
+
+
+def test_the_first_photograph_keeps_what_it_shows_obliquely():
+    """Another one that shows the same texels squarely only adds what the first does not show."""
+    mesh = ball()
+    views = [view_of(mesh, angle) for angle in (0.0, 1.3)]
+    colours = np.array([(200, 10, 10), (10, 200, 10)], np.uint8)
+    painted = [
+        View(replace(v.frame, image=np.broadcast_to(c, v.frame.image.shape).copy()), v.vertices)
+        for v, c in zip(views, colours, strict=True)
+    ]
+    first, both = (unwrap_photos(painted[:n], mesh, SIZE, ["a", "b"][:n]) for n in (1, 2))
+    added = both.mask & ~first.mask
+    assert added.sum() > 0.1 * first.mask.sum()
+    assert np.abs(both.texture[first.mask].astype(int) - colours[0]).max() < 0.1 * 255
+    assert np.abs(both.texture[added].astype(int) - colours[1]).max() <= 1
