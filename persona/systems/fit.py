@@ -26,7 +26,7 @@ from persona.modules.optim import forget, replace_rows
 from persona.runtime.ddp import DDP, of_all_processes
 from persona.runtime.step_graph import TOTAL, GraphedLoss
 from persona.systems.avatar_module import AvatarModule
-from persona.systems.method import FINISHING, Method
+from persona.systems.method import Method
 from persona.systems.schedule import Schedule, rate_factor
 from persona.systems.scores import Predicted, Scores
 from persona.types import CAPTURED, Frame, Pose
@@ -284,15 +284,15 @@ class Fit(AvatarModule):
         """Calls ``Method.finish``, which sees the avatar as tests do."""
         training = self.training
         self.eval()
-        self.method.finish(self.captured_frames())
+        self.method.finish(self.trained_frames)
         self.train(training)
         self.finished = True
 
-    def captured_frames(self) -> Iterator[tuple[Frame, Pose]]:
-        """At most ``FINISHING`` captured frames, evenly spread, and their trained poses."""
+    def trained_frames(self, role: str, most: int) -> Iterator[tuple[Frame, Pose]]:
+        """At most so many frames of a role, evenly spread, and their trained poses."""
         frames = self.trainer.datamodule.train_frames
-        rows = [row for row, role in enumerate(frames.roles) if role == CAPTURED]
-        for number in spread(len(rows), FINISHING):
+        rows = [row for row, own in enumerate(frames.roles) if own == role]
+        for number in spread(len(rows), most):
             frame = frames[[rows[number]]].to(self.device)
             yield frame, self.table(frame.index[0])
 

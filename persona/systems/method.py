@@ -28,8 +28,8 @@ Layers = tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]
 """Premultiplied colour and alpha."""
 Draw = Callable[[int | Int[Tensor, "1"], Camera], Layers]
 """Draws a clip's pose by its row; the row may be a tensor on the device."""
-FINISHING = 8
-"""Most captured frames that ``Method.finish`` sees."""
+TrainedFrames = Callable[[str, int], Iterator[tuple[Frame, Pose]]]
+"""At most so many of the frames of a role, evenly spread, and their trained poses."""
 Views = Mapping[str, frozenset[str]]
 """Channels that losses read, by view."""
 
@@ -119,12 +119,8 @@ class Method(nn.Module):
             frames: All training frames, as rows of the pose table.
         """
 
-    def finish(self, captured: Iterator[tuple[Frame, Pose]]) -> None:
-        """Called when training ends.
-
-        Args:
-            captured: At most ``FINISHING`` of the captured frames and their trained poses.
-        """
+    def finish(self, frames: TrainedFrames) -> None:
+        """Called when training ends, with what it saw."""
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """Optimiser groups of the trained parameters, with rates for one frame per step."""

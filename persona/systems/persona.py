@@ -1,7 +1,7 @@
 """PERSONA: one photo's avatar, trained on captured and generated frames."""
 
 import logging
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -25,12 +25,26 @@ from persona.modules.losses.functional import occlusion_boundary
 from persona.modules.losses.persona_step import PersonaStep
 from persona.modules.parallel import branches
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.modules.render.seen_colours import Shot, seen_colours
-from persona.systems.method import Draw, Method, Views
-from persona.types import CAPTURED, PLAIN_VIEW, BodyIdentity, Camera, Frame, Pose, Render, View
+from persona.modules.render.seen_colours import Shot, best_views, seen_colours, shown_px
+from persona.systems.method import Draw, Method, TrainedFrames, Views
+from persona.types import (
+    CAPTURED,
+    GENERATED,
+    PLAIN_VIEW,
+    BodyIdentity,
+    Camera,
+    Frame,
+    Pose,
+    Render,
+    View,
+)
 
 _HOLD = 0.3
 """Of ``seen_colours``; with 0.1 rims of the photograph were seen as streaks from the side."""
+_PHOTOS, _CANDIDATES = 8, 24
+"""Most captured frames whose colours count, and most generated ones of which the best are taken."""
+_SHOWN_PX = 0.05
+"""Least pixels of a Gaussian that count as shown."""
 log = logging.getLogger(__name__)
 NOT_CHANNELS = frozenset({"alpha", "boundary", "mesh"})
 
@@ -48,7 +62,10 @@ class PersonaMethod(Method):
         patch_boundary_side: width of one on the face patch, as a share of the patch.
         photo_colours: after training, give what the photographs show the colours with which renders
             equal them, by least squares: steps of an optimiser leave them blurred. Of many captured
-            frames (a video) ``FINISHING`` count, and of their pixels those of ``own_colour``.
+            frames (a video) 8 count, and of their pixels those of ``own_colour``.
+        best_frames: and give the rest the colours of so many generated frames, each Gaussian those
+            of the frame that shows it best: frames of a video model disagree by pixels, and their
+            mean, which steps find, is a blur.
     """
 
     body: SmplxBody
@@ -67,13 +84,14 @@ class PersonaMethod(Method):
         boundary_side: float = 0.015,
         patch_boundary_side: float = 0.06,
         photo_colours: bool = False,
+        best_frames: int = 0,
     ) -> None:
         super().__init__(body=body, renderer=renderer, avatar=avatar)
         self.views = ViewRenderer(renderer, avatar.triplane_extent_m)
         self.boundary_side = boundary_side
         self.surface: SurfaceTruth | None = None
         self.patch_boundary_side = patch_boundary_side
-        self.photo_colours = photo_colours
+        self.photo_colours, self.best_frames = photo_colours, best_frames
         self.own_colour: dict[str, Float[Tensor, "1 1 h w"]] = {}
         """By the names of captured frames: 1 where they show the colour of the surface that is
         there, 0 in contact shadows and where another part is seen. Read from the subject."""
@@ -161,15 +179,44 @@ class PersonaMethod(Method):
         )
 
     @torch.no_grad()
-    def finish(self, captured: Iterator[tuple[Frame, Pose]]) -> None:
-        """Solves for the colours of what the photographs show, if that is asked for."""
-        if not self.photo_colours:
+    def finish(self, frames: TrainedFrames) -> None:
+        """Solves for the colours of what photographs and the best frames show, as asked for."""
+        if not self.photo_colours and not self.best_frames:
             return
-        shots, before = [self._shot(*pair) for pair in captured], self.avatar.rgb_logit.sigmoid()
-        if not shots:
-            return
-        rgb = seen_colours(self.renderer, shots, before, hold=_HOLD)
-        self.avatar.rgb_logit.copy_(rgb.logit(COLOR_EPS))
+        photos = [self._shot(*pair) for pair in frames(CAPTURED, _PHOTOS)]
+        before = rgb = self.avatar.rgb_logit.sigmoid()
+        if self.best_frames:
+            rgb = self._frame_colours(frames, photos, rgb)
+        if self.photo_colours and photos:
+            rgb = seen_colours(self.renderer, photos, rgb, hold=_HOLD)
+        if rgb is not before:
+            self.avatar.rgb_logit.copy_(rgb.logit(COLOR_EPS))
+
+    def _frame_colours(
+        self, frames: TrainedFrames, photos: Sequence[Shot], rgb: Float[Tensor, "n 3"]
+    ) -> Float[Tensor, "n 3"]:
+        """Colours in which what no photograph shows is as in the frame that shows it best.
+
+        One view a surface in place of a mean of all is what keeps textures of scans sharp (Waechter
+        et al., Let There Be Color, ECCV 2014).
+        """
+        hidden = torch.ones_like(rgb[:, 0], dtype=torch.bool)
+        for photo in photos:
+            hidden &= shown_px(self.renderer, photo) < _SHOWN_PX
+        shown = [
+            hidden * shown_px(self.renderer, self._shot(*pair))
+            for pair in frames(GENERATED, _CANDIDATES)
+        ]
+        if not shown:
+            return rgb
+        chosen = best_views(shown, self.best_frames)
+        best = torch.stack([shown[number] for number in chosen]).max(0)
+        for number, pair in enumerate(frames(GENERATED, _CANDIDATES)):
+            if number in chosen:
+                own = (best.indices == chosen.index(number)) & (best.values > _SHOWN_PX)
+                solved = seen_colours(self.renderer, [self._shot(*pair)], rgb)
+                rgb = torch.where(own[:, None], solved, rgb)
+        return rgb
 
     def _shot(self, frame: Frame, pose: Pose) -> Shot:
         """A captured frame, with the avatar as it stands in it."""

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,11 @@ from persona.runtime.checkpoint import CHECKPOINT_FILE
 from persona.types import CAPTURED
 
 CONF = Path(__file__).parents[2] / "conf"
+
+
+def shown(**pairs):
+    """Frames and poses by role, as ``Fit.trained_frames`` gives them."""
+    return lambda role, most: iter(pairs.get(role, [])[:most])
 
 
 def photograph(system, folder):
@@ -38,12 +44,12 @@ def test_the_photographs_view_becomes_sharper_where_pixels_count(trained):
     method = system.method
     frame, pose, error = photograph(system, trained["folder"])
     before, blurred = method.avatar.rgb_logit.detach().clone(), error()
-    method.finish(iter([(frame, pose)]))
+    method.finish(shown(captured=[(frame, pose)]))
     assert torch.equal(method.avatar.rgb_logit, before), "it was not asked for"
     method.photo_colours = True
-    method.finish(iter([]))
+    method.finish(shown())
     assert torch.equal(method.avatar.rgb_logit, before), "there is no photograph"
-    method.finish(iter([(frame, pose)]))
+    method.finish(shown(captured=[(frame, pose)]))
     assert error() < 0.85 * blurred
     method.avatar.rgb_logit.data.copy_(before)
     height, width = frame.image.shape[2:]
@@ -52,9 +58,40 @@ def test_the_photographs_view_becomes_sharper_where_pixels_count(trained):
     method.own_colour = {frame.name[0]: upper}
     counts = upper[0, :, ::2, ::2]
     first = error(counts), error(1 - counts)
-    method.finish(iter([(frame, pose)]))
+    method.finish(shown(captured=[(frame, pose)]))
     # Gaussians that show on both sides of the edge change.
     assert error(counts) < 0.85 * first[0] and abs(error(1 - counts) / first[1] - 1) < 0.05
+
+
+def test_what_no_photograph_shows_is_as_in_the_best_frame(trained):
+    """Of two frames of the back, the red one shows all of it and the blue one its upper half."""
+    system = copy.deepcopy(trained["system"])
+    method = system.method
+    frame, pose, _ = photograph(system, trained["folder"])
+    rotations = pose.rotations.clone()
+    rotations[0] = torch.diag(torch.tensor([-1.0, 1.0, -1.0])) @ rotations[0]
+    behind = replace(pose, rotations=rotations)
+
+    @torch.no_grad()
+    def seen(at):
+        return method.render(at, frame.camera[0].local(), view=frame.view)
+
+    front, back = seen(pose)[0], seen(behind)[0]
+    mask = (seen(behind)[1] > 0.5).float()[None]
+    upper = mask.clone()
+    upper[:, :, frame.image.shape[2] // 2 :] = 0
+    frames = [
+        (replace(frame, image=torch.eye(3)[color].view(1, 3, 1, 1) * mask, mask=part), behind)
+        for color, part in ((2, upper), (0, mask))
+    ]
+    method.best_frames = 1
+    method.finish(shown(captured=[(frame, pose)]))
+    assert torch.equal(seen(pose)[0], front), "there is no frame"
+    method.finish(shown(captured=[(frame, pose)], generated=frames))
+    inside = mask[0, 0] > 0
+    assert (seen(behind)[0] - back)[0][inside].mean() > 0.3, "redder"
+    assert (seen(behind)[0] - back)[2][inside].mean() < 0, "not bluer"
+    assert (seen(pose)[0] - front).abs().mean() < 0.01, "the photograph's side stays"
 
 
 def test_a_training_ends_with_it(tiny_settings, subjects, tmp_path, caplog):
@@ -83,7 +120,7 @@ def test_a_training_ends_with_it(tiny_settings, subjects, tmp_path, caplog):
     frame, pose, error = photograph(system, tmp_path / "run")
     assert (system.method.own_colour[frame.name[0]][0, 0] == torch.from_numpy(own > 0)).all()
     solved = error()
-    system.method.finish(iter([(frame, pose)]))
+    system.method.finish(shown(captured=[(frame, pose)]))
     assert error() > 0.85 * solved, "little was left to solve"
     config.resume = str(tmp_path / "run")
     _, resumed = train_system(config, tmp_path / "unused")

@@ -1,9 +1,9 @@
-"""Colours that are solved for, against the dense solution."""
+"""Colours that are solved for, against the dense solution; what views show."""
 
 import torch
 
 from persona.modules.render.cpu import CpuRenderer
-from persona.modules.render.seen_colours import Shot, seen_colours
+from persona.modules.render.seen_colours import Shot, best_views, seen_colours, shown_px
 from persona.types import Camera, Channel, Gaussians
 
 COUNT, SIDE = 4, 12
@@ -46,3 +46,19 @@ def test_colours_solve_the_least_squares_problem_of_all_photographs():
     found = seen_colours(renderer, shots, first, hold=hold)
     assert torch.allclose(found.double(), wanted, atol=1e-4)
     assert not torch.allclose(found, first, atol=0.02)
+
+
+def test_shown_pixels_add_up_to_what_counts():
+    shot = draw_shot(torch.Generator().manual_seed(2))
+    found = shown_px(CpuRenderer(), shot)
+    alpha = CpuRenderer()(shot.gaussians, shot.camera, {}).alpha
+    assert torch.allclose(found.sum(), (alpha * shot.mask).sum(), rtol=1e-4)
+    assert (found > 0).all()
+
+
+def test_views_are_chosen_by_what_they_add():
+    views = [[3.0, 0, 0, 0], [0, 2, 2, 0], [0, 2, 2.5, 0], [3, 0, 0, 0.5], [0, 0, 0, 0]]
+    shown = [torch.tensor(view, dtype=torch.float) for view in views]
+    assert best_views(shown, 1) == [2]
+    assert best_views(shown, 9) == [2, 3]
+    assert best_views(shown[-1:], 2) == []
