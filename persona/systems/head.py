@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -163,6 +163,10 @@ class HeadMethod(Method):
             frame=frame, avatar=self.avatar, posed=posed, pose=pose, renders={VIEW: render},
             mesh_masks={}, boundary={}, background=background, unedited=unedited,
         )  # fmt: skip
+
+    def frame_kind(self, frame: Frame) -> Hashable:
+        """Names of a frame's further maps: without that of the edit a step draws less."""
+        return frozenset(frame.others)
 
     @torch.no_grad()
     def _unedited(

@@ -420,6 +420,8 @@ def test_where_a_new_edit_is_not_believed_the_person_is_the_truth(tmp_path):
     person = rgb + step.background * (1 - alpha)
     assert torch.equal(step.unedited, person)
     assert unmarked.unedited is None, "nothing reads the person where all is believed"
+    marked, labelled = (replace(frame, others={n: frame.mask}) for n in ("edit", "labels"))
+    assert system.frame_kind(marked) != system.frame_kind(labelled), "one CUDA graph for both"
     hat, mask = frame.others["edit"][0], frame.mask[0]
     photograph = frame.image[0] * mask + step.background * (1 - mask)
     outside = torch.maximum(hat, 1 - mask)
