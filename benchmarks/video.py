@@ -133,10 +133,8 @@ def kernels(call: Callable[[], object], most: int = 24) -> str:
     )
 
 
-def whole_clip(workload: Workload, device: torch.device) -> dict[str, float]:
+def whole_clip(clip: Callable[[bool], object], device: torch.device) -> dict[str, float]:
     """Seconds and memory of sampling all of it, and before that the first calls of a brief one."""
-    clip = workload.clip
-    assert clip is not None
     first = seconds(lambda: clip(True), device)
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -208,6 +206,9 @@ def main() -> None:
         about["matrix_rate"] = matrix_rate(device)
         console.print(f"bfloat16 products: {about['matrix_rate'] / 1e12:.0f} TFLOP/s")
     workload = MODELS[options.model](settings)
+    clip = workload.clip if options.clip else None
+    if options.clip and clip is None:
+        parser.error(f"--clip: {options.model} has single calls alone; leave it out")
     counts = operations(workload)
     chosen = [name for name in VARIANTS if name in options.variants]
     title = f"{options.model}, {settings.frames} frames, {settings.dtype}"
@@ -219,8 +220,8 @@ def main() -> None:
             if options.kernels:
                 console.print(kernels(next(iter(workload.parts.values())).call), markup=False)
         console.print(table(title, workload, counts, found))
-        if options.clip:
-            about |= whole_clip(workload, device)
+        if clip is not None:
+            about |= whole_clip(clip, device)
             gib = about.get("whole_clip_peak_bytes", 0) / 2**30
             console.print(
                 f"a whole clip, {chosen[-1]}: {about['whole_clip_s']:.1f} s, {gib:.1f} "

@@ -166,8 +166,12 @@ def champ(settings: Settings) -> Workload:
     }
 
     def clip(brief: bool) -> Tensor:
-        count, chosen = (window, replace(options, steps=1)) if brief else (settings.frames, options)
-        maps = {kind: torch.rand(count, 3, height, width) for kind in CHAMP_MAPS}
+        count, chosen = settings.frames, options
+        if brief:
+            count, chosen = _brief(count, window, options.encode_chunk), replace(options, steps=1)
+        # One picture for all maps and frames: drawing random numbers takes seconds.
+        shown = torch.rand(3, height, width).expand(count, -1, -1, -1)
+        maps = dict.fromkeys(CHAMP_MAPS, shown)
         reference = torch.rand(3, height, width, device=device)
         return sampler(reference, maps, chosen, generator=torch.Generator().manual_seed(0))
 
@@ -268,9 +272,9 @@ def _svd(
     }
 
     def clip(brief: bool) -> Tensor:
-        # The decoder's last chunk has as many frames as a whole clip's.
-        count = -(-tile // chunk) * chunk + frames % chunk if brief else frames
-        chosen = replace(options, steps=1) if brief else options
+        count, chosen = frames, options
+        if brief:
+            count, chosen = _brief(count, tile, chunk), replace(options, steps=1)
         # One drawing again and again: drawing random numbers takes seconds.
         drawing = torch.randint(256, (3, height, width), dtype=torch.uint8)
         shown = drawing.expand(count, -1, -1, -1)
@@ -280,6 +284,11 @@ def _svd(
         return sampler(reference, shown, chosen, generator=generator, face=known)
 
     return Workload(networks, parts, clip)
+
+
+def _brief(frames: int, tile: int, chunk: int) -> int:
+    """Frames of a short clip whose tiles, chunks and last chunk are as large as a whole clip's."""
+    return min(frames, -(-tile // chunk) * chunk + frames % chunk)
 
 
 def _drawn(networks: list[nn.Module], device: torch.device) -> list[nn.Module]:

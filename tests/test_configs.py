@@ -191,6 +191,10 @@ def test_cells_of_heads_compose(size, tmp_path):
     learnt = cells["perse_lora"].train
     assert learnt["data"]["learn"] == [Path(learnt["data"]["roots"][-1]).name]
     assert learnt["avatar"]["lora"] and not cells["perse"].train["avatar"]["lora"]
+    among = cells["perse_all_edits_hair"]
+    assert among.train["data"]["edits"] == [*config.edits, "hair:8"]
+    assert among.novel["edits"] == among.train["data"]["edits"] and among.before is None
+    assert not among.train["system"]["method"]["start"]
     assert len({cell.digest for cell in cells.values()}) == len(cells)
 
 

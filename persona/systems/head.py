@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,7 +23,7 @@ from persona.modules.head.avatar import HeadAvatar, PosedHead
 from persona.modules.head.builder import HeadBuilder, PerseBuilder
 from persona.modules.head.looks import DrawnSurface, GaussianLook
 from persona.modules.head.lora import train_lora_only
-from persona.modules.losses.head_step import VIEW, HeadStep
+from persona.modules.losses.head_step import EDIT_MAP, VIEW, HeadStep
 from persona.modules.losses.random_colors import RandomColors
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.head_outline import learn_outlines, points_in_outlines
@@ -152,8 +152,10 @@ class HeadMethod(Method):
         if self.random:
             color = self.backgrounds(self.avatar.steps + turn, frame.index)
         background = color[:, None, None].expand_as(image)
-        # First, because the share of the additions stays set.
-        unedited = self._unedited(pose, camera, background) if self.avatar.edits.apart else None
+        unedited = None
+        if self.avatar.edits.apart and EDIT_MAP in frame.others:
+            # First, because the share of the additions stays set.
+            unedited = self._unedited(pose, camera, background)
         posed = self.avatar(pose, frame.view)
         channels = {name: Channel(self._values(posed, name)) for name in views[VIEW] | {"rgb"}}
         render = self.renderer(posed.gaussians(VIEW), camera, channels)
@@ -161,6 +163,10 @@ class HeadMethod(Method):
             frame=frame, avatar=self.avatar, posed=posed, pose=pose, renders={VIEW: render},
             mesh_masks={}, boundary={}, background=background, unedited=unedited,
         )  # fmt: skip
+
+    def frame_kind(self, frame: Frame) -> Hashable:
+        """Names of a frame's further maps: without that of the edit a step draws less."""
+        return frozenset(frame.others)
 
     @torch.no_grad()
     def _unedited(

@@ -123,6 +123,11 @@ def test_a_person_cannot_be_given_what_it_has():
         with pytest.raises(UserError, match="choose people that no edit is from"):
             check_edits(OmegaConf.create(given | change))
     check_edits(OmegaConf.create(given | {"people": [9], "only": ["perse"]}))
+    own = given | {"people": [9], "systems": {"perse": {}, "apart": {"new_edit": "beard:9"}}}
+    with pytest.raises(UserError, match="the edit beard:9 would give"):
+        check_edits(OmegaConf.create(own))
+    # Its own new edit takes the place of the shared one, which is not read then.
+    check_edits(OmegaConf.create(own | {"people": [6], "only": ["apart"]}))
     for name in ("shapes", "later"):
         with pytest.raises(UserError, match="choose people that no edit is from"):
             check_edits(OmegaConf.create(given | {"people": [9], "only": [name]}))

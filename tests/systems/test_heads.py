@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from tiny_heads import FRAMES, NAMES, SIDE, TinyHead, TinyHeads
 
+from persona.benchmark.heads.novel import measure_new_edit
 from persona.commands.edit import edit, interpolate
 from persona.commands.pictures import to_uint8
 from persona.data.datamodule import FrameLoader
@@ -411,10 +412,16 @@ def test_where_a_new_edit_is_not_believed_the_person_is_the_truth(tmp_path):
     frame = data.train_frames.frames[-1]
     pose, camera = system.table(frame.index[0]), frame.camera[0]
     with torch.no_grad():
-        step = system.method.observe(frame, pose, {"points": frozenset({"rgb"})})
+        step, unmarked = (
+            system.method.observe(one, pose, {"points": frozenset({"rgb"})})
+            for one in (frame, replace(frame, others={}))
+        )
         rgb, alpha = system.render(pose, camera)
     person = rgb + step.background * (1 - alpha)
     assert torch.equal(step.unedited, person)
+    assert unmarked.unedited is None, "nothing reads the person where all is believed"
+    marked, labelled = (replace(frame, others={n: frame.mask}) for n in ("edit", "labels"))
+    assert system.frame_kind(marked) != system.frame_kind(labelled), "one CUDA graph for both"
     hat, mask = frame.others["edit"][0], frame.mask[0]
     photograph = frame.image[0] * mask + step.background * (1 - mask)
     outside = torch.maximum(hat, 1 - mask)
@@ -430,6 +437,21 @@ def test_where_a_new_edit_is_not_believed_the_person_is_the_truth(tmp_path):
     assert loss(right) < 1e-5 < 1e-2 < loss(faceless)
     assert loss(photograph) > 1e-2, "the picture's face is not believed"
     assert loss(faceless, unedited=None) < 0.1 * loss(faceless), "nothing else holds the face"
+
+
+def test_an_edit_that_was_trained_among_the_others_has_no_scores_from_before():
+    fit, _, data = fitted("perse", 1)
+    found = measure_new_edit(None, fit, data.test_frames)
+    assert set(found) == {"new_error", "new_size"}
+    sizes = []
+    for edited, plain in zip(
+        data.test_frames.frames[FRAMES:], data.test_frames.frames, strict=False
+    ):
+        one, other = (f.image[0] * f.mask[0] + 1 - f.mask[0] for f in (edited, plain))
+        apart = (one - other).abs().mean(0)
+        sizes.append(apart[apart > 1 / 255].mean())
+    assert found["new_size"] == pytest.approx(float(torch.stack(sizes).mean()), rel=1e-5)
+    assert found["new_error"] > 0
 
 
 @pytest.mark.slow

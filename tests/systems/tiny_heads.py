@@ -142,6 +142,9 @@ class Frames(FrameDataset):
     def __len__(self):
         return len(self.frames)
 
+    def rows_of(self, subject):
+        return range(FRAMES * subject, FRAMES * (subject + 1))
+
     def poses(self, num_expression):
         return self.states
 

@@ -40,28 +40,27 @@ def score_novel(start: Path | None, after: Fit, novel: Mapping[str, Any]) -> dic
     data: SyntheticEdits = instantiate(OmegaConf.create(dict(novel)))
     data.prepare_data()
     before = None if start is None else load_system(start, after.device)
-    return measure_new_edit(before, after, data)
+    return measure_new_edit(before, after, data.test_frames)
 
 
 @torch.no_grad()
-def measure_new_edit(before: Fit | None, after: Fit, data: SyntheticEdits) -> dict[str, float]:
-    """Error of the new edit before and after learning it, and how much the other edits changed.
-
-    Before learning, its latent is computed from its picture and words alone.
+def measure_new_edit(before: Fit | None, after: Fit, frames: FrameDataset) -> dict[str, float]:
+    """Error of the new edit, and against an earlier system what learning it has changed.
 
     Args:
-        before: The system that the other started from, which has not seen the new edit; None
-            leaves out what compares with it.
-        after: The system that learnt it, on the same device.
-        data: The person, the edits that both know, and the new edit last.
+        before: The system that the other started from, which has not seen the new edit; None if
+            the new edit was trained among the others from the start.
+        after: The system that learnt it, on the same device; its last edit is the new one.
+        frames: Test frames of the person and of all edits.
 
     Returns:
-        ``new_error_before`` and ``new_error``: mean absolute difference from the truth where the
-        new edit shows. ``new_size``: the same for the person without the edit. ``moved``: mean
-        absolute difference of all other edits, and of the person as photographed, from their
-        renders before.
+        ``new_error``: mean absolute difference from the truth where the new edit shows.
+        ``new_size``: the same for the truth without the edit. Only with ``before``:
+        ``new_error_before``, ``new_error`` of what it foresees from the edit's picture and words
+        alone; ``moved``, mean absolute difference of all other edits, and of the person as
+        photographed, from their renders before.
     """
-    frames, new = data.test_frames, len(data.subjects) - 1
+    new = len(after.method.people) - 1
     _show(after, frames)
     source, learnt = predictions(after, frames, 0), predictions(after, frames, new)
 

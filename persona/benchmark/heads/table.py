@@ -25,10 +25,11 @@ PSNR, SSIM, LPIPS: unseen expressions and views of the person as photographed, a
 white, the render under its own alpha. Edit error: mean absolute difference from the truth where the
 truth of the edit differs from that of the person ("edit size" is that difference). Drift: of the
 edited render from the unedited one everywhere else. PPL, PDV: nine pictures between each two codes
-of an attribute. New edit: the same error of an edit that was not trained on, as its picture and
-words alone foresee it, then learnt by low-rank additions or by all weights; others moved: mean
-absolute difference of the renders of all other edits from what they were. Means over people and
-seeds, with the deviation over them; seconds are those of several trainings side by side.
+of an attribute. New edit (`new_edit`, of which a system may have its own): the same error, as
+the edit's picture and words alone foresee it before it is trained on, then learnt: by low-rank
+additions, by all weights, or among all others from the start; others moved: mean absolute
+difference of the renders of all other edits from what they were. Means over people and seeds, with
+the deviation over them; seconds are those of several trainings side by side.
 """
 SPEED = """
 ## PERSE's step at {side} x {side} pixels, {points} Gaussians

@@ -38,10 +38,9 @@ class HeadImage(Loss[HeadStep]):
         self.perceptual, self.l1, self.ssim, self.features = perceptual, l1, ssim, features
 
     def forward(self, step: HeadStep) -> Float[Tensor, ""]:
-        """Over the step's background; features see the whole image, whatever is believed of it."""
-        whole, whole_truth = step.render_over(), step.truth_over()
-        believed = step.believed() if step.unedited is None else None
-        image, truth = (x if believed is None else x * believed for x in (whole, whole_truth))
+        """Over the step's background; features see the whole image, whatever is compared of it."""
+        whole, whole_truth, compared = step.render_over(), step.truth_over(), step.compared()
+        image, truth = (x if compared is None else x * compared for x in (whole, whole_truth))
         value = self.l1 * (image - truth).abs().mean()
         if self.ssim:
             value = value + self.ssim * (1 - ssim_map(image, truth, border="zero").mean())

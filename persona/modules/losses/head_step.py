@@ -57,6 +57,10 @@ class HeadStep(Step):
         shown = torch.maximum(self.frame.others[EDIT_MAP][0].to(mask), 1 - mask)
         return torch.lerp(torch.ones_like(mask), shown, partly)
 
+    def compared(self) -> Float[Tensor, "1 h w"] | None:
+        """1 where there is a truth to compare with; None is everywhere, as with ``unedited``."""
+        return self.believed() if self.unedited is None else None
+
     def truth_over(self) -> Float[Tensor, "3 h w"]:
         """The photograph, cut out softly, over the background, [0, 1]; see ``unedited``."""
         mask, believed = self.frame.mask[0], self.believed()

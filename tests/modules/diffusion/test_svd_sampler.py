@@ -112,6 +112,23 @@ def test_stable_animator_parity(parity, monkeypatch):
     assert_agree(frames, case.wanted["frames"])
 
 
+def test_drawings_as_bytes_are_those_as_floats(parity):
+    sampler = make_sampler(parity, identity=False)
+    case = parity("stable_animator/pipeline")
+    reference = case.given["image_uint8"].movedim(-1, 0) / 255
+    drawings = case.given["pose_small_uint8"].movedim(-1, 1)[:4]
+    drawings = drawings.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    assert drawings.dtype == torch.uint8 and len(drawings.unique()) > 2
+    options = SvdOptions(tile=4, overlap=1, steps=1, decode_chunk=4)
+    one, other = (
+        sampler(reference, shown, options, generator=torch.Generator().manual_seed(0))
+        for shown in (drawings, drawings / 127.5 - 1)
+    )
+    assert torch.equal(one, other)
+    black = sampler(reference, drawings * 0, options, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(one, black), "drawings are not read"
+
+
 def test_face_refinement_parity(parity):
     """One step with the clean clip moved towards a face, and one without."""
     case = parity("stable_animator/hjb_step")

@@ -204,7 +204,11 @@ class SvdSampler(Sampler):
         return self.vae.decode(scaled, num_frames=len(scaled)).sample.float()
 
     def _read_drawings(
-        self, drawings: Tensor, device: torch.device, chunk: int
+        self,
+        drawings: UInt8[Tensor, "frames 3 height_d width_d"]
+        | Float[Tensor, "frames 3 height_d width_d"],
+        device: torch.device,
+        chunk: int,
     ) -> Float[Tensor, "frames channels height width"]:
         """What the pose network makes of each, some at a time."""
         dtype = dtype_of(self.pose_net)
