@@ -89,7 +89,7 @@ def test_what_no_photograph_shows_is_as_in_the_best_frame(trained):
     assert torch.equal(seen(pose)[0], front), "there is no frame"
     method.finish(shown(captured=[(frame, pose)], generated=frames))
     inside = mask[0, 0] > 0
-    assert (seen(behind)[0] - back)[0][inside].mean() > 0.3, "redder"
+    assert (seen(behind)[0] - back)[0][inside].mean() > 0.2, "redder"
     assert (seen(behind)[0] - back)[2][inside].mean() < 0, "not bluer"
     assert (seen(pose)[0] - front).abs().mean() < 0.01, "the photograph's side stays"
 
