@@ -86,8 +86,8 @@ def test_a_trained_method_that_starts_without_textures_refuses_such_a_folder(bar
     with initialize_config_dir(str(CONF), version_base="1.3"):
         options = [
             "+exp=splatting_demo", "data=subject", "~data.source", "body=anny",
-            f"subjects_dir={bare.parent}", f"name={bare.name}", "renderer=cpu", "trainer.accelerator=cpu", "logger=none",
-            "metric.lpips_net=null",
+            f"subjects_dir={bare.parent}", f"name={bare.name}", "renderer=cpu",
+            "trainer.accelerator=cpu", "logger=none", "metric.lpips_net=null",
         ]  # fmt: skip
         config = compose("train", options)
     with pytest.raises(UserError, match=rf"{bare}: made without textures"):
