@@ -38,7 +38,8 @@ SMALL = (
     "pictures.turntable_frames=0",
     "logger=none",
 )
-"""A training of seconds. Kernels depend on sizes: those of frames and avatars stay."""
+"""A training of seconds. Kernels depend on sizes: those of frames and avatars stay, but for the
+field's."""
 FIELD_RESOLUTION = 32
 """Of the skinning field, whose building took a third of the time until the first kernel. Its size
 is no constant of a kernel, but whether 16 divides it is."""
@@ -63,7 +64,8 @@ def compiled_ahead(overrides: Sequence[str], height: int, width: int) -> Iterato
         return
     sizes = f"data.source.config.height={height}", f"data.source.config.width={width}"
     config = composed("train", [*overrides, *SMALL, *sizes])
-    if "field_resolution" in config.avatar:
+    chosen = config.avatar.get("field_resolution", 0)
+    if chosen > FIELD_RESOLUTION and chosen % 16 == 0:
         config.avatar.field_resolution = FIELD_RESOLUTION
     done = _marker(config)
     if config.trainer.accelerator == "cpu" or done.exists():

@@ -18,6 +18,7 @@ from persona.commands.experiment import train_system
 from persona.commands.live import live_view
 from persona.commands.track import check_track, track
 from persona.data.io import read_image
+from persona.data.layout import CAPTURED, TEXTURE_FILES
 from persona.data.making import one_maker
 from persona.data.numbers import whole_number
 from persona.data.preprocess.colour_rules import ColourRuleAnnotator
@@ -124,6 +125,10 @@ def create(config: DictConfig, folder: Path) -> None:
         config.clips.motions = []  # Generated frames are for training.
     if not method.reads_texture:
         config.preprocess.textured = False
+    elif not config.preprocess.textured:
+        raise UserError(
+            f"preprocess.textured=false: {method.__name__} reads textures; leave that option out"
+        )
     videos = [animate_options(config, motion, folder) for motion in option_list(config, "motions")]
     check_options(training)
     shorten_clips(config, training)
@@ -138,11 +143,22 @@ def create(config: DictConfig, folder: Path) -> None:
     # Larger networks would share the GPU with the process that compiles.
     readers = {get_class(part._target_) for part in (config.generator, config.annotator)}
     beside = method.trained and readers <= READS_ON_CPU
+    warn_of_textures(config)
     with compiled_ahead(train_overrides(config), *size) if beside else nullcontext():
         root = preprocess(config)
     print(f"subject: {root}", flush=True)
     _, system = train_system(training, folder)
     animate_all(videos, folder, system)
+
+
+def warn_of_textures(config: DictConfig) -> None:
+    """Says so if a subject that other methods can use becomes one without textures."""
+    root = named_folder(config)
+    if not config.preprocess.textured and (root / CAPTURED / TEXTURE_FILES["texture"]).is_file():
+        log.warning(
+            "%s: its clothes, textures and clips are replaced by the photograph alone; to keep "
+            "them for other methods, give another name=", root,
+        )  # fmt: skip
 
 
 def shorten_clips(config: DictConfig, training: DictConfig) -> None:

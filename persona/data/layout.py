@@ -202,7 +202,7 @@ class SubjectInfo:
     provenance: str
     """Where the subject comes from, such as ``synthetic seed=0`` or ``photo me.jpg``."""
     generator: str
-    """What made the ``generated_*`` frames."""
+    """What made the ``generated_*`` frames; empty where there are none."""
     config_digest: str = ""
     """Hash of the configuration that made the folder."""
     input_frames: str = ""

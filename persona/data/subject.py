@@ -106,6 +106,18 @@ class Subject:
         """Whether its maker made textures."""
         return self.info is None or self.info.textured
 
+    def check_textured(self) -> None:
+        """For methods that want more than the photograph and the naked body in it.
+
+        Raises:
+            UserError: the folder was made without textures.
+        """
+        if not self.textured:
+            raise UserError(
+                f"{self.root}: made without textures, for a method that reads none; make it again "
+                "with scripts/preprocess.py"
+            )
+
     @property
     def textured_splits(self) -> tuple[str, ...]:
         """Splits whose textures training reads: captured, and generated_0 where it exists."""
@@ -301,11 +313,7 @@ class Subject:
         Raises:
             UserError: a file is missing or broken, or the folder was made without textures.
         """
-        if not self.textured:
-            raise UserError(
-                f"{self.root}: made without textures, for a method that reads none; make it again "
-                "with scripts/preprocess.py"
-            )
+        self.check_textured()
         paths = {key: self.root / split / TEXTURE_FILES[key] for key in Textures._fields}
         read = {key: read_mask if key == "mask" else read_image for key in Textures._fields}
         textures = Textures(**{key: read[key](path, REMEDY) for key, path in paths.items()})

@@ -128,6 +128,9 @@ class Fit(AvatarModule):
             # Reset the random state: what was built before (LPIPS, for example) must not matter.
             torch.manual_seed(torch.initial_seed())
             subjects = data.subjects if self.method.many else (data.subject,)
+            if self.method.reads_texture:
+                for subject in subjects:
+                    subject.check_textured()
             self.method.people = tuple(subject.name for subject in subjects)
             self.build(subjects[0].identity(self.body), len(data.train_frames))
             start = self.pose_table(data.train_frames)

@@ -64,8 +64,6 @@ class LhmTraining(L.LightningModule):
     """
 
     point_dirs: Float[Tensor, "n 3 s"]
-    joints: Float[Tensor, "j 3"]
-    joint_dirs: Float[Tensor, "j 3 s"]
 
     def __init__(  # noqa: PLR0913 (by keyword)
         self,
@@ -101,14 +99,9 @@ class LhmTraining(L.LightningModule):
         if compile:
             self.net.network.transformer.compile()
         self.template, vertex = template_on(body, sample_points(body, model.num_points))
-        # A shape is linear in its coefficients, so the shape bases of points and joints are enough.
-        regressor = body.joint_regressor
-        constants = {
-            "point_dirs": body.shape_dirs[vertex], "joints": regressor @ body.template,
-            "joint_dirs": torch.einsum("jp,pcs->jcs", regressor, body.shape_dirs),
-        }  # fmt: skip
-        for name, value in constants.items():
-            self.register_buffer(name, value.detach().clone(), persistent=False)
+        # A shape is linear in its coefficients, so the points' shape basis is enough.
+        point_dirs = body.shape_dirs[vertex].detach().clone()
+        self.register_buffer("point_dirs", point_dirs, persistent=False)
         self.last_loss: float | None = None
         self.waited_s, self.since, self.ended = 0.0, (0, time.monotonic()), time.monotonic()
 
@@ -201,8 +194,7 @@ class LhmTraining(L.LightningModule):
         """Premultiplied colour and alpha of every picture: all views of a person, then the next."""
         views = batch.colour.shape[1]
         shape = torch.einsum("ncs,bs->bnc", self.point_dirs, batch.betas)
-        joints = self.joints + torch.einsum("jcs,bs->bjc", self.joint_dirs, batch.betas)
-        bones = self.body.transforms_from_matrices(joints[:, None], batch.rotations)
+        bones = self.body.transforms_from_matrices(batch.joints[:, None], batch.rotations)
         means, quaternions = self.template.carry(
             made[:, None], shape[:, None], batch.betas.new_zeros(self.body.num_expression),
             bones, batch.trans,

@@ -37,8 +37,8 @@ Views = Mapping[str, frozenset[str]]
 class Method(nn.Module):
     """The method of a paper for one subject's avatar; ``Fit`` trains, tests and saves any.
 
-    The defaults are those of a method whose builder makes an avatar of Gaussians, which starts
-    without the subject's textures. Everything else is overridden.
+    The defaults are those of a method whose builder makes an avatar of Gaussians, whose start does
+    not depend on the subject's folder. Everything else is overridden.
 
     Args:
         body: body model.
@@ -54,8 +54,9 @@ class Method(nn.Module):
     network makes the avatar in a single pass. No frames are generated for it, no step is taken, and
     its start is its result."""
     reads_texture: ClassVar[bool] = True
-    """False for a method that makes its avatar of the photograph and the naked body in it: no time
-    is then spent on the subject's clothes, textures and what is drawn with them."""
+    """Whether it wants the complete folder: the body in clothes, textures, and clips if it is
+    ``trained``. False, only for methods with ``trained = False``: the photograph and the naked body
+    in it are enough, and no time is spent on the rest."""
     style: ClassVar[bool] = False
     """True for a method after a paper without public code, whose parts are not all here: tables add
     "-style" to its name."""

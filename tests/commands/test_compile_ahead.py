@@ -89,6 +89,13 @@ def test_other_settings_compile_again(gpu_machine):
     assert len(gpu_machine.begun) == 3
 
 
+@pytest.mark.parametrize("chosen", [100, 16])
+def test_a_skinning_field_that_compiles_otherwise_or_is_small_stays(gpu_machine, chosen):
+    run(["+exp=photo", f"avatar.field_resolution={chosen}"])
+    (process,) = gpu_machine.begun
+    assert process.config.avatar.field_resolution == chosen
+
+
 def test_avatars_without_a_skinning_field_compile_too(gpu_machine):
     run(["+exp=exavatar_demo"])
     (process,) = gpu_machine.begun

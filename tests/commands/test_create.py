@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from persona.commands import create as module
 from persona.data.io import write_png
+from persona.data.layout import CAPTURED, TEXTURE_FILES
 from persona.data.sampler import BalancedSampler
 from persona.errors import UserError
 
@@ -48,7 +49,7 @@ def create(tmp_path):
             config = compose("create")
             config.photo, config.name = str(tmp_path / "photo.png"), "me"
             for key, value in values.items():
-                config[key] = value
+                OmegaConf.update(config, key, value)
             module.create(config, folder)
 
     return run
@@ -107,6 +108,7 @@ def test_a_photograph_of_no_size_is_refused(create, long_work, tmp_path, size):
         ({"photo": None, "video": "absent.mp4"}, r"absent\.mp4: no such video"),
         ({"photo": None, "video": "absent.mp4", "stills": 0}, "stills=0"),
         ({"photo": None, "video": "a.mp4", "track": ["body.num_betas=9"]}, "with another body"),
+        ({"preprocess.textured": False}, "preprocess.textured=false: PersonaMethod reads textures"),
     ],
 )
 def test_everything_is_checked_before_the_long_work(create, long_work, values, message):
@@ -125,6 +127,21 @@ def test_a_feed_forward_method_needs_the_fitted_photograph_alone(create, long_wo
     create(motions=["walk"])
     assert seen[1].clips.motions and seen[1].preprocess.textured
     assert seen[1].clips.num_frames == 8  # A quarter of 60 steps looks at those of two clips.
+
+
+def test_a_folder_of_other_methods_loses_its_textures_with_a_warning(
+    create, long_work, tmp_path, caplog
+):
+    bare = ["model.random=true", "model.num_points=100"]
+    where = {"subjects_dir": str(tmp_path), "name": "me"}
+    create(method="lhm", train=bare, **where)
+    texture = tmp_path / "me" / CAPTURED / TEXTURE_FILES["texture"]
+    texture.parent.mkdir(parents=True)
+    texture.touch()
+    create(**where)
+    assert "give another name=" not in caplog.text
+    create(method="lhm", train=bare, **where)
+    assert f"{tmp_path / 'me'}: its clothes, textures and clips are replaced" in caplog.text
 
 
 @pytest.fixture

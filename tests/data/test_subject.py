@@ -223,6 +223,7 @@ def test_not_a_subject_folder(tmp_path):
             "mesh",
             "edit",
             "labels",
+            "own_colour",
             "surface_offset",
         }
     ),

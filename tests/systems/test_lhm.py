@@ -1,11 +1,18 @@
 """LHM as a method: one forward pass makes a run that is animated and scored like any other."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from safetensors.torch import save_file
 
-from persona.commands.experiment import load_system, train
+from persona.commands.drive import animate
+from persona.commands.experiment import load_system, train, train_system
+from persona.data.layout import SUBJECT_FILE
 from persona.errors import UserError
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.rotation import matrix_from_axis_angle
@@ -13,6 +20,7 @@ from persona.modules.lhm.photograph import see_photograph
 from persona.modules.lhm.sight import SIGHT_PARTS
 from persona.types import BodyPose
 
+CONF = Path(__file__).parents[2] / "conf"
 SMALL = [
     "system=lhm", "model=lhm_small", "model.dim=16", "model.heads=2",
     "model.layers=1", "model.hidden=16",
@@ -45,6 +53,45 @@ def test_one_pass_makes_a_run(tiny, weights, tmp_path):
         rgb, alpha = system.render(system.table(torch.tensor(0)), frame.camera[0].local())
     inside = frame.mask[0] > 0.5
     assert rgb.shape == (3, 64, 48) and alpha[inside].mean() > 4 * alpha[~inside].mean()
+
+
+@pytest.fixture
+def bare(subjects, tmp_path):
+    """The tiny subject as it is made for a method that reads no texture."""
+    root = shutil.copytree(
+        subjects / "tiny", tmp_path / "bare",
+        ignore=shutil.ignore_patterns("generated_*", "test", "smplx_texture*", "smplx_seg*"),
+    )  # fmt: skip
+    about = json.loads((root / SUBJECT_FILE).read_text())
+    (root / SUBJECT_FILE).write_text(json.dumps(about | {"textured": False, "generator": ""}))
+    return root
+
+
+def test_a_folder_without_textures_makes_the_same_avatar_and_a_video(tiny, weights, bare, tmp_path):
+    """Nothing but the photograph and the body in it is read."""
+    train(tiny(*SMALL, weights), tmp_path / "full")
+    where = f"subjects_dir={bare.parent}", f"name={bare.name}"
+    _, system = train_system(tiny(*SMALL, weights, *where), tmp_path / "run")
+    wanted, found = load_system(tmp_path / "full").avatar, load_system(tmp_path / "run").avatar
+    for name in wanted.made:
+        assert torch.equal(getattr(found, name), getattr(wanted, name))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        options = [f"run={tmp_path / 'run'}", "num_frames=2", "height=64", "width=48"]
+        config = compose("animate", options)
+    assert animate(config, tmp_path / "video", system).stat().st_size > 0
+
+
+def test_a_trained_method_that_starts_without_textures_refuses_such_a_folder(bare, tmp_path):
+    """There are no clips in it either."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        options = [
+            "+exp=splatting_demo", "data=subject", "~data.source", "body=anny",
+            f"subjects_dir={bare.parent}", f"name={bare.name}", "renderer=cpu",
+            "trainer.accelerator=cpu", "logger=none", "metric.lpips_net=null",
+        ]  # fmt: skip
+        config = compose("train", options)
+    with pytest.raises(UserError, match=rf"{bare}: made without textures"):
+        train(config, tmp_path / "run")
 
 
 def test_the_photograph_is_read_where_the_body_stands(tiny, weights, tmp_path):

@@ -3,9 +3,11 @@
 import logging
 import runpy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -15,6 +17,10 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from persona.commands import experiment, train_lhm
 from persona.data.people.portraits import VIEW, Portraits
+from persona.data.preprocess.clothing import dress
+from persona.data.preprocess.fit import BodyFit
+from persona.data.subject import Subject
+from persona.data.subject_writer import SubjectWriter
 from persona.errors import UserError
 from persona.systems import lhm_training
 from persona.systems.clock import TrainingClock
@@ -60,22 +66,58 @@ def batch(settings):
     return system, found
 
 
+def opaque(made):
+    """Opaque Gaussians on the body."""
+    return replace(
+        made, offset=torch.zeros_like(made.offset), scales=torch.full_like(made.scales, 0.03),
+        opacity=torch.ones_like(made.opacity),
+    )  # fmt: skip
+
+
 def test_views_show_the_body_where_it_is_posed(batch):
     """An opaque avatar without offsets from the body covers most of the mask in every view."""
     system, people = batch
     assert isinstance(people, Portraits) and people.colour.shape == (2, 2, 3, *VIEW)
     with torch.no_grad():
-        made = system.run(system.net, people, None)
-        made = type(made)(**{
-            **vars(made), "offset": torch.zeros_like(made.offset),
-            "scales": torch.full_like(made.scales, 0.03),
-            "opacity": torch.ones_like(made.opacity),
-        })  # fmt: skip
+        made = opaque(system.run(system.net, people, None))
         masks = people.mask.flatten(0, 1) > 127
         alphas = system.renders(made, people)[1]
         for mask, alpha in zip(masks, alphas, strict=True):
             overlap = (mask & (alpha[0] > 0.5)).sum() / (mask | (alpha[0] > 0.5)).sum()
             assert overlap > 0.6
+
+
+def test_clothes_of_a_folder_move_no_point(settings, subjects, body, tmp_path):
+    """The same person bare and dressed: points lie, and are read, at the same places."""
+    config = settings()
+    system, stream = instantiate(config.system), instantiate(config.data)
+    stream.aim(system.size, torch.device("cpu"))
+    people = stream.people(seed=0)
+    generator = torch.Generator().manual_seed(0)
+    offset = torch.randn(body.num_vertices, 3, generator=generator) * 0.1
+    bare = replace(
+        Subject(subjects / "tiny").identity(body), face_offset=torch.zeros_like(offset),
+        joint_offset=torch.randn(body.num_joints, 3, generator=generator) * 0.01,
+    )  # fmt: skip
+    found = []
+    for root, clothes in (tmp_path / "one", 0 * offset), (tmp_path / "two", offset):
+        subject = Subject(root)
+        info, writer = subject.info, SubjectWriter(root)
+        for split in subject.splits:
+            for number in subject.frame_ids(split):
+                pose = subject.pose(split, number, body.num_expression)
+                fit = dress(body, BodyFit(bare, pose, 0.0, 0.0), clothes)
+                writer.write_pose(split, number, fit.pose)
+        writer.write_identity(fit.identity)
+        writer.finish(info)
+        found.append(people.portraits(subject, np.random.default_rng(0)))
+    one, two = found
+    assert (one.trans - two.trans).norm(dim=-1).min() > 0.001, "clothes move the root's pivot"
+    torch.testing.assert_close(one.sight, two.sight, atol=2e-3, rtol=0)
+    with torch.no_grad():
+        made = opaque(system.run(system.net, one, None))
+        alphas = [system.renders(made, batch)[1] for batch in found]
+    torch.testing.assert_close(*alphas, atol=2e-3, rtol=0)
 
 
 def test_every_parameter_learns(batch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -92,14 +92,13 @@ class FolderPortraits(torch.utils.data.IterableDataset):
         """One subject: its photograph, and other frames by chance."""
         reader = self.reader
         identity = subject.identity(reader.body)
-        bare = replace(identity, face_offset=torch.zeros_like(identity.face_offset))
         first = subject.frame_ids(CAPTURED)[0]
         source = self._picture(subject, CAPTURED, first)
         splits = [split for split in subject.splits if split != TEST]
         frames = [(split, number) for split in splits for number in subject.frame_ids(split)]
         chosen = rng.integers(0, len(frames), self.views - 1)
         views = [source, *(self._picture(subject, *frames[row]) for row in chosen)]
-        return reader(reader.photo(source, bare), views, bare)
+        return reader(reader.photo(source, identity), views, identity)
 
     def _picture(self, subject: Subject, split: str, number: int) -> Picture:
         image = torch.from_numpy(subject.image(split, number)).permute(2, 0, 1).float() / 255

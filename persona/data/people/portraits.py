@@ -62,6 +62,8 @@ class Portraits(TensorTuple):
     rotations: Float[Tensor, "b v j 3 3"]
     trans: Float[Tensor, "b v 3"]
     betas: Float[Tensor, "b e"]
+    joints: Float[Tensor, "b j 3"]
+    """In the rest pose, metres."""
 
     @property
     def photo(self) -> Photo:
@@ -128,6 +130,7 @@ class PortraitReader:
         """One person, as a batch of one."""
         small = [view.resized(*VIEW) for view in views]
         poses = [matrix_pose(self.body, view.pose) for view in small]
+        _, joints = self.body.shape(identity)
 
         def stacked(values: list[Tensor]) -> Tensor:
             return torch.stack(values)[None]
@@ -141,6 +144,7 @@ class PortraitReader:
             center_px=stacked([v.camera.center_px for v in small]),
             rotations=stacked([p.rotations for p in poses]),
             trans=stacked([p.trans for p in poses]), betas=identity.betas[None],
+            joints=joints[None],
         )  # fmt: skip
 
 

@@ -130,7 +130,8 @@ class PhotoPreprocessor:
         """
         several = [photos] if isinstance(photos, str | Path) else photos
         root, paths = Path(root), [Path(photo) for photo in several]
-        self.clips.check(self.body, fitted=True)
+        if self.textured:
+            self.clips.check(self.body, fitted=True)
         if self.prior is not None:
             self.prior.check()
         sights = [
@@ -138,14 +139,19 @@ class PhotoPreprocessor:
             for path in paths
         ]
         with _progress() as progress:
-            used, fits = self._fit(sights, progress, root, known)
+            used, fits, told = self._fit(sights, progress, root, known)
             with whole_folder(root, EARLIER) as folder:
-                self.write(used, fits, folder, progress)
+                self.write(used, fits, folder, progress, told)
         ClipStore(root).forget()
         return Subject(root)
 
     def write(
-        self, sights: Sequence[Sight], fits: Sequence[BodyFit], folder: Path, progress: Progress
+        self,
+        sights: Sequence[Sight],
+        fits: Sequence[BodyFit],
+        folder: Path,
+        progress: Progress,
+        told: Sequence[str] = (),
     ) -> None:
         """Fills a new subject folder with people whose naked bodies are known.
 
@@ -154,16 +160,18 @@ class PhotoPreprocessor:
             fits: The body in each.
             folder: To write; it may be that of a ``whole_folder``.
             progress: Shows how far it is.
+            told: What was said of photographs that are not used, for the provenance.
 
         Raises:
             UserError: The generator fails.
         """
-        first = sights[0]
+        first, shots = sights[0], list(zip(sights, fits, strict=True))
         log.info("fit: mean keypoint distance %.1f px", fits[0].residual_px)
-        fine = [self._fine(sight, fit) for sight, fit in zip(sights, fits, strict=True)]
+        fine = [self._fine(*shot) for shot in (shots if self.textured else shots[:1])]
         canvas = person_canvas(first.image, first.detection, first.camera, self.height, self.width)
         canvas = canvas.with_maps(fine[0].maps)
-        writer, told = SubjectWriter(folder), [w for s in sights for w in s.detection.warnings]
+        writer = SubjectWriter(folder)
+        told = [*(w for s in sights for w in s.detection.warnings), *told]
         if self.textured:
             told = [*self._write_person(writer, canvas, fine, sights, fits, progress), *told]
         else:
@@ -209,11 +217,11 @@ class PhotoPreprocessor:
 
     def _fit(
         self, sights: Sequence[Sight], progress: Progress, root: Path, known: Known
-    ) -> tuple[Sequence[Sight], Sequence[BodyFit]]:
-        """The photographs that are used, a pose for each, and one shape.
+    ) -> tuple[Sequence[Sight], Sequence[BodyFit], list[str]]:
+        """The photographs that are used, a pose for each and one shape, and notes on the others.
 
         A first photograph that does not fit is refused. A further one that is misread by itself
-        may be understood beside the others; if it is not, it is left out.
+        may be understood beside the others; if one of them then does not fit, it is left out.
         """
         steps = len(sights) * self.fit.steps + (STEPS if len(sights) > 1 else 0)
         task = progress.add_task("fitting the body", total=steps)
@@ -229,12 +237,14 @@ class PhotoPreprocessor:
 
         fits = each(known)
         self._accept(fits[:1], sights[:1], root)
+        told: list[str] = []
         while len(sights) > 1:
             together = fit_together(self.fit, self.body, sights, fits, advance)
             faulty = [k for k, fit in enumerate(together) if fit.faults]
             if not faulty:
-                return sights, together
-            misread = [k for k in faulty if fits[k].faults]
+                return sights, together, told
+            alone = [k for k, fit in enumerate(fits) if fit.faults]
+            misread = [k for k in faulty if k in alone] or alone
             if not misread:
                 steps += len(sights) * self.fit.steps
                 progress.update(task, total=steps)
@@ -244,17 +254,18 @@ class PhotoPreprocessor:
                 )
                 fits = each(replace(known, identity=shared_identity(fits)))
                 self._accept(fits, sights, root)
-                return sights, fits
+                return sights, fits, told
             for k in misread:
-                log.warning(
-                    "%s is left out: the body does not fit what is seen (%s)",
-                    sights[k].photo, "; ".join(together[k].faults),
-                )  # fmt: skip
+                photo = sights[k].photo
+                fit = together[k] if together[k].faults else fits[k]
+                picture = root.with_name(f"{root.name}_left_out_{photo.stem}.png")
+                log.warning("left out: %s", self._refusal(sights[k], fit, picture))
+                told.append(f"{photo.name} left out: {', '.join(fit.faults)}")
             left = [k for k in range(len(sights)) if k not in misread]
             sights, fits = [sights[k] for k in left], [fits[k] for k in left]
             steps += STEPS if len(sights) > 1 else 0
             progress.update(task, total=steps)
-        return sights, fits
+        return sights, fits, told
 
     def _fine(self, sight: Sight, fit: BodyFit) -> Canvas:
         """The crop that is unwrapped, with the annotator's maps."""
@@ -281,12 +292,16 @@ class PhotoPreprocessor:
             if not fit.faults:
                 continue
             picture = root.with_name(f"{root.name}_refused.png")
-            self._write_overlay(picture, sight, fit)
-            raise UserError(
-                f"{sight.photo}: the body does not fit what is seen ({'; '.join(fit.faults)}; see "
-                f"{picture}); give a photo of one person in full, or set detector.person=, "
-                "fit.facing= or detector=file with your own mask and keypoints"
-            )
+            raise UserError(self._refusal(sight, fit, picture))
+
+    def _refusal(self, sight: Sight, fit: BodyFit, picture: Path) -> str:
+        """Draws a fit that failed the check, and says what is wrong and what to do."""
+        self._write_overlay(picture, sight, fit)
+        return (
+            f"{sight.photo}: the body does not fit what is seen ({'; '.join(fit.faults)}; see "
+            f"{picture}); give a photo of one person in full, or set detector.person=, "
+            "fit.facing= or detector=file with your own mask and keypoints"
+        )
 
     def _write_overlay(self, path: Path, sight: Sight, fit: BodyFit) -> None:
         """Writes the fitted body over its photograph."""
@@ -376,10 +391,10 @@ class PhotoPreprocessor:
             f"unseen texture {unseen}",
             *told,
         ))  # fmt: skip
+        generator = self.clips.generator.name if self.textured and self.clips.motions else ""
         return SubjectInfo(
-            self.body.name, self.body.digest, provenance, self.clips.generator.name,
-            textured=self.textured,
-        )  # fmt: skip
+            self.body.name, self.body.digest, provenance, generator, textured=self.textured
+        )
 
 
 def _own_colour(canvas: Canvas, limbs: Int[ndarray, "h w"]) -> Bool[ndarray, "h w"]:

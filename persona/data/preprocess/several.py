@@ -109,9 +109,8 @@ def unwrap_photos(views: Sequence[View], mesh: UvMesh, size: int, names: Sequenc
     fine = torch.tensor([pixels_per_metre(view) for view in views])
     trust = ((sharp / sharp.max()).clamp(min=_LEAST_SHARP) * fine / fine.max()).tolist()
     seen = [_seen(view, mesh, texels) for view in views]
-    trust[0] *= _FIRST
-    weights = [(seen[0].weight > 0) * trust[0]]
-    weights += [sums.weight * share for sums, share in zip(seen[1:], trust[1:], strict=True)]
+    weights = [sums.weight * share for sums, share in zip(seen, trust, strict=True)]
+    weights[0] = _FIRST * trust[0] * (seen[0].weight > 0)
     merged = Sums.empty(len(texels.index))
     part = agreed_parts(seen, weights)
     shown = [

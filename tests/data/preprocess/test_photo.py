@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.progress import Progress
 from scipy import ndimage
 
 from persona.data.io import read_image, read_mask
@@ -16,6 +17,7 @@ from persona.data.preprocess.colour_rules import ColourRuleAnnotator
 from persona.data.preprocess.fit import FOCAL_PER_SIDE, BodyFit, PhotoFit
 from persona.data.preprocess.parts import PARTS
 from persona.data.preprocess.photo import SHEET_FILE, PhotoPreprocessor
+from persona.data.preprocess.read_sight import read_sight
 from persona.data.preprocess.textured_person import TexturedPerson
 from persona.data.subject import Subject
 from persona.errors import UserError
@@ -147,6 +149,7 @@ def test_without_textures_the_naked_body_stands_where_the_dressed_one_does(
     bare = preprocessor(textured=False).run(shared_data / "photos/ryota.png", tmp_path / "bare")
     bare.validate()
     assert bare.splits == ("captured",) and (bare.root / SHEET_FILE).is_file()
+    assert bare.info.generator == "" and "unseen texture not made" in bare.info.provenance
     with pytest.raises(UserError, match="made without textures"):
         bare.textures("captured")
     body, joints = SmplxBody(), []
@@ -158,6 +161,27 @@ def test_without_textures_the_naked_body_stands_where_the_dressed_one_does(
     assert torch.equal(bare.identity(body).betas, ryota.identity(body).betas)
     torch.testing.assert_close(*joints, atol=1e-4, rtol=0)
     assert (bare.image("captured", 0) == ryota.image("captured", 0)).all()
+
+
+def test_a_bare_folder_of_several_photographs_shows_the_first(
+    ryota, shared_data, tmp_path, monkeypatch
+):
+    """The others have shaped the fit; their pixels are not looked at."""
+    maker, read = preprocessor(textured=False), []
+    path, body = shared_data / "photos/ryota.png", maker.body
+    sight = read_sight(path, maker.detector, maker.annotator, maker._crop, None)
+    sights = sight, replace(sight, photo=tmp_path / "other.png")
+    pose = ryota.pose("captured", 0, body.num_expression)
+    fit, fine = BodyFit(ryota.identity(body), pose, 0.0, 0.0), maker._fine
+    monkeypatch.setattr(maker, "_fine", lambda *shot: read.append(shot[0]) or fine(*shot))
+    with Progress(disable=True) as progress:
+        maker.write(sights, [fit, fit], tmp_path / "bare", progress, ["c.png left out: why"])
+    bare = Subject(tmp_path / "bare")
+    bare.validate()
+    assert read == [sight] and bare.splits == ("captured",)
+    assert (bare.image("captured", 0) == ryota.image("captured", 0)).all()
+    assert bare.info.provenance.startswith("photo ryota.png, other.png; ")
+    assert bare.info.provenance.endswith("; c.png left out: why")
 
 
 def test_mask_overlaps_the_truth(ryota, shared_data):
@@ -216,6 +240,9 @@ def test_bad_motion_stops_at_once(tmp_path):
     with pytest.raises(UserError, match=r"no_such_motion\.bvh"):
         maker.run(photo, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    maker.textured = False  # No clips are made.
+    with pytest.raises(AssertionError, match="should not have been readable"):
+        maker.run(photo, tmp_path / "out")
 
 
 class _Nobody(Detector):

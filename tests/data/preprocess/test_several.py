@@ -35,6 +35,7 @@ from persona.data.preprocess.several import (
     sharpness,
 )
 from persona.data.preprocess.unwrap import Sums
+from persona.errors import UserError
 from persona.modules.body.joints import LEFT_HAND
 from persona.modules.body.rotation import (
     axis_angle_from_matrix,
@@ -308,53 +309,89 @@ def test_a_fit_that_fails_together_leaves_each_by_itself(body, monkeypatch, capl
     detection, camera = Detection(*seen, torch.zeros(133, 4)), photo_camera(8, 8)
     sights = [Sight(Path(name), image, detection, camera, None) for name in ("a.jpg", "b.jpg")]
     with Progress() as progress:
-        used, found = preprocessor._fit(sights, progress, Path("me"), NOTHING)
+        used, found, told = preprocessor._fit(sights, progress, Path("me"), NOTHING)
         (task,) = progress.tasks
+    assert told == []
     assert task.completed == task.total == (4 if faults else 2) * 7 + photo.STEPS
     assert used == sights
     assert [fit.start for fit in found] == ([""] * 2 if faults else ["together"] * 2)
     assert ("b.jpg would not fit any more" in caplog.text) == bool(faults)
 
 
-@pytest.mark.parametrize("helped", [False, True])
-def test_a_misread_photograph_is_understood_beside_others_or_left_out(
-    body, monkeypatch, caplog, helped
-):
-    """One that fits neither alone nor with the others is left out, with a warning."""
+AWAY, OFF = "it is turned away", "the joints lie off"
+
+
+@pytest.fixture
+def fitted(body, monkeypatch, tmp_path):
+    """Fits photographs, given the names of those that are misread alone and of those together."""
     good = BodyFit(body.zero_identity(), BodyPose.zero(body.num_expression), 2.0, 0.01)
-    fits = {"a.jpg": good, "b.jpg": replace(good, faults=("it is turned away",)), "c.jpg": good}
-
-    def jointly(fitter, body, sights, alone, advance):
-        advance(photo.STEPS)
-        names = [sight.photo.name for sight in sights]
-        assert [fits[name] for name in names] == alone
-        return [fits[n] if n == "b.jpg" and not helped else good for n in names]
-
-    monkeypatch.setattr(photo, "fit_together", jointly)
+    names = ("a.jpg", "b.jpg", "c.jpg")
     image, camera = np.zeros((8, 8, 3), np.uint8), photo_camera(8, 8)
-    detections = [
-        Detection(torch.ones(8, 8), torch.zeros(133, 3), torch.zeros(133, 4)) for _ in fits
-    ]
     sights = [
-        Sight(Path(name), image, detection, camera, None)
-        for name, detection in zip(fits, detections, strict=True)
-    ]
-    names = {id(sight.detection): sight.photo.name for sight in sights}
-
-    class Fitter:
-        steps = 7
-
-        def __call__(self, body, detection, camera, advance, *arguments):
-            advance(self.steps)
-            return fits[names[id(detection)]]
-
+        Sight(
+            Path(name), image, Detection(torch.ones(8, 8), keypoints, torch.zeros(133, 4)), camera,
+            None,
+        )
+        for name, keypoints in zip(names, torch.zeros(3, 133, 3), strict=True)
+    ]  # fmt: skip
+    read = {id(sight.detection): sight.photo.name for sight in sights}
     preprocessor = photo.PhotoPreprocessor.__new__(photo.PhotoPreprocessor)
-    preprocessor.fit, preprocessor.body = Fitter(), body
-    with Progress() as progress:
-        used, found = preprocessor._fit(sights, progress, Path("me"), NOTHING)
-        (task,) = progress.tasks
-    assert [sight.photo.name for sight in used] == [n for n in fits if helped or n != "b.jpg"]
-    assert len(found) == len(used)
-    assert not any(fit.faults for fit in found)
-    assert task.completed == task.total == 3 * 7 + (1 if helped else 2) * photo.STEPS
-    assert ("b.jpg is left out" in caplog.text) != helped
+    preprocessor.body = body
+
+    def fit(alone, together):
+        def jointly(fitter, body, sights, fits, advance):
+            advance(photo.STEPS)
+            names = [sight.photo.name for sight in sights]
+            faulty = together(names)
+            return [replace(good, faults=(OFF,) * (name in faulty)) for name in names]
+
+        class Fitter:
+            steps = 7
+
+            def __call__(self, body, detection, camera, advance, *arguments):
+                advance(self.steps)
+                return replace(good, faults=(AWAY,) * (read[id(detection)] in alone))
+
+        monkeypatch.setattr(photo, "fit_together", jointly)
+        preprocessor.fit = Fitter()
+        with Progress() as progress:
+            used, fits, told = preprocessor._fit(sights, progress, tmp_path / "me", NOTHING)
+            (task,) = progress.tasks
+        assert task.completed == task.total and len(fits) == len(used)
+        assert not any(fit.faults for fit in fits)
+        return [sight.photo.name for sight in used], told, task.total
+
+    return fit
+
+
+@pytest.mark.parametrize(
+    ("alone", "together", "left"),
+    [
+        (["b.jpg"], lambda names: [], {}),
+        (["b.jpg"], lambda names: ["b.jpg"], {"b.jpg": OFF}),
+        # One that is misread alone pulls another one off.
+        (["b.jpg"], lambda names: ["c.jpg"] if "b.jpg" in names else [], {"b.jpg": AWAY}),
+        (["b.jpg", "c.jpg"], lambda names: ["b.jpg", "c.jpg"], {"b.jpg": OFF, "c.jpg": OFF}),
+    ],
+)
+def test_a_misread_photograph_is_understood_beside_others_or_left_out(
+    fitted, caplog, tmp_path, alone, together, left
+):
+    """It is left out with a warning, a picture of its fit, and a note for the provenance."""
+    used, told, steps = fitted(alone, together)
+    names = ["a.jpg", "b.jpg", "c.jpg"]
+    assert used == [name for name in names if name not in left]
+    assert told == [f"{name} left out: {why}" for name, why in left.items()]
+    again = bool(left) and len(used) > 1
+    assert steps == 3 * 7 + (1 + again) * photo.STEPS
+    for name in names:
+        picture = tmp_path / f"me_left_out_{Path(name).stem}.png"
+        assert picture.is_file() == (name in left)
+        assert (f"left out: {name}: the body does not fit" in caplog.text) == (name in left)
+        assert (f"see {picture}); give a photo" in caplog.text) == (name in left)
+
+
+def test_a_first_photograph_that_is_misread_is_refused_among_several(fitted, tmp_path):
+    with pytest.raises(UserError, match=rf"a\.jpg: .*{AWAY}; see .*me_refused\.png"):
+        fitted(["a.jpg"], lambda names: [])
+    assert (tmp_path / "me_refused.png").is_file()
