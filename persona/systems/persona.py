@@ -207,9 +207,9 @@ class PersonaMethod(Method):
             hidden * shown_px(self.renderer, self._shot(*pair))
             for pair in frames(GENERATED, _CANDIDATES)
         ]
-        if not shown:
+        chosen = best_views(shown, self.best_frames) if shown else []
+        if not chosen:
             return rgb
-        chosen = best_views(shown, self.best_frames)
         best = torch.stack([shown[number] for number in chosen]).max(0)
         for number, pair in enumerate(frames(GENERATED, _CANDIDATES)):
             if number in chosen:

@@ -85,8 +85,9 @@ def test_what_no_photograph_shows_is_as_in_the_best_frame(trained):
         for color, part in ((2, upper), (0, mask))
     ]
     method.best_frames = 1
-    method.finish(shown(captured=[(frame, pose)]))
-    assert torch.equal(seen(pose)[0], front), "there is no frame"
+    for none in ([], [(replace(frame, mask=torch.zeros_like(mask)), behind)]):
+        method.finish(shown(captured=[(frame, pose)], generated=none))
+        assert torch.equal(seen(pose)[0], front), "there is no frame, or nobody in it"
     method.finish(shown(captured=[(frame, pose)], generated=frames))
     inside = mask[0, 0] > 0
     assert (seen(behind)[0] - back)[0][inside].mean() > 0.2, "redder"
