@@ -152,7 +152,7 @@ class Frames(FrameDataset):
 class Edit(Subject):
     """The parts of a subject that methods use, without a folder."""
 
-    name = ""
+    name, info = "", None
 
     def __init__(self, name, frames):
         self.name, self.frames = name, frames
