@@ -219,7 +219,7 @@ class PersonaMethod(Method):
         return rgb
 
     def _shot(self, frame: Frame, pose: Pose) -> Shot:
-        """A captured frame, with the avatar as it stands in it."""
+        """A frame, with the avatar as it stands in it."""
         posed, mask = self.avatar(pose, frame.view), frame.mask[0]
         image = clean_outline(frame.image[0].cpu(), (mask[0] > 0.5).cpu().numpy()).to(mask)
         # Colours as seen end at 1: the channel that is farthest from it tells the light.

@@ -401,14 +401,20 @@ def test_additions_that_are_apart_leave_all_but_their_edit_alone(tmp_path):
         fitted("perse", 1, "avatar.lora_apart=true")
 
 
-def test_where_a_new_edit_is_not_believed_the_person_is_the_truth(tmp_path):
-    """Of a hat's picture the hat and what is behind the head are believed."""
-    _, trainer, _ = fitted("perse", 1, folder=tmp_path)
-    trainer.save_checkpoint(tmp_path / "last.ckpt")
+def learnt_apart(steps, folder):
+    """A system that learns a new hat by additions of its own, after as many steps without it."""
+    _, trainer, _ = fitted("perse", steps, folder=folder)
+    trainer.save_checkpoint(folder / "last.ckpt")
     system, _, data = fitted(
-        "perse", 1, f"system.method.start={tmp_path}", "density.every=1000",
+        "perse", steps, f"system.method.start={folder}", "density.every=1000",
         "loss.keep.weight=0.0", "avatar.lora_apart=true", lora=True, people=3, learn=2,
     )  # fmt: skip
+    return system, data
+
+
+def test_where_a_new_edit_is_not_believed_the_person_is_the_truth(tmp_path):
+    """Of a hat's picture the hat and what is behind the head are believed."""
+    system, data = learnt_apart(1, tmp_path)
     frame = data.train_frames.frames[-1]
     pose, camera = system.table(frame.index[0]), frame.camera[0]
     with torch.no_grad():
@@ -457,12 +463,7 @@ def test_an_edit_that_was_trained_among_the_others_has_no_scores_from_before():
 @pytest.mark.slow
 def test_an_edit_that_additions_learn_keeps_the_face(tmp_path):
     """Its pictures are believed where they show the hat and behind the head alone."""
-    _, trainer, _ = fitted("perse", 24, folder=tmp_path)
-    trainer.save_checkpoint(tmp_path / "last.ckpt")
-    later, _, data = fitted(
-        "perse", 24, f"system.method.start={tmp_path}", "density.every=1000",
-        "loss.keep.weight=0.0", "avatar.lora_apart=true", lora=True, people=3, learn=2,
-    )  # fmt: skip
+    later, data = learnt_apart(24, tmp_path)
     learnt, moved = [], []
     for frame in data.train_frames.frames[-FRAMES:]:
         hat, pose = frame.others["edit"][0], later.table(frame.index[0])
