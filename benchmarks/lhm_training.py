@@ -140,10 +140,10 @@ class Bench:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
-    def last_line(self, count: int, name: str, devices: int, *options: str) -> list[float] | None:
+    def last_line(self, count: int, name: str, devices: int, *options: str) -> list[float] | str:
         """Seconds a step, share of waiting in per cent, and GiB by a training's ``count``-th line.
 
-        None where it failed or time was over before. The training is ended there.
+        What went wrong where it failed or time was over before. The training is ended there.
         """
 
         def lines() -> list[tuple[str, str, str]]:
@@ -155,7 +155,13 @@ class Bench:
         done = self.wait([process], lambda: len(lines()) >= count * devices)
         found = lines()
         enough = done and len(found) >= count * devices
-        return [float(value) for value in found[-1]] if enough else None
+        return [float(value) for value in found[-1]] if enough else self.failure(name, process)
+
+    def failure(self, name: str, process: subprocess.Popen) -> str:
+        """How a training ended, and the end of its log."""
+        log = (self.runs / f"{name}.txt").read_text().split()
+        ending = f"ended with {process.returncode}" if self.left > 0 else "no time left"
+        return f"failed: {ending}; {' '.join(log[-40:])}"
 
     def forward(self) -> None:
         """See the module."""
@@ -172,8 +178,8 @@ class Bench:
             if devices > 1:
                 options += DDP
             line = self.last_line(3, f"rate_{devices}", devices, *options)
-            if line is None:
-                self.results[f"rate {devices}"] = "failed"
+            if isinstance(line, str):
+                self.results[f"rate {devices}"] = line
                 continue
             seconds, waited, gib = line
             found[devices] = batch * devices / max(seconds, 1e-3)
@@ -195,7 +201,8 @@ class Bench:
         kinds = {"ddp": DDP, "fsdp": ["trainer=fsdp"]}
         runs = [self.train(k, self.devices, 8, *own, *exact, *small) for k, own in kinds.items()]
         if not self.wait(runs, lambda: False):
-            self.results["losses"] = "failed"
+            ends = (self.failure(*pair) for pair in zip(kinds, runs, strict=True))
+            self.results["losses"] = "; ".join(ends)
             return
         one, other = (losses_of(self.runs / kind) for kind in kinds)
         worst = max(abs(a - b) / max(abs(a), 1e-6) for a, b in zip(one, other, strict=True))
@@ -207,7 +214,9 @@ class Bench:
         options += ["trainer.log_every_n_steps=1", *([] if self.tiny else LARGE)]
         line = self.last_line(2, "large", self.devices, *options)
         names = ("s_per_step", "waiting, %", "gib")
-        self.results["large"] = "failed" if line is None else dict(zip(names, line, strict=True))
+        self.results["large"] = (
+            line if isinstance(line, str) else dict(zip(names, line, strict=True))
+        )
 
 
 def losses_of(folder: Path) -> list[float]:
