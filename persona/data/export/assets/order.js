@@ -67,7 +67,7 @@ function background(data, take) {
     sort(asked.bones, asked.forward, asked.order);
     postMessage({ order: asked.order, ms: performance.now() - began }, [asked.order.buffer]);
   };`;
-  let worker, spare = new Uint32Array(meta.count);
+  let worker, spare = new Uint32Array(WIDTH * Math.ceil(meta.count / WIDTH));  // A texture's rows.
   try { worker = new Worker(URL.createObjectURL(new Blob([text], { type: "text/javascript" }))); } catch { return null; }
   worker.postMessage({ given, expressions: meta.expressions, count: meta.count });
   worker.onmessage = ({ data: done }) => { spare = take(done); };

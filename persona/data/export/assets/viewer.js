@@ -4,19 +4,25 @@
 "use strict";
 
 const EPS = 0.1, FOV = 28 * Math.PI / 180, WIDTH = 2048;
+const UNITS = { means: 0, shapes: 1, turns: 2, colors: 3, skin: 4, bones: 5, joints: 6, order: 7, places: 8, forms: 9 };
 const meta = JSON.parse(document.getElementById("meta").textContent);
 const options = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 const canvas = document.querySelector("canvas");
 const gl = canvas.getContext("webgl2", { alpha: false, antialias: false, preserveDrawingBuffer: true });
 const byId = (name) => document.getElementById(name);
 
-const VERTEX = `#version 300 es
-precision highp float; precision highp int;
+// Where each Gaussian lies in the picture is found once a frame, as texels: (centre, reach) and (conic,
+// opacity), in the bits of integers, which every WebGL 2 can draw into.
+const EVERY_TEXEL = `#version 300 es
+void main() { gl_Position = vec4(vec2(gl_VertexID & 1, gl_VertexID >> 1) * 4.0 - 1.0, 0, 1); }`;
+
+const PROJECT = `#version 300 es
+precision highp float; precision highp int; precision highp usampler2D;
 uniform sampler2D means, shapes, turns, colors, skin, bones;
-uniform highp usampler2D joints;
+uniform usampler2D joints;
 uniform mat3 view; uniform vec3 eye; uniform vec2 size; uniform float focal; uniform bool round_ones;
-layout(location = 0) in uint index;
-out vec2 center; out vec3 conic; out vec4 color;
+layout(location = 0) out uvec4 place;
+layout(location = 1) out uvec4 form;
 
 mat3 rotation(vec4 q) {  // (x, y, z, w), columns
   vec3 v = q.xyz;
@@ -43,11 +49,10 @@ mat3 orthogonal(vec3 x, vec3 y) {
 }
 
 void main() {
-  ivec2 at = ivec2(int(index) % ${WIDTH}, int(index) / ${WIDTH});
+  ivec2 at = ivec2(gl_FragCoord.xy);
   mat4x3 bone = blended(at);
   vec3 p = view * (bone * vec4(texelFetch(means, at, 0).xyz, 1) - eye);
-  color = texelFetch(colors, at, 0);
-  gl_Position = vec4(0, 0, 2, 1);
+  place = form = uvec4(0);  // Not drawn.
   if (p.z < 0.01) return;
   vec3 scale = texelFetch(shapes, at, 0).xyz;
   mat3 axes = round_ones ? mat3(1.0) : view * orthogonal(bone[0], bone[1]) * rotation(texelFetch(turns, at, 0));
@@ -59,20 +64,38 @@ void main() {
   float thin = max(cov.x * cov.z - cov.y * cov.y, 0.0);
   cov.xz += ${EPS};
   float det = cov.x * cov.z - cov.y * cov.y;
-  color.a *= sqrt(thin / det);
-  if (color.a < 1.0 / 255.0) return;
-  conic = vec3(cov.z, -cov.y, cov.x) / det;
-  center = focal * slope + 0.5 * size;
-  float reach = sqrt(2.0 * log(255.0 * color.a));
-  vec2 corner = vec2(gl_VertexID & 1, gl_VertexID >> 1) * 2.0 - 1.0;
-  vec2 pixel = center + corner * (reach * sqrt(cov.xz) + 1.0);
+  float opacity = texelFetch(colors, at, 0).a * sqrt(thin / det);
+  if (opacity < 1.0 / 255.0) return;
+  vec2 reach = sqrt(2.0 * log(255.0 * opacity)) * sqrt(cov.xz) + 1.0;
+  place = floatBitsToUint(vec4(focal * slope + 0.5 * size, reach));
+  form = floatBitsToUint(vec4(vec3(cov.z, -cov.y, cov.x) / det, opacity));
+}`;
+
+// Four corners a Gaussian in one draw call: instances of four corners are slow, in software above all.
+const VERTEX = `#version 300 es
+precision highp float; precision highp int; precision highp usampler2D;
+uniform usampler2D order, places, forms;
+uniform sampler2D colors;
+uniform vec2 size;
+flat out vec2 center; flat out vec3 conic; flat out vec4 color;
+
+ivec2 texel(int number) { return ivec2(number % ${WIDTH}, number / ${WIDTH}); }
+
+void main() {
+  ivec2 at = texel(int(texelFetch(order, texel(gl_VertexID >> 2), 0).r));
+  vec4 form = uintBitsToFloat(texelFetch(forms, at, 0));
+  gl_Position = vec4(0, 0, 2, 1);
+  if (form.w == 0.0) return;
+  vec4 place = uintBitsToFloat(texelFetch(places, at, 0));
+  center = place.xy; conic = form.xyz; color = vec4(texelFetch(colors, at, 0).rgb, form.w);
+  vec2 pixel = center + (vec2(gl_VertexID & 1, gl_VertexID >> 1 & 1) * 2.0 - 1.0) * place.zw;
   gl_Position = vec4(pixel.x / size.x * 2.0 - 1.0, 1.0 - pixel.y / size.y * 2.0, 0, 1);
 }`;
 
 const FRAGMENT = `#version 300 es
 precision highp float;
 uniform vec2 size;
-in vec2 center; in vec3 conic; in vec4 color;
+flat in vec2 center; flat in vec3 conic; flat in vec4 color;
 out vec4 shown;
 void main() {
   vec2 d = vec2(gl_FragCoord.x, size.y - gl_FragCoord.y) - center;
@@ -134,9 +157,10 @@ function poseAt(data, time) {
 
 // Drawing ---------------------------------------------------------------------------------------
 
-function program() {
+// A program whose samplers read the units of their names, and a function that sets its uniforms.
+function program(vertex, fragment, units) {
   const made = gl.createProgram();
-  for (const [kind, text] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
+  for (const [kind, text] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]]) {
     const shader = gl.createShader(kind);
     gl.shaderSource(shader, text);
     gl.compileShader(shader);
@@ -144,11 +168,15 @@ function program() {
     gl.attachShader(made, shader);
   }
   gl.linkProgram(made);
-  return made;
+  gl.useProgram(made);
+  const at = (name) => gl.getUniformLocation(made, name);
+  Object.entries(units).forEach(([name, unit]) => gl.uniform1i(at(name), unit));
+  return { use: () => gl.useProgram(made), at };
 }
 
 const FORMATS = { f: () => [gl.RGBA32F, gl.RGBA, gl.FLOAT], b: () => [gl.RGBA8, gl.RGBA, gl.UNSIGNED_BYTE],
-  i: () => [gl.RGBA8UI, gl.RGBA_INTEGER, gl.UNSIGNED_BYTE] };
+  i: () => [gl.RGBA8UI, gl.RGBA_INTEGER, gl.UNSIGNED_BYTE], w: () => [gl.RGBA32UI, gl.RGBA_INTEGER, gl.UNSIGNED_INT],
+  n: () => [gl.R32UI, gl.RED_INTEGER, gl.UNSIGNED_INT] };
 
 // A texture of four values a texel, whose content is set by the function that comes back.
 function texture(unit, width, height, format) {
@@ -163,6 +191,18 @@ function texture(unit, width, height, format) {
   };
 }
 
+// Textures of unsigned integers that are drawn into.
+function target(units, width, height) {
+  const made = gl.createFramebuffer();
+  gl.bindFramebuffer(gl.FRAMEBUFFER, made);
+  units.forEach((unit, k) => {
+    texture(unit, width, height, "w");
+    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0 + k, gl.TEXTURE_2D, gl.getParameter(gl.TEXTURE_BINDING_2D), 0);
+  });
+  gl.drawBuffers(units.map((_, k) => gl.COLOR_ATTACHMENT0 + k));
+  return made;
+}
+
 const padded = (values, width, perRow, Kind, into) => {  // values of ``width`` as four, to whole rows
   const count = values.length / width, out = into || new Kind(4 * perRow * Math.ceil(count / perRow));
   for (let i = 0; i < count; i++) for (let k = 0; k < width; k++) out[4 * i + k] = values[width * i + k];
@@ -170,21 +210,19 @@ const padded = (values, width, perRow, Kind, into) => {  // values of ``width`` 
 };
 
 function painter(data) {
-  const made = program(), rows = Math.ceil(meta.count / WIDTH), J = meta.parents.length;
-  gl.useProgram(made);
-  const at = (name) => gl.getUniformLocation(made, name);
-  const names = ["means", "shapes", "turns", "colors", "skin", "bones", "joints"];
-  names.forEach((name, unit) => gl.uniform1i(at(name), unit));
-  const setMeans = texture(0, WIDTH, rows, "f"), setBones = texture(5, 4, J, "f");
-  texture(1, WIDTH, rows, "f")(padded(data.scales, 3, WIDTH, Float32Array));
-  texture(2, WIDTH, rows, "f")(padded(data.turns, 4, WIDTH, Float32Array));
-  texture(3, WIDTH, rows, "b")(padded(data.colors, 4, WIDTH, Uint8Array));
-  texture(4, WIDTH, rows, "f")(padded(data.skin, 4, WIDTH, Float32Array));
-  texture(6, WIDTH, rows, "i")(padded(data.joints, 4, WIDTH, Uint8Array));
+  const rows = Math.ceil(meta.count / WIDTH), J = meta.parents.length, U = UNITS;
+  const project = program(EVERY_TEXEL, PROJECT, U), splat = program(VERTEX, FRAGMENT, U);
+  const setMeans = texture(U.means, WIDTH, rows, "f"), setBones = texture(U.bones, 4, J, "f");
+  const setOrder = texture(U.order, WIDTH, rows, "n"), projected = target([U.places, U.forms], WIDTH, rows);
+  texture(U.shapes, WIDTH, rows, "f")(padded(data.scales, 3, WIDTH, Float32Array));
+  texture(U.turns, WIDTH, rows, "f")(padded(data.turns, 4, WIDTH, Float32Array));
+  texture(U.colors, WIDTH, rows, "b")(padded(data.colors, 4, WIDTH, Uint8Array));
+  texture(U.skin, WIDTH, rows, "f")(padded(data.skin, 4, WIDTH, Float32Array));
+  texture(U.joints, WIDTH, rows, "i")(padded(data.joints, 4, WIDTH, Uint8Array));
   const { raised, raise } = raiser(data, meta.expressions), sort = sorter(data, raised, meta.count);
   const wide = padded(raised, 3, WIDTH, Float32Array);
   setMeans(wide);
-  let order = new Uint32Array(meta.count), sorted = false, fresh = false;
+  let order = new Uint32Array(WIDTH * rows), sorted = false, fresh = false;
   const ask = background(data, ({ order: done, ms }) => {
     state.sorting = ms;
     if (!state.playing) return done;  // The picture stands, in an order of its own.
@@ -192,13 +230,13 @@ function painter(data) {
     [order, fresh] = [done, true];
     return before;
   });
-  gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
-  gl.enableVertexAttribArray(0);
-  gl.vertexAttribIPointer(0, 1, gl.UNSIGNED_INT, 0, 0);
-  gl.vertexAttribDivisor(0, 1);
-  gl.enable(gl.BLEND);
+  const corners = new Uint32Array(6 * meta.count);
+  for (let i = 0; i < meta.count; i++) corners.set([4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 2, 4 * i + 1, 4 * i + 3], 6 * i);
+  gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
+  gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, corners, gl.STATIC_DRAW);
   gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
-  gl.uniform1i(at("round_ones"), meta.round ? 1 : 0);
+  project.use();
+  gl.uniform1i(project.at("round_ones"), meta.round ? 1 : 0);
   return (time, camera) => {
     const { bones, weights } = poseAt(data, time);
     if (raise(weights)) setMeans(padded(raised, 3, WIDTH, Float32Array, wide));
@@ -209,16 +247,25 @@ function painter(data) {
     const [right, down, forward] = [camera.axes.slice(0, 3), camera.axes.slice(3, 6), camera.axes.slice(6)];
     // What moves keeps its last order until the next is there; what stands is in the right one.
     if (!(state.playing && sorted && ask && ask(bones, weights, forward))) { sort(bones, forward, order); sorted = fresh = true; }
-    if (fresh) gl.bufferData(gl.ARRAY_BUFFER, order, gl.DYNAMIC_DRAW);
+    if (fresh) setOrder(order);
     fresh = false;
-    gl.uniformMatrix3fv(at("view"), false, [0, 1, 2].flatMap((k) => [right[k], down[k], forward[k]]));
-    gl.uniform3fv(at("eye"), camera.eye);
-    gl.uniform2f(at("size"), canvas.width, canvas.height);
-    gl.uniform1f(at("focal"), canvas.height / 2 / Math.tan(FOV / 2));
+    gl.bindFramebuffer(gl.FRAMEBUFFER, projected);
+    gl.viewport(0, 0, WIDTH, rows);
+    gl.disable(gl.BLEND);
+    project.use();
+    gl.uniformMatrix3fv(project.at("view"), false, [0, 1, 2].flatMap((k) => [right[k], down[k], forward[k]]));
+    gl.uniform3fv(project.at("eye"), camera.eye);
+    gl.uniform2f(project.at("size"), canvas.width, canvas.height);
+    gl.uniform1f(project.at("focal"), canvas.height / 2 / Math.tan(FOV / 2));
+    gl.drawArrays(gl.TRIANGLES, 0, 3);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clearColor(...state.background, 1);
     gl.clear(gl.COLOR_BUFFER_BIT);
-    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, meta.count);
+    gl.enable(gl.BLEND);
+    splat.use();
+    gl.uniform2f(splat.at("size"), canvas.width, canvas.height);
+    gl.drawElements(gl.TRIANGLES, 6 * meta.count, gl.UNSIGNED_INT, 0);
   };
 }
 
