@@ -1,13 +1,15 @@
-"""Scores a trained synthetic avatar under lights that it has not seen.
+"""Scores trained synthetic avatars under lights that they have not seen.
 
-Run ``python benchmarks/relight.py RUN [LIGHTS] [--baked RUN]`` on a run of ``+exp=[demo,lit]``. The
-truth's test poses are photographed under other suns; the avatar is drawn under their nine harmonics
-(``lit``), under its own light as in its clips (``unlit``), and by ``--baked`` a run of the same
-subject with ``avatar.light=baked`` (``baked``). Foreground PSNR, mean over frames, per light, and
-under the subject's own.
+Run ``python benchmarks/relight.py RUN ... [--lights 4] [--baked RUN ...]`` on runs of
+``+exp=[demo,lit]``. The truth's test poses are photographed under other suns; the avatar is drawn
+under their nine harmonics (``lit``), under its own light as in its clips (``unlit``), and by
+``--baked`` a run of the same subject with ``avatar.light=baked`` (``baked``), one for each RUN.
+Foreground PSNR, mean over frames, under the subject's own light and over the others. The scores of
+every light are kept in ``RUN/relight.json``; what is there is not drawn again.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +18,12 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from jaxtyping import Float
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
-from torch import Tensor
 
 from persona.cli import one_line_errors
 from persona.commands.experiment import load_config, load_system
+from persona.data.io import read_json, write_json
 from persona.data.synthetic.person import Person
 from persona.data.synthetic.scene import ClipScene
 from persona.data.synthetic.studio import Light
@@ -30,6 +33,7 @@ from persona.modules.avatar.light import sun_and_sky
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.device import pick_device
 from persona.systems.fit import Fit
+from persona.types import BodyPose
 
 UP = torch.tensor([0.0, -1.0, 0.0])
 """In an upright camera's frame."""
@@ -48,28 +52,21 @@ def unseen_lights(count: int) -> list[Light]:
 
 
 @torch.no_grad()
-def psnr_under(light: Light, scene: ClipScene, system: Fit) -> float:
-    """Foreground PSNR of the avatar as it now is against the truth under a light, dB."""
-    clip, errors = scene.test_clip(), []
-    for row, surface in enumerate(scene.vertices(clip)):
-        shot = scene.shoot(surface, light=light)
-        pose = matrix_pose(system.body, clip[row].to(system.device))
-        color, alpha = (x.cpu() for x in system.render(pose, scene.camera.to(system.device)))
-        image: Float[Tensor, "3 h w"] = color + torch.from_numpy(scene.background).permute(
-            2, 0, 1
-        ) * (1 - alpha)
-        truth = shot.image + (1 - shot.coverage[..., None]) * scene.background
-        wrong = image.permute(1, 2, 0).numpy() - truth
-        errors.append(-10 * np.log10(np.square(wrong[shot.mask]).mean()))
-    return float(np.mean(errors))
+def drawn(system: Fit, pose: BodyPose, scene: ClipScene) -> Float[np.ndarray, "h w 3"]:
+    """The avatar in a pose, before the backdrop."""
+    state = matrix_pose(system.body, pose.to(system.device))
+    color, alpha = system.render(state, scene.camera.to(system.device))
+    front, behind = (x.permute(1, 2, 0).cpu().numpy() for x in (color, 1 - alpha))
+    return front + behind * scene.background
 
 
-def main(run: str, count: int = 4, baked: str | None = None) -> None:
-    """Prints the table.
+@torch.no_grad()
+def scores(run: str, count: int, baked: str | None) -> list[dict[str, float]]:
+    """Foreground PSNR of each way to draw under each light, dB; its own light comes first.
 
     Args:
         run: Run folder of an avatar with a light.
-        count: Number of lights.
+        count: Number of unseen lights.
         baked: Run folder of one without, of the same subject.
 
     Raises:
@@ -87,22 +84,62 @@ def main(run: str, count: int = 4, baked: str | None = None) -> None:
         other_source, other = load(baked)
         if other_source.config != settings:
             raise UserError(f"{baked}: is not of the subject of {run}; train it with the same data")
-    rows = []
+    clip, found = scene.test_clip(), []
     for light in (scene.light, *unseen_lights(count)):
-        unlit = psnr_under(light, scene, system)
         harmonics = sun_and_sky(light.direction, light.sun, LEVEL * light.sky, UP)
-        own.coefficients.data.copy_(harmonics)
-        lit = psnr_under(light, scene, system)
-        own.coefficients.data.copy_(kept)
-        rows.append([lit, unlit] + ([psnr_under(light, scene, other)] if other else []))
-    table = Table("towards the sun", "lit", "unlit", *(["baked"] if other else []), "gain",
-                  title="foreground PSNR, dB")  # fmt: skip
-    places = [" ".join(f"{x:.2f}" for x in light.direction.tolist())
-              for light in unseen_lights(count)]  # fmt: skip
-    means = np.mean(rows[1:], 0).tolist()
-    for place, row in zip(("its own", *places, "mean of unseen"), [*rows, means], strict=True):
-        table.add_row(place, *(f"{x:.2f}" for x in row), f"{row[0] - row[-1]:+.2f}")
-    Console(width=100).print(table)
+        errors: dict[str, list[float]] = {"lit": [], "unlit": []} | ({"baked": []} if other else {})
+        for row, surface in enumerate(scene.vertices(clip)):
+            shot = scene.shoot(surface, light=light)
+            truth = shot.image + (1 - shot.coverage[..., None]) * scene.background
+            for name, values in errors.items():
+                own.coefficients.copy_(harmonics if name == "lit" else kept)
+                image = drawn(other if other and name == "baked" else system, clip[row], scene)
+                wrong = np.square(image - truth)[shot.mask].mean()
+                values.append(float(-10 * np.log10(wrong)))
+        found.append({name: float(np.mean(values)) for name, values in errors.items()})
+    return found
+
+
+def kept_scores(run: str, count: int, baked: str | None) -> list[dict[str, float]]:
+    """``scores``, read from the run's folder where they are there."""
+    file, asked = Path(run) / "relight.json", {"lights": count, "baked": baked}
+    if file.is_file():
+        kept = read_json(file)
+        if kept["of"] == asked:
+            return kept["psnr"]
+    found = scores(run, count, baked)
+    write_json(file, {"of": asked, "psnr": found})
+    return found
+
+
+def main(runs: Sequence[str], count: int = 4, baked: Sequence[str] = ()) -> None:
+    """Prints a row for each run, and their mean.
+
+    Args:
+        runs: Run folders of avatars with a light.
+        count: Number of unseen lights.
+        baked: A run without for each of them, of the same subject; none leaves the column out.
+
+    Raises:
+        UserError: another number of runs without a light; see ``scores``.
+    """
+    if baked and len(baked) != len(runs):
+        raise UserError(f"--baked: {len(baked)} runs for {len(runs)}; name one for each")
+    pairs = zip(runs, baked or [None] * len(runs), strict=True)
+    found = [kept_scores(run, count, other) for run, other in track(list(pairs), "relighting")]
+    ways = list(found[0][0])
+    rows = [
+        [lights[0]["unlit"], *([lights[0]["baked"]] if baked else [])]
+        + [float(np.mean([light[way] for light in lights[1:]])) for way in ways]
+        for lights in found
+    ]
+    table = Table("run", "own light", *(["baked"] if baked else []),
+                  *(f"unseen, {way}" for way in ways), "gain",
+                  title=f"foreground PSNR, dB; {count} unseen lights")  # fmt: skip
+    for name, row in zip([*runs, "mean"], [*rows, np.mean(rows, 0).tolist()], strict=True):
+        gain = row[-len(ways)] - row[-1]
+        table.add_row(Path(name).name, *(f"{x:.2f}" for x in row), f"{gain:+.2f}")
+    Console(width=120).print(table)
 
 
 def load(run: str) -> tuple[SyntheticSubject, Fit]:
@@ -120,12 +157,13 @@ def load(run: str) -> tuple[SyntheticSubject, Fit]:
 def arguments() -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", help="run folder of train.py")
-    parser.add_argument("lights", type=int, nargs="?", default=4)
-    parser.add_argument("--baked", help="run folder of the same subject with avatar.light=baked")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders of train.py")
+    parser.add_argument("--lights", type=int, default=4)
+    parser.add_argument("--baked", nargs="+", default=[], metavar="RUN",
+                        help="of the same subjects with avatar.light=baked")  # fmt: skip
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     given = arguments()
-    one_line_errors(main)(given.run, given.lights, given.baked)
+    one_line_errors(main)(given.runs, given.lights, given.baked)

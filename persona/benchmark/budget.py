@@ -13,7 +13,7 @@ from omegaconf import DictConfig, open_dict
 
 from persona.benchmark import tables
 from persona.benchmark.ceilings import ceiling_names, prepare_ceilings
-from persona.benchmark.pictures import contact_sheet, picture_rows
+from persona.benchmark.pictures import contact_sheet, picture_rows, side_by_side
 from persona.benchmark.plan import Cell, Plan, chosen_size, folder_digest, make_cell, one_line
 from persona.benchmark.predictions import prediction_files, read_prediction
 from persona.benchmark.prepare import prepare_subjects
@@ -21,6 +21,7 @@ from persona.benchmark.regions import REGIONS, region_masks, region_scores
 from persona.benchmark.report import commit, machine
 from persona.benchmark.runner import Outcome, run_cells
 from persona.commands.experiment import missing_lpips, quiet_libraries
+from persona.commands.video_file import write_video
 from persona.data.datamodule import SubjectDataModule
 from persona.data.io import read_image, write_csv, write_png, write_text
 from persona.data.layout import TEST
@@ -208,6 +209,10 @@ def write_budget(config: DictConfig, plan: Plan, outcomes: Sequence[Outcome], fo
         own = [o for o in good if plain(o.cell.subject) == name]
         _, pictures = picture_rows(plan.subjects[name], own, 6)
         write_png(folder / f"budget_{name}.png", contact_sheet(pictures))
+        if config.video_fps:
+            made = [o for o in own if o.cell.config is not None]  # No ceilings.
+            _, pictures = picture_rows(plan.subjects[name], made, len(own[0].rows))
+            write_video(folder / f"budget_{name}.mp4", side_by_side(pictures), config.video_fps)
     return text
 
 

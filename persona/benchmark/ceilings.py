@@ -23,6 +23,7 @@ from torch import Tensor
 from persona.benchmark.predictions import write_prediction
 from persona.benchmark.untrained import UNTRAINED, render_untrained
 from persona.data.layout import TEST
+from persona.data.synthetic.config import SyntheticConfig
 from persona.data.synthetic.person import Person
 from persona.data.synthetic.photographed import PhotographedSubject
 from persona.data.synthetic.scene import CLIPS, ClipScene
@@ -94,6 +95,7 @@ class Truth:
 Settings = Mapping[str, str | bool | float]
 CEILINGS: Mapping[str, Settings] = {
     "all true": {},
+    "cloth without its swing": {"swing": False},
     "cloth that only skins": {"dynamic": False},
     "light baked into colours": {"light": "baked"},
     "light by nine harmonics": {"light": "sh"},
@@ -101,19 +103,26 @@ CEILINGS: Mapping[str, Settings] = {
     "only skins, light baked": {"dynamic": False, "light": "baked"},
     "only skins, nine harmonics": {"dynamic": False, "light": "sh"},
 }
-"""By name: whether cloth moves apart from its bones, the kind of light, and the colours' drift."""
+"""By name: whether cloth moves apart from its bones, or lags behind, the kind of light, and the
+colours' drift."""
+
+
+def ceilings_of(config: SyntheticConfig | DictConfig) -> Mapping[str, Settings]:
+    """The ceilings of a subject: one without swing only where something swings."""
+    return {name: own for name, own in CEILINGS.items() if config.swing or "swing" not in own}
 
 
 @torch.no_grad()
 def render_ceilings(scene: ClipScene, folder: Path) -> None:
     """Writes every test frame of every ceiling as predictions: ``folder/NAME/N.png``."""
     truth, poses, person = Truth(scene), scene.test_clip(), scene.person
-    for name, settings in CEILINGS.items():
+    for name, settings in ceilings_of(scene.config).items():
         share = float(settings.get("drift", 0)) * scene.config.drift
         look = person.look.blend(person.drifted_look, share) if share else person.look
         surfaces = scene.vertices(poses)
-        if not settings.get("dynamic", True):
-            surfaces = (person.pose(poses[i], False).vertices for i in range(len(poses.root)))
+        if {"dynamic", "swing"} & settings.keys():
+            dynamic = bool(settings.get("dynamic", True))
+            surfaces = (person.pose(poses[i], dynamic).vertices for i in range(len(poses.root)))
         for row, vertices in enumerate(surfaces):
             light = truth.light(str(settings.get("light", "true")), vertices)
             shot = scene.shoot(vertices, light=light, look=look)
@@ -129,7 +138,7 @@ def render_ceilings(scene: ClipScene, folder: Path) -> None:
 def ceiling_names(data: DictConfig) -> list[str]:
     """Names of the ceilings that a subject with these settings has."""
     photographed = issubclass(get_class(data.source._target_), PhotographedSubject)
-    return list(UNTRAINED if photographed else CEILINGS)
+    return list(UNTRAINED if photographed else ceilings_of(data.source.config))
 
 
 def prepare_ceilings(jobs: Mapping[Path, DictConfig], processes: int) -> None:

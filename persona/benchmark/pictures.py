@@ -1,7 +1,7 @@
 """Contact sheets and curves of a benchmark."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -55,6 +55,12 @@ def contact_sheet(
     """A row per method, a column per frame."""
     sheet = np.vstack([np.hstack(images) for images in pictures.values()])
     return labelled(sheet, tuple(pictures))
+
+
+def side_by_side(pictures: Mapping[str, list[Image]]) -> Iterator[Image]:
+    """Frame by frame, every method's picture beside the others', its name above."""
+    for images in zip(*pictures.values(), strict=True):
+        yield labelled(np.hstack(images), ("",), tuple(pictures))
 
 
 def overview(
