@@ -50,7 +50,14 @@ def test_a_training_is_scored_along_its_way_and_not_changed_by_it(tiny, monkeypa
     settings = plain(tiny("trainer.max_steps=4", "avatar.refresh_every=1"))
     job = OmegaConf.create({"train": settings, "shares": [0.5, 1], "most_frames": 1})
     job.lpips_net = None
-    losses = []
+    losses, finished = [], []
+    score = curve.Curve._score
+
+    def noted(own, system, step):
+        finished.append(system.finished)
+        score(own, system, step)
+
+    monkeypatch.setattr(curve.Curve, "_score", noted)
 
     def backward(system, loss):
         losses.append(loss.item())
@@ -59,6 +66,7 @@ def test_a_training_is_scored_along_its_way_and_not_changed_by_it(tiny, monkeypa
     monkeypatch.setattr(Fit, "backward", backward)
     found = train(job)
     assert [p["step"] for p in found["points"]] == [0, 2, 4]
+    assert finished == [False, False, True], "the last score is of what the training leaves"
     assert all({"fg_psnr", "photo_fg_psnr", "face"} <= p.keys() for p in found["points"])
     seconds = [p["seconds"] for p in found["points"]]
     assert 0 < found["build_seconds"] < seconds[0] < seconds[1] < seconds[2]

@@ -53,10 +53,10 @@ class Stopwatch:
 
 
 class Curve(L.Callback):
-    """Scores an avatar before the first step and after some of the steps.
+    """Scores an avatar before the first step, after some of the steps, and when it is finished.
 
     Args:
-        steps: After which it is scored.
+        steps: After which it is scored; not after the last one, since ``end`` does that.
         metrics: Metrics of a frame.
         most_frames: Most unseen frames that are scored, evenly spread.
         watch: Started when the work began.
@@ -79,8 +79,14 @@ class Curve(L.Callback):
 
     def on_train_batch_end(self, trainer, system, outputs, batch, batch_idx) -> None:
         """Scores after one of the chosen steps."""
-        if trainer.global_step in self.steps:
+        if trainer.global_step in self.steps and trainer.global_step < trainer.max_steps:
             self._score(system, trainer.global_step)
+
+    def end(self, trainer: L.Trainer, system: L.LightningModule) -> None:
+        """Scores what the training leaves, once it is over: ``Fit.finish`` is part of it."""
+        with self.watch.stopped():
+            system.to(trainer.strategy.root_device)  # Lightning leaves it on the host.
+        self._score(system, trainer.global_step)
 
     def _score(self, system: L.LightningModule, step: int) -> None:
         assert isinstance(system, Fit)

@@ -17,7 +17,7 @@ from persona.errors import UserError
 from persona.runtime.options import plain, settings_digest
 
 WORKER = "persona.benchmark.quality.worker"
-VERSION = 1
+VERSION = 2
 """Increased when the same settings give other numbers."""
 
 

@@ -41,6 +41,7 @@ def run(job: DictConfig) -> dict[str, object]:
     system.train()
     cuda = trainer.strategy.root_device.type == "cuda"  # After the training it is on the CPU.
     trainer.fit(system, datamodule=data)
+    curve.end(trainer, system)
     return {
         "device": torch.cuda.get_device_name() if cuda else "CPU",
         "threads": torch.get_num_threads(),

@@ -6,6 +6,7 @@ licensed ones. Frame of the rest body: metres, y up, facing +z, the person's lef
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,7 @@ def _translate(bones: Float[Tensor, "*b j 4 4"], trans: Float[Tensor, "*b 3"]) -
     return bones + shift
 
 
-def _picker(file: Path, arrays: dict[str, np.ndarray], faces: Tensor) -> KeypointPicker:
+def _picker(file: Path, arrays: Mapping[str, np.ndarray], faces: Tensor) -> KeypointPicker:
     """The keypoints, with an error that names the file."""
     try:
         return KeypointPicker.from_arrays(arrays, faces)

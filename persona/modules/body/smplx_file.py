@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -25,8 +28,10 @@ OPTIONAL = (
 _REMEDY = "get SMPLX_NEUTRAL.npz from smpl-x.is.tue.mpg.de, or use body=anny"
 
 
-def read_smplx_file(file: Path) -> dict[str, np.ndarray]:
+def read_smplx_file(file: Path) -> Mapping[str, np.ndarray]:
     """The file's arrays, and ``shape_dirs`` and ``expr_dirs``, the two parts of ``shapedirs``.
+
+    The arrays cannot be written to: a command that makes several bodies reads the file once.
 
     Source of the layout: Pavlakos et al. 2019, arXiv:1904.05866, as released.
 
@@ -35,6 +40,12 @@ def read_smplx_file(file: Path) -> dict[str, np.ndarray]:
     """
     if not file.is_file():
         raise UserError(f"{file}: no such body file; {_REMEDY}")
+    return _read(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _read(file: Path, changed_ns: int) -> Mapping[str, np.ndarray]:
+    """As ``read_smplx_file``, of a file that was last changed then."""
     wrong = f"{file}: not a SMPL-X .npz file"
     if not zipfile.is_zipfile(file):
         raise UserError(f"{wrong}, or only a part of one; {_REMEDY}")
@@ -62,4 +73,6 @@ def read_smplx_file(file: Path) -> dict[str, np.ndarray]:
         arrays["shape_dirs"] = arrays["shape_dirs"][..., : int(arrays["num_betas"])]
     if "expression_names" in arrays:
         arrays["expr_dirs"] = arrays["expr_dirs"][..., : len(arrays["expression_names"])]
-    return arrays
+    for values in arrays.values():
+        values.flags.writeable = False
+    return MappingProxyType(arrays)

@@ -110,10 +110,12 @@ class PointTemplate(nn.Module):
             trans: Metres.
         """
         canonical = self.points + gaussians.offset + self.expr_dirs @ expression
-        rest = blend_skin(canonical, self.weights, self.bones) + shape
-        means = blend_skin(rest, self.weights, bones) + trans[..., None, :]
-        turn = blend_bones(self.weights, bones[..., :3, :])[..., :3]
-        turn = turn @ blend_bones(self.weights, self.bones[:, :3])[..., :3]
+        turn, shift = blend_bones(self.weights, bones[..., :3, :]).split([3, 1], -1)
+        # Both skinnings are one, of which several Gaussians of a point need the last step alone.
+        first_turn, first_shift = blend_bones(self.weights, self.bones[:, :3]).split([3, 1], -1)
+        shift = _turned(turn, first_shift[..., 0] + shape) + shift[..., 0] + trans[..., None, :]
+        turn = turn @ first_turn
+        means = _turned(turn, canonical) + shift
         # Blended matrices are not quite rotations.
         turned, own = torch.broadcast_tensors(quaternion_from_matrix(turn), gaussians.quaternions)
         turned = quaternion_product(turned, own)
@@ -130,6 +132,14 @@ class PointTemplate(nn.Module):
         """Gaussians of one person in one pose; see ``carry``."""
         means, quaternions = self.carry(gaussians, shape, expression, bones, trans)
         return Gaussians(means, gaussians.scales, quaternions, gaussians.opacity)
+
+
+def _turned(
+    matrices: Float[Tensor, "*#b n 3 3"], points: Float[Tensor, "*#b n 3"]
+) -> Float[Tensor, "*b n 3"]:
+    """Matrices times points, column by column: products of 3 x 3 take several times as long."""
+    x, y, z = points.split(1, -1)
+    return matrices[..., 0] * x + matrices[..., 1] * y + matrices[..., 2] * z
 
 
 def template_on(

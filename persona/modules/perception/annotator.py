@@ -41,7 +41,8 @@ class PerceptionAnnotator(Annotator):
     needs_prior = False
 
     def __init__(self, weights: str | Path | None = None):
-        self.net = load_net(weights)
+        # Convolutions on a CPU take a third less time with channels side by side.
+        self.net = load_net(weights).to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def __call__(

@@ -157,14 +157,6 @@ def _image_gradients(
     return packed
 
 
-def _near_to_far(depths: np.ndarray) -> np.ndarray:
-    """Indices by increasing depth (positive float32), ties by index."""
-    # Positive floats sort like their bit patterns, and sorting integers is fastest.
-    keys = depths.view(np.int32).astype(np.int64) << 32 | np.arange(len(depths))
-    keys.sort()
-    return (keys & 0xFFFFFFFF).astype(np.int64)
-
-
 class _Rasterize(torch.autograd.Function):
     """(setup, means, scales, quaternions, opacities, *values) -> (alpha, *images)."""
 
@@ -180,7 +172,7 @@ class _Rasterize(torch.autograd.Function):
         cpu_project.project(gaussians, setup.view, setup.bounds, splats, depths, tiles)
         starts, first = cpu_tiles.count_tiles(tiles, tiles_x, tiles_y)
         members, places = np.empty(first[-1], np.int32), np.empty(first[-1], np.int32)
-        order = _near_to_far(depths)
+        order = cpu_tiles.near_to_far(depths)
         cpu_tiles.bin_tiles(order, tiles, tiles_x, starts, members, places, first)
 
         values = _pack(inputs[4:], count, dtype)

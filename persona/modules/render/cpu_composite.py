@@ -147,6 +147,7 @@ def _composite_tile(
     top, bottom, left, right = box
     ends[:], clear[:], colours[:] = NEVER, one, real(0)
     open_pixels = (bottom - top) * (right - left)
+    open_in_row = np.full(TILE, right - left, np.int32)
     for rank in range(len(members)):
         if open_pixels == 0:
             return rank
@@ -154,6 +155,8 @@ def _composite_tile(
         opacity = splats[g, 5]
         row0, row1 = _rows(splats, g, top, bottom)
         for row in range(row0, row1):
+            if open_in_row[row - top] == 0:
+                continue
             dy = splats[g, 1] - (real(row) + half)
             column0, column1 = _columns(splats, g, dy, left, right)
             origin = (row - top) * TILE - left
@@ -172,6 +175,7 @@ def _composite_tile(
                 if after <= least:
                     ends[p] = rank
                     open_pixels -= 1
+                    open_in_row[row - top] -= 1
                     continue
                 _add_scaled(colours, p, values, g, alpha * clear[p])
                 clear[p] = after

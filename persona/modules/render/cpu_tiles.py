@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from persona.modules.render.jit import kernel
+
+_DIGIT_BITS, _DIGITS = 11, 3
+"""Of a number of 32 bits, by which it is sorted."""
+
+
+@kernel()
+def near_to_far(depths: Float[ndarray, "n"]) -> Int[ndarray, "n"]:
+    """Indices by increasing depth (positive float32), ties by index.
+
+    Positive floats sort like their bit patterns, and those digit by digit in linear time.
+    """
+    count, values = len(depths), 1 << _DIGIT_BITS
+    keys, order = depths.view(np.uint32), np.arange(count).astype(np.int32)
+    places = np.zeros((_DIGITS, values), np.int64)
+    for key in keys:
+        for digit in range(_DIGITS):
+            places[digit, key >> digit * _DIGIT_BITS & values - 1] += 1
+    for digit in range(_DIGITS):
+        shift, at = digit * _DIGIT_BITS, places[digit]
+        at[:] = np.cumsum(at) - at
+        sorted_keys, sorted_order = np.empty_like(keys), np.empty_like(order)
+        for i in range(count):
+            value = keys[i] >> shift & values - 1
+            sorted_keys[at[value]], sorted_order[at[value]] = keys[i], order[i]
+            at[value] += 1
+        keys, order = sorted_keys, sorted_order
+    return order
 
 
 @kernel()

@@ -48,20 +48,14 @@ def seen_colours(
         rgb: At first.
         hold: Weight of a colour's change, in pixels.
     """
-
-    def missing(shot: Shot) -> Float[Tensor, "3 h w"]:
-        before = _render(renderer, shot, rgb)
-        return shot.image * before.alpha - before.images["c"]
-
     with torch.no_grad():
-        parts = [_gathered(renderer, shot, missing(shot)) for shot in shots]
-        left = torch.stack(parts).sum(0)
+        parts = [_Shares(renderer, shot) for shot in shots]
+        left = torch.stack([part.gathered(part.missing(rgb)) for part in parts]).sum(0)
         change, direction, size = torch.zeros_like(rgb), left, left.square().sum()
         for _ in range(_UPDATES):
             turned = hold * direction
-            for shot in shots:
-                drawn = _render(renderer, shot, direction).images["c"]
-                turned = turned + _gathered(renderer, shot, drawn)
+            for part in parts:
+                turned = turned + part.gathered(part.render(direction).images["c"])
             step = size / (direction * turned).sum().clamp(min=1e-20)
             change, left = change + step * direction, left - step * turned
             before, size = size, left.square().sum()
@@ -69,10 +63,44 @@ def seen_colours(
         return (rgb + change).clamp(0, 1)
 
 
+class _Shares:
+    """What each Gaussian adds to the pixels of a shot that count: a linear map of colours.
+
+    Gaussians that add nothing are left out of all renders, which differ only where nothing counts.
+
+    Args:
+        renderer: Gaussian rasteriser.
+        shot: The shot.
+    """
+
+    def __init__(self, renderer: GaussianRenderer, shot: Shot) -> None:
+        self.renderer, self.count = renderer, len(shot.shade)
+        self.rows = (shown_px(renderer, shot) > 0).nonzero()[:, 0]
+        self.shot = replace(shot, gaussians=shot.gaussians[self.rows], shade=shot.shade[self.rows])
+        self.values, self.drawn = _open_render(renderer, self.shot)
+
+    def render(self, values: Float[Tensor, "n 3"]) -> Render:
+        """The shot with some colours of all Gaussians."""
+        return _render(self.renderer, self.shot, values[self.rows])
+
+    def missing(self, values: Float[Tensor, "n 3"]) -> Float[Tensor, "3 h w"]:
+        """What a render lacks of the picture."""
+        render = self.render(values)
+        return self.shot.image * render.alpha - render.images["c"]
+
+    def gathered(self, pixels: Float[Tensor, "3 h w"]) -> Float[Tensor, "n 3"]:
+        """What each Gaussian gets of pixels that count, as it gives them its colour."""
+        (own,) = torch.autograd.grad(
+            self.drawn, self.values, self.shot.mask * pixels, retain_graph=True
+        )
+        return own.new_zeros(self.count, 3).index_copy(0, self.rows, own)
+
+
 def shown_px(renderer: GaussianRenderer, shot: Shot) -> Float[Tensor, "n"]:
     """How many of the pixels that count each Gaussian makes up: what is hidden has none."""
-    white = torch.ones_like(shot.image)
-    return _gathered(renderer, replace(shot, shade=torch.ones_like(shot.shade)), white)[:, 0]
+    even = replace(shot, shade=torch.ones_like(shot.shade))
+    values, drawn = _open_render(renderer, even)
+    return torch.autograd.grad(drawn, values, shot.mask.expand_as(drawn))[0][:, 0]
 
 
 def best_views(shown: Sequence[Float[Tensor, "n"]], most: int) -> list[int]:
@@ -99,11 +127,10 @@ def _render(renderer: GaussianRenderer, shot: Shot, values: Float[Tensor, "n 3"]
     return renderer(shot.gaussians, shot.camera, {"c": colours})
 
 
-def _gathered(
-    renderer: GaussianRenderer, shot: Shot, pixels: Float[Tensor, "3 h w"]
-) -> Float[Tensor, "n 3"]:
-    """What each Gaussian gets of pixels that count, as it gives them its colour."""
+def _open_render(
+    renderer: GaussianRenderer, shot: Shot
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "3 h w"]]:
+    """Colours, and an image that passes gradients on to them."""
     with torch.enable_grad():
         values = shot.gaussians.means.new_zeros(len(shot.shade), 3).requires_grad_()
-        drawn = _render(renderer, shot, values).images["c"]
-        return torch.autograd.grad(drawn, values, shot.mask * pixels)[0]
+        return values, _render(renderer, shot, values).images["c"]
