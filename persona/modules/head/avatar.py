@@ -31,7 +31,7 @@ class PosedHead:
     """The same in the networks' unit, with the look's own results."""
     warped: Warped
     bases: Bases
-    """Bases as predicted."""
+    """Bases by which points move."""
     model_bases: Bases
     """Bases of the body model's nearest vertices."""
     who: Who
@@ -64,6 +64,8 @@ class HeadAvatar(Avatar):
             weights.
         own: whether points also have values of their own, the same in all edits, which are added
             to what the look predicts; see the look's ``own_size``.
+        model_bases: whether what the deformer predicts is added to the bases of the body model's
+            nearest vertices; a fresh deformer then moves points as the model moves those.
     """
 
     per_gaussian: tuple[str, ...] = ("points",)
@@ -83,8 +85,10 @@ class HeadAvatar(Avatar):
         radius: float,
         epoch_steps: int = 1000,
         own: bool = False,
+        model_bases: bool = False,
     ) -> None:
         super().__init__()
+        self.model_bases = model_bases
         self.template, self.deformer, self.look, self.edits = template, deformer, look, edits
         self.points = nn.Parameter(points)
         self.own = nn.Parameter(points.new_zeros(len(points), look.own_size)) if own else None
@@ -167,10 +171,12 @@ class HeadAvatar(Avatar):
             points = self.deformer.to_subject(points, who.latent)
         located, bases = self.deformer(points, who.latent)
         vertices = self.template.nearest(located, canonical)
-        shapes = self.template.shape_dirs[vertices]
+        shapes, model = self.template.shape_dirs[vertices], self.template.vertex_bases(vertices)
+        bases = bases.added_to(model) if self.model_bases else bases
 
         def warp_points(points: Tensor) -> Tensor:
             located, bases = self.deformer(points, who.latent)
+            bases = bases.added_to(model) if self.model_bases else bases
             return warp(located, bases, shapes, canonical, posed)[0]
 
         means, turn = warp(located, bases, shapes, canonical, posed)
@@ -179,7 +185,7 @@ class HeadAvatar(Avatar):
         )
         drawn = self.look(warped)
         placed = _place(drawn.points, posed.root, root, trans, self.template.scale)
-        return PosedHead(placed, drawn, warped, bases, self.template.vertex_bases(vertices), who)
+        return PosedHead(placed, drawn, warped, bases, model, who)
 
     def rig(self, pose: Pose | None = None) -> Rig:
         """See ``Avatar``: of the person as photographed, in the canonical pose.
