@@ -64,8 +64,6 @@ class HeadAvatar(Avatar):
             weights.
         own: whether points also have values of their own, the same in all edits, which are added
             to what the look predicts; see the look's ``own_size``.
-        model_bases: whether what the deformer predicts is added to the bases of the body model's
-            nearest vertices; a fresh deformer then moves points as the model moves those.
     """
 
     per_gaussian: tuple[str, ...] = ("points",)
@@ -85,10 +83,8 @@ class HeadAvatar(Avatar):
         radius: float,
         epoch_steps: int = 1000,
         own: bool = False,
-        model_bases: bool = False,
     ) -> None:
         super().__init__()
-        self.model_bases = model_bases
         self.template, self.deformer, self.look, self.edits = template, deformer, look, edits
         self.points = nn.Parameter(points)
         self.own = nn.Parameter(points.new_zeros(len(points), look.own_size)) if own else None
@@ -98,6 +94,9 @@ class HeadAvatar(Avatar):
         self.moves_canonical = deformer.generic
         """Whether points have an offset to the subject's canonical space. Weights of PERSE's
         release were trained without, though they have its layers."""
+        self.model_bases = False
+        """Whether what the deformer predicts is added to the bases of the body model's nearest
+        vertices; a fresh deformer then moves points as the model moves those."""
         expressions = template.num_expression
         self.register_buffer("radius", torch.tensor(radius))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))

@@ -148,7 +148,7 @@ class HeadBuilder:
             generic=self.generic,
             width=self.deformer_width,
         )
-        return HeadAvatar(
+        avatar = HeadAvatar(
             template=template,
             deformer=deformer,
             look=look,
@@ -157,8 +157,9 @@ class HeadBuilder:
             radius=radius,
             epoch_steps=self.epoch_steps,
             own=self.own,
-            model_bases=self.model_bases,
         )
+        avatar.model_bases = self.model_bases
+        return avatar
 
 
 @dataclass(frozen=True, kw_only=True)
