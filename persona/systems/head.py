@@ -33,6 +33,7 @@ from persona.types import BodyIdentity, Camera, Channel, Frame, Pose
 
 log = logging.getLogger(__name__)
 BACKGROUNDS = ("white", "random")
+BELIEVED = ("edited", "everywhere")
 CAMERA_FROM_MAP = (1.0, -1.0, -1.0)
 """Signs of the axes: normal maps have y up and z towards the camera, cameras y down and z away."""
 
@@ -50,6 +51,9 @@ class HeadMethod(Method):
             new colour in each step.
         start: folder of a run whose trained avatar this one starts from; codes are copied between
             edits of the same name, and avatar settings must equal that run's. None starts anew.
+        believed: where pictures of edits that another network made count, which are those between
+            two edits and those that low-rank additions learn: ``edited``, on the edited attribute
+            and the background, as in PERSE; or ``everywhere``.
     """
 
     body: ShapedBody
@@ -67,10 +71,13 @@ class HeadMethod(Method):
         avatar: HeadBuilder,
         background: str = "random",
         start: str | Path | None = None,
+        believed: str = "edited",
     ) -> None:
         super().__init__(body=body, renderer=renderer, avatar=avatar)
         self.start = None if start is None else Path(start)
         check_choice("system.method.background", background, BACKGROUNDS)
+        check_choice("system.method.believed", believed, BELIEVED)
+        self.believed = believed
         self.random = background == "random"
         self.backgrounds = RandomColors()
         self.register_buffer("map_axes", torch.tensor(CAMERA_FROM_MAP), persistent=False)
@@ -110,7 +117,8 @@ class HeadMethod(Method):
         name = read_edit_name(subject.name)
         category = name.category if len(self.people) > 1 else SOURCE
         betas = subject.identity(self.body).betas
-        partly = name.between is not None or (self.partly and category != SOURCE)
+        made = name.between is not None or (self.partly and category != SOURCE)
+        partly = made and self.believed == "edited"
         edits.describe(number, category, betas[: edits.betas.shape[1]], partly)
         if name.between is not None:
             first, second, share = name.between
@@ -140,8 +148,10 @@ class HeadMethod(Method):
         if not isinstance(avatar.look, GaussianLook):
             raise UserError("avatar.outline_steps: a head of shaded points is opaque; leave it 0")
         builder = self.builder
+        # Steps of Adam move codes that are spread far apart by more than their distance.
+        held = [name for name, rate in builder.rates.items() if not rate]
         share = learn_outlines(
-            avatar, self.body, subjects, steps, builder.around, builder.outline_colors
+            avatar, self.body, subjects, steps, builder.around, builder.outline_colors, held
         )
         log.info("outlines: %.0f %% of the points are where they should be", 100 * share)
 

@@ -152,6 +152,7 @@ def learn_outlines(
     steps: int,
     thickness: float,
     colors: float = 0.0,
+    held: Sequence[str] = (),
 ) -> float:
     """Teaches a head of Gaussians which of its points each edit has, before it trains on pictures.
 
@@ -166,6 +167,7 @@ def learn_outlines(
         steps: Steps of Adam, each on one edit.
         thickness: Thickness of the layer around the model in which the head learns what is empty.
         colors: Weight of the points' colours in the pictures.
+        held: Names of the avatar's parts that stay as they are.
 
     Returns:
         Share of the avatar's points, and of as many random ones in the layer, that end up right.
@@ -175,7 +177,11 @@ def learn_outlines(
     points = avatar.points.detach()
     points = torch.cat([points, points_around(avatar, len(points), thickness)])
     there = [inside_outlines(avatar, body, subject, points) for subject in subjects]
-    weights = [*look.canonical.parameters(), *avatar.edits.parameters()]
+    stays = tuple(f"{name}." for name in held)
+    weights = [
+        weight for name, weight in avatar.named_parameters()
+        if name.startswith(("look.canonical.", "edits.")) and not name.startswith(stays)
+    ]  # fmt: skip
     optimizer = torch.optim.Adam(weights, OUTLINE_RATE)
 
     def raw(rows: Int[Tensor, "m"], edit: int) -> RawGaussians:
@@ -210,10 +216,10 @@ def learn_outlines(
             shade, where = (values[rows] for values in seen[edit])
             error = (found.color.sigmoid() - shade).abs().mean(-1)
             loss = loss + colors * (error * where).sum() / where.sum().clamp(min=1)
-        optimizer.zero_grad()
+        avatar.zero_grad()
         loss.backward()
         optimizer.step()
-    optimizer.zero_grad()
+    avatar.zero_grad()
     with torch.no_grad():
         rows = torch.arange(len(points))
         right = [(raw(rows, e).opacity[:, 0] > 0) == truth for e, truth in enumerate(there)]

@@ -32,6 +32,7 @@ class PerseMethod(HeadMethod):
         encoder: computes features from the picture of an edit and the words for it.
         background: see ``HeadMethod``.
         start: see ``HeadMethod``.
+        believed: see ``HeadMethod``.
 
     Raises:
         UserError: ``avatar`` does not fit the encoder, or has additions apart without ``start``.
@@ -49,10 +50,12 @@ class PerseMethod(HeadMethod):
         encoder: AttributeEncoder,
         background: str = "random",
         start: str | Path | None = None,
+        believed: str = "edited",
     ) -> None:
         super().__init__(
-            body=body, renderer=renderer, avatar=avatar, background=background, start=start
-        )
+            body=body, renderer=renderer, avatar=avatar, background=background, start=start,
+            believed=believed,
+        )  # fmt: skip
         if avatar.codes == "features" and avatar.features != encoder.size:
             raise UserError(
                 f"avatar.features={avatar.features}: the encoder gives {encoder.size}; set that"

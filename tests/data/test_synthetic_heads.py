@@ -1,5 +1,6 @@
 """Synthetic heads: what a swap of an attribute changes, meshes, motions and folders."""
 
+import colorsys
 import json
 from dataclasses import replace
 
@@ -18,10 +19,12 @@ from persona.data.heads.traits import (
     ATTRIBUTES,
     STYLES,
     WORN,
+    Trait,
     Traits,
     describe,
     draw_traits,
     shape_coefficients,
+    words_of,
 )
 from persona.data.motion.load import load_motion
 from persona.data.motion.talk import talking
@@ -102,6 +105,18 @@ def test_people_differ():
     looks = {tuple(draw_traits(i, {})[n].style for n in STYLES) for i in range(20)}
     assert len(looks) > 12
     assert describe("hair", draw_traits(PERSON, {})["hair"]).startswith("a person with ")
+
+
+@pytest.mark.parametrize(
+    ("name", "rgb"),
+    [("red", (255, 0, 0)), ("red", (220, 20, 60)), ("orange", (255, 165, 0)),
+     ("yellow", (255, 255, 0)), ("green", (0, 128, 0)), ("teal", (0, 128, 128)),
+     ("blue", (0, 0, 255)), ("purple", (128, 0, 128)), ("pink", (255, 105, 180))],
+)  # fmt: skip
+def test_colours_are_called_as_in_css(name, rgb):
+    """CSS's colours of these names, crimson and hot pink."""
+    trait = Trait("brimmed", *colorsys.rgb_to_hsv(*(channel / 255 for channel in rgb)), seed=0)
+    assert words_of("hat", trait) == f"brimmed {name}"
 
 
 # Meshes ------------------------------------------------------------------------------------------

@@ -64,9 +64,8 @@ def test_points_have_the_colours_of_the_pictures_that_show_them(monkeypatch):
     assert colors[[0, 2]].tolist() == [[1, 0, 0], [0, 0, 1]]
 
 
-@pytest.mark.slow
-def test_a_head_learns_which_points_each_edit_has(monkeypatch):
-    """The first edit lacks the points above 0.3; the second edit has them."""
+def head_with_a_hat():
+    """A small head of Gaussians with an edit, and its body."""
     torch.manual_seed(0)
     body = HeadBody()
     builder = PerseBuilder(
@@ -76,6 +75,30 @@ def test_a_head_learns_which_points_each_edit_has(monkeypatch):
     avatar = builder.build(body, body.zero_identity(), edits=2)
     avatar.edits.describe(1, "hat", torch.zeros(body.num_betas))
     avatar.edits.codes.features.copy_(torch.eye(2, 8))
+    return avatar, body
+
+
+def test_codes_that_are_held_stay_while_outlines_are_learnt(monkeypatch):
+    def inside(avatar, body, subject, points):
+        return (points[:, 1] < 0.3) | (torch.full((len(points),), subject.name == "hat"))
+
+    monkeypatch.setattr(head_outline, "inside_outlines", inside)
+    people = [Edit("source", []), Edit("hat", [])]
+    moved = {}
+    for held in ((), ("edits.codes",)):
+        avatar, body = head_with_a_hat()
+        before = {name: weight.clone() for name, weight in avatar.named_parameters()}
+        head_outline.learn_outlines(avatar, body, people, 2, 0.4, held=held)
+        moved[held] = {n for n, w in avatar.named_parameters() if not torch.equal(w, before[n])}
+        assert all(w.grad is None for w in avatar.parameters()), "training begins with a gradient"
+    codes = {name for name in moved[()] if name.startswith("edits.codes.")}
+    assert codes and moved["edits.codes",] == moved[()] - codes
+
+
+@pytest.mark.slow
+def test_a_head_learns_which_points_each_edit_has(monkeypatch):
+    """The first edit lacks the points above 0.3; the second edit has them."""
+    avatar, body = head_with_a_hat()
 
     def inside(avatar, body, subject, points):
         return (points[:, 1] < 0.3) | (torch.full((len(points),), subject.name == "hat"))

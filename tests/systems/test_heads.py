@@ -19,6 +19,7 @@ from persona.commands.edit import edit, interpolate
 from persona.commands.pictures import to_uint8
 from persona.data.datamodule import FrameLoader
 from persona.errors import UserError
+from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.head.lora import lora_state, without_additions
 from persona.modules.losses.head_image import HeadImage
 from persona.runtime.step_graph import StepGraph
@@ -325,6 +326,7 @@ def test_edits_that_are_not_attributes_are_named():
     [
         ("perse", "avatar.features=30", r"avatar.features=30: the encoder gives 32"),
         ("perse", "system.method.background=plaid", r"background=plaid is unknown"),
+        ("perse", "system.method.believed=nowhere", r"believed=nowhere is unknown"),
         ("perse", "avatar.outline_colors=1.0", r"outline_colors=1.0: .* set avatar.outline_steps"),
         ("perse", "system.schedule.rest=1.0", r"system.schedule.rest=1.0: give a share"),
     ],
@@ -443,6 +445,28 @@ def test_where_a_new_edit_is_not_believed_the_person_is_the_truth(tmp_path):
     assert loss(right) < 1e-5 < 1e-2 < loss(faceless)
     assert loss(photograph) > 1e-2, "the picture's face is not believed"
     assert loss(faceless, unedited=None) < 0.1 * loss(faceless), "nothing else holds the face"
+
+
+@pytest.mark.parametrize(("believed", "face"), [("edited", 0.0), ("everywhere", 1.0)])
+def test_where_a_picture_between_two_edits_is_believed(believed, face):
+    """On its face it may not be, on the hat and beside the head it is; a photograph always is."""
+    method = instantiate(config("perse", f"system.method.believed={believed}")).method
+    data = TinyHeads(TinyHead(), people=3)
+    data.subjects[2].name = "0002_hat_between_0_1_1of2"
+    method.people = tuple(subject.name for subject in data.subjects)
+    method.build(TinyHead().zero_identity())
+    method.avatar.see_expressions(torch.zeros(3, 2))
+    for subject in data.subjects:
+        method.initialise(subject)
+    pose = matrix_pose(method.body, data.train_frames.states[0])
+    photograph, made = (data.train_frames.frames[row] for row in (FRAMES, 2 * FRAMES))
+    shown = {"points": frozenset({"rgb"})}
+    believed_of = [method.observe(frame, pose, shown).believed() for frame in (photograph, made)]
+    assert (believed_of[0] == 1).all()
+    hat, mask = made.others["edit"][0], made.mask[0]
+    outside = torch.maximum(hat, 1 - mask)
+    assert torch.equal(believed_of[1], outside + (1 - outside) * face)
+    assert (outside < 0.1).any(), "no face is seen"
 
 
 def test_an_edit_that_was_trained_among_the_others_has_no_scores_from_before():

@@ -19,7 +19,7 @@ from persona.data.heads.edits import SOURCE_FOLDER, SyntheticEdits, read_edit
 from persona.errors import UserError, check_choice
 from persona.runtime.options import plain, settings_digest
 
-VERSION = 4
+VERSION = 5
 """To be raised whenever a change of the code makes the same settings give other numbers."""
 RUN = "run"
 """Name of the folder, within a cell's, of its training."""

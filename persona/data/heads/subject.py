@@ -29,7 +29,7 @@ from persona.modules.head.attributes import LABELS
 from persona.types import BodyPose, Camera
 
 MAKER = "synthetic_head"
-VERSION = 2
+VERSION = 3
 """Increased when the same settings give another head."""
 ATTRIBUTES_FILE = "attributes.json"
 UNEDITED = ("hair",)

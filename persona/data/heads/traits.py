@@ -129,7 +129,11 @@ def shape_coefficients(body: HeadBody, traits: Traits) -> Float[Tensor, "s"]:
 
 
 TONES = ((0.15, "black"), (0.32, "dark brown"), (0.55, "brown"), (1.0, "blond"))
-HUES = ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink")
+HUES = (
+    (15, "red"), (45, "orange"), (70, "yellow"), (165, "green"), (200, "teal"), (260, "blue"),
+    (315, "purple"), (345, "pink"), (360, "red"),
+)  # fmt: skip
+"""Words for hues, each up to so many degrees, with CSS's colours of these names between."""
 
 
 def describe(attribute: str, trait: Trait) -> str:
@@ -148,5 +152,5 @@ def words_of(attribute: str, trait: Trait) -> str:
         return f"{trait.style} {tone}"
     if attribute in ("identity", "nose"):
         return "another"
-    hue = HUES[int(trait.hue % 1 * len(HUES))]
+    hue = next(word for bound, word in HUES if trait.hue % 1 * 360 < bound)
     return hue if trait.style == "plain" else f"{trait.style} {hue}"

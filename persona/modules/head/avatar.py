@@ -31,7 +31,7 @@ class PosedHead:
     """The same in the networks' unit, with the look's own results."""
     warped: Warped
     bases: Bases
-    """Bases as predicted."""
+    """Bases by which points move."""
     model_bases: Bases
     """Bases of the body model's nearest vertices."""
     who: Who
@@ -94,6 +94,9 @@ class HeadAvatar(Avatar):
         self.moves_canonical = deformer.generic
         """Whether points have an offset to the subject's canonical space. Weights of PERSE's
         release were trained without, though they have its layers."""
+        self.model_bases = False
+        """Whether what the deformer predicts is added to the bases of the body model's nearest
+        vertices; a fresh deformer then moves points as the model moves those."""
         expressions = template.num_expression
         self.register_buffer("radius", torch.tensor(radius))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
@@ -167,10 +170,12 @@ class HeadAvatar(Avatar):
             points = self.deformer.to_subject(points, who.latent)
         located, bases = self.deformer(points, who.latent)
         vertices = self.template.nearest(located, canonical)
-        shapes = self.template.shape_dirs[vertices]
+        shapes, model = self.template.shape_dirs[vertices], self.template.vertex_bases(vertices)
+        bases = bases.added_to(model) if self.model_bases else bases
 
         def warp_points(points: Tensor) -> Tensor:
             located, bases = self.deformer(points, who.latent)
+            bases = bases.added_to(model) if self.model_bases else bases
             return warp(located, bases, shapes, canonical, posed)[0]
 
         means, turn = warp(located, bases, shapes, canonical, posed)
@@ -179,7 +184,7 @@ class HeadAvatar(Avatar):
         )
         drawn = self.look(warped)
         placed = _place(drawn.points, posed.root, root, trans, self.template.scale)
-        return PosedHead(placed, drawn, warped, bases, self.template.vertex_bases(vertices), who)
+        return PosedHead(placed, drawn, warped, bases, model, who)
 
     def rig(self, pose: Pose | None = None) -> Rig:
         """See ``Avatar``: of the person as photographed, in the canonical pose.

@@ -70,6 +70,8 @@ class HeadBuilder:
         detail_start: first weights that the canonical networks give to encoded positions and codes,
             as a share of those of positions: 0, as published, lets both in slowly.
         own: whether points have values of their own as well, see ``HeadAvatar``.
+        model_bases: whether points move as the body model does from the start, see ``HeadAvatar``;
+            the papers' learn it from nothing.
     """
 
     rates: Mapping[str, float]
@@ -87,6 +89,7 @@ class HeadBuilder:
     octaves: int = OCTAVES
     detail_start: float = 0.0
     own: bool = False
+    model_bases: bool = False
     generic: ClassVar[bool] = True
     """Whether edits share a canonical space, and each pose names a shape."""
 
@@ -145,7 +148,7 @@ class HeadBuilder:
             generic=self.generic,
             width=self.deformer_width,
         )
-        return HeadAvatar(
+        avatar = HeadAvatar(
             template=template,
             deformer=deformer,
             look=look,
@@ -155,6 +158,8 @@ class HeadBuilder:
             epoch_steps=self.epoch_steps,
             own=self.own,
         )
+        avatar.model_bases = self.model_bases
+        return avatar
 
 
 @dataclass(frozen=True, kw_only=True)

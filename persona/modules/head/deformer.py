@@ -14,6 +14,8 @@ FEATURES = 128
 """Number of values from which the offset to the subject's canonical space is computed."""
 SHARPNESS = 20.0
 """Factor of the logits of skinning weights."""
+LEAST_WEIGHT = 1e-4
+"""Of a bone that moves none of a body model's vertex; such a point can be given it."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,15 @@ class Bases:
     """By the entries of the pose feature."""
     weights: Float[Tensor, "n bones"]
     """Skinning; the first bone is the one that never bends."""
+
+    def added_to(self, others: Bases) -> Bases:
+        """Sums of bases; skinning weights are multiplied, so that equal ones change nothing."""
+        weights = self.weights * (others.weights + LEAST_WEIGHT)
+        return Bases(
+            others.expression + self.expression,
+            others.pose + self.pose,
+            weights / weights.sum(-1, keepdim=True),
+        )
 
 
 class Deformer(nn.Module):

@@ -115,6 +115,44 @@ def test_vertices_are_warped_as_the_body_model_moves_them():
     assert torch.allclose(moved, template.posed_vertices(posed), atol=1e-5)
 
 
+@pytest.mark.parametrize("build", [PerseBuilder, PointAvatarBuilder])
+def test_untrained_points_may_move_as_the_body_model(build):
+    """Vertices as the model's own skinning and bases place them."""
+    small = {"rates": {}, "start_points": 40, "width": 64}
+    slots = {"categories": ["hair"], "source": ["hair"], "code": 3} if build is PerseBuilder else {}
+    template, unit = random_template(), torch.eye(3)
+    apart = {}
+    for follow in (False, True):
+        avatar = build(**small, **slots, model_bases=follow).assemble(template)
+        canonical = template.canonical_pose(avatar.mean_expression)
+        with torch.no_grad():
+            avatar.points.copy_(template.posed_vertices(canonical))
+        posed = template.pose(matrix_from_axis_angle(0.3 * torch.randn(5, 3)), torch.randn(4))
+        head = avatar.in_pose(posed, avatar.edits.as_photographed(), unit, unit[0] * 0)
+        moved = head.warped.posed - template.posed_vertices(posed)
+        apart[follow] = float(moved.detach().norm(dim=1).mean())
+    # A bone that moves nothing has a ten thousandth's share of a point.
+    assert apart[True] < 1e-3 < 0.03 < apart[False]
+
+
+def test_bases_are_added_and_skinning_weights_multiplied():
+    one, other = (
+        Bases(torch.randn(6, 3, 4), torch.randn(6, 36, 3), torch.softmax(torch.randn(6, 6), -1))
+        for _ in range(2)
+    )
+    even = Bases(torch.zeros(6, 3, 4), torch.zeros(6, 36, 3), torch.full((6, 6), 1 / 6))
+    same, both = even.added_to(other), one.added_to(other)
+    assert torch.allclose(same.weights, other.weights, atol=1e-3)
+    assert torch.equal(same.expression, other.expression) and torch.equal(same.pose, other.pose)
+    assert torch.allclose(both.expression, one.expression + other.expression)
+    assert torch.allclose(both.weights.sum(-1), torch.ones(6))
+    assert torch.allclose(
+        both.weights[:, 0] / both.weights[:, 1],
+        one.weights[:, 0] * other.weights[:, 0] / (one.weights[:, 1] * other.weights[:, 1]),
+        rtol=2e-2,
+    )
+
+
 def test_the_still_bone_keeps_points_where_they_are():
     template = random_template()
     canonical, posed = template.canonical_pose(torch.randn(4)), random_pose(template)
