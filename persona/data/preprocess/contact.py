@@ -25,6 +25,9 @@ _LEAST = 12.0
 _TINT = 0.06
 """Change of the share of red, green or blue by which another colour is told from a shadow."""
 _TOUCH_PX = 2
+_MARGIN = 0.004
+"""Width around a shadow that counts to it, as a share of the picture's height: its last pixels,
+seen obliquely, would be flecks on the flank that is seen from the side."""
 _ENOUGH = 0.02
 """Weight of cloth beside the shadow that is enough to compare with."""
 _ARMS = [*LIMBS_OF_KIND["Arm"], *LIMBS_OF_KIND["Hand"]]
@@ -59,6 +62,8 @@ def contact_shadow(
                 same = mine & (parts == label)
                 share = _share(colour.astype(np.float32), same & ~near, same, reach)
                 found |= _pieces(np.where(same & near, share, 1), away)
+        margin = max(1, round(_MARGIN * len(colour)))
+        found = ndimage.binary_dilation(found, iterations=margin) & (arm | trunk)
     height, width = image.shape[:2]
     return found.repeat(step, 0).repeat(step, 1)[:height, :width]
 

@@ -39,6 +39,12 @@ def test_a_dark_slot_between_trunk_and_arm_is_found_at_any_size(scale):
     assert not dark[: SEAM - 7].any() and not dark[SEAM + 7 :].any()
 
 
+def test_what_borders_on_a_shadow_counts_to_it():
+    step = np.where(np.abs(np.arange(WIDTH) + 0.5 - SEAM) < 4, 0.4, 1.0)
+    dark = np.flatnonzero(found(step))
+    assert dark[0] < SEAM - 4 and dark[-1] >= SEAM + 4
+
+
 def test_light_sides_other_colours_and_black_cloth_are_no_shadow():
     x = np.arange(WIDTH)
     assert not found(np.ones(WIDTH)).any()
