@@ -1,11 +1,9 @@
 """PERSONA: one photo's avatar, trained on captured and generated frames."""
 
-import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,22 +12,20 @@ from persona.data.subject import Subject
 from persona.errors import UserError
 from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.driver import ClipDrawer, PoseDriver
-from persona.modules.avatar.gaussian_avatar import COLOR_EPS, GaussianAvatar, PosedAvatar
+from persona.modules.avatar.gaussian_avatar import GaussianAvatar, PosedAvatar
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.avatar.surface_truth import SurfaceTruth
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.avatar.views import HANDS, BodyMasks, ViewRenderer
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.lhm.sight import clean_outline
 from persona.modules.losses.functional import occlusion_boundary
 from persona.modules.losses.persona_step import PersonaStep
 from persona.modules.parallel import branches
 from persona.modules.render.gaussian import GaussianRenderer
-from persona.modules.render.seen_colours import Shot, best_views, seen_colours, shown_px
 from persona.systems.method import Draw, Method, TrainedFrames, Views
+from persona.systems.solved_colours import SolvedColours
 from persona.types import (
     CAPTURED,
-    GENERATED,
     PLAIN_VIEW,
     BodyIdentity,
     Camera,
@@ -39,13 +35,6 @@ from persona.types import (
     View,
 )
 
-_HOLD = 0.3
-"""Of ``seen_colours``; with 0.1 rims of the photograph were seen as streaks from the side."""
-_PHOTOS, _CANDIDATES = 8, 24
-"""Most captured frames whose colours count, and most generated ones of which the best are taken."""
-_SHOWN_PX = 0.05
-"""Least pixels of a Gaussian that count as shown."""
-log = logging.getLogger(__name__)
 NOT_CHANNELS = frozenset({"alpha", "boundary", "mesh"})
 
 
@@ -60,12 +49,9 @@ class PersonaMethod(Method):
         avatar: builds the avatar once the person is known.
         boundary_side: width of an occlusion boundary, as a share of the person's size.
         patch_boundary_side: width of one on the face patch, as a share of the patch.
-        photo_colours: after training, give what the photographs show the colours with which renders
-            equal them, by least squares: steps of an optimiser leave them blurred. Of many captured
-            frames (a video) 8 count, and of their pixels those of ``own_colour``.
-        best_frames: and give the rest the colours of so many generated frames, each Gaussian those
-            of the frame that shows it best: frames of a video model disagree by pixels, and their
-            mean, which steps find, is a blur.
+        photo_colours: when training ends, solve for the colours of what the photographs show, see
+            ``SolvedColours``.
+        best_frames: and take those of the rest from so many generated frames.
     """
 
     body: SmplxBody
@@ -91,10 +77,7 @@ class PersonaMethod(Method):
         self.boundary_side = boundary_side
         self.surface: SurfaceTruth | None = None
         self.patch_boundary_side = patch_boundary_side
-        self.photo_colours, self.best_frames = photo_colours, best_frames
-        self.own_colour: dict[str, Float[Tensor, "1 1 h w"]] = {}
-        """By the names of captured frames: 1 where they show the colour of the surface that is
-        there, 0 in contact shadows and where another part is seen. Read from the subject."""
+        self.solved = SolvedColours(photos=photo_colours, best_frames=best_frames)
 
     def build(self, identity: BodyIdentity) -> None:
         """Makes the avatar of a person, and the regions of its body."""
@@ -119,8 +102,7 @@ class PersonaMethod(Method):
     def see_frames(self, subjects: Sequence[Subject], frames: FrameDataset) -> None:
         """Reads where simulated clothes hang, and which pixels of photographs show own colours."""
         (subject,) = subjects
-        if self.photo_colours:
-            self._read_own_colour(subject)
+        self.solved.read(subject)
         split = [name.rsplit("/", 2)[-2:] for name in frames.names]
         found = [subject.surface_offset(folder, int(number)) for folder, number in split]
         if any(offset is not None for offset in found):
@@ -156,78 +138,15 @@ class PersonaMethod(Method):
         pose = matrix_pose(self.body, subject.pose(CAPTURED, number, self.body.num_expression))
         self.avatar.remove_light(pose, View(camera_rotation=rotation))
 
-    def _read_own_colour(self, subject: Subject) -> None:
-        """Reads which pixels of captured frames count; photographs of older versions do not tell.
-
-        Of other subjects all pixels count: no arm's shadow is known of.
-        """
-        for number in subject.frame_ids(CAPTURED):
-            own = subject.map(CAPTURED, "own_colour", number)
-            if own is not None:
-                self.own_colour[f"{CAPTURED}/{number}"] = torch.from_numpy(own)[None, None].float()
-        if not self.own_colour and subject.info and subject.info.from_photo:
-            log.warning(
-                "%s: has no own_colours, so shadows under arms may stay as dark slots; make the "
-                "subject again with scripts/preprocess.py",
-                subject.root,
-            )
-
     def _texture(self, texture: Float[Tensor, "h w 3"]) -> Float[Tensor, "n 3"]:
         body = self.body
         return texture_colors(
             texture, body.uv, body.uv_faces, body.faces, self.avatar.template.subdivision
         )
 
-    @torch.no_grad()
     def finish(self, frames: TrainedFrames) -> None:
         """Solves for the colours of what photographs and the best frames show, as asked for."""
-        if not self.photo_colours and not self.best_frames:
-            return
-        photos = [self._shot(*pair) for pair in frames(CAPTURED, _PHOTOS)]
-        before = rgb = self.avatar.rgb_logit.sigmoid()
-        if self.best_frames:
-            rgb = self._frame_colours(frames, photos, rgb)
-        if self.photo_colours and photos:
-            rgb = seen_colours(self.renderer, photos, rgb, hold=_HOLD)
-        if rgb is not before:
-            self.avatar.rgb_logit.copy_(rgb.logit(COLOR_EPS))
-
-    def _frame_colours(
-        self, frames: TrainedFrames, photos: Sequence[Shot], rgb: Float[Tensor, "n 3"]
-    ) -> Float[Tensor, "n 3"]:
-        """Colours in which what no photograph shows is as in the frame that shows it best.
-
-        One view a surface in place of a mean of all is what keeps textures of scans sharp (Waechter
-        et al., Let There Be Color, ECCV 2014).
-        """
-        hidden = torch.ones_like(rgb[:, 0], dtype=torch.bool)
-        for photo in photos:
-            hidden &= shown_px(self.renderer, photo) < _SHOWN_PX
-        shown = [
-            hidden * shown_px(self.renderer, self._shot(*pair))
-            for pair in frames(GENERATED, _CANDIDATES)
-        ]
-        chosen = best_views(shown, self.best_frames) if shown else []
-        if not chosen:
-            return rgb
-        best = torch.stack([shown[number] for number in chosen]).max(0)
-        for number, pair in enumerate(frames(GENERATED, _CANDIDATES)):
-            if number in chosen:
-                own = (best.indices == chosen.index(number)) & (best.values > _SHOWN_PX)
-                solved = seen_colours(self.renderer, [self._shot(*pair)], rgb)
-                rgb = torch.where(own[:, None], solved, rgb)
-        return rgb
-
-    def _shot(self, frame: Frame, pose: Pose) -> Shot:
-        """A frame, with the avatar as it stands in it."""
-        posed, mask = self.avatar(pose, frame.view), frame.mask[0]
-        image = clean_outline(frame.image[0].cpu(), (mask[0] > 0.5).cpu().numpy()).to(mask)
-        # Colours as seen end at 1: the channel that is farthest from it tells the light.
-        light = (posed.rgb / posed.albedo.clamp(min=COLOR_EPS)).amax(1, keepdim=True)
-        gaussians, own = posed.gaussians(self.assets[-1]), self.own_colour.get(frame.name[0])
-        if own is not None:
-            mask = mask * F.interpolate(own.to(mask), mask.shape[1:])[0]
-        return Shot(gaussians, frame.camera[0].local(), image, mask, light)
+        self.solved(self.avatar, self.renderer, self.assets[-1], frames)
 
     def observe(self, frame: Frame, pose: Pose, views: Views, turn: int = 0) -> PersonaStep:
         """Poses the avatar for one frame and renders the channels that the losses need."""

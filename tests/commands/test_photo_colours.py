@@ -46,7 +46,7 @@ def test_the_photographs_view_becomes_sharper_where_pixels_count(trained):
     before, blurred = method.avatar.rgb_logit.detach().clone(), error()
     method.finish(shown(captured=[(frame, pose)]))
     assert torch.equal(method.avatar.rgb_logit, before), "it was not asked for"
-    method.photo_colours = True
+    method.solved.photos = True
     method.finish(shown())
     assert torch.equal(method.avatar.rgb_logit, before), "there is no photograph"
     method.finish(shown(captured=[(frame, pose)]))
@@ -55,7 +55,7 @@ def test_the_photographs_view_becomes_sharper_where_pixels_count(trained):
     height, width = frame.image.shape[2:]
     upper = torch.zeros(1, 1, 2 * height, 2 * width)  # At twice the frame's size.
     upper[:, :, :height] = 1
-    method.own_colour = {frame.name[0]: upper}
+    method.solved.own_colour = {frame.name[0]: upper}
     counts = upper[0, :, ::2, ::2]
     first = error(counts), error(1 - counts)
     method.finish(shown(captured=[(frame, pose)]))
@@ -84,7 +84,7 @@ def test_what_no_photograph_shows_is_as_in_the_best_frame(trained):
         (replace(frame, image=torch.eye(3)[color].view(1, 3, 1, 1) * mask, mask=part), behind)
         for color, part in ((2, upper), (0, mask))
     ]
-    method.best_frames = 1
+    method.solved.best_frames = 1
     for none in ([], [(replace(frame, mask=torch.zeros_like(mask)), behind)]):
         method.finish(shown(captured=[(frame, pose)], generated=none))
         assert torch.equal(seen(pose)[0], front), "there is no frame, or nobody in it"
@@ -119,10 +119,10 @@ def test_a_training_ends_with_it(tiny_settings, subjects, tmp_path, caplog):
     stored = torch.load(tmp_path / "run" / CHECKPOINT_FILE)["state_dict"]
     assert torch.equal(stored["avatar.rgb_logit"], system.avatar.rgb_logit)
     frame, pose, error = photograph(system, tmp_path / "run")
-    assert (system.method.own_colour[frame.name[0]][0, 0] == torch.from_numpy(own > 0)).all()
+    assert (system.method.solved.own_colour[frame.name[0]][0, 0] == torch.from_numpy(own > 0)).all()
     solved = error()
     system.method.finish(shown(captured=[(frame, pose)]))
     assert error() > 0.85 * solved, "little was left to solve"
     config.resume = str(tmp_path / "run")
     _, resumed = train_system(config, tmp_path / "unused")
-    assert resumed.method.own_colour.keys() == system.method.own_colour.keys()
+    assert resumed.method.solved.own_colour.keys() == system.method.solved.own_colour.keys()
