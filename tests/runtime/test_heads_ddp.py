@@ -42,9 +42,9 @@ def test_two_processes_grow_a_head_as_one_with_twice_the_batch(tmp_path, device)
     assert one.keys() == two.keys()
     for key, value in one.items():
         if value.is_floating_point() and value.numel():
-            # On a GPU sums are in any order. Where a gradient is only the noise of that, Adam still
-            # takes a step of the full learning rate.
-            apart = (two[key] - value).abs().mean()
+            # Sums are in another order. Where a gradient is only the noise of that, Adam still
+            # takes a step of the full learning rate: of a few values, not of nine in ten.
+            apart = (two[key] - value).abs().flatten().quantile(0.9)
             print(f"{key}: {apart:.1e}")
             near = 1e-5 if device == "cpu" else 5e-3
             assert apart < near * max(1.0, float(value.abs().mean())), key

@@ -27,7 +27,8 @@ _TINT = 0.06
 _TOUCH_PX = 2
 _MARGIN = 0.004
 """Width around a shadow that counts to it, as a share of the picture's height: its last pixels,
-seen obliquely, would be flecks on the flank that is seen from the side."""
+seen obliquely, would be flecks on the flank that is seen from the side. One pixel of a picture of
+320; it was the least that took two flecks from a photograph (benchmarks/results/photo.md)."""
 _ENOUGH = 0.02
 """Weight of cloth beside the shadow that is enough to compare with."""
 _ARMS = [*LIMBS_OF_KIND["Arm"], *LIMBS_OF_KIND["Hand"]]
@@ -40,7 +41,7 @@ def contact_shadow(
     parts: UInt8[ndarray, "h w"],
     limbs: Int[ndarray, "h w"],
 ) -> Bool[ndarray, "h w"]:
-    """Pixels of arms and trunk that are dark because the other one is close.
+    """Pixels of arms and trunk that are dark because the other one is close, and a margin of them.
 
     Args:
         image: RGB.

@@ -31,7 +31,7 @@ _REMEDY = "get SMPLX_NEUTRAL.npz from smpl-x.is.tue.mpg.de, or use body=anny"
 def read_smplx_file(file: Path) -> Mapping[str, np.ndarray]:
     """The file's arrays, and ``shape_dirs`` and ``expr_dirs``, the two parts of ``shapedirs``.
 
-    The arrays cannot be written to: a command that makes several bodies reads the file once.
+    The arrays cannot be written to: those of the last file are kept for the next body of a command.
 
     Source of the layout: Pavlakos et al. 2019, arXiv:1904.05866, as released.
 
@@ -40,12 +40,13 @@ def read_smplx_file(file: Path) -> Mapping[str, np.ndarray]:
     """
     if not file.is_file():
         raise UserError(f"{file}: no such body file; {_REMEDY}")
-    return _read(file, file.stat().st_mtime_ns)
+    about = file.stat()
+    return _read(file.resolve(), about.st_mtime_ns, about.st_size)
 
 
 @lru_cache(maxsize=1)
-def _read(file: Path, changed_ns: int) -> Mapping[str, np.ndarray]:
-    """As ``read_smplx_file``, of a file that was last changed then."""
+def _read(file: Path, changed_ns: int, size: int) -> Mapping[str, np.ndarray]:
+    """As ``read_smplx_file``, of a file that was last changed then and has so many bytes."""
     wrong = f"{file}: not a SMPL-X .npz file"
     if not zipfile.is_zipfile(file):
         raise UserError(f"{wrong}, or only a part of one; {_REMEDY}")

@@ -44,12 +44,14 @@ def seen_colours(
 
     Args:
         renderer: Gaussian rasteriser.
-        shots: The pictures.
+        shots: The pictures; those in which no Gaussian is seen where pixels count tell nothing.
         rgb: At first.
         hold: Weight of a colour's change, in pixels.
     """
     with torch.no_grad():
-        parts = [_Shares(renderer, shot) for shot in shots]
+        parts = [part for shot in shots if len((part := _Shares(renderer, shot)).rows)]
+        if not parts:
+            return rgb
         left = torch.stack([part.gathered(part.missing(rgb)) for part in parts]).sum(0)
         change, direction, size = torch.zeros_like(rgb), left, left.square().sum()
         for _ in range(_UPDATES):
@@ -66,7 +68,8 @@ def seen_colours(
 class _Shares:
     """What each Gaussian adds to the pixels of a shot that count: a linear map of colours.
 
-    Gaussians that add nothing are left out of all renders, which differ only where nothing counts.
+    Gaussians that add nothing are left out of all renders. That changes only pixels that do not
+    count, and those where such a one is opaque and ends the sum, by what little it hides.
 
     Args:
         renderer: Gaussian rasteriser.
@@ -77,7 +80,8 @@ class _Shares:
         self.renderer, self.count = renderer, len(shot.shade)
         self.rows = (shown_px(renderer, shot) > 0).nonzero()[:, 0]
         self.shot = replace(shot, gaussians=shot.gaussians[self.rows], shade=shot.shade[self.rows])
-        self.values, self.drawn = _open_render(renderer, self.shot)
+        if len(self.rows):  # Of no Gaussians a render passes no gradients.
+            self.values, self.drawn = _open_render(renderer, self.shot)
 
     def render(self, values: Float[Tensor, "n 3"]) -> Render:
         """The shot with some colours of all Gaussians."""

@@ -42,7 +42,8 @@ def test_a_dark_slot_between_trunk_and_arm_is_found_at_any_size(scale):
 def test_what_borders_on_a_shadow_counts_to_it():
     step = np.where(np.abs(np.arange(WIDTH) + 0.5 - SEAM) < 4, 0.4, 1.0)
     dark = np.flatnonzero(found(step))
-    assert dark[0] < SEAM - 4 and dark[-1] >= SEAM + 4
+    # Without its margin a shadow begins a pixel beyond the step, which the comparison blurs.
+    assert dark[0] < SEAM - 5 and dark[-1] > SEAM + 4
 
 
 def test_light_sides_other_colours_and_black_cloth_are_no_shadow():

@@ -9,6 +9,16 @@ from persona.types import Camera, Channel, Gaussians
 COUNT, SIDE = 4, 12
 
 
+class NothingPassesNoGradients(CpuRenderer):
+    """Without Gaussians its pictures are constants, as those of the renderers on a GPU."""
+
+    def _rasterize(self, gaussians, *rest):
+        alpha, images = super()._rasterize(gaussians, *rest)
+        if len(gaussians.means):
+            return alpha, images
+        return alpha.detach(), [image.detach() for image in images]
+
+
 def draw_shot(rng):
     """Four faint balls before noise, some of which is masked, under light that differs."""
     means = torch.rand(COUNT, 3, generator=rng) * 0.6 - 0.3 + torch.tensor([0, 0, 2.0])
@@ -24,9 +34,14 @@ def draw_shot(rng):
 
 
 def test_colours_solve_the_least_squares_problem_of_all_photographs():
-    """Compared with the dense solution, by a render of each Gaussian's own share of pixels."""
+    """Compared with the dense solution, by a render of each Gaussian's own share of pixels.
+
+    One photograph does not show the first Gaussian, and one has no pixels that count.
+    """
     rng = torch.Generator().manual_seed(1)
-    renderer, shots = CpuRenderer(), [draw_shot(rng), draw_shot(rng)]
+    renderer, shots = NothingPassesNoGradients(), [draw_shot(rng) for _ in range(3)]
+    shots[1].gaussians.means[0, 0] = 9.0
+    shots[2].mask.zero_()
     first, hold = torch.rand(COUNT, 3, generator=rng), 5.0
     normal, right = hold * torch.eye(COUNT).double(), torch.zeros(COUNT, 3).double()
     for shot in shots:
@@ -46,6 +61,13 @@ def test_colours_solve_the_least_squares_problem_of_all_photographs():
     found = seen_colours(renderer, shots, first, hold=hold)
     assert torch.allclose(found.double(), wanted, atol=1e-4)
     assert not torch.allclose(found, first, atol=0.02)
+
+
+def test_photographs_without_pixels_that_count_change_nothing():
+    shot = draw_shot(torch.Generator().manual_seed(3))
+    shot.mask.zero_()
+    first = torch.rand(COUNT, 3)
+    assert torch.equal(seen_colours(NothingPassesNoGradients(), [shot], first), first)
 
 
 def test_shown_pixels_add_up_to_what_counts():

@@ -17,7 +17,7 @@ const EVERY_TEXEL = `#version 300 es
 void main() { gl_Position = vec4(vec2(gl_VertexID & 1, gl_VertexID >> 1) * 4.0 - 1.0, 0, 1); }`;
 
 const PROJECT = `#version 300 es
-precision highp float; precision highp int; precision highp usampler2D;
+precision highp float; precision highp int; precision highp sampler2D; precision highp usampler2D;
 uniform sampler2D means, shapes, turns, colors, skin, bones;
 uniform usampler2D joints;
 uniform mat3 view; uniform vec3 eye; uniform vec2 size; uniform float focal; uniform bool round_ones;
@@ -73,7 +73,7 @@ void main() {
 
 // Four corners a Gaussian in one draw call: instances of four corners are slow, in software above all.
 const VERTEX = `#version 300 es
-precision highp float; precision highp int; precision highp usampler2D;
+precision highp float; precision highp int; precision highp sampler2D; precision highp usampler2D;
 uniform usampler2D order, places, forms;
 uniform sampler2D colors;
 uniform vec2 size;
@@ -157,7 +157,7 @@ function poseAt(data, time) {
 
 // Drawing ---------------------------------------------------------------------------------------
 
-// A program whose samplers read the units of their names, and a function that sets its uniforms.
+// A program whose samplers read the units of their names: how it is taken into use, and where a uniform is.
 function program(vertex, fragment, units) {
   const made = gl.createProgram();
   for (const [kind, text] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]]) {
@@ -168,6 +168,7 @@ function program(vertex, fragment, units) {
     gl.attachShader(made, shader);
   }
   gl.linkProgram(made);
+  if (!gl.getProgramParameter(made, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(made));
   gl.useProgram(made);
   const at = (name) => gl.getUniformLocation(made, name);
   Object.entries(units).forEach(([name, unit]) => gl.uniform1i(at(name), unit));
@@ -178,7 +179,7 @@ const FORMATS = { f: () => [gl.RGBA32F, gl.RGBA, gl.FLOAT], b: () => [gl.RGBA8, 
   i: () => [gl.RGBA8UI, gl.RGBA_INTEGER, gl.UNSIGNED_BYTE], w: () => [gl.RGBA32UI, gl.RGBA_INTEGER, gl.UNSIGNED_INT],
   n: () => [gl.R32UI, gl.RED_INTEGER, gl.UNSIGNED_INT] };
 
-// A texture of four values a texel, whose content is set by the function that comes back.
+// A texture whose content is set by the function that comes back.
 function texture(unit, width, height, format) {
   const [inner, layout, kind] = FORMATS[format]();
   gl.activeTexture(gl.TEXTURE0 + unit);
@@ -200,6 +201,8 @@ function target(units, width, height) {
     gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0 + k, gl.TEXTURE_2D, gl.getParameter(gl.TEXTURE_BINDING_2D), 0);
   });
   gl.drawBuffers(units.map((_, k) => gl.COLOR_ATTACHMENT0 + k));
+  if (gl.checkFramebufferStatus(gl.FRAMEBUFFER) !== gl.FRAMEBUFFER_COMPLETE)
+    throw new Error("this browser cannot draw into textures of integers");
   return made;
 }
 
