@@ -51,6 +51,8 @@ from persona.runtime.cores import available_cores
 ROOT = Path(__file__).parents[1]
 LINE = re.compile(r"step \d+: ([\d.]+) s a step, (\d+) % of it waiting.*?at most ([\d.]+) GiB")
 POLL_S = 0.2
+LOG_WORDS = 40
+"""Words of a failed training's log that are shown."""
 TINY = [
     "model.dim=16", "model.heads=2", "model.layers=1", "model.hidden=16", "model.body_depth=2",
     "model.head_depth=2", "model.num_points=400", "model.photo_px=84", "model.head_px=28",
@@ -126,14 +128,20 @@ class Bench:
                 start_new_session=True,
             )
 
-    def wait(self, processes: list[subprocess.Popen], enough: Callable[[], bool]) -> bool:
-        """Whether they ended well, or there was enough, in the time that is left; then ends all."""
+    def wait(
+        self, processes: list[subprocess.Popen], enough: Callable[[], bool]
+    ) -> list[int | None]:
+        """Waits until all ended, one failed, there was enough or time is over; then ends all.
+
+        Returns:
+            Their return codes; None for those that are ended here.
+        """
         try:
-            while not (ended := all(p.poll() is not None for p in processes)) and not enough():
-                if self.left < 0 or any(process.poll() for process in processes):
-                    return False
+            while True:
+                codes = [process.poll() for process in processes]
+                if None not in codes or any(codes) or enough() or self.left < 0:
+                    return codes
                 time.sleep(POLL_S)
-            return not ended or not any(process.poll() for process in processes)
         finally:
             for process in processes:
                 with suppress(ProcessLookupError):
@@ -152,16 +160,23 @@ class Bench:
 
         process = self.train(name, devices, 10_000, *options)
         # Every process prints its own.
-        done = self.wait([process], lambda: len(lines()) >= count * devices)
+        (code,) = self.wait([process], lambda: len(lines()) >= count * devices)
         found = lines()
-        enough = done and len(found) >= count * devices
-        return [float(value) for value in found[-1]] if enough else self.failure(name, process)
+        enough = not code and len(found) >= count * devices
+        return [float(value) for value in found[-1]] if enough else self.failure(name, code)
 
-    def failure(self, name: str, process: subprocess.Popen) -> str:
-        """How a training ended, and the end of its log."""
+    def failure(self, name: str, code: int | None) -> str:
+        """How a training ended, and the end of its log.
+
+        Args:
+            name: Of its run folder.
+            code: Its return code; None if ``wait`` ended it.
+        """
         log = (self.runs / f"{name}.txt").read_text().split()
-        ending = f"ended with {process.returncode}" if self.left > 0 else "no time left"
-        return f"failed: {ending}; {' '.join(log[-40:])}"
+        ending = f"ended with {code}"
+        if code is None:
+            ending = "stopped, since another failed" if self.left > 0 else "no time left"
+        return f"failed: {ending}; {' '.join(log[-LOG_WORDS:])}"
 
     def forward(self) -> None:
         """See the module."""
@@ -200,8 +215,9 @@ class Bench:
         small = ["data.batch_size=2", "data.workers=0" if self.tiny else "data.workers=2"]
         kinds = {"ddp": DDP, "fsdp": ["trainer=fsdp"]}
         runs = [self.train(k, self.devices, 8, *own, *exact, *small) for k, own in kinds.items()]
-        if not self.wait(runs, lambda: False):
-            ends = (self.failure(*pair) for pair in zip(kinds, runs, strict=True))
+        codes = self.wait(runs, lambda: False)
+        if any(code != 0 for code in codes):
+            ends = (self.failure(*pair) for pair in zip(kinds, codes, strict=True))
             self.results["losses"] = "; ".join(ends)
             return
         one, other = (losses_of(self.runs / kind) for kind in kinds)

@@ -5,10 +5,11 @@ Run ``python benchmarks/relight.py RUN ... [--lights 4] [--baked RUN ...]`` on r
 under their nine harmonics (``lit``), under its own light as in its clips (``unlit``), and by
 ``--baked`` a run of the same subject with ``avatar.light=baked`` (``baked``), one for each RUN.
 Foreground PSNR, mean over frames, under the subject's own light and over the others. The scores of
-every light are kept in ``RUN/relight.json``; what is there is not drawn again.
+every light are kept in ``RUN/relight.json``, and drawn again only for other checkpoints.
 """
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,10 +20,10 @@ from hydra.utils import instantiate
 from jaxtyping import Float
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
 from persona.cli import one_line_errors
-from persona.commands.experiment import load_config, load_system
+from persona.commands.experiment import checkpoint_file, load_config, load_system
 from persona.data.io import read_json, write_json
 from persona.data.synthetic.person import Person
 from persona.data.synthetic.scene import ClipScene
@@ -35,6 +36,8 @@ from persona.modules.device import pick_device
 from persona.systems.fit import Fit
 from persona.types import BodyPose
 
+VERSION = 1
+"""Increased when the same checkpoints give other scores."""
 UP = torch.tensor([0.0, -1.0, 0.0])
 """In an upright camera's frame."""
 LEVEL = 0.8
@@ -101,8 +104,10 @@ def scores(run: str, count: int, baked: str | None) -> list[dict[str, float]]:
 
 
 def kept_scores(run: str, count: int, baked: str | None) -> list[dict[str, float]]:
-    """``scores``, read from the run's folder where they are there."""
-    file, asked = Path(run) / "relight.json", {"lights": count, "baked": baked}
+    """``scores``, read from the run's folder where those of the same checkpoints are there."""
+    file = Path(run) / "relight.json"
+    digests = [None if path is None else checkpoint_digest(path) for path in (run, baked)]
+    asked = {"version": VERSION, "lights": count, "checkpoints": digests}
     if file.is_file():
         kept = read_json(file)
         if kept["of"] == asked:
@@ -110,6 +115,12 @@ def kept_scores(run: str, count: int, baked: str | None) -> list[dict[str, float
     found = scores(run, count, baked)
     write_json(file, {"of": asked, "psnr": found})
     return found
+
+
+def checkpoint_digest(run: str) -> str:
+    """Hash of a run's checkpoint."""
+    with checkpoint_file(Path(run)).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(runs: Sequence[str], count: int = 4, baked: Sequence[str] = ()) -> None:
@@ -121,8 +132,10 @@ def main(runs: Sequence[str], count: int = 4, baked: Sequence[str] = ()) -> None
         baked: A run without for each of them, of the same subject; none leaves the column out.
 
     Raises:
-        UserError: another number of runs without a light; see ``scores``.
+        UserError: no unseen light, or another number of runs without a light; see ``scores``.
     """
+    if count < 1:
+        raise UserError(f"--lights {count}: give 1 or more")
     if baked and len(baked) != len(runs):
         raise UserError(f"--baked: {len(baked)} runs for {len(runs)}; name one for each")
     pairs = zip(runs, baked or [None] * len(runs), strict=True)
@@ -133,12 +146,12 @@ def main(runs: Sequence[str], count: int = 4, baked: Sequence[str] = ()) -> None
         + [float(np.mean([light[way] for light in lights[1:]])) for way in ways]
         for lights in found
     ]
-    table = Table("run", "own light", *(["baked"] if baked else []),
+    table = Table(Column("run", overflow="fold"), "own light", *(["baked"] if baked else []),
                   *(f"unseen, {way}" for way in ways), "gain",
                   title=f"foreground PSNR, dB; {count} unseen lights")  # fmt: skip
     for name, row in zip([*runs, "mean"], [*rows, np.mean(rows, 0).tolist()], strict=True):
         gain = row[-len(ways)] - row[-1]
-        table.add_row(Path(name).name, *(f"{x:.2f}" for x in row), f"{gain:+.2f}")
+        table.add_row(name, *(f"{x:.2f}" for x in row), f"{gain:+.2f}")
     Console(width=120).print(table)
 
 

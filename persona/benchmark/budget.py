@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict
 
 from persona.benchmark import tables
-from persona.benchmark.ceilings import ceiling_names, prepare_ceilings
+from persona.benchmark.ceilings import ceilings_digest, ceilings_for, prepare_ceilings
 from persona.benchmark.pictures import contact_sheet, picture_rows, side_by_side
 from persona.benchmark.plan import Cell, Plan, chosen_size, folder_digest, make_cell, one_line
 from persona.benchmark.predictions import prediction_files, read_prediction
@@ -23,6 +23,7 @@ from persona.benchmark.runner import Outcome, run_cells
 from persona.commands.experiment import missing_lpips, quiet_libraries
 from persona.commands.video_file import write_video
 from persona.data.datamodule import SubjectDataModule
+from persona.data.ffmpeg import ffmpeg_package
 from persona.data.io import read_image, write_csv, write_png, write_text
 from persona.data.layout import TEST
 from persona.errors import UserError
@@ -42,9 +43,12 @@ def run_budget(config: DictConfig, folder: Path) -> int:
     """Trains and scores every variant, writes the report into ``folder``; returns how many failed.
 
     Raises:
-        UserError: the suite has no such size or subject, or a variant's test frames differ.
+        UserError: the suite has no such size or subject, a variant's test frames differ, or a video
+            is asked for without ffmpeg.
     """
     quiet_libraries()
+    if config.video_fps:
+        ffmpeg_package("make none by video_fps=null")
     for line in missing_lpips(config.metric):
         log.warning(line)
     plan = budget_plan(config)
@@ -148,12 +152,15 @@ def ceiling_cells(
 ) -> list[Cell]:
     """A cell of finished frames for each ceiling of each subject; renders what is not there."""
     parent = Path(config.cache_dir).resolve().parent / "ceilings"
-    folders = {name: parent / f"{name}_{digests[name]}" for name in configs}
+    folders = {
+        name: parent / f"{name}_{digests[name]}_{ceilings_digest(made.data)}"
+        for name, made in configs.items()
+    }
     prepare_ceilings({folders[name]: made.data for name, made in configs.items()}, config.jobs)
     return [
         Cell(name, subject, 0, "none", predictions=folder / name, trained=False)
         for subject, folder in folders.items()
-        for name in ceiling_names(configs[subject].data)
+        for name in ceilings_for(configs[subject].data)
     ]
 
 

@@ -34,7 +34,10 @@ from persona.modules.avatar.light import GAMMA
 from persona.modules.avatar.spherical_harmonics import sh_basis
 from persona.modules.body.topology import vertex_normals
 from persona.runtime.apart import environment, run_apart
+from persona.runtime.options import settings_digest
 
+VERSION = 1
+"""Increased when the same ceilings of a subject give other frames."""
 CLIP_STEP = 4
 """Every so many frames of the clips, the light on the surface is sampled."""
 DRIFT = 0.55
@@ -109,7 +112,7 @@ colours' drift."""
 
 def ceilings_of(config: SyntheticConfig | DictConfig) -> Mapping[str, Settings]:
     """The ceilings of a subject: one without swing only where something swings."""
-    return {name: own for name, own in CEILINGS.items() if config.swing or "swing" not in own}
+    return {name: own for name, own in CEILINGS.items() if config.swing or own.get("swing", True)}
 
 
 @torch.no_grad()
@@ -120,8 +123,8 @@ def render_ceilings(scene: ClipScene, folder: Path) -> None:
         share = float(settings.get("drift", 0)) * scene.config.drift
         look = person.look.blend(person.drifted_look, share) if share else person.look
         surfaces = scene.vertices(poses)
-        if {"dynamic", "swing"} & settings.keys():
-            dynamic = bool(settings.get("dynamic", True))
+        dynamic, swings = (bool(settings.get(key, True)) for key in ("dynamic", "swing"))
+        if not (dynamic and swings):
             surfaces = (person.pose(poses[i], dynamic).vertices for i in range(len(poses.root)))
         for row, vertices in enumerate(surfaces):
             light = truth.light(str(settings.get("light", "true")), vertices)
@@ -135,10 +138,15 @@ def render_ceilings(scene: ClipScene, folder: Path) -> None:
             write_prediction(folder / name, f"{TEST}/{row}", *layers)
 
 
-def ceiling_names(data: DictConfig) -> list[str]:
-    """Names of the ceilings that a subject with these settings has."""
+def ceilings_for(data: DictConfig) -> Mapping[str, Settings | bool]:
+    """The ceilings of a subject of either kind, by name, from the settings of its data."""
     photographed = issubclass(get_class(data.source._target_), PhotographedSubject)
-    return list(UNTRAINED if photographed else ceilings_of(data.source.config))
+    return UNTRAINED if photographed else ceilings_of(data.source.config)
+
+
+def ceilings_digest(data: DictConfig) -> str:
+    """Hash of which ceilings a subject has and how they are rendered."""
+    return settings_digest([VERSION, ceilings_for(data)])
 
 
 def prepare_ceilings(jobs: Mapping[Path, DictConfig], processes: int) -> None:

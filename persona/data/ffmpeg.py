@@ -5,8 +5,13 @@ from types import ModuleType
 from persona.errors import UserError
 
 
-def ffmpeg_package() -> ModuleType:
+def ffmpeg_package(
+    otherwise: str = "train without them by pictures.turntable_frames=0",
+) -> ModuleType:
     """imageio-ffmpeg.
+
+    Args:
+        otherwise: What to do where it cannot be installed.
 
     Raises:
         UserError: It is not installed.
@@ -16,7 +21,7 @@ def ffmpeg_package() -> ModuleType:
     except ImportError as error:
         raise UserError(
             "videos need imageio-ffmpeg, which is not installed: pip install imageio-ffmpeg, or "
-            "train without them by pictures.turntable_frames=0"
+            f"{otherwise}"
         ) from error
     return imageio_ffmpeg
 

@@ -1,24 +1,27 @@
 """The error budget: ceilings from the truth, regions, and a complete report of a tiny suite."""
 
 import csv
+import sys
 from dataclasses import replace
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+from persona.benchmark import budget
 from persona.benchmark.budget import (
     budget_table,
+    ceiling_cells,
     plain,
     run_budget,
     same_test,
     subject_table,
     variant_cell,
 )
-from persona.benchmark.ceilings import ceilings_of, render_ceilings
+from persona.benchmark.ceilings import CEILINGS, ceilings_of, render_ceilings
 from persona.benchmark.plan import Cell
 from persona.benchmark.predictions import read_prediction, score_predictions
 from persona.benchmark.regions import REGIONS, region_masks, region_scores
@@ -76,6 +79,29 @@ def test_only_cloth_that_swings_has_a_ceiling_without_swing(body, tmp_path):
     apart = (true - still).abs().amax(0) > 0.05
     # Hem and hair are elsewhere; most of the person is not.
     assert 5 < apart.sum() < 0.3 * (still.amin(0) < 0.95).sum()
+
+
+def test_ceilings_that_were_rendered_before_there_was_another_are_not_taken(monkeypatch):
+    name, rendered = "cloth without its swing", []
+    monkeypatch.setattr(budget, "prepare_ceilings", lambda jobs, _: rendered.extend(jobs))
+    target = "persona.data.synthetic.subject.SyntheticSubject"
+    data = {"source": {"_target_": target, "config": {"swing": 1.0}}}
+    configs = {"a": OmegaConf.create({"data": data})}
+    with monkeypatch.context() as before:
+        before.delitem(CEILINGS, name)
+        cells = ceiling_cells(composed(), configs, {"a": "0"})
+    assert name not in [cell.system for cell in cells]
+    cells = ceiling_cells(composed(), configs, {"a": "0"})
+    assert name in [cell.system for cell in cells]
+    assert len(set(rendered)) == 2
+    assert {cell.predictions for cell in cells} == {rendered[1] / cell.system for cell in cells}
+
+
+def test_a_video_without_ffmpeg_is_refused_before_any_work(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    monkeypatch.setattr(budget, "budget_plan", lambda _: pytest.fail("work began"))
+    with pytest.raises(UserError, match="video_fps=null"):
+        run_budget(composed("video_fps=15"), tmp_path)
 
 
 def test_regions_are_parts_of_the_person(frames):
@@ -186,6 +212,7 @@ def write_frame(root, name, image):
 
 @pytest.mark.slow
 def test_a_whole_report(tmp_path):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
     few = {"height": 96, "width": 72, "num_generated": 2, "num_test": 2}
     few |= {"texture_size": 128, "patch_size": 32}
     small = [f"data.source.config.{key}={value}" for key, value in few.items()]
@@ -205,7 +232,7 @@ def test_a_whole_report(tmp_path):
     assert {row["subject"] for row in rows} == {"tunic"} and len(rows) == 2 + len(ceilings_of(TINY))
     assert (tmp_path / "report/budget_tunic.png").is_file()
     # The truth and what was trained, beside each other: frames as wide as three pictures.
-    shown = imageio_ffmpeg.read_frames(str(tmp_path / "report/budget_tunic.mp4"))
+    shown = ffmpeg.read_frames(str(tmp_path / "report/budget_tunic.mp4"))
     assert next(shown)["size"][0] >= 3 * 72
     again = read_prediction(next((tmp_path / "c/ceilings").glob("*/all true/0.png")), 96, 72)
     assert torch.isfinite(again[0]).all()

@@ -83,9 +83,13 @@ class Curve(L.Callback):
             self._score(system, trainer.global_step)
 
     def end(self, trainer: L.Trainer, system: L.LightningModule) -> None:
-        """Scores what the training leaves, once it is over: ``Fit.finish`` is part of it."""
+        """Scores what the training leaves, once it is over: ``Fit.finish`` is part of it.
+
+        The time counts Lightning's move of the system to the host, which follows ``Fit.finish``,
+        but not the move back.
+        """
         with self.watch.stopped():
-            system.to(trainer.strategy.root_device)  # Lightning leaves it on the host.
+            system.to(trainer.strategy.root_device)
         self._score(system, trainer.global_step)
 
     def _score(self, system: L.LightningModule, step: int) -> None:
