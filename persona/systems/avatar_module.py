@@ -120,6 +120,7 @@ class AvatarModule(L.LightningModule):
             "num_frames": len(self.table.trans),
             "people": list(self.method.people),
             "size": self.avatar.size(),
+            "settings": self.avatar.settings(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:

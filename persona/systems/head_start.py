@@ -53,6 +53,14 @@ def take_over(
             one's are for its own new edits alone.
     """
     made = checkpoint["persona"]
+    own_settings = avatar.settings()
+    # Runs from before checkpoints had settings are without the model's bases.
+    for name, value in ({"model_bases": False} | made.get("settings", {})).items():
+        if value != own_settings[name]:
+            raise UserError(
+                f"system.method.start={source}: that run has avatar.{name}={str(value).lower()}, "
+                "which this one must have, too"
+            )
     before = {
         key.removeprefix("avatar."): value
         for key, value in checkpoint["state_dict"].items()
