@@ -120,7 +120,7 @@ class AvatarModule(L.LightningModule):
             "num_frames": len(self.table.trans),
             "people": list(self.method.people),
             "size": self.avatar.size(),
-            "settings": self.avatar.settings(),
+            "flags": self.avatar.flags(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:

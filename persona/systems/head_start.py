@@ -53,10 +53,10 @@ def take_over(
             one's are for its own new edits alone.
     """
     made = checkpoint["persona"]
-    own_settings = avatar.settings()
-    # Runs from before checkpoints had settings are without the model's bases.
-    for name, value in ({"model_bases": False} | made.get("settings", {})).items():
-        if value != own_settings[name]:
+    own_flags = avatar.flags()
+    # Runs from before checkpoints had flags are without the model's bases.
+    for name, value in ({"model_bases": False} | made.get("flags", {})).items():
+        if value != own_flags[name]:
             raise UserError(
                 f"system.method.start={source}: that run has avatar.{name}={str(value).lower()}, "
                 "which this one must have, too"

@@ -529,7 +529,7 @@ def test_a_start_whose_points_move_otherwise_is_refused(recorded, tmp_path):
     trainer.save_checkpoint(path)
     if not recorded:
         checkpoint = torch.load(path, weights_only=True)
-        del checkpoint["persona"]["settings"]
+        del checkpoint["persona"]["flags"]
         torch.save(checkpoint, path)
     fitted("perse", 0, start, bases)
     has = str(recorded).lower()

@@ -115,7 +115,7 @@ class Avatar(nn.Module):
             return {}
         return {"gaussians": len(self._rows(self.per_gaussian[0]))}
 
-    def settings(self) -> dict[str, bool]:
+    def flags(self) -> dict[str, bool]:
         """What its tensors do not tell; a checkpoint stores it for runs that start from it."""
         return {}
 

@@ -117,7 +117,7 @@ class HeadAvatar(Avatar):
         """Counts."""
         self.steps += 1
 
-    def settings(self) -> dict[str, bool]:
+    def flags(self) -> dict[str, bool]:
         """How points get to where they are."""
         return {"model_bases": self.model_bases, "moves_canonical": self.moves_canonical}
 
