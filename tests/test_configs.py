@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
-from hydra.utils import get_object
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from persona.benchmark.heads.cells import plan
@@ -196,6 +196,23 @@ def test_cells_of_heads_compose(size, tmp_path):
     assert among.novel["edits"] == among.train["data"]["edits"] and among.before is None
     assert not among.train["system"]["method"]["start"]
     assert len({cell.digest for cell in cells.values()}) == len(cells)
+
+
+@pytest.mark.parametrize("codes", ["features", "table"])
+def test_additions_learn_also_where_codes_stay(codes):
+    """The demo's codes have a rate of 0, but a new edit of it needs those of the code network."""
+    config = composed("+exp=[head_demo,perse_lora]", f"avatar.codes={codes}")
+    method = instantiate(config.system).method
+    method.build(method.body.zero_identity())
+    rates = {
+        id(weight): group["lr"] for group in method.parameter_groups() for weight in group["params"]
+    }
+    additions = {
+        name: rates[id(weight)]
+        for name, weight in method.avatar.named_parameters() if ".lora" in name
+    }  # fmt: skip
+    assert any(name.startswith("edits.codes.") for name in additions) == (codes == "features")
+    assert additions and all(additions.values())
 
 
 def test_misspelt_key_is_refused():

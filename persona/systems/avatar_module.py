@@ -120,6 +120,7 @@ class AvatarModule(L.LightningModule):
             "num_frames": len(self.table.trans),
             "people": list(self.method.people),
             "size": self.avatar.size(),
+            "flags": self.avatar.flags(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:

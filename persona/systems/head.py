@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -149,7 +149,11 @@ class HeadMethod(Method):
             raise UserError("avatar.outline_steps: a head of shaded points is opaque; leave it 0")
         builder = self.builder
         # Steps of Adam move codes that are spread far apart by more than their distance.
-        held = [name for name, rate in builder.rates.items() if not rate]
+        held = [
+            weight
+            for group in self.parameter_groups() if not group["lr"]
+            for weight in cast("list[Tensor]", group["params"])
+        ]  # fmt: skip
         share = learn_outlines(
             avatar, self.body, subjects, steps, builder.around, builder.outline_colors, held
         )
@@ -163,7 +167,8 @@ class HeadMethod(Method):
             color = self.backgrounds(self.avatar.steps + turn, frame.index)
         background = color[:, None, None].expand_as(image)
         unedited = None
-        if self.avatar.edits.apart and EDIT_MAP in frame.others:
+        unbelieved = self.believed == "edited" and EDIT_MAP in frame.others
+        if self.avatar.edits.apart and unbelieved:
             # First, because the share of the additions stays set.
             unedited = self._unedited(pose, camera, background)
         posed = self.avatar(pose, frame.view)

@@ -12,6 +12,7 @@ from torch import Tensor
 from persona.data.datamodule import spread
 from persona.data.layout import CAPTURED
 from persona.data.subject import Subject
+from persona.errors import UserError
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.body.shaped_body import ShapedBody
 from persona.modules.head.avatar import HeadAvatar
@@ -152,7 +153,7 @@ def learn_outlines(
     steps: int,
     thickness: float,
     colors: float = 0.0,
-    held: Sequence[str] = (),
+    held: Sequence[Tensor] = (),
 ) -> float:
     """Teaches a head of Gaussians which of its points each edit has, before it trains on pictures.
 
@@ -167,21 +168,29 @@ def learn_outlines(
         steps: Steps of Adam, each on one edit.
         thickness: Thickness of the layer around the model in which the head learns what is empty.
         colors: Weight of the points' colours in the pictures.
-        held: Names of the avatar's parts that stay as they are.
+        held: Parameters of the avatar that stay as they are.
 
     Returns:
         Share of the avatar's points, and of as many random ones in the layer, that end up right.
+
+    Raises:
+        UserError: All that the steps could train is held.
     """
     look = avatar.look
     assert isinstance(look, GaussianLook)
     points = avatar.points.detach()
     points = torch.cat([points, points_around(avatar, len(points), thickness)])
     there = [inside_outlines(avatar, body, subject, points) for subject in subjects]
-    stays = tuple(f"{name}." for name in held)
+    stays = {id(weight) for weight in held}
     weights = [
         weight for name, weight in avatar.named_parameters()
-        if name.startswith(("look.canonical.", "edits.")) and not name.startswith(stays)
+        if name.startswith(("look.canonical.", "edits.")) and id(weight) not in stays
     ]  # fmt: skip
+    if not weights:
+        raise UserError(
+            f"avatar.outline_steps={steps}: all that they train has a rate of 0 in avatar.rates; "
+            "set avatar.outline_steps=0"
+        )
     optimizer = torch.optim.Adam(weights, OUTLINE_RATE)
 
     def raw(rows: Int[Tensor, "m"], edit: int) -> RawGaussians:

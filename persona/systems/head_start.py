@@ -53,6 +53,14 @@ def take_over(
             one's are for its own new edits alone.
     """
     made = checkpoint["persona"]
+    own_flags = avatar.flags()
+    # Runs from before checkpoints had flags are without the model's bases.
+    for name, value in ({"model_bases": False} | made.get("flags", {})).items():
+        if value != own_flags[name]:
+            raise UserError(
+                f"system.method.start={source}: that run has avatar.{name}={str(value).lower()}, "
+                "which this one must have, too"
+            )
     before = {
         key.removeprefix("avatar."): value
         for key, value in checkpoint["state_dict"].items()

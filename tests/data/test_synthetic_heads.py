@@ -119,6 +119,10 @@ def test_colours_are_called_as_in_css(name, rgb):
     assert words_of("hat", trait) == f"brimmed {name}"
 
 
+def test_a_hue_that_rounds_to_the_whole_circle_is_red():
+    assert words_of("hat", Trait("brimmed", -1e-20, 0.5, 0.5, seed=0)) == "brimmed red"
+
+
 # Meshes ------------------------------------------------------------------------------------------
 
 

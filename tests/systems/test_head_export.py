@@ -14,19 +14,20 @@ from persona.modules.head.deformer import Bases
 from persona.types import BodyPose
 
 CONF = Path(__file__).parents[2] / "conf"
-SYSTEMS = {
-    "pointavatar": ["avatar.start_points=200", "avatar.shading_width=16", "avatar.width=64",
-                    "avatar.deformer_width=16"],
-    "splatting_avatar": ["avatar.count=300"],
-}  # fmt: skip
+POINTS = ("system=pointavatar", "avatar.start_points=200", "avatar.shading_width=16",
+          "avatar.width=64", "avatar.deformer_width=16")  # fmt: skip
+HEADS = {
+    "points": POINTS,
+    "points_on_model_bases": (*POINTS, "avatar.model_bases=true"),
+    "splatting_avatar": ("system=splatting_avatar", "avatar.count=300"),
+}
 
 
-@pytest.fixture(scope="module", params=SYSTEMS)
+@pytest.fixture(scope="module", params=HEADS)
 def head(request):
     """An untrained head of the packaged body."""
     names = [
-        "+exp=splatting_demo", f"system={request.param}", "renderer=cpu", "metric.lpips_net=null",
-        *SYSTEMS[request.param],
+        "+exp=splatting_demo", "renderer=cpu", "metric.lpips_net=null", *HEADS[request.param],
     ]  # fmt: skip
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", names)
@@ -34,12 +35,13 @@ def head(request):
     system = instantiate(config.system)
     system.build(system.body.zero_identity(), num_frames=1)
     with torch.no_grad():
-        if request.param == "pointavatar":
-            system.avatar.points.copy_(system.avatar.template.template[:200] * 1.02)
-            bind(system.avatar)
-        else:
+        if request.param == "splatting_avatar":
             system.avatar.rgb_logit.copy_(torch.randn(300, 3))
             system.avatar.opacity_logit.fill_(4.0)
+        else:
+            system.avatar.points.copy_(system.avatar.template.template[:200] * 1.02)
+            if not system.avatar.model_bases:
+                bind(system.avatar)
     return system.eval()
 
 

@@ -5,8 +5,12 @@ import pytest
 import torch
 from tiny_heads import Edit
 
+from persona.data.frames import FrameDataset
+from persona.errors import UserError
 from persona.modules.body.head_body import HeadBody
 from persona.modules.head.builder import PerseBuilder
+from persona.modules.render.cpu import CpuRenderer
+from persona.systems import head as head_systems
 from persona.systems import head_outline
 from persona.systems.head_outline import CLOSE, _looked_up, scattered
 
@@ -85,14 +89,45 @@ def test_codes_that_are_held_stay_while_outlines_are_learnt(monkeypatch):
     monkeypatch.setattr(head_outline, "inside_outlines", inside)
     people = [Edit("source", []), Edit("hat", [])]
     moved = {}
-    for held in ((), ("edits.codes",)):
+    for hold in (False, True):
         avatar, body = head_with_a_hat()
         before = {name: weight.clone() for name, weight in avatar.named_parameters()}
+        held = [*avatar.edits.codes.parameters()] if hold else []
         head_outline.learn_outlines(avatar, body, people, 2, 0.4, held=held)
-        moved[held] = {n for n, w in avatar.named_parameters() if not torch.equal(w, before[n])}
+        moved[hold] = {n for n, w in avatar.named_parameters() if not torch.equal(w, before[n])}
         assert all(w.grad is None for w in avatar.parameters()), "training begins with a gradient"
-    codes = {name for name in moved[()] if name.startswith("edits.codes.")}
-    assert codes and moved["edits.codes",] == moved[()] - codes
+    codes = {name for name in moved[False] if name.startswith("edits.codes.")}
+    assert codes and moved[True] == moved[False] - codes
+    with pytest.raises(UserError, match=r"outline_steps=2: all .* set avatar.outline_steps=0"):
+        head_outline.learn_outlines(avatar, body, people, 2, 0.4, held=[*avatar.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("rates", "stay"),
+    [
+        ({"avatar": 1e-3, "edits.codes": 0.0}, ("edits.codes.",)),
+        # The longest name counts, and ``avatar`` is all the rest.
+        ({"avatar": 1e-3, "edits": 0.0, "edits.codes": 1e-3}, ("edits.slots.",)),
+        ({"avatar": 0.0, "edits.codes": 1e-3}, ("look.", "edits.slots.", "deformer.", "points")),
+    ],
+)
+def test_what_has_no_rate_is_held(rates, stay, monkeypatch):
+    found = {}
+    monkeypatch.setattr(
+        head_systems, "learn_outlines", lambda *args: found.update(held=args[-1]) or 1.0
+    )
+    body = HeadBody()
+    builder = PerseBuilder(
+        rates=rates, outline_steps=1, start_points=20, width=64, code=3, categories=["hair"],
+        source=["hair"], code_width=16, pose_width=16, features=8, deformer_width=16,
+    )  # fmt: skip
+    method = head_systems.HeadMethod(body=body, renderer=CpuRenderer(), avatar=builder)
+    method.build(body.zero_identity())
+    method.see_frames([], FrameDataset([]))
+    held = {id(weight) for weight in found["held"]}
+    names = {name for name, weight in method.avatar.named_parameters() if id(weight) in held}
+    expected = {n for n, _ in method.avatar.named_parameters() if n.startswith(stay)}
+    assert names == expected and names
 
 
 @pytest.mark.slow

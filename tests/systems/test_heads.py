@@ -428,6 +428,9 @@ def test_where_a_new_edit_is_not_believed_the_person_is_the_truth(tmp_path):
     person = rgb + step.background * (1 - alpha)
     assert torch.equal(step.unedited, person)
     assert unmarked.unedited is None, "nothing reads the person where all is believed"
+    system.method.believed = "everywhere"
+    step_everywhere = system.method.observe(frame, pose, {"points": frozenset({"rgb"})})
+    assert step_everywhere.unedited is None, "the person is drawn and not read"
     marked, labelled = (replace(frame, others={n: frame.mask}) for n in ("edit", "labels"))
     assert system.frame_kind(marked) != system.frame_kind(labelled), "one CUDA graph for both"
     hat, mask = frame.others["edit"][0], frame.mask[0]
@@ -515,3 +518,20 @@ def test_a_start_of_other_settings_is_named(tmp_path):
         fitted("perse", 1, f"system.method.start={tmp_path}", "avatar.code=5")
     with pytest.raises(UserError, match=r"system.method.start=.*: no last.ckpt there"):
         fitted("perse", 1, f"system.method.start={tmp_path / 'gone'}")
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_start_whose_points_move_otherwise_is_refused(recorded, tmp_path):
+    """Of a checkpoint from before they recorded it the points are known to have moved alone."""
+    bases, start = f"avatar.model_bases={recorded}", f"system.method.start={tmp_path}"
+    _, trainer, _ = fitted("perse", 1, bases)
+    path = tmp_path / "last.ckpt"
+    trainer.save_checkpoint(path)
+    if not recorded:
+        checkpoint = torch.load(path, weights_only=True)
+        del checkpoint["persona"]["flags"]
+        torch.save(checkpoint, path)
+    fitted("perse", 0, start, bases)
+    has = str(recorded).lower()
+    with pytest.raises(UserError, match=f"start=.*: that run has avatar.model_bases={has}, which"):
+        fitted("perse", 0, start, f"avatar.model_bases={not recorded}")

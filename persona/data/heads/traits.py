@@ -133,7 +133,8 @@ HUES = (
     (15, "red"), (45, "orange"), (70, "yellow"), (165, "green"), (200, "teal"), (260, "blue"),
     (315, "purple"), (345, "pink"), (360, "red"),
 )  # fmt: skip
-"""Words for hues, each up to so many degrees, with CSS's colours of these names between."""
+"""Words for hues, each up to so many degrees, with CSS's colours of these names between (its hot
+pink: pink is a pale red)."""
 
 
 def describe(attribute: str, trait: Trait) -> str:
@@ -152,5 +153,6 @@ def words_of(attribute: str, trait: Trait) -> str:
         return f"{trait.style} {tone}"
     if attribute in ("identity", "nose"):
         return "another"
-    hue = next(word for bound, word in HUES if trait.hue % 1 * 360 < bound)
+    # A hue just below 0 rounds to 360 degrees.
+    hue = next((word for bound, word in HUES if trait.hue % 1 * 360 < bound), "red")
     return hue if trait.style == "plain" else f"{trait.style} {hue}"

@@ -115,6 +115,10 @@ class Avatar(nn.Module):
             return {}
         return {"gaussians": len(self._rows(self.per_gaussian[0]))}
 
+    def flags(self) -> dict[str, bool]:
+        """What its tensors do not tell; a checkpoint stores it for runs that start from it."""
+        return {}
+
     def set_size(self, size: Mapping[str, int]) -> None:
         """Resizes the tensors to those of a checkpoint, which has yet to fill them.
 

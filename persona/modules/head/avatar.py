@@ -117,6 +117,10 @@ class HeadAvatar(Avatar):
         """Counts."""
         self.steps += 1
 
+    def flags(self) -> dict[str, bool]:
+        """How points get to where they are."""
+        return {"model_bases": self.model_bases, "moves_canonical": self.moves_canonical}
+
     @torch.no_grad()
     def see_expressions(self, expressions: Float[Tensor, "n e"]) -> None:
         """Takes the canonical expression, and how much each coefficient varies, from a training."""

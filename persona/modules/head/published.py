@@ -58,8 +58,11 @@ def read_published(avatar: HeadAvatar, state: State, source: str) -> None:
         source: Where it comes from, for messages.
 
     Raises:
-        UserError: a key is missing, left over, or of another shape.
+        UserError: a key is missing, left over, or of another shape, or the avatar adds the body
+            model's bases.
     """
+    if avatar.model_bases:
+        raise UserError(f"{source}: predicts whole bases; build it with avatar.model_bases=false")
     state = without_prefix(state)
     networks = published_networks(avatar)
     prefixes = (*(f"{name}." for name in networks), FLAME, "pc.")

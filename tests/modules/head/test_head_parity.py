@@ -304,3 +304,6 @@ def test_checkpoints_are_read_strictly_parity(shared_data):
         broken = {k: v for k, v in (whole | change).items() if v is not None}
         with pytest.raises(UserError, match=message):
             read_published(avatar, broken, "fixture")
+    avatar.model_bases = True
+    with pytest.raises(UserError, match=r"fixture: .* avatar.model_bases=false"):
+        read_published(avatar, published, "fixture")

@@ -129,6 +129,8 @@ def test_untrained_points_may_move_as_the_body_model(build):
             avatar.points.copy_(template.posed_vertices(canonical))
         posed = template.pose(matrix_from_axis_angle(0.3 * torch.randn(5, 3)), torch.randn(4))
         head = avatar.in_pose(posed, avatar.edits.as_photographed(), unit, unit[0] * 0)
+        again = head.warped.warp(head.warped.points)
+        assert torch.allclose(again, head.warped.posed, atol=1e-5), "rotations are of another warp"
         moved = head.warped.posed - template.posed_vertices(posed)
         apart[follow] = float(moved.detach().norm(dim=1).mean())
     # A bone that moves nothing has a ten thousandth's share of a point.
