@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from persona.commands.create_head import head_folder
 from persona.data.heads.fit import FACING
 from persona.data.heads.person import rest_head
+from persona.data.heads.portrait_ears import covered_ears, pressed
 from persona.data.heads.portrait_hair import find_hair, hair_height
 from persona.data.heads.portrait_texture import paint, twins, unwrap_head
 from persona.data.layout import FrameData
@@ -18,7 +19,10 @@ from persona.data.palette import colours_from_classes
 from persona.data.preprocess.maps import body_maps
 from persona.errors import UserError
 from persona.modules.body.head_body import HeadBody
+from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
+from persona.modules.body.topology import vertex_normals
 from persona.modules.detect.face import Face, FaceFinder
+from persona.modules.render.mesh import interpolate, rasterize
 from persona.types import BodyPose, Camera
 
 SIDE = 96
@@ -72,6 +76,68 @@ def test_hair_is_as_high_as_the_outline_says(head):
     top = rest.mean[:, 1] > np.quantile(rest.mean[:, 1], 0.97)
     assert 0.011 < float(height[top].median()) < 0.024
     assert (height[rest.mean[:, 1] < -0.05] == 0).all() and height.min() >= 0
+
+
+def test_ears_are_covered_where_the_picture_shows_hair(head):
+    """Hair over one side of a head that faces the camera, over both, and none."""
+    body, _, vertices, maps = head
+    rest = rest_head(body, body.zero_identity())
+    render = rasterize(vertices, body.faces, CAMERA)
+    columns = np.broadcast_to(np.arange(SIDE), (SIDE, SIDE))
+    ear, left = rest.ear > 0.3, vertices[:, 0].numpy() < 0
+    for hair, expected in (
+        (np.zeros_like(maps.mask), ear & False),
+        (maps.mask & (columns < SIDE / 2), ear & left),
+        (maps.mask, ear),
+    ):
+        found = covered_ears(rest, render, hair, maps.mask)
+        assert (found[ear] == expected[ear]).all() and not found[rest.ear == 0].any()
+
+
+def test_pressed_ears_do_not_stick_out(head):
+    """A bump of a plane becomes flat, and so do ears: a centimetre and more nearer to the skull."""
+    columns, rows = np.meshgrid(np.arange(7.0), np.arange(7.0))
+    plane = np.stack([columns.ravel(), rows.ravel(), np.zeros(49)], 1)
+    corner = (np.arange(6)[:, None] * 7 + np.arange(6)).ravel()
+    faces = np.concatenate([
+        np.stack([corner, corner + 1, corner + 8], 1), np.stack([corner, corner + 8, corner + 7], 1)
+    ])  # fmt: skip
+    inner = ((columns > 1) & (columns < 5) & (rows > 1) & (rows < 5)).ravel()
+    bump = plane + inner[:, None] * np.random.default_rng(0).normal(size=(49, 3))
+    assert np.allclose(pressed(bump, faces, inner), plane)
+    rest = rest_head(head[0], head[0].zero_identity())
+    flat = pressed(rest.rest, rest.faces, rest.ear > 0.05)
+    assert (flat[rest.ear <= 0.05] == rest.rest[rest.ear <= 0.05]).all()
+    assert (
+        np.abs(rest.rest[rest.ear > 0.05, 0]).max() > np.abs(flat[rest.ear > 0.05, 0]).max() + 0.01
+    )
+
+
+def test_what_is_seen_from_the_side_gives_way_to_its_mirror_image(head):
+    """False colours at the far cheek of a turned head do not get into its texture."""
+    body, pose, _, _ = head
+    camera = CAMERA.resize(3 * SIDE, 3 * SIDE)
+    turn = matrix_from_axis_angle(torch.tensor([0.0, 0.6, 0.0]))
+    turned = replace(pose, root=axis_angle_from_matrix(turn @ matrix_from_axis_angle(pose.root)))
+    vertices, _ = body(body.zero_identity(), turned)
+    maps = body_maps(vertices, body.faces, camera)
+    normals = vertex_normals(vertices, body.faces)
+    facing = -(normals * torch.nn.functional.normalize(vertices, dim=-1)).sum(-1)
+    values = torch.stack([facing, body.shape(body.zero_identity())[0][:, 0]], 1)
+    shown = interpolate(maps.render, body.faces, values).numpy()
+    far = -np.sign(np.median(shown[maps.mask, 1]))
+    false = maps.mask & (shown[..., 0] < 0.35) & (shown[..., 1] * far > 0.02)
+    image = np.full((3 * SIDE, 3 * SIDE, 3), 200, np.uint8)
+    image[false] = (0, 0, 200)
+    frame = FrameData(
+        image=image, mask=maps.mask, camera=camera, pose=turned, depth=maps.depth,
+        normal=maps.normal, seg=colours_from_classes(maps.mask.astype(np.int64)),
+    )  # fmt: skip
+    texture = unwrap_head(body, body.zero_identity(), frame, vertices, 192)
+    drawn, mask = paint(texture, body, vertices, camera)
+    inner = cv2.erode(false.astype(np.uint8), np.ones((3, 3))) > 0
+    assert inner.sum() > 30
+    assert np.median(drawn[inner & mask][:, 0]) > 100
 
 
 def test_what_is_not_seen_is_its_mirror_image(head):

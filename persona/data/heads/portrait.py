@@ -16,6 +16,7 @@ from torch import Tensor
 from persona.data.heads.fit import FACING, FittedHead, fit_head
 from persona.data.heads.labels import body_classes
 from persona.data.heads.person import rest_head
+from persona.data.heads.portrait_ears import covered_ears, pressed
 from persona.data.heads.portrait_hair import find_hair, hair_height, outwards
 from persona.data.heads.portrait_texture import paint, unwrap_head
 from persona.data.io import read_image, write_png
@@ -32,7 +33,7 @@ from persona.modules.body.head_body import HeadBody
 from persona.modules.body.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from persona.modules.detect.face import Face, FaceFinder, person_mask
 from persona.modules.head.attributes import LABEL_INDEX
-from persona.modules.render.mesh import interpolate
+from persona.modules.render.mesh import interpolate, rasterize
 from persona.types import BodyIdentity, BodyPose, Camera
 
 SHEET_FILE = "sheet.png"
@@ -164,9 +165,16 @@ class PortraitPreprocessor:
         """The fitted head with the hair's height on it."""
         vertices, _ = self.body(fit.identity, fit.poses[0])
         head = rest_head(self.body, fit.identity)
+        render = rasterize(vertices, self.body.faces, seen.camera)
+        covered = covered_ears(head, render, hair, seen.mask)
+        flat = pressed(head.rest, head.faces, covered)
+        moved_in = torch.from_numpy(flat - head.rest).float()
+        head = replace(head, rest=flat, ear=np.where(covered, 0.0, head.ear))
+        earless = replace(fit.identity, face_offset=fit.identity.face_offset + moved_in)
+        vertices, _ = self.body(earless, fit.poses[0])
         height = hair_height(head, vertices, hair, seen.face, seen.camera)
-        rest = torch.from_numpy(head.rest).float()
-        offset = fit.identity.face_offset + height[:, None] * outwards(rest)
+        rest = torch.from_numpy(flat).float()
+        offset = earless.face_offset + height[:, None] * outwards(rest)
         grown = replace(fit.identity, face_offset=offset)
         # Hair does not affect the joints.
         moved = self.body.shape(fit.identity)[1] - self.body.shape(grown)[1]

@@ -14,9 +14,17 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from persona.data.layout import FrameData, Textures
-from persona.data.palette import classes_from_colours
 from persona.data.preprocess.textured_person import sample_texture
-from persona.data.preprocess.unwrap import UvMesh, View, fill_holes, texels_of, unwrap
+from persona.data.preprocess.unwrap import (
+    MIN_FACING,
+    Sums,
+    UvMesh,
+    View,
+    add_view,
+    fill_holes,
+    filled,
+    texels_of,
+)
 from persona.modules.body.head_body import HeadBody
 from persona.modules.render.mesh import interpolate, rasterize
 from persona.types import BodyIdentity, Camera
@@ -24,6 +32,8 @@ from persona.types import BodyIdentity, Camera
 EDGE_PX = 2
 """Pixels at the outline that mix with the background."""
 SUPERSAMPLE = 2
+SQUARE = 0.5
+"""Cosine of the angle between normal and ray from which on the picture alone counts."""
 
 
 def unwrap_head(
@@ -45,15 +55,18 @@ def unwrap_head(
     mask = binary_erosion(frame.mask, iterations=EDGE_PX)
     view = View(replace(frame, mask=mask), vertices)
     mesh = UvMesh(body.shape(identity)[0], body.faces, body.uv, body.uv_faces)
-    own, other = (unwrap([v], mesh, size) for v in (view, mirrored(view, twins(body))))
-    image = np.where(own.mask[..., None], own.texture, other.texture)
-    seen, texels = own.mask | other.mask, texels_of(mesh, size)
-    parts = np.where(own.mask, *(classes_from_colours(t.seg_inpaint) for t in (own, other)))
-    flat = torch.from_numpy(image.reshape(-1, 3)[texels.index]).float() / 255
-    known = torch.from_numpy(seen.reshape(-1)[texels.index])
-    classes = torch.from_numpy(parts.reshape(-1)[texels.index]).long()
-    filled = fill_holes(flat, classes, known, texels, mesh, size)
-    return Textures(own.texture, own.mask, *filled)
+    texels = texels_of(mesh, size)
+    own, other = Sums.empty(len(texels.index)), Sums.empty(len(texels.index))
+    add_view(own, view, mesh.faces, texels, None)
+    add_view(other, mirrored(view, twins(body)), mesh.faces, texels, None)
+    # What the picture shows from the side alone is smeared, and gives way to its mirror image.
+    squarely = ((own.weight - MIN_FACING) / (SQUARE - MIN_FACING)).clamp(0, 1)
+    share = torch.where(other.weight > 0, squarely, (own.weight > 0).float())
+    colour = share[:, None] * own.mean + (1 - share[:, None]) * other.mean
+    part = torch.where(share >= 0.5, own.parts.argmax(-1), other.parts.argmax(-1))
+    seen = (own.weight > 0) | (other.weight > 0)
+    shown = filled(own, texels, mesh, size)
+    return Textures(shown.texture, shown.mask, *fill_holes(colour, part, seen, texels, mesh, size))
 
 
 def twins(body: HeadBody) -> Int[Tensor, "p"]:
