@@ -12,7 +12,7 @@ from persona.commands.create_head import head_folder
 from persona.data.heads.fit import FACING
 from persona.data.heads.person import rest_head
 from persona.data.heads.portrait_ears import covered_ears, pressed
-from persona.data.heads.portrait_hair import find_hair, hair_height
+from persona.data.heads.portrait_hair import find_hair, hair_height, stray_hair
 from persona.data.heads.portrait_texture import paint, twins, unwrap_head
 from persona.data.layout import FrameData
 from persona.data.palette import colours_from_classes
@@ -76,6 +76,20 @@ def test_hair_is_as_high_as_the_outline_says(head):
     top = rest.mean[:, 1] > np.quantile(rest.mean[:, 1], 0.97)
     assert 0.011 < float(height[top].median()) < 0.024
     assert (height[rest.mean[:, 1] < -0.05] == 0).all() and height.min() >= 0
+
+
+def test_stray_hair_takes_thin_strands_along_and_leaves_face_and_scalp(head):
+    body, _, vertices, maps = head
+    face = face_of(body, vertices)
+    left, chin = (int(face.points[n, axis]) for n, axis in ((0, 0), (8, 1)))
+    hair, skin = np.zeros_like(maps.mask), maps.mask.copy()
+    hair[: chin + 10, left - 3 : left - 1] = True
+    skin[: SIDE // 3] = False
+    stray = stray_hair(hair, skin, face)
+    assert stray[hair & skin].all() and not stray[~skin].any()
+    assert stray[chin + 5, left] and skin[chin + 5, left]
+    eyes = face.points[36:48].long()
+    assert not stray[eyes[:, 1], eyes[:, 0]].any()
 
 
 def test_ears_are_covered_where_the_picture_shows_hair(head):

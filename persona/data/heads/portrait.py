@@ -17,7 +17,7 @@ from persona.data.heads.fit import FACING, FittedHead, fit_head
 from persona.data.heads.labels import body_classes
 from persona.data.heads.person import rest_head
 from persona.data.heads.portrait_ears import covered_ears, pressed
-from persona.data.heads.portrait_hair import find_hair, hair_height, outwards
+from persona.data.heads.portrait_hair import find_hair, hair_height, outwards, stray_hair
 from persona.data.heads.portrait_texture import paint, unwrap_head
 from persona.data.io import read_image, write_png
 from persona.data.layout import CAPTURED, FrameData, SubjectInfo, Textures
@@ -123,9 +123,8 @@ class PortraitPreprocessor:
             hair = find_hair(seen.image, seen.mask, seen.face)
             person = self._with_hair(fit, seen, hair)
             frame = self._frame(seen.image, seen.mask & person.maps.mask, hair, person)
-            # Hair that hangs before cheeks and neck is not on them.
             on_hair = interpolate(person.maps.render, self.body.faces, person.hairy[:, None])
-            stray = hair & (on_hair[..., 0] < 0.5).numpy()
+            stray = stray_hair(hair, (on_hair[..., 0] < 0.5).numpy(), seen.face)
             clean = replace(frame, mask=frame.mask & ~stray)
             texture = unwrap_head(
                 self.body, person.identity, clean, person.vertices, self.texture_size

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
+from scipy.ndimage import binary_dilation
 from torch import Tensor
 
 from persona.data.heads.pieces import RestHead, scalp
@@ -28,6 +29,7 @@ CURTAIN_Z, CURTAIN_LOW = 0.0, -0.075
 """In the mean head's space, metres: long hair lies on the neck behind this, down to that."""
 LONG_SHARE = 0.15
 """Hair below the mouth, as a share of all hair, that is long."""
+STRAND_PX = 4
 SKULL = (0.0, 0.05, -0.01)
 SPREAD_STEPS = 300
 
@@ -41,9 +43,8 @@ def find_hair(
     up = brow - chin
     height = float(np.linalg.norm(up))
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    hull = np.zeros(mask.shape, np.uint8)
-    cv2.fillConvexPoly(hull, cv2.convexHull(points.round().astype(np.int32)), 1)
-    skin = np.median(lab[(hull > 0) & mask], 0)
+    hull = face_hull(mask.shape, face)
+    skin = np.median(lab[hull & mask], 0)
     rows, columns = np.nonzero(mask)
     along = (np.stack([columns, rows], 1) - brow) @ up / height**2
     # From below upwards: the first band over the brows that is not skin.
@@ -54,8 +55,30 @@ def find_hair(
         tone = np.median(lab[rows[band], columns[band]], 0)
         if np.linalg.norm(tone - skin) > UNLIKE:
             near = np.linalg.norm(lab - tone, axis=-1) < UNLIKE
-            return near & mask & (hull == 0)
+            return near & mask & ~hull
     return np.zeros_like(mask)
+
+
+def face_hull(shape: tuple[int, int], face: Face) -> Bool[ndarray, "h w"]:
+    """Pixels between a face's landmarks."""
+    hull = np.zeros(shape, np.uint8)
+    corners = cv2.convexHull(face.points.numpy().round().astype(np.int32))
+    return np.asarray(cv2.fillConvexPoly(hull, corners, 1)) > 0
+
+
+def stray_hair(
+    hair: Bool[ndarray, "h w"], skin: Bool[ndarray, "h w"], face: Face
+) -> Bool[ndarray, "h w"]:
+    """Hair that hangs before cheeks and neck, with the skin beside it where strands are thin.
+
+    Args:
+        hair: Where the picture shows hair.
+        skin: Where the head has none.
+        face: Face in the picture.
+    """
+    stray = hair & skin
+    beside = binary_dilation(stray, iterations=STRAND_PX) & skin & ~face_hull(hair.shape, face)
+    return stray | beside
 
 
 def hair_height(
