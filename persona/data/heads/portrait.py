@@ -90,7 +90,7 @@ class PortraitPreprocessor:
         side: int = 384,
         steps: int = 40,
         frames: int = 48,
-        turns: int = 16,
+        turns: int = 32,
         texture_size: int = 512,
     ) -> None:
         if not (body.has_landmarks and body.regions):
