@@ -20,6 +20,7 @@ from persona.data.preprocess.fit_state import LEFT_SHOULDER, initial_state, rest
 from persona.data.preprocess.fit_terms import CROP_SIDE
 from persona.data.preprocess.fit_together import (
     LIMBS,
+    agreed_stance,
     believable_heads,
     fit_together,
     head_turn,
@@ -165,6 +166,23 @@ def candidate(body, problem, fit):
     state.root.data[:] = sixd_from_matrix(matrix_from_axis_angle(fit.pose.root))
     state.trans.data[:] = fit.pose.trans
     return state
+
+
+def test_each_limb_begins_where_most_photographs_see_it(body):
+    """Two of four see the left arm raised; the others see it in two other places."""
+    fitter, (rest, raised) = PhotoFit(), resting(body)
+    ahead = replace(rest, body=rest.body.clone())
+    ahead.body[LEFT_SHOULDER, 1] = -1.2
+    read = (raised, rest, raised, ahead)
+    shots = [photographed(body, fitter, pose, pose, 0.2 * k) for k, pose in enumerate(read)]
+    problems = [fitter.problem(body, s.detection, s.camera, None) for s, _ in shots]
+    states = [candidate(body, p, fit) for p, (_, fit) in zip(problems, shots, strict=True)]
+    own = torch.stack([fit.pose.body for _, fit in shots])
+    arm = LIMBS["left arm"][0]
+    found = agreed_stance(problems, states, own)
+    torch.testing.assert_close(found[arm], raised.body[arm])
+    others = [joint for joint in range(21) if joint not in arm]
+    torch.testing.assert_close(found[others], rest.body[others], atol=0.01, rtol=0)
 
 
 def test_what_lies_far_off_the_fit_counts_less(body):
