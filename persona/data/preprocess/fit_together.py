@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +86,25 @@ def fit_together(
         fits: One of each; their shapes may differ.
         advance: Called with the number of finished steps.
     """
+    return with_one_stance(fitter, body, sights, fits, advance).fits
+
+
+class Together(NamedTuple):
+    """Bodies with one stance."""
+
+    fits: list[BodyFit]
+    energy: float
+    """Sum over the photographs."""
+
+
+def with_one_stance(
+    fitter: PhotoFit,
+    body: SmplxBody,
+    sights: Sequence[Sight],
+    fits: Sequence[BodyFit],
+    advance: Callable[[int], None] = lambda steps: None,
+) -> Together:
+    """See ``fit_together``."""
     identity = shared_identity(fits)
     problems = [fitter.problem(body, s.detection, s.camera, s.fine) for s in sights]
     for k in agree_on_sides(problems, fits):
@@ -92,7 +112,7 @@ def fit_together(
     fits, doubted = believable_heads(fits)
     for k, problem in enumerate(problems):
         # Without a face, its points are guessed: too high by 2.4 % of the height from behind.
-        if k not in doubted and float(problem.face_score) > 0:
+        if k not in doubted and problem.detection.has_face:
             continue
         problem.keypoint_weights[:, wholebody.FACE] = 0
         problem.keypoint_weights[:, _FACE_OF_BODY] = 0
@@ -111,7 +131,9 @@ def fit_together(
     for problem, state, fit, doubt in zip(problems, states, fits, doubts, strict=True):
         result = fit_result(problem, state, fit.start)
         found.append(replace(result, faults=(*result.faults, *doubt.faults(state))))
-    return found
+    with torch.no_grad():
+        energies = [p.full(s).sum() for p, s in zip(problems, states, strict=True)]
+    return Together(found, float(torch.stack(energies).sum()))
 
 
 def _let_go(

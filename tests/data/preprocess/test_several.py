@@ -301,6 +301,11 @@ def test_photographs_fitted_together_agree_on_stance_and_shape(body):
     assert float((spines[0] - spines[1]).abs().max()) < 0.15, "0.25 before"
 
 
+def as_read(fitter, body, sights, fits, known):
+    """No facing is in doubt."""
+    return sights, fits
+
+
 @pytest.mark.parametrize("faults", [(), ("the joints lie 30 % of the person's size off",)])
 def test_a_fit_that_fails_together_leaves_each_by_itself(body, monkeypatch, caplog, faults):
     """If the joint fit has a fault, the separate fits are kept, and the user is told."""
@@ -313,6 +318,7 @@ def test_a_fit_that_fails_together_leaves_each_by_itself(body, monkeypatch, capl
         return together
 
     monkeypatch.setattr(photo, "fit_together", jointly)
+    monkeypatch.setattr(photo, "agreed_facings", as_read)
 
     class Fitter:
         steps = 7
@@ -371,6 +377,7 @@ def fitted(body, monkeypatch, tmp_path):
                 return replace(good, faults=(AWAY,) * (read[id(detection)] in alone))
 
         monkeypatch.setattr(photo, "fit_together", jointly)
+        monkeypatch.setattr(photo, "agreed_facings", as_read)
         preprocessor.fit = Fitter()
         with Progress() as progress:
             used, fits, told = preprocessor._fit(sights, progress, tmp_path / "me", NOTHING)
