@@ -190,6 +190,23 @@ class FitProblem:
             still = torch.eye(3)
             state.trans[i] = place_by_keypoints(points, pelvis, still, target, self.camera)
 
+    @torch.no_grad()
+    def exchange_keypoints(self, row: int, points: list[int], others: list[int]) -> None:
+        """Takes keypoints of one reading, and their 3D guess, for others."""
+        for values in (self.target, self.keypoint_weights, self.guess):
+            values[row, points] = values[row, others]
+
+    @torch.no_grad()
+    def exchange_joints(self, joints: list[int], others: list[int]) -> None:
+        """Takes joints that the annotator read for others."""
+        assert self.joint_place is not None  # Both or neither are read.
+        assert self.joint_depth is not None
+        for values in (
+            self.joint_place.target, self.joint_place.weight,
+            self.joint_depth.depth_m, self.joint_depth.weight,
+        ):  # fmt: skip
+            values[joints] = values[others]
+
     def placement(self, state: FitState) -> Float[Tensor, "b"]:
         """Root and translation alone."""
         return self._keypoint_energy(state, self.sparse(state).points)

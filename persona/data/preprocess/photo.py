@@ -26,6 +26,7 @@ from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.dresser import Dresser
 from persona.data.preprocess.fit import NOTHING, BodyFit, Known, PhotoFit
 from persona.data.preprocess.fit_check import write_overlay
+from persona.data.preprocess.fit_facing import agreed_facings
 from persona.data.preprocess.fit_starts import is_standing
 from persona.data.preprocess.fit_together import STEPS, fit_together
 from persona.data.preprocess.maps import near_occlusion
@@ -235,8 +236,9 @@ class PhotoPreprocessor:
                 for sight in sights
             ]
 
-        fits = each(known)
+        fits: Sequence[BodyFit] = each(known)
         self._accept(fits[:1], sights[:1], root)
+        sights, fits = agreed_facings(self.fit, self.body, sights, fits, known)
         told: list[str] = []
         while len(sights) > 1:
             together = fit_together(self.fit, self.body, sights, fits, advance)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from persona.errors import UserError
 from persona.modules.detect.offsets import OFFSETS
+from persona.modules.detect.wholebody import FACE
 
 
 class NobodyFound(UserError):
@@ -30,6 +31,11 @@ class Detection:
     """One line each: what the user should know about this photograph."""
     offsets: Float[Tensor, "k 3"] = field(default_factory=lambda: OFFSETS["body"])
     """Where the keypoints lie, seen from the body's own; see ``OFFSETS``."""
+
+    @property
+    def has_face(self) -> bool:
+        """Whether a face was found."""
+        return bool(self.keypoints[FACE, 2].any())
 
 
 class Detector(ABC):

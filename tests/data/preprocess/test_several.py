@@ -20,6 +20,7 @@ from persona.data.preprocess.fit_state import LEFT_SHOULDER, initial_state, rest
 from persona.data.preprocess.fit_terms import CROP_SIDE
 from persona.data.preprocess.fit_together import (
     LIMBS,
+    agreed_stance,
     believable_heads,
     fit_together,
     head_turn,
@@ -167,6 +168,23 @@ def candidate(body, problem, fit):
     return state
 
 
+def test_each_limb_begins_where_most_photographs_see_it(body):
+    """Two of four see the left arm raised; the others see it in two other places."""
+    fitter, (rest, raised) = PhotoFit(), resting(body)
+    ahead = replace(rest, body=rest.body.clone())
+    ahead.body[LEFT_SHOULDER, 1] = -1.2
+    read = (raised, rest, raised, ahead)
+    shots = [photographed(body, fitter, pose, pose, 0.2 * k) for k, pose in enumerate(read)]
+    problems = [fitter.problem(body, s.detection, s.camera, None) for s, _ in shots]
+    states = [candidate(body, p, fit) for p, (_, fit) in zip(problems, shots, strict=True)]
+    own = torch.stack([fit.pose.body for _, fit in shots])
+    arm = LIMBS["left arm"][0]
+    found = agreed_stance(problems, states, own)
+    torch.testing.assert_close(found[arm], raised.body[arm])
+    others = [joint for joint in range(21) if joint not in arm]
+    torch.testing.assert_close(found[others], rest.body[others], atol=0.01, rtol=0)
+
+
 def test_what_lies_far_off_the_fit_counts_less(body):
     """An arm that is read elsewhere hardly counts; until doubts are lifted again."""
     fitter, (rest, raised) = PhotoFit(), resting(body)
@@ -283,6 +301,11 @@ def test_photographs_fitted_together_agree_on_stance_and_shape(body):
     assert float((spines[0] - spines[1]).abs().max()) < 0.15, "0.25 before"
 
 
+def as_read(fitter, body, sights, fits, known):
+    """No facing is in doubt."""
+    return sights, fits
+
+
 @pytest.mark.parametrize("faults", [(), ("the joints lie 30 % of the person's size off",)])
 def test_a_fit_that_fails_together_leaves_each_by_itself(body, monkeypatch, caplog, faults):
     """If the joint fit has a fault, the separate fits are kept, and the user is told."""
@@ -295,6 +318,7 @@ def test_a_fit_that_fails_together_leaves_each_by_itself(body, monkeypatch, capl
         return together
 
     monkeypatch.setattr(photo, "fit_together", jointly)
+    monkeypatch.setattr(photo, "agreed_facings", as_read)
 
     class Fitter:
         steps = 7
@@ -353,6 +377,7 @@ def fitted(body, monkeypatch, tmp_path):
                 return replace(good, faults=(AWAY,) * (read[id(detection)] in alone))
 
         monkeypatch.setattr(photo, "fit_together", jointly)
+        monkeypatch.setattr(photo, "agreed_facings", as_read)
         preprocessor.fit = Fitter()
         with Progress() as progress:
             used, fits, told = preprocessor._fit(sights, progress, tmp_path / "me", NOTHING)
