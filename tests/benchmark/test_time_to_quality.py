@@ -65,8 +65,8 @@ def test_a_training_is_scored_along_its_way_and_not_changed_by_it(tiny, monkeypa
 
     monkeypatch.setattr(Fit, "backward", backward)
     found = train(job)
-    assert [p["step"] for p in found["points"]] == [0, 2, 4]
-    assert finished == [False, False, True], "the last score is of what the training leaves"
+    assert [p["step"] for p in found["points"]] == [0, 2, 4], "no colours to solve for: one end"
+    assert finished == [False, False, False, True], "the last score is of what the training leaves"
     assert all({"fg_psnr", "photo_fg_psnr", "face"} <= p.keys() for p in found["points"])
     seconds = [p["seconds"] for p in found["points"]]
     assert 0 < found["build_seconds"] < seconds[0] < seconds[1] < seconds[2]
@@ -109,6 +109,20 @@ def test_schedules_are_compared_pair_by_pair(tmp_path):
     assert len(rows) == 14 and float(rows[2]["fg_psnr"]) == 30
     assert "fast" in (tmp_path / "report.md").read_text()
     assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_steps_alone_have_rows_and_a_comparison_of_their_own(tmp_path):
+    """Of a run that is scored twice after its last step: before and after ``Fit.finish``."""
+    runs = [result("slow", "a", 10, 20, 30), result("fast", "a", 10, 19, 33)]
+    for one in runs:
+        one["points"][2]["step"] = one["points"][1]["step"]
+    write_tables(tmp_path, [*runs, result("cut", "a", 10, 24)], ["slow", "fast", "cut"], None, "x")
+    report = (tmp_path / "report.md").read_text()
+    whole, alone = report.split("Paired with ")[1:]
+    assert whole.startswith("slow:") and alone.startswith("slow, steps alone:")
+    assert "| fast | 1 | +3.00 |" in whole and "| cut | 1 | -6.00 |" in whole
+    assert "| fast, steps alone | 1 | -1.00 |" in alone and "| cut | 1 | +4.00 |" in alone
+    assert "cut, steps" not in report
 
 
 def test_an_end_that_lacks_a_score_is_left_out():

@@ -55,8 +55,11 @@ class Stopwatch:
 class Curve(L.Callback):
     """Scores an avatar before the first step, after some of the steps, and when it is finished.
 
+    A method whose ``finish`` changes scores has two points after the last step, if that is one of
+    ``steps``: its steps alone, and all.
+
     Args:
-        steps: After which it is scored; not after the last one, since ``end`` does that.
+        steps: After which it is scored.
         metrics: Metrics of a frame.
         most_frames: Most unseen frames that are scored, evenly spread.
         watch: Started when the work began.
@@ -79,7 +82,7 @@ class Curve(L.Callback):
 
     def on_train_batch_end(self, trainer, system, outputs, batch, batch_idx) -> None:
         """Scores after one of the chosen steps."""
-        if trainer.global_step in self.steps and trainer.global_step < trainer.max_steps:
+        if trainer.global_step in self.steps:
             self._score(system, trainer.global_step)
 
     def end(self, trainer: L.Trainer, system: L.LightningModule) -> None:
@@ -91,6 +94,10 @@ class Curve(L.Callback):
         with self.watch.stopped():
             system.to(trainer.strategy.root_device)
         self._score(system, trainer.global_step)
+        times = dict.fromkeys(("seconds", "cpu_seconds"), 0.0)
+        last = [point | times for point in self.points[-2:]]
+        if last[1:] == last[:-1]:  # Nothing was left to ``Fit.finish``.
+            del self.points[-2:-1]
 
     def _score(self, system: L.LightningModule, step: int) -> None:
         assert isinstance(system, Fit)

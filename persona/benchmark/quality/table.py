@@ -47,16 +47,42 @@ def write_tables(
     rows = [{**{k: r[k] for k in keys}, **point} for r in results for point in r["points"]]
     write_csv(folder / "curves.csv", rows)
     write_bytes(folder / "curves.png", plot(results, order, metrics))
+    results, order = with_steps_alone(results, order)
     there = [name for name in order if any(r["schedule"] == name for r in results)]
     lines = [
         f"Measured with `{command}` on {', '.join(sorted({r['device'] for r in results}))}.", "",
         "Seconds count from a subject folder that is there, without imports and scoring. Means over"
         " subjects, then seeds; unseen poses and views but for the photo's.", "",
         markdown(ends(results, there, metrics)), "",
-        f"Paired with {there[0]}: mean difference, and standard error over subjects and seeds.", "",
-        markdown(gaps(results, there, metrics)), "", "![Curves](curves.png)", "",
     ]  # fmt: skip
+    first = (there[0], steps_alone(there[0]))
+    for reference in [name for name in first if name in there]:
+        others = [name for name in there if name != reference]
+        lines += [
+            f"Paired with {reference}: mean difference, and standard error over subjects and"
+            " seeds.", "",
+            markdown(gaps(results, [reference, *others], metrics)), "",
+        ]  # fmt: skip
+    lines += ["![Curves](curves.png)", ""]
     write_text(folder / "report.md", "\n".join(lines))
+
+
+def steps_alone(schedule: str) -> str:
+    """Name of a schedule's rows without what ``Fit.finish`` does."""
+    return f"{schedule}, steps alone"
+
+
+def with_steps_alone(
+    results: Sequence[Result], order: Sequence[str]
+) -> tuple[list[Result], list[str]]:
+    """Adds, for runs scored before and after ``Fit.finish``, what their steps alone gave."""
+    alone = [
+        {**r, "schedule": steps_alone(r["schedule"]), "points": r["points"][:-1]}
+        for r in results
+        if len(r["points"]) > 1 and r["points"][-2]["step"] == r["points"][-1]["step"]
+    ]
+    names = [name for schedule in order for name in (schedule, steps_alone(schedule))]
+    return [*results, *alone], names
 
 
 def ends(

@@ -12,7 +12,8 @@ LATER = {"persona.modules.cloth.xpbd"}
 SCRIPT = """
 import importlib, runpy, sys
 from numba.core.dispatcher import Dispatcher
-runpy.run_path(sys.argv[1], run_name="__main__")
+for part in runpy.run_path(sys.argv[1])["PARTS"]:
+    part()
 for name in sys.argv[2:]:
     kernels = [v for v in vars(importlib.import_module(name)).values() if isinstance(v, Dispatcher)]
     if not any(kernel.signatures for kernel in kernels):
