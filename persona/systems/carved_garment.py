@@ -28,7 +28,7 @@ def carve_garment(
         frames: All training frames; as many as ``FRAMES``, evenly spread, are looked at.
     """
     rows = spread(len(frames), FRAMES)
-    poses = frames.poses(body.num_expression)[torch.tensor(rows)]
+    poses = frames.poses(body.num_expression).to("cpu")[torch.tensor(rows)]
     cameras, classes = [], []
     for row in rows:
         frame = frames[[row]]
@@ -37,7 +37,7 @@ def carve_garment(
         classes.append(torch.from_numpy(classes_from_colours(colours).astype(np.int64)))
         cameras.append(frame.camera[0].to("cpu"))
     return carve(
-        body.cpu(), identity, poses, cameras, classes,
+        body, identity, poses, cameras, classes,
         cloth=tuple(PART_INDEX[name] for name in CLOTH),
         unknown=(-1, *(PART_INDEX[name] for name in HIDING)),
     )  # fmt: skip

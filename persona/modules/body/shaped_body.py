@@ -6,7 +6,7 @@ import copy
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from persona.modules.body.skinning import blend_skin
 from persona.types import BodyIdentity, BodyPose, Garment
 
 
+B = TypeVar("B", bound="ShapedBody")
 STRIP = 0.15
 """Height of the strip of the texture that a garment has, a share of the whole."""
 
@@ -89,7 +90,7 @@ class ShapedBody(Body):
         constant = torch.from_numpy(np.array(values, dtype, order="C"))
         self.register_buffer(name, constant, persistent=False)
 
-    def wearing(self, garment: Garment) -> Self:
+    def wearing(self: B, garment: Garment) -> B:
         """This body with a garment's surface behind its own vertices and faces.
 
         Shape, expression and pose correctives leave the garment as it is. In the texture it has a
