@@ -114,12 +114,13 @@ class AvatarModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Adds what is needed to build the avatar again: body, identity and number of frames."""
-        garment = self.identity.garment
+        worn = self.identity.garment
+        garment = worn and {f.name: getattr(worn, f.name).cpu() for f in fields(worn)}
         checkpoint["persona"] = {
             "body": self.body.name,
             "body_digest": self.body.digest,
             "identity": {k: getattr(self.identity, k).cpu() for k in IDENTITY},
-            "garment": garment and {f.name: getattr(garment, f.name).cpu() for f in fields(garment)},
+            "garment": garment,
             "num_frames": len(self.table.trans),
             "people": list(self.method.people),
             "size": self.avatar.size(),

@@ -215,7 +215,12 @@ class AvatarTemplate(nn.Module):
 
 
 def worn(body: SmplxBody, identity: BodyIdentity) -> tuple[SmplxBody, BodyIdentity]:
-    """The body with the person's garment, and the person for it."""
+    """The body with the person's garment, and the person for it.
+
+    Args:
+        body: The person's body.
+        identity: The person, with a garment.
+    """
     garment, offset = identity.garment, identity.face_offset
     assert garment is not None
     offset = torch.cat((offset, offset.new_zeros(len(garment.rest), 3)))

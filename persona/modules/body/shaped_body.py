@@ -18,7 +18,6 @@ from persona.modules.body.base import Body
 from persona.modules.body.skinning import blend_skin
 from persona.types import BodyIdentity, BodyPose, Garment
 
-
 B = TypeVar("B", bound="ShapedBody")
 STRIP = 0.15
 """Height of the strip of the texture that a garment has, a share of the whole."""
@@ -95,6 +94,9 @@ class ShapedBody(Body):
 
         Shape, expression and pose correctives leave the garment as it is. In the texture it has a
         strip below the body's, so that everything that is drawn on this body's texture is its own.
+
+        Args:
+            garment: In the rest pose of the person, not of the mean body.
         """
         worn, own = copy.copy(self), len(garment.rest)
         worn._buffers = dict(self._buffers)
@@ -103,7 +105,8 @@ class ShapedBody(Body):
         worn._append("weights", garment.weights)
         worn._append("faces", garment.faces + first)
         for name in ("shape_dirs", "expr_dirs", "pose_dirs"):
-            worn._append(name, self.get_buffer(name).new_zeros(own, 3, self.get_buffer(name).shape[-1]))
+            directions = self.get_buffer(name)
+            worn._append(name, directions.new_zeros(own, 3, directions.shape[-1]))
         regressor = self.joint_regressor
         worn.joint_regressor = torch.cat((regressor, regressor.new_zeros(len(regressor), own)), 1)
         if self.has_uv:

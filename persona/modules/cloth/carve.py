@@ -18,8 +18,8 @@ from torch import Tensor
 
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.cloth.garment import COLUMNS, LEGS, RING_M, TRUNK, hull_rings, weights_near
 from persona.modules.body.topology import Subdivision
+from persona.modules.cloth.garment import COLUMNS, LEGS, RING_M, TRUNK, hull_rings, weights_near
 from persona.types import BodyIdentity, BodyPose, Camera, Garment
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ SIDE, FACING = 0.35, 0.5
 """A frame sees a ray from the side if the cosine between ray and view is less than the first, and
 looks at it if that is more than the second."""
 LEAST_FRAMES = 3
+UNTOLD = -1
+"""Class of a pixel of which nothing is known, such as one beyond the picture's edge."""
 OUTSIDE_SHARE = 0.35
 """A point is outside if so many of the frames that see its ray from the side show the background
 there. Half of them would leave the tube 1 to 4 cm too wide: a point a little outside is hidden
@@ -64,7 +66,7 @@ def carve(
         cameras: Of the frames; their extrinsics are not read.
         classes: Of their pixels, 0 for the background.
         cloth: Classes that may be the garment; the one that is seen most at its top counts.
-        unknown: Classes that hide what is behind them, such as hands.
+        unknown: Classes that say nothing of the garment: ``UNTOLD``, and what hides it, as hands.
     """
     rest, joints = body.shape(identity)
     dense = Subdivision(body.faces, 1, len(rest))  # Shins have few vertices of their own.
@@ -129,7 +131,7 @@ def _look(
         px = camera.local().project(posed).floor().long()
         inside = ((px >= 0) & (px < torch.tensor([width, height]))).all(-1) & (posed[:, 2] > 0)
         x, y = px[:, 0].clamp(0, width - 1), px[:, 1].clamp(0, height - 1)
-        seen.append(torch.where(inside, picture[y, x], -1).unflatten(0, points.shape[:3]))
+        seen.append(torch.where(inside, picture[y, x], UNTOLD).unflatten(0, points.shape[:3]))
         rays = outward @ bones[0, :3, :3].T
         pelvis = bones[0, :3, :3] @ joints[0] + bones[0, :3, 3] + poses.trans[i]
         side.append((rays * F.normalize(-pelvis, dim=0)).sum(-1))
@@ -156,17 +158,16 @@ def _reach(outside: Float[Tensor, "r c k"]) -> Float[Tensor, "r c"]:
 
 
 def _filled(values: Float[Tensor, "r c"]) -> Float[Tensor, "r c"]:
-    """Replaces NaN by the mean of what is near around the ring, in ever wider rounds."""
-    while values.isnan().any() and not values.isnan().all():
-        near = torch.stack((values.roll(1, 1), values.roll(-1, 1)))
-        mean = near.nanmean(0)
-        values = torch.where(values.isnan(), mean, values)
-        if values.isnan().all(1).any():  # A ring of which nothing is known is like the one above.
-            rows = values.isnan().all(1).nonzero()[:, 0]
-            values[rows] = values[(rows - 1).clamp(min=0)]
-            if values[0].isnan().all():
-                break
-    return values.nan_to_num(0)
+    """Replaces NaN by what is known beside it on the ring, or by the nearest ring; else zero."""
+    known = (~values.isnan()).any(1).nonzero()[:, 0]
+    if not len(known):
+        return torch.zeros_like(values)
+    nearest = (torch.arange(len(values))[:, None] - known).abs().argmin(1)
+    values = values[known[nearest]]
+    while values.isnan().any():
+        beside = torch.stack((values.roll(1, 1), values.roll(-1, 1))).nanmean(0)
+        values = torch.where(values.isnan(), beside, values)
+    return values
 
 
 def _most(seen: Int[Tensor, "m"], cloth: tuple[int, ...]) -> int | None:

@@ -151,10 +151,17 @@ def _hem(
     return closed[-1] + _BAND_M  # The lowest level is one that the hem's vertices are near to.
 
 
-def hull_rings(points: Float[Tensor, "n 3"], top: float, hem: float) -> Float[Tensor, "r c 3"] | None:
+def hull_rings(
+    points: Float[Tensor, "n 3"], top: float, hem: float
+) -> Float[Tensor, "r c 3"] | None:
     """Hulls of the horizontal sections, a little smoothed from ring to ring.
 
     None where a section has nothing in it.
+
+    Args:
+        points: Metres, y up.
+        top: Height of the first ring.
+        hem: Height of the last.
     """
     directions, rays = circle(_DIRECTIONS), circle(COLUMNS)
     levels = torch.linspace(top, hem, max(4, round((top - hem) / RING_M) + 1))
@@ -182,7 +189,13 @@ def hull_rings(points: Float[Tensor, "n 3"], top: float, hem: float) -> Float[Te
 def weights_near(
     rings: Float[Tensor, "r c 3"], points: Float[Tensor, "n 3"], weights: Float[Tensor, "n j"]
 ) -> Float[Tensor, "r c j"]:
-    """Mean skinning weights of the body around each particle."""
+    """Mean skinning weights of the body around each particle.
+
+    Args:
+        rings: The particles.
+        points: Points of the body, in the same pose.
+        weights: Theirs.
+    """
     distance, index = torch.cdist(rings.flatten(0, 1), points).topk(_NEAREST, largest=False)
     near = F.normalize(1 / distance.clamp_min(1e-3), p=1, dim=-1)
     return (weights[index] * near[..., None]).sum(1).unflatten(0, rings.shape[:2])
