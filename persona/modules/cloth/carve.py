@@ -30,6 +30,8 @@ ABOVE_M = 0.05
 """How far above the hip joints the tube begins."""
 MIN_LENGTH_M = 0.08
 """A garment that hangs less far below its first ring is left to the body's own surface."""
+PARTED_M = 0.15
+"""Trousers show their legs apart for so long at least, metres."""
 SIDE, FACING = 0.35, 0.5
 """A frame sees a ray from the side if the cosine between ray and view is less than the first, and
 looks at it if that is more than the second."""
@@ -95,13 +97,19 @@ def carve(
         return None
     covered = _mean(surface == kind, facing)
     covered = _smooth(_filled(covered)[..., None], 2)[..., 0]
+    if _parted(covered):
+        return None
     sectors = covered.unflatten(1, (_SECTORS, -1)).mean(-1)
     # The first ring that the garment does not go all the way round ends it.
     closed = (sectors.amin(1) > _COVERED_SHARE).int().cumprod(0).sum()
     if float(closed) * RING_M < MIN_LENGTH_M:
         return None
-    hem = covered.cumprod(0).sum(0).clamp(max=len(rings) - 1)
+    # A ring stands for what is around it: the end lies half a ring below the last covered one.
+    hem = (covered.cumprod(0).sum(0) - 0.5).clamp(1, len(rings) - 1)
     hem = _smooth(hem[None, :, None], 4)[0, :, 0]
+    # Below the last ring that is surely cloth it goes on as there: the legs must not draw it in.
+    hanging = torch.arange(len(rings))[:, None].minimum((hem.long() - 1).clamp(min=0))
+    reach = reach.gather(0, hanging)
     radius = _smooth((INNER_M + STEP_M * reach)[..., None], 3)[..., 0]
     log.info(
         "A garment hangs %.0f cm below the hips, %.0f cm off the legs at its hem.",
@@ -168,6 +176,12 @@ def _filled(values: Float[Tensor, "r c"]) -> Float[Tensor, "r c"]:
         beside = torch.stack((values.roll(1, 1), values.roll(-1, 1))).nanmean(0)
         values = torch.where(values.isnan(), beside, values)
     return values
+
+
+def _parted(covered: Float[Tensor, "r c"]) -> bool:
+    """Whether there is cloth on both sides and none between, as of trousers, far enough down."""
+    left, front, right, back = (covered > _COVERED_SHARE)[:, :: COLUMNS // 4].unbind(1)
+    return float((left & right & ~front & ~back).sum()) * RING_M > PARTED_M
 
 
 def _most(seen: Int[Tensor, "m"], cloth: tuple[int, ...]) -> int | None:
