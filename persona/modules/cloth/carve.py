@@ -38,9 +38,9 @@ looks at it if that is more than the second."""
 LEAST_FRAMES = 3
 UNTOLD = -1
 """Class of a pixel of which nothing is known, such as one beyond the picture's edge."""
-OUTSIDE_SHARE = 0.35
+OUTSIDE_SHARE = 0.25
 """A point is outside if so many of the frames that see its ray from the side show the background
-there. Half of them would leave the tube 1 to 4 cm too wide: a point a little outside is hidden
+there. Half of them would leave the tube 2 to 5 cm too wide: a point a little outside is hidden
 behind the curve of the cloth in some of them."""
 EDGE_M = 0.02
 """Longest edges of the surface, about."""
@@ -104,8 +104,7 @@ def carve(
     closed = (sectors.amin(1) > _COVERED_SHARE).int().cumprod(0).sum()
     if float(closed) * RING_M < MIN_LENGTH_M:
         return None
-    # A ring stands for what is around it: the end lies half a ring below the last covered one.
-    hem = (covered.cumprod(0).sum(0) - 0.5).clamp(1, len(rings) - 1)
+    hem = covered.cumprod(0).sum(0).clamp(1, len(rings) - 1)
     hem = _smooth(hem[None, :, None], 4)[0, :, 0]
     # Below the last ring that is surely cloth it goes on as there: the legs must not draw it in.
     hanging = torch.arange(len(rings))[:, None].minimum((hem.long() - 1).clamp(min=0))
