@@ -187,6 +187,22 @@ PLAIN_VIEW = View()
 
 
 @dataclass(frozen=True)
+class Garment(TensorTuple):
+    """A surface beside the body's skin that bones carry: a skirt, the lower half of a coat."""
+
+    rest: Float[Tensor, "q 3"]
+    """In the body's rest pose, metres."""
+    faces: Int[Tensor, "g 3"]
+    """Counter-clockwise seen from outside."""
+    weights: Float[Tensor, "q j"]
+    """Skinning weights."""
+    uv: Float[Tensor, "t 2"]
+    """Texture coordinates of its own, in [0, 1], v up."""
+    uv_faces: Int[Tensor, "g 3"]
+    """Per face the three rows of ``uv``."""
+
+
+@dataclass(frozen=True)
 class BodyIdentity(TensorTuple):
     """A person's shape: SMPL-X betas and PERSONA's two per-subject additions."""
 
@@ -195,6 +211,11 @@ class BodyIdentity(TensorTuple):
     """Metres, added to the template before the shape basis."""
     joint_offset: Float[Tensor, "j 3"]
     """Metres, added to the regressed rest joints; the root row is zero."""
+    garment: Garment | None = None
+    """What hangs beside the body, for avatars that give it points of its own."""
+
+    def _map(self, function):
+        return replace(super()._map(function), garment=self.garment and self.garment._map(function))
 
 
 @dataclass(frozen=True)

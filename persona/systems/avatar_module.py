@@ -1,6 +1,7 @@
 """A method's avatar as a LightningModule: built for a person, drawn, saved and loaded."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import lightning as L
@@ -13,7 +14,7 @@ from persona.modules.avatar.pose_table import PoseTable
 from persona.modules.body.base import Body
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.systems.method import Draw, Layers, Method
-from persona.types import PLAIN_VIEW, BodyIdentity, Camera, Pose, View
+from persona.types import PLAIN_VIEW, BodyIdentity, Camera, Garment, Pose, View
 
 IDENTITY = ("betas", "face_offset", "joint_offset")
 
@@ -113,10 +114,13 @@ class AvatarModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Adds what is needed to build the avatar again: body, identity and number of frames."""
+        worn = self.identity.garment
+        garment = worn and {f.name: getattr(worn, f.name).cpu() for f in fields(worn)}
         checkpoint["persona"] = {
             "body": self.body.name,
             "body_digest": self.body.digest,
             "identity": {k: getattr(self.identity, k).cpu() for k in IDENTITY},
+            "garment": garment,
             "num_frames": len(self.table.trans),
             "people": list(self.method.people),
             "size": self.avatar.size(),
@@ -139,5 +143,7 @@ class AvatarModule(L.LightningModule):
             )
         if not self.method.built:
             self.method.people = tuple(made.get("people", ()))
-            self.build(BodyIdentity(**made["identity"]), made["num_frames"])
+            garment = made.get("garment")
+            worn = Garment(**garment) if garment else None
+            self.build(BodyIdentity(**made["identity"], garment=worn), made["num_frames"])
         self.avatar.set_size(made.get("size", {}))

@@ -132,7 +132,8 @@ class Fit(AvatarModule):
                 for subject in subjects:
                     subject.check_textured()
             self.method.people = tuple(subject.name for subject in subjects)
-            self.build(subjects[0].identity(self.body), len(data.train_frames))
+            identity = self.method.dress(subjects[0].identity(self.body), data.train_frames)
+            self.build(identity, len(data.train_frames))
             start = self.pose_table(data.train_frames)
             self.method.see_poses(start)
             for subject in subjects:

@@ -94,6 +94,10 @@ class Method(nn.Module):
             UserError: it is missing.
         """
 
+    def dress(self, identity: BodyIdentity, frames: FrameDataset) -> BodyIdentity:
+        """Adds to the person, before ``build``, what the training frames show of its shape."""
+        return identity
+
     def build(self, identity: BodyIdentity) -> None:
         """Makes the untrained avatar of a person; call ``super().build``.
 

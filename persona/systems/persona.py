@@ -1,10 +1,12 @@
 """PERSONA: one photo's avatar, trained on captured and generated frames."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from persona.data.frames import FrameDataset
@@ -18,10 +20,12 @@ from persona.modules.avatar.surface_truth import SurfaceTruth
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.avatar.views import HANDS, BodyMasks, ViewRenderer
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.body.topology import Subdivision
 from persona.modules.losses.functional import occlusion_boundary
 from persona.modules.losses.persona_step import PersonaStep
 from persona.modules.parallel import branches
 from persona.modules.render.gaussian import GaussianRenderer
+from persona.systems.carved_garment import carve_garment
 from persona.systems.method import Draw, Method, TrainedFrames, Views
 from persona.systems.solved_colours import SolvedColours
 from persona.types import (
@@ -55,6 +59,7 @@ class PersonaMethod(Method):
     """
 
     body: SmplxBody
+    builder: AvatarBuilder
     avatar: GaussianAvatar
     pose_fits: ClassVar[Mapping[str, Sequence[str]]] = {
         "image": ("img", "img_refined"),
@@ -78,6 +83,12 @@ class PersonaMethod(Method):
         self.surface: SurfaceTruth | None = None
         self.patch_boundary_side = patch_boundary_side
         self.solved = SolvedColours(photos=photo_colours, best_frames=best_frames)
+
+    def dress(self, identity: BodyIdentity, frames: FrameDataset) -> BodyIdentity:
+        """Gives a garment that hangs around the legs a surface of its own, if that is asked for."""
+        if not self.builder.garment:
+            return identity
+        return replace(identity, garment=carve_garment(self.body, identity, frames))
 
     def build(self, identity: BodyIdentity) -> None:
         """Makes the avatar of a person, and the regions of its body."""
@@ -139,10 +150,17 @@ class PersonaMethod(Method):
         self.avatar.remove_light(pose, View(camera_rotation=rotation))
 
     def _texture(self, texture: Float[Tensor, "h w 3"]) -> Float[Tensor, "n 3"]:
-        body = self.body
-        return texture_colors(
-            texture, body.uv, body.uv_faces, body.faces, self.avatar.template.subdivision
-        )
+        template, body = self.avatar.template, self.body
+        mesh = template.subdivision
+        if not template.garment.any():
+            return texture_colors(texture, body.uv, body.uv_faces, body.faces, mesh)
+        # The texture is the body's. A garment begins with the colours of the skin behind it, which
+        # are its own where photographs showed it in front of that.
+        plain = Subdivision(body.faces, 0, body.num_vertices)
+        colors = texture_colors(texture, body.uv, body.uv_faces, body.faces, plain)
+        points = template.rest_vertices
+        _, nearest = cKDTree(points[: len(colors)]).query(points[len(colors) :])
+        return mesh.features(torch.cat((colors, colors[nearest])))
 
     def finish(self, frames: TrainedFrames) -> None:
         """Solves for the colours of what photographs and the best frames show, as asked for."""

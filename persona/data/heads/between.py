@@ -217,7 +217,8 @@ def _shown(frame: FrameData, subject: Subject, category: str) -> Bool[np.ndarray
 def _identity(first: Subject, second: Subject, share: float) -> BodyIdentity:
     """Shape between two."""
     one, other = (identity_arrays(subject.root / CAPTURED)[1] for subject in (first, second))
-    return BodyIdentity(**{
-        name: torch.lerp(torch.from_numpy(one[name]), torch.from_numpy(other[name]), share)
-        for name in one
-    })  # fmt: skip
+    betas, face_offset, joint_offset = (
+        torch.lerp(torch.from_numpy(one[name]), torch.from_numpy(other[name]), share)
+        for name in ("betas", "face_offset", "joint_offset")
+    )
+    return BodyIdentity(betas, face_offset, joint_offset)

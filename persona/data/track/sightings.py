@@ -60,9 +60,10 @@ def joined(parts: list[Sightings]) -> Sightings:
 
 
 def write_tensors(path: Path, values: TensorTuple) -> None:
-    """A tuple of tensors as npz, atomically."""
+    """A tuple of tensors as npz, atomically; a field that is None is left out."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{k: v.numpy() for k, v in vars(values).items()})
+    arrays = {k: v.numpy() for k, v in vars(values).items() if v is not None}
+    np.savez_compressed(buffer, **arrays)
     write_bytes(path, buffer.getvalue())
 
 

@@ -83,7 +83,7 @@ def fit_shape(fit: ClipFit, files: ClipFiles) -> BodyIdentity:
         write_tensors(path, state.identity().detach())
         values = read_tensors(path)
         assert values is not None
-    return BodyIdentity(**values)
+    return BodyIdentity(values["betas"], values["face_offset"], values["joint_offset"])
 
 
 def _best_near(files: ClipFiles, row: int) -> Sightings:

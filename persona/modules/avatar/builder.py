@@ -39,6 +39,8 @@ class AvatarBuilder:
             offsets a long training forgets; at 0 the refined asset starts as the base.
         diffused_skinning: look skinning weights up in the diffused field, or keep the mesh's.
         learnt_skinning: let training correct the weights; the paper does not.
+        garment: give what hangs around the legs (a skirt, the lower half of a coat) a surface of
+            its own, carved from the training frames' outlines; the paper has none.
         skinning_seed: what the weight of a joint that has none grows from, where they are learnt.
         field_resolution: voxels along each side of the field.
         field_steps: diffusion steps.
@@ -67,6 +69,7 @@ class AvatarBuilder:
     offset_gain: float = 1.0
     diffused_skinning: bool = True
     learnt_skinning: bool = False
+    garment: bool = False
     skinning_seed: float = 0.01
     field_resolution: int = 128
     field_steps: int = 100

@@ -1,6 +1,7 @@
 """Avatar template: everything about a subject's Gaussians that never changes while training."""
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -62,7 +63,9 @@ class AvatarTemplate(nn.Module):
     fixed: Bool[Tensor, "n"]
     """Hands, face_expr and eyes: no pose offsets, and they keep the template's shape."""
     mesh_skinned: Bool[Tensor, "n"]
-    """Hands and face: skinned with the mesh's weights, not with diffused ones."""
+    """Hands, face and garment: skinned with the mesh's weights, not with diffused ones."""
+    garment: Bool[Tensor, "n"]
+    """What hangs beside the body."""
     left_hand_rows: Int[Tensor, "k"]
     right_hand_rows: Int[Tensor, "k"]
     moving: Int[Tensor, "m"]
@@ -88,6 +91,9 @@ class AvatarTemplate(nn.Module):
     ) -> None:
         super().__init__()
         self._made: dict[Hashable, Tensor] = {}
+        skin = body.canonical(replace(identity, garment=None))[0], body.weights
+        if identity.garment is not None:
+            body, identity = worn(body, identity)
         self.body = body
         faces = body.faces.cpu()
         self.coarse_regions: BodyRegions = body_regions(body)
@@ -133,11 +139,11 @@ class AvatarTemplate(nn.Module):
             mesh.faces, levels - level, mesh.num_vertices, sides and sides[level:]
         )
         self._prepare_offsets(mesh, ring_edges)
-        self._constant("mesh_skinned", self.regions.hand | self.regions.face)
+        beside = torch.arange(len(canonical)) >= len(skin[0])
+        self._constant("garment", subdivision.masks(beside))
+        self._constant("mesh_skinned", self.regions.hand | self.regions.face | self.garment)
         self.field = (
-            SkinningField.build(
-                canonical, body.weights, resolution=field_resolution, steps=field_steps
-            )
+            SkinningField.build(*skin, resolution=field_resolution, steps=field_steps)
             if diffused
             else None
         )
@@ -206,3 +212,16 @@ class AvatarTemplate(nn.Module):
     def coarse_neighbours(self) -> Neighbours:
         """Neighbours on the body's own mesh."""
         return Neighbours(self.coarse_index, self.coarse_valid)
+
+
+def worn(body: SmplxBody, identity: BodyIdentity) -> tuple[SmplxBody, BodyIdentity]:
+    """The body with the person's garment, and the person for it.
+
+    Args:
+        body: The person's body.
+        identity: The person, with a garment.
+    """
+    garment, offset = identity.garment, identity.face_offset
+    assert garment is not None
+    offset = torch.cat((offset, offset.new_zeros(len(garment.rest), 3)))
+    return body.wearing(garment), replace(identity, face_offset=offset, garment=None)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +16,11 @@ from torch import Tensor
 from persona.errors import UserError
 from persona.modules.body.base import Body
 from persona.modules.body.skinning import blend_skin
-from persona.types import BodyIdentity, BodyPose
+from persona.types import BodyIdentity, BodyPose, Garment
+
+B = TypeVar("B", bound="ShapedBody")
+STRIP = 0.15
+"""Height of the strip of the texture that a garment has, a share of the whole."""
 
 
 class ShapedBody(Body):
@@ -82,6 +88,37 @@ class ShapedBody(Body):
         """A constant of the file: moves with the module, is not saved with it."""
         constant = torch.from_numpy(np.array(values, dtype, order="C"))
         self.register_buffer(name, constant, persistent=False)
+
+    def wearing(self: B, garment: Garment) -> B:
+        """This body with a garment's surface behind its own vertices and faces.
+
+        Shape, expression and pose correctives leave the garment as it is. In the texture it has a
+        strip below the body's, so that everything that is drawn on this body's texture is its own.
+
+        Args:
+            garment: In the rest pose of the person, not of the mean body.
+        """
+        worn, own = copy.copy(self), len(garment.rest)
+        worn._buffers = dict(self._buffers)
+        first, charts = len(self.template), len(self._uv) if self.has_uv else 0
+        worn._append("template", garment.rest)
+        worn._append("weights", garment.weights)
+        worn._append("faces", garment.faces + first)
+        for name in ("shape_dirs", "expr_dirs", "pose_dirs"):
+            directions = self.get_buffer(name)
+            worn._append(name, directions.new_zeros(own, 3, directions.shape[-1]))
+        regressor = self.joint_regressor
+        worn.joint_regressor = torch.cat((regressor, regressor.new_zeros(len(regressor), own)), 1)
+        if self.has_uv:
+            worn._uv = self._uv * self._uv.new_tensor([1, 1 - STRIP])
+            worn._uv[:, 1] += STRIP
+            worn._append("_uv", garment.uv * garment.uv.new_tensor([1, STRIP]))
+            worn._append("_uv_faces", garment.uv_faces + charts)
+        return worn
+
+    def _append(self, name: str, rows: Tensor) -> None:
+        values = self.get_buffer(name)
+        setattr(self, name, torch.cat((values, rows.to(values))))
 
     @property
     def uv(self) -> Float[Tensor, "t 2"]:

@@ -97,11 +97,11 @@ def find_skirt(
     # The torso alone is not enough: buttocks and hips follow the thighs as well.
     around = legs[0] | legs[1] | torch.isin(strongest, torch.tensor(TRUNK))
     top = float(joints[0, 1])
-    rings = None if top - end < _LEAST_DROP * (top - hem) else _rings(rest[around], top, end)
+    rings = None if top - end < _LEAST_DROP * (top - hem) else hull_rings(rest[around], top, end)
     if rings is None:
         log.warning("the skirt does not hang as photographed, as of somebody who sits")
         return None
-    weights = _weights_near(rings, rest[around], body.weights[around])
+    weights = weights_near(rings, rest[around], body.weights[around])
     inside = (around & (rest[:, 1] <= top) & (at_rest[:, 1] >= hem - _BELOW_M)).nonzero()[:, 0]
     points = rest[inside]
     row = ((top - points[:, 1]) / (top - end) * (len(rings) - 1)).clamp(0, len(rings) - 1)
@@ -151,10 +151,17 @@ def _hem(
     return closed[-1] + _BAND_M  # The lowest level is one that the hem's vertices are near to.
 
 
-def _rings(points: Float[Tensor, "n 3"], top: float, hem: float) -> Float[Tensor, "r c 3"] | None:
+def hull_rings(
+    points: Float[Tensor, "n 3"], top: float, hem: float
+) -> Float[Tensor, "r c 3"] | None:
     """Hulls of the horizontal sections, a little smoothed from ring to ring.
 
     None where a section has nothing in it.
+
+    Args:
+        points: Metres, y up.
+        top: Height of the first ring.
+        hem: Height of the last.
     """
     directions, rays = circle(_DIRECTIONS), circle(COLUMNS)
     levels = torch.linspace(top, hem, max(4, round((top - hem) / RING_M) + 1))
@@ -179,10 +186,16 @@ def _rings(points: Float[Tensor, "n 3"], top: float, hem: float) -> Float[Tensor
     return torch.cat((flat[..., :1], height, flat[..., 1:]), -1)
 
 
-def _weights_near(
+def weights_near(
     rings: Float[Tensor, "r c 3"], points: Float[Tensor, "n 3"], weights: Float[Tensor, "n j"]
 ) -> Float[Tensor, "r c j"]:
-    """Mean skinning weights of the body around each particle."""
+    """Mean skinning weights of the body around each particle.
+
+    Args:
+        rings: The particles.
+        points: Points of the body, in the same pose.
+        weights: Theirs.
+    """
     distance, index = torch.cdist(rings.flatten(0, 1), points).topk(_NEAREST, largest=False)
     near = F.normalize(1 / distance.clamp_min(1e-3), p=1, dim=-1)
     return (weights[index] * near[..., None]).sum(1).unflatten(0, rings.shape[:2])

@@ -1,12 +1,14 @@
 """The template's constants, compared with values worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from persona.modules.avatar.template import OPEN_MOUTH_RAD, AvatarTemplate
 from persona.modules.body.smplx_body import SmplxBody
+from persona.types import Garment
 
 LEFT_HIP, LEFT_KNEE, JAW = 1, 4, 22
 
@@ -166,3 +168,26 @@ def test_what_is_made_once_is_made_again_after_a_move():
 
 def test_nothing_is_saved(template):
     assert not template.state_dict()
+
+
+def test_a_garment_has_rows_behind_the_bodys_which_stay_as_they_are(body):
+    weights = torch.zeros(4, body.num_joints)
+    weights[:, [0, LEFT_HIP]] = 0.5
+    square = torch.tensor([[0, 1, 2], [1, 3, 2]])
+    rest = torch.tensor([[0.3, -0.5, 0], [0.3, -0.5, 0.1], [0.3, -0.8, 0], [0.3, -0.8, 0.1]])
+    garment = Garment(rest, square, weights, rest[:, :2].abs(), square)
+    options = {"levels": 0, "field_resolution": 16, "field_steps": 5}
+    identity = body.zero_identity()
+    plain = AvatarTemplate(body=body, identity=identity, **options)
+    worn = AvatarTemplate(body=body, identity=replace(identity, garment=garment), **options)
+    count = plain.num_gaussians
+    assert worn.garment.tolist() == [False] * count + [True] * 4 and not plain.garment.any()
+    torch.testing.assert_close(worn.rest_vertices[count:], rest)
+    torch.testing.assert_close(worn.weights[count:], weights)
+    assert worn.mesh_skinned[count:].all() and not worn.fixed[count:].any()
+    for name in ("vertices", "weights", "expr_dirs", "rest_vertices", "mesh_skinned", "face"):
+        assert torch.equal(getattr(worn, name)[:count], getattr(plain, name)), name
+    assert torch.equal(worn.rest_joints, plain.rest_joints)
+    points = plain.vertices[::50]
+    scales = torch.full_like(points[:, 0], 0.01)
+    assert torch.equal(worn.field(points, scales), plain.field(points, scales))

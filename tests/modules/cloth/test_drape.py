@@ -10,7 +10,7 @@ from persona.data.preprocess.skirt import Skirt, leg_vertices, skirt_offset
 from persona.errors import UserError
 from persona.modules.cloth import drape as module
 from persona.modules.cloth.drape import Fabric, drape, ease_in
-from persona.modules.cloth.garment import _hem, _rings, find_skirt
+from persona.modules.cloth.garment import _hem, find_skirt, hull_rings
 from persona.types import BodyPose
 
 FPS = 15.0
@@ -53,8 +53,8 @@ def test_the_skirt_of_somebody_who_sits_is_not_simulated_and_that_is_said(body, 
     assert find_skirt(body, dressed, seated) is None
     assert "as of somebody who sits" in caplog.text
     points = torch.rand(500, 3, generator=torch.Generator().manual_seed(0))
-    assert _rings(points, 0.9, 0.1) is not None
-    assert _rings(points[(points[:, 1] - 0.5).abs() > 0.1], 0.9, 0.1) is None
+    assert hull_rings(points, 0.9, 0.1) is not None
+    assert hull_rings(points[(points[:, 1] - 0.5).abs() > 0.1], 0.9, 0.1) is None
 
 
 def test_at_rest_it_stays_at_rest(body, dressed, monkeypatch):
