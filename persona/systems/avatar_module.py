@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor
 
 from persona.data.frames import FrameDataset
@@ -141,9 +142,21 @@ class AvatarModule(L.LightningModule):
                 f"checkpoint was made with body {made['body']} ({made['body_digest'][:8]}), not "
                 f"{self.body.name} ({self.body.digest[:8]}); choose that body"
             )
-        if not self.method.built:
+        garment = made.get("garment")
+        worn = Garment(**garment) if garment else None
+        # A training that goes on has carved again, perhaps by other code or on another machine.
+        if not self.method.built or not same_garment(self.identity.garment, worn):
+            device = self.device
+            self.cpu()  # The avatar is built on the CPU.
             self.method.people = tuple(made.get("people", ()))
-            garment = made.get("garment")
-            worn = Garment(**garment) if garment else None
             self.build(BodyIdentity(**made["identity"], garment=worn), made["num_frames"])
+            self.to(device)
         self.avatar.set_size(made.get("size", {}))
+
+
+def same_garment(one: Garment | None, other: Garment | None) -> bool:
+    """Whether two persons wear the very same, or nothing, beside the body."""
+    if one is None or other is None:
+        return one is other
+    values = [[getattr(g, f.name).cpu() for f in fields(Garment)] for g in (one, other)]
+    return all(map(torch.equal, *values))

@@ -8,6 +8,7 @@ import torch
 from persona.data.datamodule import spread
 from persona.data.frames import FrameDataset
 from persona.data.palette import PART_COLOURS, PART_INDEX, classes_from_colours
+from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.cloth.carve import UNTOLD, carve
 from persona.types import BodyIdentity, Garment
@@ -28,6 +29,9 @@ def carve_garment(body: SmplxBody, identity: BodyIdentity, frames: FrameDataset)
         body: Body model.
         identity: The person.
         frames: All training frames; as many as ``FRAMES``, evenly spread, are looked at.
+
+    Raises:
+        UserError: a part map has a colour that no part has.
     """
     rows = spread(len(frames), FRAMES)
     poses = frames.poses(body.num_expression).to("cpu")[torch.tensor(rows)]
@@ -37,7 +41,13 @@ def carve_garment(body: SmplxBody, identity: BodyIdentity, frames: FrameDataset)
         colours = (frame.seg[0].permute(1, 2, 0).cpu() * 255).round().byte().numpy()
         inside, told = frame.mask[0, 0].cpu().numpy() >= 0.5, colours.any(-1)
         colours[~(inside & told)] = PART_COLOURS[0]
-        parts = classes_from_colours(colours).astype(np.int64)
+        try:
+            parts = classes_from_colours(colours).astype(np.int64)
+        except ValueError as error:
+            raise UserError(
+                f"{frame.name[0]}: its part map {error}, so no garment can be found; set "
+                "avatar.garment=false"
+            ) from error
         parts[inside & ~told] = UNTOLD
         classes.append(torch.from_numpy(parts))
         cameras.append(frame.camera[0].to("cpu"))

@@ -1,5 +1,6 @@
 """PERSONA: one photo's avatar, trained on captured and generated frames."""
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -20,7 +21,6 @@ from persona.modules.avatar.surface_truth import SurfaceTruth
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.avatar.views import HANDS, BodyMasks, ViewRenderer
 from persona.modules.body.smplx_body import SmplxBody
-from persona.modules.body.topology import Subdivision
 from persona.modules.losses.functional import occlusion_boundary
 from persona.modules.losses.persona_step import PersonaStep
 from persona.modules.parallel import branches
@@ -39,6 +39,7 @@ from persona.types import (
     View,
 )
 
+log = logging.getLogger(__name__)
 NOT_CHANNELS = frozenset({"alpha", "boundary", "mesh"})
 
 
@@ -122,6 +123,11 @@ class PersonaMethod(Method):
                 for each in found
             ]
             self.surface = SurfaceTruth(self.avatar.template, hanging)
+            if self.avatar.template.garment.any():
+                log.warning(
+                    "simulated clothes move the body's own surface, and the garment beside it "
+                    "stays as it is: set avatar.garment=false"
+                )
 
     def _initialise_light(self, subject: Subject) -> None:
         """Estimates the light from the photograph and its albedo, and divides the colours by it.
@@ -150,17 +156,18 @@ class PersonaMethod(Method):
         self.avatar.remove_light(pose, View(camera_rotation=rotation))
 
     def _texture(self, texture: Float[Tensor, "h w 3"]) -> Float[Tensor, "n 3"]:
-        template, body = self.avatar.template, self.body
-        mesh = template.subdivision
-        if not template.garment.any():
-            return texture_colors(texture, body.uv, body.uv_faces, body.faces, mesh)
-        # The texture is the body's. A garment begins with the colours of the skin behind it, which
-        # are its own where photographs showed it in front of that.
-        plain = Subdivision(body.faces, 0, body.num_vertices)
-        colors = texture_colors(texture, body.uv, body.uv_faces, body.faces, plain)
-        points = template.rest_vertices
-        _, nearest = cKDTree(points[: len(colors)]).query(points[len(colors) :])
-        return mesh.features(torch.cat((colors, colors[nearest])))
+        template, body = self.avatar.template, self.avatar.template.body
+        uv = body.uv
+        if template.garment.any():
+            uv = body.skin_uv
+        colors = texture_colors(texture, uv, body.uv_faces, body.faces, template.subdivision)
+        if template.garment.any():
+            # A garment begins with the colours of the skin behind it, which are its own where
+            # photographs showed it in front of that.
+            skin, points = ~template.garment, template.vertices
+            _, nearest = cKDTree(points[skin]).query(points[template.garment])
+            colors[template.garment] = colors[skin][nearest]
+        return colors
 
     def finish(self, frames: TrainedFrames) -> None:
         """Solves for the colours of what photographs and the best frames show, as asked for."""

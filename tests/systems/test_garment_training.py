@@ -1,6 +1,7 @@
 """A garment is carved where the avatar is built, trained, stored and loaded with it."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -41,8 +42,30 @@ def test_a_checkpoint_keeps_the_garment(tiny, garment, body, tmp_path, monkeypat
     rows = one.avatar.template.garment
     assert int(rows.sum()) == 4 and one.avatar.rgb_logit.shape[0] == len(rows)
     assert torch.equal(drawn(one, body), drawn(other, body))
+    # A training that goes on has carved something else, or nothing, before it reads the checkpoint.
+    (path,) = (tmp_path / "run").rglob("last.ckpt")
+    state = torch.load(path, weights_only=False)
+    other.build(replace(other.identity, garment=None), state["persona"]["num_frames"])
+    other.on_load_checkpoint(state)
+    other.load_state_dict(state["state_dict"])
+    assert torch.equal(drawn(one, body), drawn(other.eval(), body))
     rig = one.avatar.rig()
     assert len(rig.surface.faces) == len(body.faces) + 2
+
+
+def test_skin_keeps_its_first_colours_beside_a_garment(tiny, garment, body):
+    texture = torch.rand(64, 64, 3)
+    method = instantiate(tiny("avatar.levels=1").system).method
+    method.build(body.zero_identity())
+    plain = method._texture(texture)
+    method.build(replace(body.zero_identity(), garment=garment))
+    rows = method.avatar.template.garment
+    beside, subdivision = method._texture(texture), method.avatar.template.subdivision
+    assert int((~rows).sum()) == len(plain)
+    assert beside[~rows].sum() == pytest.approx(float(plain.sum()), rel=1e-5)
+    order = [x.sort(0).values for x in (plain, beside[~rows])]
+    torch.testing.assert_close(order[1], order[0], atol=1e-4, rtol=0)
+    assert subdivision.num_vertices == len(beside)
 
 
 def test_older_checkpoints_have_none(tiny, tmp_path):

@@ -48,6 +48,7 @@ def write_glb_mesh(scene: Scene, path: Path) -> None:
         "materials": [
             {
                 "name": "skin and clothes",
+                "doubleSided": True,  # A skirt is open below.
                 "pbrMetallicRoughness": {
                     "baseColorTexture": {"index": 0}, "metallicFactor": 0, "roughnessFactor": 1,
                 },

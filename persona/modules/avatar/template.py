@@ -139,7 +139,7 @@ class AvatarTemplate(nn.Module):
             mesh.faces, levels - level, mesh.num_vertices, sides and sides[level:]
         )
         self._prepare_offsets(mesh, ring_edges)
-        beside = torch.arange(len(canonical)) >= len(skin[0])
+        beside = torch.arange(len(canonical), device=canonical.device) >= len(skin[0])
         self._constant("garment", subdivision.masks(beside))
         self._constant("mesh_skinned", self.regions.hand | self.regions.face | self.garment)
         self.field = (

@@ -99,7 +99,7 @@ class ShapedBody(Body):
             garment: In the rest pose of the person, not of the mean body.
         """
         worn, own = copy.copy(self), len(garment.rest)
-        worn._buffers = dict(self._buffers)
+        worn._buffers, worn._modules = dict(self._buffers), dict(self._modules)
         first, charts = len(self.template), len(self._uv) if self.has_uv else 0
         worn._append("template", garment.rest)
         worn._append("weights", garment.weights)
@@ -115,6 +115,14 @@ class ShapedBody(Body):
             worn._append("_uv", garment.uv * garment.uv.new_tensor([1, STRIP]))
             worn._append("_uv_faces", garment.uv_faces + charts)
         return worn
+
+    @property
+    def skin_uv(self) -> Float[Tensor, "t 2"]:
+        """Of a body that wears a garment: texture coordinates before there was a strip for it.
+
+        Those of the garment itself are below 0.
+        """
+        return (self.uv - self.uv.new_tensor([0, STRIP])) / self.uv.new_tensor([1, 1 - STRIP])
 
     def _append(self, name: str, rows: Tensor) -> None:
         values = self.get_buffer(name)

@@ -96,16 +96,15 @@ def carve(
     if kind is None:
         return None
     covered = _mean(surface == kind, facing)
-    covered = _smooth(_filled(covered)[..., None], 2)[..., 0]
     if _parted(covered):
         return None
+    covered = _smooth(_filled(covered)[..., None], 2)[..., 0]
     sectors = covered.unflatten(1, (_SECTORS, -1)).mean(-1)
     # The first ring that the garment does not go all the way round ends it.
     closed = (sectors.amin(1) > _COVERED_SHARE).int().cumprod(0).sum()
     if float(closed) * RING_M < MIN_LENGTH_M:
         return None
-    hem = covered.cumprod(0).sum(0).clamp(1, len(rings) - 1)
-    hem = _smooth(hem[None, :, None], 4)[0, :, 0]
+    hem = _smooth(_end(covered).clamp(1, len(rings) - 1)[None, :, None], 4)[0, :, 0]
     # Below the last ring that is surely cloth it goes on as there: the legs must not draw it in.
     hanging = torch.arange(len(rings))[:, None].minimum((hem.long() - 1).clamp(min=0))
     reach = reach.gather(0, hanging)
@@ -178,9 +177,24 @@ def _filled(values: Float[Tensor, "r c"]) -> Float[Tensor, "r c"]:
 
 
 def _parted(covered: Float[Tensor, "r c"]) -> bool:
-    """Whether there is cloth on both sides and none between, as of trousers, far enough down."""
-    left, front, right, back = (covered > _COVERED_SHARE)[:, :: COLUMNS // 4].unbind(1)
-    return float((left & right & ~front & ~back).sum()) * RING_M > PARTED_M
+    """Whether there is cloth at the sides and none between, as of trousers, far enough down.
+
+    covered: NaN where nothing is known, as of the back of who is seen from the front alone.
+    """
+    known, cloth = ~covered.isnan(), covered > _COVERED_SHARE
+    between = slice(COLUMNS // 4, None, COLUMNS // 2)  # In front and behind.
+    apart = known[:, between].any(1) & ~cloth[:, between].any(1)
+    return float((apart & (cloth.sum(1) * 4 > known.sum(1))).sum()) * RING_M > PARTED_M
+
+
+def _end(covered: Float[Tensor, "r c"]) -> Float[Tensor, "c"]:
+    """The ring, with a fraction, at which each column's share of cloth falls to a half."""
+    count = (covered > _COVERED_SHARE).int().cumprod(0).sum(0)
+    last, beyond = (
+        covered.gather(0, row.clamp(0, len(covered) - 1)[None])[0] for row in (count - 1, count)
+    )
+    part = (last - _COVERED_SHARE) / (last - beyond).clamp(min=1e-3)
+    return count - 1 + part.clamp(0, 1)
 
 
 def _most(seen: Int[Tensor, "m"], cloth: tuple[int, ...]) -> int | None:

@@ -31,7 +31,8 @@ class MeanLaplacian(Loss[PersonaStep]):
     """Squared Laplacian of the base canonical means.
 
     On hands, eyes and what expressions move it is the difference from the template's Laplacian:
-    a finger should keep its shape, while cloth should be smooth.
+    a finger should keep its shape, while cloth should be smooth. On a garment as well, whose
+    borders would else be drawn in.
     Source: PERSONA, arXiv:2508.09973 (lap_mean).
 
     Args:
@@ -51,7 +52,8 @@ class MeanLaplacian(Loss[PersonaStep]):
         rest = template.once(
             "fixed laplacian",
             lambda: (
-                uniform_laplacian(template.vertices, template.neighbours) * template.fixed[:, None]
+                uniform_laplacian(template.vertices, template.neighbours)
+                * (template.fixed | template.garment)[:, None]
             ),
         )
         weight = region_weight(template, self.fine, self.hands)
