@@ -8,6 +8,8 @@ import torch
 from hydra.utils import instantiate
 
 from persona.commands.experiment import load_system, train
+from persona.data.frames import FrameDataset
+from persona.errors import UserError
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.systems import carved_garment, persona
 from persona.types import BodyPose, Camera, Garment
@@ -90,3 +92,17 @@ def test_frames_without_parts_have_no_garment_and_that_is_said(tiny, body, caplo
             is None
         )
     assert "No garment" in caplog.text
+
+
+def test_a_part_map_of_foreign_colours_is_named(tiny, body):
+    class Foreign(FrameDataset):
+        def __getitem__(self, rows):
+            frame = super().__getitem__(rows)
+            return replace(frame, seg=torch.full_like(frame.seg, 0.3))
+
+    data = instantiate(tiny().data)
+    data.prepare_data()
+    data.setup("fit")
+    frames, identity = Foreign(data.train_frames.stores), data.subject.identity(body)
+    with pytest.raises(UserError, match=r"captured/0: its part map .* avatar\.garment=false"):
+        carved_garment.carve_garment(body, identity, frames)
