@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -157,17 +157,22 @@ class PersonaMethod(Method):
 
     def _texture(self, texture: Float[Tensor, "h w 3"]) -> Float[Tensor, "n 3"]:
         template, body = self.avatar.template, self.avatar.template.body
-        uv = body.uv
-        if template.garment.any():
-            uv = body.skin_uv
-        colors = texture_colors(texture, uv, body.uv_faces, body.faces, template.subdivision)
-        if template.garment.any():
-            # A garment begins with the colours of the skin behind it, which are its own where
-            # photographs showed it in front of that.
-            skin, points = ~template.garment, template.vertices
-            _, nearest = cKDTree(points[skin]).query(points[template.garment])
-            colors[template.garment] = colors[skin][nearest]
-        return colors
+        colors = texture_colors(
+            texture, body.skin_uv, body.uv_faces, body.faces, template.subdivision
+        )
+        # A garment begins with the colours of the skin behind it, which are its own where
+        # photographs showed it in front of that.
+        return colors[template.once("shown by skin", self._shown_by)]
+
+    def _shown_by(self) -> Int[Tensor, "n"]:
+        """For each Gaussian the one whose texel it begins with: its own, or the nearest skin's."""
+        template = self.avatar.template
+        rows, garment = torch.arange(template.num_gaussians), template.garment.cpu()
+        if garment.any():
+            points = template.vertices.cpu()
+            _, nearest = cKDTree(points[~garment]).query(points[garment])
+            rows[garment] = rows[~garment][torch.from_numpy(nearest)]
+        return rows
 
     def finish(self, frames: TrainedFrames) -> None:
         """Solves for the colours of what photographs and the best frames show, as asked for."""

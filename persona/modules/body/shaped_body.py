@@ -47,6 +47,8 @@ class ShapedBody(Body):
     pose_features: Int[Tensor, "k"]
     _uv: Float[Tensor, "t 2"]
     _uv_faces: Int[Tensor, "f 3"]
+    _strip: float = 0.0
+    """Height of the texture's strip that is a garment's."""
 
     def __init__(
         self,
@@ -100,6 +102,7 @@ class ShapedBody(Body):
         """
         worn, own = copy.copy(self), len(garment.rest)
         worn._buffers, worn._modules = dict(self._buffers), dict(self._modules)
+        worn._strip = STRIP
         first, charts = len(self.template), len(self._uv) if self.has_uv else 0
         worn._append("template", garment.rest)
         worn._append("weights", garment.weights)
@@ -118,11 +121,13 @@ class ShapedBody(Body):
 
     @property
     def skin_uv(self) -> Float[Tensor, "t 2"]:
-        """Of a body that wears a garment: texture coordinates before there was a strip for it.
+        """Texture coordinates on the body's own texture: before there was a strip for a garment.
 
         Those of the garment itself are below 0.
         """
-        return (self.uv - self.uv.new_tensor([0, STRIP])) / self.uv.new_tensor([1, 1 - STRIP])
+        return (self.uv - self.uv.new_tensor([0, self._strip])) / self.uv.new_tensor([
+            1, 1 - self._strip,
+        ])  # fmt: skip
 
     def _append(self, name: str, rows: Tensor) -> None:
         values = self.get_buffer(name)
