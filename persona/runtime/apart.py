@@ -6,7 +6,14 @@ import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    as_completed,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.queues import SimpleQueue
@@ -63,27 +70,43 @@ def side_by_side(
 
 
 def results_of(
-    work: Callable[[Item], Result], items: Sequence[Item], jobs: int
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    jobs: int,
+    then: Callable[[Item], Sequence[Item]] | None = None,
 ) -> Iterator[Result]:
     """Results of ``work`` for each item, in the order in which they are finished.
 
     Args:
         work: A function at the top level of a module, so that other processes can import it.
-        items: What it is given.
+        items: What it is given, in the order in which they are begun.
         jobs: Processes, which share the cores and the GPUs; 1 works in this one.
+        then: More items, which can begin once the given one is finished, before all that wait.
 
     Raises:
         UserError: a process was killed.
     """
+    waiting, more = list(items), then or (lambda _: ())
     if jobs <= 1:
-        yield from map(work, items)
+        while waiting:
+            item = waiting.pop(0)
+            yield work(item)
+            waiting[:0] = more(item)
         return
-    count = min(jobs, max(1, len(items)))
+    count = jobs if then else min(jobs, max(1, len(items)))
     with _processes([environment(slot, count) for slot in range(count)]) as pool:
-        begun = [pool.submit(work, item) for item in items]
+        running: dict[Future[Result], Item] = {}
+        done: set[Future[Result]] = set()
         try:
-            for future in as_completed(begun):
-                yield future.result()
+            while waiting or running or done:
+                while waiting and len(running) < count:
+                    item = waiting.pop(0)
+                    running[pool.submit(work, item)] = item
+                for future in done:
+                    yield future.result()
+                done = wait(running, return_when=FIRST_COMPLETED).done
+                for future in done:
+                    waiting[:0] = more(running.pop(future))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

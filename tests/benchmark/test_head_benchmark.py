@@ -1,18 +1,20 @@
 """The benchmark of heads: its metrics, its table, and the reuse of finished cells."""
 
 import csv
+from functools import partial
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from persona.benchmark.heads.cells import Cell, check_edits, plan
-from persona.benchmark.heads.run import chains_of, finished
+from persona.benchmark.heads.run import finished, first_of, next_of, unfinished
 from persona.benchmark.heads.score import apart, codes_by_attribute
 from persona.benchmark.heads.table import write_tables
 from persona.commands.editable import EditableHead
 from persona.data.io import write_json
 from persona.errors import UserError
+from persona.runtime.apart import results_of
 from persona.types import Frame
 
 SIDE = 8
@@ -91,18 +93,37 @@ def test_a_cell_is_run_again_when_its_settings_change(tmp_path):
 
 
 def test_cells_that_start_from_one_another_run_in_turn():
-    first = Cell("first", 1, 0, {}, {})
-    alone = Cell("alone", 1, 0, {}, {})
-    second = Cell("second", 1, 0, {}, {}, before=first)
+    first, alone = (Cell(name, 1, 0, {}, {}) for name in ("first", "alone"))
+    second, other = (Cell(name, 1, 0, {}, {}, before=first) for name in ("second", "other"))
     third = Cell("third", 1, 0, {}, {}, before=second)
-    assert chains_of([alone, first, second, third]) == [[first, second, third], [alone]]
-    late = (
-        Cell("late", 1, 1, {}, {}),
-        Cell("later", 1, 1, {}, {}, before=Cell("late", 1, 1, {}, {})),
-    )
-    assert chains_of([*late, alone]) == [[alone], [*late]], "seed 0 runs before seed 1"
+    late = Cell("late", 1, 1, {}, {})
+    later = Cell("later", 1, 1, {}, {}, before=late)
+    todo = [late, later, alone, first, second, other, third]
+    assert first_of(todo) == [first, alone, late], "by seed, then by what starts from them"
+    begun = []
+    list(results_of(begun.append, first_of(todo), 1, partial(next_of, todo)))
+    assert begun == [first, second, third, other, alone, late, later]
     # As if the first one were already finished.
-    assert chains_of([second, third]) == [[second, third]]
+    assert first_of([second, third]) == [second]
+
+
+def test_what_lost_its_checkpoint_is_trained_again_where_others_need_it(tmp_path):
+    first = Cell("first", 1, 0, {}, {})
+    second, other = (Cell(name, 1, 0, {}, {}, before=first) for name in ("second", "other"))
+    third = Cell("third", 1, 0, {}, {}, before=second)
+    cells = [first, second, third, other]
+
+    def finish(*finished):
+        for cell in finished:
+            write_json(tmp_path / "cells" / cell.name / "result.json", {"digest": cell.digest})
+
+    finish(first, second, other)
+    assert unfinished(cells, tmp_path) == [first, second, third]
+    (tmp_path / "cells" / second.name / "run").mkdir()
+    (tmp_path / "cells" / second.name / "run" / "last.ckpt").touch()
+    assert unfinished(cells, tmp_path) == [third]
+    finish(third)
+    assert not unfinished(cells, tmp_path)
 
 
 def test_unknown_sizes_and_systems_are_named(tmp_path):

@@ -99,5 +99,7 @@ def test_results_come_from_other_processes():
     found = list(results_of(squared, range(6), 2))
     assert sorted(square for square, _ in found) == [n**2 for n in range(6)]
     assert os.getpid() not in {process for _, process in found}
+    halved = list(results_of(squared, [4, 1], 2, lambda n: [n // 2] if n > 1 else []))
+    assert sorted(square for square, _ in halved) == [1, 1, 4, 16]
     square, process = result_apart(squared, 5)
     assert square == 25 and process != os.getpid()

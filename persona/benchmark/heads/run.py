@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from persona.data.heads.subject import SyntheticHead
 from persona.data.io import read_json, write_json
 from persona.modules.device import pick_device
 from persona.runtime.apart import result_apart, results_of
+from persona.runtime.checkpoint import CHECKPOINT_FILE
 from persona.runtime.options import plain
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ def run_heads(config: DictConfig, folder: Path) -> list[str]:
     """
     check_edits(config)
     cells = plan(config, folder)
-    todo = [cell for cell in cells if not finished(folder / "cells" / cell.name, cell)]
+    todo = unfinished(cells, folder)
     if not config.jobs:
         write_all(config, folder, cells)
         return []
@@ -58,10 +60,10 @@ def run_heads(config: DictConfig, folder: Path) -> list[str]:
     failed: list[str] = []
     for lines in results_of(_prepare, folders_of(todo), config.jobs):
         failed += lines
-    chains = [(chain, folder, config.lpips_net) for chain in chains_of(todo)]
-    for lines in results_of(run_chain, chains, config.jobs):
+    work = partial(try_cell, folder=folder, net=config.lpips_net)
+    for lines in results_of(work, first_of(todo), config.jobs, partial(next_of, todo)):
         failed += lines
-        # Write after each chain, so that a run that is stopped early leaves tables.
+        # Write after each cell, so that a run that is stopped early leaves tables.
         write_all(config, folder, cells)
     return failed
 
@@ -96,32 +98,45 @@ def _prepare(given: tuple[dict, str]) -> list[str]:
     return []
 
 
-def chains_of(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Chains of cells that start from one another, in order; chains do not depend on each other."""
-    chains: dict[str, list[Cell]] = {}
-    for cell in cells:
-        first = cell
-        while first.before is not None:
-            first = first.before
-        chains.setdefault(first.name, []).append(cell)
-    # Seed by seed, so that an early stop leaves whole seeds; long chains first, so that a short one
-    # runs last and jobs end at about the same time.
-    return sorted(chains.values(), key=lambda chain: (chain[0].seed, -len(chain)))
+def unfinished(cells: Sequence[Cell], folder: Path) -> list[Cell]:
+    """Cells without numbers, and those that they start from and whose checkpoint is gone."""
+    todo: list[Cell] = []
+    for cell in reversed(cells):  # What starts from a cell comes after it.
+        place = folder / "cells" / cell.name
+        trained = (place / RUN / CHECKPOINT_FILE).is_file()
+        if not finished(place, cell) or (next_of(todo, cell) and not trained):
+            todo.insert(0, cell)
+    return todo
 
 
-def run_chain(given: tuple[list[Cell], Path, str]) -> list[str]:
-    """Runs the cells of a chain in turn. Returns a line for each that failed."""
-    chain, folder, net = given
-    failed = []
-    for cell in chain:
-        started = time.perf_counter()
-        try:
-            run_cell(cell, folder / "cells" / cell.name, net)
-            log.info("%s: %.0f s", cell.name, time.perf_counter() - started)
-        except Exception as error:
-            failed.append(f"{cell.name}: {one_line(error)}")
-            log.exception("%s failed", cell.name)
-    return failed
+def first_of(todo: Sequence[Cell]) -> list[Cell]:
+    """The cells that start from none of the others, in the order in which they should run."""
+    names = {cell.name for cell in todo}
+    first = [cell for cell in todo if cell.before is None or cell.before.name not in names]
+
+    def after(cell: Cell) -> int:
+        return sum(1 + after(later) for later in next_of(todo, cell))
+
+    # Seed by seed, so that an early stop leaves whole seeds; what much starts from goes first, so
+    # that short ones run last and jobs end at about the same time.
+    return sorted(first, key=lambda cell: (cell.seed, -after(cell)))
+
+
+def next_of(todo: Sequence[Cell], cell: Cell) -> list[Cell]:
+    """The cells that start from a cell."""
+    return [later for later in todo if later.before and later.before.name == cell.name]
+
+
+def try_cell(cell: Cell, folder: Path, net: str) -> list[str]:
+    """Runs a cell. Returns a line if it failed."""
+    started = time.perf_counter()
+    try:
+        run_cell(cell, folder / "cells" / cell.name, net)
+        log.info("%s: %.0f s", cell.name, time.perf_counter() - started)
+    except Exception as error:
+        log.exception("%s failed", cell.name)
+        return [f"{cell.name}: {one_line(error)}"]
+    return []
 
 
 def finished(place: Path, cell: Cell) -> bool:
@@ -131,11 +146,18 @@ def finished(place: Path, cell: Cell) -> bool:
 
 
 def run_cell(cell: Cell, place: Path, net: str) -> None:
-    """Trains and scores a cell, and writes its result and pictures."""
+    """Trains and scores a cell, and writes its result and pictures.
+
+    One that has numbers is trained again for those that start from it, and keeps its numbers.
+    """
+    run = place / RUN
+    if finished(place, cell):
+        shutil.rmtree(run, ignore_errors=True)
+        train(OmegaConf.create(cell.train), run)
+        return
     data: SyntheticEdits = instantiate(OmegaConf.create(cell.truth))
     data.prepare_data()
     shutil.rmtree(place, ignore_errors=True)
-    run = place / RUN
     metrics = train(OmegaConf.create(cell.train), run)
     accelerator = cell.train["trainer"]["accelerator"]
     device = pick_device({"gpu": "cuda"}.get(accelerator, accelerator))
