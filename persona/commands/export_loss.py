@@ -59,9 +59,10 @@ def rig_losses(
 
 def in_view(system: Fit, pose: Pose) -> tuple[Pose, Camera]:
     """The pose before a camera that sees all of it."""
-    _, joints = system.body.shape(system.identity)
-    bones = system.body.transforms_from_matrices(joints, pose.rotations)
-    points = blend_skin(system.body.shape(system.identity)[0], system.body.weights, bones)
+    body, identity = system.body.dressed(system.identity)
+    vertices, joints = body.shape(identity)
+    bones = body.transforms_from_matrices(joints, pose.rotations)
+    points = blend_skin(vertices, body.weights, bones)
     camera, shift = fit_camera(points, *SIZE)
     return replace(pose, trans=shift), camera
 
