@@ -68,10 +68,10 @@ def in_view(system: Fit, pose: Pose) -> tuple[Pose, Camera]:
 
 
 def draw_rig(system: Fit, rig: Rig, pose: Pose, camera: Camera) -> Float[Tensor, "3 h w"]:
-    """The rig's Gaussians on white."""
+    """The rig's Gaussians on white, in its light."""
     bones = system.body.transforms_from_matrices(rig.joints, pose.rotations)
     points = rig.posed(bones, pose.expression, pose.trans)
-    render = system.renderer(points, camera, {"rgb": Channel(rig.rgb)})
+    render = system.renderer(points, camera, {"rgb": Channel(rig.lit(bones))})
     return over_white(render.images["rgb"], render.alpha)
 
 
