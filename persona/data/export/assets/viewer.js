@@ -3,7 +3,7 @@
 // Mip-Splatting (variance EPS, opacity compensated), its light that of persona/modules/avatar. World: metres, y up, a person faces +z.
 "use strict";
 
-const EPS = 0.1, GAMMA = 2.2, LEAST_LIGHT = 0.02, FOV = 28 * Math.PI / 180, WIDTH = 2048;
+const EPS = 0.1, GAMMA = 2.2, LEAST_LIGHT = 0.02, FOV = 28 * Math.PI / 180, WIDTH = 2048, BORDER = 1024;
 const UNITS = { means: 0, shapes: 1, turns: 2, colors: 3, skin: 4, bones: 5, joints: 6, order: 7, places: 8, forms: 9, normals: 10 };
 const meta = JSON.parse(document.getElementById("meta").textContent);
 const options = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
@@ -73,13 +73,14 @@ void main() {
   float det = cov.x * cov.z - cov.y * cov.y;
   float opacity = texelFetch(colors, at, 0).a * sqrt(thin / det);
   if (opacity < 1.0 / 255.0) return;
-  vec2 reach = sqrt(2.0 * log(255.0 * opacity)) * sqrt(cov.xz) + 1.0;
+  vec2 reach = sqrt(2.0 * log(255.0 * opacity)) * sqrt(cov.xz) + 0.01;
   place = floatBitsToUint(vec4(focal * slope + 0.5 * size, reach));
   float shade = ${meta.light ? "lit(orthogonal(bone[0], bone[1]) * normalize(texelFetch(normals, at, 0).xyz * 2.0 - 1.0))" : "1.0"};
   form = uvec4(floatBitsToUint(vec3(cov.z, -cov.y, cov.x) / det), packHalf2x16(vec2(opacity, shade)));
 }`;
 
-// Four corners a Gaussian in one draw call: instances of four corners are slow, in software above all.
+// A Gaussian is a point as wide as all of it that is drawn: one vertex and no triangle, which software
+// draws fastest. Points whose centre lies outside the viewport are not drawn: it has a border of pixels.
 const VERTEX = `#version 300 es
 precision highp float; precision highp int; precision highp sampler2D; precision highp usampler2D;
 uniform usampler2D order, places, forms;
@@ -90,7 +91,7 @@ flat out vec2 center; flat out vec3 conic; flat out vec4 color;
 ivec2 texel(int number) { return ivec2(number % ${WIDTH}, number / ${WIDTH}); }
 
 void main() {
-  ivec2 at = texel(int(texelFetch(order, texel(gl_VertexID >> 2), 0).r));
+  ivec2 at = texel(int(texelFetch(order, texel(gl_VertexID), 0).r));
   uvec4 form = texelFetch(forms, at, 0);
   gl_Position = vec4(0, 0, 2, 1);
   if (form.w == 0u) return;
@@ -98,8 +99,8 @@ void main() {
   vec2 seen = unpackHalf2x16(form.w);
   center = place.xy; conic = uintBitsToFloat(form.xyz);
   color = vec4(min(texelFetch(colors, at, 0).rgb * seen.y, 1.0), seen.x);
-  vec2 pixel = center + (vec2(gl_VertexID & 1, gl_VertexID >> 1 & 1) * 2.0 - 1.0) * place.zw;
-  gl_Position = vec4(pixel.x / size.x * 2.0 - 1.0, 1.0 - pixel.y / size.y * 2.0, 0, 1);
+  gl_PointSize = 2.0 * max(place.z, place.w);
+  gl_Position = vec4((center * 2.0 - size) * vec2(1, -1) / (size + ${2 * BORDER}.0), 0, 1);
 }`;
 
 const FRAGMENT = `#version 300 es
@@ -244,10 +245,6 @@ function painter(data) {
     [order, fresh] = [done, true];
     return before;
   });
-  const corners = new Uint32Array(6 * meta.count);
-  for (let i = 0; i < meta.count; i++) corners.set([4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 2, 4 * i + 1, 4 * i + 3], 6 * i);
-  gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
-  gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, corners, gl.STATIC_DRAW);
   gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
   project.use();
   gl.uniform1i(project.at("round_ones"), meta.round ? 1 : 0);
@@ -274,13 +271,13 @@ function painter(data) {
     gl.uniform1f(project.at("focal"), canvas.height / 2 / Math.tan(FOV / 2));
     gl.drawArrays(gl.TRIANGLES, 0, 3);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
-    gl.viewport(0, 0, canvas.width, canvas.height);
+    gl.viewport(-BORDER, -BORDER, canvas.width + 2 * BORDER, canvas.height + 2 * BORDER);
     gl.clearColor(...state.background, 1);
     gl.clear(gl.COLOR_BUFFER_BIT);
     gl.enable(gl.BLEND);
     splat.use();
     gl.uniform2f(splat.at("size"), canvas.width, canvas.height);
-    gl.drawElements(gl.TRIANGLES, 6 * meta.count, gl.UNSIGNED_INT, 0);
+    gl.drawArrays(gl.POINTS, 0, meta.count);
   };
 }
 
