@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from persona.commands.avatar_export import AvatarExport
-from persona.commands.export import check_export, exporter_of, losses_of_rigs
+from persona.commands.export import LIT, check_export, exporter_of, losses_of_rigs
 from persona.commands.export_loss import SIZE, over_white
 from persona.data.export.extras import extra
 from persona.data.export.formats import FORMATS
@@ -86,6 +86,8 @@ def rig_loss(kind: str, rigs: Mapping[str, float], offsets: str) -> float | None
     """Loss of a format that moves by a rig, from those of all rigs; see ``losses_of_rigs``."""
     if kind == "mesh":
         return rigs.get("textured mesh")
+    if kind == "html" and LIT in rigs:
+        return rigs[LIT]
     began = "offsets left out" if offsets == "none" else "offsets of frame"
     return next((loss for name, loss in rigs.items() if name.startswith(began)), None)
 

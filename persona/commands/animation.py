@@ -142,9 +142,9 @@ def frame_motion(
 ) -> tuple[BodyPose, Camera]:
     """Camera poses and a camera that see a whole world motion, or the head through all of it.
 
-    Looks at ``num_looks`` poses of the body mesh, evenly spread, to find its bounds.
+    Looks at ``num_looks`` poses of the dressed body, evenly spread, to find its bounds.
     """
-    body, identity = system.body, system.identity.to(system.device)
+    body, identity = system.body.dressed(system.identity.to(system.device))
     vertices, joints = body.shape(identity)
     placed = place_in_camera(pose, joints[0].cpu())
     rows = torch.linspace(0, len(pose.trans) - 1, min(num_looks, len(pose.trans))).long()

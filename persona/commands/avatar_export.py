@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor
 
-from persona.data.export.scene import Clip, RiggedMesh, RiggedSplats, Scene, Skin, Splats
+from persona.data.export.scene import Clip, Lighting, RiggedMesh, RiggedSplats, Scene, Skin, Splats
 from persona.data.motion.camera import place_in_camera
 from persona.data.motion.motion import Motion
 from persona.data.motion.names import HEAD, JOINTS
@@ -132,11 +133,20 @@ class AvatarExport:
             parents=tuple(body.parents.tolist()),
             joints=rig.joints.numpy(),
             bind_from_rest=torch.linalg.inv(rig.rest_from_bind).numpy(),
+            lighting=lighting(rig),
         )
 
     def _meshed(self, baked: int | None) -> RiggedMesh:
         mesh = bake_mesh(self.rig(baked), self.settings.texture_px)
         return RiggedMesh(self.rigged(baked), **{k: v.numpy() for k, v in vars(mesh).items()})
+
+
+def lighting(rig: Rig) -> Lighting | None:
+    """In the world, whose y and z are the opposite of a camera's."""
+    if rig.lighting is None:
+        return None
+    signs = np.array([1, 1, -1, -1, -1, 1, 1, -1, 1], np.float32)
+    return Lighting(rig.lighting.normals.numpy(), rig.lighting.harmonics.numpy() * signs)
 
 
 def splats(gaussians: Gaussians, rgb: Float[Tensor, "n 3"]) -> Splats:

@@ -1,5 +1,6 @@
 """Export of a run's avatar from its configuration."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from persona.modules.device import pick_device
 
 OFFSETS = ("none", "baked")
 ALL = "all"
+LIT = "html, which keeps the light"
+"""Name of the rig as written, but with its light."""
 
 
 def export(config: DictConfig, folder: Path) -> list[Path]:
@@ -80,10 +83,12 @@ def losses_of_rigs(exporter: AvatarExport, frame: int) -> dict[str, float]:
         f"offsets of frame {frame} baked, {bones} bones": baked.limited(bones),
         f"offsets of frame {frame} baked, all bones": baked,
     }
-    written = 0 if exporter.settings.offsets == "none" else 1
+    written = list(rigs.values())[0 if exporter.settings.offsets == "none" else 1]
+    drawn = {name: replace(rig, lighting=None) for name, rig in rigs.items()}
+    if written.lighting is not None:
+        drawn[LIT] = written
     count, side = len(exporter.motion), exporter.settings.texture_px
-    mesh = list(rigs.values())[written]
-    return rig_losses(system, exporter.placed, count, rigs, mesh, side)
+    return rig_losses(system, exporter.placed, count, drawn, written, side)
 
 
 def check_export(config: DictConfig) -> list[str]:

@@ -59,18 +59,19 @@ def rig_losses(
 
 def in_view(system: Fit, pose: Pose) -> tuple[Pose, Camera]:
     """The pose before a camera that sees all of it."""
-    _, joints = system.body.shape(system.identity)
-    bones = system.body.transforms_from_matrices(joints, pose.rotations)
-    points = blend_skin(system.body.shape(system.identity)[0], system.body.weights, bones)
+    body, identity = system.body.dressed(system.identity)
+    vertices, joints = body.shape(identity)
+    bones = body.transforms_from_matrices(joints, pose.rotations)
+    points = blend_skin(vertices, body.weights, bones)
     camera, shift = fit_camera(points, *SIZE)
     return replace(pose, trans=shift), camera
 
 
 def draw_rig(system: Fit, rig: Rig, pose: Pose, camera: Camera) -> Float[Tensor, "3 h w"]:
-    """The rig's Gaussians on white."""
+    """The rig's Gaussians on white, in its light."""
     bones = system.body.transforms_from_matrices(rig.joints, pose.rotations)
     points = rig.posed(bones, pose.expression, pose.trans)
-    render = system.renderer(points, camera, {"rgb": Channel(rig.rgb)})
+    render = system.renderer(points, camera, {"rgb": Channel(rig.lit(bones))})
     return over_white(render.images["rgb"], render.alpha)
 
 

@@ -71,3 +71,5 @@ def test_the_rig_that_was_written_is_the_one_that_is_told(kind, offsets, loss):
     }  # fmt: skip
     assert exports.rig_loss(kind, rigs, offsets) == loss
     assert exports.rig_loss(kind, {}, offsets) is None
+    lit = exports.rig_loss(kind, rigs | {exports.LIT: 50.0}, offsets)
+    assert lit == (50.0 if kind == "html" else loss), "only the page keeps the light"

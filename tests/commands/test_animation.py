@@ -1,5 +1,6 @@
 """Rendering a clip: the prepared path against the plain one, backgrounds, videos and threads."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from persona.commands.animation import (
     frame_motion,
     render_motion,
 )
+from persona.commands.export_loss import in_view
 from persona.commands.video_file import composite
 from persona.data.motion.load import load_motion
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.systems.fit import Fit
-from persona.types import Render
+from persona.types import Garment, Render
 
 CONF = Path(__file__).parents[2] / "conf"
 SIZE = (48, 40)
@@ -131,3 +133,22 @@ def test_nothing_is_asked_of_the_host_between_frames(system, scene):
 
 def _blank(camera):
     return Render({"rgb": torch.zeros(3, *SIZE)}, torch.zeros(1, *SIZE))
+
+
+def test_a_wide_garment_stays_in_the_picture(tiny_settings):
+    """The camera is framed by all that the avatar draws."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        made = instantiate(compose("train", overrides=tiny_settings).system)
+    body, identity = made.body, made.body.zero_identity()
+    weights = torch.zeros(4, body.num_joints)
+    weights[:, 0] = 1
+    rest = torch.tensor([[-1.5, -0.4, 0.0], [1.5, -0.4, 0.0], [-1.5, -0.8, 0.0], [1.5, -0.8, 0.0]])
+    sheet, uv = torch.tensor([[0, 1, 2], [1, 3, 2]]), torch.rand(4, 2)
+    made.build(replace(identity, garment=Garment(rest, sheet, weights, uv, sheet)), num_frames=1)
+    poses, camera = frame_motion(made.eval(), load_motion("squat", body).pose[:60:20], *SIZE)
+    placed = [matrix_pose(body, poses[i]) for i in range(len(poses.trans))]
+    for pose, seen in [in_view(made, placed[0]), *((pose, camera) for pose in placed)]:
+        with torch.no_grad():
+            points = made.avatar(pose).gaussians("base").means
+        pixels = points[:, :2] / points[:, 2:] * seen.focal_px + seen.center_px
+        assert (pixels > 0).all() and (pixels < torch.tensor([seen.width, seen.height])).all()

@@ -1,5 +1,6 @@
 """The exported page in headless Chromium draws what the avatar draws."""
 
+import copy
 import subprocess
 from urllib.parse import quote
 
@@ -9,10 +10,11 @@ import pytest
 import torch
 
 from persona.benchmark.browser import browser, page_rate
-from persona.commands.avatar_export import AvatarExport, Settings
+from persona.commands.avatar_export import AvatarExport, Settings, splats
 from persona.commands.export_loss import over_white
 from persona.data.export.html import FIELD_OF_VIEW, write_html
 from persona.data.motion.load import load_motion
+from persona.modules.avatar.light import SphericalLight
 from persona.types import Camera, Channel, Gaussians
 
 HEIGHT, WIDTH = 240, 180
@@ -46,8 +48,20 @@ def orbit(yaw: float, pitch: float) -> Camera:
                   HEIGHT, WIDTH)  # fmt: skip
 
 
-def own_render(exporter, frame, camera):
-    splats = exporter.posed(frame)
+def shown_by(exporter, frame, view, tmp_path):
+    """A frame that the page draws, its offsets baked, from a yaw and a pitch."""
+    page, shot = tmp_path / f"{frame}.html", tmp_path / f"{frame}.png"
+    write_html(exporter.scene("tiny", frame), page)
+    options = (
+        f"bare&frame={frame}&size={WIDTH}x{HEIGHT}&yaw={view[0]}&pitch={view[1]}"
+        f"&distance={DISTANCE}&target={','.join(map(str, TARGET))}"
+    )
+    done = browse(page, tmp_path / f"profile_{frame}", options, f"--screenshot={shot}")
+    assert shot.is_file(), done.stderr
+    return cv2.imread(str(shot))[:HEIGHT, :WIDTH, ::-1] / 255.0
+
+
+def own_render(exporter, splats, camera):
     parts = ("means", "scales", "quaternions", "opacities", "rgb")
     *shape, rgb = (torch.from_numpy(getattr(splats, name)) for name in parts)
     render = exporter.system.renderer(Gaussians(*shape), camera, {"rgb": Channel(rgb)})
@@ -61,19 +75,31 @@ def test_the_browser_shows_the_avatar(seen_system, tmp_path):
     motion = load_motion("dance", seen_system.body)
     exporter = AvatarExport(seen_system, motion, Settings())
     for frame, yaw, pitch in ((0, 0.0, 0.0), (40, 0.7, 0.2), (90, 2.5, -0.1)):
-        page = tmp_path / f"{frame}.html"
-        write_html(exporter.scene("tiny", frame), page)
-        options = (
-            f"bare&frame={frame}&size={WIDTH}x{HEIGHT}&yaw={yaw}&pitch={pitch}"
-            f"&distance={DISTANCE}&target={','.join(map(str, TARGET))}"
-        )
-        shot = tmp_path / f"{frame}.png"
-        done = browse(page, tmp_path / f"profile_{frame}", options, f"--screenshot={shot}")
-        assert shot.is_file(), done.stderr
-        shown = cv2.imread(str(shot))[:HEIGHT, :WIDTH, ::-1] / 255.0
-        own = own_render(exporter, frame, orbit(yaw, pitch))
+        shown = shown_by(exporter, frame, (yaw, pitch), tmp_path)
+        own = own_render(exporter, exporter.posed(frame), orbit(yaw, pitch))
         assert own.min() < 0.6, "the render shows nobody"
         assert -10 * np.log10(np.square(shown - own).mean()) > 30
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_the_browser_lights_the_rig_as_the_rig_does(seen_system, tmp_path):
+    """A strong light from one side, whatever the skinning: above 40 dB."""
+    system, frame, view = copy.deepcopy(seen_system), 40, (0.7, 0.2)
+    system.avatar.light = SphericalLight()
+    harmonics = torch.tensor([0.6, 0.4, -0.3, -0.2, -0.1, 0.1, 0.05, -0.1, 0.1])
+    system.avatar.light.coefficients.copy_(harmonics)
+    exporter = AvatarExport(system, load_motion("dance", system.body), Settings())
+    rig, pose = exporter.rig(frame), exporter.placed(frame)
+    bones = system.body.transforms_from_matrices(rig.joints, pose.rotations)
+    points = rig.posed(bones, pose.expression, pose.trans)
+    shown = shown_by(exporter, frame, view, tmp_path)
+    lit, even = (
+        own_render(exporter, splats(points, rgb).turned_about_x(), orbit(*view))
+        for rgb in (rig.lit(bones), rig.rgb)
+    )
+    assert -10 * np.log10(np.square(shown - lit).mean()) > 40
+    assert -10 * np.log10(np.square(even - lit).mean()) < 30
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from persona.data.export.scene import RiggedSplats, Scene, xyzw
@@ -38,6 +39,7 @@ def write_html(scene: Scene, path: Path) -> None:
         ],
         "frames": len(scene.clip),
         "fps": scene.clip.fps,
+        "light": None if rig.lighting is None else rig.lighting.harmonics.tolist(),
         "round": bool(np.ptp(rig.splats.scales, axis=1).max() == 0),
         "center": (middle + scene.clip.trans.mean(0)).tolist(),
         "distance": float(1.1 * radius / np.tan(FIELD_OF_VIEW / 2)),
@@ -65,7 +67,8 @@ def _arrays(scene: Scene, rig: RiggedSplats) -> tuple[dict[str, ndarray], list[l
     starts = np.cumsum([0, *map(len, moved)])
     empty = [np.zeros((0, 3), np.float32)]
     dirs = [d[rows] for d, rows in zip(rig.expression_dirs, moved, strict=True)]
-    shown = np.concatenate([splats.rgb, splats.opacities[:, None]], 1) * 255
+    shown = np.concatenate([splats.rgb, splats.opacities[:, None]], 1)
+    lit = {} if rig.lighting is None else {"normals": _as_bytes(rig.lighting.normals / 2 + 0.5)}
     arrays = {
         "means": splats.means,
         "scales": splats.scales,
@@ -78,10 +81,15 @@ def _arrays(scene: Scene, rig: RiggedSplats) -> tuple[dict[str, ndarray], list[l
         "weights": clip.expression,
         "rows": np.concatenate([*moved, np.zeros(0, int)]).astype(np.uint32),
         "dirs": np.concatenate([*dirs, *empty]),
-        "colors": shown.round().astype(np.uint8),
+        "colors": _as_bytes(shown),
         "joints": np.pad(rig.skin.bones, ((0, 0), (0, missing)))[:, :BONES].astype(np.uint8),
+        **lit,
     }
     return arrays, [[int(a), len(m)] for a, m in zip(starts, moved, strict=False)]
+
+
+def _as_bytes(shares: Float[ndarray, "*b"]) -> UInt8[ndarray, "*b"]:
+    return (shares * 255).round().astype(np.uint8)
 
 
 def _laid_out(arrays: dict[str, ndarray]) -> tuple[list[list], bytes]:

@@ -77,6 +77,17 @@ class Skin:
 
 
 @dataclass(frozen=True)
+class Lighting:
+    """Light on Gaussians, fixed to the world."""
+
+    normals: Float32[ndarray, "n 3"]
+    """Of the surface in the bind pose, unit."""
+    harmonics: Float32[ndarray, "9"]
+    """What a normal (x, y, z) takes of 1, x, y, z, x y, y z, 3 z^2 - 1, x z and x^2 - y^2: linear
+    light; colours are under the first."""
+
+
+@dataclass(frozen=True)
 class RiggedSplats:
     """Gaussians in the bind pose, and their skeleton, skinning and expressions."""
 
@@ -93,6 +104,8 @@ class RiggedSplats:
     """In the rest pose, metres."""
     bind_from_rest: Float32[ndarray, "j 4 4"]
     """Transform of each joint from the rest pose to the bind pose."""
+    lighting: Lighting | None = None
+    """None for colours that are the same in every pose."""
 
     @property
     def inverse_binds(self) -> Float32[ndarray, "j 4 4"]:

@@ -16,7 +16,7 @@ from persona.modules.avatar.learnt_skinning import LearntSkinning
 from persona.modules.avatar.light import SphericalLight
 from persona.modules.avatar.offset_network import OffsetNetwork
 from persona.modules.avatar.pose_code import NUM_BODY_JOINTS, pose_code
-from persona.modules.avatar.rig import Rig, surface_of
+from persona.modules.avatar.rig import Lighting, Rig, surface_of
 from persona.modules.avatar.template import AvatarTemplate
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.topology import vertex_normals
@@ -290,13 +290,17 @@ class GaussianAvatar(Avatar):
             view: Its camera's rotation turns the light.
         """
         assert self.light is not None
-        template = self.template
-        normals = vertex_normals(means.detach(), template.faces, template.fans)
-        if self.normals is not None:
-            normals = self.normals(template, normals, weights, bones)
+        normals = self._normals(means, weights, bones)
         if view.camera_rotation is not None:
             normals = normals @ view.camera_rotation
         return self.light(normals)
+
+    def _normals(self, means: Tensor, weights: Tensor, bones: Tensor) -> Float[Tensor, "n 3"]:
+        template = self.template
+        normals = vertex_normals(means.detach(), template.faces, template.fans)
+        if self.normals is None:
+            return normals
+        return self.normals(template, normals, weights, bones)
 
     def rig(self, pose: Pose | None = None) -> Rig:
         """See ``Avatar``: the base asset, or the refined one of a pose."""
@@ -305,15 +309,26 @@ class GaussianAvatar(Avatar):
         if pose is not None:
             means = means + self.pose_offsets(pose)
         turns = torch.eye(1, 4).to(means).expand(len(means), 4)
+        weights = self.skinning_weights(means, scales)
         return Rig(
             points=Gaussians(means, scales.expand(-1, 3), turns, means.new_ones(len(means))),
             rgb=self.rgb_logit.sigmoid() * (1 if self.light is None else self.light.mean),
-            weights=self.skinning_weights(means, scales),
+            weights=weights,
             expr_dirs=template.expr_dirs,
             joints=template.rest_joints,
             rest_from_bind=template.rest_from_canonical,
             surface=surface_of(template.body, template.subdivision),
+            lighting=self._lighting(means, weights),
         )
+
+    def _lighting(
+        self, means: Float[Tensor, "n 3"], weights: Float[Tensor, "n j"]
+    ) -> Lighting | None:
+        """The light on canonical means."""
+        if self.light is None:
+            return None
+        unmoved = torch.eye(4).to(means).expand(weights.shape[1], 4, 4)
+        return Lighting(self._normals(means, weights, unmoved), self.light.coefficients.detach())
 
     def parameter_groups(self, rates: Mapping[str, float]) -> list[dict[str, object]]:
         """Optimiser groups; rates of ``means``, ``appearance`` and ``network``."""

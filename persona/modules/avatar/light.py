@@ -35,8 +35,7 @@ class SphericalLight(nn.Module):
 
     def forward(self, normals: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 1"]:
         """Factor of a stored colour on a surface with this unit normal."""
-        light = sh_basis(normals) @ self.coefficients
-        return light.clamp_min(LEAST)[..., None] ** (1 / GAMMA)
+        return light_factor(normals, self.coefficients)
 
     @torch.no_grad()
     def fit(self, normals: Float[Tensor, "n 3"], factors: Float[Tensor, "n"]) -> None:
@@ -55,7 +54,20 @@ class SphericalLight(nn.Module):
     @property
     def mean(self) -> Float[Tensor, ""]:
         """The factor under the same light from all sides."""
-        return self.coefficients[0].clamp_min(LEAST) ** (1 / GAMMA)
+        return mean_factor(self.coefficients)
+
+
+def light_factor(
+    normals: Float[Tensor, "*b 3"], harmonics: Float[Tensor, "9"]
+) -> Float[Tensor, "*b 1"]:
+    """Factor of a stored colour on a surface with this unit normal, under this light."""
+    light = sh_basis(normals) @ harmonics
+    return light.clamp_min(LEAST)[..., None] ** (1 / GAMMA)
+
+
+def mean_factor(harmonics: Float[Tensor, "9"]) -> Float[Tensor, ""]:
+    """The factor where as much light comes from everywhere."""
+    return harmonics[0].clamp_min(LEAST) ** (1 / GAMMA)
 
 
 def sun_and_sky(

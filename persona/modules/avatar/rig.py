@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from persona.modules.avatar.light import light_factor, mean_factor
 from persona.modules.body.rotation import quaternion_from_matrix
 from persona.modules.body.skinning import blend_bones
 from persona.modules.body.smplx_body import SmplxBody
@@ -29,6 +30,16 @@ class Surface(TensorTuple):
 
 
 @dataclass(frozen=True)
+class Lighting(TensorTuple):
+    """Light on a rig, fixed to the world in which it moves."""
+
+    normals: Float[Tensor, "n 3"]
+    """In the bind pose, unit."""
+    harmonics: Float[Tensor, "9"]
+    """Of ``sh_basis``, in the axes of the camera."""
+
+
+@dataclass(frozen=True)
 class Rig(TensorTuple):
     """An avatar reduced to linear blend skinning and blend shapes.
 
@@ -38,7 +49,7 @@ class Rig(TensorTuple):
     points: Gaussians
     """In the bind pose."""
     rgb: Float[Tensor, "n 3"]
-    """[0, 1]."""
+    """[0, 1]; under the mean of a light."""
     weights: Float[Tensor, "n j"]
     expr_dirs: Float[Tensor, "n 3 e"]
     """What each expression adds in the bind pose, metres."""
@@ -47,10 +58,12 @@ class Rig(TensorTuple):
     rest_from_bind: Float[Tensor, "j 4 4"]
     surface: Surface | None = None
     """None for an avatar whose Gaussians lie on no mesh."""
+    lighting: Lighting | None = None
+    """None for colours that are the same in every pose."""
 
     def _map(self, function):
         moved = super()._map(function)
-        parts = {"points": self.points, "surface": self.surface}
+        parts = {"points": self.points, "surface": self.surface, "lighting": self.lighting}
         return replace(moved, **{k: part and part._map(function) for k, part in parts.items()})
 
     def limited(self, influences: int) -> Rig:
@@ -74,15 +87,32 @@ class Rig(TensorTuple):
             expression: Weights of ``expr_dirs``.
             trans: Added after skinning, metres.
         """
-        blended = blend_bones(self.weights, (posed_from_rest @ self.rest_from_bind)[:, :3])
+        blended = self._blended(posed_from_rest)
         means = self.points.means + self.expr_dirs @ expression
         means = (blended[..., :3] @ means[..., None])[..., 0] + blended[..., 3] + trans
-        first = F.normalize(blended[..., 0], dim=-1)
-        second = blended[..., 1] - (first * blended[..., 1]).sum(-1, keepdim=True) * first
-        second = F.normalize(second, dim=-1)
-        turn = torch.stack([first, second, torch.linalg.cross(first, second)], -1)
-        quaternions = multiply(quaternion_from_matrix(turn), self.points.quaternions)
+        turns = quaternion_from_matrix(_orthogonal(blended))
+        quaternions = multiply(turns, self.points.quaternions)
         return replace(self.points, means=means, quaternions=quaternions)
+
+    def lit(self, posed_from_rest: Float[Tensor, "j 4 4"]) -> Float[Tensor, "n 3"]:
+        """Colours in a pose, in the axes of a camera: normals turn as the Gaussians do."""
+        if self.lighting is None:
+            return self.rgb
+        turn = _orthogonal(self._blended(posed_from_rest))
+        normals = (turn @ self.lighting.normals[..., None])[..., 0]
+        harmonics = self.lighting.harmonics
+        factor = light_factor(normals, harmonics) / mean_factor(harmonics)
+        return (self.rgb * factor).clamp(0, 1)
+
+    def _blended(self, posed_from_rest: Float[Tensor, "j 4 4"]) -> Float[Tensor, "n 3 4"]:
+        return blend_bones(self.weights, (posed_from_rest @ self.rest_from_bind)[:, :3])
+
+
+def _orthogonal(blended: Float[Tensor, "n 3 4"]) -> Float[Tensor, "n 3 3"]:
+    first = F.normalize(blended[..., 0], dim=-1)
+    second = blended[..., 1] - (first * blended[..., 1]).sum(-1, keepdim=True) * first
+    second = F.normalize(second, dim=-1)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], -1)
 
 
 def multiply(a: Float[Tensor, "*#b 4"], b: Float[Tensor, "*#b 4"]) -> Float[Tensor, "*b 4"]:

@@ -92,8 +92,7 @@ class AvatarTemplate(nn.Module):
         super().__init__()
         self._made: dict[Hashable, Tensor] = {}
         skin = body.canonical(replace(identity, garment=None))[0], body.weights
-        if identity.garment is not None:
-            body, identity = worn(body, identity)
+        body, identity = body.dressed(identity)
         self.body = body
         faces = body.faces.cpu()
         self.coarse_regions: BodyRegions = body_regions(body)
@@ -212,16 +211,3 @@ class AvatarTemplate(nn.Module):
     def coarse_neighbours(self) -> Neighbours:
         """Neighbours on the body's own mesh."""
         return Neighbours(self.coarse_index, self.coarse_valid)
-
-
-def worn(body: SmplxBody, identity: BodyIdentity) -> tuple[SmplxBody, BodyIdentity]:
-    """The body with the person's garment, and the person for it.
-
-    Args:
-        body: The person's body.
-        identity: The person, with a garment.
-    """
-    garment, offset = identity.garment, identity.face_offset
-    assert garment is not None
-    offset = torch.cat((offset, offset.new_zeros(len(garment.rest), 3)))
-    return body.wearing(garment), replace(identity, face_offset=offset, garment=None)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.types import BodyIdentity, BodyPose
+
+B = TypeVar("B", bound="Body")
 
 
 class Body(nn.Module):
@@ -60,6 +64,10 @@ class Body(nn.Module):
     def shape(self, identity: BodyIdentity) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "j 3"]]:
         """Rest vertices and joints of a person, metres."""
         raise NotImplementedError
+
+    def dressed(self: B, identity: BodyIdentity) -> tuple[B, BodyIdentity]:
+        """The body with the garment that a person may have, and the person for it."""
+        return self, identity
 
     def full_pose(self, pose: BodyPose) -> Float[Tensor, "*b j 3"]:
         """Axis-angle of all joints, of a pose as subject folders hold it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -90,6 +91,14 @@ class ShapedBody(Body):
         """A constant of the file: moves with the module, is not saved with it."""
         constant = torch.from_numpy(np.array(values, dtype, order="C"))
         self.register_buffer(name, constant, persistent=False)
+
+    def dressed(self: B, identity: BodyIdentity) -> tuple[B, BodyIdentity]:
+        """See ``Body``."""
+        garment, offset = identity.garment, identity.face_offset
+        if garment is None:
+            return self, identity
+        offset = torch.cat((offset, offset.new_zeros(len(garment.rest), 3)))
+        return self.wearing(garment), replace(identity, face_offset=offset, garment=None)
 
     def wearing(self: B, garment: Garment) -> B:
         """This body with a garment's surface behind its own vertices and faces.

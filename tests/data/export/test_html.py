@@ -4,11 +4,13 @@ import base64
 import gzip
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 from splat_scene import COUNT, FRAMES, random_scene
 
 from persona.data.export.html import write_html
+from persona.data.export.scene import Lighting
 
 
 def parts(page: str):
@@ -49,6 +51,21 @@ def test_the_page_holds_the_rig_and_the_motion(tmp_path):
         np.testing.assert_array_equal(found, dirs)
     assert [e["name"] for e in meta["expressions"]] == list(rig.expression_names)
     np.testing.assert_array_equal(arrays["rotations"].reshape(FRAMES, 3, 4), scene.clip.rotations)
+
+
+def test_the_page_holds_the_light(tmp_path):
+    scene, random = random_scene(), np.random.default_rng(0)
+    write_html(scene, tmp_path / "even.html")
+    meta, arrays = parts((tmp_path / "even.html").read_text())
+    assert meta["light"] is None and "normals" not in arrays
+    normals = random.normal(size=(COUNT, 3)).astype(np.float32)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    lighting = Lighting(normals, np.arange(1, 10, dtype=np.float32))
+    lit = replace(scene, rigged=lambda: replace(scene.rigged(), lighting=lighting))
+    write_html(lit, tmp_path / "lit.html")
+    meta, arrays = parts((tmp_path / "lit.html").read_text())
+    assert meta["light"] == list(range(1, 10))
+    np.testing.assert_allclose(arrays["normals"].reshape(-1, 3) / 127.5 - 1, normals, atol=0.004)
 
 
 def test_the_page_asks_no_network_and_a_name_cannot_break_it(tmp_path):

@@ -52,6 +52,35 @@ def test_a_rig_poses_as_the_avatar_does(avatar, body):
 
 
 @torch.no_grad()
+def test_a_rig_keeps_the_light(body):
+    """Exactly while the person turns as a whole, nearly in any pose; even colours are far off."""
+    torch.manual_seed(0)
+    builder = AvatarBuilder(
+        levels=0, field_resolution=16, field_steps=5, triplane_resolution=8, light="sh",
+        learnt_normals=True,
+    )  # fmt: skip
+    avatar = builder.build(body, body.zero_identity()).eval()
+    avatar.rgb_logit.normal_(mean=-1)
+    avatar.normals.tilt.normal_(std=0.3)
+    avatar.light.coefficients.copy_(torch.tensor([0.8, 0.3, -0.4, -0.3, 0.1, -0.1, 0.1, 0.1, 0.05]))
+    for whole in (True, False):
+        state = random_state(body)
+        rig = avatar.rig(state)
+        bones = body.transforms_from_matrices(rig.joints, state.rotations)
+        if whole:  # The bind pose, turned by the root's rotation.
+            bones = bones[:1] @ torch.linalg.inv(rig.rest_from_bind)
+            own = avatar.shade(
+                rig.points.means @ bones[0, :3, :3].T, rig.weights, bones @ rig.rest_from_bind
+            )
+            own = (avatar.rgb_logit.sigmoid() * own).clamp(0, 1)
+        else:
+            own = avatar(state).colors("refined")
+        far, even = (rig.lit(bones) - own).square().mean(), (rig.rgb - own).square().mean()
+        assert far < (1e-9 if whole else 0.2 * even)
+        assert even > 1e-4
+
+
+@torch.no_grad()
 def test_few_influences_are_the_strongest_and_add_to_one(avatar):
     rig = avatar.rig()
     four = rig.limited(4).weights

@@ -1,10 +1,10 @@
 // The viewer of an exported avatar: skinned and drawn by WebGL 2, sorted by a worker.
 // The image model is that of persona/modules/render: 3D Gaussian splatting with the 2D filter of
-// Mip-Splatting (variance EPS, opacity compensated). World: metres, y up, a person faces +z.
+// Mip-Splatting (variance EPS, opacity compensated), its light that of persona/modules/avatar. World: metres, y up, a person faces +z.
 "use strict";
 
-const EPS = 0.1, FOV = 28 * Math.PI / 180, WIDTH = 2048;
-const UNITS = { means: 0, shapes: 1, turns: 2, colors: 3, skin: 4, bones: 5, joints: 6, order: 7, places: 8, forms: 9 };
+const EPS = 0.1, GAMMA = 2.2, LEAST_LIGHT = 0.02, FOV = 28 * Math.PI / 180, WIDTH = 2048, BORDER = 1024;
+const UNITS = { means: 0, shapes: 1, turns: 2, colors: 3, skin: 4, bones: 5, joints: 6, order: 7, places: 8, forms: 9, normals: 10 };
 const meta = JSON.parse(document.getElementById("meta").textContent);
 const options = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 const canvas = document.querySelector("canvas");
@@ -12,15 +12,15 @@ const gl = canvas.getContext("webgl2", { alpha: false, antialias: false, preserv
 const byId = (name) => document.getElementById(name);
 
 // Where each Gaussian lies in the picture is found once a frame, as texels: (centre, reach) and (conic,
-// opacity), in the bits of integers, which every WebGL 2 can draw into.
+// opacity and light), in the bits of integers, which every WebGL 2 can draw into.
 const EVERY_TEXEL = `#version 300 es
 void main() { gl_Position = vec4(vec2(gl_VertexID & 1, gl_VertexID >> 1) * 4.0 - 1.0, 0, 1); }`;
 
 const PROJECT = `#version 300 es
 precision highp float; precision highp int; precision highp sampler2D; precision highp usampler2D;
-uniform sampler2D means, shapes, turns, colors, skin, bones;
+uniform sampler2D means, shapes, turns, colors, skin, bones, normals;
 uniform usampler2D joints;
-uniform mat3 view; uniform vec3 eye; uniform vec2 size; uniform float focal; uniform bool round_ones;
+uniform mat3 view; uniform vec3 eye; uniform vec2 size; uniform float focal; uniform bool round_ones; uniform float light[9];
 layout(location = 0) out uvec4 place;
 layout(location = 1) out uvec4 form;
 
@@ -48,6 +48,13 @@ mat3 orthogonal(vec3 x, vec3 y) {
   return mat3(x, y, cross(x, y));
 }
 
+float lit(vec3 n) {  // As persona/modules/avatar/light.py.
+  vec3 square = n * n;
+  float sum = light[0] + light[1] * n.x + light[2] * n.y + light[3] * n.z + light[4] * n.x * n.y + light[5] * n.y * n.z
+    + light[6] * (3.0 * square.z - 1.0) + light[7] * n.x * n.z + light[8] * (square.x - square.y);
+  return pow(max(sum, ${LEAST_LIGHT}) / max(light[0], ${LEAST_LIGHT}), 1.0 / ${GAMMA});
+}
+
 void main() {
   ivec2 at = ivec2(gl_FragCoord.xy);
   mat4x3 bone = blended(at);
@@ -66,12 +73,14 @@ void main() {
   float det = cov.x * cov.z - cov.y * cov.y;
   float opacity = texelFetch(colors, at, 0).a * sqrt(thin / det);
   if (opacity < 1.0 / 255.0) return;
-  vec2 reach = sqrt(2.0 * log(255.0 * opacity)) * sqrt(cov.xz) + 1.0;
+  vec2 reach = sqrt(2.0 * log(255.0 * opacity)) * sqrt(cov.xz) + 0.01;
   place = floatBitsToUint(vec4(focal * slope + 0.5 * size, reach));
-  form = floatBitsToUint(vec4(vec3(cov.z, -cov.y, cov.x) / det, opacity));
+  float shade = ${meta.light ? "lit(orthogonal(bone[0], bone[1]) * normalize(texelFetch(normals, at, 0).xyz * 2.0 - 1.0))" : "1.0"};
+  form = uvec4(floatBitsToUint(vec3(cov.z, -cov.y, cov.x) / det), packHalf2x16(vec2(opacity, shade)));
 }`;
 
-// Four corners a Gaussian in one draw call: instances of four corners are slow, in software above all.
+// A Gaussian is a point as wide as all of it that is drawn: one vertex and no triangle, which software
+// draws fastest. Points whose centre lies outside the viewport are not drawn: it has a border of pixels.
 const VERTEX = `#version 300 es
 precision highp float; precision highp int; precision highp sampler2D; precision highp usampler2D;
 uniform usampler2D order, places, forms;
@@ -82,14 +91,16 @@ flat out vec2 center; flat out vec3 conic; flat out vec4 color;
 ivec2 texel(int number) { return ivec2(number % ${WIDTH}, number / ${WIDTH}); }
 
 void main() {
-  ivec2 at = texel(int(texelFetch(order, texel(gl_VertexID >> 2), 0).r));
-  vec4 form = uintBitsToFloat(texelFetch(forms, at, 0));
+  ivec2 at = texel(int(texelFetch(order, texel(gl_VertexID), 0).r));
+  uvec4 form = texelFetch(forms, at, 0);
   gl_Position = vec4(0, 0, 2, 1);
-  if (form.w == 0.0) return;
+  if (form.w == 0u) return;
   vec4 place = uintBitsToFloat(texelFetch(places, at, 0));
-  center = place.xy; conic = form.xyz; color = vec4(texelFetch(colors, at, 0).rgb, form.w);
-  vec2 pixel = center + (vec2(gl_VertexID & 1, gl_VertexID >> 1 & 1) * 2.0 - 1.0) * place.zw;
-  gl_Position = vec4(pixel.x / size.x * 2.0 - 1.0, 1.0 - pixel.y / size.y * 2.0, 0, 1);
+  vec2 seen = unpackHalf2x16(form.w);
+  center = place.xy; conic = uintBitsToFloat(form.xyz);
+  color = vec4(min(texelFetch(colors, at, 0).rgb * seen.y, 1.0), seen.x);
+  gl_PointSize = 2.0 * max(place.z, place.w);
+  gl_Position = vec4((center * 2.0 - size) * vec2(1, -1) / (size + ${2 * BORDER}.0), 0, 1);
 }`;
 
 const FRAGMENT = `#version 300 es
@@ -221,6 +232,7 @@ function painter(data) {
   texture(U.turns, WIDTH, rows, "f")(padded(data.turns, 4, WIDTH, Float32Array));
   texture(U.colors, WIDTH, rows, "b")(padded(data.colors, 4, WIDTH, Uint8Array));
   texture(U.skin, WIDTH, rows, "f")(padded(data.skin, 4, WIDTH, Float32Array));
+  if (meta.light) texture(U.normals, WIDTH, rows, "b")(padded(data.normals, 3, WIDTH, Uint8Array));
   texture(U.joints, WIDTH, rows, "i")(padded(data.joints, 4, WIDTH, Uint8Array));
   const { raised, raise } = raiser(data, meta.expressions), sort = sorter(data, raised, meta.count);
   const wide = padded(raised, 3, WIDTH, Float32Array);
@@ -233,13 +245,10 @@ function painter(data) {
     [order, fresh] = [done, true];
     return before;
   });
-  const corners = new Uint32Array(6 * meta.count);
-  for (let i = 0; i < meta.count; i++) corners.set([4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 2, 4 * i + 1, 4 * i + 3], 6 * i);
-  gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
-  gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, corners, gl.STATIC_DRAW);
   gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
   project.use();
   gl.uniform1i(project.at("round_ones"), meta.round ? 1 : 0);
+  if (meta.light) gl.uniform1fv(project.at("light"), meta.light);
   return (time, camera) => {
     const { bones, weights } = poseAt(data, time);
     if (raise(weights)) setMeans(padded(raised, 3, WIDTH, Float32Array, wide));
@@ -262,13 +271,13 @@ function painter(data) {
     gl.uniform1f(project.at("focal"), canvas.height / 2 / Math.tan(FOV / 2));
     gl.drawArrays(gl.TRIANGLES, 0, 3);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
-    gl.viewport(0, 0, canvas.width, canvas.height);
+    gl.viewport(-BORDER, -BORDER, canvas.width + 2 * BORDER, canvas.height + 2 * BORDER);
     gl.clearColor(...state.background, 1);
     gl.clear(gl.COLOR_BUFFER_BIT);
     gl.enable(gl.BLEND);
     splat.use();
     gl.uniform2f(splat.at("size"), canvas.width, canvas.height);
-    gl.drawElements(gl.TRIANGLES, 6 * meta.count, gl.UNSIGNED_INT, 0);
+    gl.drawArrays(gl.POINTS, 0, meta.count);
   };
 }
 
