@@ -250,8 +250,8 @@ class PortraitPreprocessor:
                 person.identity, clip[number], seen.camera, person.hairy, person.haired
             )
             image, mask = paint(texture, self.body, shown.vertices, seen.camera)
-            made = self._frame(image, mask, np.zeros_like(mask), shown)
-            writer.write_frame(GENERATED, number, made)
+            drawn = self._frame(image, mask, np.zeros_like(mask), shown)
+            writer.write_frame(GENERATED, number, drawn)
             images.append(image)
         writer.write_split(GENERATED, range(len(images)))
         writer.write_textures(GENERATED, texture)
