@@ -24,6 +24,7 @@ from persona.data.heads.portrait_hair import (
     outwards,
     stray_hair,
 )
+from persona.data.heads.portrait_mouth import brightness, paint_mouth, teeth
 from persona.data.heads.portrait_texture import paint, unwrap_head
 from persona.data.io import read_image, write_png
 from persona.data.layout import CAPTURED, FrameData, SubjectInfo, Textures
@@ -171,6 +172,7 @@ class PortraitPreprocessor:
                 1 - person.hairy,
                 self.texture_size,
             )
+            texture = paint_mouth(texture, self.body, brightness(seen.image, seen.face))
             # What is hidden behind it is painted, as in the generated frames.
             same, mask = paint(texture, self.body, person.vertices, seen.camera)
             image = np.where(clean.mask[..., None], seen.image, same)
@@ -215,9 +217,9 @@ class PortraitPreprocessor:
         vertices, _ = self.body(earless, fit.poses[0])
         haired, height = hair_height(head, vertices, hair, seen.face, seen.camera)
         rest = torch.from_numpy(flat).float()
-        offset = earless.face_offset + height[:, None] * outwards(rest)
+        offset = earless.face_offset + height[:, None] * outwards(rest) + teeth(self.body)
         grown = replace(fit.identity, face_offset=offset)
-        # Hair does not affect the joints.
+        # Neither hair nor teeth affect the joints.
         moved = self.body.shape(fit.identity)[1] - self.body.shape(grown)[1]
         identity = replace(grown, joint_offset=grown.joint_offset + moved)
         brow = float(head.points[[19, 24], 1].mean())
