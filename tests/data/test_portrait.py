@@ -78,6 +78,16 @@ def test_brown_hair_on_brown_skin_is_found_and_a_beard_is_none(head):
         assert (find_hair(image, mask, face) == hair).mean() > 0.99
 
 
+def test_the_bright_rim_of_a_head_against_the_light_is_no_hair(head):
+    """Hair of the skin's colour, which is not found, with a light line around it."""
+    body, _, vertices, _ = head
+    image, mask, hair = portrait(head, 5)
+    image[mask] = (150, 110, 85)
+    inner = cv2.erode(mask.astype(np.uint8), np.ones((5, 5))) > 0
+    image[hair & ~inner] = (250, 235, 200)
+    assert not find_hair(image, mask, face_of(body, vertices)).any()
+
+
 def test_hair_is_as_high_as_the_outline_says(head):
     """Five pixels at 1.1 m and a focal length of 320 pixels are 17 mm; at most 7 mm off."""
     body, _, vertices, _ = head

@@ -23,6 +23,8 @@ UNLIKE, LEAST = 30.0, 15.0
 band that is nearer than the second to the skin is skin."""
 ABOVE = (0.12, 0.3)
 """Where hair is looked for over the brows, in heights of the face: a band over the middle."""
+MOSTLY = 0.5
+"""Least share of the pixels above that band which are hair."""
 RIM = 0.35
 """Cosine between normal and ray below which a vertex lies at the outline."""
 MOST_M = 0.06
@@ -69,7 +71,9 @@ def find_hair(
             # Beards and clothes may have the colour, but do not hang together with it.
             pieces, _ = label(binary_closing(found, iterations=STRAND_PX // 2))
             above = np.unique(pieces[rows[band], columns[band]])
-            return found & np.isin(pieces, above[above > 0])
+            found &= np.isin(pieces, above[above > 0])
+            # The rim of a head against the light is none: most of what is up there must be hair.
+            return found & (found[rows, columns][along > ABOVE[1]].mean() > MOSTLY)
     return np.zeros_like(mask)
 
 
