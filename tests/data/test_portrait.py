@@ -12,10 +12,10 @@ from persona.commands.create_head import head_folder
 from persona.data.heads.fit import FACING
 from persona.data.heads.person import rest_head
 from persona.data.heads.portrait_ears import covered_ears, pressed
-from persona.data.heads.portrait_hair import find_hair, hair_height, stray_hair
+from persona.data.heads.portrait_hair import border_of, find_hair, hair_height, stray_hair
 from persona.data.heads.portrait_texture import paint, twins, unwrap_head
 from persona.data.layout import FrameData
-from persona.data.palette import colours_from_classes
+from persona.data.palette import PART_INDEX, colours_from_classes
 from persona.data.preprocess.maps import body_maps
 from persona.errors import UserError
 from persona.modules.body.head_body import HeadBody
@@ -67,15 +67,59 @@ def test_hair_is_what_has_the_colour_over_the_forehead(head):
     assert not find_hair(bald, mask, face_of(body, vertices)).any()
 
 
+def test_brown_hair_on_brown_skin_is_found_and_a_beard_is_none(head):
+    """Lab distances of 20 and 60; both hang on nothing else of their colour."""
+    body, _, vertices, _ = head
+    face = face_of(body, vertices)
+    image, mask, hair = portrait(head, 5)
+    chin = np.arange(SIDE)[:, None] > float(face.points[8, 1]) + 3
+    for skin, tone in (((130, 90, 70), (80, 50, 40)), ((215, 170, 150), (30, 22, 20))):
+        image[mask], image[hair | (mask & chin)] = skin, tone
+        assert (find_hair(image, mask, face) == hair).mean() > 0.99
+
+
+def test_the_bright_rim_of_a_head_against_the_light_is_no_hair(head):
+    """Hair of the skin's colour, which is not found, with a light line around it."""
+    body, _, vertices, _ = head
+    image, mask, hair = portrait(head, 5)
+    image[mask] = (150, 110, 85)
+    inner = cv2.erode(mask.astype(np.uint8), np.ones((5, 5))) > 0
+    image[hair & ~inner] = (250, 235, 200)
+    assert not find_hair(image, mask, face_of(body, vertices)).any()
+
+
 def test_hair_is_as_high_as_the_outline_says(head):
     """Five pixels at 1.1 m and a focal length of 320 pixels are 17 mm; at most 7 mm off."""
     body, _, vertices, _ = head
     _, _, hair = portrait(head, 5)
     rest = rest_head(body, body.zero_identity())
-    height = hair_height(rest, vertices, hair, face_of(body, vertices), CAMERA)
+    covered, height = hair_height(rest, vertices, hair, face_of(body, vertices), CAMERA)
     top = rest.mean[:, 1] > np.quantile(rest.mean[:, 1], 0.97)
     assert 0.011 < float(height[top].median()) < 0.024
     assert (height[rest.mean[:, 1] < -0.05] == 0).all() and height.min() >= 0
+    assert covered[top].median() == 1 and (covered[rest.mean[:, 1] < -0.05] == 0).all()
+
+
+def test_long_hair_covers_neck_and_shoulders_from_behind_down_to_its_end(head):
+    """A strip on either side of the neck, which ends between chin and lower rim of the bust."""
+    body, _, vertices, maps = head
+    _, _, hair = portrait(head, 5)
+    face = face_of(body, vertices)
+    chin, bottom = int(face.points[8, 1]), int(np.nonzero(maps.mask)[0].max())
+    end = (chin + bottom) // 2
+    left, right = int(face.points[0, 0]), int(face.points[16, 0])
+    rows = slice(SIDE // 3, end)
+    hair[rows, left - 12 : left + 2] = hair[rows, right - 2 : right + 12] = True
+    rest = rest_head(body, body.zero_identity())
+    covered, height = hair_height(rest, vertices, hair, face, CAMERA)
+    row, x, z = CAMERA.project(vertices)[:, 1].numpy(), *rest.mean[:, [0, 2]].T
+    behind = (z < -0.03) & (np.abs(x) < 0.08) & (row > chin - 6)
+    above, below = behind & (row < end - 7), behind & (row > end + 3)
+    assert above.sum() > 10 and below.sum() > 10
+    assert (covered[above] > 0.5).all() and (height[above] > 0.002).all()
+    assert not covered[below].any() and not height[below].any()
+    throat = (z > 0.02) & (row > chin) & (np.abs(x) < 0.02)
+    assert not covered[throat].any()
 
 
 def test_stray_hair_takes_thin_strands_along_and_leaves_face_and_scalp(head):
@@ -127,6 +171,37 @@ def test_pressed_ears_do_not_stick_out(head):
     )
 
 
+def nowhere(body):
+    """No hair: how much of it is on each vertex, and how surely there is none."""
+    return torch.zeros(body.num_vertices), torch.ones(body.num_vertices)
+
+
+def test_unseen_hair_has_hairs_colour_and_unseen_skin_skins(head):
+    """The picture shows hair above the brows; behind, it covers the skull and no neck."""
+    body, pose, vertices, maps = head
+    image, mask, hair = portrait(head, 0)
+    parts = np.where(hair, PART_INDEX["Hair"], PART_INDEX["Face_Neck"]) * maps.mask
+    frame = FrameData(
+        image=image, mask=maps.mask, camera=CAMERA, pose=pose, depth=maps.depth,
+        normal=maps.normal, seg=colours_from_classes(np.where(border_of(hair), 0, parts)),
+    )  # fmt: skip
+    mean, _ = body.shape(body.zero_identity())
+    _, y, z = mean.T
+    covered = ((y > 0.1) | ((y > 0) & (z < 0))).float()
+    texture = unwrap_head(body, body.zero_identity(), frame, vertices, covered, 1 - covered, 192)
+    turn = torch.diag(torch.tensor([-1.0, 1.0, -1.0]))
+    middle = vertices.mean(0)
+    behind = (vertices - middle) @ turn.T + middle
+    drawn, mask = paint(texture, body, behind, CAMERA)
+    shown = interpolate(rasterize(behind, body.faces, CAMERA), body.faces, covered[:, None])
+    skull, neck = (
+        mask & where for where in (shown[..., 0].numpy() > 0.9, shown[..., 0].numpy() < 0.1)
+    )
+    assert skull.sum() > 500 and neck.sum() > 500
+    assert np.quantile(drawn[skull][:, 0], 0.95) < 60
+    assert np.quantile(drawn[neck][:, 0], 0.05) > 180
+
+
 def test_what_is_seen_from_the_side_gives_way_to_its_mirror_image(head):
     """False colours at the far cheek of a turned head do not get into its texture."""
     body, pose, _, _ = head
@@ -147,7 +222,7 @@ def test_what_is_seen_from_the_side_gives_way_to_its_mirror_image(head):
         image=image, mask=maps.mask, camera=camera, pose=turned, depth=maps.depth,
         normal=maps.normal, seg=colours_from_classes(maps.mask.astype(np.int64)),
     )  # fmt: skip
-    texture = unwrap_head(body, body.zero_identity(), frame, vertices, 192)
+    texture = unwrap_head(body, body.zero_identity(), frame, vertices, *nowhere(body), 192)
     drawn, mask = paint(texture, body, vertices, camera)
     inner = cv2.erode(false.astype(np.uint8), np.ones((3, 3))) > 0
     assert inner.sum() > 30
@@ -166,7 +241,7 @@ def test_what_is_not_seen_is_its_mirror_image(head):
         image=image, mask=half, camera=CAMERA, pose=pose, depth=maps.depth, normal=maps.normal,
         seg=colours_from_classes(maps.mask.astype(np.int64)),
     )  # fmt: skip
-    texture = unwrap_head(body, body.zero_identity(), frame, vertices, 96)
+    texture = unwrap_head(body, body.zero_identity(), frame, vertices, *nowhere(body), 96)
     drawn, mask = paint(texture, body, vertices, CAMERA)
     inner = cv2.erode((mask & maps.mask).astype(np.uint8), np.ones((13, 13))) > 0
     other = inner & (columns > SIDE / 2 + 2)

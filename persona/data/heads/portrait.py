@@ -17,7 +17,14 @@ from persona.data.heads.fit import FACING, FittedHead, fit_head
 from persona.data.heads.labels import body_classes
 from persona.data.heads.person import rest_head
 from persona.data.heads.portrait_ears import covered_ears, pressed
-from persona.data.heads.portrait_hair import find_hair, hair_height, outwards, stray_hair
+from persona.data.heads.portrait_hair import (
+    border_of,
+    find_hair,
+    hair_height,
+    outwards,
+    stray_hair,
+)
+from persona.data.heads.portrait_mouth import brightness, paint_mouth, teeth
 from persona.data.heads.portrait_texture import paint, unwrap_head
 from persona.data.io import read_image, write_png
 from persona.data.layout import CAPTURED, FrameData, SubjectInfo, Textures
@@ -49,7 +56,7 @@ GENERATED = "generated_0"
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """A portrait, cut out around the face."""
 
     image: UInt8[ndarray, "h w 3"]
@@ -59,16 +66,29 @@ class _Seen:
 
 
 @dataclass(frozen=True)
-class _Person:
+class Person:
     """The fitted head in one pose, with its hair."""
 
     identity: BodyIdentity
     pose: BodyPose
     camera: Camera
     hairy: Float[Tensor, "p"]
-    """1 where the skin may show hair."""
+    """How much the skin may show hair, [0, 1]."""
+    haired: Float[Tensor, "p"]
+    """How much hair covers it."""
     vertices: Float[Tensor, "p 3"]
     maps: BodyMaps
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The head of a portrait."""
+
+    seen: Seen
+    person: Person
+    frame: FrameData
+    """The portrait as a frame; where the head lies behind something, painted."""
+    texture: Textures
 
 
 class PortraitPreprocessor:
@@ -112,11 +132,26 @@ class PortraitPreprocessor:
         Raises:
             UserError: No face, several, one from the side, or one that the head does not fit.
         """
-        seen = self._look(portrait)
+        made = self.reconstruct(self._look(portrait), str(portrait), advance)
+        return self._write(root, portrait, made)
+
+    def reconstruct(
+        self, seen: Seen, name: str, advance: Callable[[int], None] = lambda steps: None
+    ) -> Reconstruction:
+        """The head of a portrait, with its hair and its texture.
+
+        Args:
+            seen: The portrait around its face.
+            name: For errors.
+            advance: Called with the number of finished steps of the fit.
+
+        Raises:
+            UserError: The head does not fit.
+        """
         fit = fit_head(self.body, [seen.face], seen.camera, self.steps, advance)
         if fit.residual > MOST_RESIDUAL:
             raise UserError(
-                f"{portrait}: the head does not fit the face (landmarks are {fit.residual:.2f} "
+                f"{name}: the head does not fit the face (landmarks are {fit.residual:.2f} "
                 "distances of the eyes off); give a portrait without glasses or hat over the face"
             )
         with torch.no_grad():
@@ -125,17 +160,26 @@ class PortraitPreprocessor:
             frame = self._frame(seen.image, seen.mask & person.maps.mask, hair, person)
             on_hair = interpolate(person.maps.render, self.body.faces, person.hairy[:, None])
             stray = stray_hair(hair, (on_hair[..., 0] < 0.5).numpy(), seen.face)
-            clean = replace(frame, mask=frame.mask & ~stray)
+            labels = np.where(border_of(hair), LABEL_INDEX["background"], frame.others["labels"])
+            parts = colours_from_classes(body_classes(labels))
+            clean = replace(frame, mask=frame.mask & ~stray, seg=parts)
             texture = unwrap_head(
-                self.body, person.identity, clean, person.vertices, self.texture_size
+                self.body,
+                person.identity,
+                clean,
+                person.vertices,
+                person.haired,
+                1 - person.hairy,
+                self.texture_size,
             )
+            texture = paint_mouth(texture, self.body, brightness(seen.image, seen.face))
             # What is hidden behind it is painted, as in the generated frames.
             same, mask = paint(texture, self.body, person.vertices, seen.camera)
             image = np.where(clean.mask[..., None], seen.image, same)
             frame = self._frame(image, mask | clean.mask, hair & clean.mask, person)
-            return self._write(root, portrait, seen, person, frame, texture)
+        return Reconstruction(seen, person, frame, texture)
 
-    def _look(self, portrait: Path) -> _Seen:
+    def _look(self, portrait: Path) -> Seen:
         """The square around the face."""
         image = read_image(portrait)
         found = self.find(image, str(portrait))
@@ -158,9 +202,9 @@ class PortraitPreprocessor:
         )  # fmt: skip
         inside = cv2.warpAffine(np.ones(image.shape[:2], np.uint8), move, size)
         face = Face(*((p - box[:2]) * scale for p in (points, found.irises)))
-        return _Seen(cut, (person_mask(cut) > 0.5) & (inside > 0), face, camera)
+        return Seen(cut, (person_mask(cut) > 0.5) & (inside > 0), face, camera)
 
-    def _with_hair(self, fit: FittedHead, seen: _Seen, hair: Bool[ndarray, "h w"]) -> _Person:
+    def _with_hair(self, fit: FittedHead, seen: Seen, hair: Bool[ndarray, "h w"]) -> Person:
         """The fitted head with the hair's height on it."""
         vertices, _ = self.body(fit.identity, fit.poses[0])
         head = rest_head(self.body, fit.identity)
@@ -171,16 +215,16 @@ class PortraitPreprocessor:
         head = replace(head, rest=flat, ear=np.where(covered, 0.0, head.ear))
         earless = replace(fit.identity, face_offset=fit.identity.face_offset + moved_in)
         vertices, _ = self.body(earless, fit.poses[0])
-        height = hair_height(head, vertices, hair, seen.face, seen.camera)
+        haired, height = hair_height(head, vertices, hair, seen.face, seen.camera)
         rest = torch.from_numpy(flat).float()
-        offset = earless.face_offset + height[:, None] * outwards(rest)
+        offset = earless.face_offset + height[:, None] * outwards(rest) + teeth(self.body)
         grown = replace(fit.identity, face_offset=offset)
-        # Hair does not affect the joints.
+        # Neither hair nor teeth affect the joints.
         moved = self.body.shape(fit.identity)[1] - self.body.shape(grown)[1]
         identity = replace(grown, joint_offset=grown.joint_offset + moved)
         brow = float(head.points[[19, 24], 1].mean())
-        hairy = ((height > 0) | (rest[:, 1] > brow)).float()
-        return self._posed(identity, fit.poses[0], seen.camera, hairy)
+        hairy = torch.where(rest[:, 1] > brow, 1.0, haired)
+        return self._posed(identity, fit.poses[0], seen.camera, hairy, haired)
 
     def _posed(
         self,
@@ -188,20 +232,14 @@ class PortraitPreprocessor:
         pose: BodyPose,
         camera: Camera,
         hairy: Float[Tensor, "p"],
-    ) -> _Person:
+        haired: Float[Tensor, "p"],
+    ) -> Person:
         vertices, _ = self.body(identity, pose)
         maps = body_maps(vertices, self.body.faces, camera)
-        return _Person(identity, pose, camera, hairy, vertices, maps)
+        return Person(identity, pose, camera, hairy, haired, vertices, maps)
 
-    def _write(
-        self,
-        root: Path,
-        portrait: Path,
-        seen: _Seen,
-        person: _Person,
-        frame: FrameData,
-        texture: Textures,
-    ) -> Subject:
+    def _write(self, root: Path, portrait: Path, made: Reconstruction) -> Subject:
+        seen, person, frame, texture = made.seen, made.person, made.frame, made.texture
         writer = SubjectWriter(root, fresh=True)
         writer.write_identity(person.identity)
         writer.write_frame(CAPTURED, 0, frame)
@@ -210,10 +248,12 @@ class PortraitPreprocessor:
         clip = self._clip(person.pose)
         images = []
         for number in range(len(clip.root)):
-            shown = self._posed(person.identity, clip[number], seen.camera, person.hairy)
+            shown = self._posed(
+                person.identity, clip[number], seen.camera, person.hairy, person.haired
+            )
             image, mask = paint(texture, self.body, shown.vertices, seen.camera)
-            made = self._frame(image, mask, np.zeros_like(mask), shown)
-            writer.write_frame(GENERATED, number, made)
+            drawn = self._frame(image, mask, np.zeros_like(mask), shown)
+            writer.write_frame(GENERATED, number, drawn)
             images.append(image)
         writer.write_split(GENERATED, range(len(images)))
         writer.write_textures(GENERATED, texture)
@@ -237,7 +277,7 @@ class PortraitPreprocessor:
         image: UInt8[ndarray, "h w 3"],
         mask: Bool[ndarray, "h w"],
         hair: Bool[ndarray, "h w"],
-        person: _Person,
+        person: Person,
     ) -> FrameData:
         labels = np.where(hair, LABEL_INDEX["hair"], LABEL_INDEX["skin"]) * mask
         maps = person.maps

@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from persona.data.layout import FrameData, Textures
+from persona.data.palette import PART_INDEX
 from persona.data.preprocess.textured_person import sample_texture
 from persona.data.preprocess.unwrap import (
     MIN_FACING,
@@ -26,12 +27,15 @@ from persona.data.preprocess.unwrap import (
     texels_of,
 )
 from persona.modules.body.head_body import HeadBody
+from persona.modules.nearest import point_tree
 from persona.modules.render.mesh import interpolate, rasterize
 from persona.types import BodyIdentity, Camera
 
 EDGE_PX = 2
 """Pixels at the outline that mix with the background."""
 SUPERSAMPLE = 2
+NEAREST = 32
+HAIR, SKIN = PART_INDEX["Hair"], PART_INDEX["Face_Neck"]
 SQUARE = 0.5
 """Cosine of the angle between normal and ray from which on the picture alone counts."""
 
@@ -41,15 +45,21 @@ def unwrap_head(
     identity: BodyIdentity,
     frame: FrameData,
     vertices: Float[Tensor, "p 3"],
+    covered: Float[Tensor, "p"],
+    bare: Float[Tensor, "p"],
     size: int,
 ) -> Textures:
     """The texture of a head by one picture.
+
+    Hair that is not seen has colours of seen hair, skin and clothes those of what is no hair.
 
     Args:
         body: With texture coordinates.
         identity: The person.
         frame: The picture, its mask and parts.
         vertices: Posed, in the camera's frame.
+        covered: How much hair covers the vertices, [0, 1].
+        bare: How surely it does not.
         size: Texels along each side.
     """
     mask = binary_erosion(frame.mask, iterations=EDGE_PX)
@@ -65,8 +75,39 @@ def unwrap_head(
     colour = share[:, None] * own.mean + (1 - share[:, None]) * other.mean
     part = torch.where(share >= 0.5, own.parts.argmax(-1), other.parts.argmax(-1))
     seen = (own.weight > 0) | (other.weight > 0)
+    places = texels.features(mesh.rest).numpy()
+    # What the picture itself says stays; elsewhere, such as on the forehead, there may be either.
+    told = (share >= 0.5) & (own.weight > 0) & ((part == HAIR) | (part == SKIN))
+    for there, right in ((covered, part == HAIR), (bare, part == SKIN)):
+        where = texels.features(there) > 0.5
+        known = right & seen & where
+        if known.any():
+            spread(colour, places, known, where & ~known & ~told)
+            seen = seen | where
     shown = filled(own, texels, mesh, size)
     return Textures(shown.texture, shown.mask, *fill_holes(colour, part, seen, texels, mesh, size))
+
+
+def spread(
+    colour: Float[Tensor, "k 3"],
+    places: Float[ndarray, "k 3"],
+    known: Bool[Tensor, "k"],
+    wanted: Bool[Tensor, "k"],
+) -> None:
+    """Writes means of the nearest known colours, by their squared distance, in place.
+
+    Args:
+        colour: Of each texel.
+        places: Theirs on the rest head, metres.
+        known: Whose colours count.
+        wanted: Which are written.
+    """
+    tree = point_tree(places[known.numpy()])
+    away, index = tree.query(places[wanted.numpy()], NEAREST)
+    index = np.minimum(index, int(known.sum()) - 1)
+    share = torch.from_numpy(1 / (away + 1e-4) ** 2).float()
+    share = share / share.sum(1, keepdim=True)
+    colour[wanted] = (colour[known][torch.from_numpy(index)] * share[..., None]).sum(1)
 
 
 def twins(body: HeadBody) -> Int[Tensor, "p"]:
