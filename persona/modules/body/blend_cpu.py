@@ -69,11 +69,19 @@ def _backward(
     grad: Float[ndarray, "p 3"],
     by_rest: Float[ndarray, "p 3"],
     by_bones: Float[ndarray, "chunks j 16"],
+    by_weights: Float[ndarray, "p j"] | Float[ndarray, "0 j"],
 ) -> None:
-    """Writes the gradient of the points, and of the bones by chunk (must be zero)."""
-    count = len(rest)
+    """Writes the gradient of the points, of the bones by chunk (must be zero), and of the weights.
+
+    ``by_weights`` without rows: none is wanted.
+    """
+    count, joints = len(rest), weights.shape[1]
+    # Joints side by side, in whole lanes: a weight's gradient is one entry of a sum of rows.
+    across = np.zeros((12, (joints + LANES - 1) // LANES * LANES), rest.dtype)
+    across[:, :joints] = bones[:, :12].T
     for chunk in prange((count + CHUNK - 1) // CHUNK):
         blended, outer = np.empty((1, ENTRIES), rest.dtype), np.zeros((1, ENTRIES), rest.dtype)
+        row_sum = np.empty((1, across.shape[1]), rest.dtype)
         moving = np.empty(weights.shape[1] + 1, np.int64)
         parts = by_bones[chunk]
         for p in range(chunk * CHUNK, min(count, (chunk + 1) * CHUNK)):
@@ -89,6 +97,12 @@ def _backward(
                 joint = moving[place]
                 for column in range(0, ENTRIES, LANES):
                     add_scaled_lanes(parts, joint, outer, 0, column, weights[p, joint])  # type: ignore[call-arg]
+            if len(by_weights):
+                row_sum[:] = 0
+                for entry in range(12):
+                    for column in range(0, across.shape[1], LANES):
+                        add_scaled_lanes(row_sum, 0, across, entry, column, outer[0, entry])  # type: ignore[call-arg]
+                by_weights[p] = row_sum[0, :joints]
 
 
 class _BlendSkin(torch.autograd.Function):
@@ -104,19 +118,20 @@ class _BlendSkin(torch.autograd.Function):
 
     @staticmethod
     @first_order
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, Tensor]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         rest, weights, table = ctx.saved_tensors
-        by_rest = torch.empty_like(rest)
+        by_rest, learnt = torch.empty_like(rest), ctx.needs_input_grad[1]
+        by_weights = torch.empty_like(weights if learnt else weights[:0])
         parts = table.new_zeros(-(-len(rest) // CHUNK), *table.shape)
-        arrays = rest, weights, table, grad.contiguous(), by_rest, parts
+        arrays = rest, weights, table, grad.contiguous(), by_rest, parts, by_weights
         _backward(*(t.detach().numpy() for t in arrays))
         by_bones = table.new_zeros(len(table), 4, 4)
         by_bones[:, :3] = parts.sum(0)[:, :12].unflatten(1, (3, 4))
-        return by_rest, None, by_bones
+        return by_rest, by_weights if learnt else None, by_bones
 
 
 def blend_skin(
     rest: Float[Tensor, "p 3"], weights: Float[Tensor, "p j"], bones: Float[Tensor, "j 4 4"]
 ) -> Float[Tensor, "p 3"]:
-    """Skinned points, metres; gradient to points and bones, none to the weights."""
+    """Skinned points, metres; with gradients to all three."""
     return _BlendSkin.apply(rest, weights, bones)

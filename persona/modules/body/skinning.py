@@ -25,10 +25,10 @@ def blend_skin(
     """
     fused = rest.dtype == torch.float32 and rest.dim() == 2 and bones.dim() == 3
     fused = fused and weights.shape == (len(rest), len(bones))
-    if fused and not weights.requires_grad:
+    if fused:
         if rest.device.type == "cpu" and weights.dtype == bones.dtype == rest.dtype:
             return blend_cpu.blend_skin(rest, weights, bones)
-        if rest.device.type == "cuda":
+        if rest.device.type == "cuda" and not weights.requires_grad:
             from persona.modules.body import blend_triton  # Comes with CUDA builds of torch.
 
             return blend_triton.blend_skin(rest, weights, bones)

@@ -17,7 +17,8 @@ from persona.modules.body.topology import (
 )
 
 
-def test_skinning_and_its_gradients_are_the_plain_ones():
+@pytest.mark.parametrize("learnt", [False, True])
+def test_skinning_and_its_gradients_are_the_plain_ones(learnt):
     generator = torch.Generator().manual_seed(0)
     count = CHUNK + 37  # Two chunks; the last one is not full.
     rest, grad = torch.randn(2, count, 3, generator=generator)
@@ -27,9 +28,11 @@ def test_skinning_and_its_gradients_are_the_plain_ones():
     weights[5] = 0  # No bone moves it.
     found = []
     for kind in (torch.float64, torch.float32):
-        leaves = [t.to(kind).requires_grad_() for t in (rest, bones)]
-        value = blend_skin(leaves[0], weights.to(kind), leaves[1])
-        found.append([value, *torch.autograd.grad(value, leaves, grad.to(kind))])
+        leaves = [t.to(kind).requires_grad_() for t in (rest, weights, bones)]
+        leaves[1].requires_grad_(learnt)
+        value = blend_skin(*leaves)
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        found.append([value, *torch.autograd.grad(value, wanted, grad.to(kind))])
     assert "BlendSkin" in type(found[1][0].grad_fn).__name__, "the kernel has not run"
     for exact, own in zip(*found, strict=True):
         scale = exact.detach().abs().max()
