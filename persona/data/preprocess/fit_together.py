@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from persona.data.preprocess.fit import BodyFit, PhotoFit, fit_result
+from persona.data.preprocess.fit_depths import trust_depths
 from persona.data.preprocess.fit_doubts import Doubts
 from persona.data.preprocess.fit_energy import REFRESH, FitProblem
 from persona.data.preprocess.fit_sides import agree_on_sides
@@ -110,6 +111,7 @@ def with_one_stance(
     for k in agree_on_sides(problems, fits):
         log.info("%s: left and right of limbs as the other photos show them", sights[k].photo)
     fits, doubted = believable_heads(fits)
+    trust_depths(problems, fits)
     for k, problem in enumerate(problems):
         # Without a face, its points are guessed: too high by 2.4 % of the height from behind.
         if k not in doubted and problem.detection.has_face:
