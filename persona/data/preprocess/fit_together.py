@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from persona.data.preprocess.fit import BodyFit, PhotoFit, fit_result
+from persona.data.preprocess.fit_depths import trust_depths
 from persona.data.preprocess.fit_doubts import Doubts
 from persona.data.preprocess.fit_energy import REFRESH, FitProblem
 from persona.data.preprocess.fit_sides import agree_on_sides
@@ -55,6 +56,10 @@ LIMBS = {
 _MOVED, _SHOWN = 0.1, 0.02
 """A limb may have moved if its keypoints are this far off the shared stance, in sides of the crop;
 it has if letting it go raises the silhouette's IoU by so much (an arm is about 6 % of a person)."""
+_OUTLINES = 6.0
+"""How much more the outlines count than in a fit of one photograph: clothes make them wider than
+the body, but on both sides alike, and from behind and from the side readings are off by several
+times as much."""
 _OVERLAP_PX = 256
 """Longest side of the pictures in which silhouettes are compared."""
 _ROUNDS = (100, 100, 100)
@@ -110,7 +115,10 @@ def with_one_stance(
     for k in agree_on_sides(problems, fits):
         log.info("%s: left and right of limbs as the other photos show them", sights[k].photo)
     fits, doubted = believable_heads(fits)
+    trust_depths(problems, fits)
     for k, problem in enumerate(problems):
+        weights = problem.weights
+        problem.weights = replace(weights, outline=_OUTLINES * weights.outline)
         # Without a face, its points are guessed: too high by 2.4 % of the height from behind.
         if k not in doubted and problem.detection.has_face:
             continue

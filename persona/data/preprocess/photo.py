@@ -27,6 +27,7 @@ from persona.data.preprocess.dresser import Dresser
 from persona.data.preprocess.fit import NOTHING, BodyFit, Known, PhotoFit
 from persona.data.preprocess.fit_check import write_overlay
 from persona.data.preprocess.fit_facing import agreed_facings
+from persona.data.preprocess.fit_outline import placed_by_outline
 from persona.data.preprocess.fit_starts import is_standing
 from persona.data.preprocess.fit_together import STEPS, fit_together
 from persona.data.preprocess.maps import near_occlusion
@@ -199,6 +200,8 @@ class PhotoPreprocessor:
             ]
             dresser = Dresser(self.body, self.regions, self.limbs, self.clothing)
             fit, cover = dresser(canvas, outlines, lambda n: progress.advance(task, n))
+            further = (placed_by_outline(self.body, shot, fit.identity) for shot in outlines[1:])
+            fits = [fits[0], *further]
         self._write(writer, canvas, fit)
         dressed = [fit, *(dressed_as(self.body, other, fit.identity) for other in fits[1:])]
         textures = self._textures(fine, dressed, fits, cover, [s.photo.name for s in sights])
