@@ -34,7 +34,7 @@ from persona.errors import UserError
 from persona.modules.body.rotation import matrix_from_axis_angle
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.render.cpu import CpuRenderer
-from persona.modules.render.mesh import rasterize_uv
+from persona.modules.render.mesh import nearest_faces, rasterize_uv
 from persona.runtime.options import plain
 from persona.systems.fit import Fit
 from persona.systems.schedule import Schedule
@@ -213,6 +213,18 @@ def test_a_texture_of_background_and_without_hands_is_a_gross_failure(world, sco
     for word in ("ghost", "background", "left hand", "right hand", "face"):
         assert word in row["gross"], word
     assert row["texture_front_iou"] > 0.98
+
+
+def test_what_only_further_photos_show_is_no_background_of_the_first(world, score):
+    """Their people may wear the first one's background on their backs."""
+    textures, body = world.textures, world.body
+    vertices, _ = body(world.identity, world.pose)
+    surface = rasterize_uv(body.uv, body.uv_faces, TEXELS)
+    shown = torch.isin(surface.face, nearest_faces(vertices, body.faces, world.camera).unique())
+    assert 0.2 < float(shown[surface.mask].float().mean()) < 0.8
+    painted = np.where(shown[..., None], textures.texture, GREEN)
+    row = score(textures=Textures(painted, textures.mask, painted, textures.seg_inpaint))
+    assert row["background_share"] < 0.005 and "background" not in row["gross"]
 
 
 def test_a_crash_is_a_row_and_a_damaged_person_is_named(world, people, tmp_path):

@@ -14,7 +14,7 @@ from persona.benchmark.photo.truth import TruePerson
 from persona.benchmark.similarity import aligned
 from persona.data.palette import PART_INDEX
 from persona.modules.nearest import nearest_marked
-from persona.modules.render.mesh import interpolate, rasterize_uv
+from persona.modules.render.mesh import interpolate, nearest_faces, rasterize_uv
 
 BODY_JOINTS = slice(0, 22)
 LEAST_PART = 0.001
@@ -123,16 +123,17 @@ def shape_mm(true: TruePerson, fitted: FittedPerson) -> float:
 
 
 def background_share(true: TruePerson, fitted: FittedPerson) -> float:
-    """Share of the seen texels that have the photo's background in them.
+    """Share of the texels seen in the photo that have its background in them.
 
-    Each seen texel is projected into the photo. With P the colour of the nearest pixel well inside
+    Texels that only further photos show are left out. Each other one is projected into the photo. With P the colour of the nearest pixel well inside
     the true outline and B that of the nearest one well outside (smoothed), it counts as background
     if P and B are more than ``CLEAR_RGB`` apart and its colour is nearer to B than to P.
     """
     body, textures = fitted.body, fitted.textures
     size = textures.mask.shape[0]
     surface = rasterize_uv(body.uv, body.uv_faces, size)
-    seen = textures.mask & surface.mask.numpy()
+    shown = nearest_faces(fitted.vertices, body.faces, fitted.camera).unique()
+    seen = textures.mask & surface.mask.numpy() & torch.isin(surface.face, shown).numpy()
     if not seen.any():
         return 0.0
     points = interpolate(surface, body.faces, fitted.vertices)[torch.from_numpy(seen)]

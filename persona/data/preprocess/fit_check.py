@@ -36,6 +36,9 @@ MIN_COVERED = 0.75
 _RIM, _NEAR = 0.01, 0.06
 """What counts as the rim, and as near: shares of the mask's longer side."""
 _MIN_FACE = 0.5
+"""Mean score of a face's points from which on it is seen."""
+FACE_AWAY = "a face is seen, but the body is turned away"
+"""The only fault of a fit to a photograph from behind in which a detector imagined a face."""
 
 
 @torch.no_grad()
@@ -71,7 +74,7 @@ def find_faults(
     ears = points[[wholebody.LEFT_EAR, wholebody.RIGHT_EAR]].mean(0)
     look = points[wholebody.NOSE] - ears
     if face > _MIN_FACE and (look @ ears) > 0.5 * look.norm() * ears.norm():
-        faults.append("a face is seen, but the body is turned away")
+        faults.append(FACE_AWAY)
     return tuple(faults)
 
 

@@ -25,7 +25,7 @@ from persona.data.preprocess.contact import contact_shadow
 from persona.data.preprocess.cover import Cover
 from persona.data.preprocess.dresser import Dresser
 from persona.data.preprocess.fit import NOTHING, BodyFit, Known, PhotoFit
-from persona.data.preprocess.fit_check import write_overlay
+from persona.data.preprocess.fit_check import FACE_AWAY, write_overlay
 from persona.data.preprocess.fit_facing import agreed_facings
 from persona.data.preprocess.fit_outline import placed_by_outline
 from persona.data.preprocess.fit_starts import is_standing
@@ -42,7 +42,7 @@ from persona.data.preprocess.parts import (
 )
 from persona.data.preprocess.prior import TexturePrior
 from persona.data.preprocess.read_sight import annotated, read_sight
-from persona.data.preprocess.several import Sight, shared_identity, unwrap_photos
+from persona.data.preprocess.several import Sight, shared_identity, unwrap_photos, without_face
 from persona.data.preprocess.sheet import write_sheet
 from persona.data.preprocess.texture_fill import fill_unseen
 from persona.data.preprocess.textured_person import TexturedPerson, uv_mesh
@@ -225,7 +225,8 @@ class PhotoPreprocessor:
         """The photographs that are used, a pose for each and one shape, and notes on the others.
 
         A first photograph that does not fit is refused. A further one that is misread by itself
-        may be understood beside the others; if one of them then does not fit, it is left out.
+        may be understood beside the others; if one of them then does not fit, it is left out. A
+        face that all else contradicts, alone and beside the others, is forgotten.
         """
         steps = len(sights) * self.fit.steps + (STEPS if len(sights) > 1 else 0)
         task = progress.add_task("fitting the body", total=steps)
@@ -233,13 +234,13 @@ class PhotoPreprocessor:
         def advance(steps: int) -> None:
             progress.advance(task, steps)
 
-        def each(known: Known) -> list[BodyFit]:
+        def each(sights: Sequence[Sight], known: Known) -> list[BodyFit]:
             return [
                 self.fit(self.body, sight.detection, sight.camera, advance, sight.fine, known)
                 for sight in sights
             ]
 
-        fits: Sequence[BodyFit] = each(known)
+        fits: Sequence[BodyFit] = each(sights, known)
         self._accept(fits[:1], sights[:1], root)
         sights, fits = agreed_facings(self.fit, self.body, sights, fits, known)
         told: list[str] = []
@@ -248,6 +249,16 @@ class PhotoPreprocessor:
             faulty = [k for k, fit in enumerate(together) if fit.faults]
             if not faulty:
                 return sights, together, told
+            imagined = [k for k in faulty if (FACE_AWAY,) == together[k].faults == fits[k].faults]
+            if imagined:
+                steps += len(imagined) * self.fit.steps + STEPS
+                progress.update(task, total=steps)
+                sights, fits = list(sights), list(fits)
+                for k in imagined:
+                    log.warning("%s: what was taken for a face is none", sights[k].photo)
+                    sights[k] = without_face(sights[k])
+                    (fits[k],) = each([sights[k]], known)
+                continue
             alone = [k for k, fit in enumerate(fits) if fit.faults]
             misread = [k for k in faulty if k in alone] or alone
             if not misread:
@@ -257,7 +268,7 @@ class PhotoPreprocessor:
                     "the photos are fitted each by itself: together, %s would not fit any more",
                     ", ".join(str(sights[k].photo) for k in faulty),
                 )
-                fits = each(replace(known, identity=shared_identity(fits)))
+                fits = each(sights, replace(known, identity=shared_identity(fits)))
                 self._accept(fits, sights, root)
                 return sights, fits, told
             for k in misread:

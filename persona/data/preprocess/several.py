@@ -32,7 +32,7 @@ from persona.data.preprocess.unwrap import (
     unwrap,
 )
 from persona.modules.body.topology import vertex_normals
-from persona.modules.detect import Detection
+from persona.modules.detect import Detection, wholebody
 from persona.modules.detect.turning import quarter_turns, turn_detection
 from persona.types import BodyIdentity, Camera
 
@@ -43,6 +43,8 @@ what either shows."""
 _VOTE = 2
 _FIRST = 4.0
 """How much more the photograph counts that the avatar is trained to show."""
+_OF_FACE = [*range(5), *range(wholebody.FACE.start, wholebody.FACE.stop)]
+"""Eyes, nose and ears of the body, and the face's own points."""
 _LEAST_SHARP = 0.1
 """Weight of the most blurred photograph against the sharpest."""
 
@@ -58,6 +60,13 @@ class Sight:
     camera: Camera
     fine: Canvas | None
     """The crop with an annotator's maps; None until the body is fitted where it needs that."""
+
+
+def without_face(sight: Sight) -> Sight:
+    """The photograph as it reads if what was found of a face is none."""
+    keypoints = sight.detection.keypoints.clone()
+    keypoints[_OF_FACE, 2] = 0
+    return replace(sight, detection=replace(sight.detection, keypoints=keypoints))
 
 
 def upright(

@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from persona.data.preprocess import photo
 from persona.data.preprocess.fit import NOTHING, BodyFit, PhotoFit, photo_camera
+from persona.data.preprocess.fit_check import FACE_AWAY
 from persona.data.preprocess.fit_doubts import Doubts
 from persona.data.preprocess.fit_hands import hand_middle
 from persona.data.preprocess.fit_starts import FACING_CAMERA
@@ -344,6 +345,7 @@ def test_a_fit_that_fails_together_leaves_each_by_itself(body, monkeypatch, capl
 
 
 AWAY, OFF = "it is turned away", "the joints lie off"
+WITH_FACE = torch.ones(133, 3)
 
 
 @pytest.fixture
@@ -415,6 +417,55 @@ def test_a_misread_photograph_is_understood_beside_others_or_left_out(
         assert picture.is_file() == (name in left)
         assert (f"left out: {name}: the body does not fit" in caplog.text) == (name in left)
         assert (f"see {picture}); give a photo" in caplog.text) == (name in left)
+
+
+@pytest.mark.parametrize(
+    ("alone", "together", "forgotten"),
+    [
+        ((FACE_AWAY,), (FACE_AWAY,), True),
+        # The person may have looked round, or another thing is wrong: these are left out.
+        ((), (FACE_AWAY,), False),
+        ((FACE_AWAY,), (FACE_AWAY, OFF), False),
+    ],
+)
+def test_a_face_that_all_else_contradicts_is_forgotten(
+    body, monkeypatch, caplog, tmp_path, alone, together, forgotten
+):
+    """The photograph stays and is read again, once; the others keep their faces."""
+    good = BodyFit(body.zero_identity(), BodyPose.zero(body.num_expression), 2.0, 0.01)
+    image, camera = np.zeros((8, 8, 3), np.uint8), photo_camera(8, 8)
+    found = Detection(torch.ones(8, 8), WITH_FACE, torch.zeros(133, 4))
+    front, back = (Sight(Path(name), image, found, camera, None) for name in ("a.jpg", "b.jpg"))
+
+    def jointly(fitter, body, sights, fits, advance):
+        advance(photo.STEPS)
+        behind = together if sights[-1].detection.has_face else ()
+        return [good] + [replace(good, faults=behind)] * (len(sights) - 1)
+
+    class Fitter:
+        steps, calls = 7, 0
+
+        def __call__(self, body, detection, camera, advance, *arguments):
+            advance(self.steps)
+            self.calls += 1
+            return replace(good, faults=alone) if self.calls == 2 else good
+
+    monkeypatch.setattr(photo, "fit_together", jointly)
+    monkeypatch.setattr(photo, "agreed_facings", as_read)
+    preprocessor = photo.PhotoPreprocessor.__new__(photo.PhotoPreprocessor)
+    preprocessor.body, preprocessor.fit = body, Fitter()
+    with Progress() as progress:
+        used, _, told = preprocessor._fit([front, back], progress, tmp_path / "me", NOTHING)
+        (task,) = progress.tasks
+    assert task.completed == task.total
+    assert used[0] is front and front.detection.has_face
+    assert (len(used) == 2) == (forgotten or not alone)
+    assert ("b.jpg: what was taken for a face is none" in caplog.text) == forgotten
+    if forgotten:
+        assert not used[1].detection.has_face and not told
+        # Hands and limbs are as they were found.
+        rest = [k for k in range(133) if k > 90 or 5 <= k < 23]
+        torch.testing.assert_close(used[1].detection.keypoints[rest], WITH_FACE[rest])
 
 
 def test_a_first_photograph_that_is_misread_is_refused_among_several(fitted, tmp_path):
