@@ -38,7 +38,7 @@ LONG = ("bob", "long")
 YAWS_DEG = (0.0, 45.0, -45.0, 90.0, 180.0)
 TURN = (0.15, 0.6, 0.1)
 """Most that a head is turned in its portrait, radians: nodding, aside, tilted."""
-BACKDROP = np.float32([0.75, 0.8, 0.85])
+BACKDROP = np.array([0.75, 0.8, 0.85], np.float32)
 COLUMNS = {"iou": "IoU", "psnr": "PSNR", "hair": "hair PSNR", "neck": "neck PSNR"}
 NOTE = """
 Means over heads and views (turned by {yaws} degrees), silhouettes and colours on white. PSNR: where
