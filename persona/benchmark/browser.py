@@ -6,8 +6,10 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
@@ -75,6 +77,66 @@ def page_rate(page: Path, size: str, seconds: float, software: bool, profile: Pa
     """
     if not page.is_file():
         raise UserError(f"{page}: no such page; scripts/export.py format=html writes one")
+    address = f"{page.resolve().as_uri()}#bare&size={size}&time={_MEASURED}"
+    with browsed(address, software, profile) as tab:
+        return _measured(tab, seconds)
+
+
+class Tab:
+    """A page in a browser.
+
+    Args:
+        socket: What the browser's debugger speaks by.
+        address: The page's address.
+    """
+
+    def __init__(self, socket: Any, address: str):
+        self.address, self._socket, self._numbers = address, socket, count(1)
+
+    def ask(self, method: str, **values: Any) -> Any:
+        """Result of a command of the debugger.
+
+        Raises:
+            UserError: the browser refuses.
+        """
+        number = next(self._numbers)
+        self._socket.send(json.dumps({"id": number, "method": method, "params": values}))
+        while (told := json.loads(self._socket.recv(timeout=_ANSWER_S))).get("id") != number:
+            pass  # Events that nobody asked for.
+        if "error" in told:
+            raise UserError(
+                f"{self.address}: Chromium refuses {method}: {told['error'].get('message')}; try "
+                "another release of it"
+            )
+        return told["result"]
+
+    def value(self, text: str) -> Any:
+        """Value of a JavaScript expression, awaited.
+
+        Raises:
+            UserError: it fails or has none.
+        """
+        told = self.ask("Runtime.evaluate", expression=text, awaitPromise=True, returnByValue=True)
+        if "exceptionDetails" in told or "value" not in told["result"]:
+            why = told["result"].get("description", "no value").splitlines()[0]
+            raise UserError(
+                f"{self.address}: {text.strip()[:40]!r} fails there ({why}); export it again"
+            )
+        return told["result"]["value"]
+
+
+@contextmanager
+def browsed(address: str, software: bool, profile: Path) -> Iterator[Tab]:
+    """A page in headless Chromium, which ends with the context.
+
+    Args:
+        address: The page's address.
+        software: Keeps the browser from a GPU.
+        profile: An empty folder for the browser.
+
+    Raises:
+        UserError: no Chromium, no websockets, or the browser does not answer.
+    """
     program = browser()
     if program is None:
         raise UserError("no Chromium here; install it (Debian: apt-get install chromium)")
@@ -87,8 +149,9 @@ def page_rate(page: Path, size: str, seconds: float, software: bool, profile: Pa
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        port = _until(lambda: _port(profile), _START_S, "Chromium does not start")
-        return _measured(port, f"{page.resolve().as_uri()}#bare&size={size}", seconds)
+        port = until(lambda: _port(profile), _START_S, "Chromium does not start")
+        with _opened(port, address) as tab:
+            yield tab
     finally:
         _end(process)
 
@@ -102,20 +165,23 @@ def _end(process: subprocess.Popen, limit_s: float = 10.0) -> None:
         process.wait()
 
 
-def _measured(port: int, address: str, seconds: float) -> PageRate:
+@contextmanager
+def _opened(port: int, address: str) -> Iterator[Tab]:
     """Lets the browser behind a port open an address.
 
     Raises:
-        UserError: the browser does not answer, or the page does not run.
+        UserError: the browser does not answer.
     """
     # Of an optional extra, which only this needs.
     from websockets.exceptions import WebSocketException
     from websockets.sync.client import connect
 
     try:
-        target = _until(lambda: _target(port), _START_S, "Chromium opens no page")
+        target = until(lambda: _target(port), _START_S, "Chromium opens no page")
         with connect(target, max_size=None, proxy=None) as socket:
-            return _played(socket, address, seconds)
+            tab = Tab(socket, address)
+            tab.ask("Page.navigate", url=address)
+            yield tab
     except (OSError, WebSocketException) as error:
         raise UserError(
             f"{address}: Chromium does not answer ({error}); close other programs and try again"
@@ -130,35 +196,16 @@ def _target(port: int) -> str | None:
     return pages[0]["webSocketDebuggerUrl"] if pages else None
 
 
-def _played(socket: Any, address: str, seconds: float) -> PageRate:
-    numbers = iter(range(1, 1_000_000))
+def _measured(tab: Tab, seconds: float) -> PageRate:
+    """What a page of ``format=html`` says while its motion plays.
 
-    def ask(method: str, **values: Any) -> Any:
-        number = next(numbers)
-        socket.send(json.dumps({"id": number, "method": method, "params": values}))
-        while (told := json.loads(socket.recv(timeout=_ANSWER_S))).get("id") != number:
-            pass  # Events that nobody asked for.
-        if "error" in told:
-            raise UserError(
-                f"{address}: Chromium refuses {method}: {told['error'].get('message')}; try "
-                "another release of it"
-            )
-        return told["result"]
-
-    def value(text: str) -> Any:
-        told = ask("Runtime.evaluate", expression=text, awaitPromise=True, returnByValue=True)
-        if "exceptionDetails" in told or "value" not in told["result"]:
-            why = told["result"].get("description", "no value").splitlines()[0]
-            raise UserError(
-                f"{address}: {text.strip()[:40]!r} fails there ({why}); export it again"
-            )
-        return told["result"]["value"]
-
-    ask("Page.navigate", url=f"{address}&time={_MEASURED}")
-    _until(lambda: value(_READY), _ANSWER_S, f"{address}: the page does not run")
-    frames_per_s = float(value(_COUNTED.replace("SECONDS", str(seconds))))
-    times = [float(value(f"document.body.dataset.{n}")) for n in ("host", "order", "ms")]
-    return PageRate(str(value(_DRAWN_BY)), int(value("meta.count")), frames_per_s, *times)
+    Raises:
+        UserError: the page does not run.
+    """
+    until(lambda: tab.value(_READY), _ANSWER_S, f"{tab.address}: the page does not run")
+    frames_per_s = float(tab.value(_COUNTED.replace("SECONDS", str(seconds))))
+    times = [float(tab.value(f"document.body.dataset.{n}")) for n in ("host", "order", "ms")]
+    return PageRate(str(tab.value(_DRAWN_BY)), int(tab.value("meta.count")), frames_per_s, *times)
 
 
 def _port(profile: Path) -> int | None:
@@ -168,7 +215,7 @@ def _port(profile: Path) -> int | None:
     return int(lines[0]) if lines else None
 
 
-def _until(get: Callable[[], Any], limit_s: float, told: str) -> Any:
+def until(get: Callable[[], Any], limit_s: float, told: str) -> Any:
     """The first true value.
 
     Raises:

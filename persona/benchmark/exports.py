@@ -18,6 +18,7 @@ from numpy import ndarray
 from omegaconf import DictConfig
 from torch import Tensor
 
+from persona.benchmark.web_reader import DRAWN, READ_BY, web_picture
 from persona.commands.avatar_export import AvatarExport
 from persona.commands.export import LIT, check_export, exporter_of, losses_of_rigs
 from persona.commands.export_loss import SIZE, over_white
@@ -28,12 +29,14 @@ from persona.data.io import write_text
 from persona.data.motion.camera import fit_camera
 from persona.data.numbers import whole_number
 from persona.errors import UserError
-from persona.types import Channel, Gaussians
+from persona.types import Camera, Channel, Gaussians
 
 log = logging.getLogger(__name__)
 _NAME, _PATIENCE_S = "avatar", 600
-Row = tuple[str, float | None, float | None, str]
-"""Format, megabytes, dB, and who read it."""
+Shown = tuple[float | None, str]
+"""PSNR in dB, and who read the file, or why nobody did."""
+Row = tuple[str, float | None, Shown, Shown]
+"""Format, megabytes, and how it looks as read and as drawn by a browser."""
 
 
 def run_export_benchmark(config: DictConfig, folder: Path) -> Path:
@@ -55,15 +58,18 @@ def run_export_benchmark(config: DictConfig, folder: Path) -> Path:
         try:
             FORMATS[kind].write(scene, path)
         except UserError as error:
-            rows.append((kind, None, None, f"not written: {error}"))
+            rows.append((kind, None, (None, f"not written: {error}"), (None, "")))
         else:
             log.info("%s: %d bytes", path.name, path.stat().st_size)
             if kind in moved:
-                shown = rig_loss(kind, rigs, exporter.settings.offsets)
-                reader = "the rig, drawn here over the motion"
+                loss = rig_loss(kind, rigs, exporter.settings.offsets)
+                shown: Shown = loss, "the rig, drawn here over the motion"
             else:
-                shown, reader = shows(exporter, kind, path, own, frame)
-            rows.append((kind, path.stat().st_size / 1e6, shown, reader))
+                shown = shows(exporter, kind, path, own, frame)
+            browser = (
+                browser_shows(exporter, kind, path, own, frame) if config.browser else (None, "")
+            )
+            rows.append((kind, path.stat().st_size / 1e6, shown, browser))
         # Each format takes long, so the report is written after each, in case the next one fails.
         write_text(folder / "report.md", report(exporter, rows))
     return folder / "report.md"
@@ -74,11 +80,14 @@ def report(exporter: AvatarExport, rows: Sequence[Row]) -> str:
     count = len(exporter.posed(0).means)
     lines = [
         f"{count} Gaussians; {len(exporter.motion)} frames of {exporter.motion.source}.", "",
-        "| format | MB | against the avatar's own render, dB | read by |", "|---|---|---|---|",
+        "| format | MB | to the avatar's own render, dB | read by | drawn by others, dB | by |",
+        "|---|---|---|---|---|---|",
     ]  # fmt: skip
-    for kind, size, shown, reader in rows:
-        value = "" if shown is None else "equal" if shown > 90 else f"{shown:.1f}"
-        lines.append(f"| `{kind}` | {'' if size is None else f'{size:.1f}'} | {value} | {reader} |")
+    for kind, size, *readings in rows:
+        cells = [f"`{kind}`", "" if size is None else f"{size:.1f}"]
+        for value, reader in readings:
+            cells += ["" if value is None else "equal" if value > 90 else f"{value:.1f}", reader]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -92,9 +101,7 @@ def rig_loss(kind: str, rigs: Mapping[str, float], offsets: str) -> float | None
     return next((loss for name, loss in rigs.items() if name.startswith(began)), None)
 
 
-def shows(
-    exporter: AvatarExport, kind: str, path: Path, own: Splats, frame: int
-) -> tuple[float | None, str]:
+def shows(exporter: AvatarExport, kind: str, path: Path, own: Splats, frame: int) -> Shown:
     """PSNR of the pose in a file, and the program that read it; None if no reader is installed.
 
     Args:
@@ -110,21 +117,40 @@ def shows(
         read, reader = READERS[kind](path, own, frame)
     except UserError as error:
         return None, str(error)
-    difference = (_drawn(exporter, read, own) - _drawn(exporter, own, own)).square().mean()
-    return float(-10 * difference.clamp(min=1e-12).log10()), reader
+    return _psnr(_drawn(exporter, read, own), _drawn(exporter, own, own)), reader
+
+
+def browser_shows(exporter: AvatarExport, kind: str, path: Path, own: Splats, frame: int) -> Shown:
+    """As ``shows``, but drawn by other programs in a browser as well."""
+    if kind not in DRAWN:
+        return None, ""
+    seconds, blur = frame / exporter.motion.fps, exporter.system.renderer.eps2d
+    try:
+        picture = web_picture(path, kind, camera_on(own), seconds, blur)
+    except UserError as error:
+        return None, str(error)
+    drawn = torch.from_numpy(picture).float().permute(2, 0, 1)
+    return _psnr(drawn, _drawn(exporter, own, own)), READ_BY.get(kind, "Spark")
+
+
+def camera_on(seen: Splats) -> Camera:
+    """A camera in the files' world that sees all of an avatar."""
+    camera, shift = fit_camera(torch.from_numpy(seen.turned_about_x().means), *SIZE)
+    view = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    view[:3, 3] = shift
+    return replace(camera, cam_from_world=view)
+
+
+def _psnr(image: Float[Tensor, "3 h w"], truth: Float[Tensor, "3 h w"]) -> float:
+    return float(-10 * (image - truth).square().mean().clamp(min=1e-12).log10())
 
 
 @torch.no_grad()
 def _drawn(exporter: AvatarExport, splats: Splats, seen: Splats) -> Float[Tensor, "3 h w"]:
     """Drawn by the avatar's renderer, in a camera that sees all of ``seen``."""
-    camera, shift = fit_camera(torch.from_numpy(seen.turned_about_x().means), *SIZE)
-    turned = splats.turned_about_x()
-    points = Gaussians(
-        torch.from_numpy(turned.means) + shift, torch.from_numpy(turned.scales),
-        torch.from_numpy(turned.quaternions), torch.from_numpy(turned.opacities),
-    )  # fmt: skip
-    shown = {"rgb": Channel(torch.from_numpy(turned.rgb))}
-    render = exporter.system.renderer(points, camera, shown)
+    parts = ("means", "scales", "quaternions", "opacities", "rgb")
+    *shape, rgb = (torch.from_numpy(getattr(splats, name)) for name in parts)
+    render = exporter.system.renderer(Gaussians(*shape), camera_on(seen), {"rgb": Channel(rgb)})
     return over_white(render.images["rgb"], render.alpha)
 
 

@@ -58,9 +58,14 @@ def impatient(monkeypatch):
     monkeypatch.delenv("no_proxy", raising=False)
 
 
+def measured(port, address, seconds):
+    with module._opened(port, address) as tab:
+        return module._measured(tab, seconds)
+
+
 def test_a_page_that_plays_is_measured_without_a_proxy():
     with devtools(plays) as port:
-        rate = module._measured(port, "file:///a.html#bare", 0.1)
+        rate = measured(port, "file:///a.html#bare", 0.1)
     assert rate.drawn_by == "a GPU" and rate.count == rate.frames_per_s == rate.whole_ms == 7
 
 
@@ -77,15 +82,15 @@ def test_a_page_that_plays_is_measured_without_a_proxy():
 )  # fmt: skip
 def test_what_goes_wrong_in_a_browser_is_told(answer, told):
     with devtools(answer) as port, pytest.raises(UserError, match=told) as error:
-        module._measured(port, "file:///a.html#bare", 0.1)
+        measured(port, "file:///a.html#bare", 0.1)
     assert str(error.value).startswith("file:///a.html#bare: ") and "\n" not in str(error.value)
 
 
 def test_a_browser_without_a_page_or_that_is_gone():
     with devtools(plays, pages=0) as port, pytest.raises(UserError, match="opens no page in 0 s"):
-        module._measured(port, "file:///a.html", 0.1)
+        measured(port, "file:///a.html", 0.1)
     with pytest.raises(UserError, match="Chromium does not answer"):
-        module._measured(port, "file:///a.html", 0.1)
+        measured(port, "file:///a.html", 0.1)
 
 
 def test_the_missing_extra_is_named(monkeypatch, tmp_path):

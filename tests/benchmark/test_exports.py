@@ -23,7 +23,13 @@ def exporter(seen_system):
 
 def test_each_format_has_a_row_and_single_poses_are_equal(exporter, tmp_path, monkeypatch):
     monkeypatch.setattr(exports, "exporter_of", lambda config: exporter)
-    names = ["run=here", "frame=1", "format=[ply,splattie,lam,npz,html]", "losses=false"]
+    names = [
+        "run=here",
+        "frame=1",
+        "format=[ply,splattie,lam,npz,html]",
+        "losses=false",
+        "browser=false",
+    ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("export_benchmark", overrides=names)
     text = exports.run_export_benchmark(config, tmp_path).read_text()
@@ -49,11 +55,11 @@ def test_a_format_that_cannot_be_written_costs_no_other_row(exporter, tmp_path, 
     broken = replace(exports.FORMATS["splattie"], write=refuses)
     monkeypatch.setitem(exports.FORMATS, "splattie", broken)
     monkeypatch.setattr(exports, "exporter_of", lambda config: exporter)
-    names = ["run=here", "frame=1", "format=[splattie,ply]", "losses=true"]
+    names = ["run=here", "frame=1", "format=[splattie,ply]", "losses=true", "browser=false"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("export_benchmark", overrides=names)
     text = exports.run_export_benchmark(config, tmp_path).read_text()
-    assert "| `splattie` |  |  | not written: splattie holds whole bodies |" in text
+    assert "| `splattie` |  |  | not written: splattie holds whole bodies |  |  |" in text
     assert "| `ply` | " in text
     config.frame = "all"
     with pytest.raises(UserError, match=r"^frame=all"):

@@ -125,9 +125,10 @@ def shape_mm(true: TruePerson, fitted: FittedPerson) -> float:
 def background_share(true: TruePerson, fitted: FittedPerson) -> float:
     """Share of the texels seen in the photo that have its background in them.
 
-    Texels that only further photos show are left out. Each other one is projected into the photo. With P the colour of the nearest pixel well inside
-    the true outline and B that of the nearest one well outside (smoothed), it counts as background
-    if P and B are more than ``CLEAR_RGB`` apart and its colour is nearer to B than to P.
+    Texels that only further photos show are left out. Each other one is projected into the photo.
+    With P the colour of the nearest pixel well inside the true outline and B that of the nearest
+    one well outside (smoothed), it counts as background if P and B are more than ``CLEAR_RGB``
+    apart and its colour is nearer to B than to P.
     """
     body, textures = fitted.body, fitted.textures
     size = textures.mask.shape[0]
