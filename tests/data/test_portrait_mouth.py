@@ -1,5 +1,6 @@
 """Teeth of portraits: hidden by closed lips, shown by an open mouth above what is dark."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -77,3 +78,15 @@ def test_teeth_of_a_dark_picture_are_darker(body):
         brightness(np.full((SIDE, SIDE, 3), value, np.uint8), face) for value in (60, 150, 255)
     ]
     assert light == sorted(light) and light[0] < 0.5 and light[2] == 1
+
+
+def test_a_head_that_ends_at_the_lips_stays_as_it_is(body):
+    """FLAME's has no inside."""
+    mouth, closed = Mouth.of(body), copy.copy(body)
+    skin = torch.from_numpy(~(mouth.wall | mouth.tongue))
+    changed = {"faces": body.faces[skin], "_uv_faces": body.uv_faces[skin]}
+    closed._buffers = {**body._buffers, **changed}
+    assert Mouth.of(closed) is None and not teeth(closed).any()
+    grey = np.full((8, 8, 3), 90, np.uint8)
+    plain = Textures(grey, np.ones((8, 8), bool), grey, grey)
+    assert paint_mouth(plain, closed, 1.0) is plain

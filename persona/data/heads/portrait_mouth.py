@@ -46,8 +46,11 @@ class Mouth:
     """How much of a tooth's height a vertex may have, by its place along the arch; [0, 1]."""
 
     @classmethod
-    def of(cls, body: HeadBody) -> Mouth:
-        """Two charts of the texture lie behind the lips, of which the wall's is the wider one."""
+    def of(cls, body: HeadBody) -> Mouth | None:
+        """Two charts of the texture lie behind the lips, of which the wall's is the wider one.
+
+        None for a head without them: FLAME's ends at the lips.
+        """
         faces, rows = body.faces.numpy(), body.uv_faces.numpy()
         start, end = np.concatenate([rows[:, [0, 1]], rows[:, [1, 2]]]).T
         joined = coo_matrix((np.ones(len(start)), (start, end)), (len(body.uv),) * 2)
@@ -60,6 +63,8 @@ class Mouth:
             wide = float(np.abs(x).max())
             if z.max() < lips[:, 2].max() and wide < WIDEST and abs(x.mean()) < OFF_CENTRE:
                 found[wide] = inside
+        if len(found) != 2:
+            return None
         tongue, wall = (found[wide] for wide in sorted(found))
         line = np.stack([lips[[0, 1, 2, 3, 4]], lips[[0, 7, 6, 5, 4]]]).mean(0)
         line = line[np.argsort(line[:, 0])]
@@ -74,6 +79,8 @@ def teeth(body: HeadBody) -> Float[Tensor, "p 3"]:
     """What makes folds of the mouth's wall behind the lips, metres; 0 elsewhere."""
     mouth = Mouth.of(body)
     offset = np.zeros((body.num_vertices, 3), np.float32)
+    if mouth is None:
+        return torch.from_numpy(offset)
     for heights, up, forwards in (UPPER, LOWER):
         offset[:, 1] += mouth.teeth * np.interp(mouth.height, heights, up)
         offset[:, 2] += mouth.teeth * np.interp(mouth.height, heights, forwards)
@@ -95,6 +102,8 @@ def paint_mouth(texture: Textures, body: HeadBody, light: float) -> Textures:
         light: Brightness of the picture, 1 where white is white.
     """
     mouth, image = Mouth.of(body), texture.inpaint.copy()
+    if mouth is None:
+        return texture
     render = rasterize_uv(body.uv, body.uv_faces, len(image))
     values = np.stack([mouth.height, mouth.teeth, body.template[:, 2].numpy()], 1)
     shown = interpolate(render, body.faces, torch.from_numpy(values).float()).numpy()
