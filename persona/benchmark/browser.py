@@ -118,7 +118,9 @@ class Tab:
         """
         told = self.ask("Runtime.evaluate", expression=text, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in told or "value" not in told["result"]:
-            why = told["result"].get("description", "no value").splitlines()[0]
+            result = told["result"]  # Of what is thrown, too, which may be a bare string.
+            why = str(result.get("description") or result.get("value") or "no value")
+            why = why.splitlines()[0]
             raise UserError(
                 f"{self.address}: {text.strip()[:40]!r} fails there ({why}); export it again"
             )

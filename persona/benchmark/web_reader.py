@@ -19,16 +19,17 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from persona.benchmark.browser import browsed, until
+from persona.commands.export_loss import SUPERSAMPLE
 from persona.errors import UserError
 from persona.modules.cache import cache_folder
 from persona.types import Camera
 
-PACKAGES = {"three": "0.180.0", "@sparkjsdev/spark": "2.2.0"}
+PACKAGES = {"three": "0.187.0", "@sparkjsdev/spark": "2.2.0"}
 DOWN = ("ply", "ply_compressed", "splat", "sog")
 """Formats whose y axis points down, which a viewer turns about x."""
-DRAWN = (*DOWN, "spz", "glb", "mesh")
+DRAWN = (*DOWN, "spz", "spz4", "glb", "mesh")
 """Formats that these programs read."""
-READ_BY = {"mesh": "three.js", "glb": "three.js, drawn by Spark"}
+READ_BY = {"mesh": "three.js", "spz4": "three.js", "glb": "three.js, drawn by Spark"}
 """Who reads a format, if not Spark alone."""
 _PAGE = Path(__file__).with_name("assets") / "web_reader.html"
 _START_S = 60.0
@@ -61,7 +62,9 @@ def web_picture(
 ) -> Float[ndarray, "h w 3"]:
     """What three.js (meshes) or Spark (Gaussians) shows of a file, on white, in [0, 1].
 
-    Spark moves no Gaussians by bones: those of ``glb`` are read, posed and skinned by three.js.
+    Spark moves no Gaussians by bones: those of ``glb`` are read, posed and skinned by three.js. It
+    does not read version 4 of SPZ either, which three.js draws by itself. Meshes are drawn as
+    finely as here, and averaged.
 
     Args:
         path: The file.
@@ -74,11 +77,13 @@ def web_picture(
     Raises:
         UserError: no Chromium or packages, or the file is refused.
     """
+    finer = SUPERSAMPLE if kind == "mesh" else 1
+    size = camera.width, camera.height
+    camera = camera.resize(camera.height * finer, camera.width * finer)
     given = {
         "view": camera.cam_from_world.flatten().tolist(), "focal": float(camera.focal_px[0]),
         "center": camera.center_px.tolist(), "size": [camera.width, camera.height],
-        "mesh": kind == "mesh", "gltf": kind == "glb", "down": kind in DOWN, "seconds": seconds,
-        "blur": blur,
+        "kind": kind, "down": kind in DOWN, "seconds": seconds, "blur": blur,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "page"
@@ -91,11 +96,12 @@ def web_picture(
             browsed(f"{address}/{_PAGE.name}", True, Path(scratch)) as tab,
         ):
             until(lambda: tab.value("!!window.drawn"), _START_S, f"{path}: the page does not start")
-            shown = tab.value(f"drawn({json.dumps(path.name)}, {json.dumps(given)})")
-    content = np.frombuffer(base64.b64decode(shown.partition(",")[2]), np.uint8)
+            image = tab.value(f"drawn({json.dumps(path.name)}, {json.dumps(given)})")
+    content = np.frombuffer(base64.b64decode(image.partition(",")[2]), np.uint8)
     picture = cv2.imdecode(content, cv2.IMREAD_COLOR)
     assert picture is not None  # The browser has just encoded it.
-    return picture[..., ::-1] / 255.0
+    shown = np.asarray(picture[..., ::-1], np.float64) / 255
+    return cv2.resize(shown, size, interpolation=cv2.INTER_AREA)
 
 
 @contextmanager

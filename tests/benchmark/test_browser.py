@@ -13,6 +13,7 @@ from persona.benchmark.browser import page_rate
 from persona.errors import UserError
 
 server = pytest.importorskip("websockets.sync.server", reason="needs the extra viewer")
+BARE = {"result": {"type": "string", "value": "Invalid header"}, "exceptionDetails": {}}
 THROWN = {"result": {"description": "TypeError: x is null\n  at y"}, "exceptionDetails": {}}
 
 
@@ -77,8 +78,9 @@ def test_a_page_that_plays_is_measured_without_a_proxy():
         (lambda *_: None, "Chromium does not answer"),
         (lambda _, text: {"result": {"result": {} if "host" in text else {"value": 7}}},
          "no value"),
+        (lambda method, text: {"result": BARE} if text else plays(method, text), "Invalid header"),
     ],
-    ids=["throws", "refuses", "silent", "undefined"],
+    ids=["throws", "refuses", "silent", "undefined", "throws text"],
 )  # fmt: skip
 def test_what_goes_wrong_in_a_browser_is_told(answer, told):
     with devtools(answer) as port, pytest.raises(UserError, match=told) as error:

@@ -10,7 +10,7 @@ import torch
 from persona.benchmark import web_reader
 from persona.benchmark.browser import browser
 from persona.benchmark.exports import _drawn, browser_shows, camera_on
-from persona.benchmark.web_reader import DRAWN, PACKAGES, packages, web_picture
+from persona.benchmark.web_reader import DRAWN, PACKAGES, READ_BY, packages, web_picture
 from persona.commands.avatar_export import AvatarExport, Settings
 from persona.commands.export_loss import draw_mesh, draw_rig, in_view
 from persona.data.export.formats import FORMATS
@@ -47,7 +47,7 @@ def written(exporter, kind, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [kind for kind in DRAWN if kind not in ("mesh", "glb")])
+@pytest.mark.parametrize("kind", [kind for kind in DRAWN if kind not in READ_BY])
 def test_spark_draws_what_the_avatar_draws(readers, exporter, tmp_path, kind):
     path, own = written(exporter, kind, tmp_path), exporter.posed(FRAME)
     loss, reader = browser_shows(exporter, kind, path, own, FRAME)
@@ -58,9 +58,26 @@ def test_spark_draws_what_the_avatar_draws(readers, exporter, tmp_path, kind):
 
 
 @pytest.mark.slow
+def test_three_draws_version_4_of_spz_as_version_3(readers, exporter, tmp_path):
+    """Three cuts Gaussians off at two sigmas, which shows where they are as large as here."""
+    own = exporter.posed(FRAME)
+    new, old = (
+        web_picture(written(exporter, kind, tmp_path), "spz4", camera_on(own), 0.0, 0.0)
+        for kind in ("spz4", "spz")
+    )
+    assert (new == old).all(), "version 3 is what Spark draws as the avatar"
+    there = _drawn(exporter, own, own).permute(1, 2, 0).numpy()
+    assert -10 * np.log10(np.square(new - there).mean()) > 24
+
+
+@pytest.mark.slow
 @torch.no_grad()
 def test_skeleton_weights_and_motion_of_a_glb_pose_its_gaussians(readers, exporter, tmp_path):
-    """Read, posed and skinned by three.js and drawn by Spark as the rig is drawn here."""
+    """Read, posed and skinned by three.js and drawn by Spark as the rig is drawn here.
+
+    In the motion's last frame, too, for which a loop would show the first.
+    """
+    exporter = AvatarExport(exporter.system, exporter.motion[: FRAME + 1], exporter.settings)
     path = written(exporter, "glb", tmp_path)
     rig = exporter.rig(FRAME).limited(exporter.settings.influences)
     pose, camera = in_view(exporter.system, exporter.placed(FRAME))
@@ -81,7 +98,7 @@ def test_skeleton_weights_and_motion_of_a_glb_pose_its_gaussians(readers, export
 @pytest.mark.slow
 @torch.no_grad()
 def test_three_draws_the_mesh_as_it_is_drawn_here(readers, exporter, tmp_path):
-    """Pixels at borders differ: three.js takes four samples in other places."""
+    """Pixels at borders differ: three.js takes its samples in other places."""
     path, own = written(exporter, "mesh", tmp_path), exporter.posed(FRAME)
     shown = web_picture(path, "mesh", camera_on(own), FRAME / exporter.motion.fps, 0.1)
     rig = exporter.rig(FRAME)
