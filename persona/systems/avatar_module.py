@@ -142,6 +142,12 @@ class AvatarModule(L.LightningModule):
                 f"checkpoint was made with body {made['body']} ({made['body_digest'][:8]}), not "
                 f"{self.body.name} ({self.body.digest[:8]}); choose that body"
             )
+        shape = len(made["identity"]["betas"])
+        if shape != self.body.num_betas:
+            raise UserError(
+                f"checkpoint was made with {shape} shape coefficients of body {made['body']}, not "
+                f"{self.body.num_betas}; use the configuration it was trained with"
+            )
         garment = made.get("garment")
         worn = Garment(**garment) if garment else None
         # A training that goes on has carved again, perhaps by other code or on another machine.

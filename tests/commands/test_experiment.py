@@ -213,6 +213,10 @@ def test_truncated_checkpoint(run, tmp_path):
     ("change", "message"),
     [
         (lambda c: c["persona"].update(body_digest="0" * 64), "made with body"),
+        (
+            lambda c: c["persona"]["identity"].update(betas=torch.zeros(3)),
+            "made with 3 shape coefficients",
+        ),
         (lambda c: c.pop("persona"), "not a checkpoint of persona"),
         (lambda c: c["state_dict"].update({"avatar.rgb_logit": torch.zeros(3, 3)}), "does not fit"),
     ],
