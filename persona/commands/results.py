@@ -20,6 +20,7 @@ from persona.commands.editable import EditableHead, has_edits
 from persona.commands.pictures import labelled, to_uint8
 from persona.commands.video_file import WHITE, write_video
 from persona.data.datamodule import SubjectDataModule
+from persona.data.frames import FrameDataset
 from persona.data.io import read_json, write_csv, write_json, write_png
 from persona.data.layout import CAPTURED
 from persona.data.motion.load import load_motion
@@ -90,12 +91,19 @@ def comparison(system: Fit, data: SubjectDataModule, num_images: int) -> UInt8[n
     rows = np.unique(np.linspace(0, len(frames) - 1, num_images).round().astype(int))
     tiles = []
     for row in rows:
-        batch = frames[[int(row)]].to(system.device)
-        for frame, predictions in system.predict_frames(batch):
-            truth = frame.image[0] * frame.mask[0] + 1 - frame.mask[0]
-            image, _ = predictions[system.assets[-1]]
-            tiles.append(np.vstack([to_uint8(truth), to_uint8(image[0]), error(truth, image[0])]))
+        truth, image = truth_and_render(system, frames, int(row))
+        tiles.append(np.vstack([to_uint8(truth), to_uint8(image), error(truth, image)]))
     return labelled(np.hstack(tiles), ("truth", "render", f"error x{ERROR_SCALE:g}"))
+
+
+@torch.no_grad()
+def truth_and_render(
+    system: Fit, frames: FrameDataset, row: int
+) -> tuple[Float[torch.Tensor, "3 h w"], Float[torch.Tensor, "3 h w"]]:
+    """A test frame and the avatar in its pose, both on white."""
+    ((frame, predictions),) = system.predict_frames(frames[[row]].to(system.device))
+    image, _ = predictions[system.assets[-1]]
+    return frame.image[0] * frame.mask[0] + 1 - frame.mask[0], image[0]
 
 
 def error(

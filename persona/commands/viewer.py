@@ -7,7 +7,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from persona.commands.avatar_export import REST, rest_motion
+from persona.commands.beside import Beside
 from persona.commands.puppet import Puppet, covariances
 from persona.data.motion.names import JOINTS
 from persona.data.motion.procedural import BUILTIN
@@ -15,6 +18,8 @@ from persona.errors import UserError
 
 NODE = "/avatar"
 AXES = ("x", "y", "z")
+NONE = "none"
+WHITE_PIXEL = np.full((1, 1, 3), 255, np.uint8)
 
 
 def check_port(host: str, port: int, option: str = "port") -> None:
@@ -44,10 +49,13 @@ class Viewer:
         puppet: What is moved.
         host: Address to listen at.
         port: Port there.
+        beside: Frames of the subject, which can be compared with; None leaves them out.
     """
 
-    def __init__(self, viser: ModuleType, puppet: Puppet, host: str, port: int) -> None:
-        self.puppet = puppet
+    def __init__(
+        self, viser: ModuleType, puppet: Puppet, host: str, port: int, beside: Beside | None = None
+    ) -> None:
+        self.puppet, self.beside = puppet, beside
         self.server = viser.ViserServer(host=host, port=port, verbose=False)
         self.server.scene.set_up_direction("+y")
         self.dirty, self.last = True, time.perf_counter()
@@ -55,6 +63,8 @@ class Viewer:
         self._add_motion()
         self._add_joints()
         self._add_face()
+        if beside is not None:
+            self._add_truth(beside)
 
     def _changed(self, *_: object) -> None:
         self.dirty = True
@@ -90,6 +100,13 @@ class Viewer:
             for name in self.puppet.expressions:
                 self.face[name] = gui.add_slider(name, 0.0, 1.0, 0.01, 0.0)
                 self.face[name].on_update(lambda _: self.pull_face())
+
+    def _add_truth(self, beside: Beside) -> None:
+        gui = self.server.gui
+        with gui.add_folder("truth beside render", expand_by_default=False):
+            self.compared = gui.add_dropdown("frame", (NONE, *beside.frames.names))
+            self.pair = gui.add_image(WHITE_PIXEL)
+        self.shown = NONE
 
     def take(self, motion: str) -> None:
         """Plays another motion; the page says if it cannot be read."""
@@ -141,8 +158,16 @@ class Viewer:
         self.puppet.turns.clear()  # Moving the sliders stored turns of zero.
         self.dirty = True
 
+    def compare(self) -> None:
+        """Draws the frame that was chosen beside the truth, if another one is shown."""
+        if self.beside is not None and self.compared.value != self.shown:
+            self.shown = self.compared.value
+            none = self.shown == NONE
+            self.pair.image = WHITE_PIXEL if none else self.beside.picture(self.shown)
+
     def step(self) -> None:
         """Advances the motion, and redraws the avatar if anything has changed."""
+        self.compare()
         now = time.perf_counter()
         motion = self.puppet.motion
         if self.play.value and len(motion) > 1:

@@ -4,12 +4,16 @@ import socket
 import urllib.request
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from persona.commands import puppet as module
+from persona.commands.beside import Beside
+from persona.commands.experiment import load_config, load_system
 from persona.commands.puppet import Puppet, covariances
+from persona.commands.view import scored_frames
 from persona.commands.viewer import Viewer, check_port
 from persona.data.motion.names import INDEX
 from persona.errors import UserError
@@ -59,6 +63,38 @@ def test_a_pose_is_of_what_was_asked_at_its_beginning(puppet, monkeypatch):
     monkeypatch.setattr(module, "matrix_from_axis_angle", meddle)
     assert (puppet.pose(3).joints == expected.joints).all()
     assert len(puppet.motion) == 1 and puppet.pose(3).joints.shape == expected.joints.shape
+
+
+def test_the_truth_stands_beside_the_render(trained, free_port):
+    """The pair is that of the run's comparison; other frames are drawn when they are chosen."""
+    viser = pytest.importorskip("viser", reason="needs persona[viewer]")
+    system = load_system(trained["folder"])
+    beside = Beside(system, scored_frames(trained["folder"]))
+    viewer = Viewer(viser, Puppet(system), "127.0.0.1", free_port, beside)
+    try:
+        viewer.compare()
+        assert viewer.pair.image.shape == (1, 1, 3), "a frame is shown that nobody chose"
+        viewer.compared.value = "test/1"
+        viewer.compare()
+        pair = viewer.pair.image
+        viewer.compared.value = "none"
+        viewer.compare()
+        assert viewer.pair.image.shape == (1, 1, 3)
+    finally:
+        viewer.server.stop()
+    height, width = pair.shape[0], pair.shape[1] // 2
+    sheet = cv2.imread(str(trained["folder"] / "comparison.png"))[..., ::-1]
+    truth, render = (sheet[i * height :][:height, -width:] for i in range(2))
+    np.testing.assert_array_equal(pair[:, :width], truth)
+    assert np.abs(pair[:, width:].astype(int) - render).max() <= 1
+
+
+def test_a_run_whose_subject_is_gone_is_told(trained, tmp_path):
+    text = (trained["folder"] / "config.yaml").read_text()
+    root = str(load_config(trained["folder"]).data.root)
+    (tmp_path / "config.yaml").write_text(text.replace(root, str(tmp_path / "gone")))
+    with pytest.raises(UserError, match=r"its subject cannot be shown: .*no such subject folder"):
+        scored_frames(tmp_path)
 
 
 def test_covariances(puppet):
