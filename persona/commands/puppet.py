@@ -1,5 +1,8 @@
 """An avatar whose joints and face are moved by hand, on top of a motion."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +15,7 @@ from persona.data.export.scene import Splats
 from persona.data.motion.load import load_motion
 from persona.data.motion.motion import Motion
 from persona.data.motion.names import INDEX
+from persona.modules.avatar.light import SphericalLight, turned_light
 from persona.modules.body.rotation import (
     axis_angle_from_matrix,
     matrix_from_axis_angle,
@@ -38,6 +42,15 @@ class Puppet:
         """By joint: degrees about its x, y and z axes, added to the motion."""
         self.face: dict[str, float] = {}
         """By expression: what is added to the motion."""
+        self.light: tuple[float, float] = (0.0, 1.0)
+        """Degrees by which the light is turned about the vertical, and its brightness; of avatars
+        that have a light of their own."""
+
+    @property
+    def lights(self) -> SphericalLight | None:
+        """The avatar's light."""
+        light = getattr(self.system.avatar, "light", None)
+        return light if isinstance(light, SphericalLight) else None
 
     @property
     def expressions(self) -> tuple[str, ...]:
@@ -72,7 +85,23 @@ class Puppet:
     def splats(self, frame: int) -> Splats:
         """The avatar in that pose, in the world."""
         motion = replace(self.motion, pose=self.pose(frame))
-        return AvatarExport(self.system, motion, Settings(self.asset)).posed(0)
+        with self._lit():
+            return AvatarExport(self.system, motion, Settings(self.asset)).posed(0)
+
+    @contextmanager
+    def _lit(self) -> Iterator[None]:
+        """The avatar under the changed light."""
+        (degrees, brightness), light = self.light, self.lights
+        if light is None:
+            yield
+            return
+        own = light.coefficients.detach().clone()
+        turn = matrix_from_axis_angle(own.new_tensor([0.0, math.radians(degrees), 0.0]))
+        light.coefficients.data = brightness * turned_light(own, turn)
+        try:
+            yield
+        finally:
+            light.coefficients.data = own
 
 
 def covariances(splats: Splats) -> Float32[ndarray, "n 3 3"]:

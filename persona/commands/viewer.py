@@ -63,6 +63,8 @@ class Viewer:
         self._add_motion()
         self._add_joints()
         self._add_face()
+        if puppet.lights is not None:
+            self._add_light()
         if beside is not None:
             self._add_truth(beside)
 
@@ -101,6 +103,16 @@ class Viewer:
                 self.face[name] = gui.add_slider(name, 0.0, 1.0, 0.01, 0.0)
                 self.face[name].on_update(lambda _: self.pull_face())
 
+    def _add_light(self) -> None:
+        gui = self.server.gui
+        with gui.add_folder("light", expand_by_default=False):
+            self.light = [
+                gui.add_slider("turned, degrees", -180, 180, 1, 0),
+                gui.add_slider("brightness", 0.2, 3.0, 0.05, 1.0),
+            ]
+        for slider in self.light:
+            slider.on_update(lambda _: self.shine())
+
     def _add_truth(self, beside: Beside) -> None:
         gui = self.server.gui
         with gui.add_folder("truth beside render", expand_by_default=False):
@@ -131,6 +143,12 @@ class Viewer:
     def _fit_slider(self) -> None:
         self.frame.max = max(len(self.puppet.motion) - 1, 1)
         self.frame.value = 0
+        self.dirty = True
+
+    def shine(self) -> None:
+        """Changes the light to what its sliders say."""
+        degrees, brightness = (float(slider.value) for slider in self.light)
+        self.puppet.light = degrees, brightness
         self.dirty = True
 
     def turn(self) -> None:

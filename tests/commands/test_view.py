@@ -1,5 +1,6 @@
 """The viewer: a pose compared with SciPy's, a page that answers, a port that is in use."""
 
+import copy
 import socket
 import urllib.request
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from persona.commands import puppet as module
@@ -17,6 +19,7 @@ from persona.commands.view import scored_frames
 from persona.commands.viewer import Viewer, check_port
 from persona.data.motion.names import INDEX
 from persona.errors import UserError
+from persona.modules.avatar.light import SphericalLight
 
 
 @pytest.fixture
@@ -145,3 +148,26 @@ def test_the_page_answers_and_its_controls_move_the_avatar(puppet, free_port, tm
         assert viewer.frame.value >= 2
     finally:
         viewer.server.stop()
+
+
+def test_the_light_turns_and_the_avatar_keeps_its_own(seen_system):
+    """Of an avatar without a light nothing changes, and the page has no sliders for it."""
+    system = copy.deepcopy(seen_system)
+    assert Puppet(system).lights is None
+    system.avatar.light = SphericalLight()
+    own = torch.tensor([0.6, 0.3, 0, 0, 0, 0, 0, 0, 0])
+    system.avatar.light.coefficients.data.copy_(own)
+    puppet = Puppet(system)
+    before = puppet.splats(0).rgb
+    puppet.light = 0.0, 0.5
+    darker = puppet.splats(0).rgb
+    puppet.light = 180.0, 1.0
+    turned = puppet.splats(0).rgb
+    torch.testing.assert_close(system.avatar.light.coefficients.data, own)
+    assert darker.mean() < before.mean() - 0.02
+    # From the other side: who faces the light there is darker here.
+    mirrored = own * torch.tensor([1.0, -1, 1, 1, 1, 1, 1, 1, 1])
+    system.avatar.light.coefficients.data.copy_(mirrored)
+    puppet.light = 0.0, 1.0
+    np.testing.assert_allclose(turned, puppet.splats(0).rgb, atol=1e-4)
+    assert np.abs(turned - before).max() > 0.02

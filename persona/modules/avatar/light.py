@@ -89,3 +89,19 @@ def sun_and_sky(
     # A clamped cosine is 1/4 + c/2 + 5/32 (3 c^2 - 1) to its second degree.
     constant = direction.new_tensor([sun / 4 + sky])
     return torch.cat((constant, sun / 2 * facing + sky / 4 * up, 5 / 32 * sun * second))
+
+
+def turned_light(harmonics: Float[Tensor, "9"], turn: Float[Tensor, "3 3"]) -> Float[Tensor, "9"]:
+    """Coefficients of the same light, turned: a degree's harmonics turn into each other exactly.
+
+    Args:
+        harmonics: The light.
+        turn: Rotation in the light's frame.
+    """
+    count = torch.arange(4 * NUM_SH).to(harmonics)
+    z = 1 - (2 * count + 1) / len(count)
+    angle = count * (3 - 5**0.5) * torch.pi
+    normals = torch.stack((angle.cos(), angle.sin(), z), -1)
+    normals[:, :2] *= (1 - z.square()).sqrt()[:, None]
+    light = sh_basis(normals @ turn) @ harmonics
+    return torch.linalg.lstsq(sh_basis(normals), light[:, None]).solution[:, 0]

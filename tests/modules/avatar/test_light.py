@@ -12,7 +12,7 @@ from persona.data.subject import Subject
 from persona.errors import UserError
 from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.driver import PoseDriver
-from persona.modules.avatar.light import GAMMA, SphericalLight, sun_and_sky
+from persona.modules.avatar.light import GAMMA, SphericalLight, sun_and_sky, turned_light
 from persona.modules.avatar.pose_table import matrix_pose
 from persona.modules.avatar.spherical_harmonics import sh_basis
 from persona.modules.body.rotation import matrix_from_axis_angle
@@ -168,3 +168,12 @@ def test_a_method_starts_with_the_light_between_photo_and_albedo(tiny, subjects,
     bare.path("captured", "albedo", 0).unlink()
     with pytest.raises(UserError, match=r"has no albedo that avatar\.light=photo"):
         method._initialise_light(bare)
+
+
+def test_a_turned_light_falls_on_turned_normals_as_before():
+    generator = torch.Generator().manual_seed(3)
+    harmonics = torch.randn(9, generator=generator)
+    turn = matrix_from_axis_angle(torch.tensor([0.3, -1.2, 0.7]))
+    normals = torch.nn.functional.normalize(torch.randn(50, 3, generator=generator), dim=-1)
+    found = sh_basis(normals @ turn.T) @ turned_light(harmonics, turn)
+    torch.testing.assert_close(found, sh_basis(normals) @ harmonics, atol=1e-5, rtol=1e-5)
