@@ -23,7 +23,8 @@ FRAME = 40
 
 @pytest.fixture
 def readers():
-    """Skips without a browser or the packages: the set-up installs neither."""
+    """Skips without a browser or the packages: the set-up installs none of them."""
+    pytest.importorskip("websockets", reason="needs persona[viewer]")
     if browser() is None:
         pytest.skip("needs Chromium (Debian: apt-get install chromium)")
     try:
