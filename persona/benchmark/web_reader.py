@@ -6,7 +6,6 @@ import base64
 import functools
 import http.server
 import json
-import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -88,9 +87,8 @@ def web_picture(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "page"
         folder.mkdir()
-        (folder / "node_modules").symlink_to(packages())
-        for file in (_PAGE, path):
-            shutil.copy(file, folder)
+        for file in (packages(), _PAGE, path.resolve()):
+            (folder / file.name).symlink_to(file)
         with (
             _served(folder) as address,
             browsed(f"{address}/{_PAGE.name}", True, Path(scratch)) as tab,

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from omegaconf import DictConfig
@@ -15,6 +14,7 @@ from persona.data.motion.camera import place_in_camera
 from persona.data.motion.motion import Motion
 from persona.data.motion.names import HEAD, JOINTS
 from persona.modules.avatar.bake import bake_mesh
+from persona.modules.avatar.light import turned_light
 from persona.modules.avatar.pose_table import full_rotations, matrix_pose
 from persona.modules.avatar.rig import Rig
 from persona.modules.body.base import Body
@@ -145,8 +145,9 @@ def lighting(rig: Rig) -> Lighting | None:
     """In the world, whose y and z are the opposite of a camera's."""
     if rig.lighting is None:
         return None
-    signs = np.array([1, 1, -1, -1, -1, 1, 1, -1, 1], np.float32)
-    return Lighting(rig.lighting.normals.numpy(), rig.lighting.harmonics.numpy() * signs)
+    about_x = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    harmonics = turned_light(rig.lighting.harmonics, about_x)
+    return Lighting(rig.lighting.normals.numpy(), harmonics.numpy())
 
 
 def splats(gaussians: Gaussians, rgb: Float[Tensor, "n 3"]) -> Splats:

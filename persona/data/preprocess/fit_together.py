@@ -41,8 +41,6 @@ from persona.types import BodyIdentity, BodyPose
 log = logging.getLogger(__name__)
 _HEAD = [11, 14]
 """Neck and head among the body's joints."""
-_FACE_OF_BODY = slice(0, 5)
-"""Nose, eyes and ears among the body's keypoints."""
 _MAX_HEAD = 1.4
 """Radians that a head can turn against the chest."""
 LIMBS = {
@@ -122,8 +120,7 @@ def with_one_stance(
         # Without a face, its points are guessed: too high by 2.4 % of the height from behind.
         if k not in doubted and problem.detection.has_face:
             continue
-        problem.keypoint_weights[:, wholebody.FACE] = 0
-        problem.keypoint_weights[:, _FACE_OF_BODY] = 0
+        problem.keypoint_weights[:, wholebody.WHOLE_FACE] = 0
     states = [_state(p, fit, identity) for p, fit in zip(problems, fits, strict=True)]
     for state in states[1:]:
         state.betas, state.joint_offset = states[0].betas, states[0].joint_offset

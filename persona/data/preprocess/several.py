@@ -43,8 +43,6 @@ what either shows."""
 _VOTE = 2
 _FIRST = 4.0
 """How much more the photograph counts that the avatar is trained to show."""
-_OF_FACE = [*range(5), *range(wholebody.FACE.start, wholebody.FACE.stop)]
-"""Eyes, nose and ears of the body, and the face's own points."""
 _LEAST_SHARP = 0.1
 """Weight of the most blurred photograph against the sharpest."""
 
@@ -65,7 +63,7 @@ class Sight:
 def without_face(sight: Sight) -> Sight:
     """The photograph as it reads if what was found of a face is none."""
     keypoints = sight.detection.keypoints.clone()
-    keypoints[_OF_FACE, 2] = 0
+    keypoints[wholebody.WHOLE_FACE, 2] = 0
     return replace(sight, detection=replace(sight.detection, keypoints=keypoints))
 
 

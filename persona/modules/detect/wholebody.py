@@ -24,6 +24,8 @@ CONTOUR = slice(23, 40)
 FACE = slice(23, 91)
 LEFT_HAND = slice(91, 112)
 RIGHT_HAND = slice(112, 133)
+WHOLE_FACE = [*range(5), *range(FACE.start, FACE.stop)]
+"""The face's own points, and the body's nose, eyes and ears."""
 MIN_SCORE = 0.3
 """Up to it a keypoint does not count as seen."""
 
