@@ -114,7 +114,9 @@ class PersonaMethod(Method):
         seen = torch.from_numpy(captured.mask)[..., None]
         unit = [torch.from_numpy(t.inpaint).float() / 255 for t in (captured, generated)]
         seg = torch.from_numpy(generated.seg_inpaint).float() / 255
-        dressed = self.body.shape(subject.identity(self.body))[0]
+        told = subject.identity(self.body)
+        taken_off = not torch.equal(told.face_offset, self.identity.face_offset.cpu())
+        dressed = self.body.shape(told)[0] if taken_off else None
         textures = torch.where(seen, unit[0], unit[1]), unit[1], seg
         colors = [self._texture(texture, dressed) for texture in textures]
         self.avatar.initialise_colors(*colors)
@@ -164,7 +166,7 @@ class PersonaMethod(Method):
         self.avatar.remove_light(pose, View(camera_rotation=rotation))
 
     def _texture(
-        self, texture: Float[Tensor, "h w 3"], dressed: Float[Tensor, "p 3"]
+        self, texture: Float[Tensor, "h w 3"], dressed: Float[Tensor, "p 3"] | None = None
     ) -> Float[Tensor, "n 3"]:
         template, body = self.avatar.template, self.avatar.template.body
         colors = texture_colors(
@@ -174,21 +176,25 @@ class PersonaMethod(Method):
         # own where photographs showed it in front of that.
         return colors[template.once("shown by skin", lambda: self._shown_by(dressed))]
 
-    def _shown_by(self, dressed: Float[Tensor, "p 3"]) -> Int[Tensor, "n"]:
+    def _shown_by(self, dressed: Float[Tensor, "p 3"] | None) -> Int[Tensor, "n"]:
         """For each Gaussian the one whose texel it begins with: its own, or the nearest skin's.
 
-        dressed: The body's own vertices in the rest pose, with a skirt that was taken off since.
+        dressed: The body's own vertices in the rest pose, with the skirt that the garment was made
+            of; None where a garment was carved, which lies over the skin that is there.
         """
         template = self.avatar.template
         rows, garment = torch.arange(template.num_gaussians), template.garment.cpu()
         if not garment.any():
             return rows
-        worn = template.rest_vertices.clone()
-        worn[: len(dressed)] = dressed.to(worn)
-        points = template.subdivision.features(worn)
-        normals = vertex_normals(points, template.faces, template.fans)
-        both = torch.cat((points, ALIKE_M * normals), -1).cpu()
-        _, nearest = cKDTree(both[~garment]).query(both[garment])
+        points = template.vertices
+        if dressed is not None:
+            worn = template.rest_vertices.clone()
+            worn[: len(dressed)] = dressed.to(worn)
+            places = template.subdivision.features(worn)
+            normals = vertex_normals(places, template.faces, template.fans)
+            points = torch.cat((places, ALIKE_M * normals), -1)
+        points = points.cpu()
+        _, nearest = cKDTree(points[~garment]).query(points[garment])
         rows[garment] = rows[~garment][torch.from_numpy(nearest)]
         return rows
 

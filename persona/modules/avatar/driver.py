@@ -86,9 +86,7 @@ class PoseDriver:
         return rest.index_add(0, self.mimic, self.expr_dirs @ pose.expression), weights
 
     @torch.no_grad()
-    def hung(
-        self, poses: ClipPoses, offset: Float[Tensor, "b q 3"]
-    ) -> Float[Tensor, "b q 3"]:
+    def hung(self, poses: ClipPoses, offset: Float[Tensor, "b q 3"]) -> Float[Tensor, "b q 3"]:
         """What takes the canonical garment to where its cloth hangs in each pose of a clip, metres.
 
         Args:
@@ -163,6 +161,12 @@ class ClipDrawer:
         self, row: int | Int[Tensor, "1"], camera: Camera
     ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]:
         """Premultiplied colour and alpha. A row on the device can be captured as a CUDA graph."""
+        gaussians, colors = self.drawn(row)
+        render = self.renderer(gaussians, camera, {"rgb": Channel(colors)})
+        return render.images["rgb"], render.alpha
+
+    def drawn(self, row: int | Int[Tensor, "1"]) -> tuple[Gaussians, Float[Tensor, "n 3"]]:
+        """The Gaussians of a frame, camera frame, and their colours in [0, 1]."""
         pose, unskinned = self.poses.row(row), self.unskinned
         if self.cloth is not None:
             rest, weights = unskinned or self.driver.unskinned(pose)
@@ -170,6 +174,4 @@ class ClipDrawer:
             still = moved.new_zeros(len(template.coarse_vertices) - len(moved), 3)
             rest = rest + template.subdivision.features(torch.cat((still, moved)))
             unskinned = rest, weights
-        gaussians, colors = self.driver.drawn(pose, self.view, unskinned)
-        render = self.renderer(gaussians, camera, {"rgb": Channel(colors)})
-        return render.images["rgb"], render.alpha
+        return self.driver.drawn(pose, self.view, unskinned)

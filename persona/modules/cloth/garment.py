@@ -39,7 +39,7 @@ _BLEND_M, _TUCKED_M = 0.08, 0.01
 """Height over which the garment rises out of the skin, and how deep its first ring lies in it: it
 must not be seen to end there."""
 _OWN_M = 0.2
-"""How far below its top the garment has weights of its own: above, they are the skin's beside it."""
+"""How far below its top the garment has weights of its own; above, those of the skin beside it."""
 _SMOOTH_M = 0.06
 ALIKE_M = 0.05
 """A garment has the colours of the skin that it was made of. Skin that faces another way counts as

@@ -7,9 +7,9 @@ import torch
 from persona.data.preprocess.parts import limb_of_vertices
 from persona.data.preprocess.skirt import Skirt, leg_vertices, skirt_offset
 from persona.errors import UserError
+from persona.modules.body.skinning import blend_skin
 from persona.modules.cloth import drape as module
 from persona.modules.cloth.drape import Fabric, drape, ease_in
-from persona.modules.body.skinning import blend_skin
 from persona.modules.cloth.garment import undress
 from persona.types import BodyPose
 
