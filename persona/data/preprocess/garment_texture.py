@@ -38,7 +38,7 @@ def with_strip(
     rows = round((1 - STRIP) * size)
 
     def laid(texture: Shaped[ndarray, "t t *c"], mixed: bool) -> Shaped[ndarray, "t t *c"]:
-        out = np.zeros_like(texture)
+        out = texture.copy()  # Texels on no face keep a colour of its kind.
         how = cv2.INTER_AREA if mixed else cv2.INTER_NEAREST
         small = cv2.resize(texture.astype(np.uint8), (size, rows), interpolation=how)
         out[:rows] = small.astype(texture.dtype)
