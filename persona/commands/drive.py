@@ -90,9 +90,13 @@ def animate(config: DictConfig, folder: Path, system: Fit | None = None) -> Path
 
 
 def swung(system: Fit, motion: Motion) -> Float[Tensor, "n q 3"] | None:
-    """How the avatar's garment hangs in each frame; None where there is none to simulate."""
+    """How the avatar's garment hangs in each frame; None where there is none to simulate.
+
+    One that was carved has learnt its shape in the canonical pose: it is skinned.
+    """
+    template = getattr(system.avatar, "template", None)
     body, identity = copy.deepcopy(system.body).cpu(), system.identity.to("cpu")
-    if not isinstance(body, SmplxBody) or identity.garment is None:
+    if not getattr(template, "garment_at_rest", False) or not isinstance(body, SmplxBody):
         return None
     frames = torch.arange(len(motion))
     try:

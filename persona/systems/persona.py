@@ -90,13 +90,13 @@ class PersonaMethod(Method):
     def dress(self, identity: BodyIdentity, frames: FrameDataset) -> BodyIdentity:
         """Gives a garment that hangs around the legs a surface of its own, if that is asked for.
 
-        That of a photograph is on the body's skin already, and is taken off it; another is carved.
+        A photograph's skirt is on the body's skin already, and is taken off it; others are carved.
         """
-        if not self.builder.garment:
-            return identity
-        undressed = undress(self.body, identity)
+        undressed = undress(self.body, identity) if self.builder.skirt else None
         if undressed is not None:
             return undressed.identity
+        if not self.builder.garment:
+            return identity
         return replace(identity, garment=carve_garment(self.body, identity, frames))
 
     def build(self, identity: BodyIdentity) -> None:
@@ -131,7 +131,7 @@ class PersonaMethod(Method):
         found = [subject.surface_offset(folder, int(number)) for folder, number in split]
         simulated = [offset[0].max() for offset in found if offset is not None]
         if simulated and max(simulated) >= len(self.avatar.template.rest_vertices):
-            log.warning("the clips' simulated clothes are not looked at: set avatar.garment=true")
+            log.warning("the clips' simulated clothes are not looked at: set avatar.skirt=true")
         elif simulated:
             hanging = [
                 None if each is None else (torch.from_numpy(each[0]), torch.from_numpy(each[1]))

@@ -95,7 +95,7 @@ class AvatarTemplate(nn.Module):
         self._made: dict[Hashable, Tensor] = {}
         skin = body.canonical(replace(identity, garment=None))[0], body.weights
         body, identity = body.dressed(identity)
-        self.body = body
+        self.body, self.garment_at_rest = body, garment_at_rest
         faces = body.faces.cpu()
         self.coarse_regions: BodyRegions = body_regions(body)
         sides = None

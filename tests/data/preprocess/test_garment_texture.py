@@ -33,9 +33,7 @@ def person(body):
     parts[:] = PART_COLOURS[PART_INDEX["Torso"]]
     parts[texels.index[skirt[texels.corners].all(-1)]] = PART_COLOURS[CLOTH]
     flat, seen = colour.reshape(SIZE, SIZE, 3), np.ones((SIZE, SIZE), bool)
-    return TexturedPerson(
-        body, identity, Textures(flat, seen, flat, parts.reshape(SIZE, SIZE, 3))
-    )
+    return TexturedPerson(body, identity, Textures(flat, seen, flat, parts.reshape(SIZE, SIZE, 3)))
 
 
 def told(place):

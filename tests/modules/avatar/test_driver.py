@@ -120,9 +120,7 @@ def test_a_garment_hangs_where_its_cloth_is(body, at_rest):
     rest = torch.tensor([[0.0, -0.6, 0], [0.0, -0.6, 0.1], [0.0, -1.1, 0], [0.0, -1.1, 0.1]])
     garment = Garment(rest, square, weights, rest[:, :2].abs(), square)
     identity = replace(body.zero_identity(), garment=garment)
-    builder = AvatarBuilder(
-        levels=0, diffused_skinning=False, pose_offsets=False, garment=True, garment_at_rest=at_rest
-    )
+    builder = AvatarBuilder(levels=0, diffused_skinning=False, pose_offsets=False, skirt=at_rest)
     avatar, poses = builder.build(body, identity).eval(), clip_poses(body)
     offset = 0.1 * torch.randn(3, 4, 3)
     draw = ClipDrawer(PoseDriver(avatar, "base"), CpuRenderer(), matrix_pose(body, poses))
