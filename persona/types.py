@@ -191,7 +191,7 @@ class Garment(TensorTuple):
     """A surface beside the body's skin that bones carry: a skirt, the lower half of a coat."""
 
     rest: Float[Tensor, "q 3"]
-    """In the body's rest pose, metres."""
+    """In the body's rest pose, metres: ring after ring, each as long, from the top to the hem."""
     faces: Int[Tensor, "g 3"]
     """Counter-clockwise seen from outside."""
     weights: Float[Tensor, "q j"]
@@ -200,6 +200,11 @@ class Garment(TensorTuple):
     """Texture coordinates of its own, in [0, 1], v up."""
     uv_faces: Int[Tensor, "g 3"]
     """Per face the three rows of ``uv``."""
+
+    @property
+    def columns(self) -> int:
+        """Vertices of a ring: the first face has two of the first ring and one of the next."""
+        return int(self.faces[0, 2])
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ def main(config: DictConfig) -> None:
         config.assets, config.out, count=config.count, seed=config.seed,
         motions=config.motions, num_poses=config.num_poses, own=config.own,
         height=config.height, photos_only=config.photos_only, walk=config.walk,
+        long_skirts=config.long_skirts,
     )  # fmt: skip
     print(f"people: {config.out}")
 

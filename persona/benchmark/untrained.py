@@ -35,9 +35,7 @@ def render_untrained(source: PhotographedSubject, root: Path, folder: Path) -> N
         UserError: the person wears nothing that can be simulated.
     """
     body, subject = source.body, Subject(root)
-    (number,) = subject.frame_ids(CAPTURED)
-    photographed = subject.pose(CAPTURED, number, body.num_expression)
-    person = TexturedPerson(body, subject.identity(body), subject.textures(CAPTURED), photographed)
+    person = TexturedPerson(body, subject.identity(body), subject.textures(CAPTURED)).in_garment()
     poses = [subject.pose(TEST, i, body.num_expression) for i in subject.frame_ids(TEST)]
     hung = hanging(person, poses, source.config.fps)
     for name, simulated in UNTRAINED.items():
@@ -66,7 +64,7 @@ def hanging(person: TexturedPerson, poses: list[BodyPose], fps: float) -> Drape:
     )
     world = place_in_world(clip, body.shape(identity)[1][0])
     every = torch.arange(len(poses))
-    found = drape(body, identity, world, fps, every, Fabric(), person.photographed)
+    found = drape(body, identity, world, fps, every, Fabric())
     if found is None:
         raise UserError("no clothes that hang are found on the person; take another subject")
     return found

@@ -32,6 +32,7 @@ def render_motion(
     asset: str | None = None,
     background: Background | None = None,
     fps: float | int | None = None,
+    cloth: Float[Tensor, "n q 3"] | None = None,
 ) -> Iterator[UInt8[ndarray, "h w c"]]:
     """Renders every pose to a frame on the host: over a background, or RGBA with straight alpha.
 
@@ -44,8 +45,9 @@ def render_motion(
         asset: One of the system's; by default its result.
         background: What the avatar is composited over; None gives RGBA.
         fps: Frames a second, which an avatar with a history must know; None is its training's.
+        cloth: How a garment hangs in each pose, as of ``Drape.offset``; None leaves it skinned.
     """
-    frames = draw_frames(system, poses, cameras, asset, background, fps)
+    frames = draw_frames(system, poses, cameras, asset, background, fps, cloth)
     if system.device.type != "cuda":
         yield from (frame.numpy() for frame in frames)
         return
@@ -66,6 +68,7 @@ def draw_frames(
     asset: str | None = None,
     background: Background | None = None,
     fps: float | int | None = None,
+    cloth: Float[Tensor, "n q 3"] | None = None,
 ) -> Iterator[UInt8[Tensor, "h w c"]]:
     """The frames of ``render_motion``, left on the system's device.
 
@@ -79,6 +82,8 @@ def draw_frames(
     if system.avatar.history is not None:
         pose = system.avatar.history.follow(pose, fps)
     draw = system.clip(pose, asset)
+    if cloth is not None and isinstance(draw, ClipDrawer):
+        draw.hang(cloth)
     under = None
     if background is not None:
         under = torch.as_tensor(np.asarray(background, np.float32) / 255, device=device)

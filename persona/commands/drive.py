@@ -1,14 +1,19 @@
 """Animation from its configuration."""
 
+import copy
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from jaxtyping import Float
 from numpy import ndarray
 from omegaconf import DictConfig
 from PIL import ImageColor
 from rich.progress import track
+from torch import Tensor
 
 from persona.commands.animation import frame_motion, render_motion
 from persona.commands.experiment import load_system
@@ -27,8 +32,12 @@ from persona.data.numbers import number, whole_number
 from persona.data.track.video import ENDINGS
 from persona.errors import UserError, check_choice
 from persona.modules.body.base import Body
+from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.cloth.drape import Fabric, drape
 from persona.modules.device import pick_device
 from persona.systems.fit import Fit
+
+log = logging.getLogger(__name__)
 
 SHOTS = ("body", "face")
 FRAME_KINDS = (None, "rgb", "rgba")
@@ -61,7 +70,8 @@ def animate(config: DictConfig, folder: Path, system: Fit | None = None) -> Path
     # A video is composited on the device that renders it; for RGBA frames a thread composites the
     # video.
     under = None if config.frames == "rgba" else background
-    frames = render_motion(system, poses, camera, config.asset, under, motion.fps)
+    cloth = swung(system, motion) if config.cloth else None
+    frames = render_motion(system, poses, camera, config.asset, under, motion.fps, cloth)
     name = Path(str(config.motion)).stem
 
     with background_calls(PNG_WRITERS) as call:
@@ -77,6 +87,24 @@ def animate(config: DictConfig, folder: Path, system: Fit | None = None) -> Path
     if config.sound and is_video(config.motion):
         add_sound(path, Path(config.motion), config.start / motion.fps)
     return path
+
+
+def swung(system: Fit, motion: Motion) -> Float[Tensor, "n q 3"] | None:
+    """How the avatar's garment hangs in each frame; None where there is none to simulate.
+
+    One that was carved has learnt its shape in the canonical pose: it is skinned.
+    """
+    template = getattr(system.avatar, "template", None)
+    body, identity = copy.deepcopy(system.body).cpu(), system.identity.to("cpu")
+    if not getattr(template, "garment_at_rest", False) or not isinstance(body, SmplxBody):
+        return None
+    frames = torch.arange(len(motion))
+    try:
+        found = drape(body, identity, motion.pose.to("cpu"), motion.fps, frames, Fabric())
+    except UserError as error:
+        log.warning("the garment is skinned, not simulated: %s", error)
+        return None
+    return None if found is None else found.offset
 
 
 def check_animation(config: DictConfig) -> None:

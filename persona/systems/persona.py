@@ -21,6 +21,8 @@ from persona.modules.avatar.surface_truth import SurfaceTruth
 from persona.modules.avatar.vertex_colors import texture_colors
 from persona.modules.avatar.views import HANDS, BodyMasks, ViewRenderer
 from persona.modules.body.smplx_body import SmplxBody
+from persona.modules.body.topology import vertex_normals
+from persona.modules.cloth.garment import ALIKE_M, undress
 from persona.modules.losses.functional import occlusion_boundary
 from persona.modules.losses.persona_step import PersonaStep
 from persona.modules.parallel import branches
@@ -86,7 +88,13 @@ class PersonaMethod(Method):
         self.solved = SolvedColours(photos=photo_colours, best_frames=best_frames)
 
     def dress(self, identity: BodyIdentity, frames: FrameDataset) -> BodyIdentity:
-        """Gives a garment that hangs around the legs a surface of its own, if that is asked for."""
+        """Gives a garment that hangs around the legs a surface of its own, if that is asked for.
+
+        A photograph's skirt is on the body's skin already, and is taken off it; others are carved.
+        """
+        undressed = undress(self.body, identity) if self.builder.skirt else None
+        if undressed is not None:
+            return undressed.identity
         if not self.builder.garment:
             return identity
         return replace(identity, garment=carve_garment(self.body, identity, frames))
@@ -106,7 +114,11 @@ class PersonaMethod(Method):
         seen = torch.from_numpy(captured.mask)[..., None]
         unit = [torch.from_numpy(t.inpaint).float() / 255 for t in (captured, generated)]
         seg = torch.from_numpy(generated.seg_inpaint).float() / 255
-        colors = [self._texture(t) for t in (torch.where(seen, unit[0], unit[1]), unit[1], seg)]
+        told = subject.identity(self.body)
+        taken_off = not torch.equal(told.face_offset, self.identity.face_offset.cpu())
+        dressed = self.body.shape(told)[0] if taken_off else None
+        textures = torch.where(seen, unit[0], unit[1]), unit[1], seg
+        colors = [self._texture(texture, dressed) for texture in textures]
         self.avatar.initialise_colors(*colors)
         if self.avatar.light is not None:
             self._initialise_light(subject)
@@ -117,17 +129,15 @@ class PersonaMethod(Method):
         self.solved.read(subject)
         split = [name.rsplit("/", 2)[-2:] for name in frames.names]
         found = [subject.surface_offset(folder, int(number)) for folder, number in split]
-        if any(offset is not None for offset in found):
+        simulated = [offset[0].max() for offset in found if offset is not None]
+        if simulated and max(simulated) >= len(self.avatar.template.rest_vertices):
+            log.warning("the clips' simulated clothes are not looked at: set avatar.skirt=true")
+        elif simulated:
             hanging = [
                 None if each is None else (torch.from_numpy(each[0]), torch.from_numpy(each[1]))
                 for each in found
             ]
             self.surface = SurfaceTruth(self.avatar.template, hanging)
-            if self.avatar.template.garment.any():
-                log.warning(
-                    "simulated clothes move the body's own surface, and the garment beside it "
-                    "stays as it is: set avatar.garment=false"
-                )
 
     def _initialise_light(self, subject: Subject) -> None:
         """Estimates the light from the photograph and its albedo, and divides the colours by it.
@@ -155,23 +165,37 @@ class PersonaMethod(Method):
         pose = matrix_pose(self.body, subject.pose(CAPTURED, number, self.body.num_expression))
         self.avatar.remove_light(pose, View(camera_rotation=rotation))
 
-    def _texture(self, texture: Float[Tensor, "h w 3"]) -> Float[Tensor, "n 3"]:
+    def _texture(
+        self, texture: Float[Tensor, "h w 3"], dressed: Float[Tensor, "p 3"] | None = None
+    ) -> Float[Tensor, "n 3"]:
         template, body = self.avatar.template, self.avatar.template.body
         colors = texture_colors(
             texture, body.skin_uv, body.uv_faces, body.faces, template.subdivision
         )
-        # A garment begins with the colours of the skin behind it, which are its own where
-        # photographs showed it in front of that.
-        return colors[template.once("shown by skin", self._shown_by)]
+        # A garment begins with the colours of the skin that carried or carries it, which are its
+        # own where photographs showed it in front of that.
+        return colors[template.once("shown by skin", lambda: self._shown_by(dressed))]
 
-    def _shown_by(self) -> Int[Tensor, "n"]:
-        """For each Gaussian the one whose texel it begins with: its own, or the nearest skin's."""
+    def _shown_by(self, dressed: Float[Tensor, "p 3"] | None) -> Int[Tensor, "n"]:
+        """For each Gaussian the one whose texel it begins with: its own, or the nearest skin's.
+
+        dressed: The body's own vertices in the rest pose, with the skirt that the garment was made
+            of; None where a garment was carved, which lies over the skin that is there.
+        """
         template = self.avatar.template
         rows, garment = torch.arange(template.num_gaussians), template.garment.cpu()
-        if garment.any():
-            points = template.vertices.cpu()
-            _, nearest = cKDTree(points[~garment]).query(points[garment])
-            rows[garment] = rows[~garment][torch.from_numpy(nearest)]
+        if not garment.any():
+            return rows
+        points = template.vertices
+        if dressed is not None:
+            worn = template.rest_vertices.clone()
+            worn[: len(dressed)] = dressed.to(worn)
+            places = template.subdivision.features(worn)
+            normals = vertex_normals(places, template.faces, template.fans)
+            points = torch.cat((places, ALIKE_M * normals), -1)
+        points = points.cpu()
+        _, nearest = cKDTree(points[~garment]).query(points[garment])
+        rows[garment] = rows[~garment][torch.from_numpy(nearest)]
         return rows
 
     def finish(self, frames: TrainedFrames) -> None:

@@ -10,9 +10,13 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from persona.commands import drive as module
 from persona.commands.drive import animate, check_animation, read_background
+from persona.commands.experiment import load_system
 from persona.data.io import write_png
+from persona.data.motion.load import load_motion
 from persona.errors import UserError
+from persona.modules.cloth.drape import Drape
 from persona.modules.device import pick_device
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -190,3 +194,20 @@ def test_a_bad_option_is_refused_before_the_run_is_looked_at(options, words):
         config = compose("animate", overrides=["run=absent", *options])
     with pytest.raises(UserError, match=words):
         check_animation(config)
+
+
+def test_only_a_photographs_skirt_is_simulated(trained, monkeypatch, caplog):
+    system = load_system(Path(trained["folder"]), "cpu")
+    motion = load_motion("squat", system.body, fps=30)[:2]
+    asked = []
+    found = Drape(torch.arange(3), torch.ones(2, 3, 3), ("", ""))
+    monkeypatch.setattr(module, "drape", lambda *of: asked.append(of) or found)
+    assert module.swung(system, motion) is None and not asked, "carved garments are skinned"
+    system.avatar.template.garment_at_rest = True
+    assert torch.equal(module.swung(system, motion), torch.ones(2, 3, 3)) and len(asked) == 1
+
+    def fails(*of):
+        raise UserError("the garment flies apart")
+
+    monkeypatch.setattr(module, "drape", fails)
+    assert module.swung(system, motion) is None and "flies apart" in caplog.text

@@ -49,6 +49,7 @@ def test_the_avatar_learns_where_the_skirt_hangs(tiny, skirted, tmp_path):
     config = tiny(
         "loss=[persona,surface_offset]", f"subjects_dir={skirted}", "name=skirted",
         "loss.surface_offset.weight=100.0", "trainer.max_steps=40", "pictures.turntable_frames=0",
+        "avatar.skirt=true",
     )  # fmt: skip
     train(config, tmp_path / "run")
     system, data = load_system(tmp_path / "run"), instantiate(config.data)

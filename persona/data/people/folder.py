@@ -52,6 +52,7 @@ def write_people(  # noqa: PLR0913 (by keyword)
     height: int = SIZE[0],
     photos_only: bool = False,
     walk: bool = False,
+    long_skirts: float = 0.0,
 ) -> None:
     """Writes ``out/person_SEED`` for ``count`` seeds from ``seed``.
 
@@ -70,16 +71,19 @@ def write_people(  # noqa: PLR0913 (by keyword)
         photos_only: Writes the photos and their truth alone, for a detector to look at.
         walk: The views are those of a camera that walks round people in their light; else people
             turn in it.
+        long_skirts: Share of those in the project's own wardrobe whose dress ends below the knee.
 
     Raises:
         UserError: The assets are incomplete or a motion cannot be read.
     """
     body = SmplxBody()
-    casting = Casting(read_assets(assets, body), body, motions)
+    casting = Casting(read_assets(assets, body), body, motions, long_skirts=long_skirts)
     made_by = {
         "own": own, "motions": [Path(motion).name for motion in motions],
         "assets": sorted(str(p.relative_to(assets)) for p in Path(assets).glob("*/*")),
     }  # fmt: skip
+    if long_skirts:  # Folders from before this option stay valid without it.
+        made_by["long_skirts"] = long_skirts
     for number in track(range(seed, seed + count), "people"):
         folder = Path(out) / f"person_{number}"
         meta = folder / META_FILE

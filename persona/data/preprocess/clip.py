@@ -12,7 +12,7 @@ from jaxtyping import Bool, UInt8
 from numpy import ndarray
 
 from persona.data.io import write_json, write_png
-from persona.data.layout import FrameData
+from persona.data.layout import FrameData, Textures
 from persona.data.motion.camera import fit_camera, place_in_camera
 from persona.data.motion.load import load_motion
 from persona.data.preprocess.annotate import (
@@ -142,6 +142,9 @@ class ClipMaker:
                 point is centred and the person is put where the whole motion is in view.
             advance: Called with the number of frames that are done.
         """
+        textures = person.textures
+        if self.generator.aligned:
+            person = person.in_garment()
         store = ClipStore(writer.home)
         jobs: Iterable[Job] = (
             Job(
@@ -162,7 +165,7 @@ class ClipMaker:
                 controls = replace(controls, pose=self.refit(controls, frames))
             split = f"generated_{number}"
             kept = self._kept(writer, split, self.motions[number], person, controls, frames)
-            self._write(writer, split, person, controls, frames, kept)
+            self._write(writer, split, person, controls, frames, kept, textures)
             advance(len(frames))
 
     def _controls(self, number: int, person: TexturedPerson, camera: Camera) -> Controls:
@@ -227,12 +230,11 @@ class ClipMaker:
         # A video model continues its frames; other ones are spread over the whole motion.
         last = len(poses.trans) - 1 if fps is None else count - 1
         rows = torch.linspace(0, last, count).round().long()
-        drape = self.generator.drape(
-            body, identity, poses, loaded.fps, rows, seed, person.photographed
-        )
+        drape = self.generator.drape(body, identity, poses, loaded.fps, rows, seed)
         poses = place_in_camera(poses[rows], body.shape(identity)[1][0])
         # Every tenth vertex is enough to frame the motion.
-        seen = torch.stack([body(identity, poses[i])[0][::10] for i in range(count)])
+        worn, clad = person.worn
+        seen = torch.stack([worn(clad, poses[i])[0][::10] for i in range(count)])
         step, size = self.generator.size_multiple, (camera.height, camera.width)
         height, width = self.generator.frame_size or (max(1, round(n / step)) * step for n in size)
         focal = float(camera.focal_px.mean())
@@ -249,8 +251,12 @@ class ClipMaker:
         controls: Controls,
         frames: UInt8[ndarray, "n h w c"],
         numbers: list[int],
+        textures: Textures,
     ) -> None:
-        """Writes the frames that are kept, and the textures of the split."""
+        """Writes the frames that are kept, and the textures of the split.
+
+        ``textures`` are those of frames that show the photograph's own.
+        """
         thinned = np.linspace(0, len(numbers) - 1, min(len(numbers), MOST_UNWRAPPED)).round()
         unwrapped, views = {numbers[int(i)] for i in thinned}, []
         for number in numbers:
@@ -266,7 +272,7 @@ class ClipMaker:
                 views.append(View(inner, view.vertices))
         writer.write_split(split, numbers)
         size = person.textures.texture.shape[0]
-        textures = unwrap(views, person.mesh, size) if views else person.textures
+        textures = unwrap(views, person.mesh, size) if views else textures
         writer.write_textures(split, textures)
 
     def _frame(
@@ -284,7 +290,7 @@ class ClipMaker:
             return frame_with(image[..., :3], image[..., 3] > OPAQUE, {"parts": parts}, None, view)
         if self.generator.aligned:
             return frame_with(image, mask, {"parts": person.parts(view)}, None, view)
-        keypoints = body_keypoints(person.body, view)
+        keypoints = body_keypoints(person.worn[0], view)
         return annotate_frame(self.annotators, image, mask, keypoints, view)
 
 

@@ -213,7 +213,7 @@ class PhotoPreprocessor:
         if self.prior is not None:
             textures, told = self.prior(textures, uv_mesh(self.body, fit.identity), reference)
         writer.write_textures(CAPTURED, textures)
-        person = TexturedPerson(self.body, fit.identity, textures, fit.pose)
+        person = TexturedPerson(self.body, fit.identity, textures)
         write_sheet(writer.root / SHEET_FILE, canvas, fit, person)
         task = progress.add_task("generating frames", total=self.clips.steps)
         self.clips(writer, person, reference, canvas.camera, lambda n: progress.advance(task, n))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -16,11 +16,13 @@ from torch import Tensor
 from persona.data.layout import Textures
 from persona.data.palette import classes_from_colours
 from persona.data.preprocess.annotate import BodyView, body_keypoints, posed_body, view_body
+from persona.data.preprocess.garment_texture import with_strip
 from persona.data.preprocess.maps import face_labels
 from persona.data.preprocess.parts import limb_of_vertices
 from persona.data.preprocess.unwrap import UvMesh, sample_image
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.cloth.drape import Drape
+from persona.modules.cloth.garment import undress
 from persona.modules.diffusion.base import KEYPOINTS, Controls
 from persona.modules.render.mesh import interpolate, rasterize
 from persona.types import BodyIdentity, BodyPose, Camera
@@ -41,22 +43,37 @@ class Painted(NamedTuple):
 
 @dataclass(frozen=True)
 class TexturedPerson:
-    """Body, shape and complete textures; ``inpaint`` and ``seg_inpaint`` are used."""
+    """Body, shape and complete textures; ``inpaint`` and ``seg_inpaint`` are used.
+
+    A person with a garment has a texture with a strip for it (``Body.dressed``).
+    """
 
     body: SmplxBody
     identity: BodyIdentity
     textures: Textures
-    photographed: BodyPose | None = None
-    """The pose that the clothes' shape was seen in."""
+
+    @cached_property
+    def worn(self) -> tuple[SmplxBody, BodyIdentity]:
+        """The body with the garment that the person may have, and the person for it."""
+        return self.body.dressed(self.identity)
+
+    def in_garment(self) -> TexturedPerson:
+        """With a skirt that the skin carries taken off it; the same person if there is none."""
+        undressed = undress(self.body, self.identity)
+        if undressed is None:
+            return self
+        shown = replace(self, identity=undressed.identity)
+        textures = with_strip(self.textures, self.mesh, shown.mesh, undressed.covered)
+        return replace(shown, textures=textures)
 
     def hanging(self, drape: Drape | None, frame: int) -> Float[Tensor, "p 3"] | None:
         """How clothes hang in a frame, metres added to the rest pose; None if they are skinned."""
-        return None if drape is None else drape.dense(frame, self.body.num_vertices)
+        return None if drape is None else drape.dense(frame, self.worn[0].num_vertices)
 
     @cached_property
     def limbs(self) -> Int[Tensor, "p"]:
         """Limb of each vertex."""
-        return limb_of_vertices(self.body)
+        return limb_of_vertices(self.worn[0])
 
     @cached_property
     def classes(self) -> UInt8[ndarray, "t t"]:
@@ -66,13 +83,14 @@ class TexturedPerson:
     @property
     def mesh(self) -> UvMesh:
         """The unposed body with its texture layout."""
-        return uv_mesh(self.body, self.identity)
+        return uv_mesh(*self.worn)
 
     def view(
         self, pose: BodyPose, camera: Camera, offset: Float[Tensor, "p 3"] | None = None
     ) -> BodyView:
         """Renders of the posed body; ``offset`` as of ``hanging``."""
-        return view_body(self.body, self.limbs, self.identity, pose, camera, offset)
+        body, identity = self.worn
+        return view_body(body, self.limbs, identity, pose, camera, offset)
 
     def colour(
         self,
@@ -93,10 +111,11 @@ class TexturedPerson:
         offset: Float[Tensor, "p 3"] | None = None,
     ) -> Painted:
         """As ``colour``, with where each ray meets the texture."""
-        vertices, _ = posed_body(self.body, self.identity, pose, offset)
+        body, identity = self.worn
+        vertices, _ = posed_body(body, identity, pose, offset)
         fine = camera.resize(camera.height * supersample, camera.width * supersample)
-        render = rasterize(vertices, self.body.faces, fine)
-        uv = interpolate(render, self.body.uv_faces, self.body.uv)
+        render = rasterize(vertices, body.faces, fine)
+        uv = interpolate(render, body.uv_faces, body.uv)
         mask = render.mask.numpy()
         colour = sample_texture(self.textures.inpaint, uv, mask)
         size = (camera.width, camera.height)
@@ -106,13 +125,15 @@ class TexturedPerson:
 
     def parts(self, view: BodyView) -> UInt8[ndarray, "h w"]:
         """Class of the texture in each pixel, 0 where no body is."""
-        uv = interpolate(view.maps.render, self.body.uv_faces, self.body.uv)
+        body, _ = self.worn
+        uv = interpolate(view.maps.render, body.uv_faces, body.uv)
         return nearest_texel(self.classes, uv) * view.maps.mask
 
     def bones(self, view: BodyView) -> UInt8[ndarray, "h w"]:
         """Number from 1 of the joint that moves each pixel's surface most, 0 where no body is."""
-        strongest = self.body.weights.argmax(-1)
-        return (face_labels(view.maps.render, self.body.faces, strongest) + 1).astype(np.uint8)
+        body, _ = self.worn
+        strongest = body.weights.argmax(-1)
+        return (face_labels(view.maps.render, body.faces, strongest) + 1).astype(np.uint8)
 
     def controls(
         self,
@@ -153,7 +174,7 @@ class TexturedPerson:
             maps["normal"] = view.maps.normal.astype(np.float32)
             maps["parts"] = self.parts(view)
             maps["bones"] = self.bones(view)
-            maps[KEYPOINTS] = body_keypoints(self.body, view).numpy()
+            maps[KEYPOINTS] = body_keypoints(self.worn[0], view).numpy()
         return {name: maps[name] for name in names}
 
 

@@ -41,6 +41,8 @@ class AvatarBuilder:
         learnt_skinning: let training correct the weights; the paper does not.
         garment: give what hangs around the legs (a skirt, the lower half of a coat) a surface of
             its own, carved from the training frames' outlines; the paper has none.
+        skirt: give the skirt that a photograph's dressing put on the body's skin a surface of its
+            own, which keeps its shape in the rest pose, not in the canonical one, where legs part.
         skinning_seed: what the weight of a joint that has none grows from, where they are learnt.
         field_resolution: voxels along each side of the field.
         field_steps: diffusion steps.
@@ -70,6 +72,7 @@ class AvatarBuilder:
     diffused_skinning: bool = True
     learnt_skinning: bool = False
     garment: bool = False
+    skirt: bool = False
     skinning_seed: float = 0.01
     field_resolution: int = 128
     field_steps: int = 100
@@ -114,6 +117,7 @@ class AvatarBuilder:
             field_resolution=self.field_resolution,
             field_steps=self.field_steps,
             diffused=self.diffused_skinning,
+            garment_at_rest=self.skirt,
         )
         history = History(self.fps) if self.history else None
         offsets = None

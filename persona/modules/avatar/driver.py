@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar
-from persona.modules.body.skinning import blend_skin
+from persona.modules.body.skinning import blend_bones, blend_skin
 from persona.modules.render.gaussian import GaussianRenderer
 from persona.types import PLAIN_VIEW, Camera, Channel, Gaussians, Pose, TensorTuple, View
 
@@ -86,6 +86,24 @@ class PoseDriver:
         return rest.index_add(0, self.mimic, self.expr_dirs @ pose.expression), weights
 
     @torch.no_grad()
+    def hung(self, poses: ClipPoses, offset: Float[Tensor, "b q 3"]) -> Float[Tensor, "b q 3"]:
+        """What takes the canonical garment to where its cloth hangs in each pose of a clip, metres.
+
+        Args:
+            poses: Of the clip.
+            offset: What the cloth adds to the garment's vertices in the rest pose, as ``Drape`` has
+                it.
+        """
+        template, count = self.avatar.template, offset.shape[1]
+        weights = template.body.weights[-count:]
+        there = blend_bones(weights, poses.bones[..., :3, :])
+        canonical_from_rest = torch.linalg.inv(template.rest_from_canonical)
+        bones = poses.bones @ canonical_from_rest
+        cloth = blend_skin(template.rest_vertices[-count:] + offset, weights, bones)
+        away = cloth - there[..., 3]
+        return torch.linalg.solve(there[..., :3], away) - template.coarse_vertices[-count:]
+
+    @torch.no_grad()
     def drawn(
         self,
         pose: ClipPoses,
@@ -126,6 +144,7 @@ class ClipDrawer:
     ) -> None:
         self.driver, self.renderer = driver, renderer
         self.poses, self.view = driver.clip(poses), view
+        self.cloth: Float[Tensor, "b q 3"] | None = None
         # Equal rows of a product may differ in their last bits.
         same = all(
             torch.allclose(t, t[:1].expand_as(t), rtol=0, atol=1e-6)
@@ -134,10 +153,25 @@ class ClipDrawer:
         # A turntable turns the root alone.
         self.unskinned = driver.unskinned(self.poses.row(0)) if same and len(poses.trans) else None
 
+    def hang(self, offset: Float[Tensor, "b q 3"]) -> None:
+        """Lets the garment hang as it was simulated, not as it is skinned: see ``Drape.offset``."""
+        self.cloth = self.driver.hung(self.poses, offset.to(self.poses.trans))
+
     def __call__(
         self, row: int | Int[Tensor, "1"], camera: Camera
     ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "1 h w"]]:
         """Premultiplied colour and alpha. A row on the device can be captured as a CUDA graph."""
-        gaussians, colors = self.driver.drawn(self.poses.row(row), self.view, self.unskinned)
+        gaussians, colors = self.drawn(row)
         render = self.renderer(gaussians, camera, {"rgb": Channel(colors)})
         return render.images["rgb"], render.alpha
+
+    def drawn(self, row: int | Int[Tensor, "1"]) -> tuple[Gaussians, Float[Tensor, "n 3"]]:
+        """The Gaussians of a frame, camera frame, and their colours in [0, 1]."""
+        pose, unskinned = self.poses.row(row), self.unskinned
+        if self.cloth is not None:
+            rest, weights = unskinned or self.driver.unskinned(pose)
+            template, moved = self.driver.avatar.template, self.cloth[row].view(-1, 3)
+            still = moved.new_zeros(len(template.coarse_vertices) - len(moved), 3)
+            rest = rest + template.subdivision.features(torch.cat((still, moved)))
+            unskinned = rest, weights
+        return self.driver.drawn(pose, self.view, unskinned)

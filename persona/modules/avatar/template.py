@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from persona.modules.avatar.pose_code import ring_mask
 from persona.modules.body.regions import BodyRegions, body_regions
+from persona.modules.body.skinning import blend_bones
 from persona.modules.body.skinning_field import SkinningField
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import (
@@ -88,12 +89,13 @@ class AvatarTemplate(nn.Module):
         field_resolution: int = 128,
         field_steps: int = 100,
         diffused: bool = True,
+        garment_at_rest: bool = False,
     ) -> None:
         super().__init__()
         self._made: dict[Hashable, Tensor] = {}
         skin = body.canonical(replace(identity, garment=None))[0], body.weights
         body, identity = body.dressed(identity)
-        self.body = body
+        self.body, self.garment_at_rest = body, garment_at_rest
         faces = body.faces.cpu()
         self.coarse_regions: BodyRegions = body_regions(body)
         sides = None
@@ -106,6 +108,8 @@ class AvatarTemplate(nn.Module):
         subdivision = Subdivision(faces, levels, len(body.template), sides)
         self.subdivision = subdivision
         canonical, joints, transforms = body.canonical(identity)
+        if garment_at_rest:
+            canonical = _returning(canonical, body, identity, transforms, len(skin[0]))
         rest, _ = body.shape(identity)
         weights = subdivision.features(body.weights)
         self._constant("coarse_vertices", canonical)
@@ -211,3 +215,27 @@ class AvatarTemplate(nn.Module):
     def coarse_neighbours(self) -> Neighbours:
         """Neighbours on the body's own mesh."""
         return Neighbours(self.coarse_index, self.coarse_valid)
+
+
+def _returning(
+    canonical: Float[Tensor, "p 3"],
+    body: SmplxBody,
+    identity: BodyIdentity,
+    transforms: Float[Tensor, "j 4 4"],
+    first: int,
+) -> Float[Tensor, "p 3"]:
+    """Canonical vertices, those of a garment where the rest pose takes them back to their rest.
+
+    Blended transforms there and back are not inverse to each other: between legs that part in the
+    canonical pose, cloth that follows both would come back 8 cm too high at a hem near the feet.
+
+    Args:
+        canonical: All vertices.
+        body: That they are of, dressed.
+        identity: Of the person.
+        transforms: Canonical from rest, of each joint.
+        first: Row of the garment's first vertex.
+    """
+    back = blend_bones(body.weights[first:], torch.linalg.inv(transforms)[:, :3])
+    rest = body.shape(identity)[0][first:] - back[..., 3]
+    return torch.cat((canonical[:first], torch.linalg.solve(back[..., :3], rest)))

@@ -19,7 +19,16 @@ from torch import Tensor
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.body.topology import Subdivision
-from persona.modules.cloth.garment import COLUMNS, LEGS, RING_M, TRUNK, hull_rings, weights_near
+from persona.modules.cloth.tube import (
+    COLUMNS,
+    LEGS,
+    RING_M,
+    TRUNK,
+    garment_of,
+    hull_rings,
+    smooth,
+    weights_near,
+)
 from persona.types import BodyIdentity, BodyPose, Camera, Garment
 
 log = logging.getLogger(__name__)
@@ -46,8 +55,6 @@ EDGE_M = 0.02
 """Longest edges of the surface, about."""
 _COVERED_SHARE = 0.5
 _SECTORS = 8
-_WEIGHT_ROUNDS = 40
-_SMOOTHING = (0.25, 0.5, 0.25)
 
 
 def carve(
@@ -80,7 +87,7 @@ def carve(
     rings = hull_rings(skin, top, bottom)
     if rings is None:
         return None
-    weights = _smooth(weights_near(rings, skin, skin_weights), _WEIGHT_ROUNDS)
+    weights = weights_near(rings, skin, skin_weights, torch.ones(1, 1, 1))
     axis = rings.mean(1, keepdim=True)
     outward = F.normalize((rings - axis) * torch.tensor([1.0, 0.0, 1.0]), dim=-1)
     lengths = torch.arange(INNER_M, OUTER_M, STEP_M)
@@ -98,17 +105,17 @@ def carve(
     covered = _mean(surface == kind, facing)
     if _parted(covered):
         return None
-    covered = _smooth(_filled(covered)[..., None], 2)[..., 0]
+    covered = smooth(_filled(covered)[..., None], 2)[..., 0]
     sectors = covered.unflatten(1, (_SECTORS, -1)).mean(-1)
     # The first ring that the garment does not go all the way round ends it.
     closed = (sectors.amin(1) > _COVERED_SHARE).int().cumprod(0).sum()
     if float(closed) * RING_M < MIN_LENGTH_M:
         return None
-    hem = _smooth(_end(covered).clamp(1, len(rings) - 1)[None, :, None], 4)[0, :, 0]
+    hem = smooth(_end(covered).clamp(1, len(rings) - 1)[None, :, None], 4)[0, :, 0]
     # Below the last ring that is surely cloth it goes on as there: the legs must not draw it in.
     hanging = torch.arange(len(rings))[:, None].minimum((hem.long() - 1).clamp(min=0))
     reach = reach.gather(0, hanging)
-    radius = _smooth((INNER_M + STEP_M * reach)[..., None], 3)[..., 0]
+    radius = smooth((INNER_M + STEP_M * reach)[..., None], 3)[..., 0]
     log.info(
         "A garment hangs %.0f cm below the hips, %.0f cm off the legs at its hem.",
         100 * (float(hem.mean()) * RING_M - ABOVE_M), 100 * float(radius[int(hem.mean())].mean()),
@@ -204,17 +211,6 @@ def _most(seen: Int[Tensor, "m"], cloth: tuple[int, ...]) -> int | None:
     return cloth[counts.index(best)] if best * 2 > len(seen) else None
 
 
-def _smooth(values: Float[Tensor, "r c d"], rounds: int) -> Float[Tensor, "r c d"]:
-    """Means with neighbours around and along the tube."""
-    a, b, c = _SMOOTHING
-    for _ in range(rounds):
-        values = a * values.roll(1, 1) + b * values + c * values.roll(-1, 1)
-        if len(values) > 1:
-            padded = torch.cat((values[:1], values, values[-1:]))
-            values = a * padded[:-2] + b * values + c * padded[2:]
-    return values
-
-
 def _cut(
     wall: Float[Tensor, "r c 3"], weights: Float[Tensor, "r c j"], hem: Float[Tensor, "c"]
 ) -> Garment:
@@ -230,22 +226,4 @@ def _cut(
     place = torch.arange(columns) * (COLUMNS / columns)
     left = place.long()
     both = torch.lerp(both[:, left], both[:, (left + 1) % COLUMNS], (place - left)[:, None])
-    chart = torch.meshgrid(
-        torch.linspace(0, 1, columns + 1), torch.linspace(1, 0, rings), indexing="xy"
-    )
-    return Garment(
-        rest=both[..., :3].flatten(0, 1),
-        faces=_triangles(rings, columns, closed=True),
-        weights=F.normalize(both[..., 3:].flatten(0, 1), p=1, dim=-1),
-        uv=torch.stack(chart, -1).flatten(0, 1),
-        uv_faces=_triangles(rings, columns + 1, closed=False),
-    )
-
-
-def _triangles(rings: int, columns: int, closed: bool) -> Int[Tensor, "g 3"]:
-    """Faces of a grid; columns go round from the left towards the front, seen from above."""
-    grid = torch.arange(rings * columns).reshape(rings, columns)
-    left, right = (grid, grid.roll(-1, 1)) if closed else (grid[:, :-1], grid[:, 1:])
-    a, b, c, d = left[:-1], right[:-1], left[1:], right[1:]
-    pairs = torch.stack([torch.stack((a, b, c), -1), torch.stack((b, d, c), -1)])
-    return pairs.flatten(0, -2)
+    return garment_of(both[..., :3], both[..., 3:])

@@ -1,4 +1,4 @@
-"""A person's skirt over a motion: simulated, and read back as offsets of the body's vertices."""
+"""A person's garment over a motion: simulated, and read back as offsets of its vertices."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from persona.errors import UserError
 from persona.modules.body.skinning import blend_bones, blend_skin
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.cloth import xpbd
-from persona.modules.cloth.garment import COLUMNS, LEGS, Tube, find_skirt, leg_pose
-from persona.types import BodyIdentity, BodyPose
+from persona.modules.cloth.tube import LEGS
+from persona.types import BodyIdentity, BodyPose, Garment
 
 GRAVITY = np.array([0.0, -9.81, 0.0])
 """Metres per second squared; motions have y up."""
 EASE_S, SETTLE_S = 1.0, 1.0
-"""Seconds of moving from the photographed pose to the motion's first pose, and of resting there."""
+"""Seconds of moving from the rest pose to the motion's first pose, and of resting there."""
 SUBSTEPS, TRIES = 20, 3
 """Substeps of a thirtieth of a second; doubled each time that the cloth flies apart."""
 THICKNESS_M = 0.005
@@ -56,7 +56,7 @@ class Drape:
     """Offsets of the cloth from a body that is only skinned, frame by frame."""
 
     vertices: Int[Tensor, "k"]
-    """Vertices of the body."""
+    """Vertices of the body that wears the garment."""
     offset: Float[Tensor, "n k 3"]
     """Metres, added to the rest pose before skinning."""
     faults: tuple[str, ...]
@@ -86,54 +86,52 @@ def drape(
     fps: float,
     frames: Int[Tensor, "n"],
     fabric: Fabric,
-    photographed: BodyPose | None = None,
 ) -> Drape | None:
-    """Simulates the skirt over a motion; None for a person without one.
+    """Simulates the garment over a motion; None for a person without one.
 
     Args:
         body: Body model.
-        identity: The person, dressed.
+        identity: The person, with the garment.
         motion: In a world with y up.
         fps: Its frames a second.
         frames: Which of them are wanted, rising.
-        fabric: Fabric of the skirt.
-        photographed: The pose that the skirt's shape was seen in; None is the rest pose.
+        fabric: Fabric of the garment.
 
     Raises:
         UserError: The cloth flies apart, however small the steps.
     """
-    tube = find_skirt(body, identity, photographed)
-    if tube is None:
+    garment = identity.garment
+    if garment is None:
         return None
-    eased, before = ease_in(motion, fps, leg_pose(body, photographed))
-    course = _course(body, identity, tube, eased)
-    wanted, springs = frames + before, springs_of(tube, fabric)
+    eased, before = ease_in(motion, fps)
+    course = _course(body, identity, garment, eased)
+    wanted, springs = frames + before, springs_of(garment, fabric)
     for attempt in range(TRIES):
         substeps = max(1, round(SUBSTEPS * 2**attempt / fps / _FRAME_S))
-        found = dict(_simulate(tube, springs, fabric.air, course, (1 / fps, substeps)))
+        found = dict(_simulate(garment, springs, fabric.air, course, (1 / fps, substeps)))
         if len(found) == len(course.bones):
-            return _read(body, identity, tube, springs, course, found, wanted)
+            return _read(body, garment, springs, course, found, wanted)
     raise UserError(
-        f"the skirt flies apart at frame {len(found) - before} of the motion, with {substeps} "
+        f"the garment flies apart at frame {len(found) - before} of the motion, with {substeps} "
         "substeps a frame; choose another motion or generator=textured_mesh"
     )
 
 
-def ease_in(motion: BodyPose, fps: float, start: BodyPose) -> tuple[BodyPose, int]:
-    """The motion after a slow lead-in from ``start``, and the lead-in's number of frames."""
+def ease_in(motion: BodyPose, fps: float) -> tuple[BodyPose, int]:
+    """The motion after a slow lead-in from the rest pose, and the lead-in's number of frames."""
     moving, still = round(EASE_S * fps), round(SETTLE_S * fps)
     share = torch.cat((torch.linspace(0, 1, moving + 1)[:-1], torch.ones(still)))
     share = (share * share * (3 - 2 * share))[:, None]
     first, count = motion[:1], len(share)
-    joints = torch.cat((torch.lerp(start.joints, first.joints, share[..., None]), motion.joints))
+    joints = torch.cat((share[..., None] * first.joints, motion.joints))
     expression = torch.cat((share * first.expression, motion.expression))
     trans = torch.cat((first.trans.expand(count, 3), motion.trans))
     return BodyPose.from_joints(joints, expression, trans), count
 
 
-def springs_of(tube: Tube, fabric: Fabric) -> xpbd.Springs:
+def springs_of(garment: Garment, fabric: Fabric) -> xpbd.Springs:
     """Threads that do not stretch, softer diagonals, and bending stiffness across two threads."""
-    rings, columns = tube.rest.shape[:2]
+    rings, columns = _grid(garment).shape[:2]
     grid = np.arange(rings * columns).reshape(rings, columns)
     right, far = np.roll(grid, -1, 1), np.roll(grid, -2, 1)
     groups = (
@@ -146,22 +144,26 @@ def springs_of(tube: Tube, fabric: Fabric) -> xpbd.Springs:
     )
     ends = np.concatenate([np.stack((a.ravel(), b.ravel()), 1) for a, b, _ in groups])
     give = np.concatenate([np.full(a.size, compliance) for a, _, compliance in groups])
-    return xpbd.springs_of(ends, _array(tube.rest.flatten(0, 1)), give)
+    return xpbd.springs_of(ends, _array(garment.rest), give)
 
 
-def _course(body: SmplxBody, identity: BodyIdentity, tube: Tube, poses: BodyPose) -> Course:
+def _grid(garment: Garment) -> Float64[ndarray, "r c 3"]:
+    """The garment's rings at rest."""
+    return _array(garment.rest).reshape(-1, garment.columns, 3)
+
+
+def _course(body: SmplxBody, identity: BodyIdentity, garment: Garment, poses: BodyPose) -> Course:
     """Bones, the held ring, gravity and the body's cones over the motion."""
     _, joints = body.shape(identity)
     bones = body.joint_transforms(joints, body.full_pose(poses))
     bones[..., :3, 3] += poses.trans[:, None]
-    ring = tube.rest.shape[1]
-    held = np.zeros((len(bones), tube.rest.shape[0] * ring, 3))
-    moves = bones @ torch.linalg.inv(tube.stance)
-    held[:, :ring] = blend_skin(tube.rest[:1].flatten(0, 1), tube.weights[0], moves).numpy()
+    ring = garment.columns
+    held = np.zeros((len(bones), len(garment.rest), 3))
+    held[:, :ring] = blend_skin(garment.rest[:ring], garment.weights[:ring], bones).numpy()
     turn = bones[:, 0, :3, :3].double().numpy()
-    pull = GRAVITY + np.einsum("tij,nj->tni", turn, _carried_weight(tube))
+    pull = GRAVITY + np.einsum("tij,nj->tni", turn, _carried_weight(garment))
     naked, _ = body.shape(_naked(identity))
-    return Course(bones, held, pull, _cones(body, naked, joints, bones, tube))
+    return Course(bones, held, pull, _cones(body, naked, joints, bones, garment))
 
 
 def _naked(identity: BodyIdentity) -> BodyIdentity:
@@ -171,7 +173,7 @@ def _naked(identity: BodyIdentity) -> BodyIdentity:
     )
 
 
-def _carried_weight(tube: Tube) -> Float64[ndarray, "n 3"]:
+def _carried_weight(garment: Garment) -> Float64[ndarray, "n 3"]:
     """Force that holds the skirt in its rest shape against gravity, beside its threads' pull.
 
     The photographed shape is one in which the cloth hangs at rest, so all forces on it cancel.
@@ -179,7 +181,7 @@ def _carried_weight(tube: Tube) -> Float64[ndarray, "n 3"]:
     across the threads where they flare or lie over the hips, was carried by stiffness and contact
     in the photograph; it is added here as a constant force that turns with the body.
     """
-    rest = _array(tube.rest)
+    rest = _grid(garment)
     thread = np.diff(rest, axis=0)
     thread /= np.linalg.norm(thread, axis=-1, keepdims=True)
     carried, below = np.zeros_like(rest), np.zeros_like(rest[0])
@@ -196,10 +198,9 @@ def _cones(
     naked: Float[Tensor, "p 3"],
     joints: Float[Tensor, "j 3"],
     bones: Float[Tensor, "t j 4 4"],
-    tube: Tube,
+    garment: Garment,
 ) -> Float64[ndarray, "t k 8"]:
     """Thighs and shins in halves, each inside of the cloth at rest."""
-    cloth = tube.rest.flatten(0, 1)
     strongest = body.weights.argmax(-1)
     cones = []
     for hip, knee in LEGS:
@@ -210,8 +211,7 @@ def _cones(
             radii = [_radius(leg, node, axis) for node in nodes]
             for i in range(2):
                 ends = torch.stack((nodes[i], nodes[i + 1]))
-                stood = ends @ tube.stance[bone, :3, :3].mT + tube.stance[bone, :3, 3]
-                pair = _inside(stood, torch.stack((radii[i], radii[i + 1])), cloth)
+                pair = _inside(ends, torch.stack((radii[i], radii[i + 1])), garment.rest)
                 placed = ends @ bones[:, bone, :3, :3].mT + bones[:, bone, None, :3, 3]
                 cones.append(torch.cat((placed.flatten(1), pair.expand(len(bones), 2)), 1).double())
     return torch.stack(cones, 1).numpy()
@@ -239,70 +239,65 @@ def _inside(
 
 
 def _simulate(
-    tube: Tube, springs: xpbd.Springs, air: xpbd.Air, course: Course, clock: tuple[float, int]
+    garment: Garment, springs: xpbd.Springs, air: xpbd.Air, course: Course, clock: tuple[float, int]
 ) -> Iterator[tuple[int, Float64[ndarray, "n 3"]]]:
     """Each frame's particles, until the cloth flies apart; ``clock`` as of ``xpbd.step``."""
-    first = course.bones[0] @ torch.linalg.inv(tube.stance)
-    x = _array(blend_skin(tube.rest.flatten(0, 1), tube.weights.flatten(0, 1), first))
+    x = _array(blend_skin(garment.rest, garment.weights, course.bones[0]))
     v, free = np.zeros_like(x), np.ones(len(x))
-    free[: tube.rest.shape[1]] = 0
+    free[: garment.columns] = 0
     for t in range(len(course.bones)):
         pair = [max(0, t - 1), t]
         drive = xpbd.Drive(course.held[pair], course.pull[t], course.cones[pair])
         xpbd.step(x, v, free, springs, drive, air, clock)
-        if not np.isfinite(x).all() or _stretch(x, springs) > 2 * MOST_STRETCH:
+        if not np.isfinite(x).all() or _stretch(x, garment, springs) > 2 * MOST_STRETCH:
             return
         yield t, x.copy()
 
 
-def _stretch(x: Float64[ndarray, "n 3"], springs: xpbd.Springs) -> float:
+def _stretch(x: Float64[ndarray, "n 3"], garment: Garment, springs: xpbd.Springs) -> float:
     """The longest thread over its length at rest."""
     # The held ring follows the skin, which may stretch.
-    threads = (springs.compliance == 0) & (springs.ends >= COLUMNS).any(1)
+    threads = (springs.compliance == 0) & (springs.ends >= garment.columns).any(1)
     a, b = springs.ends[threads].T
     return float((np.linalg.norm(x[a] - x[b], axis=1) / springs.length[threads]).max())
 
 
-def _fault(x: Float64[ndarray, "r c 3"], tube: Tube, springs: xpbd.Springs) -> str:
+def _fault(x: Float64[ndarray, "r c 3"], garment: Garment, springs: xpbd.Springs) -> str:
     """What is wrong with a frame's cloth, in a few words; empty if nothing is."""
-    stretch = _stretch(x.reshape(-1, 3), springs)
+    stretch = _stretch(x.reshape(-1, 3), garment, springs)
     if stretch > MOST_STRETCH:
         return f"stretched {stretch:.2f} times"
     down, around = np.diff(x, axis=0), np.roll(x, -1, 1)[:-1] - x[:-1]
     out = x[:-1] - x[:-1].mean(1, keepdims=True)
-    turned = float(((np.cross(around, down) * out).sum(-1) * _side(tube) < 0).mean())
+    turned = float(((np.cross(around, down) * out).sum(-1) * _side(garment) < 0).mean())
     return f"{turned:.0%} of the cloth inside out" if turned > MOST_TURNED else ""
 
 
-def _side(tube: Tube) -> float:
+def _side(garment: Garment) -> float:
     """Sign of the outer side in the grid's order of rings and columns."""
-    rest = _array(tube.rest)
+    rest = _grid(garment)
     around, down = rest[0, 1] - rest[0, 0], rest[1, 0] - rest[0, 0]
     return float(np.sign(np.cross(around, down) @ (rest[0, 0] - rest[0].mean(0))))
 
 
 def _read(
     body: SmplxBody,
-    identity: BodyIdentity,
-    tube: Tube,
+    garment: Garment,
     springs: xpbd.Springs,
     course: Course,
     found: dict[int, ndarray],
     wanted: Int[Tensor, "m"],
 ) -> Drape:
-    """Offsets of the vertices, taken back through the skinning, in the wanted frames."""
-    rest, _ = body.shape(identity)
-    rest, weights = rest[tube.vertices], body.weights[tube.vertices]
+    """Offsets of the garment, taken back through the skinning, in the wanted frames."""
     offsets, faults = [], []
     for frame in wanted.tolist():
-        cloth = found[frame].reshape(tube.rest.shape)
-        bones = course.bones[frame]
-        target = tube.carried(torch.from_numpy(cloth).float(), bones[0, :3, :3])
-        apart = tube.share[:, None] * (target - blend_skin(rest, weights, bones))
-        turns = blend_bones(weights, bones[:, :3])[..., :3]
+        cloth, bones = found[frame], course.bones[frame]
+        apart = torch.from_numpy(cloth).float() - blend_skin(garment.rest, garment.weights, bones)
+        turns = blend_bones(garment.weights, bones[:, :3])[..., :3]
         offsets.append(torch.linalg.solve(turns, apart))
-        faults.append(_fault(cloth, tube, springs))
-    return Drape(tube.vertices, torch.stack(offsets), tuple(faults))
+        faults.append(_fault(cloth.reshape(_grid(garment).shape), garment, springs))
+    rows = body.num_vertices + torch.arange(len(garment.rest))
+    return Drape(rows, torch.stack(offsets), tuple(faults))
 
 
 def _array(values: Tensor) -> Float64[ndarray, "*b 3"]:

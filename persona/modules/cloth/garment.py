@@ -1,89 +1,66 @@
-"""A skirt as one closed surface, found on a dressed body whose legs carry it as two tubes.
+"""A skirt that the body's skin carries, taken off it: one closed surface beside bare legs.
 
-The body's mesh has no skirt: a photograph's dressing widens both legs until they overlap, and each
-would follow its own bones. The surface is a tube of rings around both, from the hips to the hem;
-the vertices of the legs lie on it, or inside between its axis and its wall, and go where it goes.
+A photograph's dressing widens both legs until they overlap, so that the outline is right; each
+would follow its own bones, and the skirt split when the legs part. The garment is a tube of rings
+around both, from the hips to the hem, in the rest pose, and the skin inside is bare again.
 """
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from persona.modules.body.hull import circle, reach, support
-from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
-from persona.types import BodyIdentity, BodyPose
+from persona.modules.cloth.tube import (
+    BAND_M,
+    LEGS,
+    TRUNK,
+    eased,
+    garment_of,
+    hull_rings,
+    weights_near,
+)
+from persona.types import BodyIdentity
 
-log = logging.getLogger(__name__)
-
-LEGS = ((1, 4), (2, 5))
-"""Joints that move thighs and shins: hip and knee, left and right."""
-TRUNK = (0, 3, 6)
-COLUMNS, RING_M = 64, 0.027
-"""Particles of a ring, and the distance of rings, metres."""
-_DIRECTIONS = 64
-_LEVEL_M, _BAND_M = 0.01, 0.02
+_LEVEL_M = 0.01
 MIN_LENGTH_M = 0.15
 """Shortest skirt, measured from where legs would part to the hem; thighs of trousers touch for
 less."""
-_LEAST_DROP = 0.4
-"""How far below the hips the hem must hang in the photograph, as a share of the skirt's length on
-straight legs: around the legs of a person who sits, the skirt forms no horizontal rings."""
-_BELOW_M, _WALL = 0.08, 0.7
-"""A vertex as far below the hem belongs to it still, if it lies at this share of the way from the
-skirt's axis to its wall or beyond: a hem that was photographed is not level."""
-_BLEND_ROWS = 3.0
-"""Number of rings, from the top, over which skin becomes cloth."""
-_NEAREST = 6
-_CENTRINGS = 12
+_BELOW_M, _FAR_M = 0.08, 0.03
+"""A vertex as far below the hem, and this far from the skin, belongs to the skirt still: it would
+hang out of the garment."""
+_BARE_M = 0.15
+"""Height below the garment's top over which its wearer becomes bare."""
+_BLEND_M, _TUCKED_M = 0.08, 0.01
+"""Height over which the garment rises out of the skin, and how deep its first ring lies in it: it
+must not be seen to end there."""
+_OWN_M = 0.2
+"""How far below its top the garment has weights of its own; above, those of the skin beside it."""
+_SMOOTH_M = 0.06
+ALIKE_M = 0.05
+"""A garment has the colours of the skin that it was made of. Skin that faces another way counts as
+so much farther away, per unit of its normal: walls that legs turn to each other show shadow."""
 
 
-@dataclass(frozen=True)
-class Tube:
-    """A closed garment as it was photographed: rings of particles, the topmost held."""
+class Undressed(NamedTuple):
+    """A person whose skirt is a garment."""
 
-    stance: Float[Tensor, "j 4 4"]
-    """posed_from_rest of the body in it, the pelvis as in the rest pose."""
-    rest: Float[Tensor, "r c 3"]
-    """Metres; columns go round from the person's left (+x) towards +z."""
-    weights: Float[Tensor, "r c j"]
-    """Skinning weights of the particles."""
-    vertices: Int[Tensor, "k"]
-    """Vertices of the body that the garment carries."""
-    row: Float[Tensor, "k"]
-    """Ring of each, with a fraction between two rings; so is ``column``."""
-    column: Float[Tensor, "k"]
-    ratio: Float[Tensor, "k"]
-    """From 0 on the rings' axis to 1 on the cloth."""
-    rise: Float[Tensor, "k 3"]
-    """Rest of a vertex's position that the other fields do not explain, metres."""
-    share: Float[Tensor, "k"]
-    """From 0 where the garment is skin (its top) to 1."""
-
-    def carried(
-        self, particles: Float[Tensor, "r c 3"], turn: Float[Tensor, "3 3"]
-    ) -> Float[Tensor, "k 3"]:
-        """Where the cloth has taken its vertices; ``turn`` is the pelvis' from the rest pose."""
-        return _placed(particles, self.row, self.column, self.ratio) + self.rise @ turn.T
+    identity: BodyIdentity
+    """With the garment, bare under it; joints are where they were."""
+    covered: Bool[Tensor, "p"]
+    """Vertices of the body that the skirt was made of."""
 
 
-def find_skirt(
-    body: SmplxBody, identity: BodyIdentity, photographed: BodyPose | None = None
-) -> Tube | None:
-    """The skirt of a dressed person; None where the legs are apart, as trousers have them.
-
-    None as well, and a line in the log, for one that does not hang: that of somebody who sits.
+def undress(body: SmplxBody, identity: BodyIdentity) -> Undressed | None:
+    """Takes the skirt off a dressed person; None where the legs are apart, as trousers have them.
 
     Args:
         body: Body model.
         identity: With the shape of its clothes on ``face_offset``.
-        photographed: The pose that the clothes' shape was seen in; None is the rest pose.
     """
     rest, joints = body.shape(identity)
     strongest = body.weights.argmax(-1)
@@ -91,47 +68,51 @@ def find_skirt(
     hem = _hem(rest, legs, float(joints[[1, 2], 1].mean()), float(joints[[7, 8], 1].mean()))
     if hem is None:
         return None
-    stance = body.joint_transforms(joints, body.full_pose(leg_pose(body, photographed)))
-    at_rest, rest = rest, blend_skin(rest, body.weights, stance)
-    end = hem + float((rest - at_rest)[(at_rest[:, 1] - hem).abs() < _BAND_M, 1].mean())
     # The torso alone is not enough: buttocks and hips follow the thighs as well.
     around = legs[0] | legs[1] | torch.isin(strongest, torch.tensor(TRUNK))
     top = float(joints[0, 1])
-    rings = None if top - end < _LEAST_DROP * (top - hem) else hull_rings(rest[around], top, end)
+    rings = hull_rings(rest[around], top, hem)
     if rings is None:
-        log.warning("the skirt does not hang as photographed, as of somebody who sits")
         return None
-    weights = weights_near(rings, rest[around], body.weights[around])
-    inside = (around & (rest[:, 1] <= top) & (at_rest[:, 1] >= hem - _BELOW_M)).nonzero()[:, 0]
-    points = rest[inside]
-    row = ((top - points[:, 1]) / (top - end) * (len(rings) - 1)).clamp(0, len(rings) - 1)
-    axis = _at_row(rings.mean(1), row)
-    away = points - axis
-    column = torch.atan2(away[:, 2], away[:, 0]) / (2 * torch.pi) * COLUMNS % COLUMNS
-    wall = _placed(rings, row, column, torch.ones(len(row))) - axis
-    ratio = away[:, ::2].norm(dim=-1) / wall[:, ::2].norm(dim=-1).clamp_min(1e-6)
-    on_wall = (ratio - _WALL) / (1 - _WALL)
-    step = torch.where(at_rest[inside, 1] < hem, on_wall, row / _BLEND_ROWS).clamp(0, 1)
-    return Tube(
-        stance=stance,
-        rest=rings,
-        weights=weights,
-        vertices=inside,
-        row=row,
-        column=column,
-        ratio=ratio,
-        rise=points - _placed(rings, row, column, ratio),
-        share=step * step * (3 - 2 * step),
-    )
+    depth = top - rings[..., 1:2]
+    # The first ring must not leave the skin that it ends on.
+    own = eased(depth[:, :1] / _OWN_M)
+    weights = weights_near(rings, rest[around], body.weights[around], own)
+    share = _share(rest, around, identity.face_offset, top, hem)
+    outward = rings - rings.mean(1, keepdim=True)
+    tucked = _TUCKED_M * (1 - eased(depth / _BLEND_M))
+    rings = rings - tucked * outward / outward.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    bare = _bare(body, identity, share)
+    return Undressed(replace(bare, garment=garment_of(rings, weights)), share > 0)
 
 
-def leg_pose(body: SmplxBody, pose: BodyPose | None) -> BodyPose:
-    """The rest pose with the legs of another; of one body that stands where the rest pose does."""
-    legs = BodyPose.zero(body.num_expression)
-    if pose is not None:
-        for joint in (1, 2, 4, 5):
-            legs.body[joint - 1] = pose.body[joint - 1]
-    return legs
+def _share(
+    rest: Float[Tensor, "p 3"],
+    around: Bool[Tensor, "p"],
+    offset: Float[Tensor, "p 3"],
+    top: float,
+    hem: float,
+) -> Float[Tensor, "p"]:
+    """How much of each vertex's offset is the garment: from 0 on skin to 1."""
+    inside = eased((top - rest[:, 1]) / _BARE_M)
+    below = eased(offset.norm(dim=-1) / _FAR_M) * (rest[:, 1] >= hem - _BELOW_M)
+    return torch.where(rest[:, 1] >= hem, inside, below) * around
+
+
+def _bare(body: SmplxBody, identity: BodyIdentity, share: Float[Tensor, "p"]) -> BodyIdentity:
+    """The person without the offsets of the skirt, every joint where it was."""
+    off, root = -share[:, None] * identity.face_offset, body.joint_regressor[0]
+    # The root has no offset of its own: hidden hips move, smoothly, until its regressed place is
+    # kept. They move by 2 cm at most on a skirt that is 10 cm off them behind.
+    rows = share.nonzero()[:, 0]
+    apart = torch.cdist(body.template[rows], body.template[rows])
+    moves = share[rows] * (torch.exp(-((apart / _SMOOTH_M) ** 2)) @ (share * root)[rows])
+    weight = moves @ root[rows]
+    if weight > 0:
+        off[rows] -= moves[:, None] * (root @ off) / weight
+    joint_offset = identity.joint_offset - body.joint_regressor @ off
+    joint_offset[0] = identity.joint_offset[0]
+    return replace(identity, face_offset=identity.face_offset + off, joint_offset=joint_offset)
 
 
 def _hem(
@@ -140,87 +121,12 @@ def _hem(
     """Height of the lowest level down to which the legs overlap; None where they hardly do."""
     closed: list[float] = []
     for level in torch.arange(top, bottom, -_LEVEL_M):
-        near = (rest[:, 1] - level).abs() < _BAND_M
+        near = (rest[:, 1] - level).abs() < BAND_M
         left, right = (rest[leg & near, 0] for leg in legs)
-        if len(left) and len(right) and float(left.min() - right.max()) < -_BAND_M:
+        if len(left) and len(right) and float(left.min() - right.max()) < -BAND_M:
             closed.append(float(level))
-        elif closed and closed[-1] - float(level) > _BAND_M:
+        elif closed and closed[-1] - float(level) > BAND_M:
             break  # Flared trousers meet again further down.
     if not closed or closed[0] - closed[-1] < MIN_LENGTH_M:
         return None
-    return closed[-1] + _BAND_M  # The lowest level is one that the hem's vertices are near to.
-
-
-def hull_rings(
-    points: Float[Tensor, "n 3"], top: float, hem: float
-) -> Float[Tensor, "r c 3"] | None:
-    """Hulls of the horizontal sections, a little smoothed from ring to ring.
-
-    None where a section has nothing in it.
-
-    Args:
-        points: Metres, y up.
-        top: Height of the first ring.
-        hem: Height of the last.
-    """
-    directions, rays = circle(_DIRECTIONS), circle(COLUMNS)
-    levels = torch.linspace(top, hem, max(4, round((top - hem) / RING_M) + 1))
-    sections = [points[(points[:, 1] - level).abs() < _BAND_M, ::2] for level in levels]
-    if not all(len(section) for section in sections):
-        return None
-    spans = torch.stack([support(section, directions) for section in sections])
-    padded = F.pad(spans.T[None], (1, 1), mode="replicate")
-    spans = F.avg_pool1d(padded, 3, 1)[0].T
-    opposite = spans.roll(_DIRECTIONS // 2, 1)
-    quarter = _DIRECTIONS // 4
-    centre = torch.stack(((spans - opposite)[:, 0], (spans - opposite)[:, quarter]), -1) / 2
-    # The rays start where the mean of the ring will be: that is the axis once the cloth moves.
-    for _ in range(_CENTRINGS):
-        radius = torch.stack([
-            reach(rays, directions, span - directions @ middle)
-            for span, middle in zip(spans, centre, strict=True)
-        ])  # fmt: skip
-        flat = centre[:, None] + radius[..., None] * rays
-        centre = flat.mean(1)
-    height = levels[:, None, None].expand(-1, COLUMNS, 1)
-    return torch.cat((flat[..., :1], height, flat[..., 1:]), -1)
-
-
-def weights_near(
-    rings: Float[Tensor, "r c 3"], points: Float[Tensor, "n 3"], weights: Float[Tensor, "n j"]
-) -> Float[Tensor, "r c j"]:
-    """Mean skinning weights of the body around each particle.
-
-    Args:
-        rings: The particles.
-        points: Points of the body, in the same pose.
-        weights: Theirs.
-    """
-    distance, index = torch.cdist(rings.flatten(0, 1), points).topk(_NEAREST, largest=False)
-    near = F.normalize(1 / distance.clamp_min(1e-3), p=1, dim=-1)
-    return (weights[index] * near[..., None]).sum(1).unflatten(0, rings.shape[:2])
-
-
-def _at_row(values: Float[Tensor, "r *c 3"], row: Float[Tensor, "k"]) -> Float[Tensor, "k *c 3"]:
-    """Linear interpolation between rings."""
-    low = row.long().clamp(0, len(values) - 2)
-    part = (row - low).reshape(-1, *[1] * (values.dim() - 1))
-    return torch.lerp(values[low], values[low + 1], part)
-
-
-def _placed(
-    rings: Float[Tensor, "r c 3"],
-    row: Float[Tensor, "k"],
-    column: Float[Tensor, "k"],
-    ratio: Float[Tensor, "k"],
-) -> Float[Tensor, "k 3"]:
-    """Points between the axis of rings and their wall."""
-    around, axis = _at_row(rings, row), _at_row(rings.mean(1), row)
-    left = column.long() % rings.shape[1]
-    index = torch.arange(len(row))
-    wall = torch.lerp(
-        around[index, left],
-        around[index, (left + 1) % rings.shape[1]],
-        (column - column.floor())[:, None],
-    )
-    return torch.lerp(axis, wall, ratio[:, None])
+    return closed[-1] + BAND_M  # The lowest level is one that the hem's vertices are near to.

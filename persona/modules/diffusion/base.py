@@ -128,18 +128,16 @@ class VideoGenerator(ABC):
         fps: float,
         frames: Int[Tensor, "n"],
         seed: int,
-        photographed: BodyPose | None = None,
     ) -> Drape | None:
         """How the person's clothes hang in some frames of a motion; None where they are skinned.
 
         Args:
             body: Body model.
-            identity: The person, dressed.
+            identity: The person, with a garment.
             motion: All of it, in a world with y up.
             fps: Its frames a second.
             frames: Those that the clip has, rising.
             seed: Seed of the fabric.
-            photographed: The pose that the clothes' shape was seen in; None is the rest pose.
         """
         return None
 

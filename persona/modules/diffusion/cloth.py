@@ -31,11 +31,10 @@ class ClothGenerator(TexturedMeshGenerator):
         fps: float,
         frames: Int[Tensor, "n"],
         seed: int,
-        photographed: BodyPose | None = None,
     ) -> Drape | None:
         """See ``VideoGenerator``; each seed has another fabric."""
         fabric = Fabric.drawn(seed)
-        found = drape(body, identity, motion, fps, frames, fabric, photographed)
+        found = drape(body, identity, motion, fps, frames, fabric)
         if found is None:
             log.info("no loose clothes that hang: nothing is simulated")
         return found

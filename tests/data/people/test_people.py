@@ -97,7 +97,7 @@ def test_a_photo_of_other_settings_is_made_again(tmp_path, monkeypatch):
     (assets / "hair/bob").mkdir(parents=True)
     made, photo = [], out / "person_7/photo.jpg"
     for name in ("SmplxBody", "read_assets", "Casting"):
-        monkeypatch.setattr(folder, name, lambda *of: None)
+        monkeypatch.setattr(folder, name, lambda *of, **by: None)
 
     def stands_in(casting, folder, *of):
         made.append(photo.is_file())

@@ -241,7 +241,7 @@ def test_all_controls_of_one_frame(person):
 class Draped(TexturedMeshGenerator):
     """Shifts clothes by 5 cm, and reports a fault in the second frame."""
 
-    def drape(self, body, identity, motion, fps, frames, seed, photographed=None):
+    def drape(self, body, identity, motion, fps, frames, seed):
         assert len(motion.trans) > len(frames) and fps == 30
         torso = (body.weights.argmax(-1) == 6).nonzero()[:, 0]
         offset = torch.tensor([0.05, 0.0, 0.0]).expand(len(frames), len(torso), 3)

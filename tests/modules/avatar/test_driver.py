@@ -9,9 +9,10 @@ from persona.modules.avatar.builder import AvatarBuilder
 from persona.modules.avatar.driver import ClipDrawer, PoseDriver
 from persona.modules.avatar.gaussian_avatar import GaussianAvatar
 from persona.modules.avatar.pose_table import matrix_pose
+from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.render.cpu import CpuRenderer
-from persona.types import BodyPose, Camera
+from persona.types import BodyPose, Camera, Garment
 
 SETTINGS = {
     "paper": {"levels": 0},
@@ -107,3 +108,28 @@ def test_a_person_who_only_turns_is_unskinned_once(body, moves):
             means = avatar(turning.row(row)).refined
         torch.testing.assert_close(drawn[row], means, atol=1e-6, rtol=0)
     assert len(calls) == (3 if moves else 1)
+
+
+@pytest.mark.parametrize("at_rest", [True, False])
+def test_a_garment_hangs_where_its_cloth_is(body, at_rest):
+    """Offsets in the rest pose, skinned from there, are the oracle: the canonical pose is not."""
+    torch.manual_seed(0)
+    square = torch.tensor([[0, 1, 2], [1, 3, 2]])
+    weights = torch.zeros(4, body.num_joints)
+    weights[:, [0, 1, 2]] = torch.tensor([0.2, 0.5, 0.3])
+    rest = torch.tensor([[0.0, -0.6, 0], [0.0, -0.6, 0.1], [0.0, -1.1, 0], [0.0, -1.1, 0.1]])
+    garment = Garment(rest, square, weights, rest[:, :2].abs(), square)
+    identity = replace(body.zero_identity(), garment=garment)
+    builder = AvatarBuilder(levels=0, diffused_skinning=False, pose_offsets=False, skirt=at_rest)
+    avatar, poses = builder.build(body, identity).eval(), clip_poses(body)
+    offset = 0.1 * torch.randn(3, 4, 3)
+    draw = ClipDrawer(PoseDriver(avatar, "base"), CpuRenderer(), matrix_pose(body, poses))
+    draw.hang(offset)
+    joints = body.shape(identity)[1]
+    for i in range(3):
+        means = draw.drawn(i)[0].means
+        bones = body.joint_transforms(joints, body.full_pose(poses[i]))
+        expected = blend_skin(rest + offset[i], weights, bones) + poses.trans[i]
+        torch.testing.assert_close(means[-4:], expected, atol=1e-4, rtol=0)
+        skinned = draw.driver.means(draw.poses[i])
+        torch.testing.assert_close(means[:-4], skinned[:-4], atol=1e-5, rtol=0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from persona.modules.avatar.template import OPEN_MOUTH_RAD, AvatarTemplate
+from persona.modules.body.skinning import blend_skin
 from persona.modules.body.smplx_body import SmplxBody
 from persona.types import Garment
 
@@ -191,3 +192,20 @@ def test_a_garment_has_rows_behind_the_bodys_which_stay_as_they_are(body):
     points = plain.vertices[::50]
     scales = torch.full_like(points[:, 0], 0.01)
     assert torch.equal(worn.field(points, scales), plain.field(points, scales))
+
+
+def test_a_garment_kept_in_the_rest_pose_comes_back_to_it(body):
+    """Over both legs, which part in the canonical pose, blending there and back is no identity."""
+    weights = torch.zeros(4, body.num_joints)
+    weights[:, [LEFT_HIP, LEFT_HIP + 1]] = 0.5
+    square = torch.tensor([[0, 1, 2], [1, 3, 2]])
+    rest = torch.tensor([[0.0, -0.6, 0], [0.0, -0.6, 0.1], [0.0, -1.1, 0], [0.0, -1.1, 0.1]])
+    garment = Garment(rest, square, weights, rest[:, :2].abs(), square)
+    identity = replace(body.zero_identity(), garment=garment)
+
+    def back(**options: bool) -> torch.Tensor:
+        made = AvatarTemplate(body=body, identity=identity, levels=0, diffused=False, **options)
+        return blend_skin(made.vertices, made.weights, made.rest_from_canonical)[-4:]
+
+    torch.testing.assert_close(back(garment_at_rest=True), rest, atol=1e-5, rtol=0)
+    assert float((back() - rest)[2:, 1].min()) > 0.05
