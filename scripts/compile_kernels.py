@@ -1,14 +1,18 @@
-"""Compiles the CPU kernels into numba's cache, so that no run waits for it.
+"""Compiles kernels into the caches of numba, Triton and persona, so that no run waits for it.
 
-Called by `make setup`; harmless to repeat. Its parts are compiled side by side.
+Called by `make setup`; harmless to repeat. The CPU's parts are compiled side by side; then, on
+CUDA, a few steps compile what `create.py` needs with its own settings.
 """
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
+from hydra import initialize_config_dir
 
 from persona.modules.body.skinning import blend_skin
 from persona.modules.body.skinning_field import SkinningField
@@ -18,6 +22,7 @@ from persona.modules.body.topology import (
     vertex_fans,
     vertex_normals,
 )
+from persona.modules.cloth import xpbd
 from persona.modules.losses.functional import photometric
 from persona.modules.render.cpu import CpuRenderer
 from persona.modules.render.mesh import rasterize, rasterize_uv
@@ -74,7 +79,15 @@ def skinning() -> None:
     blend_skin(points, weights, torch.eye(4).repeat(55, 1, 1)).sum().backward()
 
 
-PARTS: tuple[Callable[[], None], ...] = (gaussians, skinning, losses, meshes)
+def cloth() -> None:
+    """Lets two particles on a thread fall."""
+    x = np.array([[0.0, 0, 0], [0, -1, 0]])
+    springs = xpbd.springs_of(np.array([[0, 1]]), x, np.zeros(1))
+    drive = xpbd.Drive(np.stack((x, x)), np.zeros_like(x), np.zeros((2, 1, 8)))
+    xpbd.step(x, np.zeros_like(x), np.array([0.0, 1]), springs, drive, xpbd.Air(), (0.1, 2))
+
+
+PARTS: tuple[Callable[[], None], ...] = (gaussians, skinning, cloth, losses, meshes)
 """Each runs its kernels once on tiny inputs, in the types that training uses; longest first."""
 
 
@@ -83,12 +96,28 @@ def call(part: Callable[[], None]) -> None:
     part()
 
 
+def on_gpu() -> None:
+    """Trains a few steps as `create.py` does by default; nothing without CUDA."""
+    # Not above: each process of a part would import them.
+    from persona.commands.compile_ahead import compiled_ahead
+    from persona.commands.compose import composed
+    from persona.commands.create import train_overrides
+
+    conf = Path(__file__).resolve().parents[1] / "conf"
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        config = composed("create", ["photo=none", "name=none"])
+        size = config.preprocess.height, config.preprocess.width
+        with compiled_ahead(train_overrides(config), *size, to_the_end=True):
+            pass
+
+
 def main() -> None:
     """Compiles all parts."""
     workers = min(len(PARTS), available_cores())
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         for _ in pool.map(call, PARTS):
             pass
+    on_gpu()
 
 
 if __name__ == "__main__":

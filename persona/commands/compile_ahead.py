@@ -49,7 +49,9 @@ not running, spin."""
 
 
 @contextmanager
-def compiled_ahead(overrides: Sequence[str], height: int, width: int) -> Iterator[None]:
+def compiled_ahead(
+    overrides: Sequence[str], height: int, width: int, to_the_end: bool = False
+) -> Iterator[None]:
     """Within it kernels are compiled, on CUDA, unless this machine has them.
 
     The training compiles what this has not: nothing depends on its success.
@@ -58,6 +60,7 @@ def compiled_ahead(overrides: Sequence[str], height: int, width: int) -> Iterato
         overrides: Of train.yaml, other than the data.
         height: Height of the frames.
         width: Width of the frames.
+        to_the_end: Wait for all of them, and warn if it fails; else the block's end stops it.
     """
     if not torch.cuda.is_available():
         yield
@@ -87,8 +90,12 @@ def compiled_ahead(overrides: Sequence[str], height: int, width: int) -> Iterato
             try:
                 os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
                 yield
+                if to_the_end:
+                    process.wait()
             finally:
                 process.terminate()
+        if to_the_end and process.returncode:
+            log.warning("kernels for this GPU were not compiled: %s", printed.read_text()[-500:])
         _keep(Path(scratch), done if process.returncode == 0 else None)
 
 

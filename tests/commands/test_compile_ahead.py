@@ -1,6 +1,7 @@
 """Kernels are compiled beside the work, once per machine, and never in its way."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -26,14 +27,20 @@ class Process:
     def __init__(self, command, stdin, stdout, stderr, env):
         assert stdin == subprocess.PIPE  # Which closes when this process ends.
         self.config, self.env = OmegaConf.load(command[-1]), env
-        self.returncode, self.terminated = None, False
+        self.returncode, self.terminated, self.waited = None, False, False
         assert command[1:3] == ["-m", "persona.commands.compile_ahead"]
         Process.begun.append(self)
         Path(env["PERSONA_CACHE"], "kernel.cubin").write_bytes(b"code")
         Path(env["PERSONA_CACHE"], "skinning.npz").write_bytes(b"field")
+        stdout.write("a stack")
+        stdout.flush()
 
     def terminate(self):
         self.terminated = True
+
+    def wait(self):
+        assert not self.terminated
+        self.waited = True
 
     def __enter__(self):
         return self
@@ -56,10 +63,10 @@ def gpu_machine(monkeypatch, tmp_path):
     return Process
 
 
-def run(overrides=("+exp=photo",), height=512, width=384):
+def run(overrides=("+exp=photo",), height=512, width=384, to_the_end=False):
     with (
         initialize_config_dir(str(CONF), version_base="1.3"),
-        compiled_ahead(overrides, height, width),
+        compiled_ahead(overrides, height, width, to_the_end),
     ):
         pass
 
@@ -80,6 +87,23 @@ def test_a_machine_compiles_once(gpu_machine, tmp_path):
     # CUDA's kernels stay, as Triton's do.
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["kernel.cubin"]
     assert len(list((tmp_path / "triton").iterdir())) == 1
+
+
+def test_the_set_up_compiles_what_create_would(gpu_machine):
+    script = runpy.run_path(str(CONF.parent / "scripts/compile_kernels.py"))
+    script["on_gpu"]()
+    (process,) = gpu_machine.begun
+    assert process.waited
+    run()  # As create.py with its default settings.
+    assert len(gpu_machine.begun) == 1
+
+
+def test_the_set_up_tells_of_kernels_that_did_not_compile(gpu_machine, caplog):
+    gpu_machine.status = 1
+    run()
+    assert "were not compiled" not in caplog.text
+    run(to_the_end=True)
+    assert "kernels for this GPU were not compiled: a stack" in caplog.text
 
 
 def test_other_settings_compile_again(gpu_machine):
