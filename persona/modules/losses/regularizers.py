@@ -85,6 +85,22 @@ class RefinedLaplacian(Loss[PersonaStep]):
         return (value.square() * weight).mean()
 
 
+class OffsetLaplacian(Loss[PersonaStep]):
+    """Squared Laplacian of what training adds to the template, except on hands, eyes and face_expr.
+
+    Those of the means pull a surface towards a smooth one: limbs become thinner, hems and cuffs are
+    drawn in, and a template that has the clothes' shape already loses it. This one lets it go where
+    the outline is, but not by single Gaussians.
+    """
+
+    def forward(self, step: PersonaStep) -> Float[Tensor, ""]:
+        """Metres squared."""
+        template = step.avatar.template
+        offset = step.posed.refined_canonical - template.vertices
+        value = uniform_laplacian(offset, template.neighbours)
+        return (value.square() * ~template.fixed[:, None]).mean()
+
+
 class ScaleLaplacian(Loss[PersonaStep]):
     """Squared Laplacian of the scales on the subdivided and on the body's own mesh.
 

@@ -44,6 +44,7 @@ MOVES = {
     "patch_face_geo": ("captured", SHAPE),
     "lap_mean": ("all", {"means"}),
     "lap_mean_refined": ("all", {"means", "network"}),
+    "lap_offset": ("all", {"means", "network"}),
     "lap_scale": ("all", {"scales"}),
     "lap_rgb": ("all", {"rgb"}),
     "hand_rgb_tv": ("all", {"rgb"}),
@@ -64,7 +65,7 @@ def world(tmp_path_factory):
     small = [
         "data=subject", "name=small", f"subjects_dir={root}", "metric.lpips_net=null",
         "avatar.levels=0", "avatar.field_resolution=16", "avatar.field_steps=2",
-        "avatar.triplane_resolution=8", "renderer=cpu",
+        "avatar.triplane_resolution=8", "renderer=cpu", "loss=[persona,lap_offset]",
     ]  # fmt: skip
     with initialize_config_dir(str(CONF), version_base="1.3"):
         settings = compose("train", overrides=small)

@@ -14,6 +14,7 @@ from persona.modules.losses.regularizers import (
     HandVariation,
     MeanLaplacian,
     MouthColor,
+    OffsetLaplacian,
     RefinedLaplacian,
     ScaleLaplacian,
 )
@@ -84,6 +85,12 @@ def test_means_keep_the_templates_shape_where_it_is_fixed(step):
 def test_refined_means_are_smooth_off_what_is_fixed(step):
     expected = mean_of_squares(FINE @ step.posed.refined, [0.0, 0, 0, 0, 1, 1])
     torch.testing.assert_close(RefinedLaplacian(weight=1.0)(step), expected)
+
+
+def test_what_training_adds_is_smooth_off_what_is_fixed(step):
+    added = step.posed.refined_canonical - step.avatar.template.vertices
+    expected = mean_of_squares(FINE @ added, [0.0, 0, 0, 0, 1, 1])
+    torch.testing.assert_close(OffsetLaplacian(weight=1.0)(step), expected)
 
 
 def test_scales_are_smooth_on_both_meshes(step):
