@@ -13,6 +13,8 @@ from hydra.utils import instantiate
 from persona.commands.experiment import load_config
 from persona.data.io import write_png
 from persona.data.layout import SUBJECT_FILE, frame_path
+from persona.modules.avatar.gaussian_avatar import COLOR_EPS
+from persona.modules.render.seen_colours import Shot, shown_px
 from persona.runtime.checkpoint import CHECKPOINT_FILE
 from persona.types import CAPTURED
 
@@ -126,3 +128,26 @@ def test_a_training_ends_with_it(tiny_settings, subjects, tmp_path, caplog):
     config.resume = str(tmp_path / "run")
     _, resumed = train_system(config, tmp_path / "unused")
     assert resumed.method.solved.own_colour.keys() == system.method.solved.own_colour.keys()
+
+
+def test_what_stands_behind_the_front_keeps_its_colours(tiny, tmp_path):
+    """Adam makes whole steps of any gradient, but for the ``eps`` of ``+exp=photo``."""
+    # Its shapes are checked if imported by now.
+    from persona.commands.experiment import train_system
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        eps = compose("train", ["+exp=photo"]).optimizer.eps
+    eps *= 512 * 384 / (64 * 48)  # A loss is a mean over pixels, of which the tiny frame has fewer.
+    # Steps on the photograph alone.
+    config = tiny("data.captured_ratio=0.99", "trainer.max_steps=4", f"optimizer.eps={eps}")
+    _, system = train_system(config, tmp_path)
+    avatar, (frame, pose, _) = system.avatar, photograph(system, tmp_path)
+    with torch.no_grad():
+        points = avatar(pose, frame.view).gaussians("refined")
+        light = torch.ones_like(points.opacities[:, None])
+        shot = Shot(points, frame.camera[0].local(), frame.image[0], frame.mask[0], light)
+    shown = shown_px(system.renderer, shot)
+    change = (avatar.rgb_logit.detach() - avatar.initial_rgb.logit(COLOR_EPS)).abs().mean(1)
+    hidden, front = change[shown < 1e-4], change[shown > 0.3]
+    assert min(len(hidden), len(front)) > 100
+    assert hidden.median() < 0.3 * front.median()
