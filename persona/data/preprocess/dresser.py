@@ -20,7 +20,7 @@ from persona.data.preprocess.cover import Cover, sock_offset
 from persona.data.preprocess.fit import BodyFit
 from persona.data.preprocess.hair import curtain, flat_ears, hair_end
 from persona.data.preprocess.parts import PARTS, bare_vertices, beside_arms, is_bare
-from persona.data.preprocess.skirt import find_skirt, leg_vertices, skirt_offset
+from persona.data.preprocess.skirt import find_skirt, is_worn, leg_vertices, skirt_offset
 from persona.modules.body.regions import BodyRegions
 from persona.modules.body.smplx_body import SmplxBody
 
@@ -78,6 +78,9 @@ class Dresser:
             offset = offset + fall
         arms = np.isin(canvas.parts, _ARMS)
         found = find_skirt(rest, joints, posed, legs, naked, canvas.mask, canvas.camera, arms)
+        if found is not None and not is_worn(found, rest, legs, classes, visible):
+            log.info("between the legs is no background, but no skirt is seen on them")
+            found = None
         if found is not None:
             log.info("skirt: hem %.2f m below the crotch", found.top_m - found.hem_m)
             fall, skirt = skirt_offset(rest, joints, legs, found)

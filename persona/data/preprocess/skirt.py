@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from scipy import ndimage
 from torch import Tensor
 
+from persona.data.palette import PART_INDEX
 from persona.data.preprocess.parts import PARTS
 from persona.modules.body.hull import circle, reach, support
 from persona.types import Camera
@@ -44,6 +45,15 @@ _MAX_TILT_M = 0.1
 """Largest extent in height of a level section of both legs, as they stand in the photograph."""
 _SPREAD_RAD = 0.35
 """Legs may be spread by this much each before the skirt opens."""
+_ABOVE_M, _BELOW_M = 0.12, 0.15
+"""How far above and below the hem the picture's classes are asked."""
+_FEWEST = 20
+"""Vertices that are seen there at least; fewer tell nothing."""
+_GOES_ON = 0.75
+"""Share of trousers on both sides of the hem from which on they are trousers: at most 0.5 of those
+in skirts and at least 0.95 of those in trousers, of 14 people."""
+_TROUSERS = ("Lower_Clothing",)
+_CLOTH = ("Lower_Clothing", "Upper_Clothing", "Apparel")
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,42 @@ def find_skirt(
     front_m = float(near[:, 2].mean() - near[:, 2].min() + flare(float(hem)).max())
     hem = min(top, float(hem + near[:, 1].mean() * front_m / near[:, 2].mean()))
     return Skirt(top, hem, flare(hem))
+
+
+def is_worn(
+    skirt: Skirt,
+    rest: Float[Tensor, "p 3"],
+    legs: tuple[Bool[Tensor, "p"], Bool[Tensor, "p"]],
+    classes: UInt8[ndarray, "p"],
+    visible: Bool[Tensor, "p"],
+) -> bool:
+    """Whether legs show a skirt: cloth above its hem that does not go on below it.
+
+    An outline alone is closed by a leg behind another as well, by jeans of somebody who sits, and
+    by a skirt that hangs behind bare legs.
+
+    Args:
+        skirt: What the outline says.
+        rest: Rest vertices of the naked body, metres, y up.
+        legs: Vertices of the left and of the right leg, feet left out.
+        classes: Class of the picture at each vertex.
+        visible: Vertices that the picture shows.
+    """
+    leg = (legs[0] | legs[1]) & visible & torch.from_numpy(classes != PART_INDEX["Background"])
+    below = rest[:, 1] - skirt.hem_m
+    near_above = leg & (below > 0) & (below < _ABOVE_M)
+    near_below = leg & (below < -_HEM_M) & (below > -_BELOW_M)
+
+    def share(near: Bool[Tensor, "p"], names: tuple[str, ...]) -> float:
+        return float(np.isin(classes[near.numpy()], [PART_INDEX[name] for name in names]).mean())
+
+    if near_above.sum() < _FEWEST:
+        return True
+    if share(near_above, _CLOTH) < 0.5:
+        return False
+    if near_below.sum() < _FEWEST:
+        return True
+    return min(share(near_above, _TROUSERS), share(near_below, _TROUSERS)) < _GOES_ON
 
 
 def skirt_offset(

@@ -6,12 +6,13 @@ import torch
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
+from persona.data.palette import PART_INDEX
 from persona.data.preprocess.cover import sock_offset
 from persona.data.preprocess.fit import photo_camera
 from persona.data.preprocess.fit_starts import FACING_CAMERA
 from persona.data.preprocess.hair import curtain, ear_vertices, flat_ears, hair_end
 from persona.data.preprocess.parts import PARTS, limb_of_vertices
-from persona.data.preprocess.skirt import find_skirt, leg_vertices, skirt_offset
+from persona.data.preprocess.skirt import Skirt, find_skirt, is_worn, leg_vertices, skirt_offset
 from persona.modules.body.hull import circle, reach, sphere, support
 from persona.modules.body.regions import body_regions
 from persona.modules.body.rotation import axis_angle_from_matrix
@@ -109,6 +110,39 @@ def test_a_skirt_to_the_shins_is_found_with_its_hem(body, rest, limbs):
     top = float(rest[:, 1].max())
     assert abs((top - high.hem_m) / size - 0.8) < 0.03
     assert abs((top - low.hem_m) / size - 0.9) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "worn"),
+    [
+        ("Lower_Clothing", "Left_Lower_Leg", True),
+        ("Upper_Clothing", "Lower_Clothing", True),  # A long coat over trousers.
+        ("Lower_Clothing", "Lower_Clothing", False),  # Trousers, a leg behind the other.
+        ("Right_Upper_Leg", "Right_Lower_Leg", False),  # The skirt hangs behind bare legs.
+        ("Lower_Clothing", "Background", True),  # A hem at the shoes, or legs that are misfitted.
+        ("Background", "Background", True),
+    ],
+)
+def test_a_skirt_is_cloth_that_ends_at_its_hem(rest, limbs, above, below, worn):
+    skirt = Skirt(-0.47, -0.95)
+    classes = np.where(rest[:, 1] > skirt.hem_m, *(PART_INDEX[name] for name in (above, below)))
+    front = rest[:, 2] > 0
+    legs = leg_vertices(limbs)
+    assert is_worn(skirt, rest, legs, classes.astype(np.uint8), front) is worn
+    # What is not seen, or not of a leg, says nothing.
+    elsewhere = ~(front & (legs[0] | legs[1])).numpy()
+    classes[elsewhere] = PART_INDEX["Lower_Clothing"]
+    assert is_worn(skirt, rest, legs, classes.astype(np.uint8), front) is worn
+    assert is_worn(skirt, rest, legs, classes.astype(np.uint8), front & False)
+
+
+def test_few_misread_pixels_change_no_skirt(rest, limbs):
+    skirt, legs = Skirt(-0.47, -0.95), leg_vertices(limbs)
+    cloth, leg = (PART_INDEX[name] for name in ("Lower_Clothing", "Left_Lower_Leg"))
+    misread = torch.rand(len(rest), generator=torch.Generator().manual_seed(0)) < 0.2
+    for truth, worn in ((rest[:, 1] > skirt.hem_m, True), (rest[:, 1] > -9, False)):
+        classes = np.where(truth ^ misread, cloth, leg).astype(np.uint8)
+        assert is_worn(skirt, rest, legs, classes, torch.ones(len(rest), dtype=bool)) is worn
 
 
 @pytest.mark.parametrize("turn", [0.0, 1.2, np.pi])
