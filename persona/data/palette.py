@@ -39,6 +39,8 @@ PALETTE: dict[str, tuple[int, int, int]] = {
 
 PART_NAMES: tuple[str, ...] = tuple(PALETTE)
 PART_INDEX: dict[str, int] = {name: index for index, name in enumerate(PART_NAMES)}
+CLOTH: tuple[str, ...] = ("Upper_Clothing", "Lower_Clothing", "Apparel")
+"""Classes of what is worn, but on the feet."""
 PART_COLOURS: UInt8[np.ndarray, "28 3"] = np.array(list(PALETTE.values()), np.uint8)
 
 

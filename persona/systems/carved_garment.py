@@ -7,13 +7,12 @@ import torch
 
 from persona.data.datamodule import spread
 from persona.data.frames import FrameDataset
-from persona.data.palette import PART_COLOURS, PART_INDEX, classes_from_colours
+from persona.data.palette import CLOTH, PART_COLOURS, PART_INDEX, classes_from_colours
 from persona.errors import UserError
 from persona.modules.body.smplx_body import SmplxBody
 from persona.modules.cloth.carve import UNTOLD, carve
 from persona.types import BodyIdentity, Garment
 
-CLOTH = ("Upper_Clothing", "Lower_Clothing", "Apparel")
 HIDING = tuple(f"{side}_{part}" for side in ("Left", "Right")
                for part in ("Hand", "Lower_Arm", "Upper_Arm"))  # fmt: skip
 """Parts that are in front of a garment without being its end."""

@@ -13,7 +13,7 @@ from scipy import ndimage
 from persona.benchmark.photo.fit_scores import iou
 from persona.benchmark.photo.truth import TrueView
 from persona.benchmark.photo.views import Picture
-from persona.data.palette import PART_INDEX
+from persona.data.palette import CLOTH, PART_INDEX
 from persona.modules.detect.boxes import mask_bounds
 
 GROUPS = {"front": (0, 45, 315), "side": (90, 270), "back": (135, 180, 225)}
@@ -23,7 +23,7 @@ REGIONS = {
     "face": ("Face_Neck", "Lower_Lip", "Upper_Lip", "Lower_Teeth", "Upper_Teeth", "Tongue"),
     "hands": ("Left_Hand", "Right_Hand"),
     "hair": ("Hair",),
-    "cloth": ("Apparel", "Upper_Clothing", "Lower_Clothing"),
+    "cloth": CLOTH,
 }
 ARMS = (
     "Left_Hand", "Right_Hand", "Left_Lower_Arm", "Right_Lower_Arm", "Left_Upper_Arm",

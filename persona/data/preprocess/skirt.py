@@ -18,7 +18,7 @@ from numpy import ndarray
 from scipy import ndimage
 from torch import Tensor
 
-from persona.data.palette import PART_INDEX
+from persona.data.palette import CLOTH, PART_INDEX
 from persona.data.preprocess.parts import PARTS
 from persona.modules.body.hull import circle, reach, support
 from persona.types import Camera
@@ -53,7 +53,6 @@ _GOES_ON = 0.75
 """Share of trousers on both sides of the hem from which on they are trousers: at most 0.5 of those
 in skirts and at least 0.95 of those in trousers, of 14 people."""
 _TROUSERS = ("Lower_Clothing",)
-_CLOTH = ("Lower_Clothing", "Upper_Clothing", "Apparel")
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def is_worn(
 
     if near_above.sum() < _FEWEST:
         return True
-    if share(near_above, _CLOTH) < 0.5:
+    if share(near_above, CLOTH) < 0.5:
         return False
     if near_below.sum() < _FEWEST:
         return True

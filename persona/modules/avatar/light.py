@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from persona.modules.avatar.spherical_harmonics import NUM_SH, sh_basis
+from persona.modules.body.hull import sphere
 
 GAMMA = 2.2
 """Gamma: stored colours to this power are linear, and light adds up linearly."""
@@ -98,10 +99,6 @@ def turned_light(harmonics: Float[Tensor, "9"], turn: Float[Tensor, "3 3"]) -> F
         harmonics: The light.
         turn: Rotation in the light's frame.
     """
-    count = torch.arange(4 * NUM_SH).to(harmonics)
-    z = 1 - (2 * count + 1) / len(count)
-    angle = count * (3 - 5**0.5) * torch.pi
-    normals = torch.stack((angle.cos(), angle.sin(), z), -1)
-    normals[:, :2] *= (1 - z.square()).sqrt()[:, None]
+    normals = sphere(4 * NUM_SH).to(harmonics)
     light = sh_basis(normals @ turn) @ harmonics
     return torch.linalg.lstsq(sh_basis(normals), light[:, None]).solution[:, 0]
